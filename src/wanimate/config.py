@@ -1,0 +1,79 @@
+"""Settings of a job. A default is written once, here; the command line reads it off these classes."""
+
+from __future__ import annotations
+
+from fractions import Fraction
+from pathlib import Path
+from typing import Literal
+
+from pydantic import BaseModel, ConfigDict, Field
+
+Solver = Literal["dpm++", "unipc", "euler"]
+Retarget = Literal["auto", "off", "published"]
+Codec = Literal["h264", "h265", "ffv1", "png"]
+
+
+class _Settings(BaseModel):
+    model_config = ConfigDict(frozen=True, extra="forbid")
+
+
+class ClipLimits(_Settings):
+    """What a performer clip has to satisfy before anything is decoded."""
+
+    min_seconds: float = 2.0
+    max_seconds: float | None = 30.0
+    min_side: int = 200
+    max_aspect: float = 3.0
+    max_bytes: int = 200 * 1024 * 1024
+
+
+class PreprocessSettings(_Settings):
+    """Clip and image to guides. `area` is a pixel area (width x height, only the product counts)."""
+
+    area: int | None = Field(default=None, gt=0, description="Pixel area; None takes the checkpoint's own.")
+    fps: Fraction | None = Field(default=None, gt=0, description="Target rate; None is the clip's own, capped at 30.")
+    max_fps: Fraction = Fraction(30)
+    mode: Literal["animation", "replacement"] = "animation"
+    retarget: Retarget = "auto"
+    smooth: bool = True
+    compat: bool = Field(default=False, description="Follow the published preprocessing number for number.")
+    backend: Literal["mediapipe", "published"] = "mediapipe"
+    models: Path | None = Field(default=None, description="Folder of the detector models; None is the user cache.")
+    face_size: int = Field(default=512, gt=0)
+    limits: ClipLimits = ClipLimits()
+
+
+class GenerateSettings(_Settings):
+    """Guides to frames (model spec, section 10.1)."""
+
+    steps: int = Field(default=20, ge=1)
+    shift: float = Field(default=5.0, gt=0)
+    guidance: float = Field(default=1.0, ge=1.0)
+    solver: Solver = "dpm++"
+    clip_length: int = Field(default=77, ge=1)
+    overlap: Literal[1, 5] = 1
+    seed: int | None = Field(default=None, ge=0, lt=2**63)
+    prompt: str = ""
+    negative_prompt: str = ""
+    compat: bool = Field(default=False, description="Full-length last segment, as published.")
+
+
+class OutputSettings(_Settings):
+    """Frames to file."""
+
+    codec: Codec = "h264"
+    crf: int = Field(default=17, ge=0, le=51)
+    audio: bool = True
+    sheet: bool = False
+
+
+class Job(_Settings):
+    """One picture, one performance, one result."""
+
+    image: Path
+    video: Path
+    out: Path
+    preprocess: PreprocessSettings = PreprocessSettings()
+    generate: GenerateSettings = GenerateSettings()
+    output: OutputSettings = OutputSettings()
+    keep_guides: Path | None = None
