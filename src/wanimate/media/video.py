@@ -1,0 +1,342 @@
+"""Frames in and out, one at a time: memory does not grow with the length of a clip."""
+
+from __future__ import annotations
+
+from bisect import bisect_right
+from collections import OrderedDict
+from collections.abc import Iterator, Sequence
+from contextlib import suppress
+from fractions import Fraction
+from pathlib import Path
+from types import TracebackType
+from typing import Any, TypeVar
+
+import av
+import numpy as np
+
+from ..errors import InputError
+from ..types import Clip, Frame, Frames
+from .container import VideoIndex, demux, open_video, video_stream
+from .files import AtomicFile, output_error
+from .probe import displayed_size, frame_rotation, probe
+from .timing import cap_rate, resample
+
+CACHE_BYTES = 64 * 2**20
+
+
+def plan_frames(clip: Clip, fps: Fraction | None, max_fps: Fraction = Fraction(30)) -> tuple[tuple[int, ...], Fraction]:
+    """Which frames of the clip make the job, and at what rate.
+
+    Args:
+        clip: the probed clip.
+        fps: target rate; None is the clip's own rate, capped at `max_fps`.
+        max_fps: cap for `fps` None.
+
+    Returns:
+        For every job frame the index of a frame of the clip (non-decreasing; repeats where the clip is slower), and the
+        exact rate. Chosen by the frames' true times, never by assuming a constant rate.
+    """
+    rate = cap_rate(clip.fps, max_fps) if fps is None else Fraction(fps)
+    if rate == clip.fps and not clip.variable_rate:
+        return tuple(range(clip.count)), rate
+    return resample(clip.times, clip.duration, rate), rate
+
+
+def iter_frames(clip: Clip, fps: Fraction | None = None, max_fps: Fraction = Fraction(30)) -> Iterator[Frame]:
+    """The frames that `plan_frames` names, in order, upright, uint8 RGB [H, W, 3]. Decodes as it goes.
+
+    Raises:
+        InputError: the file vanished or changed since it was probed, or nothing in it can be decoded.
+    """
+    return iter_indices(clip, plan_frames(clip, fps, max_fps)[0])
+
+
+def iter_indices(clip: Clip, indices: Sequence[int]) -> Iterator[Frame]:
+    """The clip's frames at `indices` (non-decreasing). A frame that cannot be decoded is replaced by the one before."""
+    with _Decoder(clip.path, (clip.width, clip.height), "--video") as decoder:
+        pictures = decoder.pictures()
+        following = next(pictures, None)
+        if following is None:
+            raise InputError("--video", clip.path, "not one of its frames can be decoded", "Export it again as H.264.")
+        held, shown = following, None
+        for index in indices:
+            while following is not None and following[0] <= index:
+                held, shown = following, None
+                following = next(pictures, None)
+            if shown is None:
+                shown = decoder.upright(held[1])
+            yield shown
+
+
+class _Decoder:
+    """Decodes a file forward from any key frame and knows each picture's index by its time stamp."""
+
+    def __init__(self, path: Path, size: tuple[int, int], parameter: str) -> None:
+        self.path, self.size, self.parameter = path, size, parameter
+        with open_video(path, parameter) as container:
+            self.index: VideoIndex = demux(container, video_stream(container, path, parameter), path, parameter).video
+        self._open()
+
+    def __enter__(self) -> _Decoder:
+        return self
+
+    def __exit__(self, *_: object) -> None:
+        self.container.close()
+
+    def _open(self) -> None:
+        self.container = open_video(self.path, self.parameter)
+        self.stream = video_stream(self.container, self.path, self.parameter)
+        # Where every frame stands alone, decoding several ahead only delays a jump to another frame.
+        self.stream.thread_type = "SLICE" if all(self.index.keys) else "AUTO"
+
+    def pictures(self) -> Iterator[tuple[int, Any]]:
+        """(index, PyAV frame) from the present position to the end of the file."""
+        counter = 0
+        for packet in self.container.demux(self.stream):
+            try:
+                decoded = packet.decode()
+            except av.error.FFmpegError:
+                continue  # a damaged packet; the frame before stands in for it
+            for picture in decoded:
+                counter = counter if picture.pts is None else self.index.nearest(picture.pts)
+                yield counter, picture
+                counter += 1
+
+    def pictures_from(self, frame: int) -> Iterator[tuple[int, Any]]:
+        """`pictures` from the key frame `frame`; the first frame is reached even where the format cannot seek."""
+        if frame == 0:
+            self.container.close()
+            self._open()
+        else:
+            self.container.seek(self.index.pts[frame], stream=self.stream, backward=True)
+        return self.pictures()
+
+    def upright(self, picture: Any) -> Frame:
+        """Square pixels, turned as the file says, RGB of the displayed size (also where a clip changes size midway)."""
+        rotation = frame_rotation(picture)
+        width, height = displayed_size(*self.size, None, rotation)
+        frame: Frame = picture.to_ndarray(format="rgb24", width=width, height=height)
+        return np.ascontiguousarray(np.rot90(frame, k=-(rotation // 90))) if rotation else frame
+
+
+class ArrayFrames:
+    """A `FrameSource` over frames in memory, uint8 RGB [n, H, W, 3]."""
+
+    def __init__(self, frames: Frames) -> None:
+        assert frames.ndim == 4
+        assert frames.shape[3] == 3
+        assert frames.dtype == np.uint8
+        self.frames = frames
+
+    @property
+    def count(self) -> int:
+        return int(self.frames.shape[0])
+
+    @property
+    def size(self) -> tuple[int, int]:
+        return int(self.frames.shape[2]), int(self.frames.shape[1])
+
+    def take(self, indices: Sequence[int]) -> Frames:
+        _check_indices(indices, self.count)
+        taken: Frames = self.frames[np.asarray(indices, dtype=np.intp)]
+        return taken
+
+    def __repr__(self) -> str:
+        return f"ArrayFrames({self.count} frames, {self.size[0]}x{self.size[1]})"
+
+
+class VideoFrames:
+    """A `FrameSource` over a video file; `fps` is its exact rate. Seeks to key frames and decodes forward from there.
+
+    Exact in every accepted file, and quick in lossless ones, where each frame is a key frame. Recent frames are kept,
+    up to 64 MiB. Not for use by several threads at once.
+
+    Raises:
+        InputError: the file cannot be read (on construction).
+    """
+
+    def __init__(self, path: Path, parameter: str = "guides") -> None:
+        self.path, self._parameter = Path(path), parameter
+        clip = probe(self.path, limits=None, parameter=parameter)
+        self.fps = clip.fps
+        self._size = (clip.width, clip.height)
+        self._decoder = _Decoder(self.path, self._size, parameter)
+        self._keys = [0] + [i for i, key in enumerate(self._decoder.index.keys) if key and i > 0]
+        self._pictures = self._decoder.pictures()
+        self._held: tuple[int, Any] | None = None
+        self._following = next(self._pictures, None)
+        self._cache: OrderedDict[int, Frame] = OrderedDict()
+        self._cache_frames = max(CACHE_BYTES // (3 * clip.width * clip.height), 1)
+
+    @property
+    def count(self) -> int:
+        return len(self._decoder.index.pts)
+
+    @property
+    def size(self) -> tuple[int, int]:
+        return self._size
+
+    def take(self, indices: Sequence[int]) -> Frames:
+        _check_indices(indices, self.count)
+        width, height = self._size
+        out = np.empty((len(indices), height, width, 3), np.uint8)
+        for row in sorted(range(len(indices)), key=lambda r: indices[r]):
+            out[row] = self._frame(indices[row])
+        return out
+
+    def close(self) -> None:
+        self._decoder.container.close()
+
+    def _frame(self, index: int) -> Frame:
+        if index in self._cache:
+            self._cache.move_to_end(index)
+            return self._cache[index]
+        key = bisect_right(self._keys, index) - 1
+        ahead = self._following is not None and self._keys[key] > self._following[0]
+        if ahead or (self._held is not None and index < self._held[0]):
+            self._restart(key)
+            # A seek by decode times may land on a later key frame; the first frame is always reached.
+            while key > 0 and (self._following is None or self._following[0] > index):
+                key -= 1
+                self._restart(key)
+        while self._following is not None and (self._following[0] <= index or self._held is None):
+            self._held = self._following
+            self._following = next(self._pictures, None)
+        if self._held is None:
+            raise InputError(self._parameter, self.path, "not one of its frames can be decoded", "Make it again.")
+        frame = self._decoder.upright(self._held[1])
+        self._cache[index] = frame
+        if len(self._cache) > self._cache_frames:
+            self._cache.popitem(last=False)
+        return frame
+
+    def _restart(self, key: int) -> None:
+        self._pictures = self._decoder.pictures_from(self._keys[key])
+        self._held, self._following = None, next(self._pictures, None)
+
+    def __repr__(self) -> str:
+        return f"VideoFrames({self.path.name}, {self.count} frames, {self._size[0]}x{self._size[1]})"
+
+
+W = TypeVar("W", bound="_Writer")
+
+
+class _Writer:
+    """Encodes frames of one size to one stream of an `AtomicFile`; the base of the two writers below."""
+
+    def __init__(
+        self, path: Path, fps: Fraction, width: int, height: int, container: str, codec: str, pixels: str,
+        options: dict[str, str], container_options: dict[str, str], parameter: str,
+    ) -> None:  # fmt: skip
+        self.width, self.height, self.count = width, height, 0
+        self._time_base = 1 / Fraction(fps)
+        self._target = AtomicFile(path, parameter)
+        try:
+            self._container = av.open(self._target, "w", format=container, options=container_options)
+            self._stream = self._container.add_stream(codec, rate=Fraction(fps), options=options)
+            self._stream.width, self._stream.height, self._stream.pix_fmt = width, height, pixels
+            self._stream.codec_context.thread_count = 2
+        except BaseException:
+            self._target.discard()
+            raise
+
+    def write(self, frame: Frame) -> None:
+        """Add one frame, uint8 RGB [H, W, 3] of the size given at construction."""
+        assert frame.shape == (self.height, self.width, 3), f"{frame.shape} is not {(self.height, self.width, 3)}"
+        picture = self._convert(av.VideoFrame.from_ndarray(np.ascontiguousarray(frame), format="rgb24"))
+        picture.pts, picture.time_base = self.count, self._time_base
+        self.count += 1
+        self._mux(picture)
+
+    def close(self) -> None:
+        """Finish the file under its final name."""
+        try:
+            self._mux(None)
+            self._container.close()
+        except BaseException:
+            self.discard()
+            raise
+        self._target.commit()
+
+    def discard(self) -> None:
+        """Remove what was written."""
+        with suppress(av.error.FFmpegError, OSError):
+            self._container.close()
+        self._target.discard()
+
+    def _convert(self, picture: Any) -> Any:
+        return picture
+
+    def _mux(self, picture: Any) -> None:
+        try:
+            for packet in self._stream.encode(picture):
+                self._container.mux(packet)
+        except OSError as e:
+            raise output_error(self._target.path, self._target.error or e, self._target.parameter) from e
+
+    def __enter__(self: W) -> W:
+        return self
+
+    def __exit__(self, kind: type[BaseException] | None, error: BaseException | None, tb: TracebackType | None) -> None:
+        if kind is None:
+            self.close()
+        else:
+            self.discard()
+
+
+class LosslessWriter(_Writer):
+    """FFV1 in Matroska, RGB exactly as given, every frame a key frame. `.write(frame)` in a `with` block.
+
+    The file has a temporary name until the block ends without an exception.
+
+    Raises:
+        OutputError: the folder cannot be written, or the disk is full.
+    """
+
+    def __init__(self, path: Path, fps: Fraction, width: int, height: int, parameter: str = "guides") -> None:
+        options = {"level": "3", "slices": "4", "slicecrc": "1", "g": "1"}
+        super().__init__(path, fps, width, height, "matroska", "ffv1", "bgr0", options, {}, parameter)
+
+
+class VideoWriter(_Writer):
+    """H.264 yuv420p in mp4, BT.709, its index at the front. `.write(frame)` in a `with` block; even sizes only.
+
+    Raises:
+        OutputError: the folder cannot be written, or the disk is full.
+    """
+
+    def __init__(
+        self, path: Path, fps: Fraction, width: int, height: int, crf: int = 17, parameter: str = "guides"
+    ) -> None:
+        assert width % 2 == 0, "yuv420p needs an even width"
+        assert height % 2 == 0, "yuv420p needs an even height"
+        front = {"movflags": "+faststart"}
+        super().__init__(
+            path, fps, width, height, "mp4", "libx264", "yuv420p", {"crf": str(crf)}, front, parameter
+        )  # fmt: skip
+        tag_bt709(self._stream)
+
+    def _convert(self, picture: Any) -> Any:
+        return to_bt709(picture)
+
+
+def write_h264(path: Path, fps: Fraction, width: int, height: int, crf: int = 17) -> VideoWriter:
+    """A `VideoWriter`; the form in which the published guide set is written."""
+    return VideoWriter(path, fps, width, height, crf)
+
+
+def tag_bt709(stream: Any) -> None:
+    """State in the file what `to_bt709` does to the colours."""
+    context = stream.codec_context
+    context.color_primaries = context.color_trc = context.colorspace = 1  # ITU-R BT.709 in all three tables
+    context.color_range = 1  # limited
+
+
+def to_bt709(picture: Any, format: str = "yuv420p") -> Any:
+    """An RGB PyAV frame as limited-range BT.709 Y'CbCr."""
+    return picture.reformat(format=format, dst_colorspace="ITU709", dst_color_range="MPEG")
+
+
+def _check_indices(indices: Sequence[int], count: int) -> None:
+    if len(indices) and (min(indices) < 0 or max(indices) >= count):
+        raise IndexError(f"frames {min(indices)}..{max(indices)} asked of a source with 0..{count - 1}")
