@@ -160,7 +160,7 @@ def bone_ratios(first: Points, ref: Points) -> _Ratios:
     """
     a, b = np.array(LIMBS).T
     with np.errstate(divide="ignore", invalid="ignore"):
-        ratios = np.hypot(*(ref[a, :2] - ref[b, :2]).T) / np.hypot(*(first[a, :2] - first[b, :2]).T)
+        ratios: _Ratios = np.hypot(*(ref[a, :2] - ref[b, :2]).T) / np.hypot(*(first[a, :2] - first[b, :2]).T)
     lost = np.isnan(ratios)
     ratios[lost] = -1.0
     if not (lost[0] or lost[1]):
