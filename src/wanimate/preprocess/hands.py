@@ -81,7 +81,7 @@ def _places(networks: Networks, picture: Picture, end: Arm, start: Square | None
     if start is not None:
         yield start, False
     yield hand_square(end.wrist, end.index, end.little), True
-    around = Square(*((end.wrist + end.index) / 2), 2.2 * end.reach)
+    around = Square.at((end.wrist + end.index) / 2, 2.2 * end.reach)
     for palm in networks.find_palms(picture, around)[:2]:
         yield palm_square(palm), True
 

@@ -91,7 +91,7 @@ class Networks:
         visibility = _sigmoid(rows[:33, 3:4])
         # Landmark 33 is the middle of the hips, 34 lies on a circle around it that holds the whole body.
         spoke = points[34] - points[33]
-        follow = Square(*points[33], 2.5 * math.hypot(*spoke), math.atan2(spoke[0], -spoke[1]))
+        follow = Square.at(points[33], 2.5 * math.hypot(*spoke), math.atan2(spoke[0], -spoke[1]))
         return Pose(np.concatenate([points[:33], visibility], axis=1), float(score.item()), follow)
 
     def face(self, picture: Picture, where: Square) -> Mesh:
@@ -114,19 +114,19 @@ class Networks:
 def face_square(found: Detection) -> Square:
     """The crop for the mesh: turned so that the eyes are level, 1.5 boxes wide."""
     eyes = found.points[1] - found.points[0]
-    return Square(*found.box[:2], 1.5 * float(found.box[2:].max()), math.atan2(eyes[1], eyes[0]))
+    return Square.at(found.box[:2], 1.5 * float(found.box[2:].max()), math.atan2(eyes[1], eyes[0]))
 
 
 def person_square(found: Detection) -> Square:
     """The crop for the body from the pose detector: around the hips, turned so that the spine is upright."""
     spoke = found.points[1] - found.points[0]
-    return Square(*found.points[0], 2.5 * math.hypot(*spoke), math.atan2(spoke[0], -spoke[1]))
+    return Square.at(found.points[0], 2.5 * math.hypot(*spoke), math.atan2(spoke[0], -spoke[1]))
 
 
 def palm_square(found: Detection) -> Square:
     """The crop for a hand from the palm detector: fingers up, palm in the lower half."""
     up = found.points[2] - found.points[0]
-    square = Square(*found.box[:2], float(found.box[2:].max()), math.atan2(up[0], -up[1]))
+    square = Square.at(found.box[:2], float(found.box[2:].max()), math.atan2(up[0], -up[1]))
     return square.shifted(0, -0.5).scaled(2.6)
 
 
@@ -134,7 +134,7 @@ def hand_square(wrist: Vectors, index: Vectors, little: Vectors) -> Square:
     """The crop for a hand from the three hand points of the body landmarks [2] each."""
     knuckle = (2 * index + little) / 3
     up = knuckle - wrist
-    return Square(*knuckle, 2.0 * math.hypot(*up), math.atan2(up[0], -up[1])).scaled(1.35).shifted(0, -0.1)
+    return Square.at(knuckle, 2.0 * math.hypot(*up), math.atan2(up[0], -up[1])).scaled(1.35).shifted(0, -0.1)
 
 
 def _around(points: Vectors, angle: float, scale: float) -> Square:

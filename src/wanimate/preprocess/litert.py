@@ -52,6 +52,11 @@ class Square:
     side: float
     angle: float = 0.0
 
+    @classmethod
+    def at(cls, centre: Vectors, side: float, angle: float = 0.0) -> Square:
+        """A square around a point [2]."""
+        return cls(float(centre[0]), float(centre[1]), float(side), angle)
+
     def scaled(self, factor: float) -> Square:
         return Square(self.x, self.y, self.side * factor, self.angle)
 
@@ -99,7 +104,7 @@ class Picture:
         target = np.array([[0, 0], [size, 0], [0, size]], dtype=np.float32) - np.float32(0.5)
         matrix = cv2.getAffineTransform(corners.astype(np.float32), target)
         crop = cv2.warpAffine(self._levels[level], matrix, (size, size), flags=cv2.INTER_LINEAR, borderMode=border)
-        return crop.astype(np.float32) * np.float32((1 - low) / 255) + np.float32(low)
+        return np.asarray(crop * np.float32((1 - low) / 255) + np.float32(low), dtype=np.float32)
 
 
 def _halved(frame: Frame) -> Frame:

@@ -21,16 +21,13 @@ from wanimate.errors import InputError, OutputError
 WHEEL = "mediapipe==0.10.21"
 WHEEL_SHA256 = "05dc4a9e593655a79558d05d6227d31018c2537a4bd3362b51e230cf22aecfe3"
 # One wheel for every Python and machine, so that everyone gets the same bytes.
-_PIP_OPTIONS = [
+_PIP_OPTIONS = (
     "--no-deps",
     "--only-binary=:all:",
-    "--python-version",
-    "3.11",
-    "--platform",
-    "manylinux_2_28_x86_64",
-    "--implementation",
-    "cp",
-]
+    "--python-version=3.11",
+    "--platform=manylinux_2_28_x86_64",
+    "--implementation=cp",
+)
 COMMAND = "python -m wanimate.preprocess.models"
 
 _FILES = {

@@ -86,7 +86,7 @@ class MediapipeBackend:
         head = pose.points[[0, 7, 8], :2].mean(axis=0)
         shoulders = pose.points[[11, 12], :2]
         reach = max(np.hypot(*(shoulders.mean(axis=0) - head)), np.hypot(*(shoulders[0] - shoulders[1])) / 2)
-        for face in self._networks.find_faces(picture, Square(*head, 3.0 * float(reach))):
+        for face in self._networks.find_faces(picture, Square.at(head, 3.0 * float(reach))):
             mesh = self._networks.face(picture, face_square(face))
             if mesh.score >= _MIN_SCORE and plausible(pose, mesh):
                 return mesh
@@ -107,7 +107,7 @@ class MediapipeBackend:
         if mesh is not None:
             down = mesh.down / np.hypot(*mesh.down)
             hips = mesh.centre + down * _HIPS_BELOW * mesh.width
-            yield Square(*hips, _BODY_SIDE * mesh.width, float(np.arctan2(-down[0], down[1]))), "face"
+            yield Square.at(hips, _BODY_SIDE * mesh.width, float(np.arctan2(-down[0], down[1]))), "face"
         for person in self._networks.find_people(picture, picture.whole())[:3]:
             yield person_square(person), "detector"
 
