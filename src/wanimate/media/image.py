@@ -15,7 +15,7 @@ from ..types import Frame
 from .container import check_file
 
 # Pictures only: formats that start another program (EPS) or that are documents are left out.
-FORMATS = ("PNG", "JPEG", "MPO", "WEBP", "TIFF", "BMP", "GIF", "PPM", "TGA", "AVIF", "JPEG2000")
+FORMATS = ("PNG", "JPEG", "WEBP", "TIFF", "BMP", "GIF", "PPM", "TGA", "AVIF", "JPEG2000")
 MAX_PIXELS = 100_000_000
 MIN_SIDE = 32
 ORIENTATION = 0x0112

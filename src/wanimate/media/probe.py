@@ -2,7 +2,9 @@
 
 from __future__ import annotations
 
+import statistics
 from fractions import Fraction
+from itertools import pairwise
 from pathlib import Path
 from typing import Any
 
@@ -128,10 +130,11 @@ def _rate(times: tuple[float, ...], duration: float, video: Any) -> tuple[Fracti
     period = (times[-1] - times[0]) / (n - 1)
     # Containers with millisecond stamps wobble by 1 ms; a frame lost on the way is more than a quarter period.
     variable = any(abs(t - i * period) > max(0.25 * period, 0.0011) for i, t in enumerate(times))
-    measured = Fraction(1 / period).limit_denominator(10**6)
     if variable:
-        return snap_rate(measured, tolerance=0.03), True
+        # The rate while frames come, not the average: a pause in the clip must not thin out the motion around it.
+        gap = statistics.median_low(b - a for a, b in pairwise(times))
+        return snap_rate(Fraction(1 / gap).limit_denominator(10**6), tolerance=0.03), True
     for stated in (video.average_rate, video.guessed_rate):
         if stated and abs(float(stated) * period - 1) < 0.002:
             return snap_rate(Fraction(stated)), False
-    return snap_rate(measured, tolerance=0.002), False
+    return snap_rate(Fraction(1 / period).limit_denominator(10**6), tolerance=0.002), False
