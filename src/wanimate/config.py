@@ -43,19 +43,35 @@ class PreprocessSettings(_Settings):
     limits: ClipLimits = ClipLimits()
 
 
-class GenerateSettings(_Settings):
-    """Guides to frames (model spec, section 10.1)."""
+class Defaults(_Settings):
+    """What a checkpoint was made for; taken where the user's settings say None. These are the published 14B's."""
 
-    steps: int = Field(default=20, ge=1)
-    shift: float = Field(default=5.0, gt=0)
-    guidance: float = Field(default=1.0, ge=1.0)
+    area: int = 1280 * 720
+    steps: int = 20
+    shift: float = 5.0
     solver: Solver = "dpm++"
-    clip_length: int = Field(default=77, ge=1)
+    clip_length: int = 77
     overlap: Literal[1, 5] = 1
+
+
+class GenerateSettings(_Settings):
+    """Guides to frames (model spec, section 10.1). None takes the checkpoint's own default."""
+
+    steps: int | None = Field(default=None, ge=1)
+    shift: float | None = Field(default=None, gt=0)
+    guidance: float = Field(default=1.0, ge=1.0)
+    solver: Solver | None = None
+    clip_length: int | None = Field(default=None, ge=1)
+    overlap: Literal[1, 5] | None = None
     seed: int | None = Field(default=None, ge=0, lt=2**63)
     prompt: str = ""
     negative_prompt: str = ""
     compat: bool = Field(default=False, description="Full-length last segment, as published.")
+
+    def resolve(self, defaults: Defaults) -> Defaults:
+        """These settings with every None filled in."""
+        given = {name: value for name in Defaults.model_fields if (value := getattr(self, name, None)) is not None}
+        return defaults.model_copy(update=given)
 
 
 class OutputSettings(_Settings):

@@ -1,0 +1,85 @@
+"""From guides to what a segment's network calls need. Everything constant over the job is computed once."""
+
+from __future__ import annotations
+
+import torch
+from torch import Tensor
+
+from wanimate.conditions.latents import LatentCodec, assemble, known_mask, pack_mask, resize_faces, to_network
+from wanimate.conditions.reference import ImageEncoder, letterboxed
+from wanimate.conditions.segments import reflected
+from wanimate.types import Conditions, FrameSource, Guides, Segment
+
+
+class ConditionBuilder:
+    """Builds each segment's `Conditions`.
+
+    text, negative: prompt embeddings [tokens, width]; `negative` is None without guidance. `face_size` None leaves the
+    faces as the guides have them. `chunk` is how many latent frames the codec encodes at once.
+    """
+
+    def __init__(
+        self,
+        guides: Guides,
+        codec: LatentCodec,
+        image_encoder: ImageEncoder | None,
+        text: Tensor,
+        negative: Tensor | None,
+        *,
+        face_size: int | None = None,
+        device: torch.device | str = "cpu",
+        chunk: int = 1,
+    ) -> None:
+        self.guides, self.codec = guides, codec
+        self.text, self.negative = text.to(device), None if negative is None else negative.to(device)
+        self.face_size, self.device, self.chunk = face_size, torch.device(device), chunk
+        picture = letterboxed(guides.reference, guides.size).to(self.device)
+        self.image_tokens = None if image_encoder is None else image_encoder.encode(picture[:, 0])
+        self.reference = self._encode(picture)
+        self._grey: dict[int, Tensor] = {}
+
+    @torch.inference_mode()
+    def build(self, segment: Segment, previous: Tensor | None) -> Conditions:
+        """`previous`: the last `segment.overlap` output frames [3, r, H, W] in [-1, 1]; None for the first segment."""
+        known = segment.overlap
+        assert (previous is None) == (known == 0)
+        pose = self._encode(self._read(self.guides.pose, segment))
+        faces = self._read(self.guides.face, segment)
+        if self.face_size is not None:
+            faces = resize_faces(faces, self.face_size)
+        mask = pack_mask(known_mask(segment.length, known, (pose.shape[2], pose.shape[3]), self._person(segment)))
+        y = assemble(mask.to(self.device), self._known_latents(segment, previous), self.reference)
+        return Conditions(y, pose, faces, self.text, self.negative, self.image_tokens)
+
+    def _known_latents(self, segment: Segment, previous: Tensor | None) -> Tensor:
+        """Latents of the condition video (model spec, section 3.3): the scene or mid grey, after the frames already made."""
+        if self.guides.background is not None:
+            video = self._read(self.guides.background, segment)
+        elif previous is None:
+            return self._grey_latents(segment.length)
+        else:
+            width, height = self.guides.size
+            video = torch.zeros(3, segment.length, height, width, device=self.device)
+        if previous is not None:
+            video = torch.cat((previous.to(self.device), video[:, previous.shape[1] :]), dim=1)
+        return self._encode(video)
+
+    def _grey_latents(self, length: int) -> Tensor:
+        if length not in self._grey:
+            width, height = self.guides.size
+            self._grey[length] = self._encode(torch.zeros(3, length, height, width, device=self.device))
+        return self._grey[length]
+
+    def _person(self, segment: Segment) -> Tensor | None:
+        if self.guides.mask is None:
+            return None
+        indices = reflected(segment.start, segment.stop, self.guides.mask.count)
+        return torch.from_numpy(self.guides.mask.take(indices)[..., 0]).float() / 255
+
+    def _read(self, source: FrameSource, segment: Segment) -> Tensor:
+        """The segment's frames of one video, [3, K, H, W]; past its end it runs backwards."""
+        return to_network(source.take(reflected(segment.start, segment.stop, source.count))).to(self.device)
+
+    @torch.inference_mode()
+    def _encode(self, video: Tensor) -> Tensor:
+        return self.codec.encode(video[None], self.chunk)[0].float()

@@ -1,0 +1,50 @@
+"""Latents -> frames, a few at a time, with the frames that the next segment continues from (model spec, 10.1)."""
+
+from __future__ import annotations
+
+from collections.abc import Iterator
+from typing import Protocol
+
+import numpy as np
+import torch
+from torch import Tensor
+
+from wanimate.types import Frames
+
+
+class LatentDecoder(Protocol):
+    def decode_pieces(self, latents: Tensor, chunk: int = 1) -> Iterator[Tensor]:
+        """[1, 16, T, h, w] -> pieces of [1, 3, K, H, W] in order, not clamped."""
+        ...
+
+
+class SegmentDecoder:
+    """Decodes the segments of one job in order.
+
+    `decode` yields float32 frames [3, k, H, W] in [-1, 1] without those the segment shares with the one before;
+    `tail` then holds the last `keep` frames of the job so far.
+    """
+
+    def __init__(self, codec: LatentDecoder, keep: int, chunk: int = 1) -> None:
+        self.codec, self.keep, self.chunk = codec, keep, chunk
+        self.tail: Tensor | None = None
+
+    @torch.inference_mode()
+    def decode(self, latents: Tensor, skip: int) -> Iterator[Tensor]:
+        """latents [16, T, h, w] without the reference frame; the first `skip` frames are known already."""
+        for piece in self.codec.decode_pieces(latents[None], self.chunk):
+            frames = piece[0].float().clamp(-1, 1)
+            skipped = min(skip, frames.shape[1])
+            skip -= skipped
+            frames = frames[:, skipped:]
+            if not frames.shape[1]:
+                continue
+            self.tail = frames if self.tail is None else torch.cat((self.tail, frames), dim=1)
+            self.tail = self.tail[:, -self.keep :]
+            yield frames
+
+
+def to_pixels(frames: Tensor) -> Frames:
+    """float [3, k, H, W] in [-1, 1] -> uint8 [k, H, W, 3], rounded to the nearest level."""
+    levels = ((frames + 1) * 127.5).round().clamp(0, 255).to(torch.uint8)
+    return np.ascontiguousarray(levels.permute(1, 2, 3, 0).cpu().numpy())

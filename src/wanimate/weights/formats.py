@@ -1,0 +1,114 @@
+"""Reading tensors from files, safely: no pickled code runs, and what is unusable is named."""
+
+from __future__ import annotations
+
+import hashlib
+import json
+import pickle
+from pathlib import Path
+
+import torch
+from safetensors import SafetensorError, safe_open
+from torch import Tensor, nn
+
+from wanimate.errors import CheckpointError
+
+Tensors = dict[str, Tensor]
+
+
+def read_tensors(path: Path) -> Tensors:
+    """All tensors of a .safetensors file or of a .pth/.ckpt state dictionary. Int8 weights with a scale are expanded."""
+    if not path.is_file():
+        raise CheckpointError("checkpoint", path, "there is no such file", "Check the path or download it again.")
+    if path.suffix == ".safetensors":
+        try:
+            with safe_open(path, "pt") as file:
+                tensors = {name: file.get_tensor(name) for name in file.keys()}  # noqa: SIM118
+        except SafetensorError as error:
+            rule = f"not a readable safetensors file ({error})"
+            raise CheckpointError("checkpoint", path, rule, "Download it again.") from error
+    else:
+        tensors = _read_pickle(path)
+    return dequantize(tensors)
+
+
+def _read_pickle(path: Path) -> Tensors:
+    try:
+        loaded = torch.load(path, map_location="cpu", weights_only=True, mmap=True)
+    except pickle.UnpicklingError as error:
+        rule = "the file wants to run code while it is opened, or is not a PyTorch file"
+        raise CheckpointError("checkpoint", path, rule, "Use a .safetensors file from a source you trust.") from error
+    except (RuntimeError, EOFError, OSError) as error:
+        raise CheckpointError("checkpoint", path, f"not readable ({error})", "Download it again.") from error
+    if isinstance(loaded, dict) and isinstance(loaded.get("state_dict"), dict):
+        loaded = loaded["state_dict"]
+    if not isinstance(loaded, dict) or not all(isinstance(v, Tensor) for v in loaded.values()):
+        raise CheckpointError("checkpoint", path, "it holds no dictionary of tensors", "Give a state dictionary.")
+    return loaded
+
+
+def read_folder(folder: Path, stem: str) -> Tensors:
+    """Tensors of `stem`.safetensors or of its shards `stem`-00001-of-0000N.safetensors; every shard has to be there."""
+    index = folder / f"{stem}.safetensors.index.json"
+    if not index.is_file():
+        return read_tensors(folder / f"{stem}.safetensors")
+    names: dict[str, str] = json.loads(index.read_text())["weight_map"]
+    tensors: Tensors = {}
+    for shard in sorted(set(names.values())):
+        tensors |= read_tensors(folder / shard)
+    return tensors
+
+
+def dequantize(tensors: Tensors) -> Tensors:
+    """Expand per-row int8 (`<name>` int8 [out, ...] with `<name>_scale` float32 [out, 1]) to float32."""
+    scales = {name.removesuffix("_scale"): name for name in tensors if name.endswith(".weight_scale")}
+    out = {name: tensor for name, tensor in tensors.items() if not name.endswith(".weight_scale")}
+    for name, scale in scales.items():
+        weight = tensors[name]
+        out[name] = weight.float() * tensors[scale].view(-1, *[1] * (weight.ndim - 1))
+    return out
+
+
+def quantize_rows(weight: Tensor) -> tuple[Tensor, Tensor]:
+    """float [out, ...] -> int8 of the same shape and float32 scales [out, 1]; the largest value of a row becomes 127."""
+    rows = weight.float().flatten(1)
+    scale = rows.abs().amax(1, keepdim=True).clamp_min(1e-12) / 127
+    return (rows / scale).round().to(torch.int8).view(weight.shape), scale
+
+
+def load_strict(module: nn.Module, tensors: Tensors, source: Path) -> None:
+    """Put tensors into a module; missing, unexpected and misshapen keys and values that are not numbers are errors."""
+    wanted = module.state_dict()
+    problems = {
+        "missing": [k for k in wanted if k not in tensors],
+        "unexpected": [k for k in tensors if k not in wanted],
+        "of another shape": [
+            f"{k} {list(tensors[k].shape)} instead of {list(v.shape)}"
+            for k, v in wanted.items()
+            if k in tensors and tensors[k].shape != v.shape
+        ],
+        "not finite": [k for k, v in tensors.items() if v.is_floating_point() and not torch.isfinite(v).all()],
+    }
+    found = [f"{len(keys)} {what}: {_few(keys)}" for what, keys in problems.items() if keys]
+    if found:
+        raise CheckpointError("checkpoint", source, "; ".join(found), "Use a checkpoint of this architecture.")
+    module.load_state_dict(tensors, strict=True, assign=any(v.is_meta for v in wanted.values()))
+
+
+def _few(keys: list[str], limit: int = 4) -> str:
+    more = f" and {len(keys) - limit} more" if len(keys) > limit else ""
+    return ", ".join(keys[:limit]) + more
+
+
+def file_hash(path: Path) -> str:
+    """SHA-256 of a file, in hex."""
+    with path.open("rb") as file:
+        return hashlib.file_digest(file, "sha256").hexdigest() if hasattr(hashlib, "file_digest") else _digest(path)
+
+
+def _digest(path: Path) -> str:
+    digest = hashlib.sha256()
+    with path.open("rb") as file:
+        while block := file.read(1 << 20):
+            digest.update(block)
+    return digest.hexdigest()

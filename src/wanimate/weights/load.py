@@ -1,0 +1,193 @@
+"""A checkpoint folder -> networks, ready to run. Two layouts: the published one, and ours with a `wanimate.json`."""
+
+from __future__ import annotations
+
+import json
+from dataclasses import dataclass, field
+from functools import cached_property
+from importlib.resources import files
+from pathlib import Path
+from typing import Protocol
+
+import torch
+from pydantic import BaseModel, ConfigDict, ValidationError
+from torch import Tensor
+from transformers import AutoTokenizer
+
+from wanimate.conditions.reference import ImageEncoder
+from wanimate.config import Defaults
+from wanimate.errors import CheckpointError
+from wanimate.model.image_encoder import ClipImageEncoder, clip_config
+from wanimate.model.params import LATENT_MEAN, LATENT_STD
+from wanimate.model.text_encoder import TextEncoder, umt5_config
+from wanimate.model.transformer import AnimateTransformer
+from wanimate.model.vae import VideoVae
+from wanimate.weights.formats import Tensors, file_hash, load_strict, read_folder, read_tensors
+from wanimate.weights.names import clip_to_transformers, transformer_params, umt5_to_transformers, vae_params
+
+CARD = "wanimate.json"
+TRANSFORMER = "diffusion_pytorch_model"
+T5 = "models_t5_umt5-xxl-enc-bf16.pth"
+CLIP = "models_clip_open-clip-xlm-roberta-large-vit-huge-14.pth"
+VAE = "Wan2.1_VAE.pth"
+DEFAULT_PROMPT = "视频中的人在做动作"
+DEFAULT_NEGATIVE = (
+    "色调艳丽，过曝，静态，细节模糊不清，字幕，风格，作品，画作，画面，静止，整体发灰，最差质量，低质量，JPEG压缩残留，"
+    "丑陋的，残缺的，多余的手指，画得不好的手部，画得不好的脸部，畸形的，毁容的，形态畸形的肢体，手指融合，静止不动的画面，"
+    "杂乱的背景，三条腿，背景人很多，倒着走"
+)
+
+
+class Card(BaseModel):
+    """What a small checkpoint says of itself (`wanimate.json`)."""
+
+    model_config = ConfigDict(frozen=True, extra="forbid")
+
+    name: str
+    head_dim: int = 128
+    text_length: int = 512
+    latent_mean: tuple[float, ...] = LATENT_MEAN
+    latent_std: tuple[float, ...] = LATENT_STD
+    fixed_prompt: bool = False
+    note: str = ""
+    defaults: Defaults = Defaults()
+
+
+class PromptEncoder(Protocol):
+    def encode(self, prompt: str, negative: bool = False) -> Tensor:
+        """[tokens, text width]; an empty prompt is the checkpoint's own default."""
+        ...
+
+
+class FixedPrompt:
+    """The one prompt a small checkpoint was trained with."""
+
+    def __init__(self, tensors: Tensors) -> None:
+        self.tensors = tensors
+
+    def encode(self, prompt: str, negative: bool = False) -> Tensor:
+        return self.tensors["negative" if negative else "positive"]
+
+
+class PublishedPrompt:
+    """umT5, opened for the first prompt and held until this object goes."""
+
+    def __init__(self, folder: Path, device: torch.device) -> None:
+        self.folder, self.device = folder, device
+
+    def encode(self, prompt: str, negative: bool = False) -> Tensor:
+        return self._encoder.encode(prompt or (DEFAULT_NEGATIVE if negative else DEFAULT_PROMPT))
+
+    @cached_property
+    def _encoder(self) -> TextEncoder:
+        tokenizer = AutoTokenizer.from_pretrained(self.folder / "google" / "umt5-xxl")
+        return load_text_encoder(read_tensors(self.folder / T5), tokenizer, self.folder / T5).to(self.device)
+
+
+@dataclass(frozen=True)
+class Checkpoint:
+    """Networks and what they were made for. `image` is None where the transformer takes no image tokens."""
+
+    path: Path
+    card: Card
+    transformer: AnimateTransformer
+    vae: VideoVae
+    prompts: PromptEncoder
+    image: ImageEncoder | None
+    device: torch.device
+    hashes: dict[str, str] = field(default_factory=dict)
+
+    @property
+    def face_size(self) -> int:
+        return self.transformer.params.motion.size
+
+
+def embedded_path() -> Path:
+    """Folder of the checkpoint that ships with the package."""
+    return Path(str(files("wanimate.weights") / "embedded" / "mannequin"))
+
+
+def read_card(path: Path | None) -> tuple[Path, Card]:
+    """The checkpoint's folder and card, without opening its weights."""
+    folder = embedded_path() if path is None else path
+    if not folder.is_dir():
+        raise CheckpointError("checkpoint", folder, "there is no such folder", "Give a Wan2.2-Animate-14B folder.")
+    card = folder / CARD
+    if not card.is_file():
+        return folder, Card(name=folder.name)
+    try:
+        return folder, Card.model_validate(json.loads(card.read_text()))
+    except (ValidationError, json.JSONDecodeError) as error:
+        raise CheckpointError("checkpoint", card, f"not a valid card ({error})", "Download it again.") from error
+
+
+def load_checkpoint(
+    path: Path | None = None, device: str | torch.device | None = None, dtype: torch.dtype | None = None
+) -> Checkpoint:
+    """Open a checkpoint folder; None is the one in the package. The transformer is bfloat16 on a GPU, else float32."""
+    folder, card = read_card(path)
+    where = torch.device(device or ("cuda" if torch.cuda.is_available() else "cpu"))
+    kind = dtype or (torch.bfloat16 if where.type == "cuda" else torch.float32)
+    transformer = load_transformer(read_folder(folder, TRANSFORMER), card, folder, kind).to(where)
+    own = folder / "vae.safetensors"
+    vae_file = own if own.is_file() else folder / VAE
+    vae = load_vae(read_tensors(vae_file), card, vae_file).to(where)
+    prompts = FixedPrompt(read_tensors(folder / "prompts.safetensors")) if card.fixed_prompt else PublishedPrompt(folder, where)
+    image = None
+    if transformer.params.image_width is not None:
+        half = torch.float16 if where.type == "cuda" else torch.float32
+        image = load_image_encoder(read_tensors(folder / CLIP), folder / CLIP).to(where, half)
+    hashes = {f.name: file_hash(f) for f in sorted(folder.glob("*.safetensors"))} if card.fixed_prompt else {}
+    return Checkpoint(folder, card, transformer, vae, prompts, image, where, hashes)
+
+
+def load_transformer(tensors: Tensors, card: Card, source: Path, dtype: torch.dtype) -> AnimateTransformer:
+    params = transformer_params(tensors, card.head_dim, card.text_length, source)
+    with torch.device("meta"):
+        model = AnimateTransformer(params)
+    load_strict(model, {k: v.to(dtype) for k, v in tensors.items()}, source)
+    return model.eval().requires_grad_(False)
+
+
+def load_vae(tensors: Tensors, card: Card, source: Path) -> VideoVae:
+    model = VideoVae(vae_params(tensors, source, card.latent_mean, card.latent_std))
+    load_strict(model, {k: v.float() for k, v in tensors.items()}, source)
+    return model.eval().requires_grad_(False)
+
+
+def load_text_encoder(tensors: Tensors, tokenizer: object, source: Path) -> TextEncoder:
+    """From published umT5 keys; every size but the head count is in the shapes, and heads follow from the bias table."""
+    try:
+        vocab, width = tensors["token_embedding.weight"].shape
+        heads = tensors["blocks.0.pos_embedding.embedding.weight"].shape[1]
+        inner, ffn = tensors["blocks.0.attn.q.weight"].shape[0], tensors["blocks.0.ffn.fc1.weight"].shape[0]
+    except KeyError as error:
+        rule = f"it is not the published umT5 encoder ({error} is missing)"
+        raise CheckpointError("text encoder", source, rule, "Use the file that comes with the checkpoint.") from error
+    layers = 1 + max(int(k.split(".")[1]) for k in tensors if k.startswith("blocks."))
+    with torch.device("meta"):
+        model = TextEncoder(umt5_config(vocab, width, inner, ffn, heads, layers), tokenizer)  # type: ignore[arg-type]
+    load_strict(model.model, umt5_to_transformers(tensors), source)
+    return model.eval().requires_grad_(False)
+
+
+def load_image_encoder(tensors: Tensors, source: Path, heads: int = 16) -> ClipImageEncoder:
+    """From published CLIP keys. The head count leaves no trace in the shapes."""
+    try:
+        width = tensors["visual.patch_embedding.weight"].shape[0]
+        ffn = tensors["visual.transformer.0.mlp.0.weight"].shape[0]
+    except KeyError as error:
+        rule = f"it is not the published CLIP ({error} is missing)"
+        raise CheckpointError("image encoder", source, rule, "Use the file that comes with the checkpoint.") from error
+    layers = max(int(k.split(".")[2]) for k in tensors if k.startswith("visual.transformer."))
+    model = ClipImageEncoder(clip_config(width, heads, layers, ffn))
+    own = model.model.state_dict()
+    prefix = "vision_model." if any(k.startswith("vision_model.") for k in own) else ""
+    converted = clip_to_transformers(tensors, prefix)
+    load_strict(model.model, {k: v.float() for k, v in converted.items()} | _position_ids(own), source)
+    return model.eval().requires_grad_(False)
+
+
+def _position_ids(own: dict[str, Tensor]) -> Tensors:
+    """Index buffers some versions of transformers keep beside the weights."""
+    return {k: v for k, v in own.items() if k.endswith("position_ids")}
