@@ -1,0 +1,130 @@
+"""Text and image encoders through the published keys, and the whole road with small real networks."""
+
+from __future__ import annotations
+
+import zlib
+from pathlib import Path
+from typing import Any
+
+import detgen
+import pytest
+import torch
+from golden import Golden, check, fill
+from test_loop import golden_guides
+from test_networks import params_of
+from torch import Tensor
+
+from wanimate.conditions.build import ConditionBuilder
+from wanimate.conditions.reference import letterboxed
+from wanimate.conditions.segments import plan_segments
+from wanimate.config import Defaults
+from wanimate.model.image_encoder import ClipImageEncoder, preprocess
+from wanimate.model.params import VaeParams
+from wanimate.model.text_encoder import TextEncoder, clean
+from wanimate.model.transformer import AnimateTransformer
+from wanimate.model.vae import VideoVae
+from wanimate.sampling.guidance import guided
+from wanimate.segment_loop import FramesReady, run_segments
+from wanimate.types import Conditions
+from wanimate.weights.load import load_image_encoder, load_text_encoder
+
+
+def published_t5(c: dict[str, int], seed_prefix: str = "") -> TextEncoder:
+    width, inner, ffn = c["dim"], c["dim_attn"], c["dim_ffn"]
+    shapes = {"token_embedding.weight": (c["vocab"], width), "norm.weight": (width,)}
+    for i in range(c["num_layers"]):
+        b = f"blocks.{i}."
+        shapes |= {b + f"attn.{x}.weight": (inner, width) for x in "qkv"} | {b + "attn.o.weight": (width, inner)}
+        shapes |= {b + "norm1.weight": (width,), b + "norm2.weight": (width,), b + "ffn.fc2.weight": (width, ffn)}
+        shapes |= {b + "ffn.gate.0.weight": (ffn, width), b + "ffn.fc1.weight": (ffn, width)}
+        shapes[b + "pos_embedding.embedding.weight"] = (32, c["num_heads"])
+    return load_text_encoder(detgen.state_dict(shapes, prefix=seed_prefix), None, Path("golden"))
+
+
+def published_clip(dim: int, heads: int, layers: int) -> ClipImageEncoder:
+    v = "visual."
+    shapes: dict[str, tuple[int, ...]] = {
+        v + "cls_embedding": (1, 1, dim), v + "pos_embedding": (1, 257, dim), v + "patch_embedding.weight": (dim, 3, 14, 14),
+        v + "pre_norm.weight": (dim,), v + "pre_norm.bias": (dim,), v + "post_norm.weight": (dim,),
+        v + "post_norm.bias": (dim,), v + "head": (dim, 1024), "textual.log_scale": (1,),
+    }  # fmt: skip
+    for i in range(layers):
+        b = f"{v}transformer.{i}."
+        linears = {"attn.to_qkv": (3 * dim, dim), "attn.proj": (dim, dim), "mlp.0": (4 * dim, dim), "mlp.2": (dim, 4 * dim)}
+        for name, shape in linears.items():
+            shapes |= {f"{b}{name}.weight": shape, f"{b}{name}.bias": shape[:1]}
+        shapes |= {f"{b}{n}.{kind}": (dim,) for n in ("norm1", "norm2") for kind in ("weight", "bias")}
+    return load_image_encoder(detgen.state_dict(shapes), Path("golden"), heads)
+
+
+def test_text_encoder() -> None:
+    golden = Golden("t5_encoder")
+    config: dict[str, Any] = golden.meta["config"]
+    encoder = published_t5(config)
+    outputs = [encoder.encode_ids(ids[:n]) for ids, n in zip(golden["ids"], config["lens"], strict=True)]
+    check("short", outputs[0], golden["out_0"], 3e-4, 1e-4)
+    check("medium", outputs[1][::7], golden["out_1_rows"], 3e-4, 1e-4)
+    check("full", outputs[2][::7], golden["out_2_rows"], 3e-4, 1e-4)
+
+
+def test_prompts_are_cleaned() -> None:
+    assert clean("  a&amp;amp;b \n\t c ") == "a&b c"
+
+
+def test_image_encoder() -> None:
+    golden = Golden("clip_visual")
+    encoder = published_clip(**{k: golden.meta["config"][k] for k in ("dim", "heads", "layers")})
+    picture = detgen.smooth_video("input/clip/image", 1, 96, 160)[0]
+    check("preprocessed", preprocess(picture)[:, ::8], golden["preprocessed_rows"], 1e-4, 5e-5)
+    tokens = encoder.encode(picture)
+    check("tokens", tokens[golden["rows"]], golden["out_rows"], 1e-4, 5e-5)
+    check("class", tokens[:4], golden["out_cls_full"], 1e-4, 5e-5)
+
+
+@torch.no_grad()
+def test_whole_road_with_small_networks() -> None:
+    golden = Golden("e2e")
+    config, case = golden.meta["config"], golden.meta["cases"]["animate"]
+    transformer = AnimateTransformer(params_of(config["dit"]))
+    fill(transformer)
+    vae = VideoVae(VaeParams(base=config["vae_dim"]))
+    fill(vae, seed_prefix="vae.")
+    generator = torch.Generator("cpu").manual_seed(zlib.crc32(b"input/e2e/ids_POS"))
+    ids = torch.randint(2, config["t5"]["vocab"], (7,), generator=generator)
+    ids[-1] = 1
+    text = published_t5(config["t5"], "t5.").encode_ids(ids)
+    guides = golden_guides("e2e_animate", case, face=512)
+    settings = Defaults(steps=case["steps"], solver=case["solver"], clip_length=case["clip"], overlap=case["ref"])
+    builder = ConditionBuilder(guides, vae, published_clip(**config["clip"]), text, None)
+    assert builder.image_tokens is not None
+    check("image tokens", builder.image_tokens[:3], golden["animate.clip_rows"], 3e-4, 1e-4)
+
+    seen: list[Conditions] = []
+    decoded: list[Tensor] = []
+
+    def network(conditions: Conditions) -> Any:
+        seen.append(conditions)
+        return guided(transformer, conditions, case["cfg"])
+
+    class Codec:
+        def decode_pieces(self, latents: Tensor, chunk: int = 1) -> Any:
+            decoded.append(latents[0])
+            return vae.decode_pieces(latents, chunk)
+
+    segments = plan_segments(guides.count, case["clip"], case["ref"], compat=True)
+    events = run_segments(segments, guides.count, builder, network, Codec(), settings, case["seed"])
+    frames = torch.cat([e.frames for e in events if isinstance(e, FramesReady)], dim=1)
+    for k in range(2):
+        check(f"segment {k} y", seen[k].y, golden[f"animate.y_seg{k}"], 3e-4, 1e-4)
+        check(f"segment {k} latents", decoded[k], golden[f"animate.latents_seg{k}"], 3e-4, 1e-4)
+    check("frames", frames, golden["animate.out"], 3e-4, 1e-4)
+    assert letterboxed(guides.reference, guides.size).shape == (3, 1, 64, 64)
+
+
+@pytest.mark.parametrize("missing", ["token_embedding.weight", "blocks.0.attn.q.weight"])
+def test_a_file_that_is_not_the_encoder_is_named(missing: str) -> None:
+    tensors = {k: torch.zeros(4, 4) for k in ("token_embedding.weight", "blocks.0.pos_embedding.embedding.weight")}
+    tensors |= {"blocks.0.attn.q.weight": torch.zeros(4, 4), "blocks.0.ffn.fc1.weight": torch.zeros(4, 4)}
+    del tensors[missing]
+    with pytest.raises(Exception, match=missing):
+        load_text_encoder(tensors, None, Path("t5.pth"))
