@@ -253,6 +253,9 @@ class _Writer:
         try:
             self._mux(None)
             self._container.close()
+        except OSError as e:
+            self.discard()
+            raise output_error(self._target.path, self._target.error or e, self._target.parameter) from e
         except BaseException:
             self.discard()
             raise
