@@ -1,15 +1,13 @@
-"""Frames in and out, one at a time: memory does not grow with the length of a clip."""
+"""Frames of a clip or a guide, one at a time: memory does not grow with the length of a clip."""
 
 from __future__ import annotations
 
 from bisect import bisect_right
 from collections import OrderedDict
 from collections.abc import Iterator, Sequence
-from contextlib import suppress
 from fractions import Fraction
 from pathlib import Path
-from types import TracebackType
-from typing import Any, TypeVar
+from typing import Any
 
 import av
 import numpy as np
@@ -17,10 +15,14 @@ import numpy as np
 from ..errors import InputError
 from ..types import Clip, Frame, Frames
 from .container import VideoIndex, demux, open_video, video_stream
-from .files import AtomicFile, output_error
 from .probe import displayed_size, frame_rotation, probe
 from .timing import cap_rate, resample
+from .writer import LosslessWriter, VideoWriter, write_h264
 
+__all__ = [
+    "ArrayFrames", "LosslessWriter", "VideoFrames", "VideoWriter", "iter_frames", "iter_indices", "plan_frames",
+    "write_h264",
+]  # fmt: skip
 CACHE_BYTES = 64 * 2**20
 
 
@@ -216,128 +218,6 @@ class VideoFrames:
 
     def __repr__(self) -> str:
         return f"VideoFrames({self.path.name}, {self.count} frames, {self._size[0]}x{self._size[1]})"
-
-
-W = TypeVar("W", bound="_Writer")
-
-
-class _Writer:
-    """Encodes frames of one size to one stream of an `AtomicFile`; the base of the two writers below."""
-
-    def __init__(
-        self, path: Path, fps: Fraction, width: int, height: int, container: str, codec: str, pixels: str,
-        options: dict[str, str], container_options: dict[str, str], parameter: str,
-    ) -> None:  # fmt: skip
-        self.width, self.height, self.count = width, height, 0
-        self._time_base = 1 / Fraction(fps)
-        self._target = AtomicFile(path, parameter)
-        try:
-            self._container = av.open(self._target, "w", format=container, options=container_options)
-            self._stream = self._container.add_stream(codec, rate=Fraction(fps), options=options)
-            self._stream.width, self._stream.height, self._stream.pix_fmt = width, height, pixels
-            self._stream.codec_context.thread_count = 2
-        except BaseException:
-            self._target.discard()
-            raise
-
-    def write(self, frame: Frame) -> None:
-        """Add one frame, uint8 RGB [H, W, 3] of the size given at construction."""
-        assert frame.shape == (self.height, self.width, 3), f"{frame.shape} is not {(self.height, self.width, 3)}"
-        picture = self._convert(av.VideoFrame.from_ndarray(np.ascontiguousarray(frame), format="rgb24"))
-        picture.pts, picture.time_base = self.count, self._time_base
-        self.count += 1
-        self._mux(picture)
-
-    def close(self) -> None:
-        """Finish the file under its final name."""
-        try:
-            self._mux(None)
-            self._container.close()
-        except OSError as e:
-            self.discard()
-            raise output_error(self._target.path, self._target.error or e, self._target.parameter) from e
-        except BaseException:
-            self.discard()
-            raise
-        self._target.commit()
-
-    def discard(self) -> None:
-        """Remove what was written."""
-        with suppress(av.error.FFmpegError, OSError):
-            self._container.close()
-        self._target.discard()
-
-    def _convert(self, picture: Any) -> Any:
-        return picture
-
-    def _mux(self, picture: Any) -> None:
-        try:
-            for packet in self._stream.encode(picture):
-                self._container.mux(packet)
-        except OSError as e:
-            raise output_error(self._target.path, self._target.error or e, self._target.parameter) from e
-
-    def __enter__(self: W) -> W:
-        return self
-
-    def __exit__(self, kind: type[BaseException] | None, error: BaseException | None, tb: TracebackType | None) -> None:
-        if kind is None:
-            self.close()
-        else:
-            self.discard()
-
-
-class LosslessWriter(_Writer):
-    """FFV1 in Matroska, RGB exactly as given, every frame a key frame. `.write(frame)` in a `with` block.
-
-    The file has a temporary name until the block ends without an exception.
-
-    Raises:
-        OutputError: the folder cannot be written, or the disk is full.
-    """
-
-    def __init__(self, path: Path, fps: Fraction, width: int, height: int, parameter: str = "guides") -> None:
-        options = {"level": "3", "slices": "4", "slicecrc": "1", "g": "1"}
-        super().__init__(path, fps, width, height, "matroska", "ffv1", "bgr0", options, {}, parameter)
-
-
-class VideoWriter(_Writer):
-    """H.264 yuv420p in mp4, BT.709, its index at the front. `.write(frame)` in a `with` block; even sizes only.
-
-    Raises:
-        OutputError: the folder cannot be written, or the disk is full.
-    """
-
-    def __init__(
-        self, path: Path, fps: Fraction, width: int, height: int, crf: int = 17, parameter: str = "guides"
-    ) -> None:
-        assert width % 2 == 0, "yuv420p needs an even width"
-        assert height % 2 == 0, "yuv420p needs an even height"
-        front = {"movflags": "+faststart"}
-        super().__init__(
-            path, fps, width, height, "mp4", "libx264", "yuv420p", {"crf": str(crf)}, front, parameter
-        )  # fmt: skip
-        tag_bt709(self._stream)
-
-    def _convert(self, picture: Any) -> Any:
-        return to_bt709(picture)
-
-
-def write_h264(path: Path, fps: Fraction, width: int, height: int, crf: int = 17) -> VideoWriter:
-    """A `VideoWriter`; the form in which the published guide set is written."""
-    return VideoWriter(path, fps, width, height, crf)
-
-
-def tag_bt709(stream: Any) -> None:
-    """State in the file what `to_bt709` does to the colours."""
-    context = stream.codec_context
-    context.color_primaries = context.color_trc = context.colorspace = 1  # ITU-R BT.709 in all three tables
-    context.color_range = 1  # limited
-
-
-def to_bt709(picture: Any, format: str = "yuv420p") -> Any:
-    """An RGB PyAV frame as limited-range BT.709 Y'CbCr."""
-    return picture.reformat(format=format, dst_colorspace="ITU709", dst_color_range="MPEG")
 
 
 def _check_indices(indices: Sequence[int], count: int) -> None:

@@ -1,0 +1,131 @@
+"""Videos written frame by frame under a temporary name, renamed when they are complete."""
+
+from __future__ import annotations
+
+from contextlib import suppress
+from fractions import Fraction
+from pathlib import Path
+from types import TracebackType
+from typing import Any, TypeVar
+
+import av
+import numpy as np
+
+from ..types import Frame
+from .files import AtomicFile, output_error
+
+FFV1 = {"level": "3", "slices": "4", "slicecrc": "1", "g": "1"}
+W = TypeVar("W", bound="StreamWriter")
+
+
+class StreamWriter:
+    """Encodes RGB frames of one size as the first stream of a file that appears under its name when it is complete.
+
+    `container` may get more streams before the first `write`; their packets go through `mux`.
+
+    Args:
+        path, fps, width, height: of the video; the rate is exact.
+        format: PyAV's container name.
+        codec, pixels, options: encoder, pixel format and encoder options; Y'CbCr formats are written as BT.709.
+        muxer: container options.
+        parameter: what the file is called in errors.
+
+    Raises:
+        OutputError: the folder cannot be written, or the disk is full.
+    """
+
+    def __init__(
+        self, path: Path, fps: Fraction, width: int, height: int, *, format: str, codec: str, pixels: str,
+        options: dict[str, str], muxer: dict[str, str] | None = None, parameter: str = "--out",
+    ) -> None:  # fmt: skip
+        self.width, self.height, self.count = width, height, 0
+        self._time_base, self._pixels = 1 / Fraction(fps), pixels
+        self._target = AtomicFile(path, parameter)
+        try:
+            self.container: Any = av.open(self._target, "w", format=format, options=muxer or {})
+            self.stream: Any = self.container.add_stream(codec, rate=Fraction(fps), options=options)
+            self.stream.width, self.stream.height, self.stream.pix_fmt = width, height, pixels
+            if pixels.startswith("yuv"):
+                context = self.stream.codec_context
+                context.color_primaries = context.color_trc = context.colorspace = 1  # BT.709 in all three tables
+                context.color_range = 1  # limited
+        except BaseException:
+            self._target.discard()
+            raise
+
+    def write(self, frame: Frame) -> None:
+        """Add one frame, uint8 RGB [H, W, 3] of the size given at construction."""
+        assert frame.shape == (self.height, self.width, 3), f"{frame.shape} is not {(self.height, self.width, 3)}"
+        picture: Any = av.VideoFrame.from_ndarray(np.ascontiguousarray(frame), format="rgb24")
+        if self._pixels.startswith("yuv"):
+            picture = picture.reformat(format=self._pixels, dst_colorspace="ITU709", dst_color_range="MPEG")
+        picture.pts, picture.time_base = self.count, self._time_base
+        self.count += 1
+        self._encode(picture)
+
+    def close(self) -> None:
+        """Finish the file under its final name."""
+        try:
+            self._encode(None)
+            self.container.close()
+        except OSError as e:
+            self.discard()
+            raise output_error(self._target.path, self._target.error or e, self._target.parameter) from e
+        except BaseException:
+            self.discard()
+            raise
+        self._target.commit()
+
+    def discard(self) -> None:
+        """Remove what was written."""
+        with suppress(av.error.FFmpegError, OSError):
+            self.container.close()
+        self._target.discard()
+
+    def mux(self, packet: Any) -> None:
+        """Add an encoded packet of any of the container's streams."""
+        try:
+            self.container.mux(packet)
+        except OSError as e:
+            raise output_error(self._target.path, self._target.error or e, self._target.parameter) from e
+
+    def _encode(self, picture: Any) -> None:
+        for packet in self.stream.encode(picture):
+            self.mux(packet)
+
+    def __enter__(self: W) -> W:
+        return self
+
+    def __exit__(self, kind: type[BaseException] | None, error: BaseException | None, tb: TracebackType | None) -> None:
+        if kind is None:
+            self.close()
+        else:
+            self.discard()
+
+
+class LosslessWriter(StreamWriter):
+    """FFV1 in Matroska, RGB exactly as given, every frame a key frame. Use in a `with` block, `.write(frame)`."""
+
+    def __init__(self, path: Path, fps: Fraction, width: int, height: int, parameter: str = "guides") -> None:
+        super().__init__(
+            path, fps, width, height, format="matroska", codec="ffv1", pixels="bgr0", options=FFV1, parameter=parameter
+        )
+
+
+class VideoWriter(StreamWriter):
+    """H.264 yuv420p in mp4, its index at the front; even sizes only."""
+
+    def __init__(
+        self, path: Path, fps: Fraction, width: int, height: int, crf: int = 17, parameter: str = "guides"
+    ) -> None:
+        assert width % 2 == 0, "yuv420p needs an even width"
+        assert height % 2 == 0, "yuv420p needs an even height"
+        super().__init__(
+            path, fps, width, height, format="mp4", codec="libx264", pixels="yuv420p", options={"crf": str(crf)},
+            muxer={"movflags": "+faststart"}, parameter=parameter,
+        )  # fmt: skip
+
+
+def write_h264(path: Path, fps: Fraction, width: int, height: int, crf: int = 17) -> VideoWriter:
+    """A `VideoWriter`; the form in which the published guide set is written."""
+    return VideoWriter(path, fps, width, height, crf)
