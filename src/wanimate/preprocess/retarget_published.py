@@ -43,11 +43,13 @@ def retarget(
     reference: Keypoints,
     reference_size: _Size,
     edits: tuple[Keypoints, Keypoints] | None = None,
+    first: int = 0,
 ) -> tuple[Parts, Fit]:
     """Template points [n, 133, 3] in pixels of `template_size` to pixels of `reference_size`.
 
     Args:
         reference: the character's points [133, 3].
+        first: the frame the ratios come from; published is 0, which has to show the person.
         edits: points of an edited first frame and an edited reference (same sizes); they then give the ratios.
 
     Returns:
@@ -55,10 +57,10 @@ def retarget(
         The left and right hand hold the hand drawn at the subject's left and right wrist.
     """
     parts, ref = split(template), split(reference).body
-    first = parts.body[0]
-    fit = _fit(first, template_size, ref, reference_size, edits)
+    start = parts.body[first]
+    fit = _fit(start, template_size, ref, reference_size, edits)
     body = np.stack([_frame(b, fit) for b in parts.body])
-    missing = np.isnan(first[:, 0]) | np.isnan(ref[:, 0])
+    missing = np.isnan(start[:, 0]) | np.isnan(ref[:, 0])
     body[:, missing] = (np.nan, np.nan, 0.0)
     pairs = [
         _hands(parts.at(i), new, template_size, max(fit.ratios[0], fit.ratios[1]) / fit.scale)

@@ -1,0 +1,282 @@
+"""The guides on disk: lossless videos, a PNG and a manifest in one folder; and the published set of files.
+
+Own folder: pose.mkv, face.mkv (and background.mkv, mask.mkv), reference.png, keypoints.npz, manifest.json.
+Published set (preprocess spec, section 2): src_pose.mp4, src_face.mp4, src_ref.png (and src_bg.mp4, src_mask.mp4).
+A folder appears whole or not at all.
+"""
+
+from __future__ import annotations
+
+import errno
+import json
+import os
+import secrets
+import shutil
+from collections.abc import Sequence
+from contextlib import ExitStack
+from fractions import Fraction
+from pathlib import Path
+from types import TracebackType
+from typing import Any
+
+import cv2
+import numpy as np
+import numpy.typing as npt
+
+from wanimate.errors import InputError, OutputError
+from wanimate.media.files import output_error
+from wanimate.media.image import load_image
+from wanimate.media.video import LosslessWriter, VideoFrames, write_h264
+from wanimate.types import Frame, Frames, FrameSource, Guides, Mode
+
+FORMAT, VERSION = "wanimate-guides", 1
+MANIFEST = "manifest.json"
+_VIDEOS = {"pose": "pose.mkv", "face": "face.mkv", "background": "background.mkv", "mask": "mask.mkv"}
+_REFERENCE, _KEYPOINTS = "reference.png", "keypoints.npz"
+_PUBLISHED = {"pose": "src_pose.mp4", "face": "src_face.mp4", "background": "src_bg.mp4", "mask": "src_mask.mp4"}
+_PUBLISHED_REFERENCE = "src_ref.png"
+_PUBLISHED_CRF = 23
+_PARTS: dict[Mode, tuple[str, ...]] = {
+    "animation": ("pose", "face"),
+    "replacement": ("pose", "face", "background", "mask"),
+}
+_AGAIN = "Run `wanimate preprocess` again"
+
+
+class NewFolder:
+    """A folder under a temporary name beside `path`, renamed to it on a clean exit and removed otherwise.
+
+    Raises:
+        OutputError: `path` holds something that is not a guides folder, or cannot be written.
+    """
+
+    def __init__(self, path: Path) -> None:
+        self.path = Path(path)
+        self.temporary = self.path.with_name(f".{self.path.name}.{os.getpid()}-{secrets.token_hex(3)}.part")
+
+    def __enter__(self) -> Path:
+        try:
+            taken = self.path.exists() and not (self.path.is_dir() and not any(self.path.iterdir()))
+            if taken and not _is_ours(self.path):
+                raise OutputError("guides", self.path, "the name is taken", "Choose another folder or remove this one")
+            self.temporary.mkdir(parents=True)
+        except OSError as error:
+            raise output_error(self.path, error, "guides") from error
+        return self.temporary
+
+    def __exit__(self, kind: type[BaseException] | None, error: BaseException | None, tb: TracebackType | None) -> None:
+        try:
+            if kind is None:
+                self._commit()
+        except OSError as failure:
+            raise output_error(self.path, failure, "guides") from failure
+        finally:
+            shutil.rmtree(self.temporary, ignore_errors=True)
+        if isinstance(error, OSError) and not isinstance(error, InputError):
+            raise output_error(self.path, error, "guides") from error
+
+    def _commit(self) -> None:
+        old = self.temporary.with_suffix(".old")
+        if self.path.exists():
+            os.rename(self.path, old)
+        os.rename(self.temporary, self.path)
+        shutil.rmtree(old, ignore_errors=True)
+
+
+def _is_ours(folder: Path) -> bool:
+    try:
+        return json.loads((folder / MANIFEST).read_text())["format"] == FORMAT
+    except (OSError, ValueError, KeyError, TypeError):
+        return False
+
+
+class GuidesWriter:
+    """Writes a guides folder frame by frame, in a `with` block; `finish` has to be the last call in it.
+
+    Args:
+        size, face_size: output (width, height) and the side of the face crops in pixels.
+    """
+
+    def __init__(self, folder: Path, mode: Mode, fps: Fraction, size: tuple[int, int], face_size: int) -> None:
+        self._folder, self._mode, self._fps, self._size, self._face_size = folder, mode, fps, size, face_size
+        self.count = 0
+
+    def __enter__(self) -> GuidesWriter:
+        self._open = ExitStack()
+        self._place = self._open.enter_context(NewFolder(self._folder))
+        try:
+            self._videos = ExitStack()
+            self._open.push(self._videos)
+            self._writers = []
+            for name in _PARTS[self._mode]:
+                width, height = (self._face_size,) * 2 if name == "face" else self._size
+                writer = LosslessWriter(self._place / _VIDEOS[name], self._fps, width, height)
+                self._writers.append(self._videos.enter_context(writer))
+        except BaseException as error:
+            self._open.__exit__(type(error), error, error.__traceback__)
+            raise
+        return self
+
+    def write(self, *frames: Frame) -> None:
+        """One job frame: pose and face; in replacement mode also background and mask."""
+        for writer, frame in zip(self._writers, frames, strict=True):
+            writer.write(frame)
+        self.count += 1
+
+    def finish(self, reference: Frame, manifest: dict[str, Any], arrays: dict[str, npt.NDArray[Any]]) -> None:
+        """Write the character picture, the points as measured and drawn, and the manifest.
+
+        Counts, rate, sizes and file names are added to `manifest`.
+        """
+        self._videos.close()
+        write_png(self._place / _REFERENCE, reference)
+        np.savez_compressed(self._place / _KEYPOINTS, allow_pickle=False, **arrays)
+        width, height = self._size
+        head = {
+            "format": FORMAT,
+            "version": VERSION,
+            "mode": self._mode,
+            "fps": str(self._fps),
+            "count": self.count,
+            "size": [width, height],
+            "face_size": self._face_size,
+            "files": {name: _VIDEOS[name] for name in _PARTS[self._mode]},
+            "reference": _REFERENCE,
+            "keypoints": _KEYPOINTS,
+        }
+        (self._place / MANIFEST).write_text(json.dumps(head | manifest, indent=1) + "\n")
+
+    def __exit__(self, kind: type[BaseException] | None, error: BaseException | None, tb: TracebackType | None) -> None:
+        self._open.__exit__(kind, error, tb)
+
+
+def load_guides(folder: Path) -> Guides:
+    """A guides folder of either kind as `Guides`; frames are read when they are needed.
+
+    The published set tells no frame validity; its mask is made black and white again (above 127 is white).
+
+    Raises:
+        InputError: no guides there, a part missing or unreadable, or parts that do not fit each other.
+    """
+    folder = Path(folder)
+    if (folder / MANIFEST).is_file():
+        return _load_own(folder)
+    if (folder / _PUBLISHED["pose"]).is_file():
+        return _load_published(folder)
+    rule = f"neither {MANIFEST} nor {_PUBLISHED['pose']} is in it" if folder.is_dir() else "there is no such folder"
+    raise InputError("guides", folder, rule, "Give a folder made by `wanimate preprocess` or a published set")
+
+
+def _load_own(folder: Path) -> Guides:
+    path = folder / MANIFEST
+    try:
+        manifest: dict[str, Any] = json.loads(path.read_text())
+        if manifest["format"] != FORMAT or manifest["version"] != VERSION:
+            rule = f"is {manifest['format']!r} version {manifest['version']!r}, not {FORMAT!r} version {VERSION}"
+            raise InputError("guides", path, rule, _AGAIN)
+        mode: Mode = manifest["mode"]
+        fps, count, size = Fraction(manifest["fps"]), int(manifest["count"]), tuple(manifest["size"])
+        names, face_size = [manifest["files"][part] for part in _PARTS[mode]], int(manifest["face_size"])
+        reference = folder / manifest["reference"]
+        valid = np.ones(count, dtype=bool)
+        for start, stop in manifest.get("no_person", []):
+            valid[start:stop] = False
+    except (OSError, ValueError, KeyError, TypeError, ZeroDivisionError) as error:
+        rule = f"damaged ({type(error).__name__}: {error})"
+        raise InputError("guides", path, rule, _AGAIN) from error
+    sources = [_open(folder / name) for name in names]
+    guides = _guides(folder, mode, fps, sources, load_image(reference, parameter="guides"), manifest, valid)
+    if (guides.count, guides.size, guides.face.size) != (count, size, (face_size, face_size)):
+        raise InputError("guides", folder, f"the videos are not those of the manifest ({guides})", _AGAIN)
+    return guides
+
+
+def _load_published(folder: Path) -> Guides:
+    mode: Mode = (
+        "replacement" if any((folder / _PUBLISHED[p]).exists() for p in ("background", "mask")) else "animation"
+    )
+    sources: list[FrameSource] = [_open(folder / _PUBLISHED[part]) for part in _PARTS[mode]]
+    pose = sources[0]
+    assert isinstance(pose, VideoFrames)
+    if mode == "replacement":
+        sources[3] = BlackAndWhite(sources[3])
+    reference = load_image(folder / _PUBLISHED_REFERENCE, parameter="guides")
+    return _guides(folder, mode, pose.fps, sources, reference, {}, None)
+
+
+def _open(path: Path) -> VideoFrames:
+    return VideoFrames(path, parameter="guides")
+
+
+def _guides(
+    folder: Path,
+    mode: Mode,
+    fps: Fraction,
+    sources: Sequence[FrameSource],
+    reference: Frame,
+    manifest: dict[str, Any],
+    valid: npt.NDArray[np.bool_] | None,
+) -> Guides:
+    pose, face, *rest = sources
+    for part, source in zip(_PARTS[mode], sources, strict=True):
+        if source.count != pose.count:
+            rule = f"the {part} video has {source.count} frames, the pose video {pose.count}"
+            raise InputError("guides", folder, rule, _AGAIN)
+    for part, source in zip(_PARTS[mode][2:], rest, strict=True):
+        if source.size != pose.size:
+            rule = (
+                f"the {part} video is {source.size[0]}x{source.size[1]}, the pose video {pose.size[0]}x{pose.size[1]}"
+            )
+            raise InputError("guides", folder, rule, _AGAIN)
+    if face.size[0] != face.size[1]:
+        raise InputError("guides", folder, f"the face video is {face.size[0]}x{face.size[1]}, not square", _AGAIN)
+    background, mask = rest if rest else (None, None)
+    flags = None if valid is None else tuple(bool(v) for v in valid)
+    return Guides(mode, fps, pose, face, reference, background, mask, flags, folder, manifest)
+
+
+class BlackAndWhite:
+    """A mask that went through a lossy codec, with only 0 and 255 in it again."""
+
+    def __init__(self, source: FrameSource) -> None:
+        self._source = source
+
+    @property
+    def count(self) -> int:
+        return self._source.count
+
+    @property
+    def size(self) -> tuple[int, int]:
+        return self._source.size
+
+    def take(self, indices: Sequence[int]) -> Frames:
+        return np.where(self._source.take(indices) > 127, np.uint8(255), np.uint8(0))
+
+
+def export_published(guides: Guides, folder: Path) -> None:
+    """Write the published set of files, H.264 at CRF 23 as the published code does (lossy).
+
+    Raises:
+        InputError: the face crops have an odd side, which the codec cannot hold.
+        OutputError: `folder` exists and is not empty, or cannot be written.
+    """
+    if guides.face.size[0] % 2:
+        raise InputError(
+            "face_size", guides.face.size[0], "H.264 needs an even side", "Preprocess with an even face_size"
+        )
+    parts = zip(_PARTS[guides.mode], (guides.pose, guides.face, guides.background, guides.mask), strict=False)
+    with NewFolder(folder) as place:
+        for part, source in parts:
+            assert source is not None
+            with write_h264(place / _PUBLISHED[part], guides.fps, *source.size, _PUBLISHED_CRF) as writer:
+                for i in range(source.count):
+                    writer.write(source.take([i])[0])
+        write_png(place / _PUBLISHED_REFERENCE, guides.reference)
+
+
+def write_png(path: Path, image: Frame) -> None:
+    """An RGB picture as PNG."""
+    done, data = cv2.imencode(".png", np.ascontiguousarray(image[..., ::-1]))
+    if not done:
+        raise OSError(errno.EINVAL, "not encodable as PNG")
+    path.write_bytes(data.tobytes())

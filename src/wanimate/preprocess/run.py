@@ -1,0 +1,259 @@
+"""A performer's clip and a character's picture to guides (preprocess spec, section 3.2; ours: section 18).
+
+Two passes over the clip, both streaming: the first finds the person, the second draws skeletons and cuts out faces.
+Between them only keypoints are kept (3 kB a frame), so memory does not grow with the size or length of the clip.
+"""
+
+from __future__ import annotations
+
+import hashlib
+import importlib.metadata
+import time
+from collections.abc import Generator, Iterator
+from dataclasses import dataclass, field
+from fractions import Fraction
+from pathlib import Path
+from typing import Any
+
+import cv2
+import numpy as np
+import numpy.typing as npt
+
+from wanimate.config import PreprocessSettings
+from wanimate.errors import InputError
+from wanimate.media.resize import cover, exact_size, letterbox, published_resize
+from wanimate.media.timing import cap_rate, published_count, published_indices
+from wanimate.media.video import iter_indices, plan_frames
+from wanimate.preprocess import retarget, retarget_published
+from wanimate.preprocess.face import Squares, is_usable, published_box, published_crop, square_crop, steady_squares
+from wanimate.preprocess.guides import GuidesWriter, load_guides
+from wanimate.preprocess.keypoints import FACE, Parts, reuse_body_when_outside, runs, split
+from wanimate.preprocess.pose import PoseBackend, backend
+from wanimate.preprocess.skeleton import draw
+from wanimate.preprocess.smooth import smooth
+from wanimate.types import (
+    Clip,
+    Event,
+    Frame,
+    Guides,
+    Keypoints,
+    Notice,
+    StageFinished,
+    StageProgress,
+    StageStarted,
+)  # fmt: skip
+
+DETECT, DRAW = "find the performer", "draw the guides"
+
+
+@dataclass(frozen=True)
+class _Drawing:
+    """What to draw: joints on a canvas, and how the performer was fitted to the character."""
+
+    parts: Parts
+    canvas: tuple[int, int]
+    retarget: dict[str, Any] = field(default_factory=dict)
+
+
+def preprocess(
+    clip: Clip,
+    image: Frame,
+    settings: PreprocessSettings,
+    folder: Path,
+    area: int,
+    detector: PoseBackend | None = None,
+) -> Generator[Event, None, Guides]:
+    """Animation guides from a probed clip and a character picture, written to `folder` and returned.
+
+    Args:
+        image: the character, uint8 RGB [H, W, 3]. It decides the output size.
+        area: pixel area of the output (width x height, only the product counts).
+        detector: finds the people; None loads the one the settings name.
+
+    Yields:
+        A started, progress and finished event a stage, and notices for the user.
+
+    Raises:
+        InputError: nobody is in the clip, models are missing, or the clip cannot be read.
+        OutputError: `folder` is taken or cannot be written. Nothing is left there then.
+    """
+    people = detector or backend(settings)
+    reference = _fitted(image, area, settings.compat)
+    size = reference.shape[1], reference.shape[0]
+    indices, fps = _plan(clip, settings)
+    warnings: list[str] = []
+
+    character = None if settings.retarget == "off" else people.detect(reference)
+    if settings.retarget != "off" and character is None:
+        warnings.append("no person was found in the character image: the performer's own proportions are kept")
+        yield Notice(warnings[-1], "warning")
+    keypoints, valid = yield from _detect(people, clip, indices)
+    if (message := _report_missing(valid)) is not None:
+        warnings.append(message)
+        yield Notice(message, "warning")
+    steady = smooth(keypoints, valid, fps) if settings.smooth and not settings.compat else keypoints
+    clip_size = clip.width, clip.height
+    drawing = _fit(steady, valid, clip_size, None if character is None else character.keypoints, size, settings)
+    squares = steady_squares(keypoints[:, FACE], valid, fps)
+
+    started = time.perf_counter()
+    yield StageStarted(DRAW, len(indices))
+    with GuidesWriter(folder, "animation", fps, size, settings.face_size) as writer:
+        faces = _faces(clip, indices, settings, keypoints, valid, squares)
+        for i, face in enumerate(faces):
+            writer.write(_skeleton(drawing, i, size), face)
+            yield StageProgress(DRAW, i + 1, len(indices))
+        manifest = _manifest(clip, image, settings, people, indices, fps, valid, drawing, warnings)
+        writer.finish(image if settings.compat else reference, manifest, _arrays(keypoints, drawing, squares))
+    yield StageFinished(DRAW, time.perf_counter() - started)
+    return load_guides(folder)
+
+
+def _fitted(image: Frame, area: int, compat: bool) -> Frame:
+    """The character at output size: filled with a small centre crop, or letterboxed as published."""
+    if compat:
+        return published_resize(image, area)
+    return cover(image, *exact_size(image.shape[1], image.shape[0], area))
+
+
+def _plan(clip: Clip, settings: PreprocessSettings) -> tuple[tuple[int, ...], Fraction]:
+    """Source frame of each job frame, and the rate; with `compat` as if the clip's rate were constant (section 5)."""
+    if not settings.compat:
+        return plan_frames(clip, settings.fps, settings.max_fps)
+    fps = settings.fps or cap_rate(clip.fps, settings.max_fps)
+    count = min(published_count(clip.count, clip.duration, float(clip.fps)), clip.count)
+    indices, _ = published_indices(count, float(clip.fps), float(fps))
+    if not indices:
+        raise InputError("--fps", fps, f"leaves no frame of a clip of {clip.duration:.2f} s", "Give a higher rate")
+    return indices, fps
+
+
+def _detect(
+    people: PoseBackend, clip: Clip, indices: tuple[int, ...]
+) -> Generator[Event, None, tuple[Keypoints, npt.NDArray[np.bool_]]]:
+    started, count = time.perf_counter(), len(indices)
+    yield StageStarted(DETECT, count)
+    keypoints, valid = np.zeros((count, 133, 3)), np.zeros(count, dtype=bool)
+    for i, person in enumerate(people.track(iter_indices(clip, indices))):
+        keypoints[i], valid[i] = person.keypoints, person.valid
+        yield StageProgress(DETECT, i + 1, count)
+    yield StageFinished(DETECT, time.perf_counter() - started)
+    if not valid.any():
+        remedy = "Give a clip in which one person's head and shoulders are plainly visible"
+        raise InputError("--video", clip.path, f"nobody was found in any of its {count} frames", remedy)
+    return keypoints, valid
+
+
+def _report_missing(valid: npt.NDArray[np.bool_]) -> str | None:
+    gone = runs(~valid)
+    if not gone:
+        return None
+    ranges = ", ".join(str(a) if b == a + 1 else f"{a}-{b - 1}" for a, b in gone[:10])
+    more = f" and {len(gone) - 10} more stretches" if len(gone) > 10 else ""
+    return f"no person was found in {int((~valid).sum())} of {len(valid)} frames ({ranges}{more})"
+
+
+def _fit(
+    keypoints: Keypoints,
+    valid: npt.NDArray[np.bool_],
+    clip_size: tuple[int, int],
+    character: Keypoints | None,
+    size: tuple[int, int],
+    settings: PreprocessSettings,
+) -> _Drawing:
+    """Joints as they will be drawn. With `compat`, "auto" means the published retargeting."""
+    if character is None:
+        if settings.compat:
+            parts = split(keypoints)
+            body = reuse_body_when_outside(parts.body)
+            return _Drawing(Parts(body, parts.left_hand, parts.right_hand, parts.face), clip_size, {"mode": "off"})
+        return _Drawing(retarget.off(keypoints, clip_size, size), size, {"mode": "off"})
+    if settings.retarget == "published" or settings.compat:
+        first = int(np.flatnonzero(valid)[0])
+        parts, old = retarget_published.retarget(keypoints, clip_size, character, size, first=first)
+        facts = {"mode": "published", "scale": old.scale, "ratios": old.ratios.tolist(), "class": old.body_class}
+        return _Drawing(parts, size, facts)
+    parts, new = retarget.auto(keypoints, valid, clip_size, character, size)
+    facts = {"mode": "auto", "scale": new.scale, "ratios": new.ratios.tolist(), "hands": new.hands}
+    return _Drawing(parts, size, facts | {"anchor": new.anchor})
+
+
+def _skeleton(drawing: _Drawing, index: int, size: tuple[int, int]) -> Frame:
+    parts = drawing.parts.at(index)
+    hands = parts.left_hand, parts.right_hand
+    if drawing.retarget["mode"] == "published":
+        hands = hands[::-1]  # the published code draws the right hand first here (section 13, step 10)
+    picture = draw(parts.body, *hands, *drawing.canvas)
+    return picture if drawing.canvas == size else letterbox(picture, *size)
+
+
+def _faces(
+    clip: Clip,
+    indices: tuple[int, ...],
+    settings: PreprocessSettings,
+    keypoints: Keypoints,
+    valid: npt.NDArray[np.bool_],
+    squares: Squares,
+) -> Iterator[Frame]:
+    """Face crops, one a frame. Black where nobody is; with `compat`, the last usable box stays in force."""
+    box: tuple[int, int, int, int] | None = None
+    for i, frame in enumerate(iter_indices(clip, indices)):
+        if not settings.compat:
+            yield square_crop(frame, squares[i], settings.face_size)
+            continue
+        new = published_box(keypoints[i, FACE], clip.width, clip.height)
+        if is_usable(new):
+            box = new
+        if box is None or not valid[i]:
+            yield np.zeros((settings.face_size, settings.face_size, 3), dtype=np.uint8)
+        else:
+            yield published_crop(frame, box, settings.face_size)
+
+
+def _arrays(keypoints: Keypoints, drawing: _Drawing, squares: Squares) -> dict[str, npt.NDArray[Any]]:
+    parts = drawing.parts
+    arrays = {"source": keypoints, "body": parts.body, "left_hand": parts.left_hand, "right_hand": parts.right_hand}
+    return {name: a.astype(np.float32) for name, a in (arrays | {"face_squares": squares}).items()}
+
+
+def _manifest(
+    clip: Clip,
+    image: Frame,
+    settings: PreprocessSettings,
+    people: PoseBackend,
+    indices: tuple[int, ...],
+    fps: Fraction,
+    valid: npt.NDArray[np.bool_],
+    drawing: _Drawing,
+    warnings: list[str],
+) -> dict[str, Any]:
+    return {
+        "no_person": runs(~valid),
+        "source": {
+            "path": str(clip.path.resolve()),
+            "sha256": _sha256(clip.path),
+            "size": [clip.width, clip.height],
+            "fps": str(clip.fps),
+            "frames": list(indices),
+            "times": [round(clip.times[i], 6) for i in indices],
+        },
+        "image": {"sha256_of_pixels": hashlib.sha256(image.tobytes()).hexdigest(), "size": list(image.shape[1::-1])},
+        "backend": people.name,
+        "smooth": settings.smooth and not settings.compat,
+        "compat": settings.compat,
+        "retarget": drawing.retarget,
+        "warnings": warnings,
+        "versions": {
+            "wanimate": importlib.metadata.version("wanimate"),
+            "opencv": cv2.__version__,
+            "numpy": np.__version__,
+        },
+    }
+
+
+def _sha256(path: Path) -> str:
+    digest = hashlib.sha256()
+    with open(path, "rb") as file:
+        while block := file.read(1 << 20):
+            digest.update(block)
+    return digest.hexdigest()
