@@ -50,7 +50,7 @@ class VideoIndex:
 
 def check_file(path: Path, parameter: str, remedy: str) -> None:
     """Raises InputError unless `path` is a readable file with something in it."""
-    if not path.exists():
+    if not os.path.exists(path):  # unlike Path.exists, False for names no file can have
         raise InputError(parameter, path, "there is no such file", "Check the path.")
     if not path.is_file():
         raise InputError(parameter, path, "this is not a file", remedy)

@@ -2,6 +2,7 @@
 
 from __future__ import annotations
 
+import os
 import statistics
 from fractions import Fraction
 from itertools import pairwise
@@ -32,7 +33,7 @@ def probe(path: Path, limits: ClipLimits | None = ClipLimits(), parameter: str =
         InputError: missing, unreadable, no video, no frames, cut off, or outside `limits`.
     """
     path = Path(path)
-    size = path.stat().st_size if path.is_file() else 0
+    size = path.stat().st_size if os.path.isfile(path) else 0
     if limits is not None and size > limits.max_bytes:
         rule = f"{size / 2**20:.1f} MB, above the limit of {limits.max_bytes / 2**20:.0f} MB"
         raise InputError(parameter, path, rule, "Shorten or compress the clip.")
@@ -46,7 +47,7 @@ def probe(path: Path, limits: ClipLimits | None = ClipLimits(), parameter: str =
         audio = tuple(
             AudioTrack(
                 index=i,
-                codec=s.codec_context.name,
+                codec=s.codec_context.codec.canonical_name,
                 sample_rate=s.codec_context.sample_rate,
                 channels=s.codec_context.channels,
                 duration=found.audio[s.index][1] - found.audio[s.index][0],
@@ -60,7 +61,7 @@ def probe(path: Path, limits: ClipLimits | None = ClipLimits(), parameter: str =
         clip = Clip(
             path=path,
             container=container.format.name,
-            codec=context.name,
+            codec=context.codec.canonical_name,
             width=width,
             height=height,
             rotation=rotation,

@@ -87,6 +87,8 @@ def add_tone(out: av.container.OutputContainer, stream: av.AudioStream, seconds:
         part = tone[start : start + size].astype(np.float32)[None]
         if format_name.startswith("s16"):
             part = (part * 32767).astype(np.int16)
+        elif format_name.startswith("s32"):
+            part = (part * (2**31 - 1)).astype(np.int32)
         frame = av.AudioFrame.from_ndarray(part, format=format_name, layout="mono")
         frame.sample_rate, frame.pts, frame.time_base = 48000, start, Fraction(1, 48000)
         out.mux(stream.encode(frame))

@@ -1,0 +1,159 @@
+"""Frames -> the final video or PNG folder, with the clip's sound; complete under its name, or not there at all."""
+
+from __future__ import annotations
+
+import os
+import secrets
+import shutil
+from contextlib import ExitStack
+from fractions import Fraction
+from pathlib import Path
+from types import TracebackType
+
+import av
+import cv2
+
+from ..config import OutputSettings
+from ..media.files import output_error
+from ..media.writer import FFV1, StreamWriter
+from ..types import Clip, Frame, Frames, Notice
+from .audio import AudioCopy
+from .claim import OutputClaim
+
+FORMATS = {".mp4": "mp4", ".m4v": "mp4", ".mov": "mov", ".mkv": "matroska"}
+
+
+class OutputWriter:
+    """Writes a job's frames as they come. Use as a context manager: an exception inside removes everything written.
+
+    Args:
+        path: the final name (`finish.claim.ENDINGS` lists the endings a codec allows).
+        fps: the exact frame rate.
+        width, height: of every frame. Odd sizes are written as they are, in 4:4:4.
+        settings: codec, quality, sound.
+        audio_from: the clip whose first sound track accompanies the frames; trimmed to their length.
+        claim: the job's claim on `path`, held by the caller; without one it is taken here.
+
+    Attributes:
+        notices: what the user should be told (sound encoded anew, 4:4:4, no sound beside PNGs); complete after `close`.
+
+    Raises:
+        OutputError: see `OutputClaim`; the disk is full.
+    """
+
+    def __init__(
+        self, path: Path, fps: Fraction, width: int, height: int, settings: OutputSettings = OutputSettings(),
+        audio_from: Clip | None = None, claim: OutputClaim | None = None,
+    ) -> None:  # fmt: skip
+        self.path, self.fps, self.count = Path(path), Fraction(fps), 0
+        self.notices: list[Notice] = []
+        with ExitStack() as undo:
+            if claim is None:
+                undo.enter_context(OutputClaim(self.path, settings.codec))
+            self._sink = self._open(width, height, settings)
+            undo.callback(self._sink.discard)
+            self._audio = self._add_audio(audio_from) if settings.audio else None
+            if self._audio is not None:
+                undo.callback(self._audio.close)
+            self._undo = undo.pop_all()
+
+    def write(self, frames: Frames) -> None:
+        """Add frames, uint8 RGB [n, H, W, 3]."""
+        for frame in frames:
+            self._sink.write(frame)
+            self.count += 1
+            if self._audio is not None:
+                self._audio.advance(float(self.count / self.fps))
+
+    def close(self) -> None:
+        """Finish the file under its final name; on failure nothing is left."""
+        with self._undo:
+            self._sink.close()
+        if self._audio is not None and self._audio.failure is not None:
+            self.notices.append(
+                Notice(f"the clip's sound is damaged and ends early ({self._audio.failure})", "warning")
+            )
+
+    def discard(self) -> None:
+        """Remove what was written."""
+        self._undo.close()
+
+    def _open(self, width: int, height: int, settings: OutputSettings) -> StreamWriter | _PngFolder:
+        if settings.codec == "png":
+            return _PngFolder(self.path, width, height)
+        ending = self.path.suffix.lower()
+        if settings.codec == "ffv1":
+            codec, pixels, options = "ffv1", "bgr0", FFV1
+        else:
+            codec = {"h264": "libx264", "h265": "libx265"}[settings.codec]
+            pixels, options = "yuv420p", {"crf": str(settings.crf), "preset": "medium"}
+            if codec == "libx265":
+                options["x265-params"] = "log-level=error"
+            if width % 2 or height % 2:
+                pixels = "yuv444p"
+                rule = f"{width}x{height} is odd, so the video is written in 4:4:4, which some players cannot show"
+                self.notices.append(Notice(rule, "warning"))
+        muxer = {} if ending == ".mkv" else {"movflags": "+faststart"}
+        writer = StreamWriter(
+            self.path, self.fps, width, height, format=FORMATS[ending], codec=codec, pixels=pixels, options=options,
+            muxer=muxer,
+        )  # fmt: skip
+        if codec == "libx265" and ending != ".mkv":
+            writer.stream.codec_context.codec_tag = "hvc1"  # without it Apple's players show nothing
+        return writer
+
+    def _add_audio(self, clip: Clip | None) -> AudioCopy | None:
+        if clip is None or not clip.audio:
+            return None
+        if isinstance(self._sink, _PngFolder):
+            self.notices.append(Notice("a PNG sequence has no sound; the clip's sound was left out"))
+            return None
+        ending = self.path.suffix.lower()
+        try:
+            audio = AudioCopy(clip, self._sink, ending)
+        except (av.error.FFmpegError, ValueError) as e:
+            self.notices.append(Notice(f"the clip's sound cannot be used ({e})", "warning"))
+            return None
+        if not audio.copied:
+            self.notices.append(Notice(f"{audio.codec} sound does not fit into {ending}; it is encoded anew as AAC"))
+        return audio
+
+    def __enter__(self) -> OutputWriter:
+        return self
+
+    def __exit__(self, kind: type[BaseException] | None, error: BaseException | None, tb: TracebackType | None) -> None:
+        if kind is None:
+            self.close()
+        else:
+            self.discard()
+
+
+class _PngFolder:
+    """000000.png, 000001.png, ... in a folder that gets its name when all are there."""
+
+    def __init__(self, path: Path, width: int, height: int) -> None:
+        self.path, self.shape, self.count = path, (height, width, 3), 0
+        self.temporary = path.with_name(f".{path.name}.{os.getpid()}-{secrets.token_hex(3)}.part")
+        try:
+            self.temporary.mkdir(parents=True)
+        except OSError as e:
+            raise output_error(path, e) from e
+
+    def write(self, frame: Frame) -> None:
+        assert frame.shape == self.shape, f"{frame.shape} is not {self.shape}"
+        done, data = cv2.imencode(".png", frame[:, :, ::-1])
+        assert done
+        try:
+            (self.temporary / f"{self.count:06d}.png").write_bytes(data.tobytes())
+        except OSError as e:
+            raise output_error(self.path, e) from e
+        self.count += 1
+
+    def close(self) -> None:
+        try:
+            os.replace(self.temporary, self.path)
+        except OSError as e:
+            raise output_error(self.path, e) from e
+
+    def discard(self) -> None:
+        shutil.rmtree(self.temporary, ignore_errors=True)
