@@ -4,9 +4,11 @@ from __future__ import annotations
 
 from fractions import Fraction
 from pathlib import Path
-from typing import Literal
+from typing import Any, Literal
 
-from pydantic import BaseModel, ConfigDict, Field
+from pydantic import BaseModel, ConfigDict, Field, ValidationError
+
+from wanimate.errors import InputError
 
 Solver = Literal["dpm++", "unipc", "euler"]
 Retarget = Literal["auto", "off", "published"]
@@ -92,4 +94,31 @@ class Job(_Settings):
     preprocess: PreprocessSettings = PreprocessSettings()
     generate: GenerateSettings = GenerateSettings()
     output: OutputSettings = OutputSettings()
-    keep_guides: Path | None = None
+    keep_guides: Path | None = Field(default=None, description="Folder for the guides; None throws them away.")
+
+    @classmethod
+    def of(cls, image: Path | str, video: Path | str, out: Path | str, **settings: Any) -> Job:
+        """A job from flat names: each setting goes to the part that has a field of that name.
+
+        Raises:
+            InputError: a name is unknown, or a value breaks its rule.
+        """
+        parts: dict[str, type[BaseModel]] = {
+            "preprocess": PreprocessSettings, "generate": GenerateSettings, "output": OutputSettings,
+        }  # fmt: skip
+        values: dict[str, dict[str, Any]] = {name: {} for name in parts}
+        own: dict[str, Any] = {"image": Path(image), "video": Path(video), "out": Path(out)}
+        for key, value in settings.items():
+            owners = [name for name, part in parts.items() if key in part.model_fields]
+            if key in cls.model_fields:
+                own[key] = value
+            elif not owners:
+                raise InputError(key, value, "there is no such setting", "See the fields of Job and of its parts.")
+            for owner in owners:
+                values[owner][key] = value
+        try:
+            return cls(**own, **{name: part(**values[name]) for name, part in parts.items()})  # type: ignore[arg-type]
+        except ValidationError as error:
+            first = error.errors()[0]
+            name = ".".join(str(x) for x in first["loc"])
+            raise InputError(name, first.get("input"), first["msg"], "Give a value that satisfies it.") from error

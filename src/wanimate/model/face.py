@@ -83,7 +83,7 @@ class FaceFuser(nn.Module):
         frames = kv[0].shape[0] // batch
         q = self.q_norm(rearrange(q, "b (t p) (n d) -> (b t) p n d", t=frames, n=self.heads))
         out = rearrange(attention(q, *kv), "(b t) p n d -> b (t p) (n d)", b=batch)
-        return self.linear2(out)  # type: ignore[no-any-return]
+        return self.linear2(out)
 
 
 class RMSNorm(nn.Module):
@@ -109,4 +109,4 @@ class _CausalConv1d(nn.Module):
 
     def forward(self, x: Tensor) -> Tensor:
         padded = F.pad(x.transpose(1, 2), (2, 0), mode="replicate")
-        return self.conv(padded).transpose(1, 2)  # type: ignore[no-any-return]
+        return self.conv(padded).transpose(1, 2)

@@ -6,6 +6,7 @@ Weights are stored without their equalised-learning-rate factor (StyleGAN, arXiv
 
 from __future__ import annotations
 
+import itertools
 import math
 
 import torch
@@ -35,10 +36,10 @@ class _AppearanceEncoder(nn.Module):
         super().__init__()
         self.net_app = _Pyramid(params)
         widths = [params.width] * params.layers + [params.directions]
-        self.fc = nn.Sequential(*(EqualLinear(a, b) for a, b in zip(widths, widths[1:], strict=False)))
+        self.fc = nn.Sequential(*(EqualLinear(a, b) for a, b in itertools.pairwise(widths)))
 
     def forward(self, faces: Tensor) -> Tensor:
-        return self.fc(self.net_app(faces))  # type: ignore[no-any-return]
+        return self.fc(self.net_app(faces))
 
 
 class _Pyramid(nn.Module):
@@ -47,7 +48,7 @@ class _Pyramid(nn.Module):
     def __init__(self, params: MotionParams) -> None:
         super().__init__()
         channels = params.channels
-        stages = [_ResBlock(a, b) for a, b in zip(channels, channels[1:], strict=False)]
+        stages = [_ResBlock(a, b) for a, b in itertools.pairwise(channels)]
         self.convs = nn.ModuleList([_conv_act(3, channels[0], 1), *stages, EqualConv(channels[-1], params.width, 4)])
 
     def forward(self, x: Tensor) -> Tensor:
@@ -65,7 +66,7 @@ class _ResBlock(nn.Module):
         self.skip = nn.Sequential(Blur(1), EqualConv(before, after, 1, stride=2))
 
     def forward(self, x: Tensor) -> Tensor:
-        return (self.conv2(self.conv1(x)) + self.skip(x)) / math.sqrt(2)  # type: ignore[no-any-return]
+        return (self.conv2(self.conv1(x)) + self.skip(x)) / math.sqrt(2)
 
 
 class _Directions(nn.Module):

@@ -119,14 +119,14 @@ class AnimateTransformer(nn.Module):
     def embed_text(self, text: Tensor) -> Tensor:
         """[B, X, text width] -> [B, text length, D]; rows past X are zeros before the embedding and are attended."""
         padded = F.pad(text.to(self.dtype), (0, 0, 0, self.params.text_length - text.shape[1]))
-        return self.text_embedding(padded)  # type: ignore[no-any-return]
+        return self.text_embedding(padded)
 
     def embed_image(self, image_tokens: Tensor | None) -> Tensor | None:
         """[B, I, image width] -> [B, I, D]."""
         if self.params.image_width is None:
             return None
         assert image_tokens is not None, "this network attends to image tokens"
-        return self.img_emb(image_tokens.to(self.dtype))  # type: ignore[no-any-return]
+        return self.img_emb(image_tokens.to(self.dtype))
 
     def encode_face(self, face: Tensor) -> Tensor:
         """Faces [B, 3, K, S, S] -> face tokens [B, T+1, slots+1, D]; the reference frame's are zeros."""
@@ -153,18 +153,20 @@ class Block(nn.Module):
         self.self_attn = SelfAttention(params)
         self.norm3 = nn.LayerNorm(dim, eps=params.eps)
         self.cross_attn = CrossAttention(params)
-        self.ffn = nn.Sequential(nn.Linear(dim, params.ffn_dim), nn.GELU(approximate="tanh"), nn.Linear(params.ffn_dim, dim))
+        self.ffn = nn.Sequential(
+            nn.Linear(dim, params.ffn_dim), nn.GELU(approximate="tanh"), nn.Linear(params.ffn_dim, dim)
+        )
         self.modulation = nn.Parameter(torch.randn(1, 6, dim) / dim**0.5)
 
     def forward(self, x: Tensor, e0: Tensor, rope: Rope, cross: CrossKV) -> Tensor:
-        dtype = self.ffn[0].weight.dtype
+        dtype = self.self_attn.q.weight.dtype
         shift, scale, gate, ffn_shift, ffn_scale, ffn_gate = (self.modulation.float() + e0).chunk(6, dim=1)
         a = layer_norm(x, self.eps).float() * (1 + scale) + shift
         x = x.float() + self.self_attn(a.to(dtype), rope).float() * gate
         c = F.layer_norm(x, x.shape[-1:], self.norm3.weight.float(), self.norm3.bias.float(), self.eps)
         x = x + self.cross_attn(c.to(dtype), cross).float()
         f = layer_norm(x, self.eps) * (1 + ffn_scale) + ffn_shift
-        return x + self.ffn(f.to(dtype)).float() * ffn_gate  # type: ignore[no-any-return]
+        return x + self.ffn(f.to(dtype)).float() * ffn_gate
 
 
 class _Attention(nn.Module):
@@ -186,7 +188,7 @@ class SelfAttention(_Attention):
     def forward(self, x: Tensor, rope: Rope) -> Tensor:
         q = apply_rope(self.split(self.norm_q(self.q(x))), rope).to(x.dtype)
         k = apply_rope(self.split(self.norm_k(self.k(x))), rope).to(x.dtype)
-        return self.o(attention(q, k, self.split(self.v(x))).flatten(2))  # type: ignore[no-any-return]
+        return self.o(attention(q, k, self.split(self.v(x))).flatten(2))
 
 
 class CrossAttention(_Attention):
@@ -212,7 +214,7 @@ class CrossAttention(_Attention):
         out = attention(q, k, v)
         if k_img is not None and v_img is not None:
             out = out + attention(q, k_img, v_img)
-        return self.o(out.flatten(2))  # type: ignore[no-any-return]
+        return self.o(out.flatten(2))
 
 
 class ImageEmbedding(nn.Module):
@@ -225,7 +227,7 @@ class ImageEmbedding(nn.Module):
         )
 
     def forward(self, x: Tensor) -> Tensor:
-        return self.proj(x)  # type: ignore[no-any-return]
+        return self.proj(x)
 
 
 class Head(nn.Module):

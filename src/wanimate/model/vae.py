@@ -9,6 +9,7 @@ whole or in pieces with the same result; the pieces share a `Stream` that keeps 
 
 from __future__ import annotations
 
+import itertools
 from collections.abc import Iterator
 
 import torch
@@ -78,7 +79,7 @@ class Encoder(nn.Module):
         widths = [params.base * m for m in (1, *params.multipliers)]
         last = widths[-1]
         layers: list[nn.Module] = []
-        for level, (before, after) in enumerate(zip(widths, widths[1:], strict=False)):
+        for level, (before, after) in enumerate(itertools.pairwise(widths)):
             layers += [ResidualBlock(before if i == 0 else after, after) for i in range(params.res_blocks)]
             if level < len(params.temporal):
                 layers.append(Downsample(after, temporal=params.temporal[level]))
@@ -100,7 +101,7 @@ class Decoder(nn.Module):
         first = widths[0]
         temporal = tuple(reversed(params.temporal))
         layers: list[nn.Module] = []
-        for level, (before, after) in enumerate(zip(widths, widths[1:], strict=False)):
+        for level, (before, after) in enumerate(itertools.pairwise(widths)):
             before = before if level == 0 else before // 2
             layers += [ResidualBlock(before if i == 0 else after, after) for i in range(params.res_blocks + 1)]
             if level < len(temporal):
@@ -161,7 +162,7 @@ class Downsample(nn.Module):
         before = stream.get(self)
         stream[self] = x[:, :, -1:]
         if before is not None:
-            return self.time_conv(torch.cat((before, x), dim=2))  # type: ignore[no-any-return]
+            return self.time_conv(torch.cat((before, x), dim=2))
         return torch.cat((x[:, :, :1], self.time_conv(x)), dim=2) if x.shape[2] > 1 else x
 
 
@@ -195,10 +196,15 @@ class CausalConv3d(nn.Conv3d):
         self.history = size[0] - 1
 
     def forward(self, x: Tensor, stream: Stream) -> Tensor:  # type: ignore[override]
-        if self.history:
-            past = stream.get(self)
-            x = F.pad(x, (0, 0, 0, 0, self.history, 0)) if past is None else torch.cat((past, x), dim=2)
-            stream[self] = x[:, :, -self.history :]
+        if not self.history:
+            return super().forward(x)
+        past = stream.get(self)
+        if past is None and x.shape[2] == 1:
+            # Two zero frames in front: only the last tap sees anything.
+            stream[self] = F.pad(x, (0, 0, 0, 0, self.history - 1, 0))
+            return F.conv2d(x[:, :, 0], self.weight[:, :, -1], self.bias, padding=self.padding[1:])[:, :, None]
+        x = F.pad(x, (0, 0, 0, 0, self.history, 0)) if past is None else torch.cat((past, x), dim=2)
+        stream[self] = x[:, :, -self.history :]
         return super().forward(x)
 
 

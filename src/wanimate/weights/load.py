@@ -132,7 +132,11 @@ def load_checkpoint(
     own = folder / "vae.safetensors"
     vae_file = own if own.is_file() else folder / VAE
     vae = load_vae(read_tensors(vae_file), card, vae_file).to(where)
-    prompts = FixedPrompt(read_tensors(folder / "prompts.safetensors")) if card.fixed_prompt else PublishedPrompt(folder, where)
+    prompts = (
+        FixedPrompt(read_tensors(folder / "prompts.safetensors"))
+        if card.fixed_prompt
+        else PublishedPrompt(folder, where)
+    )
     image = None
     if transformer.params.image_width is not None:
         half = torch.float16 if where.type == "cuda" else torch.float32

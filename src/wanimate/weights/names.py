@@ -11,7 +11,9 @@ from wanimate.errors import CheckpointError
 from wanimate.model.params import LATENT_MEAN, LATENT_STD, MotionParams, TransformerParams, VaeParams
 
 
-def transformer_params(tensors: Mapping[str, Tensor], head_dim: int, text_length: int, source: Path) -> TransformerParams:
+def transformer_params(
+    tensors: Mapping[str, Tensor], head_dim: int, text_length: int, source: Path
+) -> TransformerParams:
     """Sizes of a transformer from its tensors' shapes. Head size and text length leave no trace in them."""
     try:
         dim, channels = tensors["patch_embedding.weight"].shape[:2]
@@ -22,6 +24,7 @@ def transformer_params(tensors: Mapping[str, Tensor], head_dim: int, text_length
         layers = sum(k.startswith(motion + "fc.") and k.endswith(".weight") for k in tensors)
         blocks = sum(k.startswith("blocks.") and k.endswith(".modulation") for k in tensors)
         fusers = sum(k.startswith("face_adapter.") and k.endswith("linear2.weight") for k in tensors)
+        width, directions = tensors["motion_encoder.dec.direction.weight"].shape
         image = tensors.get("img_emb.proj.1.weight")
         face_width = tensors["face_encoder.out_proj.weight"].shape[1]
         return TransformerParams(
@@ -38,15 +41,20 @@ def transformer_params(tensors: Mapping[str, Tensor], head_dim: int, text_length
             face_width=face_width,
             face_slots=tensors["face_encoder.conv1_local.conv.weight"].shape[0] // face_width,
             face_every=blocks // fusers,
-            motion=MotionParams(tuple(widths), *tensors["motion_encoder.dec.direction.weight"].shape, layers),
+            motion=MotionParams(tuple(widths), width, directions, layers),
         )
     except (KeyError, ZeroDivisionError, AssertionError) as error:
         rule = f"it is not a Wan-Animate transformer (looked for {error})"
-        raise CheckpointError("checkpoint", source, rule, "Use a Wan2.2-Animate checkpoint with native keys.") from error
+        raise CheckpointError(
+            "checkpoint", source, rule, "Use a Wan2.2-Animate checkpoint with native keys."
+        ) from error
 
 
 def vae_params(
-    tensors: Mapping[str, Tensor], source: Path, mean: tuple[float, ...] = LATENT_MEAN, std: tuple[float, ...] = LATENT_STD
+    tensors: Mapping[str, Tensor],
+    source: Path,
+    mean: tuple[float, ...] = LATENT_MEAN,
+    std: tuple[float, ...] = LATENT_STD,
 ) -> VaeParams:
     """Sizes of a VAE from its tensors' shapes. The normalisation constants are not stored in published files."""
     try:
@@ -54,7 +62,9 @@ def vae_params(
         blocks = 0
         while f"encoder.downsamples.{blocks}.residual.2.weight" in tensors:
             blocks += 1
-        levels = [tensors[f"encoder.downsamples.{i * (blocks + 1)}.residual.2.weight"].shape[0] // base for i in range(4)]
+        levels = [
+            tensors[f"encoder.downsamples.{i * (blocks + 1)}.residual.2.weight"].shape[0] // base for i in range(4)
+        ]
         latent = tensors["conv2.weight"].shape[0]
         return VaeParams(base=base, latent=latent, multipliers=tuple(levels), res_blocks=blocks, mean=mean, std=std)
     except KeyError as error:

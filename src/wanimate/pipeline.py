@@ -1,0 +1,268 @@
+"""The road from a job to a result: one line a stage, no tensor maths. `Animator.run` yields what happens on the way."""
+
+from __future__ import annotations
+
+import secrets
+import tempfile
+import time
+from collections.abc import Generator, Iterator
+from contextlib import contextmanager
+from dataclasses import dataclass, field
+from pathlib import Path
+from typing import Any, TypeVar
+
+import torch
+
+from wanimate.conditions.build import ConditionBuilder
+from wanimate.conditions.segments import plan_segments
+from wanimate.config import GenerateSettings, Job, OutputSettings
+from wanimate.errors import OutOfMemory
+from wanimate.finish.claim import OutputClaim
+from wanimate.finish.decode import to_pixels
+from wanimate.finish.encode import OutputWriter
+from wanimate.finish.manifest import hash_file, write_manifest
+from wanimate.finish.sheet import contact_sheet, sample_columns, write_sheet
+from wanimate.media.image import load_image
+from wanimate.media.probe import probe
+from wanimate.media.video import iter_indices
+from wanimate.preprocess.guides import load_guides
+from wanimate.preprocess.run import preprocess
+from wanimate.sampling.guidance import Network, guided
+from wanimate.segment_loop import FramesReady, LoopEvent, run_segments
+from wanimate.types import (
+    Clip,
+    Conditions,
+    Event,
+    Finished,
+    Frame,
+    Guides,
+    Notice,
+    Result,
+    StageFinished,
+    StageStarted,
+)  # fmt: skip
+from wanimate.weights.load import Card, Checkpoint, load_checkpoint, read_card
+
+_Value = TypeVar("_Value")
+PIXELS_AT_ONCE = 1 << 18
+"""The VAE takes as many latent frames at once as keeps a piece below this many pixels a frame in each of them."""
+
+
+class Animator:
+    """One checkpoint, ready for any number of jobs; holds no global state.
+
+    The weights are opened by the first job, after everything that can be wrong with its input has been checked.
+
+    >>> for event in Animator.from_checkpoint().run(Job(image=image, video=video, out=out)):
+    ...     print(event)
+    """
+
+    def __init__(self, folder: Path, card: Card, device: str | None = None) -> None:
+        self.folder, self.card, self.device = folder, card, device
+        self._checkpoint: Checkpoint | None = None
+
+    @classmethod
+    def from_checkpoint(cls, path: Path | None = None, device: str | None = None) -> Animator:
+        """A checkpoint folder; None is the one in the package. `device` None is the GPU where there is one.
+
+        Raises:
+            CheckpointError: there is no such folder, or its card is not valid.
+        """
+        return cls(*read_card(path), device)
+
+    @property
+    def checkpoint(self) -> Checkpoint:
+        """The networks. Raises CheckpointError, naming the keys, if the files do not hold them."""
+        if self._checkpoint is None:
+            self._checkpoint = load_checkpoint(self.folder, self.device)
+        return self._checkpoint
+
+    def run(self, job: Job) -> Iterator[Event]:
+        """Animate: the character of `job.image` performs what happens in `job.video`.
+
+        The last event is `Finished`. Closing the iterator cancels the job; nothing half-written is left then.
+
+        Raises:
+            InputError: an input cannot be used. OutputError: the result cannot be written. OutOfMemory.
+        """
+        clock = _Clock()
+        with OutputClaim(job.out, job.output.codec, (job.image, job.video)) as claim, _guides_folder(job) as folder:
+            clip = probe(job.video, job.preprocess.limits)
+            image = load_image(job.image)
+            yield from self._load(clock)
+            area = job.preprocess.area or self.card.defaults.area
+            guides = yield from clock.watch(preprocess(clip, image, job.preprocess, folder, area))
+            inputs = {"image": job.image, "video": job.video}
+            yield from self._finish(guides, job.out, job.generate, job.output, claim, clock, clip, inputs, job)
+
+    def generate(
+        self, guides: Path, out: Path, generate: GenerateSettings = GenerateSettings(),
+        output: OutputSettings = OutputSettings(),
+    ) -> Iterator[Event]:  # fmt: skip
+        """The same from a guides folder, ours or a published one. Its sound is the clip's, where the folder names one."""
+        clock = _Clock()
+        with OutputClaim(out, output.codec) as claim:
+            loaded = load_guides(guides)
+            yield from self._load(clock)
+            source = Path(loaded.manifest.get("source", {}).get("path", ""))
+            clip = probe(source, None) if source.is_file() else None
+            yield from self._finish(loaded, out, generate, output, claim, clock, clip, {"guides": guides}, None)
+
+    def _load(self, clock: _Clock) -> Iterator[Event]:
+        yield from clock.start("load the checkpoint")
+        _ = self.checkpoint
+        yield from clock.stop()
+
+    def _finish(
+        self, guides: Guides, out: Path, generate: GenerateSettings, output: OutputSettings, claim: OutputClaim,
+        clock: _Clock, clip: Clip | None, inputs: dict[str, Path], job: Job | None,
+    ) -> Iterator[Event]:  # fmt: skip
+        settings = generate.resolve(self.card.defaults)
+        segments = plan_segments(guides.count, settings.clip_length, settings.overlap, generate.compat)
+        seed = secrets.randbelow(2**32) if generate.seed is None else generate.seed
+        if generate.seed is None:
+            yield Notice(f"seed {seed} was drawn; pass it to get the same frames again")
+        if self.card.fixed_prompt and (generate.prompt or generate.negative_prompt):
+            yield Notice(
+                f"the checkpoint {self.card.name} was trained with one fixed prompt: yours has no effect", "warning"
+            )
+        width, height = guides.size
+        columns = sample_columns(guides.count)
+        shown: dict[int, Frame] = {}
+        with OutputWriter(out, guides.fps, width, height, output, clip, claim) as writer:
+            for event in _memory_checked(self._frames(guides, generate, seed)):
+                if isinstance(event, FramesReady):
+                    pixels = to_pixels(event.frames)
+                    shown |= {i: pixels[i - event.start] for i in columns if 0 <= i - event.start < len(pixels)}
+                    writer.write(pixels)
+                else:
+                    yield from clock.note(event)
+            yield from clock.start("write the file")
+        yield from writer.notices
+        sheet = None
+        if output.sheet:
+            sheet = write_sheet(out, _sheet(guides, clip, columns, shown, self.card))
+        yield from clock.stop()
+        record: dict[str, Any] = {
+            "checkpoint": {"name": self.card.name, "path": self.folder, "hashes": self.checkpoint.hashes},
+            "inputs": {name: _described(path) for name, path in inputs.items()},
+            "frames": guides.count, "fps": guides.fps, "size": guides.size, "seed": seed,
+            "settings": generate.model_dump() | settings.model_dump() | {"seed": seed},
+            "output": output, "preprocess": job.preprocess if job else guides.manifest.get("settings"),
+            "segments": [[s.start, s.length, s.overlap] for s in segments],
+            "device": str(self.checkpoint.device), "seconds": clock.seconds,
+        }  # fmt: skip
+        write_manifest(out, record)
+        yield Finished(Result(out, guides.count, guides.size, guides.fps, seed, sheet, record))
+
+    def _frames(self, guides: Guides, generate: GenerateSettings, seed: int) -> Iterator[LoopEvent]:
+        checkpoint = self.checkpoint
+        settings = generate.resolve(self.card.defaults)
+        segments = plan_segments(guides.count, settings.clip_length, settings.overlap, generate.compat)
+        chunk = max(1, PIXELS_AT_ONCE // (guides.size[0] * guides.size[1]))
+        yield StageStarted("encode the conditions")
+        text = checkpoint.prompts.encode(generate.prompt)
+        negative = (
+            checkpoint.prompts.encode(generate.negative_prompt, negative=True) if generate.guidance != 1 else None
+        )
+        builder = ConditionBuilder(
+            guides, checkpoint.vae, checkpoint.image, text, negative,
+            face_size=checkpoint.face_size, device=checkpoint.device, chunk=chunk,
+        )  # fmt: skip
+
+        def network(conditions: Conditions) -> Network:
+            return guided(checkpoint.transformer, conditions, generate.guidance)
+
+        yield from run_segments(segments, guides.count, builder, network, checkpoint.vae, settings, seed, chunk)
+
+
+def animate(
+    image: Path | str, video: Path | str, out: Path | str, checkpoint: Path | str | None = None, **settings: Any
+) -> Result:
+    """Animate `image` by `video` and write `out`; `settings` are fields of `Job` and of its parts, by name.
+
+    >>> wanimate.animate(image="character.png", video="performer.mp4", out="result.mp4", steps=8, seed=1)
+
+    Raises:
+        InputError: an input or a setting cannot be used.
+    """
+    job = Job.of(image=image, video=video, out=out, **settings)
+    for event in Animator.from_checkpoint(None if checkpoint is None else Path(checkpoint)).run(job):
+        if isinstance(event, Finished):
+            return event.result
+    raise AssertionError("a job ends with its result")
+
+
+@dataclass
+class _Clock:
+    """Closes a stage where the next one opens, and keeps the seconds of each."""
+
+    seconds: dict[str, float] = field(default_factory=dict)
+    stage: str | None = None
+    since: float = 0.0
+
+    def start(self, stage: str, total: int = 0) -> Iterator[Event]:
+        yield from self.stop()
+        self.stage, self.since = stage, time.perf_counter()
+        yield StageStarted(stage, total)
+
+    def stop(self) -> Iterator[Event]:
+        if self.stage is not None:
+            stage, spent = self.stage, time.perf_counter() - self.since
+            self.stage = None
+            self.seconds[stage] = self.seconds.get(stage, 0.0) + spent
+            yield StageFinished(stage, spent)
+
+    def note(self, event: Event) -> Iterator[Event]:
+        """Pass an event on; starts and ends of stages are timed."""
+        if isinstance(event, StageStarted):
+            yield from self.start(event.stage, event.total)
+        elif isinstance(event, StageFinished):
+            yield from self.stop()
+        else:
+            yield event
+
+    def watch(self, events: Generator[Event, None, _Value]) -> Generator[Event, None, _Value]:
+        """`note` every event; returns what the generator returns."""
+        while True:
+            try:
+                event = next(events)
+            except StopIteration as stop:
+                result: _Value = stop.value
+                return result
+            yield from self.note(event)
+
+
+@contextmanager
+def _guides_folder(job: Job) -> Iterator[Path]:
+    """Where the guides go: the user's folder, or one that vanishes with the job."""
+    if job.keep_guides is not None:
+        yield job.keep_guides
+        return
+    with tempfile.TemporaryDirectory(prefix="wanimate-") as folder:
+        yield Path(folder) / "guides"
+
+
+def _sheet(guides: Guides, clip: Clip | None, columns: list[int], shown: dict[int, Frame], card: Card) -> Frame:
+    """Driver, skeleton, face and output at the same moments."""
+    rows: list[tuple[str, list[Frame]]] = []
+    frames = guides.manifest.get("source", {}).get("frames")
+    if clip is not None and frames:
+        rows.append(("driver", list(iter_indices(clip, [frames[i] for i in columns]))))
+    rows.append(("skeleton", list(guides.pose.take(columns))))
+    rows.append(("face", list(guides.face.take(columns))))
+    rows.append(("output", [shown[i] for i in columns]))
+    times = [float(i / guides.fps) for i in columns]
+    return contact_sheet(rows, times, f"wanimate, checkpoint {card.name}")
+
+
+def _described(path: Path) -> dict[str, str]:
+    return {"path": str(path)} | ({"sha256": hash_file(path)} if path.is_file() else {})
+
+
+def _memory_checked(events: Iterator[LoopEvent]) -> Iterator[LoopEvent]:
+    try:
+        yield from events
+    except torch.OutOfMemoryError as error:
+        rule = "the GPU's memory is not enough for this size and clip length"
+        raise OutOfMemory(f"{rule} ({error}). Give a smaller --area or --clip-length.") from error

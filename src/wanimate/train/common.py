@@ -1,0 +1,93 @@
+"""What the training scripts share: a clock that ends a run on time, learning rate, checkpoints that resume, a loss log."""
+
+from __future__ import annotations
+
+import json
+import os
+import time
+from dataclasses import dataclass, field
+from pathlib import Path
+from typing import Any
+
+import torch
+from torch import nn
+
+from wanimate.errors import InputError
+
+
+@dataclass
+class Budget:
+    """A run ends after `steps` or after `seconds`, whichever comes first; `progress` rises from 0 to 1 over it."""
+
+    steps: int
+    seconds: float
+    step: int = 0
+    spent: float = 0.0
+    _mark: float = field(default_factory=time.monotonic, repr=False)
+
+    def tick(self) -> None:
+        now = time.monotonic()
+        self.spent += now - self._mark
+        self._mark = now
+        self.step += 1
+
+    def restart_clock(self) -> None:
+        self._mark = time.monotonic()
+
+    @property
+    def progress(self) -> float:
+        return min(1.0, max(self.step / self.steps, self.spent / self.seconds))
+
+    @property
+    def over(self) -> bool:
+        return self.progress >= 1.0
+
+
+def learning_rate(peak: float, step: int, progress: float, warmup: int = 200, decay_from: float = 0.6) -> float:
+    """Linear warm-up, a plateau, and a linear fall to zero over the last part of the run (arXiv 2405.18392)."""
+    fall = (1 - progress) / (1 - decay_from) if progress > decay_from else 1.0
+    return peak * min(1.0, (step + 1) / warmup) * max(fall, 0.0)
+
+
+class Ema:
+    """Exponential moving average of a module's parameters; short memory at the start."""
+
+    def __init__(self, module: nn.Module, decay: float) -> None:
+        self.decay, self.count = decay, 0
+        self.shadow = {k: v.detach().clone().float() for k, v in module.state_dict().items()}
+
+    @torch.no_grad()
+    def update(self, module: nn.Module) -> None:
+        self.count += 1
+        decay = min(self.decay, (1 + self.count) / (10 + self.count))
+        state = module.state_dict()
+        floats = [k for k, v in state.items() if v.is_floating_point()]
+        torch._foreach_lerp_([self.shadow[k] for k in floats], [state[k].float() for k in floats], 1 - decay)
+
+
+class Log:
+    """Appends one JSON line a record and prints it."""
+
+    def __init__(self, path: Path) -> None:
+        self.path = path
+        path.parent.mkdir(parents=True, exist_ok=True)
+
+    def write(self, **record: Any) -> None:
+        line = json.dumps({k: round(v, 5) if isinstance(v, float) else v for k, v in record.items()})
+        with self.path.open("a") as file:
+            file.write(line + "\n")
+        print(line, flush=True)
+
+
+def save_state(path: Path, **state: Any) -> None:
+    """Write a resumable training state whole or not at all."""
+    path.parent.mkdir(parents=True, exist_ok=True)
+    temporary = path.with_suffix(".part")
+    torch.save(state, temporary)
+    os.replace(temporary, path)
+
+
+def load_state(path: Path) -> dict[str, Any]:
+    if not path.is_file():
+        raise InputError("--resume", path, "there is no such training state", "Leave --resume out to start anew.")
+    return dict(torch.load(path, map_location="cpu", weights_only=True))

@@ -1,0 +1,149 @@
+"""Train the embedded transformer by flow matching on encoded clips.
+
+    python -m wanimate.train transformer --vae build/train/vae/vae.pt --out build/train/transformer
+
+x_sigma = (1 - sigma) x0 + sigma noise and the network learns v = noise - x0 (arXiv 2210.02747; model spec, section 4.7).
+"""
+
+from __future__ import annotations
+
+from dataclasses import dataclass
+from pathlib import Path
+
+import torch
+from torch import Tensor, nn
+from torch.nn.utils import clip_grad_norm_
+
+from wanimate.model.transformer import AnimateTransformer
+from wanimate.sampling.denoise import denoise
+from wanimate.train.common import Budget, Ema, Log, learning_rate, load_state, save_state
+from wanimate.train.latents import LatentClips, LatentSet
+from wanimate.train.networks import TRANSFORMER, initialise_transformer
+
+
+@dataclass(frozen=True)
+class FlowTraining:
+    """`short_share` of the run trains on the first `short` frames of the clips, the rest on all `frames`."""
+
+    steps: int = 30000
+    seconds: float = 720.0
+    frames: int = 33
+    short: int = 17
+    short_share: float = 0.5
+    short_batch: int = 96
+    batch: int = 56
+    rate: float = 1.2e-3
+    shift: float = 3.0
+    person_weight: float = 3.0
+    reference_weight: float = 0.1
+    drop_face: float = 0.1
+    seed: int = 0
+
+
+class Mannequin(nn.Module):
+    """The transformer and its two learned prompts, [2, text length, text width]: the usual one and the negative."""
+
+    def __init__(self) -> None:
+        super().__init__()
+        self.transformer = AnimateTransformer(TRANSFORMER)
+        initialise_transformer(self.transformer)
+        self.prompts = nn.Parameter(0.02 * torch.randn(2, TRANSFORMER.text_length, TRANSFORMER.text_width))
+
+    def flow(self, x: Tensor, t: Tensor, clips: LatentClips, dropped: Tensor) -> Tensor:
+        """v [B, 16, T+1, h, w] for noisy x; where `dropped` [B], the face is blank and the prompt the negative one."""
+        face = clips.face.permute(0, 4, 1, 2, 3).float() / 127.5 - 1
+        face = torch.where(dropped.view(-1, 1, 1, 1, 1), -1.0, face)
+        text = self.prompts[dropped.long()]
+        context = self.transformer.prepare(text, None, face, clips.pose)
+        known = torch.cat((torch.ones_like(clips.reference[:, :4]), clips.reference), dim=1)
+        y = torch.cat((known, torch.cat((clips.keep, clips.known), dim=1)), dim=2)
+        return self.transformer(x, t, y, context)
+
+
+def train_flow(
+    config: FlowTraining, data: LatentSet, out: Path, device: torch.device, resume: bool = False
+) -> Mannequin:
+    """Returns the averaged network; `out` gets state.pt, transformer.pt and log.jsonl."""
+    torch.manual_seed(config.seed)
+    model = Mannequin().to(device)
+    decayed = [p for p in model.parameters() if p.ndim >= 2]
+    plain = [p for p in model.parameters() if p.ndim < 2]
+    groups = [{"params": decayed, "weight_decay": 0.01}, {"params": plain, "weight_decay": 0.0}]
+    optimizer = torch.optim.AdamW(groups, lr=config.rate, betas=(0.9, 0.98), fused=device.type == "cuda")
+    ema = Ema(model, 0.999)
+    budget = Budget(config.steps, config.seconds)
+    if resume:
+        state = load_state(out / "state.pt")
+        model.load_state_dict(state["model"])
+        optimizer.load_state_dict(state["optimizer"])
+        ema.shadow, ema.count = {k: v.to(device) for k, v in state["ema"].items()}, state["step"]
+        budget.step, budget.spent = state["step"], state["spent"]
+    if device.type == "cuda":
+        for block in model.transformer.blocks:
+            block.compile()
+    log = Log(out / "log.jsonl")
+    generator = torch.Generator("cpu").manual_seed(config.seed + budget.step)
+    total = torch.zeros((), device=device)
+    budget.restart_clock()
+    while not budget.over:
+        short = budget.progress < config.short_share
+        frames, batch = (config.short, config.short_batch) if short else (config.frames, config.batch)
+        clips = data.draw(batch, frames, generator)
+        rate = learning_rate(config.rate, budget.step, budget.progress)
+        for group in optimizer.param_groups:
+            group["lr"] = rate
+        loss = flow_loss(model, clips, config)
+        optimizer.zero_grad(set_to_none=True)
+        loss.backward()
+        clip_grad_norm_(model.parameters(), 1.0)
+        optimizer.step()
+        ema.update(model)
+        total += loss.detach()
+        budget.tick()
+        if budget.step % 200 == 0 or budget.over:
+            count = budget.step % 200 or 200
+            log.write(step=budget.step, seconds=budget.spent, frames=frames, loss=total.item() / count, rate=rate)
+            total.zero_()
+        if budget.step % 1000 == 0 or budget.over:
+            save_state(
+                out / "state.pt", model=model.state_dict(), optimizer=optimizer.state_dict(), ema=ema.shadow,
+                step=budget.step, spent=budget.spent,
+            )  # fmt: skip
+    result = Mannequin().to(device)
+    result.load_state_dict(ema.shadow)
+    save_state(out / "transformer.pt", **{k: v.cpu() for k, v in ema.shadow.items()})
+    return result.eval().requires_grad_(False)
+
+
+def flow_loss(model: Mannequin, clips: LatentClips, config: FlowTraining) -> Tensor:
+    """Weighted squared error of v. Times follow the sampler's shift; the person counts more than the scene."""
+    clean = torch.cat((clips.reference, clips.target), dim=2)
+    u = torch.rand(len(clean), device=clean.device)
+    sigma = config.shift * u / (1 + (config.shift - 1) * u)
+    noise = torch.randn_like(clean)
+    s = sigma.view(-1, 1, 1, 1, 1)
+    dropped = torch.rand(len(clean), device=clean.device) < config.drop_face
+    with torch.autocast(clean.device.type, torch.bfloat16):
+        v = model.flow((1 - s) * clean + s * noise, (1000 * sigma).long(), clips, dropped)
+    error = (v.float() - (noise - clean)).square().mean(1)
+    weight = torch.cat(
+        (torch.full_like(error[:, :1], config.reference_weight), 1 + config.person_weight * clips.person), dim=1
+    )
+    return (error * weight).sum() / weight.sum()
+
+
+@torch.no_grad()
+def sample(model: Mannequin, clips: LatentClips, steps: int, shift: float, seed: int = 0) -> Tensor:
+    """Latents [B, 16, T, h, w] generated from the clips' conditions, without guidance."""
+    clean = torch.cat((clips.reference, clips.target), dim=2)
+    noise = torch.randn(clean.shape, generator=torch.Generator("cpu").manual_seed(seed)).to(clean.device)
+    kept = torch.zeros(len(clean), dtype=torch.bool, device=clean.device)
+
+    def network(x: Tensor, t: Tensor) -> Tensor:
+        with torch.autocast(clean.device.type, torch.bfloat16):
+            return model.flow(x, t.expand(len(x)), clips, kept).float()
+
+    latents = noise
+    for state in denoise(network, noise, "dpm++", steps, shift):
+        latents = state.latents
+    return latents[:, :, 1:]

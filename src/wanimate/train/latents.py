@@ -1,0 +1,130 @@
+"""Clips of the world, encoded once: what the transformer trains on.
+
+Letters: M clips, K frames, T = (K+3)/4 latent frames, h w latent rows and columns, S side of the face pictures.
+"""
+
+from __future__ import annotations
+
+from dataclasses import dataclass
+from typing import Protocol
+
+import torch
+import torch.nn.functional as F
+from torch import Tensor
+
+from wanimate.model.vae import VideoVae
+from wanimate.train.pool import SIZES
+
+
+class Batch(Protocol):
+    """What training needs of a rendered batch; uint8 pixels, channels last."""
+
+    video: Tensor
+    skeleton: Tensor
+    face: Tensor
+    reference: Tensor
+    background: Tensor
+    mask: Tensor
+    animation: Tensor
+
+
+@dataclass
+class LatentClips:
+    """Clips of one size on the training device, latents in float16.
+
+    target, pose, known: [M, 16, T, h, w]; reference: [M, 16, 1, h, w]; keep: packed mask [M, 4, T, h, w] in 0..1;
+    person: share of person in each latent pixel, [M, T, h, w]; face: uint8 [M, K, S, S, 3].
+    """
+
+    target: Tensor
+    pose: Tensor
+    known: Tensor
+    reference: Tensor
+    keep: Tensor
+    person: Tensor
+    face: Tensor
+
+    def __len__(self) -> int:
+        return len(self.target)
+
+    @staticmethod
+    def cat(parts: list[LatentClips]) -> LatentClips:
+        return LatentClips(*(torch.cat([getattr(p, name) for p in parts]) for name in vars(parts[0])))
+
+
+def to_video(pixels: Tensor) -> Tensor:
+    """uint8 [n, K, H, W, 3] -> [n, 3, K, H, W] in [-1, 1]."""
+    return pixels.permute(0, 4, 1, 2, 3).float() / 127.5 - 1
+
+
+@torch.no_grad()
+def encode_batch(
+    vae: VideoVae, batch: Batch, generator: torch.Generator, grey: dict[tuple[int, ...], Tensor]
+) -> LatentClips:
+    """Encode one rendered batch. A third of the clips continue a segment: their first 1 or 5 frames are known."""
+    video = to_video(batch.video)
+    n, _, frames, height, width = video.shape
+    known = torch.zeros(n, dtype=torch.long)
+    known[torch.rand(n, generator=generator) < 0.36] = 1
+    known[torch.rand(n, generator=generator) < 0.18] = 5
+    place = torch.arange(frames)[None] < known[:, None]
+    place = place.to(video.device)
+    animation = batch.animation.to(video.device)
+    scene = torch.where(animation.view(-1, 1, 1, 1, 1), 0.0, to_video(batch.background))
+    condition = torch.where(place[:, None, :, None, None], video, scene)
+    person = batch.mask.float().clamp(0, 1)
+    keep = torch.where(animation.view(-1, 1, 1, 1), 0.0, 1 - person[:, :, ::8, ::8])
+    keep = torch.where(place[:, :, None, None], 1.0, keep)
+    packed = torch.cat((keep[:, :1].expand(-1, 3, -1, -1), keep), dim=1).unflatten(1, (-1, 4)).transpose(1, 2)
+    share = F.avg_pool2d(person, 8)
+    share = torch.cat((share[:, :1].expand(-1, 3, -1, -1), share), dim=1).unflatten(1, (-1, 4)).mean(2)
+
+    shape = (frames, height, width)
+    if shape not in grey:
+        grey[shape] = _encode(vae, torch.zeros(1, 3, *shape, device=video.device))
+    latents = grey[shape].expand(n, -1, -1, -1, -1).clone()
+    busy = (~animation.cpu()) | (known > 0)
+    if busy.any():
+        latents[busy.to(video.device)] = _encode(vae, condition[busy.to(video.device)])
+    return LatentClips(
+        target=_encode(vae, video),
+        pose=_encode(vae, to_video(batch.skeleton)),
+        known=latents,
+        reference=_encode(vae, to_video(batch.reference[:, None])),
+        keep=packed.half(),
+        person=share.half(),
+        face=batch.face,
+    )
+
+
+def _encode(vae: VideoVae, video: Tensor) -> Tensor:
+    with torch.autocast(video.device.type, torch.bfloat16):
+        return vae.encode_piece(video, {}).half()
+
+
+class LatentSet:
+    """Clips of every size; `draw` takes a random batch of one size, cut to its first `frames` frames.
+
+    The VAE looks back only, so the latents of a clip's beginning are those of the shorter clip.
+    """
+
+    def __init__(self, clips: list[LatentClips]) -> None:
+        assert len(clips) == len(SIZES)
+        self.clips = clips
+
+    def __len__(self) -> int:
+        return sum(len(c) for c in self.clips)
+
+    def draw(self, batch: int, frames: int, generator: torch.Generator) -> LatentClips:
+        clips = self.clips[int(torch.randint(len(self.clips), (), generator=generator))]
+        index = torch.randint(len(clips), (batch,), generator=generator).to(clips.target.device)
+        t = (frames + 3) // 4
+        return LatentClips(
+            target=clips.target[index, :, :t].float(),
+            pose=clips.pose[index, :, :t].float(),
+            known=clips.known[index, :, :t].float(),
+            reference=clips.reference[index].float(),
+            keep=clips.keep[index, :, :t].float(),
+            person=clips.person[index, :t].float(),
+            face=clips.face[index, :frames],
+        )

@@ -1,0 +1,78 @@
+"""A pool of rendered clips on the training device, renewed piece by piece while training draws from it."""
+
+from __future__ import annotations
+
+from collections.abc import Callable
+
+import torch
+from torch import Tensor
+
+Render = Callable[[int, int, int, int], tuple[Tensor, Tensor]]
+"""(count, width, height, seed) -> video and skeleton, uint8 [count, F, H, W, 3] each."""
+
+SIZES = ((192, 192), (144, 256), (256, 144))
+"""Width and height of the pictures; all have 144 tokens a latent frame."""
+
+
+class ClipPool:
+    """`capacity` clips of every size; `refresh` replaces `step` of one size."""
+
+    def __init__(self, render: Render, capacity: int, step: int, seed: int = 0) -> None:
+        self.render, self.capacity, self.step, self.seed = render, capacity, step, seed
+        self.videos: list[Tensor] = []
+        self.skeletons: list[Tensor] = []
+        self.cursor = 0
+        for width, height in SIZES:
+            parts = [self._draw(width, height) for _ in range(max(1, capacity // step))]
+            self.videos.append(torch.cat([p[0] for p in parts]))
+            self.skeletons.append(torch.cat([p[1] for p in parts]))
+
+    def _draw(self, width: int, height: int) -> tuple[Tensor, Tensor]:
+        self.seed += 1
+        return self.render(self.step, width, height, self.seed)
+
+    def refresh(self) -> None:
+        size = self.cursor % len(SIZES)
+        count = len(self.videos[size])
+        start = (self.cursor // len(SIZES) * self.step) % count
+        video, skeleton = self._draw(*SIZES[size])
+        stop = min(start + self.step, count)
+        self.videos[size][start:stop] = video[: stop - start]
+        self.skeletons[size][start:stop] = skeleton[: stop - start]
+        self.cursor += 1
+
+    def frames(self, batch: int, crop: int, generator: torch.Generator) -> Tensor:
+        """Single frames [batch, 3, 1, crop, crop] in [-1, 1]: three quarters renders, one quarter skeletons."""
+        size = int(torch.randint(len(SIZES), (), generator=generator))
+        width, height = SIZES[size]
+        x = int(torch.randint(width - crop + 1, (), generator=generator))
+        y = int(torch.randint(height - crop + 1, (), generator=generator))
+        parts = []
+        for source, count in ((self.videos[size], batch - batch // 4), (self.skeletons[size], batch // 4)):
+            clip = torch.randint(source.shape[0], (count,), generator=generator)
+            frame = torch.randint(source.shape[1], (count,), generator=generator)
+            parts.append(source[clip, frame, y : y + crop, x : x + crop])
+        return augment(torch.cat(parts)[:, None], generator)
+
+    def clips(self, batch: int, generator: torch.Generator) -> Tensor:
+        """Whole clips [batch, 3, F, H, W] in [-1, 1] of one size: three quarters renders, one quarter skeletons."""
+        size = int(torch.randint(len(SIZES), (), generator=generator))
+        parts = []
+        for source, count in ((self.videos[size], batch - batch // 4), (self.skeletons[size], batch // 4)):
+            parts.append(source[torch.randint(source.shape[0], (count,), generator=generator)])
+        return augment(torch.cat(parts), generator)
+
+
+def augment(pixels: Tensor, generator: torch.Generator) -> Tensor:
+    """uint8 [B, F, H, W, 3] -> [B, 3, F, H, W] in [-1, 1], some mirrored, some with a black rectangle, some with colours
+    permuted."""
+    video = pixels.permute(0, 4, 1, 2, 3).float() / 127.5 - 1
+    if torch.rand((), generator=generator) < 0.5:
+        video = video.flip(-1)
+    if torch.rand((), generator=generator) < 0.5:
+        video = video[:, torch.randperm(3, generator=generator)]
+    holes = max(1, len(video) // 12)
+    height, width = video.shape[-2:]
+    y, x = (int(torch.randint(n // 2, (), generator=generator)) for n in (height, width))
+    video[:holes, :, :, y : y + height // 2, x : x + width // 3] = -1
+    return video
