@@ -4,6 +4,7 @@ import cv2
 import numpy as np
 import pytest
 
+from wanimate.media.resize import letterbox
 from wanimate.preprocess.keypoints import split
 from wanimate.preprocess.skeleton import draw, stick_widths
 
@@ -30,6 +31,14 @@ def test_golden_drawings(golden_json, golden_npz, golden_png):
         _agree(got, golden_png(entry["file"]))
         if EXACT:
             assert got.sum(axis=(0, 1)).tolist() == entry["sum_rgb"]
+
+
+def test_golden_drawn_on_the_source_canvas_then_letterboxed(golden_json, golden_npz, golden_png):
+    points, index = golden_npz("keypoints133.npz"), golden_json("skeleton/index_resized.json")
+    assert len(index) == 3
+    for key, entry in index.items():
+        drawn = _draw(points[key], entry["canvas_w"], entry["canvas_h"])
+        _agree(letterbox(drawn, entry["out_w"], entry["out_h"]), golden_png(entry["file"]))
 
 
 def test_golden_without_hands_and_head(golden_json, golden_npz):
