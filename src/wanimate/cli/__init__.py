@@ -1,0 +1,1 @@
+"""The command line: flags -> Job, events -> progress. Knows nothing of networks or pixels."""

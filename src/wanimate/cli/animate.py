@@ -1,0 +1,148 @@
+"""`wanimate animate` and `wanimate generate`: both end in a video."""
+
+from __future__ import annotations
+
+from collections.abc import Iterator
+from contextlib import closing
+from pathlib import Path
+from typing import Annotated, Any, cast
+
+import typer
+
+from ..config import GenerateSettings, Job, OutputSettings
+from ..finish.claim import manifest_path
+from ..types import Event, Finished, Result
+from . import options as o
+from .report import Reporter, reporting
+
+
+def animate(
+    image: o.Image,
+    video: o.Video,
+    out: o.Out,
+    checkpoint: o.Checkpoint = None,
+    models: o.Models = o.PREPROCESS["models"],
+    area: o.Area = o.PREPROCESS["area"],
+    fps: o.Fps = o.PREPROCESS["fps"],
+    max_fps: o.MaxFps = o.PREPROCESS["max_fps"],
+    allow_any_length: o.AllowAnyLength = False,
+    retarget: o.RetargetMode = o.PREPROCESS["retarget"],
+    smooth: o.Smooth = o.PREPROCESS["smooth"],
+    backend: o.Backend = o.PREPROCESS["backend"],
+    face_size: o.FaceSize = o.PREPROCESS["face_size"],
+    compat: o.Compat = o.PREPROCESS["compat"],
+    steps: o.Steps = o.GENERATE["steps"],
+    solver: o.SolverName = o.GENERATE["solver"],
+    shift: o.Shift = o.GENERATE["shift"],
+    guidance: o.Guidance = o.GENERATE["guidance"],
+    clip_length: o.ClipLength = o.GENERATE["clip_length"],
+    overlap: o.Overlap = o.GENERATE["overlap"],
+    seed: o.Seed = o.GENERATE["seed"],
+    prompt: o.Prompt = o.GENERATE["prompt"],
+    negative_prompt: o.NegativePrompt = o.GENERATE["negative_prompt"],
+    codec: o.CodecName = o.OUTPUT["codec"],
+    crf: o.Crf = o.OUTPUT["crf"],
+    audio: o.Audio = o.OUTPUT["audio"],
+    sheet: o.Sheet = o.OUTPUT["sheet"],
+    keep_guides: o.KeepGuides = None,
+    as_json: o.Json = False,
+    debug: o.Debug = False,
+) -> None:
+    """Let the character of a picture perform what a performer does in a clip.
+
+    The clip's body, hands and face are found and drawn as guides; the network then draws the character frame by frame
+    after them. Rate, length and sound are the clip's. Everything that can be checked is checked before anything is
+    loaded; Ctrl-C stops at any time and leaves nothing half-written.
+
+    [bold]Examples[/bold]
+
+    [cyan]wanimate animate --image hero.png --video dance.mp4 --out hero.mp4 --sheet[/cyan]
+
+    [cyan]wanimate animate --image hero.png --video dance.mp4 --out hero.mp4 --area 1280x720 --seed 7
+    --checkpoint ~/models/Wan2.2-Animate-14B[/cyan]
+
+    Exit codes: 0 done, 2 bad input, 3 not enough memory, 130 cancelled.
+    """
+    with reporting(as_json, debug) as report:
+        preprocess = o.preprocess_settings(
+            area, fps, max_fps, allow_any_length,
+            retarget=retarget, smooth=smooth, backend=backend, face_size=face_size, compat=compat, models=models,
+        )  # fmt: skip
+        generate = o.make(
+            GenerateSettings, steps=steps, solver=solver, shift=shift, guidance=guidance, clip_length=clip_length,
+            overlap=overlap, seed=seed, prompt=prompt, negative_prompt=negative_prompt, compat=compat,
+        )  # fmt: skip
+        output = o.make(OutputSettings, codec=codec, crf=crf, audio=audio, sheet=sheet)
+        job = Job(
+            image=image, video=video, out=out, preprocess=preprocess, generate=generate, output=output,
+            keep_guides=keep_guides,
+        )  # fmt: skip
+        from ..pipeline import Animator
+
+        _finish(report, Animator.from_checkpoint(checkpoint).run(job))
+
+
+Guides = Annotated[
+    Path, typer.Argument(help="Folder made by [cyan]wanimate preprocess[/cyan], or a published set of src_*.mp4 files.")
+]
+
+
+def generate(
+    guides: Guides,
+    out: o.Out,
+    checkpoint: o.Checkpoint = None,
+    steps: o.Steps = o.GENERATE["steps"],
+    solver: o.SolverName = o.GENERATE["solver"],
+    shift: o.Shift = o.GENERATE["shift"],
+    guidance: o.Guidance = o.GENERATE["guidance"],
+    clip_length: o.ClipLength = o.GENERATE["clip_length"],
+    overlap: o.Overlap = o.GENERATE["overlap"],
+    seed: o.Seed = o.GENERATE["seed"],
+    prompt: o.Prompt = o.GENERATE["prompt"],
+    negative_prompt: o.NegativePrompt = o.GENERATE["negative_prompt"],
+    compat: o.Compat = o.GENERATE["compat"],
+    codec: o.CodecName = o.OUTPUT["codec"],
+    crf: o.Crf = o.OUTPUT["crf"],
+    audio: o.Audio = o.OUTPUT["audio"],
+    sheet: o.Sheet = o.OUTPUT["sheet"],
+    as_json: o.Json = False,
+    debug: o.Debug = False,
+) -> None:
+    """Make the video from guides that exist already: try seeds and settings without finding the performer again.
+
+    [bold]Example[/bold]
+
+    [cyan]wanimate generate guides --out hero.mp4 --steps 30 --seed 8[/cyan]
+    """
+    with reporting(as_json, debug) as report:
+        settings = o.make(
+            GenerateSettings, steps=steps, solver=solver, shift=shift, guidance=guidance, clip_length=clip_length,
+            overlap=overlap, seed=seed, prompt=prompt, negative_prompt=negative_prompt, compat=compat,
+        )  # fmt: skip
+        output = o.make(OutputSettings, codec=codec, crf=crf, audio=audio, sheet=sheet)
+        from ..pipeline import Animator
+
+        _finish(report, Animator.from_checkpoint(checkpoint).generate(guides, out, settings, output))
+
+
+def _finish(report: Reporter, events: Iterator[Event]) -> None:
+    """Pass the events on; a cancelled job is closed before anything is said, so that it has tidied up by then."""
+    result: Result | None = None
+    with closing(cast(Any, events)):
+        for event in events:
+            report.event(event)
+            if isinstance(event, Finished):
+                result = event.result
+    assert result is not None, "a job ends with its result"
+    width, height = result.size
+    record = manifest_path(result.out)
+    data = {
+        "out": result.out, "frames": result.count, "width": width, "height": height, "fps": result.fps,
+        "seed": result.seed, "sheet": result.sheet, "record": record, "seconds": result.manifest.get("seconds"),
+    }  # fmt: skip
+    more = f", {result.sheet.name}" if result.sheet else ""
+    report.done(
+        data,
+        f"{result.out}: {result.count} frames of {width}x{height} at {float(result.fps):g}/s, seed {result.seed} "
+        f"(beside it {record.name}{more})",
+    )

@@ -1,0 +1,51 @@
+"""The `wanimate` command."""
+
+from __future__ import annotations
+
+from importlib.metadata import version
+from typing import Annotated
+
+import typer
+
+from .animate import animate, generate
+from .doctor import doctor
+from .preprocess import preprocess
+
+app = typer.Typer(
+    name="wanimate",
+    no_args_is_help=True,
+    rich_markup_mode="rich",
+    pretty_exceptions_enable=False,
+    context_settings={"help_option_names": ["-h", "--help"]},
+)
+
+
+def _print_version(wanted: bool) -> None:
+    if wanted:
+        print(f"wanimate {version('wanimate')}")
+        raise typer.Exit
+
+
+@app.callback()
+def root(
+    show_version: Annotated[
+        bool, typer.Option("--version", help="Print the version.", callback=_print_version, is_eager=True)
+    ] = False,
+) -> None:
+    """A character performs what a performer does in a clip.
+
+    Start with [cyan]wanimate doctor[/cyan] to see what this machine can run, then
+    [cyan]wanimate animate --image hero.png --video dance.mp4 --out hero.mp4[/cyan].
+    Each command explains itself with --help.
+    """
+
+
+app.command(no_args_is_help=True)(animate)
+app.command(no_args_is_help=True)(preprocess)
+app.command(no_args_is_help=True)(generate)
+app.command()(doctor)
+
+
+def main() -> None:
+    """Entry point of the console script."""
+    app()

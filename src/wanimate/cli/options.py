@@ -1,0 +1,185 @@
+"""The options that several commands share, and how their texts become settings. Defaults are read off `config`."""
+
+from __future__ import annotations
+
+import re
+from fractions import Fraction
+from pathlib import Path
+from typing import Annotated, Any, TypeVar, get_args
+
+import typer
+from pydantic import BaseModel, ValidationError
+
+from ..config import ClipLimits, Codec, GenerateSettings, OutputSettings, PreprocessSettings, Retarget, Solver
+from ..errors import InputError
+from ..media.timing import snap_rate
+
+S = TypeVar("S", bound=BaseModel)
+FILES, MOTION, DIFFUSION, RESULT, RUN = "Files", "Motion", "Diffusion", "Result", "This run"
+OWN = "the checkpoint's own"
+
+
+def default(settings: type[BaseModel], name: str) -> Any:
+    """The default of a setting, as an option's default."""
+    value = settings.model_fields[name].default
+    return str(value) if isinstance(value, (Fraction, Path)) else value
+
+
+def choices(kind: Any) -> str:
+    """The values of a Literal, for the help."""
+    return "|".join(str(value) for value in get_args(kind))
+
+
+def make(settings: type[S], **values: Any) -> S:
+    """Settings from option values. Raises InputError naming the option of the first value that breaks a rule."""
+    try:
+        return settings(**values)
+    except ValidationError as e:
+        first = e.errors()[0]
+        option = "--" + str(first["loc"][0]).replace("_", "-")
+        rule = first["msg"].removeprefix("Value error, ")
+        raise InputError(option, first["input"], rule[:1].lower() + rule[1:], "See --help for what is allowed.") from e
+
+
+def parse_area(text: str | None) -> int | None:
+    """ "1280x720" (or a plain number of pixels) -> pixel area."""
+    if text is None:
+        return None
+    found = re.fullmatch(r"\s*(\d{1,6})\s*[xX*×]\s*(\d{1,6})\s*|\s*(\d{1,10})\s*", text)
+    if found is None:
+        raise InputError("--area", text, "not an area", "Write it as WIDTHxHEIGHT, for instance 1280x720.")
+    width, height, pixels = found.groups()
+    area = int(pixels) if pixels else int(width) * int(height)
+    if area < 256:
+        raise InputError("--area", text, "smaller than 16x16 pixels", "Give a larger area.")
+    return area
+
+
+def parse_rate(option: str, text: str | None) -> Fraction | None:
+    """ "24", "30000/1001" or "29.97" (which is 30000/1001) -> frames per second."""
+    if text is None:
+        return None
+    try:
+        rate = Fraction(text.strip())
+    except (ValueError, ZeroDivisionError) as e:
+        raise InputError(option, text, "not a frame rate", "Write it as 24, 29.97 or 30000/1001.") from e
+    if not 0 < rate <= 240:
+        raise InputError(option, text, "a frame rate lies above 0 and at most at 240", "Write it as 24 or 30000/1001.")
+    return snap_rate(rate) if "." in text else rate
+
+
+def preprocess_settings(
+    area: str | None, fps: str | None, max_fps: str, allow_any_length: bool, **values: Any
+) -> PreprocessSettings:
+    limits = ClipLimits(max_seconds=None) if allow_any_length else ClipLimits()
+    return make(
+        PreprocessSettings, area=parse_area(area), fps=parse_rate("--fps", fps),
+        max_fps=parse_rate("--max-fps", max_fps), limits=limits, **values,
+    )  # fmt: skip
+
+
+def _option(panel: str, help: str, *names: str, **more: Any) -> Any:
+    return typer.Option(*names, help=help, rich_help_panel=panel, **more)
+
+
+Image = Annotated[
+    Path, _option(FILES, "Picture of the character: PNG, JPEG, WebP ... Head and shoulders or more should show.")
+]
+Video = Annotated[
+    Path,
+    _option(
+        FILES,
+        "Clip of the performer: mp4, mov, webm, mkv or gif; 2-30 s, short side over 200 px, aspect 1:3 to 3:1, up to "
+        "200 MB.",
+    ),
+]
+Out = Annotated[
+    Path, _option(FILES, "Result: a .mp4, .mov or .mkv file, or a folder for --codec png. out.json is put beside it.")
+]
+Checkpoint = Annotated[
+    Path | None,
+    _option(
+        FILES,
+        "Checkpoint folder, for instance Wan2.2-Animate-14B. Without it, the small [bold]mannequin[/bold] checkpoint "
+        "in the package is used, which knows only its mannequins; real characters need the 14B.",
+        show_default="mannequin",
+    ),
+]
+Models = Annotated[
+    Path | None, _option(FILES, "Folder of the detector models.", show_default="the user cache, or $WANIMATE_MODELS")
+]
+
+Area = Annotated[
+    str | None,
+    _option(
+        MOTION,
+        "Size of the result as a pixel area; the picture's aspect is kept and sides become multiples of 16.",
+        metavar="WIDTHxHEIGHT",
+        show_default=OWN,
+    ),
+]
+Fps = Annotated[
+    str | None,
+    _option(MOTION, "Frame rate of the result.", metavar="RATE", show_default="the clip's own, at most --max-fps"),
+]
+MaxFps = Annotated[str, _option(MOTION, "Cap for the clip's own rate.", metavar="RATE")]
+AllowAnyLength = Annotated[bool, _option(MOTION, "Accept clips longer than 30 s.", "--allow-any-length")]
+RetargetMode = Annotated[
+    str,
+    _option(
+        MOTION,
+        "Give the performer's skeleton the character's proportions: robustly (auto), not at all, or by the published "
+        "rule.",
+        metavar=f"[{choices(Retarget)}]",
+    ),
+]
+Smooth = Annotated[bool, _option(MOTION, "Smooth the keypoints over time, without delay.", "--smooth/--no-smooth")]
+Backend = Annotated[
+    str,
+    _option(
+        MOTION,
+        "Detectors: mediapipe (offline, CPU) or published (YOLOv10 + ViTPose through onnxruntime).",
+        metavar=f"[{choices(PreprocessSettings.model_fields['backend'].annotation)}]",
+    ),
+]
+FaceSize = Annotated[int, _option(MOTION, "Side of the face crops in pixels.")]
+Compat = Annotated[
+    bool,
+    _option(MOTION, "Follow the published code number for number, its sizes and last segment included.", "--compat"),
+]
+
+Steps = Annotated[int | None, _option(DIFFUSION, "Denoising steps: more are slower and finer.", show_default=OWN)]
+SolverName = Annotated[
+    str | None, _option(DIFFUSION, "Solver.", "--solver", metavar=f"[{choices(Solver)}]", show_default=OWN)
+]
+Shift = Annotated[float | None, _option(DIFFUSION, "Shift of the noise schedule.", show_default=OWN)]
+Guidance = Annotated[float, _option(DIFFUSION, "Guidance scale; above 1 every step costs twice as much.")]
+ClipLength = Annotated[
+    int | None, _option(DIFFUSION, "Frames of a segment, 4n+1; fewer need less memory.", show_default=OWN)
+]
+Overlap = Annotated[
+    int | None, _option(DIFFUSION, "Frames that a segment takes over from the one before: 1 or 5.", show_default=OWN)
+]
+Seed = Annotated[
+    int | None, _option(DIFFUSION, "Same seed, same machine: same frames.", show_default="drawn, printed and recorded")
+]
+Prompt = Annotated[str, _option(DIFFUSION, "Text for the network.", show_default=OWN)]
+NegativePrompt = Annotated[str, _option(DIFFUSION, "What to steer away from (with guidance).", show_default=OWN)]
+
+CodecName = Annotated[
+    str,
+    _option(RESULT, "Encoder; ffv1 is lossless, png a folder of pictures.", "--codec", metavar=f"[{choices(Codec)}]"),
+]
+Crf = Annotated[int, _option(RESULT, "Quality of h264 and h265: 0 best, 51 worst.")]
+Audio = Annotated[bool, _option(RESULT, "Take over the clip's sound.", "--audio/--no-audio")]
+Sheet = Annotated[bool, _option(RESULT, "Also write a contact sheet, out.sheet.png.", "--sheet/--no-sheet")]
+KeepGuides = Annotated[
+    Path | None, _option(RESULT, "Keep the guides (skeleton, face crops) in this folder.", metavar="DIR")
+]
+
+Json = Annotated[bool, _option(RUN, "One JSON object a line on stdout, the result last; for programs.", "--json")]
+Debug = Annotated[bool, _option(RUN, "Show the log, and where an error comes from.", "--debug")]
+
+GENERATE: dict[str, Any] = {name: default(GenerateSettings, name) for name in GenerateSettings.model_fields}
+PREPROCESS: dict[str, Any] = {name: default(PreprocessSettings, name) for name in PreprocessSettings.model_fields}
+OUTPUT: dict[str, Any] = {name: default(OutputSettings, name) for name in OutputSettings.model_fields}

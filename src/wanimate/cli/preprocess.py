@@ -1,0 +1,71 @@
+"""`wanimate preprocess`: clip and picture to a guides folder."""
+
+from __future__ import annotations
+
+from contextlib import closing
+from pathlib import Path
+from typing import Annotated
+
+import typer
+
+from . import options as o
+from .report import reporting
+
+Folder = Annotated[
+    Path, typer.Option(help="Folder for the guides; lossless, with a manifest.", rich_help_panel=o.FILES)
+]
+
+
+def preprocess(
+    image: o.Image,
+    video: o.Video,
+    out: Folder,
+    checkpoint: o.Checkpoint = None,
+    models: o.Models = o.PREPROCESS["models"],
+    area: o.Area = o.PREPROCESS["area"],
+    fps: o.Fps = o.PREPROCESS["fps"],
+    max_fps: o.MaxFps = o.PREPROCESS["max_fps"],
+    allow_any_length: o.AllowAnyLength = False,
+    retarget: o.RetargetMode = o.PREPROCESS["retarget"],
+    smooth: o.Smooth = o.PREPROCESS["smooth"],
+    backend: o.Backend = o.PREPROCESS["backend"],
+    face_size: o.FaceSize = o.PREPROCESS["face_size"],
+    compat: o.Compat = o.PREPROCESS["compat"],
+    as_json: o.Json = False,
+    debug: o.Debug = False,
+) -> None:
+    """Find the performer's body, hands and face, and write the guides that the network follows.
+
+    Look at them (pose.mkv, face.mkv) before a long job; [cyan]wanimate generate[/cyan] continues from the folder.
+    The checkpoint only tells the default --area; its weights are not loaded.
+
+    [bold]Example[/bold]
+
+    [cyan]wanimate preprocess --image hero.png --video dance.mp4 --out guides --area 1280x720[/cyan]
+    """
+    with reporting(as_json, debug) as report:
+        settings = o.preprocess_settings(
+            area, fps, max_fps, allow_any_length,
+            retarget=retarget, smooth=smooth, backend=backend, face_size=face_size, compat=compat, models=models,
+        )  # fmt: skip
+        from ..media.image import load_image
+        from ..media.probe import probe
+        from ..preprocess.run import preprocess as run
+        from ..weights.load import read_card
+
+        clip = probe(video, settings.limits)
+        picture = load_image(image)
+        pixels = settings.area or read_card(checkpoint)[1].defaults.area
+        with closing(run(clip, picture, settings, out, pixels)) as events:
+            while True:
+                try:
+                    report.event(next(events))
+                except StopIteration as end:
+                    guides = end.value
+                    break
+        width, height = guides.size
+        valid = guides.count if guides.valid is None else sum(guides.valid)
+        data = {
+            "guides": out, "frames": guides.count, "valid": valid, "width": width, "height": height, "fps": guides.fps,
+        }  # fmt: skip
+        report.done(data, f"{out}: {guides}; the performer was found in {valid} of {guides.count} frames")

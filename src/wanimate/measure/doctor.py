@@ -1,0 +1,164 @@
+"""What this machine can run: hardware, backends found, which one is used and why. Loads no weights."""
+
+from __future__ import annotations
+
+import importlib.metadata
+import importlib.util
+import os
+import platform
+from pathlib import Path
+from typing import Any
+
+import av
+import psutil
+import torch
+
+from ..errors import InputError
+from ..preprocess.models import find
+from ..weights.load import embedded_path
+
+GIB = 2**30
+FLAGS = ("avx2", "avx512f", "avx512_bf16", "amx_bf16", "amx_int8", "asimd", "bf16", "i8mm", "sve")
+# Model spec, section 1: transformer 34.5 GB in bf16, text encoder 11.4 GB, CLIP visual tower and VAE together 1.8 GB.
+WEIGHTS_14B = 48e9
+TRANSFORMER_14B = 34.5e9
+
+
+def examine(models: Path | None = None) -> dict[str, Any]:
+    """The report, as plain data.
+
+    Returns:
+        machine: name -> finding. backends: list of {for, name, available, used, why}.
+        jobs: list of {name, verdict: yes | slow | no, why}.
+    """
+    gpus = _gpus()
+    return {"machine": _machine(gpus), "backends": _backends(models, gpus), "jobs": _jobs(models, gpus)}
+
+
+def _machine(gpus: list[dict[str, Any]]) -> dict[str, Any]:
+    memory = psutil.virtual_memory()
+    flags = sorted(cpu_flags() & set(FLAGS))
+    return {
+        "system": platform.platform(),
+        "python": platform.python_version(),
+        "processor": f"{_cpu_name()}, {_usable_cores()} of {os.cpu_count()} cores usable",
+        "instructions": ", ".join(flags) or "none of interest known",
+        "memory": f"{memory.total / GIB:.1f} GiB, {memory.available / GIB:.1f} GiB free",
+        "GPUs": ", ".join(f"{g['name']} ({g['memory'] / GIB:.0f} GiB)" for g in gpus) or "none",
+        "torch": f"{torch.__version__}, CUDA {torch.version.cuda or 'not built in'}, {torch.get_num_threads()} threads",
+        "encoders": ", ".join(name for name in ("libx264", "libx265", "ffv1", "aac") if _has_encoder(name)),
+    }
+
+
+def _backends(models: Path | None, gpus: list[dict[str, Any]]) -> list[dict[str, Any]]:
+    litert = pose_backend(models)
+    onnx = _version("onnxruntime")
+    device = f"{gpus[0]['name']}" if gpus else "no CUDA device was found by torch"
+    fa3 = importlib.util.find_spec("flash_attn_interface") is not None
+    rows = [
+        ("pose", "mediapipe", litert is None, litert is None, litert or "models and ai-edge-litert are there"),
+        (
+            "pose",
+            "published",
+            onnx is not None,
+            False,
+            f"onnxruntime {onnx}; needs its ONNX files and --backend published" if onnx else "install wanimate[onnx]",
+        ),
+        ("networks", "cuda", bool(gpus), bool(gpus), device),
+        ("networks", "cpu", True, not gpus, "always there" if gpus else "the only device"),
+        ("attention", "flash-attention 3", fa3, False, "installed, not used" if fa3 else "not installed"),
+        ("attention", "torch sdpa", True, True, "part of torch, exact"),
+    ]
+    names = ("for", "name", "available", "used", "why")
+    return [dict(zip(names, row, strict=True)) for row in rows]
+
+
+def _jobs(models: Path | None, gpus: list[dict[str, Any]]) -> list[dict[str, Any]]:
+    missing = pose_backend(models)
+    embedded = (embedded_path() / "wanimate.json").is_file()
+    memory = psutil.virtual_memory().total
+    jobs = []
+    if missing is not None:
+        jobs.append(("find a performer", "no", missing))
+    else:
+        jobs.append(("find a performer", "yes", "mediapipe models run on any processor"))
+    if not embedded:
+        jobs.append(("animate with the mannequin checkpoint", "no", "it is not in this installation"))
+    elif memory < 3 * GIB:
+        jobs.append(("animate with the mannequin checkpoint", "no", "it needs 3 GiB of memory"))
+    else:
+        jobs.append(("animate with the mannequin checkpoint", "yes", "small enough for any processor"))
+    jobs.append(("animate with Wan2.2-Animate-14B", *verdict_14b(memory, [g["memory"] for g in gpus])))
+    return [dict(zip(("name", "verdict", "why"), job, strict=True)) for job in jobs]
+
+
+def verdict_14b(memory: int, gpu_memory: list[int]) -> tuple[str, str]:
+    """(yes | slow | no, why) for the 14B checkpoint, by the size of its weights: bf16 on a GPU, float32 elsewhere."""
+    largest = max(gpu_memory, default=0)
+    if largest > WEIGHTS_14B * 1.2:
+        return "yes", f"its {WEIGHTS_14B / 1e9:.0f} GB of weights fit into a GPU of {largest / GIB:.0f} GiB"
+    if gpu_memory:
+        return (
+            "no",
+            f"its transformer alone is {TRANSFORMER_14B / 1e9:.1f} GB; the largest GPU has {largest / GIB:.0f} GiB",
+        )
+    if memory > WEIGHTS_14B * 2 * 1.2:
+        return "slow", "there is no GPU; on the processor, in float32, a second of video takes hours"
+    needed = WEIGHTS_14B * 2 / GIB
+    return "no", f"there is no GPU, and {memory / GIB:.0f} GiB of memory do not hold its {needed:.0f} GiB in float32"
+
+
+def pose_backend(models: Path | None = None) -> str | None:
+    """None if the default pose backend can run, else what is missing."""
+    if _version("ai-edge-litert") is None:
+        return "ai-edge-litert is not installed"
+    try:
+        find(models)
+    except InputError as e:
+        return f"{e.rule}. {e.remedy}"
+    return None
+
+
+def cpu_flags() -> set[str]:
+    """The instruction sets the processor states, in lower case; empty where the system does not tell."""
+    try:
+        text = Path("/proc/cpuinfo").read_text()
+    except OSError:
+        return set()
+    lines = (line.partition(":") for line in text.splitlines())
+    return {flag for key, _, value in lines if key.strip() in ("flags", "Features") for flag in value.lower().split()}
+
+
+def _gpus() -> list[dict[str, Any]]:
+    if not torch.cuda.is_available():
+        return []
+    found = [torch.cuda.get_device_properties(i) for i in range(torch.cuda.device_count())]
+    return [{"name": g.name, "memory": g.total_memory} for g in found]
+
+
+def _cpu_name() -> str:
+    try:
+        text = Path("/proc/cpuinfo").read_text()
+    except OSError:
+        text = ""
+    names = [line.partition(":")[2].strip() for line in text.splitlines() if line.startswith("model name")]
+    return names[0] if names else platform.processor() or platform.machine()
+
+
+def _usable_cores() -> int:
+    return len(os.sched_getaffinity(0)) if hasattr(os, "sched_getaffinity") else os.cpu_count() or 1
+
+
+def _has_encoder(name: str) -> bool:
+    try:
+        av.Codec(name, "w")
+    except ValueError:
+        return False
+    return True
+
+
+def _version(name: str) -> str | None:
+    try:
+        return importlib.metadata.version(name)
+    except importlib.metadata.PackageNotFoundError:
+        return None

@@ -1,0 +1,357 @@
+"""The command line: options are the settings, events become progress or JSON, every end has its exit code."""
+
+from __future__ import annotations
+
+import json
+import os
+import signal
+import subprocess
+import sys
+import textwrap
+import time
+import types as python_types
+from collections.abc import Iterator
+from fractions import Fraction
+from pathlib import Path
+from typing import Any, ClassVar
+
+import pytest
+import torch
+import typer
+from typer.testing import CliRunner
+
+from wanimate.cli.main import app
+from wanimate.config import GenerateSettings, Job, OutputSettings, PreprocessSettings
+from wanimate.errors import Cancelled, CheckpointError, InputError, OutOfMemory, OutputError
+from wanimate.measure.doctor import verdict_14b
+from wanimate.types import (
+    Event,
+    Finished,
+    Notice,
+    Result,
+    StageFinished,
+    StageProgress,
+    StageStarted,
+    StepDone,
+)
+
+FILES = ["--image", "hero.png", "--video", "dance.mp4", "--out", "hero.mp4"]
+RESULT = Result(
+    Path("hero.mp4"), 106, (192, 128), Fraction(30000, 1001), 7, Path("hero.sheet.png"), {"seconds": {"denoise": 2.0}}
+)
+EVENTS: list[Event] = [
+    StageStarted("find the performer", 2),
+    StageProgress("find the performer", 1, 2),
+    StageProgress("find the performer", 2, 2),
+    StageFinished("find the performer", 0.5),
+    Notice("seed 7 was drawn [not markup]"),
+    Notice("nobody in 3 of 106 frames", "warning"),
+    StageStarted("denoise"),
+    StepDone(0, 1, 0, 2, torch.zeros(16, 1, 2, 2)),
+    StepDone(0, 1, 1, 2, torch.zeros(16, 1, 2, 2)),
+    StageFinished("denoise", 2.0),
+    Finished(RESULT),
+]
+
+
+class StubAnimator:
+    """Remembers what it was asked for; yields `EVENTS`, or raises `error` midway."""
+
+    asked: ClassVar[list[Any]] = []
+    error: ClassVar[BaseException | None] = None
+
+    @classmethod
+    def from_checkpoint(cls, path: Path | None = None) -> StubAnimator:
+        cls.asked = [path]
+        return cls()
+
+    def run(self, job: Job) -> Iterator[Event]:
+        self.asked.append(job)
+        return self._events()
+
+    def generate(self, guides: Path, out: Path, generate: GenerateSettings, output: OutputSettings) -> Iterator[Event]:
+        self.asked.extend([guides, out, generate, output])
+        return self._events()
+
+    def _events(self) -> Iterator[Event]:
+        yield from EVENTS[:4]
+        if self.error is not None:
+            raise self.error
+        yield from EVENTS[4:]
+
+
+@pytest.fixture
+def stub(monkeypatch: pytest.MonkeyPatch) -> type[StubAnimator]:
+    module = python_types.ModuleType("wanimate.pipeline")
+    module.Animator = StubAnimator  # type: ignore[attr-defined]
+    monkeypatch.setitem(sys.modules, "wanimate.pipeline", module)
+    monkeypatch.setattr(StubAnimator, "asked", [])
+    monkeypatch.setattr(StubAnimator, "error", None)
+    return StubAnimator
+
+
+def run(*args: str) -> Any:
+    return CliRunner().invoke(app, list(args), env={"COLUMNS": "200", "NO_COLOR": "1"})
+
+
+@pytest.mark.parametrize("command", ["animate", "preprocess", "generate", "doctor"])
+def test_help_teaches(command: str) -> None:
+    shown = run(command, "--help")
+    assert shown.exit_code == 0
+    assert "[bold]" not in shown.output
+    if command != "doctor":
+        assert f"wanimate {command}" in shown.output
+        assert "Example" in shown.output
+    if command == "animate":
+        assert "Exit codes: 0 done, 2 bad input, 3 not enough memory, 130 cancelled" in shown.output
+        assert "knows only its mannequins" in shown.output
+        for panel in ("Files", "Motion", "Diffusion", "Result", "This run"):
+            assert f"─ {panel} ─" in shown.output
+
+
+def test_version_and_bare_call() -> None:
+    assert run("--version").output.startswith("wanimate 0.")
+    assert "animate" in run().output
+
+
+def test_every_setting_is_an_option_with_the_default_of_its_class() -> None:
+    commands = typer.main.get_command(app).commands
+    fixed = {"mode", "limits"}  # decided by the command, and by --allow-any-length
+    for name, classes in {
+        "animate": (PreprocessSettings, GenerateSettings, OutputSettings),
+        "preprocess": (PreprocessSettings,),
+        "generate": (GenerateSettings, OutputSettings),
+    }.items():
+        options = {p.name: p for p in commands[name].params}
+        for settings in classes:
+            for field, info in settings.model_fields.items():
+                if field not in fixed:
+                    default = str(info.default) if isinstance(info.default, Fraction) else info.default
+                    assert options[field].default == default, (name, field)
+
+
+def test_options_become_the_job(stub: type[StubAnimator]) -> None:
+    done = run(
+        "animate", *FILES, "--area", "640x360", "--fps", "23.976", "--allow-any-length", "--retarget", "off",
+        "--no-smooth", "--models", "m", "--steps", "9", "--solver", "unipc", "--shift", "3", "--guidance", "2",
+        "--clip-length", "33", "--overlap", "5", "--seed", "4", "--prompt", "p", "--negative-prompt", "n", "--compat",
+        "--codec", "h265", "--crf", "30", "--no-audio", "--sheet", "--keep-guides", "g", "--checkpoint", "c",
+        "--backend", "published", "--face-size", "256", "--max-fps", "24",
+    )  # fmt: skip
+    assert done.exit_code == 0, done.output
+    checkpoint, job = stub.asked
+    assert checkpoint == Path("c")
+    limits = job.preprocess.limits
+    assert (limits.max_seconds, limits.min_seconds) == (None, 2.0)
+    assert job == Job(
+        image=Path("hero.png"), video=Path("dance.mp4"), out=Path("hero.mp4"), keep_guides=Path("g"),
+        preprocess=PreprocessSettings(
+            area=640 * 360, fps=Fraction(24000, 1001), max_fps=Fraction(24), retarget="off", smooth=False, compat=True,
+            backend="published", models=Path("m"), face_size=256, limits=limits,
+        ),
+        generate=GenerateSettings(
+            steps=9, solver="unipc", shift=3, guidance=2, clip_length=33, overlap=5, seed=4, prompt="p",
+            negative_prompt="n", compat=True,
+        ),
+        output=OutputSettings(codec="h265", crf=30, audio=False, sheet=True),
+    )  # fmt: skip
+
+
+def test_no_options_are_the_defaults(stub: type[StubAnimator]) -> None:
+    assert run("animate", *FILES).exit_code == 0
+    assert stub.asked == [None, Job(image=Path("hero.png"), video=Path("dance.mp4"), out=Path("hero.mp4"))]
+    assert run("generate", "folder", "--out", "a.mp4").exit_code == 0
+    assert stub.asked == [None, Path("folder"), Path("a.mp4"), GenerateSettings(), OutputSettings()]
+
+
+def test_words_for_people(stub: type[StubAnimator]) -> None:
+    done = run("animate", *FILES)
+    expected = "hero.mp4: 106 frames of 192x128 at 29.97/s, seed 7 (beside it hero.json, hero.sheet.png)\n"
+    assert done.stdout == expected
+    for part in (
+        "find the performer: 0.5 s",
+        "seed 7 was drawn [not markup]",
+        "warning nobody in 3 of",
+        "denoise: 2.0 s",
+    ):
+        assert part in done.stderr
+
+
+def test_json_for_programs(stub: type[StubAnimator]) -> None:
+    done = run("animate", *FILES, "--json")
+    lines = [json.loads(line) for line in done.stdout.splitlines()]
+    assert [line["event"] for line in lines] == [
+        "stage_started", "progress", "progress", "stage_finished", "notice", "notice", "stage_started", "step", "step",
+        "stage_finished", "result",
+    ]  # fmt: skip
+    assert lines[1] == {"event": "progress", "stage": "find the performer", "done": 1, "total": 2}
+    assert lines[7] == {"event": "step", "segment": 0, "segments": 1, "step": 0, "steps": 2}
+    assert lines[-1] == {
+        "event": "result", "out": "hero.mp4", "frames": 106, "width": 192, "height": 128, "fps": "30000/1001", "seed": 7,
+        "sheet": "hero.sheet.png", "record": "hero.json", "seconds": {"denoise": 2.0},
+    }  # fmt: skip
+    assert done.stderr == ""
+
+
+@pytest.mark.parametrize(
+    ("error", "code", "words"),
+    [
+        (InputError("--video", "a.mp4", "it is cut off", "Copy it again."), 2, "--video = a.mp4: it is cut off. Copy"),
+        (OutputError("--out", "a.mp4", "the disk is full", "Free some."), 2, "the disk is full"),
+        (CheckpointError("checkpoint", "c", "it has NaN", "Download it."), 2, "it has NaN"),
+        (OutOfMemory("too large for this machine"), 3, "too large"),
+        (MemoryError(), 3, "not enough memory"),
+        (RuntimeError("DefaultCPUAllocator: can't allocate memory: you tried"), 3, "not enough memory"),
+        (torch.OutOfMemoryError("CUDA out of memory. Tried to allocate"), 3, "not enough memory"),
+        (Cancelled("by the user"), 130, "by the user"),
+        (KeyboardInterrupt(), 130, "nothing half-written"),
+        (ZeroDivisionError("division"), 1, "a defect of this program, ZeroDivisionError: division"),
+    ],
+    ids=lambda value: type(value).__name__ if isinstance(value, BaseException) else None,
+)
+def test_every_end_has_its_exit_code_and_one_sentence(
+    stub: type[StubAnimator], error: BaseException, code: int, words: str
+) -> None:
+    stub.error = error
+    plain = run("animate", *FILES)
+    assert plain.exit_code == code
+    assert words in plain.stderr
+    assert "Traceback" not in plain.output
+    assert plain.stdout == ""
+    machine = run("animate", *FILES, "--json")
+    last = json.loads(machine.stdout.splitlines()[-1])
+    assert (machine.exit_code, last["event"], last["exit_code"]) == (code, "error", code)
+    assert words in last["message"]
+    assert machine.stderr == ""
+
+
+def test_debug_shows_where(stub: type[StubAnimator]) -> None:
+    stub.error = ZeroDivisionError("division")
+    assert "Traceback" in run("animate", *FILES, "--debug").stderr
+
+
+@pytest.mark.parametrize(
+    ("option", "value", "words"),
+    [
+        ("--solver", "heun", "'dpm++', 'unipc' or 'euler'"),
+        ("--steps", "0", "greater than or equal to 1"),
+        ("--area", "wide", "not an area"),
+        ("--area", "1280x", "not an area"),
+        ("--area", "8x8", "smaller than 16x16"),
+        ("--area", "-5", "not an area"),
+        ("--fps", "fast", "not a frame rate"),
+        ("--fps", "0", "above 0"),
+        ("--fps", "30/0", "not a frame rate"),
+        ("--crf", "99", "less than or equal to 51"),
+        ("--overlap", "3", "1 or 5"),
+        ("--seed", "-1", "greater than or equal to 0"),
+        ("--retarget", "maybe", "'auto', 'off' or 'published'"),
+        ("--codec", "av1", "'h264', 'h265', 'ffv1' or 'png'"),
+        ("--guidance", "0.5", "greater than or equal to 1"),
+    ],
+)
+def test_bad_settings_are_refused_before_anything_is_opened(
+    stub: type[StubAnimator], option: str, value: str, words: str
+) -> None:
+    done = run("animate", *FILES, option, value)
+    assert done.exit_code == 2
+    assert f"error {option} = {value}: " in done.stderr
+    assert words in done.stderr
+    assert stub.asked == []
+
+
+@pytest.mark.parametrize(
+    ("text", "area"),
+    [("1280x720", 921600), ("720 X 1280", 921600), ("832*480", 399360), ("640×360", 230400), ("36864", 36864)],
+)
+def test_ways_to_write_an_area(stub: type[StubAnimator], text: str, area: int) -> None:
+    assert run("animate", *FILES, "--area", text).exit_code == 0
+    assert stub.asked[1].preprocess.area == area
+
+
+def test_unknown_option_and_missing_file_option() -> None:
+    assert run("animate", *FILES, "--frobnicate").exit_code == 2
+    missing = run("animate", "--image", "a.png", "--video", "b.mp4")
+    assert missing.exit_code == 2
+    assert "--out" in missing.output
+
+
+@pytest.mark.parametrize(
+    ("memory", "gpus", "verdict"), [(24, [], "no"), (256, [], "slow"), (64, [16, 24], "no"), (64, [139], "yes")]
+)
+def test_doctor_judges_the_14b_by_its_weights(memory: int, gpus: list[int], verdict: str) -> None:
+    assert verdict_14b(memory * 2**30, [g * 2**30 for g in gpus])[0] == verdict
+
+
+def test_doctor(tmp_path: Path) -> None:
+    words = run("doctor", "--models", str(tmp_path))
+    assert words.exit_code == 0
+    assert "Wan2.2-Animate-14B" in words.stdout
+    report = json.loads(run("doctor", "--json", "--models", str(tmp_path)).stdout)
+    pose = next(b for b in report["backends"] if b["name"] == "mediapipe")
+    assert not pose["available"]
+    assert "not found" in pose["why"]
+    assert {b["for"] for b in report["backends"] if b["used"]} >= {"networks", "attention"}
+
+
+STOPPED = textwrap.dedent("""
+    import sys, time, types
+    from fractions import Fraction
+    from pathlib import Path
+    import numpy as np
+    stub = types.ModuleType("wanimate.pipeline")
+    sys.modules["wanimate.pipeline"] = stub
+    stub.animate = None
+
+    class Animator:
+        @classmethod
+        def from_checkpoint(cls, path=None):
+            return cls()
+
+        def run(self, job):
+            from wanimate.finish.claim import OutputClaim
+            from wanimate.finish.encode import OutputWriter
+            from wanimate.types import StageProgress, StageStarted
+            with OutputClaim(job.out, job.output.codec) as claim:
+                yield StageStarted("denoise", 10_000)
+                with OutputWriter(job.out, Fraction(30), 64, 48, job.output, claim=claim) as writer:
+                    for i in range(10_000):
+                        writer.write(np.zeros((1, 48, 64, 3), np.uint8))
+                        yield StageProgress("denoise", i + 1, 10_000)
+                        time.sleep(0.01)
+
+    stub.Animator = Animator
+    from wanimate.cli.main import main
+    sys.argv = ["wanimate", "animate", "--image", "a", "--video", "b", "--out", sys.argv[1], "--json"]
+    main()
+""")
+
+
+@pytest.mark.parametrize("name", ["SIGINT", "SIGTERM"])
+@pytest.mark.parametrize("times", [1, 3], ids=["once", "impatient"])
+def test_cancelled_jobs_leave_nothing(tmp_path: Path, name: str, times: int) -> None:
+    out = tmp_path / "results" / "a.mp4"
+    out.parent.mkdir()
+    out.write_bytes(b"an older result")
+    job = subprocess.Popen(
+        [sys.executable, "-c", STOPPED, str(out)], stdout=subprocess.PIPE, stderr=subprocess.PIPE, text=True,
+        env={**os.environ, "OMP_NUM_THREADS": "1"},
+    )  # fmt: skip
+    try:
+        assert job.stdout is not None
+        while '"done": 5' not in job.stdout.readline():
+            assert job.poll() is None, job.stderr
+        assert len(list(out.parent.iterdir())) == 3  # the older result, the lock, the temporary file
+        for _ in range(times):
+            job.send_signal(getattr(signal, name))
+            time.sleep(0.02)
+        rest, errors = job.communicate(timeout=30)
+    finally:
+        job.kill()
+        job.wait()
+    assert job.returncode == 130
+    last = json.loads(rest.splitlines()[-1])
+    assert (last["event"], last["kind"], last["exit_code"]) == ("error", "Cancelled", 130)
+    assert errors == ""
+    assert [p.name for p in out.parent.iterdir()] == ["a.mp4"]
+    assert out.read_bytes() == b"an older result"
