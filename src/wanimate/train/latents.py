@@ -6,26 +6,14 @@ Letters: M clips, K frames, T = (K+3)/4 latent frames, h w latent rows and colum
 from __future__ import annotations
 
 from dataclasses import dataclass
-from typing import Protocol
 
 import torch
 import torch.nn.functional as F
 from torch import Tensor
 
 from wanimate.model.vae import VideoVae
+from wanimate.train.mannequins.world import WorldBatch
 from wanimate.train.pool import SIZES
-
-
-class Batch(Protocol):
-    """What training needs of a rendered batch; uint8 pixels, channels last."""
-
-    video: Tensor
-    skeleton: Tensor
-    face: Tensor
-    reference: Tensor
-    background: Tensor
-    mask: Tensor
-    animation: Tensor
 
 
 @dataclass
@@ -59,7 +47,7 @@ def to_video(pixels: Tensor) -> Tensor:
 
 @torch.no_grad()
 def encode_batch(
-    vae: VideoVae, batch: Batch, generator: torch.Generator, grey: dict[tuple[int, ...], Tensor]
+    vae: VideoVae, batch: WorldBatch, generator: torch.Generator, grey: dict[tuple[int, ...], Tensor]
 ) -> LatentClips:
     """Encode one rendered batch. A third of the clips continue a segment: their first 1 or 5 frames are known."""
     video = to_video(batch.video)
@@ -69,23 +57,22 @@ def encode_batch(
     known[torch.rand(n, generator=generator) < 0.18] = 5
     place = torch.arange(frames)[None] < known[:, None]
     place = place.to(video.device)
-    animation = batch.animation.to(video.device)
+    animation = ~batch.replacement
     scene = torch.where(animation.view(-1, 1, 1, 1, 1), 0.0, to_video(batch.background))
     condition = torch.where(place[:, None, :, None, None], video, scene)
-    person = batch.mask.float().clamp(0, 1)
-    keep = torch.where(animation.view(-1, 1, 1, 1), 0.0, 1 - person[:, :, ::8, ::8])
+    keep = torch.where(animation.view(-1, 1, 1, 1), 0.0, 1 - batch.hole[:, :, ::8, ::8].float())
     keep = torch.where(place[:, :, None, None], 1.0, keep)
     packed = torch.cat((keep[:, :1].expand(-1, 3, -1, -1), keep), dim=1).unflatten(1, (-1, 4)).transpose(1, 2)
-    share = F.avg_pool2d(person, 8)
+    share = F.avg_pool2d(batch.cover.float() / 255, 8)
     share = torch.cat((share[:, :1].expand(-1, 3, -1, -1), share), dim=1).unflatten(1, (-1, 4)).mean(2)
 
     shape = (frames, height, width)
     if shape not in grey:
         grey[shape] = _encode(vae, torch.zeros(1, 3, *shape, device=video.device))
     latents = grey[shape].expand(n, -1, -1, -1, -1).clone()
-    busy = (~animation.cpu()) | (known > 0)
+    busy = batch.replacement | place[:, 0]
     if busy.any():
-        latents[busy.to(video.device)] = _encode(vae, condition[busy.to(video.device)])
+        latents[busy] = _encode(vae, condition[busy])
     return LatentClips(
         target=_encode(vae, video),
         pose=_encode(vae, to_video(batch.skeleton)),

@@ -1,0 +1,140 @@
+"""Train the embedded checkpoint.
+
+python -m wanimate.train vae --out build/train/vae
+python -m wanimate.train transformer --vae build/train/vae --out build/train/transformer
+python -m wanimate.train package --vae build/train/vae --transformer build/train/transformer --out build/mannequin
+"""
+
+from __future__ import annotations
+
+import time
+from dataclasses import replace
+from pathlib import Path
+from typing import Annotated
+
+import torch
+import typer
+
+from wanimate.config import Defaults
+from wanimate.model.params import VaeParams
+from wanimate.model.vae import VideoVae
+from wanimate.train import flow, latents
+from wanimate.train import vae as vae_training
+from wanimate.train.common import Log, load_state, save_state
+from wanimate.train.mannequins.assets import load
+from wanimate.train.mannequins.world import World
+from wanimate.train.networks import VAE
+from wanimate.train.package import package as write_package
+from wanimate.train.pool import SIZES, ClipPool
+
+app = typer.Typer(add_completion=False, no_args_is_help=True, help=__doc__)
+Out = Annotated[Path, typer.Option(help="Folder for states, weights and the loss log.")]
+Seconds = Annotated[float, typer.Option(help="Training time; the learning rate falls to zero at its end.")]
+Steps = Annotated[int, typer.Option(help="Most steps; the run ends by whichever limit comes first.")]
+Device = Annotated[str, typer.Option(help="cuda or cpu.")]
+Resume = Annotated[bool, typer.Option(help="Go on from state.pt in --out.")]
+
+
+def default_device() -> str:
+    return "cuda" if torch.cuda.is_available() else "cpu"
+
+
+@app.command()
+def vae(
+    out: Out,
+    seconds: Seconds = 480.0,
+    steps: Steps = 20000,
+    pool: Annotated[int, typer.Option(help="Clips of each size kept on the device.")] = 768,
+    part: Annotated[int, typer.Option(help="Clips rendered at once.")] = 24,
+    frames: int = 17,
+    frame_batch: int = 160,
+    clip_batch: int = 12,
+    device: Device = default_device(),
+    resume: Resume = False,
+) -> None:
+    """Train the VAE; writes vae.pt and statistics.pt."""
+    where = torch.device(device)
+    mannequins = World(load(device=where))
+
+    def render(count: int, width: int, height: int, seed: int) -> tuple[torch.Tensor, torch.Tensor]:
+        batch = mannequins.sample_batch(count, frames, width, height, seed)
+        return batch.video, batch.skeleton
+
+    started = time.monotonic()
+    clips = ClipPool(render, pool, part)
+    Log(out / "log.jsonl").write(what="pool", clips=len(SIZES) * pool, seconds=time.monotonic() - started)
+    config = vae_training.VaeTraining(seconds=seconds, steps=steps, frame_batch=frame_batch, clip_batch=clip_batch)
+    trained = vae_training.train_vae(config, clips, out, where, resume)
+    mean, std = vae_training.latent_statistics(trained, clips)
+    save_state(out / "statistics.pt", mean=mean, std=std)
+
+
+def load_trained_vae(folder: Path, device: torch.device) -> VideoVae:
+    """The VAE a training run left in `folder`, with its own latent statistics."""
+    numbers = load_state(folder / "statistics.pt")
+    params: VaeParams = replace(VAE, mean=tuple(numbers["mean"]), std=tuple(numbers["std"]))
+    model = VideoVae(params)
+    model.load_state_dict(load_state(folder / "vae.pt"))
+    return model.to(device).eval().requires_grad_(False)
+
+
+@app.command()
+def transformer(
+    out: Out,
+    vae: Annotated[Path, typer.Option(help="Folder of the VAE's training.")],
+    seconds: Seconds = 720.0,
+    steps: Steps = 30000,
+    render_seconds: Annotated[float, typer.Option(help="Time for rendering and encoding the clips.")] = 180.0,
+    clips: Annotated[int, typer.Option(help="Most clips, of all sizes together.")] = 16000,
+    part: Annotated[int, typer.Option(help="Clips rendered at once.")] = 24,
+    frames: int = 33,
+    batch: int = 56,
+    short_batch: int = 96,
+    device: Device = default_device(),
+    resume: Resume = False,
+    seed: int = 0,
+) -> None:
+    """Render and encode clips, then train the transformer on them; writes transformer.pt."""
+    where = torch.device(device)
+    codec = load_trained_vae(vae, where)
+    if where.type == "cuda":
+        vae_training.fuse_norms(codec)
+    log = Log(out / "log.jsonl")
+    mannequins = World(load(device=where))
+    parts: list[list[latents.LatentClips]] = [[] for _ in SIZES]
+    grey: dict[tuple[int, ...], torch.Tensor] = {}
+    generator = torch.Generator("cpu").manual_seed(seed)
+    started, drawn = time.monotonic(), 0
+    while drawn < clips and (time.monotonic() - started < render_seconds or drawn < len(SIZES) * part):
+        size = drawn // part % len(SIZES)
+        rendered = mannequins.sample_batch(part, frames, *SIZES[size], 1_000_000 * (seed + 1) + drawn)
+        parts[size].append(latents.encode_batch(codec, rendered, generator, grey))
+        drawn += part
+    data = latents.LatentSet([latents.LatentClips.cat(p) for p in parts])
+    log.write(what="clips", count=len(data), seconds=time.monotonic() - started)
+    config = flow.FlowTraining(
+        seconds=seconds,
+        steps=steps,
+        frames=frames,
+        batch=batch,
+        short_batch=short_batch,
+        short=min(17, frames),
+        seed=seed,
+    )
+    flow.train_flow(config, data, out, where, resume)
+
+
+@app.command()
+def package(
+    vae: Annotated[Path, typer.Option(help="Folder of the VAE's training.")],
+    transformer: Annotated[Path, typer.Option(help="Folder of the transformer's training.")],
+    out: Annotated[Path, typer.Option(help="Checkpoint folder to write.")],
+) -> None:
+    """Put trained networks into a checkpoint folder."""
+    note = "Knows only the mannequins it was trained on. For real characters use Wan2.2-Animate-14B."
+    defaults = Defaults(area=192 * 192, steps=8, shift=3.0, clip_length=33, overlap=5)
+    write_package(vae / "vae.pt", vae / "statistics.pt", transformer / "transformer.pt", out, defaults, note)
+
+
+if __name__ == "__main__":
+    app()

@@ -1,0 +1,87 @@
+"""Pictures of posed people: z-buffer, then one shading pass over the covered pixels of all views at once."""
+
+from __future__ import annotations
+
+from dataclasses import dataclass
+
+import torch
+from torch import Tensor
+from torch.nn.functional import avg_pool2d, normalize
+
+from wanimate.train.mannequins.assets import Mannequins
+from wanimate.train.mannequins.body import Posed
+from wanimate.train.mannequins.camera import Camera
+from wanimate.train.mannequins.layout import MATERIALS
+from wanimate.train.mannequins.look import paint, shown_triangles
+from wanimate.train.mannequins.raster import barycentric, rasterize
+
+
+@dataclass(frozen=True)
+class Picture:
+    """N views: colour times cover [N, h, w, 3] in 0..1, cover [N, h, w] in 0..1, region [N, h, w] uint8 (`REGIONS`)."""
+
+    colour: Tensor
+    cover: Tensor
+    region: Tensor
+
+    def over(self, background: Tensor) -> Tensor:
+        """Composited on a background [N, h, w, 3], values 0..1."""
+        return (self.colour + background * (1 - self.cover).unsqueeze(-1)).clamp(0, 1)
+
+
+def render(
+    people: Mannequins,
+    posed: Posed,
+    camera: Camera,
+    owner: Tensor,
+    look: Tensor,
+    light: Tensor,
+    height: int,
+    width: int,
+    supersample: int = 2,
+    plain: bool = False,
+) -> Picture:
+    """Draw N views.
+
+    Args:
+        posed, camera: N people and N cameras. owner: [N] row of `look` [C, WIDTH] and `light` [C, 9] of each view.
+        supersample: samples per pixel side. plain: torch rasteriser even on CUDA.
+    """
+    shape = (height * supersample, width * supersample)
+    screen = camera.scaled(supersample).project(posed.vertices)
+    two_sided = people.material >= MATERIALS["lash"]
+    shown = shown_triangles(people, look)[owner]
+    triangle = rasterize(screen, people.triangles, two_sided, shown, *shape, plain=plain)
+    view, row, column = (triangle >= 0).nonzero(as_tuple=True)
+    hit = triangle[view, row, column].long()
+    weights = barycentric(screen, people.triangles, view, hit, column + 0.5, row + 0.5)
+    corner = people.triangles[hit]
+    fields = (people.fields[corner] * weights.unsqueeze(-1)).sum(1)
+    normal = normalize((posed.normals[view.unsqueeze(1), corner] * weights.unsqueeze(-1)).sum(1), dim=-1)
+    clip = owner[view]
+    colour, region, gloss = paint(look[clip], fields, people.material[hit])
+    towards = -camera.turn[view, 2]
+    colour = shade(colour, normal, towards, light[clip], gloss)
+    canvas = torch.zeros(len(screen), *shape, 4, device=screen.device)
+    canvas[view, row, column] = torch.cat([colour, torch.ones_like(colour[:, :1])], dim=-1)
+    regions = torch.zeros(len(screen), *shape, dtype=torch.uint8, device=screen.device)
+    regions[view, row, column] = region.to(torch.uint8)
+    if supersample > 1:
+        canvas = avg_pool2d(canvas.permute(0, 3, 1, 2), supersample).permute(0, 2, 3, 1)
+        middle = supersample // 2
+        regions = regions[:, middle::supersample, middle::supersample]
+    return Picture(canvas[..., :3], canvas[..., 3], regions)
+
+
+def shade(colour: Tensor, normal: Tensor, towards: Tensor, light: Tensor, gloss: Tensor) -> Tensor:
+    """Soft Lambert, a highlight and a rim: colours [P, 3] in 0..1 of points with unit normals, seen from `towards`."""
+    facing = (normal * towards).sum(-1, keepdim=True)
+    normal = torch.where(facing < 0, normal - 2 * facing * towards, normal)  # inner sides of open meshes
+    direction, strength, ambient = light[:, :3], light[:, 3:6], light[:, 6:9]
+    lambert = ((normal * direction).sum(-1, keepdim=True) * 0.8 + 0.2).clamp(0, 1)
+    sky = 0.82 + 0.18 * normal[:, 2:3]
+    half = normalize(direction + towards, dim=-1)
+    highlight = (normal * half).sum(-1, keepdim=True).clamp(0, 1) ** 24 * gloss.unsqueeze(-1)
+    rim = (1 - facing.abs()).clamp(0, 1) ** 3 * 0.12
+    edge = 0.72 + 0.28 * facing.abs().clamp(0, 1)  # a little darker where the surface turns away
+    return (colour * (ambient * sky * edge + strength * lambert * 1.15) + strength * (highlight + rim * 0.5)).clamp(0, 1)
