@@ -55,6 +55,12 @@ class MediapipeBackend:
             yield _person(before, frame)
 
     def _look(self, picture: Picture, before: _Seen | None) -> _Seen | None:
+        seen = self._follow(picture, before)
+        if seen is None and before is not None:
+            return self._follow(picture, None)  # what was followed led astray: start afresh
+        return seen
+
+    def _follow(self, picture: Picture, before: _Seen | None) -> _Seen | None:
         mesh = self._mesh(picture, before)
         pose, found = self._pose(picture, mesh, before)
         if pose is None:
@@ -97,8 +103,11 @@ class MediapipeBackend:
             pose = self._networks.body(picture, where)
             if found != "track" and pose.score >= _MIN_SCORE:
                 pose = self._networks.body(picture, pose.next)  # a second look, at the square the first one asks for
-            if pose.score >= _MIN_SCORE and plausible(pose, mesh, upright=found != "track"):
-                return pose, found
+            if pose.score < _MIN_SCORE or not plausible(pose, mesh, upright=found != "track"):
+                continue
+            if found == "track" and before is not None and not _same_way_up(pose, before.pose):
+                continue
+            return pose, found
         return None, ""
 
     def _places(self, picture: Picture, mesh: Mesh | None, before: _Seen | None) -> Iterator[tuple[Square, str]]:
@@ -117,14 +126,14 @@ def plausible(pose: Pose, mesh: Mesh | None, upright: bool = True) -> bool:
 
     With a face: the nose lies in it, the neck lies on its chin side, the shoulders are 0.9 to 4 face widths apart
     (0.2 from the side) and not mirrored, visible hips are below the shoulders. Without one: the head is on the other
-    side of the neck than the hips, and where the body was not followed (`upright`) it does not stand on its head.
+    side of the neck than the hips, and where the body was not followed (`upright`) it is upright within 60 degrees.
     """
     p = pose.points[:, :2]
     neck, hips, nose = (p[11] + p[12]) / 2, (p[23] + p[24]) / 2, p[0]
     if mesh is None:
         spine = hips - neck
         opposite = float((nose - neck) @ spine) < 0
-        return opposite and not (upright and spine[1] < -0.5 * np.hypot(*spine))
+        return opposite and (not upright or bool(spine[1] > 0.5 * np.hypot(*spine)))
     width = mesh.width
     down = mesh.down / np.hypot(*mesh.down)
     across = mesh.points[263, :2] - mesh.points[33, :2]
@@ -138,6 +147,12 @@ def plausible(pose: Pose, mesh: Mesh | None, upright: bool = True) -> bool:
         and (not frontal or shoulders @ across > 0)
         and (pose.points[23:25, 2].max() < 0.5 or (hips - neck) @ down > 0)
     )
+
+
+def _same_way_up(pose: Pose, before: Pose) -> bool:
+    """Whether the spine turned by less than 60 degrees in the picture since the frame before."""
+    spines = [p.points[[23, 24], :2].mean(axis=0) - p.points[[11, 12], :2].mean(axis=0) for p in (pose, before)]
+    return bool(spines[0] @ spines[1] > 0.5 * np.hypot(*spines[0]) * np.hypot(*spines[1]))
 
 
 def _person(seen: _Seen | None, frame: Frame) -> PersonPose:

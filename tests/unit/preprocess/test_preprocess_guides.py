@@ -1,5 +1,6 @@
 from __future__ import annotations
 
+import errno
 import json
 import os
 import shutil
@@ -10,6 +11,7 @@ import pytest
 
 from wanimate.errors import InputError, OutputError
 from wanimate.media.video import ArrayFrames, LosslessWriter, write_h264
+from wanimate.preprocess import guides as guides_module
 from wanimate.preprocess.guides import GuidesWriter, export_published, load_guides, write_png
 from wanimate.types import Guides
 
@@ -64,11 +66,15 @@ def test_own_guides_are_replaced_and_other_folders_are_not(tmp_path):
     assert sorted(p.name for p in tmp_path.iterdir()) == ["empty", "g", "mine"]
 
 
-@pytest.mark.skipif(os.geteuid() == 0, reason="root may write everywhere")
-def test_a_folder_that_cannot_be_written(tmp_path):
-    tmp_path.chmod(0o500)
-    with pytest.raises(OutputError, match="not writable"):
+@pytest.mark.parametrize(("number", "message"), [(errno.EACCES, "not writable"), (errno.ENOSPC, "disk is full")])
+def test_a_folder_that_cannot_be_written(tmp_path, monkeypatch, number, message):
+    def refuse(path, image):
+        raise OSError(number, os.strerror(number))
+
+    monkeypatch.setattr(guides_module, "write_png", refuse)
+    with pytest.raises(OutputError, match=message):
         _write(tmp_path / "g")
+    assert list(tmp_path.iterdir()) == []
 
 
 def test_a_file_in_the_way(tmp_path):

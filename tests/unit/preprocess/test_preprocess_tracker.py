@@ -149,6 +149,24 @@ def test_someone_followed_may_stand_on_their_head():
     assert tracker.plausible(_pose(upside_down=True), None, upright=False)
 
 
+def test_a_body_that_flips_over_while_it_is_followed_is_found_afresh():
+    flipped = []
+
+    def body(where):
+        flipped.append(len(flipped) == 2)  # the first pass of the second frame
+        return _pose(upside_down=flipped[-1])
+
+    people = list(_backend(body=body, find_faces=[]).track([FRAME, FRAME]))
+    assert [p.found for p in people] == ["detector", "detector"]
+    assert people[1].keypoints[0, 1] < people[1].keypoints[5, 1]
+
+
+def test_a_face_that_wandered_off_does_not_lose_the_body():
+    faces = iter([_mesh(), _mesh(x=50), _mesh()])
+    people = list(_backend(face=lambda where: next(faces)).track([FRAME, FRAME]))
+    assert [p.found for p in people] == ["face", "face"]
+
+
 def test_lost_and_found_again():
     present = iter([True, True, False, True])
     state = {}
