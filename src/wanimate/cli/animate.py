@@ -5,15 +5,17 @@ from __future__ import annotations
 from collections.abc import Iterator
 from contextlib import closing
 from pathlib import Path
-from typing import Annotated, Any, cast
+from typing import TYPE_CHECKING, Annotated, Any, cast
 
 import typer
 
 from ..config import GenerateSettings, Job, OutputSettings
 from ..finish.claim import manifest_path
-from ..types import Event, Finished, Result
 from . import options as o
 from .report import Reporter, reporting
+
+if TYPE_CHECKING:
+    from ..types import Event, Result
 
 
 def animate(
@@ -127,6 +129,8 @@ def generate(
 
 def _finish(report: Reporter, events: Iterator[Event]) -> None:
     """Pass the events on; a cancelled job is closed before anything is said, so that it has tidied up by then."""
+    from ..types import Finished
+
     result: Result | None = None
     with closing(cast(Any, events)):
         for event in events:

@@ -8,7 +8,6 @@ from rich.console import Console
 from rich.markup import escape
 from rich.table import Table
 
-from ..measure.doctor import examine
 from . import options as o
 from .report import reporting
 
@@ -19,6 +18,8 @@ def doctor(models: o.Models = None, as_json: o.Json = False, debug: o.Debug = Fa
     Loads no weights and changes nothing.
     """
     with reporting(False, debug):
+        from ..measure.doctor import examine
+
         report = examine(models)
         if as_json:
             print(json.dumps(report, ensure_ascii=False))

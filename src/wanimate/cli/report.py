@@ -1,4 +1,7 @@
-"""What the user sees of a running job: progress with remaining time, or one JSON object a line."""
+"""What the user sees of a running job: progress with remaining time, or one JSON object a line.
+
+The event types are imported where they are used: they bring torch, for which `--help` shall not wait.
+"""
 
 from __future__ import annotations
 
@@ -11,7 +14,7 @@ from contextlib import ExitStack, contextmanager
 from dataclasses import asdict
 from fractions import Fraction
 from pathlib import Path
-from typing import Any, Protocol
+from typing import TYPE_CHECKING, Any, Protocol
 
 import typer
 from rich.console import Console
@@ -29,7 +32,9 @@ from rich.progress import (
 
 from ..errors import Cancelled, InputError, OutOfMemory, WanimateError
 from ..log import shown
-from ..types import Event, Finished, Notice, StageFinished, StageProgress, StageStarted, StepDone
+
+if TYPE_CHECKING:
+    from ..types import Event
 
 
 class Reporter(Protocol):
@@ -48,6 +53,8 @@ class JsonReporter:
     """One JSON object a line on stdout. The last has "event": "result" or "error"."""
 
     def event(self, event: Event) -> None:
+        from ..types import Finished, Notice, StageFinished, StageProgress, StageStarted, StepDone
+
         if isinstance(event, StepDone):
             self._line("step", segment=event.segment, segments=event.segments, step=event.step, steps=event.steps)
         elif isinstance(event, Notice):
@@ -89,6 +96,8 @@ class RichReporter:
         self._progress.stop()
 
     def event(self, event: Event) -> None:
+        from ..types import Notice, StageFinished, StageProgress, StageStarted, StepDone
+
         if isinstance(event, StageStarted):
             self._stage = event.stage
             self._task(event.stage, event.total)

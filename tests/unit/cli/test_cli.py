@@ -109,6 +109,11 @@ def test_help_teaches(command: str) -> None:
             assert f"─ {panel} ─" in shown.output
 
 
+def test_help_does_not_wait_for_torch() -> None:
+    script = "import sys, wanimate.cli.main; sys.exit('torch' in sys.modules)"
+    assert subprocess.run([sys.executable, "-c", script]).returncode == 0
+
+
 def test_version_and_bare_call() -> None:
     assert run("--version").output.startswith("wanimate 0.")
     assert "animate" in run().output
