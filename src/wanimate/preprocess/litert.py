@@ -8,7 +8,9 @@ from __future__ import annotations
 
 import math
 import os
-from collections.abc import Sequence
+import sys
+from collections.abc import Iterator, Sequence
+from contextlib import contextmanager
 from dataclasses import dataclass
 from pathlib import Path
 from typing import Any
@@ -18,6 +20,8 @@ import numpy as np
 import numpy.typing as npt
 from ai_edge_litert.interpreter import Interpreter
 
+from wanimate.errors import InputError
+from wanimate.preprocess.models import COMMAND
 from wanimate.types import Frame
 
 Array = npt.NDArray[np.float32]
@@ -31,8 +35,12 @@ class Network:
     """One TFLite model: float32 [S, S, 3] in, its outputs ordered by name out."""
 
     def __init__(self, path: Path) -> None:
-        self._interpreter: Any = Interpreter(str(path), num_threads=_THREADS)
-        self._interpreter.allocate_tensors()
+        try:
+            with _quiet():
+                self._interpreter: Any = Interpreter(str(path), num_threads=_THREADS)
+                self._interpreter.allocate_tensors()
+        except (ValueError, RuntimeError) as error:
+            raise InputError("models", path, "is not a model that can be read", f"Run `{COMMAND}` again") from error
         self._input = self._interpreter.get_input_details()[0]
         self._outputs = sorted(self._interpreter.get_output_details(), key=lambda d: d["name"])
         self.size = int(self._input["shape"][1])
@@ -41,6 +49,20 @@ class Network:
         self._interpreter.set_tensor(self._input["index"], crop[None])
         self._interpreter.invoke()
         return [self._interpreter.get_tensor(d["index"])[0] for d in self._outputs]
+
+
+@contextmanager
+def _quiet() -> Iterator[None]:
+    """Keeps the one line that LiteRT writes when it starts, straight to the process's stderr, off the user's screen."""
+    sys.stderr.flush()
+    kept, nowhere = os.dup(2), os.open(os.devnull, os.O_WRONLY)
+    try:
+        os.dup2(nowhere, 2)
+        yield
+    finally:
+        os.dup2(kept, 2)
+        os.close(kept)
+        os.close(nowhere)
 
 
 @dataclass(frozen=True)

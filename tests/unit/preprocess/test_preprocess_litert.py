@@ -1,9 +1,12 @@
 from __future__ import annotations
 
+import sys
+
 import cv2
 import numpy as np
 import pytest
 
+from wanimate.errors import InputError
 from wanimate.preprocess import landmarks, litert
 from wanimate.preprocess.litert import Picture, Square
 
@@ -57,6 +60,15 @@ def test_as_many_anchors_as_the_models_have(size, groups, count):
     assert anchors.min() > 0
     assert anchors.max() < 1
     np.testing.assert_allclose(anchors[0], groups[0][0] / size / 2)
+
+
+def test_a_file_that_is_no_model_is_named(tmp_path, capfd):
+    path = tmp_path / "face_landmark.tflite"
+    path.write_bytes(b"x" * 1000)
+    with pytest.raises(InputError, match=r"face_landmark\.tflite.*Run `python -m"):
+        litert.Network(path)
+    print("still heard", file=sys.stderr)
+    assert capfd.readouterr().err == "still heard\n"
 
 
 class FakeNetwork:
