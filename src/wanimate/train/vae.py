@@ -32,13 +32,13 @@ class VaeTraining:
     seconds: float = 480.0
     frame_share: float = 0.45
     crop: int = 128
-    frame_batch: int = 160
+    frame_batch: int = 192
     clip_batch: int = 12
     rate: float = 1e-3
     noise: float = 0.1
     pull: float = 1e-3
     edges: float = 0.5
-    refresh: int = 8
+    refresh: int = 40
     seed: int = 0
 
 

@@ -50,7 +50,7 @@ def _scalp(points: Array) -> Array:
     d = points - centre
     azimuth = np.abs(np.degrees(np.arctan2(d[:, 0], -d[:, 1])))  # 0 in front, 180 behind
     elevation = np.degrees(np.arctan2(d[:, 2], np.hypot(d[:, 0], d[:, 1])))
-    line = np.interp(azimuth, [0, 35, 55, 72, 82, 100, 118, 135, 180], [44, 42, 36, 14, -8, 8, -12, -38, -48])
+    line = np.interp(azimuth, [0, 30, 48, 62, 78, 84, 98, 112, 125, 180], [35, 34, 29, 12, -6, -12, 2, -16, -40, -50])
     return np.radians(elevation - line)
 
 
@@ -98,6 +98,9 @@ def vertex_fields(
     importance[head] = 4
     importance[front] = 16
     importance[(masks["lips"] > 0.3) | (masks["eyelids"] > 0.3)] = 60
+    x, y, z = np.abs(template[:, 0]), template[:, 1], template[:, 2]
+    importance[front & (y < -0.1) & (x < 0.036) & (np.abs(z - 0.661) < 0.022)] = 60  # around the mouth
+    importance[front & (y < -0.09) & (np.abs(x - 0.031) < 0.022) & (np.abs(z - 0.729) < 0.02)] = 50
     importance[owned("eye") > 0.5] = 30
     importance[owned("toe") > 0.5] = 0.6
     columns = [template, arm[:, None], leg[:, None], masks["lips"][:, None], scalp[:, None], masks["ears"][:, None]]

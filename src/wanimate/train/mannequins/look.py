@@ -48,7 +48,7 @@ def sample_looks(dice: Dice) -> Tensor:
     skin = (skin * (1 + dice.normal(0.025, 3))).clamp(0.1, 1)
     put("skin", skin)
     red = dice.uniform(0.25, 0.95).unsqueeze(1)
-    put("lips", skin * (1 - red) + red * (skin * colour(0.86, 0.48, 0.46) + colour(0.06, 0.0, 0.01)))
+    put("lips", skin * (1 - red) + red * (skin * colour(0.82, 0.45, 0.45) + colour(0.04, 0.0, 0.01)))
     natural = torch.stack([colour(0.07, 0.05, 0.04), colour(0.2, 0.12, 0.07), colour(0.42, 0.26, 0.13), colour(0.75, 0.57, 0.3), colour(0.5, 0.2, 0.08), colour(0.62, 0.6, 0.58)])
     hair = natural[dice.pick([3, 3, 2, 1.5, 1, 0.7])] * dice.uniform(0.7, 1.25, 1)
     dyed = dice.chance(0.12).unsqueeze(1)
@@ -84,7 +84,7 @@ def sample_looks(dice: Dice) -> Tensor:
     bald = dice.chance(0.06)
     long_hair = dice.chance(0.3) & ~bald
     put("bald", bald.float())
-    put("cap", torch.where(bald, torch.zeros_like(tone), torch.where(long_hair, dice.uniform(0.008, 0.016), dice.uniform(0.006, 0.03))))
+    put("cap", torch.where(bald, torch.zeros_like(tone), torch.where(long_hair, dice.uniform(0.014, 0.022), dice.uniform(0.006, 0.04))))
     put("long_hair", long_hair.float())
     put("hair_end", dice.uniform(0.36, 0.66))
     put("parting", dice.uniform(-0.03, 0.03))
@@ -127,11 +127,15 @@ def push_out(people: Mannequins, look: Tensor) -> Tensor:
 
 def shown_triangles(people: Mannequins, look: Tensor) -> Tensor:
     """Which triangles exist for a look, bool [N, T]: skirts and long hair are cut to length, or left out."""
-    z = people.fields[people.triangles, 2].mean(1)
+    middle = people.fields[people.triangles, :3].mean(1)
+    strips = people.material >= MATERIALS["hair"]  # exported as quads, two triangles each: keep or drop both
+    middle[strips] = middle[strips].unflatten(0, (-1, 2)).mean(1).repeat_interleave(2, dim=0)
+    z = middle[:, 2]
+    over_face = (middle[:, 1] < -0.07) & (z > 0.63)  # the hair of the base mesh hangs over the face: open it
     hip, knee = 0.10, -0.33  # template heights; the skirt's length is given in thigh lengths below the hip
     end = hip + (knee - hip) * _get(look, "skirt_end")
     skirt = (_get(look, "skirt") > 0).unsqueeze(1) & (z > end.unsqueeze(1))
-    hair = (_get(look, "long_hair") > 0).unsqueeze(1) & (z > _get(look, "hair_end").unsqueeze(1))
+    hair = (_get(look, "long_hair") > 0).unsqueeze(1) & (z > _get(look, "hair_end").unsqueeze(1)) & ~over_face
     material = people.material
     special = torch.where(material == MATERIALS["skirt"], skirt, True)
     return torch.where(material == MATERIALS["hair"], hair, special)
@@ -204,7 +208,7 @@ def paint(look: Tensor, fields: Tensor, material: Tensor) -> tuple[Tensor, Tenso
     beard = ((0.668 - z) / 0.015 + (side - 0.03) / 0.02).clamp(0, 1) * ((z - 0.585) / 0.02).clamp(0, 1)
     beard = torch.maximum(beard, torch.exp(-(((z - 0.677) / 0.004) ** 2)) * (side < 0.028) * (y < -0.12))
     colour = mix(colour, _get(look, "brow") * 0.6 + skin * 0.25, torch.where(face, beard * _get(look, "beard"), 0.0))
-    colour = mix(colour, _get(look, "lips"), torch.where(y < -0.1, lips * 1.4, 0.0))
+    colour = mix(colour, _get(look, "lips"), torch.where(y < -0.1, (lips - 0.3) * 2.2, 0.0))
     arch = 0.7485 + _get(look, "brow_lift") + 0.0045 * torch.sin(((side - 0.012) / 0.044).clamp(0, 1) * 2.6)
     across = (side - 0.012).clamp_max(0.058 - side) / 0.004
     brow = (1.3 - (z - arch).abs() / _get(look, "brow_width")).clamp(0, 1) * across.clamp(0, 1)
@@ -212,7 +216,7 @@ def paint(look: Tensor, fields: Tensor, material: Tensor) -> tuple[Tensor, Tenso
 
     hairline = scalp + _get(look, "hairline") + 0.03 * torch.sin(x * 160 + 3 * torch.sin(z * 90))
     hairy = (hairline / 0.035 + 0.5) * (1 - _get(look, "bald")) * (ear < 0.3) * (scalp > -1)
-    strands = 0.86 + 0.14 * torch.sin((x + 0.6 * y) * 420 + 4 * torch.sin(z * 60))
+    strands = 0.94 + 0.06 * torch.sin((x + 0.6 * y) * 420 + 1.5 * torch.sin(z * 60))
     hair = _get(look, "hair") * strands.unsqueeze(-1)
     colour = mix(colour, hair, hairy)
 
@@ -224,7 +228,7 @@ def paint(look: Tensor, fields: Tensor, material: Tensor) -> tuple[Tensor, Tenso
     trim = 1 - 0.25 * ((top < 0.008) & (top > 0)).float().unsqueeze(-1)
     colour = torch.where(in_top.unsqueeze(-1), _pattern(look, "top", x, y, along) * trim, colour)
     shod = (leg > _get(look, "shoe_top")) & (material == MATERIALS["body"])
-    shoe = torch.where((z < -0.795).unsqueeze(-1), _get(look, "sole"), _get(look, "shoes"))
+    shoe = torch.where((z < -0.806).unsqueeze(-1), _get(look, "sole"), _get(look, "shoes"))
     colour = torch.where(shod.unsqueeze(-1), shoe, colour)
 
     centre_x, radius = side - 0.0310, torch.hypot(side - 0.0310, z - 0.7287)

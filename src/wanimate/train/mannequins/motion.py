@@ -18,8 +18,8 @@ _KEYS = 6
 _ARM_DOF = ("arm_forward", "arm_side", "arm_twist", "elbow", "pronation", "wrist", "wrist_side")
 # weight while performing, weight at rest, then the angles of _ARM_DOF
 _ARMS: tuple[tuple[float, float, tuple[float, ...]], ...] = (
-    (3.0, 6.0, (3, 9, 5, 14, 15, 5, 0)),  # hanging
-    (1.5, 2.0, (12, 14, 12, 38, 25, 0, 0)),  # hanging, bent
+    (3.0, 6.0, (4, 14, 5, 14, 15, 5, 0)),  # hanging
+    (1.5, 2.0, (12, 17, 12, 38, 25, 0, 0)),  # hanging, bent
     (1.2, 0.3, (85, 8, 0, 12, 10, 0, 0)),  # straight ahead
     (1.5, 0.5, (5, 82, 0, 10, 20, 0, 0)),  # straight to the side
     (1.2, 0.2, (135, 45, 0, 15, 0, 0, 0)),  # overhead

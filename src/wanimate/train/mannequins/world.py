@@ -80,7 +80,7 @@ class WorldSettings:
     disturb: bool = True
     slowest: float = 12.0
     fastest: float = 30.0
-    framings: tuple[float, float, float, float] = (0.38, 0.17, 0.33, 0.12)
+    framings: tuple[float, float, float, float] = (0.33, 0.17, 0.38, 0.12)
     """Weights of full body, three-quarter, half body, close-up."""
 
 
@@ -88,7 +88,7 @@ def _frame_person(dice: Dice, framing: Tensor, height_m: Tensor, aim: Tensor, he
     """Cameras [n] that show a person: full body, down to the knees, to the hips, or head and shoulders."""
     low = torch.tensor([-0.04, 0.27, 0.50, 0.72], device=dice.device)[framing] + dice.normal(0.02)
     high = torch.tensor([1.04, 1.06, 1.06, 1.05], device=dice.device)[framing]
-    fill = torch.where(framing == 0, dice.uniform(0.6, 0.93), dice.uniform(0.82, 1.0))
+    fill = torch.where(framing == 0, dice.uniform(0.68, 0.95), dice.uniform(0.85, 1.0))
     tall = (high - low) * height_m / fill
     narrow = width / height  # keep the shoulders in narrow frames
     tall = torch.maximum(tall, torch.tensor(0.55 / narrow, device=dice.device) * (1 - 0.3 * (framing == 3)))
