@@ -12,6 +12,7 @@ from dataclasses import replace
 from pathlib import Path
 from typing import Annotated
 
+import cv2
 import torch
 import typer
 
@@ -76,6 +77,36 @@ def load_trained_vae(folder: Path, device: torch.device) -> VideoVae:
     model = VideoVae(params)
     model.load_state_dict(load_state(folder / "vae.pt"))
     return model.to(device).eval().requires_grad_(False)
+
+
+@app.command()
+def vae_report(
+    vae: Annotated[Path, typer.Option(help="Folder of the VAE's training.")],
+    out: Annotated[Path, typer.Option(help="Picture to write: clips above, their reconstruction below.")],
+    clips: int = 8,
+    frames: int = 17,
+    device: Device = default_device(),
+) -> None:
+    """PSNR of reconstructions of held-out people and of their skeletons, and a picture to look at."""
+    where = torch.device(device)
+    codec = load_trained_vae(vae, where)
+    mannequins = World(load(device=where))
+    rows: list[torch.Tensor] = []
+    for width, height in SIZES:
+        batch = mannequins.sample_batch(clips, frames, width, height, 77, held_out=True)
+        for name, pixels in (("video", batch.video), ("skeleton", batch.skeleton)):
+            video = latents.to_video(pixels)
+            with torch.no_grad():
+                decoded = torch.cat([codec.decode(codec.encode(v[None], 2), 2) for v in video]).clamp(-1, 1)
+            error = (decoded - video).square().mean((1, 2, 3, 4))
+            psnr = (-10 * torch.log10(error / 4)).mean().item()
+            print(f"{name} {width}x{height}: {psnr:.2f} dB over {clips} clips of {frames} frames", flush=True)
+            if (width, height) == SIZES[0]:
+                pair = torch.stack((video[:, :, -1], decoded[:, :, -1]))
+                rows.append(pair.permute(0, 3, 1, 4, 2).flatten(0, 1).flatten(1, 2))
+    picture = ((torch.cat(rows) + 1) * 127.5).round().byte().cpu().numpy()
+    out.parent.mkdir(parents=True, exist_ok=True)
+    cv2.imwrite(str(out), picture[:, :, ::-1])
 
 
 @app.command()
