@@ -4,10 +4,16 @@
 >>> wanimate.animate(image="character.png", video="performer.mp4", out="result.mp4")
 """
 
-from wanimate.config import GenerateSettings, Job, OutputSettings, PreprocessSettings
-from wanimate.errors import WanimateError
-from wanimate.pipeline import Animator, animate
-from wanimate.types import Event, Finished, Guides, Result
+from __future__ import annotations
+
+from importlib import import_module
+from typing import TYPE_CHECKING, Any
+
+if TYPE_CHECKING:
+    from wanimate.config import GenerateSettings, Job, OutputSettings, PreprocessSettings
+    from wanimate.errors import WanimateError
+    from wanimate.pipeline import Animator, animate
+    from wanimate.types import Event, Finished, Guides, Result
 
 __all__ = [
     "Animator",
@@ -22,3 +28,18 @@ __all__ = [
     "WanimateError",
     "animate",
 ]
+
+_HOMES = {
+    "config": ("GenerateSettings", "Job", "OutputSettings", "PreprocessSettings"),
+    "errors": ("WanimateError",),
+    "pipeline": ("Animator", "animate"),
+    "types": ("Event", "Finished", "Guides", "Result"),
+}
+
+
+def __getattr__(name: str) -> Any:
+    """Public names come from their modules on first use, so that importing a part does not import the whole."""
+    for module, names in _HOMES.items():
+        if name in names:
+            return getattr(import_module(f"wanimate.{module}"), name)
+    raise AttributeError(f"module 'wanimate' has no attribute {name!r}")

@@ -6,11 +6,10 @@ import json
 from pathlib import Path
 from typing import Any
 
+import detgen
 import torch
 from safetensors import safe_open
 from torch import Tensor, nn
-
-import detgen
 
 FOLDER = Path(__file__).parent.parent / "golden" / "model"
 

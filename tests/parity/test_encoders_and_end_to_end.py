@@ -9,11 +9,11 @@ from typing import Any
 import detgen
 import pytest
 import torch
-from golden import Golden, check, fill
 from test_loop import golden_guides
 from test_networks import params_of
 from torch import Tensor
 
+from golden import Golden, check, fill
 from wanimate.conditions.build import ConditionBuilder
 from wanimate.conditions.reference import letterboxed
 from wanimate.conditions.segments import plan_segments
@@ -50,7 +50,12 @@ def published_clip(dim: int, heads: int, layers: int) -> ClipImageEncoder:
     }  # fmt: skip
     for i in range(layers):
         b = f"{v}transformer.{i}."
-        linears = {"attn.to_qkv": (3 * dim, dim), "attn.proj": (dim, dim), "mlp.0": (4 * dim, dim), "mlp.2": (dim, 4 * dim)}
+        linears = {
+            "attn.to_qkv": (3 * dim, dim),
+            "attn.proj": (dim, dim),
+            "mlp.0": (4 * dim, dim),
+            "mlp.2": (dim, 4 * dim),
+        }
         for name, shape in linears.items():
             shapes |= {f"{b}{name}.weight": shape, f"{b}{name}.bias": shape[:1]}
         shapes |= {f"{b}{n}.{kind}": (dim,) for n in ("norm1", "norm2") for kind in ("weight", "bias")}

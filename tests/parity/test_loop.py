@@ -13,9 +13,9 @@ import numpy as np
 import pytest
 import torch
 import torch.nn.functional as F
-from golden import FOLDER, Golden, check
 from torch import Tensor
 
+from golden import FOLDER, Golden, check
 from wanimate.conditions.build import ConditionBuilder
 from wanimate.conditions.latents import assemble, known_mask, pack_mask
 from wanimate.conditions.reference import letterboxed

@@ -6,8 +6,8 @@ import detgen
 import pytest
 import torch
 from einops import rearrange
-from golden import Golden, check, fill
 
+from golden import Golden, check, fill
 from wanimate.model.face import FaceEncoder, FaceFuser
 from wanimate.model.motion import MotionEncoder
 from wanimate.model.params import MotionParams, TransformerParams, VaeParams
@@ -44,7 +44,9 @@ def test_time_sinusoid_and_unpatchify() -> None:
     golden = Golden("basics")
     check("sinusoid", time_sinusoid(golden["sinusoid_t"], 256), golden["sinusoid_256"], 1e-6, 1e-6)
     with torch.device("meta"):
-        model = AnimateTransformer(params_of({"dim": 64, "ffn_dim": 64, "num_heads": 4, "num_layers": 5, "text_dim": 8}))
+        model = AnimateTransformer(
+            params_of({"dim": 64, "ffn_dim": 64, "num_heads": 4, "num_layers": 5, "text_dim": 8})
+        )
     tokens = torch.arange(60 * 64, dtype=torch.float32).view(1, 60, 64)
     check("unpatchify", model.unpatchify(tokens, (3, 4, 5))[0], golden["unpatchify"].float(), 0, 0)
 

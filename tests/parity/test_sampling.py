@@ -7,8 +7,8 @@ import json
 import detgen
 import pytest
 import torch
-from golden import FOLDER, Golden, check
 
+from golden import FOLDER, Golden, check
 from wanimate.errors import InputError
 from wanimate.sampling.denoise import denoise
 from wanimate.sampling.schedule import make_schedule
