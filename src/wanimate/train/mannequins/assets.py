@@ -106,7 +106,7 @@ def load(
     renumber[used] = np.arange(len(used))
     moved = renumber[a["moved"]]
 
-    def tensor(array: np.ndarray, dtype: torch.dtype = torch.float32) -> Tensor:  # type: ignore[type-arg]
+    def tensor(array: np.ndarray, dtype: torch.dtype = torch.float32) -> Tensor:
         return torch.from_numpy(np.ascontiguousarray(array)).to(device=device, dtype=dtype)
 
     rest = tensor(a["rest"][chosen][:, used]) * float(note["quantum"])

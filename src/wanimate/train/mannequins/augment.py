@@ -59,7 +59,9 @@ def disturb_faces(dice: Dice, face: Tensor) -> Tensor:
     lift = dice.normal(0.05, 1, 1, 1, 1)
     picture = picture * gain + lift
     grey = picture.mean(2, keepdim=True)
-    saturation = torch.where(dice.chance(0.1), torch.zeros(n, device=face.device), dice.uniform(0.6, 1.2)).view(n, 1, 1, 1, 1)
+    saturation = torch.where(dice.chance(0.1), torch.zeros(n, device=face.device), dice.uniform(0.6, 1.2)).view(
+        n, 1, 1, 1, 1
+    )
     picture = grey + (picture - grey) * saturation
     noise = dice.normal(1.0, frames, 3, size, size) * (dice.chance(0.3) * dice.uniform(0, 0.05)).view(n, 1, 1, 1, 1)
     return (picture + noise).clamp(0, 1).permute(0, 1, 3, 4, 2)

@@ -14,7 +14,17 @@ from torch.nn.functional import normalize
 
 from wanimate.train.mannequins.assets import Mannequins
 
-_ARM = ("clavicle_up", "clavicle_forward", "arm_forward", "arm_side", "arm_twist", "elbow", "pronation", "wrist", "wrist_side")
+_ARM = (
+    "clavicle_up",
+    "clavicle_forward",
+    "arm_forward",
+    "arm_side",
+    "arm_twist",
+    "elbow",
+    "pronation",
+    "wrist",
+    "wrist_side",
+)
 _HAND = tuple(f"knuckle{i}" for i in range(1, 6)) + tuple(f"finger{i}" for i in range(1, 6)) + ("spread",)
 _LEG = ("leg_forward", "leg_side", "leg_twist", "knee", "ankle", "ankle_side")
 _TRUNK = ("x", "y", "z", "yaw", "pitch", "roll", "bend", "lean", "twist", "nod", "tilt", "turn", "gaze_x", "gaze_y")
@@ -92,7 +102,9 @@ class Rig:
 
     def _hand(self, side: str) -> dict[str, Tensor]:
         """Axes of a hand: along the fingers, across towards the thumb, out of the palm, and each finger's curl axis."""
-        wrist, index, middle, little = (self._head(f"{n}.{side}") for n in ("wrist", "finger2-1", "finger3-1", "finger5-1"))
+        wrist, index, middle, little = (
+            self._head(f"{n}.{side}") for n in ("wrist", "finger2-1", "finger3-1", "finger5-1")
+        )
         frame = _frame(middle - wrist, index - little)
         along, across = frame[..., 0], frame[..., 1]
         palm = frame[..., 2] if side == "L" else -frame[..., 2]

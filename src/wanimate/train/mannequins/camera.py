@@ -36,10 +36,14 @@ class Camera:
         return replace(self, focal=self.focal * factor, centre=self.centre * factor)
 
 
-def look_at(target: Tensor, distance: Tensor, pitch: Tensor, yaw: Tensor, roll: Tensor, focal: Tensor, centre: Tensor) -> Camera:
+def look_at(
+    target: Tensor, distance: Tensor, pitch: Tensor, yaw: Tensor, roll: Tensor, focal: Tensor, centre: Tensor
+) -> Camera:
     """Cameras around `target` [N, 3]: in front (towards -y) at yaw 0, above it for pitch > 0; all angles [N]."""
     zero, one = torch.zeros_like(pitch), torch.ones_like(pitch)
-    forward = torch.stack([-torch.sin(yaw) * torch.cos(pitch), torch.cos(yaw) * torch.cos(pitch), -torch.sin(pitch)], -1)
+    forward = torch.stack(
+        [-torch.sin(yaw) * torch.cos(pitch), torch.cos(yaw) * torch.cos(pitch), -torch.sin(pitch)], -1
+    )
     right = torch.stack([torch.cos(yaw), torch.sin(yaw), zero], -1)
     down = torch.cross(forward, right, dim=-1)
     c, s = torch.cos(roll).unsqueeze(-1), torch.sin(roll).unsqueeze(-1)

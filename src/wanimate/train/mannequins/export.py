@@ -73,8 +73,8 @@ def _mesh(human: Any) -> tuple[npt.NDArray[np.int64], npt.NDArray[np.int64]]:
         "mouth": ["mouth_cavity", "tongue"],
         "socket": ["eye_cavity.L", "eye_cavity.R"],
     }
-    for name, parts in groups.items():
-        material[get_face_segmentation_mask(human, parts).numpy()] = MATERIALS[name]
+    for name, labels in groups.items():
+        material[get_face_segmentation_mask(human, labels).numpy()] = MATERIALS[name]
     parts = [(triangles, material)]
     helpers = {
         "teeth": ["helper-upper-teeth", "helper-lower-teeth"],
@@ -133,12 +133,14 @@ def _expressions(human: Any) -> Array:
     return np.stack([sum(shapes[lookup[name]] for name in names) for names in EXPRESSIONS.values()])
 
 
-def export(out: Path, count: int = 160, triangles_small: int = 6000, seed: int = 0) -> dict[str, int]:
+def export(
+    out: Path, count: int = 160, triangles_small: int = 6000, seed: int = 0, full: bool = True
+) -> dict[str, int]:
     """Write the arrays; returns what they hold.
 
     Args:
-        out: the .npz to write. count: bodies, of which the last 32 are held out. triangles_small: size of the body
-        part of the light mesh.
+        out: the .npz to write. count: bodies, of which the last 32 (at most half) are held out. triangles_small: size of
+        the body part of the light mesh. full: with the full mesh, else the light one only.
     """
     torch.set_num_threads(2)
     human = _human()
@@ -146,8 +148,8 @@ def export(out: Path, count: int = 160, triangles_small: int = 6000, seed: int =
     rest, joints = _bodies(human, count, seed)
     expressions = _expressions(human)
     template = human.template_vertices.numpy().copy()
+    teeth = np.unique(triangles[material == MATERIALS["teeth"]])
     for points in (template, rest):  # the base mesh's teeth poke through some lips: narrower and further back
-        teeth = np.unique(triangles[material == MATERIALS["teeth"]])
         points[..., teeth, 0] *= 0.82
         points[..., teeth, 1] += 0.009
     bones = list(human.bone_labels)
@@ -163,10 +165,14 @@ def export(out: Path, count: int = 160, triangles_small: int = 6000, seed: int =
     small = np.concatenate([smaller[:, :3], triangles[keep]])
     small_material = np.concatenate([smaller[:, 3], material[keep]])
 
+    if not full:
+        triangles, material = small, small_material
     used = np.unique(np.concatenate([triangles.ravel(), small.ravel()]))
     renumber = np.full(len(template), -1, dtype=np.int64)
     renumber[used] = np.arange(len(used))
-    key_weights = keypoint_weights(template, weights, bones, human.template_bone_heads.numpy(), _data_folder())
+    jaw = expressions[list(EXPRESSIONS).index("jaw")]
+    heads = human.template_bone_heads.numpy()
+    key_weights = keypoint_weights(template, weights, bones, heads, _data_folder(), jaw)
     key_rest = np.stack([_keypoints(key_weights, r, j) for r, j in zip(rest, joints, strict=True)])
     key_skin = key_weights[:, : len(template)] @ weights + key_weights[:, len(template) :]
     key_expression = np.einsum("kv,evd->ekd", key_weights[:, : len(template)], expressions)
@@ -188,10 +194,11 @@ def export(out: Path, count: int = 160, triangles_small: int = 6000, seed: int =
         "keypoint_expressions": key_expression.astype(np.float32),
         "parents": np.asarray(human.bone_parents, dtype=np.int32),
     }
-    note = json.dumps({"bones": bones, "expressions": list(EXPRESSIONS), "held_out": HELD_OUT, "quantum": QUANTUM})
+    held_out = min(HELD_OUT, count // 2)
+    note = json.dumps({"bones": bones, "expressions": list(EXPRESSIONS), "held_out": held_out, "quantum": QUANTUM})
     out.parent.mkdir(parents=True, exist_ok=True)
     partial = out.with_suffix(".partial.npz")
-    np.savez_compressed(partial, note=np.frombuffer(note.encode(), dtype=np.uint8), **arrays)  # type: ignore[arg-type]
+    np.savez_compressed(partial, note=np.frombuffer(note.encode(), dtype=np.uint8), **arrays)
     partial.replace(out)
     return {
         "bodies": count,
@@ -212,9 +219,10 @@ def main() -> None:
     parser.add_argument("--out", type=Path, default=Path("build/mannequins.npz"))
     parser.add_argument("--bodies", type=int, default=160)
     parser.add_argument("--triangles", type=int, default=6000, help="body triangles of the light mesh")
+    parser.add_argument("--light", action="store_true", help="leave the full mesh out")
     parser.add_argument("--seed", type=int, default=0)
     args = parser.parse_args()
-    print(export(args.out, args.bodies, args.triangles, args.seed))
+    print(export(args.out, args.bodies, args.triangles, args.seed, not args.light))
 
 
 if __name__ == "__main__":

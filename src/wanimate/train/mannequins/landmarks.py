@@ -11,10 +11,10 @@ import torch
 Array = npt.NDArray[np.float64]
 
 BODY = (
-    "nose left_eye right_eye left_ear right_ear left_shoulder right_shoulder left_elbow right_elbow left_wrist"
-    " right_wrist left_hip right_hip left_knee right_knee left_ankle right_ankle left_big_toe left_small_toe left_heel"
-    " right_big_toe right_small_toe right_heel"
-).split()
+    "nose", "left_eye", "right_eye", "left_ear", "right_ear", "left_shoulder", "right_shoulder", "left_elbow",
+    "right_elbow", "left_wrist", "right_wrist", "left_hip", "right_hip", "left_knee", "right_knee", "left_ankle",
+    "right_ankle", "left_big_toe", "left_small_toe", "left_heel", "right_big_toe", "right_small_toe", "right_heel",
+)  # fmt: skip
 
 
 def _face_targets() -> Array:
@@ -38,8 +38,16 @@ def _face_targets() -> Array:
     return np.asarray(jaw + brows + bridge + base + right + left + outer + inner)
 
 
-def keypoint_weights(template: Array, weights: Array, bones: list[str], heads: Array, data: Path) -> Array:
-    """Rows: the 133 keypoints; columns: the V vertices, then the J bone heads. Every row sums to 1."""
+_LOWER_LIP = (54, 55, 56, 57, 58, 59, 65, 66, 67)
+_UPPER_LIP = (49, 50, 51, 52, 53, 61, 62, 63)
+
+
+def keypoint_weights(template: Array, weights: Array, bones: list[str], heads: Array, data: Path, jaw: Array) -> Array:
+    """Rows: the 133 keypoints; columns: the V vertices, then the J bone heads. Every row sums to 1.
+
+    Args:
+        jaw: [V, 3], how vertices move when the jaw opens: tells the lower lip from the upper.
+    """
     count, at = len(template), {name: i for i, name in enumerate(bones)}
     rows = np.zeros((133, count + len(bones)))
     regressors = torch.load(data / "keypoints/coco.pth", weights_only=True)
@@ -47,10 +55,15 @@ def keypoint_weights(template: Array, weights: Array, bones: list[str], heads: A
         rows[i, :count] = regressors[name].numpy()
     owner = weights.argmax(1)
     skin = np.arange(count) < 13380  # the body proper; helpers come after it in the base mesh
+    opening = np.linalg.norm(jaw, axis=1)
     head = skin & np.isin(owner, [at["head"], at["neck03"], at["neck02"]])
     for i, (x, z) in enumerate(_face_targets()):
         distance = (template[:, 0] - x) ** 2 + (template[:, 2] - z) ** 2
         near = head & (distance < 0.006**2) & (template[:, 1] < -0.02)
+        if i in _LOWER_LIP:
+            near &= opening > 0.6 * opening[near].max()
+        elif i in _UPPER_LIP:
+            near &= opening < 0.2 * opening.max()
         if not near.any():
             near = head & (distance <= distance[head].min() + 1e-9)
         depth = np.where(near, template[:, 1] * 0.5 + np.sqrt(distance) * 2, np.inf)  # the frontmost of the close ones

@@ -14,8 +14,9 @@ from wanimate.train.mannequins.layout import MATERIALS
 _COLOURS = ("skin", "lips", "hair", "iris", "top_a", "top_b", "bottom_a", "bottom_b", "shoes", "sole", "brow")
 _PATTERN = ("kind", "period", "angle", "phase", "duty", "second")
 _SCALARS = (
-    "brow_width", "brow_lift", "hairline", "cap", "long_hair", "hair_end", "parting", "bald", "beard", "sleeve", "hem", "neck_depth",
-    "neck_width", "trouser", "waist", "skirt", "skirt_end", "shoe_top", "glossy", "top_loose", "bottom_loose", "blush",
+    "brow_width", "brow_lift", "hairline", "cap", "long_hair", "hair_end", "parting", "bald", "beard", "sleeve",
+    "hem", "neck_depth", "neck_width", "trouser", "waist", "skirt", "skirt_end", "shoe_top", "glossy", "top_loose",
+    "bottom_loose", "blush",
 )  # fmt: skip
 COLUMNS: dict[str, slice] = {}
 for _name in _COLOURS:
@@ -40,7 +41,9 @@ def sample_looks(dice: Dice) -> Tensor:
         return torch.tensor(rgb, device=dice.device)
 
     tone = dice.uniform(0, 1) ** 0.8
-    tones = torch.stack([colour(0.98, 0.82, 0.71), colour(0.90, 0.69, 0.55), colour(0.68, 0.47, 0.34), colour(0.36, 0.23, 0.16)])
+    tones = torch.stack(
+        [colour(0.98, 0.82, 0.71), colour(0.90, 0.69, 0.55), colour(0.68, 0.47, 0.34), colour(0.36, 0.23, 0.16)]
+    )
     at = tone * 2.999
     low = at.floor().long()
     part = (at - low).unsqueeze(1)
@@ -49,13 +52,24 @@ def sample_looks(dice: Dice) -> Tensor:
     put("skin", skin)
     red = dice.uniform(0.25, 0.95).unsqueeze(1)
     put("lips", skin * (1 - red) + red * (skin * colour(0.82, 0.45, 0.45) + colour(0.04, 0.0, 0.01)))
-    natural = torch.stack([colour(0.07, 0.05, 0.04), colour(0.2, 0.12, 0.07), colour(0.42, 0.26, 0.13), colour(0.75, 0.57, 0.3), colour(0.5, 0.2, 0.08), colour(0.62, 0.6, 0.58)])
+    natural = torch.stack(
+        [
+            colour(0.07, 0.05, 0.04),
+            colour(0.2, 0.12, 0.07),
+            colour(0.42, 0.26, 0.13),
+            colour(0.75, 0.57, 0.3),
+            colour(0.5, 0.2, 0.08),
+            colour(0.62, 0.6, 0.58),
+        ]
+    )
     hair = natural[dice.pick([3, 3, 2, 1.5, 1, 0.7])] * dice.uniform(0.7, 1.25, 1)
     dyed = dice.chance(0.12).unsqueeze(1)
     hair = torch.where(dyed, dice.colour(), hair).clamp(0, 1)
     put("hair", hair)
     put("brow", hair * 0.6 * dice.uniform(0.5, 1.1, 1))
-    irises = torch.stack([colour(0.16, 0.09, 0.05), colour(0.3, 0.18, 0.08), colour(0.2, 0.36, 0.55), colour(0.25, 0.4, 0.25)])
+    irises = torch.stack(
+        [colour(0.16, 0.09, 0.05), colour(0.3, 0.18, 0.08), colour(0.2, 0.36, 0.55), colour(0.25, 0.4, 0.25)]
+    )
     put("iris", irises[dice.pick([3, 2, 1, 1])] * dice.uniform(0.7, 1.2, 1))
     dress = dice.chance(0.08)
     for part_name in ("top", "bottom"):
@@ -77,14 +91,26 @@ def sample_looks(dice: Dice) -> Tensor:
         name = f"bottom_{p}"
         look[:, COLUMNS[name]] = torch.where(dress.unsqueeze(1), look[:, COLUMNS[f"top_{p}"]], look[:, COLUMNS[name]])
     put("shoes", dice.colour() * 0.9)
-    put("sole", torch.where(dice.chance(0.5).unsqueeze(1), dice.uniform(0.7, 0.95, 1).expand(-1, 3), dice.uniform(0.05, 0.2, 1).expand(-1, 3)))
+    put(
+        "sole",
+        torch.where(
+            dice.chance(0.5).unsqueeze(1),
+            dice.uniform(0.7, 0.95, 1).expand(-1, 3),
+            dice.uniform(0.05, 0.2, 1).expand(-1, 3),
+        ),
+    )
     put("brow_width", dice.uniform(0.0022, 0.0046))
     put("brow_lift", dice.normal(0.0015))
     put("hairline", dice.normal(0.06))
     bald = dice.chance(0.06)
     long_hair = dice.chance(0.3) & ~bald
     put("bald", bald.float())
-    put("cap", torch.where(bald, torch.zeros_like(tone), torch.where(long_hair, dice.uniform(0.014, 0.022), dice.uniform(0.006, 0.04))))
+    put(
+        "cap",
+        torch.where(
+            bald, torch.zeros_like(tone), torch.where(long_hair, dice.uniform(0.014, 0.022), dice.uniform(0.006, 0.04))
+        ),
+    )
     put("long_hair", long_hair.float())
     put("hair_end", dice.uniform(0.36, 0.66))
     put("parting", dice.uniform(-0.03, 0.03))
@@ -224,7 +250,8 @@ def paint(look: Tensor, fields: Tensor, material: Tensor) -> tuple[Tensor, Tenso
     top, bottom = _clothes(look, x, y, z, arm, leg)
     in_bottom = (bottom > 0) & (material == MATERIALS["body"])
     in_top = (top > 0) & (material == MATERIALS["body"])
-    colour = torch.where(in_bottom.unsqueeze(-1), _pattern(look, "bottom", x, y, z), colour)
+    lower = _pattern(look, "bottom", x, y, z)
+    colour = torch.where(in_bottom.unsqueeze(-1), lower, colour)
     trim = 1 - 0.25 * ((top < 0.008) & (top > 0)).float().unsqueeze(-1)
     colour = torch.where(in_top.unsqueeze(-1), _pattern(look, "top", x, y, along) * trim, colour)
     shod = (leg > _get(look, "shoe_top")) & (material == MATERIALS["body"])
@@ -240,13 +267,18 @@ def paint(look: Tensor, fields: Tensor, material: Tensor) -> tuple[Tensor, Tenso
     eye = mix(eye, torch.full_like(skin, 1.0), (0.0013 - glint) / 0.0004)
     is_eye = material == MATERIALS["eye"]
     colour = torch.where(is_eye.unsqueeze(-1), eye, colour)
-    dark = {"mouth": (0.34, 0.08, 0.08), "socket": (0.2, 0.1, 0.08), "teeth": (0.93, 0.91, 0.86), "lash": (0.06, 0.04, 0.04)}
+    dark = {
+        "mouth": (0.34, 0.08, 0.08),
+        "socket": (0.2, 0.1, 0.08),
+        "teeth": (0.93, 0.91, 0.86),
+        "lash": (0.06, 0.04, 0.04),
+    }
     for name, rgb in dark.items():
         colour = torch.where((material == MATERIALS[name]).unsqueeze(-1), torch.tensor(rgb, device=look.device), colour)
     is_hair = material == MATERIALS["hair"]
     colour = torch.where(is_hair.unsqueeze(-1), hair, colour)
     is_skirt = material == MATERIALS["skirt"]
-    colour = torch.where(is_skirt.unsqueeze(-1), _pattern(look, "bottom", x, y, z), colour)
+    colour = torch.where(is_skirt.unsqueeze(-1), lower, colour)
 
     region = torch.where(face, REGIONS["face"], torch.full_like(material, REGIONS["skin"]))
     inside_mouth = (material == MATERIALS["mouth"]) | (material == MATERIALS["teeth"])

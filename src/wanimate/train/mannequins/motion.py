@@ -76,7 +76,7 @@ def _between_keys(keys: Tensor, times: Tensor, interval: Tensor) -> Tensor:
 
 def _arm_keys(dice: Dice, calm: bool) -> tuple[Tensor, Tensor]:
     """Key poses of both arms, [n, K, 2, 7] radians, and which prototype each is [n, K, 2]."""
-    weights = [row[1 if calm else 0] for row in _ARMS]
+    weights = [at_rest if calm else performing for performing, at_rest, _ in _ARMS]
     table = torch.tensor([row[2] for row in _ARMS], device=dice.device)
     choice = dice.pick(weights, _KEYS, 2)
     mirrored = dice.chance(0.4).view(-1, 1)
@@ -129,7 +129,9 @@ def sample_motion(dice: Dice, times: Tensor, calm: bool = False) -> tuple[Tensor
         add(f"wrist_side_{side}", wave * 0.4)
         add(f"arm_forward_{side}", wave * 0.3)
         slow = wobble(dice, times, 9, 0.15, 0.9)
-        for j, (name, size) in enumerate(zip((*_ARM_DOF, "clavicle_up", "clavicle_forward"), (4, 4, 6, 6, 8, 7, 4, 2, 2), strict=True)):
+        for j, (name, size) in enumerate(
+            zip((*_ARM_DOF, "clavicle_up", "clavicle_forward"), (4, 4, 6, 6, 8, 7, 4, 2, 2), strict=True)
+        ):
             add(f"{name}_{side}", slow[:, :, j] * math.radians(size))
         _fingers(dice, times, clock, interval, side, pose)
     _legs(dice, times, pose, calm)
@@ -204,7 +206,9 @@ def _trunk(dice: Dice, times: Tensor, pose: Tensor, calm: bool) -> None:
     limits = torch.tensor([0.4, 1.05, math.pi], device=dice.device)[facing]
     yaw = dice.uniform(-1, 1, 1) * limits
     turning = dice.pick([9, 1, 0] if calm else [5, 4, 0.5]).unsqueeze(1)
-    speed = torch.where(turning == 1, dice.uniform(0.3, 1.4, 1), torch.where(turning == 2, dice.uniform(2.5, 5.0, 1), zero[:, :1]))
+    speed = torch.where(
+        turning == 1, dice.uniform(0.3, 1.4, 1), torch.where(turning == 2, dice.uniform(2.5, 5.0, 1), zero[:, :1])
+    )
     direction = torch.where(dice.chance(0.5, 1), 1.0, -1.0)
     swing = torch.sin(times * dice.uniform(0.8, 2.5, 1) + dice.uniform(0, 6.3, 1)) * 0.6
     yaw = yaw + direction * torch.where(turning == 2, speed * times, speed * swing)
@@ -250,7 +254,16 @@ def sample_faces(dice: Dice, times: Tensor, calm: bool = False) -> Tensor:
     for i, name in enumerate(("pucker", "funnel", "stretch", "lower_down")):
         put(name, lips[:, :, i] * dice.uniform(0.2, 0.8, 1))
     some = wobble(dice, times, 8, 0.1, 0.6)
-    bases = {"smile": 0.35, "frown": 0.12, "brow_inner": 0.2, "brow_outer": 0.25, "brow_down": 0.2, "wide": 0.1, "squint": 0.15, "puff": 0.06}
+    bases = {
+        "smile": 0.35,
+        "frown": 0.12,
+        "brow_inner": 0.2,
+        "brow_outer": 0.25,
+        "brow_down": 0.2,
+        "wide": 0.1,
+        "squint": 0.15,
+        "puff": 0.06,
+    }
     for i, (name, often) in enumerate(bases.items()):
         active = dice.chance(often, 1) * dice.uniform(0.3, 1.0, 1)
         put(name, (active * (0.7 + 0.5 * some[:, :, i])).clamp(0, 1))

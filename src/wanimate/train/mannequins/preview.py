@@ -1,6 +1,6 @@
 """Look at the world: a contact sheet, one clip a row: video | skeleton | face | reference | person.
 
-    python -m wanimate.train.mannequins.preview --out build/world.png
+python -m wanimate.train.mannequins.preview --out build/world.png
 """
 
 from __future__ import annotations
@@ -19,7 +19,7 @@ from wanimate.train.mannequins.world import World, WorldBatch, WorldSettings
 
 def contact_sheet(batch: WorldBatch, columns: int = 3) -> npt.NDArray[np.uint8]:
     """uint8 RGB: each clip's reference, then video, skeleton and face at `columns` moments, then what is kept."""
-    n, frames, height, width, _ = batch.video.shape
+    n, frames, height, _width, _ = batch.video.shape
     rows = []
     for i in range(n):
         tiles = [batch.reference[i].cpu().numpy()]

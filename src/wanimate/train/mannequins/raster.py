@@ -7,6 +7,7 @@ from __future__ import annotations
 
 import functools
 import importlib.util
+import itertools
 
 import torch
 from torch import Tensor
@@ -83,7 +84,7 @@ def _plain_part(
     limit = 100_000_000 if screen.is_cuda else 4_000_000
     marks = torch.arange(0, int(ends[-1]), limit, device=ends.device)
     cuts = [*torch.searchsorted(ends, marks).tolist(), len(ends)]
-    for a, b in zip(cuts[:-1], cuts[1:], strict=True):
+    for a, b in itertools.pairwise(cuts):
         if a == b:
             continue
         i = torch.repeat_interleave(torch.arange(a, b, device=ends.device), candidates[a:b])

@@ -2,8 +2,6 @@
 
 from __future__ import annotations
 
-from typing import Any
-
 import torch
 import triton
 import triton.language as tl
@@ -16,7 +14,7 @@ _EMPTY = 2**63 - 1
 
 
 @triton.jit  # type: ignore[untyped-decorator,unused-ignore]
-def _corner(screen: Any, triangles: Any, view: Any, t: Any, k: Any, vertices: Any, mask: Any):  # type: ignore[no-untyped-def]
+def _corner(screen, triangles, view, t, k, vertices, mask):  # type: ignore[no-untyped-def]
     v = tl.load(triangles + t * 3 + k, mask=mask, other=0)
     at = screen + (view.to(tl.int64) * vertices + v) * 3
     x = tl.load(at, mask=mask, other=0.0)
@@ -59,7 +57,7 @@ def _small_kernel(  # type: ignore[no-untyped-def]
     inverse = 1.0 / tl.where(alive, area, 1.0)
     base = keys + view.to(tl.int64) * height * width
     most = tl.max(pixels, axis=0)
-    for i in range(0, most):
+    for i in range(most):
         row = top + i // wide
         column = left + i % wide
         px = column.to(tl.float32) + 0.5

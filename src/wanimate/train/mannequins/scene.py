@@ -18,13 +18,17 @@ def sample_lights(dice: Dice) -> Tensor:
     """Random lights [n, 9]: one directional light from the front half or the side, and ambient light."""
     azimuth = dice.normal(0.9)
     height = dice.uniform(0.0, 1.25)
-    direction = torch.stack([torch.sin(azimuth) * torch.cos(height), -torch.cos(azimuth) * torch.cos(height), torch.sin(height)], -1)
+    direction = torch.stack(
+        [torch.sin(azimuth) * torch.cos(height), -torch.cos(azimuth) * torch.cos(height), torch.sin(height)], -1
+    )
     warm = dice.normal(0.13).unsqueeze(1) * torch.tensor([1.0, 0.05, -1.0], device=dice.device)
     tint = (1 + warm + dice.normal(0.05, 3)).clamp(0.3, 1.7)
     strong = dice.uniform(0.25, 0.85).unsqueeze(1)
     cool = (1 - 0.5 * warm + dice.normal(0.04, 3)).clamp(0.4, 1.6)
     level = dice.uniform(0.75, 1.12).unsqueeze(1)
-    return torch.cat([normalize(direction, dim=-1), tint * strong * level, cool * (1.0 - 0.72 * strong) * level], dim=-1)
+    return torch.cat(
+        [normalize(direction, dim=-1), tint * strong * level, cool * (1.0 - 0.72 * strong) * level], dim=-1
+    )
 
 
 def _noise(dice: Dice, height: int, width: int) -> Tensor:
@@ -68,13 +72,15 @@ def sample_backgrounds(dice: Dice, light: Tensor, height: int, width: int) -> Te
     tilt = dice.normal(0.5).view(-1, 1, 1)
     ramp = (0.5 + 0.5 * (y + x * tilt) / (1 + tilt.abs())).clamp(0, 1).unsqueeze(-1)
     plain = top * (1 - ramp) + low * ramp
-    soft = (plain + _noise(dice, height, width).permute(0, 2, 3, 1) * dice.uniform(0.05, 0.3).view(-1, 1, 1, 1)).clamp(0, 1)
+    soft = (plain + _noise(dice, height, width).permute(0, 2, 3, 1) * dice.uniform(0.05, 0.3).view(-1, 1, 1, 1)).clamp(
+        0, 1
+    )
     horizon = dice.uniform(0.25, 0.95).view(-1, 1, 1)
     wall = _texture(dice, x + dice.uniform(-1, 1, 1, 1), y)
     depth = 0.35 / (y - horizon + 0.12).clamp_min(0.12)
     floor = _texture(dice, x * depth + dice.uniform(-1, 1, 1, 1), depth * 1.5)
     room = torch.where((y > horizon).unsqueeze(-1), floor * 0.9, wall)
-    room = room * (1 - 0.25 * torch.exp(-((y - horizon) / 0.08) ** 2)).unsqueeze(-1)
+    room = room * (1 - 0.25 * torch.exp(-(((y - horizon) / 0.08) ** 2))).unsqueeze(-1)
     for _ in range(3):  # pictures, windows, furniture
         there = dice.chance(0.45).view(-1, 1, 1)
         cx, cy = dice.uniform(-1, 1, 1, 1) * aspect, dice.uniform(-1, 0.6, 1, 1)

@@ -3,8 +3,8 @@
 The product draws each stick with OpenCV. For a stick of given half-length and angle (a hand line of given step) the
 pixels relative to its middle (its start) are always the same, so they are taken from OpenCV once, kept as tables, and
 a batch is one scatter: the largest painting order at a pixel wins. Frames with sticks longer than the tables, and
-canvases with wider sticks, go through the product's own function. Equal to it except where a stick is cut by the
-picture's border, where OpenCV's clipping moves a few pixels of the outermost row or column (0.06 % of those drawn).
+canvases with wider sticks, go through the product's own function. Equal to it, except that
+OpenCV's clipping moves a few pixels of sticks and lines which the picture's border cuts (0.1 % of what is drawn).
 """
 
 from __future__ import annotations
@@ -36,14 +36,14 @@ class _Stamps:
     count: Tensor
 
 
-def _stamps(shapes: list[np.ndarray], device: torch.device) -> _Stamps:  # type: ignore[type-arg]
+def _stamps(shapes: list[np.ndarray], device: torch.device) -> _Stamps:
     count = torch.tensor([len(s) for s in shapes])
     start = count.cumsum(0) - count
     offsets = torch.from_numpy(np.concatenate(shapes).astype(np.int16))
     return _Stamps(offsets.to(device), start.to(device), count.to(device))
 
 
-def _pixels(canvas: np.ndarray, middle: int) -> np.ndarray:  # type: ignore[type-arg]
+def _pixels(canvas: np.ndarray, middle: int) -> np.ndarray:
     y, x = np.nonzero(canvas)
     return np.stack([x - middle, y - middle], axis=1)
 
@@ -72,7 +72,7 @@ def _tables(device: torch.device) -> tuple[_Stamps, _Stamps, _Stamps]:
 
 
 @functools.lru_cache(maxsize=1)
-def _palette() -> np.ndarray:  # type: ignore[type-arg]
+def _palette() -> np.ndarray:
     """Colours by painting order, [103, 3]: black, 19 limbs, 20 joints, and 20 lines and a dot for each hand.
 
     Read off the product's own drawing, one element at a time.
@@ -80,7 +80,7 @@ def _palette() -> np.ndarray:  # type: ignore[type-arg]
     side = 64
     body, hand = np.zeros((20, 3)), np.zeros((21, 3))
 
-    def shown(points: np.ndarray, *at: int) -> np.ndarray:  # type: ignore[type-arg]
+    def shown(points: np.ndarray, *at: int) -> np.ndarray:
         out = points.copy()
         for place, i in enumerate(at):
             out[i] = (12 + 40 * place, 32, 1)
@@ -129,7 +129,7 @@ def draw_skeletons(keypoints: Tensor, width: int, height: int) -> Tensor:
         step = place[:, b] - place[:, a]
         line = found[:, a] & found[:, b]
         special |= (line & (step.abs() > _REACH).any(-1)).any(1)
-        index = (step.clamp(-_REACH, _REACH) + _REACH)
+        index = step.clamp(-_REACH, _REACH) + _REACH
         shape = index[..., 0] * (2 * _REACH + 1) + index[..., 1]
         _stamp(order, lines, shape, place[:, a], line, torch.arange(level, level + 20, device=device), width, height)
         none = torch.zeros_like(found, dtype=torch.long)

@@ -70,7 +70,8 @@ class WorldBatch:
 class WorldSettings:
     """What is sampled. Rates are frames a second; `other_face`: how often the face crop shows someone else;
     `relight`: how often, in replacement mode, the scene's light differs from the reference's; `disturb`: drawn
-    skeletons and faces get a detector's errors."""
+    skeletons and faces get a detector's errors; `compiled`: shade through torch.compile;
+    `plain`: the torch rasteriser even on CUDA."""
 
     face_size: int = 64
     supersample: int = 2
@@ -78,6 +79,8 @@ class WorldSettings:
     relight: float = 1.0
     other_face: float = 0.5
     disturb: bool = True
+    compiled: bool = False
+    plain: bool = False
     slowest: float = 12.0
     fastest: float = 30.0
     framings: tuple[float, float, float, float] = (0.33, 0.17, 0.38, 0.12)
@@ -97,7 +100,9 @@ def _frame_person(dice: Dice, framing: Tensor, height_m: Tensor, aim: Tensor, he
     spare = tall - (high - low) * height_m
     centre_z = (high + low) / 2 * height_m + spare * dice.uniform(-0.35, 0.5)
     room = (tall * narrow - 0.5 * height_m).clamp_min(0) * 0.5
-    target = torch.stack([aim[:, 0] + dice.uniform(-1, 1) * room * 0.6 + dice.normal(0.03), aim[:, 1], centre_z], dim=-1)
+    target = torch.stack(
+        [aim[:, 0] + dice.uniform(-1, 1) * room * 0.6 + dice.normal(0.03), aim[:, 1], centre_z], dim=-1
+    )
     focal = focal_ratio * height
     centre = torch.tensor([width / 2, height / 2], device=dice.device).expand(dice.count, 2)
     return look_at(target, distance, dice.normal(0.07), dice.normal(0.04), dice.normal(0.015), focal, centre)
@@ -153,7 +158,12 @@ class World:
         first, last = (people.trained, len(people.rest)) if held_out else (0, people.trained)
         body, other = dice.integer(first, last), dice.integer(first, last)
         replacement = dice.chance(s.replacement)
-        look, light, other_look, other_light = sample_looks(dice), sample_lights(dice), sample_looks(dice), sample_lights(dice)
+        look, light, other_look, other_light = (
+            sample_looks(dice),
+            sample_lights(dice),
+            sample_looks(dice),
+            sample_lights(dice),
+        )
         reference_light = torch.where((replacement & dice.chance(s.relight)).unsqueeze(1), sample_lights(dice), light)
         rate = dice.uniform(s.slowest, s.fastest)
         times = torch.arange(frames, device=device) / rate.unsqueeze(1)
@@ -178,7 +188,9 @@ class World:
         video = picture.over(backdrop.flatten(0, 1)).unflatten(0, (n, frames))
 
         standing = self._pose(body, look, still, still_face)
-        portrait = self._draw(standing, still_camera, torch.arange(n, device=device), look, reference_light, height, width)
+        portrait = self._draw(
+            standing, still_camera, torch.arange(n, device=device), look, reference_light, height, width
+        )
         behind = torch.where(replacement.view(-1, 1, 1, 1), other_scene, scene)
         reference = portrait.over(behind)
 
@@ -187,7 +199,9 @@ class World:
         keypoints = torch.cat([flat, confidence.unsqueeze(-1)], dim=-1)
         drawn = disturb_keypoints(dice, keypoints) if s.disturb else keypoints
         box = face_boxes(flat[:, :, 23:91])
-        face, face_body = self._faces(dice, body, look, light, other, other_look, other_light, pose, expression, camera, frames, backdrop)
+        face, face_body = self._faces(
+            dice, body, look, light, other, other_look, other_light, pose, expression, camera, frames, backdrop
+        )
         cover = picture.cover.unflatten(0, (n, frames))
         hole = _holes(dice, cover)
         kept = torch.where(hole.unsqueeze(-1), torch.zeros_like(backdrop), video)
@@ -221,7 +235,8 @@ class World:
     def _draw(
         self, posed: Posed, camera: Camera, owner: Tensor, look: Tensor, light: Tensor, height: int, width: int
     ) -> Picture:
-        return render(self.people, posed, camera, owner, look, light, height, width, self.settings.supersample)
+        s = self.settings
+        return render(self.people, posed, camera, owner, look, light, height, width, s.supersample, s.plain, s.compiled)
 
     def _confidence(self, dice: Dice, posed: Posed, camera: Camera, flat: Tensor, height: int, width: int) -> Tensor:
         """1 for points a detector would find, else 0: [n, F, 133]."""
