@@ -30,6 +30,7 @@ class Mannequins:
     rest, normals: [B, V, 3]; joints: [B, J, 3]; skin: [V, J]; triangles: [T, 3]; material: [T] (`layout.MATERIALS`);
     fields: [V, 8] (`layout.FIELDS`); moved: [M]; expressions: [E, M, 3]; key_rest: [B, 133, 3]; key_skin: [133, J];
     key_expressions: [E, 133, 3]; levels: (children, parents) of each generation of the bone tree, roots left out.
+    clips: [C, frames, len(body.DOF)] recorded motion at `clips.RATE`, clip_lengths: [C]; C may be 0.
     """
 
     rest: Tensor
@@ -47,6 +48,8 @@ class Mannequins:
     levels: tuple[tuple[Tensor, Tensor], ...]
     bones: tuple[str, ...]
     held_out: int
+    clips: Tensor
+    clip_lengths: Tensor
 
     @property
     def device(self) -> torch.device:
@@ -137,4 +140,6 @@ def load(
         levels=tuple(levels),
         bones=tuple(note["bones"]),
         held_out=held_out,
+        clips=tensor(a.get("clips", np.zeros((0, 1, 1)))),
+        clip_lengths=tensor(a.get("clip_lengths", np.zeros(0)), torch.int64),
     )

@@ -18,6 +18,7 @@ import numpy as np
 import numpy.typing as npt
 import torch
 
+from wanimate.train.mannequins.clips import read_clips
 from wanimate.train.mannequins.decimate import collapse
 from wanimate.train.mannequins.fields import vertex_fields
 from wanimate.train.mannequins.landmarks import keypoint_weights
@@ -134,13 +135,19 @@ def _expressions(human: Any) -> Array:
 
 
 def export(
-    out: Path, count: int = 160, triangles_small: int = 6000, seed: int = 0, full: bool = True
+    out: Path,
+    count: int = 160,
+    triangles_small: int = 6000,
+    seed: int = 0,
+    full: bool = True,
+    motions: Path | None = None,
 ) -> dict[str, int]:
     """Write the arrays; returns what they hold.
 
     Args:
         out: the .npz to write. count: bodies, of which the last 32 (at most half) are held out. triangles_small: size of
-        the body part of the light mesh. full: with the full mesh, else the light one only.
+        the body part of the light mesh. full: with the full mesh, else the light one only. motions: pybullet's folder
+        data/motions, or None for no recorded motion.
     """
     torch.set_num_threads(2)
     human = _human()
@@ -150,8 +157,8 @@ def export(
     template = human.template_vertices.numpy().copy()
     teeth = np.unique(triangles[material == MATERIALS["teeth"]])
     for points in (template, rest):  # the base mesh's teeth poke through some lips: narrower and further back
-        points[..., teeth, 0] *= 0.82
-        points[..., teeth, 1] += 0.009
+        points[..., teeth, 0] *= 0.8
+        points[..., teeth, 1] += 0.013
     bones = list(human.bone_labels)
     weights = np.zeros((len(template), len(bones)))
     rows = np.arange(len(template))[:, None]
@@ -177,7 +184,7 @@ def export(
     key_skin = key_weights[:, : len(template)] @ weights + key_weights[:, len(template) :]
     key_expression = np.einsum("kv,evd->ekd", key_weights[:, : len(template)], expressions)
     moved = np.abs(expressions[:, used]).max(axis=(0, 2)) > 1e-4
-    arrays = {
+    arrays: dict[str, Any] = {
         "rest": np.round(rest[:, used] / QUANTUM).astype(np.int16),
         "joints": joints.astype(np.float32),
         "template": template[used].astype(np.float32),
@@ -195,6 +202,9 @@ def export(
         "parents": np.asarray(human.bone_parents, dtype=np.int32),
     }
     held_out = min(HELD_OUT, count // 2)
+    if motions is not None:
+        recorded, lengths = read_clips(motions)
+        arrays |= {"clips": recorded.astype(np.float32), "clip_lengths": lengths.astype(np.int32)}
     note = json.dumps({"bones": bones, "expressions": list(EXPRESSIONS), "held_out": held_out, "quantum": QUANTUM})
     out.parent.mkdir(parents=True, exist_ok=True)
     partial = out.with_suffix(".partial.npz")
@@ -205,6 +215,7 @@ def export(
         "vertices": len(used),
         "triangles": len(triangles),
         "small_triangles": len(small),
+        "clips": len(arrays["clips"]) if motions is not None else 0,
         "bytes": out.stat().st_size,
     }
 
@@ -220,9 +231,10 @@ def main() -> None:
     parser.add_argument("--bodies", type=int, default=160)
     parser.add_argument("--triangles", type=int, default=6000, help="body triangles of the light mesh")
     parser.add_argument("--light", action="store_true", help="leave the full mesh out")
+    parser.add_argument("--motions", type=Path, help="folder pybullet_data/data/motions of the pybullet wheel")
     parser.add_argument("--seed", type=int, default=0)
     args = parser.parse_args()
-    print(export(args.out, args.bodies, args.triangles, args.seed, not args.light))
+    print(export(args.out, args.bodies, args.triangles, args.seed, not args.light, args.motions))
 
 
 if __name__ == "__main__":

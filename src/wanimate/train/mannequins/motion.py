@@ -11,10 +11,13 @@ import torch
 from torch import Tensor
 
 from wanimate.train.mannequins.body import AT, DOF
+from wanimate.train.mannequins.clips import RATE
 from wanimate.train.mannequins.dice import Dice
 from wanimate.train.mannequins.layout import EXPRESSIONS
 
 _KEYS = 6
+_RECORDED = 0.15
+"""Share of performances that use recorded motion, where there is any."""
 _ARM_DOF = ("arm_forward", "arm_side", "arm_twist", "elbow", "pronation", "wrist", "wrist_side")
 # weight while performing, weight at rest, then the angles of _ARM_DOF
 _ARMS: tuple[tuple[float, float, tuple[float, ...]], ...] = (
@@ -98,11 +101,14 @@ def _arm_keys(dice: Dice, calm: bool) -> tuple[Tensor, Tensor]:
     return torch.deg2rad(table[choice] + noise * spread), choice
 
 
-def sample_motion(dice: Dice, times: Tensor, calm: bool = False) -> tuple[Tensor, Tensor]:
+def sample_motion(
+    dice: Dice, times: Tensor, calm: bool = False, recorded: tuple[Tensor, Tensor] | None = None
+) -> tuple[Tensor, Tensor]:
     """Random performances.
 
     Args:
         times: [n, F] seconds from 0, any spacing. calm: mostly relaxed standing, as on a character picture.
+        recorded: clips [C, T, len(DOF)] and their lengths [C], taken for some of the performances.
 
     Returns:
         Poses [n, F, len(DOF)] and expressions [n, F, E].
@@ -136,10 +142,32 @@ def sample_motion(dice: Dice, times: Tensor, calm: bool = False) -> tuple[Tensor
         _fingers(dice, times, clock, interval, side, pose)
     _legs(dice, times, pose, calm)
     _trunk(dice, times, pose, calm)
+    if recorded is not None and len(recorded[0]):
+        _recorded(dice, times, pose, *recorded)
     for name, (low, high) in _LIMITS.items():
         for column in [AT[name]] if name in AT else [AT[f"{name}_L"], AT[f"{name}_R"]]:
             pose[:, :, column] = pose[:, :, column].clamp(math.radians(low), math.radians(high))
     return pose, sample_faces(dice, times, calm)
+
+
+def _recorded(dice: Dice, times: Tensor, pose: Tensor, clips: Tensor, lengths: Tensor) -> None:
+    """Replace the large joints of some performances by recorded motion; hands, wrists and gaze stay."""
+    chosen = dice.chance(_RECORDED, 1)
+    clip = dice.integer(0, len(clips))
+    at = times * RATE * dice.uniform(0.6, 1.15, 1)
+    room = (lengths[clip].unsqueeze(1) - 1 - at[:, -1:]).clamp_min(0)
+    at = (at + dice.uniform(0, 1, 1) * room).clamp(max=clips.shape[1] - 1.001)
+    first = at.floor().long()
+    part = (at - first).unsqueeze(-1)
+    moved = clips[clip.unsqueeze(1), first] * (1 - part) + clips[clip.unsqueeze(1), first + 1] * part
+    moved[:, :, AT["yaw"]] += pose[:, :1, AT["yaw"]]
+    moved[:, :, AT["x"]] *= 0.3
+    moved[:, :, AT["y"]] *= 0.3
+    limbs = ("clavicle", "arm", "elbow", "leg", "knee", "ankle")
+    trunk = ("x", "y", "yaw", "pitch", "roll", "bend", "lean", "twist", "nod", "tilt", "turn")
+    kept = [not (name in trunk or name.startswith(limbs)) for name in DOF]
+    keep = torch.tensor(kept, device=pose.device) | ~chosen.unsqueeze(-1)
+    pose.copy_(torch.where(keep, pose, moved))
 
 
 def _fingers(dice: Dice, times: Tensor, clock: Tensor, interval: Tensor, side: str, pose: Tensor) -> None:

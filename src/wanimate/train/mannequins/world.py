@@ -87,18 +87,25 @@ class WorldSettings:
     """Weights of full body, three-quarter, half body, close-up."""
 
 
-def _frame_person(dice: Dice, framing: Tensor, height_m: Tensor, aim: Tensor, height: int, width: int) -> Camera:
-    """Cameras [n] that show a person: full body, down to the knees, to the hips, or head and shoulders."""
+def _frame_person(
+    dice: Dice, framing: Tensor, height_m: Tensor, head: Tensor, aim: Tensor, height: int, width: int
+) -> Camera:
+    """Cameras [n] that show a person: full body, down to the knees, to the hips, or head and shoulders.
+
+    Args:
+        height_m: [n] standing; head: [n] mean height of the nose, lower than standing in squats; aim: [n, 2] place.
+    """
     low = torch.tensor([-0.04, 0.27, 0.50, 0.72], device=dice.device)[framing] + dice.normal(0.02)
     high = torch.tensor([1.04, 1.06, 1.06, 1.05], device=dice.device)[framing]
-    fill = torch.where(framing == 0, dice.uniform(0.68, 0.95), dice.uniform(0.85, 1.0))
+    fill = torch.where(framing == 0, dice.uniform(0.75, 0.98), dice.uniform(0.85, 1.0))
     tall = (high - low) * height_m / fill
     narrow = width / height  # keep the shoulders in narrow frames
     tall = torch.maximum(tall, torch.tensor(0.55 / narrow, device=dice.device) * (1 - 0.3 * (framing == 3)))
     focal_ratio = torch.exp(dice.uniform(math.log(1.1), math.log(3.2)))  # focal length / picture height
     distance = tall * focal_ratio
     spare = tall - (high - low) * height_m
-    centre_z = (high + low) / 2 * height_m + spare * dice.uniform(-0.35, 0.5)
+    sunk = (head - 0.93 * height_m) * torch.where(framing == 0, 0.3, 1.0)
+    centre_z = (high + low) / 2 * height_m + spare * dice.uniform(-0.35, 0.5) + sunk
     room = (tall * narrow - 0.5 * height_m).clamp_min(0) * 0.5
     target = torch.stack(
         [aim[:, 0] + dice.uniform(-1, 1) * room * 0.6 + dice.normal(0.03), aim[:, 1], centre_z], dim=-1
@@ -167,17 +174,23 @@ class World:
         reference_light = torch.where((replacement & dice.chance(s.relight)).unsqueeze(1), sample_lights(dice), light)
         rate = dice.uniform(s.slowest, s.fastest)
         times = torch.arange(frames, device=device) / rate.unsqueeze(1)
-        pose, expression = sample_motion(dice, times)
+        pose, expression = sample_motion(dice, times, recorded=(people.clips, people.clip_lengths))
         still, still_face = sample_motion(dice, torch.zeros(n, 1, device=device), calm=True)
 
         tall = people.rest[body, :, 2].amax(1) - people.rest[body, :, 2].amin(1)
-        framing = dice.pick(list(s.framings))
-        camera = _frame_person(dice, framing, tall, pose[:, :, :2].mean(1), height, width)
-        same_framing = dice.chance(0.6)
-        still_framing = torch.where(same_framing, framing, dice.pick(list(s.framings)))
-        still_camera = _frame_person(dice, still_framing, tall, still[:, :, :2].mean(1), height, width)
-
         posed = self._pose(body, look, pose, expression)
+        standing = self._pose(body, look, still, still_face)
+        noses = posed.keypoints[:, 0, 2].unflatten(0, (n, frames))
+        framing = dice.pick(list(s.framings))
+        leaves = (noses.amax(1) - noses.amin(1) > 0.12 * tall) & (framing > 1)  # squats don't fit a close view
+        framing = torch.where(leaves, 0, framing)
+        camera = _frame_person(dice, framing, tall, noses.mean(1), pose[:, :, :2].mean(1), height, width)
+        same_framing = dice.chance(0.75)
+        wider = torch.minimum(framing, dice.pick(list(s.framings)))  # a reference shows no less than the clip
+        still_framing = torch.where(same_framing, framing, wider)
+        still_nose = standing.keypoints[:, 0, 2]
+        still_camera = _frame_person(dice, still_framing, tall, still_nose, still[:, :, :2].mean(1), height, width)
+
         views = _spread(camera, frames)
         owner = torch.arange(n, device=device).repeat_interleave(frames)
         picture = self._draw(posed, views, owner, look, light, height, width)
@@ -187,7 +200,6 @@ class World:
         backdrop = drift(dice, scene, frames, moving)
         video = picture.over(backdrop.flatten(0, 1)).unflatten(0, (n, frames))
 
-        standing = self._pose(body, look, still, still_face)
         portrait = self._draw(
             standing, still_camera, torch.arange(n, device=device), look, reference_light, height, width
         )
