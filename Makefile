@@ -1,0 +1,78 @@
+# `make demo` and `make test` need Python 3.11 or newer, git and make; everything else goes into .venv.
+
+PYTHON ?= python3
+VENV ?= .venv
+BIN := $(VENV)/bin
+ASSETS := src/wanimate/weights/embedded/demo
+CHARACTER ?= $(firstword $(sort $(wildcard $(ASSETS)/*.png $(ASSETS)/*.jpg)))
+SEED ?= 1
+export PIP_DISABLE_PIP_VERSION_CHECK := 1
+
+.DEFAULT_GOAL := help
+.PHONY: help demo test test-all lint types coverage bench clean models
+
+help:
+	@echo "make demo      animate a packaged character by a packaged clip: out/demo.mp4, out/demo.sheet.png"
+	@echo "make test      every test but the slow ones"
+	@echo "make test-all  every test"
+	@echo "make lint      ruff and mypy            make types     mypy alone"
+	@echo "make coverage  tests, and how much of src they run"
+	@echo "make bench     benchmarks for the processor"
+	@echo "make clean     remove results and caches (build/ and $(VENV)/ stay)"
+
+demo: $(VENV)/.run models
+	@test -n "$(CHARACTER)" || { echo "No character image in $(ASSETS): is the checkout whole?" >&2; exit 1; }
+	$(BIN)/wanimate animate --image $(CHARACTER) --video $(ASSETS)/performer.mp4 --out out/demo.mp4 --sheet --seed $(SEED)
+	@echo
+	@echo "The video is $(CURDIR)/out/demo.mp4"
+	@echo "A contact sheet of it is $(CURDIR)/out/demo.sheet.png"
+
+test: $(VENV)/.dev models
+	$(BIN)/python -m pytest -m "not slow"
+
+test-all: $(VENV)/.dev models
+	$(BIN)/python -m pytest
+
+lint: $(VENV)/.dev
+	$(BIN)/ruff check
+	$(BIN)/ruff format --check
+	$(BIN)/mypy
+
+types: $(VENV)/.dev
+	$(BIN)/mypy
+
+coverage: $(VENV)/.dev models
+	$(BIN)/python -m pytest -m "not slow" --cov --cov-report=term:skip-covered
+	@echo "Coverage of src: $$($(BIN)/coverage report --format=total) %"
+
+bench: $(VENV)/.run models
+	$(BIN)/python benchmarks/skeleton.py
+	$(BIN)/python benchmarks/pose.py $(ASSETS)/performer.mp4
+	WANIMATE_MANNEQUINS=tests/unit/train/data/mannequins.npz \
+	  $(BIN)/python benchmarks/world.py --device cpu --clips 4 --rounds 2
+
+clean:
+	rm -rf out dist .pytest_cache .mypy_cache .ruff_cache .coverage
+	find src tests benchmarks -name __pycache__ -type d -prune -exec rm -rf {} +
+
+# The detector models lie outside the checkout, so their presence is checked each time (0.2 s).
+models: $(VENV)/.run
+	@$(BIN)/python -m wanimate.preprocess.models
+
+$(BIN)/python:
+	@command -v $(PYTHON) >/dev/null || { echo "$(PYTHON) was not found: sudo apt-get install python3 python3-venv" >&2; exit 1; }
+	@$(PYTHON) -c 'import sys; sys.exit(sys.version_info < (3, 11))' || { \
+	  echo "Python 3.11 or newer is needed, $(PYTHON) is $$($(PYTHON) -V 2>&1): make PYTHON=python3.12 ..." >&2; exit 1; }
+	@$(PYTHON) -c 'import ensurepip, venv' 2>/dev/null || { \
+	  echo "Python's venv module is not whole here: sudo apt-get install python3-venv" >&2; exit 1; }
+	$(PYTHON) -m venv $(VENV)
+
+# torch goes first and alone: that request is answered with the plain build, a resolver's own choice may be another.
+$(VENV)/.run: $(BIN)/python pyproject.toml constraints.txt
+	$(BIN)/python -m pip install --quiet "$$(grep ^torch== constraints.txt)"
+	$(BIN)/python -m pip install --quiet -c constraints.txt -e .
+	@touch $@
+
+$(VENV)/.dev: $(VENV)/.run
+	$(BIN)/python -m pip install --quiet -c constraints.txt -e '.[dev,onnx]'
+	@touch $@

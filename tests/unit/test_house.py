@@ -1,0 +1,143 @@
+"""The order of the house: a stage imports the foundation and stages before it, never what comes after or stands beside."""
+
+from __future__ import annotations
+
+import ast
+from collections.abc import Iterator
+from pathlib import Path
+
+import pytest
+
+import wanimate
+
+PACKAGE = Path(wanimate.__file__).parent
+FOUNDATION = ("types", "config", "errors", "log")
+STAGES = ("media", "preprocess", "conditions", "model", "weights", "sampling", "finish", "runtime")
+ROAD = ("segment_loop", "pipeline")
+BESIDE = ("cli", "measure", "serve", "train")
+
+
+def part_of(module: str) -> str:
+    """ "wanimate.media.video" -> "media"; the package itself -> ""."""
+    return module.split(".")[1] if "." in module else ""
+
+
+def may_import(importer: str, imported: str) -> bool:
+    """Whether a module of part `importer` may import one of part `imported`."""
+    if importer == imported:
+        return True
+    if importer in FOUNDATION:
+        return imported in FOUNDATION
+    if importer in STAGES:
+        return imported in (*FOUNDATION, *STAGES[: STAGES.index(importer)])
+    if importer in ROAD:
+        return imported in (*FOUNDATION, *STAGES, *ROAD)
+    if importer == "":
+        return imported in (*FOUNDATION, *ROAD)
+    if importer == "measure":
+        return imported in (*FOUNDATION, *STAGES, *ROAD, "")
+    return imported not in BESIDE or imported == "measure"
+
+
+def imports(source: str, module: str, is_package: bool, modules: frozenset[str]) -> Iterator[tuple[int, str]]:
+    """(line, module of this package) of every import in `source`, also of those in functions and for types only."""
+    for node in ast.walk(ast.parse(source)):
+        if isinstance(node, ast.Import):
+            yield from ((node.lineno, alias.name) for alias in node.names if alias.name.split(".")[0] == "wanimate")
+        elif isinstance(node, ast.ImportFrom):
+            base = node.module or ""
+            if node.level:
+                here = module.split(".") if is_package else module.split(".")[:-1]
+                above = here[: len(here) - node.level + 1]
+                base = ".".join([*above, *([base] if base else [])])
+            if base.split(".")[0] != "wanimate":
+                continue
+            for alias in node.names:
+                inner = f"{base}.{alias.name}"
+                yield node.lineno, inner if inner in modules else base
+
+
+def all_modules() -> dict[str, Path]:
+    found = {}
+    for path in sorted(PACKAGE.rglob("*.py")):
+        words = ["wanimate", *path.relative_to(PACKAGE).with_suffix("").parts]
+        found[".".join(words[:-1] if words[-1] == "__init__" else words)] = path
+    return found
+
+
+MODULES = all_modules()
+
+
+def breaches(source: str, module: str, is_package: bool = False) -> list[str]:
+    importer = part_of(module)
+    return [
+        f"{module}, line {line}: imports {target}"
+        for line, target in imports(source, module, is_package, frozenset(MODULES))
+        if not may_import(importer, part_of(target))
+    ]
+
+
+def test_every_part_has_its_place() -> None:
+    parts = {part_of(module) for module in MODULES}
+    assert parts <= {"", *FOUNDATION, *STAGES, *ROAD, *BESIDE}
+    assert {
+        "",
+        *FOUNDATION,
+        *ROAD,
+        "media",
+        "preprocess",
+        "conditions",
+        "model",
+        "weights",
+        "sampling",
+        "finish",
+    } <= parts
+
+
+@pytest.mark.parametrize("part", sorted({part_of(module) for module in MODULES}), ids=lambda part: part or "package")
+def test_imports_keep_the_order(part: str) -> None:
+    found = [
+        breach
+        for module, path in MODULES.items()
+        if part_of(module) == part
+        for breach in breaches(path.read_text(), module, path.name == "__init__.py")
+    ]
+    assert not found, "\n".join(found)
+
+
+@pytest.mark.parametrize(
+    ("module", "line"),
+    [
+        ("wanimate.media.video", "from wanimate.preprocess.run import preprocess"),
+        ("wanimate.media.video", "from ..finish import encode"),
+        ("wanimate.media.video", "def late():\n    import wanimate.pipeline"),
+        ("wanimate.conditions.build", "from ..model.vae import VideoVae"),
+        ("wanimate.model.vae", "from wanimate.weights.load import load_checkpoint"),
+        ("wanimate.finish.encode", "from ..cli.report import Reporter"),
+        ("wanimate.finish.encode", "from wanimate import animate"),
+        (
+            "wanimate.sampling.denoise",
+            "from typing import TYPE_CHECKING\nif TYPE_CHECKING:\n    from .. import pipeline",
+        ),
+        ("wanimate.pipeline", "from wanimate.train.flow import train_flow"),
+        ("wanimate.types", "from .media.probe import probe"),
+        ("wanimate.train.flow", "from wanimate.cli.main import app"),
+    ],
+)
+def test_breaches_are_seen(module: str, line: str) -> None:
+    assert len(breaches(line, module)) == 1
+
+
+@pytest.mark.parametrize(
+    ("module", "line"),
+    [
+        ("wanimate.weights.load", "from wanimate.conditions.reference import ImageEncoder"),
+        ("wanimate.finish.claim", "from ..config import Codec"),
+        ("wanimate.finish.claim", "from .encode import OutputWriter"),
+        ("wanimate.pipeline", "from wanimate.finish.encode import OutputWriter\nimport torch"),
+        ("wanimate.cli.doctor", "from ..measure.doctor import examine"),
+        ("wanimate.cli.animate", "from ..pipeline import Animator"),
+    ],
+)
+def test_what_is_allowed_passes(module: str, line: str) -> None:
+    assert not breaches(line, module)
