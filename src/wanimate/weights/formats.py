@@ -24,22 +24,28 @@ def read_tensors(path: Path) -> Tensors:
         try:
             with safe_open(path, "pt") as file:
                 tensors = {name: file.get_tensor(name) for name in file.keys()}  # noqa: SIM118
-        except SafetensorError as error:
+        except (SafetensorError, OSError) as error:
             rule = f"not a readable safetensors file ({error})"
             raise CheckpointError("checkpoint", path, rule, "Download it again.") from error
     else:
         tensors = _read_pickle(path)
-    return dequantize(tensors)
+    try:
+        return dequantize(tensors)
+    except ValueError as error:
+        raise CheckpointError("checkpoint", path, str(error), "Download it again.") from error
 
 
 def _read_pickle(path: Path) -> Tensors:
     try:
-        loaded = torch.load(path, map_location="cpu", weights_only=True, mmap=True)
+        with path.open("rb") as file:
+            zipped = file.read(4) == b"PK\x03\x04"  # files of older PyTorch are not, and cannot be mapped
+        loaded = torch.load(path, map_location="cpu", weights_only=True, mmap=zipped)
     except pickle.UnpicklingError as error:
         rule = "the file wants to run code while it is opened, or is not a PyTorch file"
         raise CheckpointError("checkpoint", path, rule, "Use a .safetensors file from a source you trust.") from error
-    except (RuntimeError, EOFError, OSError) as error:
-        raise CheckpointError("checkpoint", path, f"not readable ({error})", "Download it again.") from error
+    except Exception as error:  # a damaged pickle can raise anything
+        reason = (str(error).splitlines() or [type(error).__name__])[0]
+        raise CheckpointError("checkpoint", path, f"not readable ({reason})", "Download it again.") from error
     if isinstance(loaded, dict) and isinstance(loaded.get("state_dict"), dict):
         loaded = loaded["state_dict"]
     if not isinstance(loaded, dict) or not all(isinstance(v, Tensor) for v in loaded.values()):
@@ -52,19 +58,30 @@ def read_folder(folder: Path, stem: str) -> Tensors:
     index = folder / f"{stem}.safetensors.index.json"
     if not index.is_file():
         return read_tensors(folder / f"{stem}.safetensors")
-    names: dict[str, str] = json.loads(index.read_text())["weight_map"]
+    try:
+        shards = sorted(set(json.loads(index.read_text())["weight_map"].values()))
+        paths = [folder / shard for shard in shards]
+    except (OSError, ValueError, LookupError, TypeError, AttributeError) as error:
+        rule = f"not a readable index of shards ({type(error).__name__}: {error})"
+        raise CheckpointError("checkpoint", index, rule, "Download it again.") from error
     tensors: Tensors = {}
-    for shard in sorted(set(names.values())):
-        tensors |= read_tensors(folder / shard)
+    for path in paths:
+        tensors |= read_tensors(path)
     return tensors
 
 
 def dequantize(tensors: Tensors) -> Tensors:
-    """Expand per-row int8 (`<name>` int8 [out, ...] with `<name>_scale` float32 [out, 1]) to float32."""
+    """Expand per-row int8 (`<name>` int8 [out, ...] with `<name>_scale` float32 [out, 1]) to float32.
+
+    Raises:
+        ValueError: a weight and its scale do not belong together.
+    """
     scales = {name.removesuffix("_scale"): name for name in tensors if name.endswith(".weight_scale")}
     out = {name: tensor for name, tensor in tensors.items() if not name.endswith(".weight_scale")}
     for name, scale in scales.items():
-        weight = tensors[name]
+        weight = tensors.get(name)
+        if weight is None or weight.dtype != torch.int8 or tensors[scale].numel() != len(weight):
+            raise ValueError(f"{scale} is not the scale of an int8 weight {name}")
         out[name] = weight.float() * tensors[scale].view(-1, *[1] * (weight.ndim - 1))
     return out
 

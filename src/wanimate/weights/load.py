@@ -18,18 +18,19 @@ from wanimate.conditions.reference import ImageEncoder
 from wanimate.config import Defaults
 from wanimate.errors import CheckpointError
 from wanimate.model.image_encoder import ClipImageEncoder, clip_config
-from wanimate.model.params import LATENT_MEAN, LATENT_STD
+from wanimate.model.params import LATENT_MEAN, LATENT_STD, TransformerParams
 from wanimate.model.text_encoder import TextEncoder, umt5_config
 from wanimate.model.transformer import AnimateTransformer
 from wanimate.model.vae import VideoVae
 from wanimate.weights.formats import Tensors, file_hash, load_strict, read_folder, read_tensors
-from wanimate.weights.names import clip_to_transformers, transformer_params, umt5_to_transformers, vae_params
+from wanimate.weights.names import Sizes, clip_to_transformers, transformer_params, umt5_to_transformers, vae_params
 
 CARD = "wanimate.json"
 TRANSFORMER = "diffusion_pytorch_model"
 T5 = "models_t5_umt5-xxl-enc-bf16.pth"
 CLIP = "models_clip_open-clip-xlm-roberta-large-vit-huge-14.pth"
 VAE = "Wan2.1_VAE.pth"
+TOKENIZER = Path("google") / "umt5-xxl"
 DEFAULT_PROMPT = "视频中的人在做动作"
 DEFAULT_NEGATIVE = (
     "色调艳丽，过曝，静态，细节模糊不清，字幕，风格，作品，画作，画面，静止，整体发灰，最差质量，低质量，JPEG压缩残留，"
@@ -74,13 +75,21 @@ class PublishedPrompt:
 
     def __init__(self, folder: Path, device: torch.device) -> None:
         self.folder, self.device = folder, device
+        for part in (folder / T5, folder / TOKENIZER):
+            if not part.exists():
+                raise CheckpointError("checkpoint", part, "it is missing", "Download the checkpoint again.")
 
     def encode(self, prompt: str, negative: bool = False) -> Tensor:
         return self._encoder.encode(prompt or (DEFAULT_NEGATIVE if negative else DEFAULT_PROMPT))
 
     @cached_property
     def _encoder(self) -> TextEncoder:
-        tokenizer = AutoTokenizer.from_pretrained(self.folder / "google" / "umt5-xxl")
+        place = self.folder / TOKENIZER
+        try:
+            tokenizer = AutoTokenizer.from_pretrained(place, local_files_only=True)
+        except (OSError, ValueError) as error:
+            rule = f"no readable tokenizer ({(str(error).splitlines() or [''])[0]})"
+            raise CheckpointError("checkpoint", place, rule, "Download the checkpoint again.") from error
         return load_text_encoder(read_tensors(self.folder / T5), tokenizer, self.folder / T5).to(self.device)
 
 
@@ -117,7 +126,11 @@ def read_card(path: Path | None) -> tuple[Path, Card]:
         return folder, Card(name=folder.name)
     try:
         return folder, Card.model_validate(json.loads(card.read_text()))
-    except (ValidationError, json.JSONDecodeError) as error:
+    except ValidationError as error:
+        first = error.errors()[0]
+        rule = f"not a valid card ({'.'.join(str(x) for x in first['loc'])}: {first['msg']})"
+        raise CheckpointError("checkpoint", card, rule, "Download it again.") from error
+    except (OSError, ValueError) as error:
         raise CheckpointError("checkpoint", card, f"not a valid card ({error})", "Download it again.") from error
 
 
@@ -132,11 +145,12 @@ def load_checkpoint(
     own = folder / "vae.safetensors"
     vae_file = own if own.is_file() else folder / VAE
     vae = load_vae(read_tensors(vae_file), card, vae_file).to(where)
-    prompts = (
-        FixedPrompt(read_tensors(folder / "prompts.safetensors"))
-        if card.fixed_prompt
-        else PublishedPrompt(folder, where)
-    )
+    prompts: PromptEncoder
+    if card.fixed_prompt:
+        own_prompts = folder / "prompts.safetensors"
+        prompts = load_prompts(read_tensors(own_prompts), transformer.params, own_prompts)
+    else:
+        prompts = PublishedPrompt(folder, where)
     image = None
     if transformer.params.image_width is not None:
         half = torch.float16 if where.type == "cuda" else torch.float32
@@ -154,44 +168,71 @@ def load_transformer(tensors: Tensors, card: Card, source: Path, dtype: torch.dt
 
 
 def load_vae(tensors: Tensors, card: Card, source: Path) -> VideoVae:
-    model = VideoVae(vae_params(tensors, source, card.latent_mean, card.latent_std))
+    params = vae_params(tensors, source, card.latent_mean, card.latent_std)
+    with torch.device("meta"):
+        model = VideoVae(params)
     load_strict(model, {k: v.float() for k, v in tensors.items()}, source)
+    model.mean, model.std = (torch.tensor(v).view(model.mean.shape) for v in (params.mean, params.std))
     return model.eval().requires_grad_(False)
+
+
+def load_prompts(tensors: Tensors, params: TransformerParams, source: Path) -> FixedPrompt:
+    """The usual prompt `positive` and the `negative` one, [1..text length, text width] each."""
+    for name in ("positive", "negative"):
+        if name not in tensors:
+            raise CheckpointError("checkpoint", source, f"{name} is missing", "Download it again.")
+        prompt = tensors[name]
+        if prompt.ndim != 2 or prompt.shape[1] != params.text_width or not 1 <= len(prompt) <= params.text_length:
+            wanted = f"[1..{params.text_length}, {params.text_width}]"
+            rule = f"{name} is of another shape: {list(prompt.shape)} instead of {wanted}"
+            raise CheckpointError("checkpoint", source, rule, "Use the prompts that come with the checkpoint.")
+        if not torch.isfinite(prompt).all():
+            raise CheckpointError("checkpoint", source, f"{name} is not finite", "Download it again.")
+    return FixedPrompt({name: prompt.float() for name, prompt in tensors.items()})
 
 
 def load_text_encoder(tensors: Tensors, tokenizer: object, source: Path) -> TextEncoder:
     """From published umT5 keys; every size but the head count is in the shapes, and heads follow from the bias table."""
+    sizes = Sizes(tensors)
     try:
-        vocab, width = tensors["token_embedding.weight"].shape
-        heads = tensors["blocks.0.pos_embedding.embedding.weight"].shape[1]
-        inner, ffn = tensors["blocks.0.attn.q.weight"].shape[0], tensors["blocks.0.ffn.fc1.weight"].shape[0]
-    except KeyError as error:
-        rule = f"it is not the published umT5 encoder ({error} is missing)"
+        vocab, width = (sizes.of("token_embedding.weight", axis, 2) for axis in range(2))
+        heads = sizes.of("blocks.0.pos_embedding.embedding.weight", 1, 2)
+        inner, ffn = sizes.of("blocks.0.attn.q.weight", 0, 2), sizes.of("blocks.0.ffn.fc1.weight", 0, 2)
+        config = umt5_config(vocab, width, inner, ffn, heads, sizes.count("blocks."))
+    except (ValueError, ZeroDivisionError) as error:
+        rule = f"it is not the published umT5 encoder ({error})"
         raise CheckpointError("text encoder", source, rule, "Use the file that comes with the checkpoint.") from error
-    layers = 1 + max(int(k.split(".")[1]) for k in tensors if k.startswith("blocks."))
     with torch.device("meta"):
-        model = TextEncoder(umt5_config(vocab, width, inner, ffn, heads, layers), tokenizer)  # type: ignore[arg-type]
+        model = TextEncoder(config, tokenizer)  # type: ignore[arg-type]
     load_strict(model.model, umt5_to_transformers(tensors), source)
     return model.eval().requires_grad_(False)
 
 
 def load_image_encoder(tensors: Tensors, source: Path, heads: int = 16) -> ClipImageEncoder:
     """From published CLIP keys. The head count leaves no trace in the shapes."""
+    sizes = Sizes(tensors)
     try:
-        width = tensors["visual.patch_embedding.weight"].shape[0]
-        ffn = tensors["visual.transformer.0.mlp.0.weight"].shape[0]
+        width = sizes.of("visual.patch_embedding.weight", 0, 4)
+        ffn = sizes.of("visual.transformer.0.mlp.0.weight", 0, 2)
+        layers = sizes.count("visual.transformer.") - 1
+        with torch.device("meta"):
+            model = ClipImageEncoder(clip_config(width, heads, layers, ffn))
+        own = model.model.state_dict()
+        prefix = "vision_model." if any(k.startswith("vision_model.") for k in own) else ""
+        converted = clip_to_transformers(tensors, prefix)
     except KeyError as error:
-        rule = f"it is not the published CLIP ({error} is missing)"
+        rule = f"it is not the published CLIP (visual.{error.args[0]} is missing)"
         raise CheckpointError("image encoder", source, rule, "Use the file that comes with the checkpoint.") from error
-    layers = max(int(k.split(".")[2]) for k in tensors if k.startswith("visual.transformer."))
-    model = ClipImageEncoder(clip_config(width, heads, layers, ffn))
-    own = model.model.state_dict()
-    prefix = "vision_model." if any(k.startswith("vision_model.") for k in own) else ""
-    converted = clip_to_transformers(tensors, prefix)
+    except (ValueError, IndexError) as error:
+        rule = f"it is not the published CLIP ({error})"
+        raise CheckpointError("image encoder", source, rule, "Use the file that comes with the checkpoint.") from error
     load_strict(model.model, {k: v.float() for k, v in converted.items()} | _position_ids(own), source)
+    for module in model.modules():
+        for name, buffer in _position_ids(dict(module.named_buffers(recurse=False))).items():
+            setattr(module, name, buffer)
     return model.eval().requires_grad_(False)
 
 
-def _position_ids(own: dict[str, Tensor]) -> Tensors:
-    """Index buffers some versions of transformers keep beside the weights."""
-    return {k: v for k, v in own.items() if k.endswith("position_ids")}
+def _position_ids(buffers: dict[str, Tensor]) -> Tensors:
+    """The index buffers among these: transformers keeps them beside the weights, in some versions as if they were weights."""
+    return {k: torch.arange(v.shape[-1])[None] for k, v in buffers.items() if k.endswith("position_ids")}

@@ -11,40 +11,65 @@ from wanimate.errors import CheckpointError
 from wanimate.model.params import LATENT_MEAN, LATENT_STD, MotionParams, TransformerParams, VaeParams
 
 
+class Sizes:
+    """Sizes read off the shapes of a checkpoint; a key that is missing or has another number of axes is named."""
+
+    def __init__(self, tensors: Mapping[str, Tensor]) -> None:
+        self.tensors = tensors
+
+    def of(self, key: str, axis: int, axes: int) -> int:
+        """Length of one axis of a tensor that has `axes`."""
+        if key not in self.tensors:
+            raise ValueError(f"{key} is missing")
+        shape = self.tensors[key].shape
+        if len(shape) != axes:
+            raise ValueError(f"{key} has the shape {list(shape)}, not {axes} axes")
+        return int(shape[axis])
+
+    def count(self, prefix: str) -> int:
+        """How many numbers follow `prefix`, from 0 on."""
+        found = {key[len(prefix) :].split(".", 1)[0] for key in self.tensors if key.startswith(prefix)}
+        if not found:
+            raise ValueError(f"{prefix}0 is missing")
+        return len(found)
+
+
 def transformer_params(
     tensors: Mapping[str, Tensor], head_dim: int, text_length: int, source: Path
 ) -> TransformerParams:
     """Sizes of a transformer from its tensors' shapes. Head size and text length leave no trace in them."""
+    sizes, motion = Sizes(tensors), "motion_encoder.enc."
     try:
-        dim, channels = tensors["patch_embedding.weight"].shape[:2]
-        motion = "motion_encoder.enc."
-        convs = [k for k in tensors if k.startswith(motion + "net_app.convs.") and k.endswith("conv2.1.weight")]
-        widths = [tensors[motion + "net_app.convs.0.0.weight"].shape[0]]
-        widths += [tensors[f"{motion}net_app.convs.{i + 1}.conv2.1.weight"].shape[0] for i in range(len(convs))]
-        layers = sum(k.startswith(motion + "fc.") and k.endswith(".weight") for k in tensors)
-        blocks = sum(k.startswith("blocks.") and k.endswith(".modulation") for k in tensors)
-        fusers = sum(k.startswith("face_adapter.") and k.endswith("linear2.weight") for k in tensors)
-        width, directions = tensors["motion_encoder.dec.direction.weight"].shape
-        image = tensors.get("img_emb.proj.1.weight")
-        face_width = tensors["face_encoder.out_proj.weight"].shape[1]
+        dim = sizes.of("patch_embedding.weight", 0, 5)
+        stages = sizes.count(motion + "net_app.convs.") - 2
+        widths = [sizes.of(motion + "net_app.convs.0.0.weight", 0, 4)]
+        widths += [sizes.of(f"{motion}net_app.convs.{i + 1}.conv2.1.weight", 0, 4) for i in range(stages)]
+        blocks, fusers = sizes.count("blocks."), sizes.count("face_adapter.fuser_blocks.")
+        face_width = sizes.of("face_encoder.out_proj.weight", 1, 2)
+        has_image = any(key.startswith("img_emb.") for key in tensors)
         return TransformerParams(
             dim=dim,
-            ffn_dim=tensors["blocks.0.ffn.0.weight"].shape[0],
+            ffn_dim=sizes.of("blocks.0.ffn.0.weight", 0, 2),
             num_heads=dim // head_dim,
             num_layers=blocks,
-            in_channels=channels,
-            out_channels=tensors["pose_patch_embedding.weight"].shape[1],
-            time_width=tensors["time_embedding.0.weight"].shape[1],
-            text_width=tensors["text_embedding.0.weight"].shape[1],
+            in_channels=sizes.of("patch_embedding.weight", 1, 5),
+            out_channels=sizes.of("pose_patch_embedding.weight", 1, 5),
+            time_width=sizes.of("time_embedding.0.weight", 1, 2),
+            text_width=sizes.of("text_embedding.0.weight", 1, 2),
             text_length=text_length,
-            image_width=None if image is None else image.shape[1],
+            image_width=sizes.of("img_emb.proj.1.weight", 1, 2) if has_image else None,
             face_width=face_width,
-            face_slots=tensors["face_encoder.conv1_local.conv.weight"].shape[0] // face_width,
+            face_slots=sizes.of("face_encoder.conv1_local.conv.weight", 0, 3) // face_width,
             face_every=blocks // fusers,
-            motion=MotionParams(tuple(widths), width, directions, layers),
+            motion=MotionParams(
+                channels=tuple(widths),
+                width=sizes.of("motion_encoder.dec.direction.weight", 0, 2),
+                directions=sizes.of("motion_encoder.dec.direction.weight", 1, 2),
+                layers=sizes.count(motion + "fc."),
+            ),
         )
-    except (KeyError, ZeroDivisionError, AssertionError) as error:
-        rule = f"it is not a Wan-Animate transformer (looked for {error})"
+    except (ValueError, ZeroDivisionError, AssertionError) as error:
+        rule = f"it is not a Wan-Animate transformer ({error or 'its sizes do not fit together'})"
         raise CheckpointError(
             "checkpoint", source, rule, "Use a Wan2.2-Animate checkpoint with native keys."
         ) from error
@@ -57,23 +82,25 @@ def vae_params(
     std: tuple[float, ...] = LATENT_STD,
 ) -> VaeParams:
     """Sizes of a VAE from its tensors' shapes. The normalisation constants are not stored in published files."""
+    sizes = Sizes(tensors)
     try:
-        base = tensors["encoder.conv1.weight"].shape[0]
+        base = sizes.of("encoder.conv1.weight", 0, 5)
         blocks = 0
         while f"encoder.downsamples.{blocks}.residual.2.weight" in tensors:
             blocks += 1
-        levels = [
-            tensors[f"encoder.downsamples.{i * (blocks + 1)}.residual.2.weight"].shape[0] // base for i in range(4)
-        ]
-        latent = tensors["conv2.weight"].shape[0]
-        return VaeParams(base=base, latent=latent, multipliers=tuple(levels), res_blocks=blocks, mean=mean, std=std)
-    except KeyError as error:
-        rule = f"it is not a Wan VAE ({error} is missing)"
+        first = [f"encoder.downsamples.{level * (blocks + 1)}.residual.2.weight" for level in range(4)]
+        multipliers = tuple(sizes.of(key, 0, 5) // base for key in first)
+        latent = sizes.of("conv2.weight", 0, 5)
+        if len(mean) != latent or len(std) != latent:
+            raise ValueError(f"it has {latent} latent channels, the card gives {len(mean)} means and {len(std)} widths")
+        return VaeParams(base, latent, multipliers, blocks, mean=mean, std=std)
+    except (ValueError, ZeroDivisionError) as error:
+        rule = f"it is not a Wan VAE ({error})"
         raise CheckpointError("VAE", source, rule, "Use the VAE that comes with the checkpoint.") from error
 
 
 def umt5_to_transformers(tensors: Mapping[str, Tensor]) -> dict[str, Tensor]:
-    """Published umT5 keys -> transformers' UMT5EncoderModel (model spec, section 7)."""
+    """Published umT5 keys -> transformers' UMT5EncoderModel (model spec, section 7). Unknown keys keep their names."""
     simple = {
         "norm1": "0.layer_norm", "norm2": "1.layer_norm", "attn.q": "0.SelfAttention.q", "attn.k": "0.SelfAttention.k",
         "attn.v": "0.SelfAttention.v", "attn.o": "0.SelfAttention.o",
@@ -87,8 +114,10 @@ def umt5_to_transformers(tensors: Mapping[str, Tensor]) -> dict[str, Tensor]:
         elif key == "norm.weight":
             out["encoder.final_layer_norm.weight"] = tensor
         else:
-            _, block, rest = key.split(".", 2)
-            out[f"encoder.block.{block}.layer.{simple[rest.removesuffix('.weight')]}.weight"] = tensor
+            _, _, inside = key.partition(".")
+            block, _, rest = inside.partition(".")
+            place = simple.get(rest.removesuffix(".weight"))
+            out[f"encoder.block.{block}.layer.{place}.weight" if place else key] = tensor
     return out
 
 
@@ -96,7 +125,11 @@ def clip_to_transformers(tensors: Mapping[str, Tensor], prefix: str = "") -> dic
     """Published CLIP keys -> transformers' CLIPVisionModel (model spec, section 8).
 
     Leaves out the text tower, the last block and the projection, which are never used. `prefix` is what this version of
-    transformers puts before its names.
+    transformers puts before its names. Unknown keys keep their names.
+
+    Raises:
+        KeyError: the published key of a tensor that is missing.
+        ValueError: the rows of a `to_qkv` cannot be told apart.
     """
     simple = {
         "norm1": "layer_norm1", "norm2": "layer_norm2", "attn.proj": "self_attn.out_proj", "mlp.0": "mlp.fc1",
@@ -119,8 +152,10 @@ def clip_to_transformers(tensors: Mapping[str, Tensor], prefix: str = "") -> dic
         name, kind = rest.rsplit(".", 1)
         layer = f"encoder.layers.{block}."
         if name == "attn.to_qkv":
+            if not tensor.ndim or len(tensor) % 3:
+                raise ValueError(f"visual.{key} has the shape {list(tensor.shape)}")
             for part, rows in zip("qkv", tensor.chunk(3), strict=True):
                 out[f"{layer}self_attn.{part}_proj.{kind}"] = rows
         else:
-            out[f"{layer}{simple[name]}.{kind}"] = tensor
+            out[f"{layer}{simple[name]}.{kind}" if name in simple else f"visual.{key}"] = tensor
     return {prefix + k: v for k, v in out.items()}
