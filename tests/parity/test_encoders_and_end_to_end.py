@@ -9,6 +9,7 @@ from typing import Any
 import detgen
 import pytest
 import torch
+from published_shapes import clip_shapes, t5_shapes
 from test_loop import golden_guides
 from test_networks import params_of
 from torch import Tensor
@@ -30,36 +31,12 @@ from wanimate.weights.load import load_image_encoder, load_text_encoder
 
 
 def published_t5(c: dict[str, int], seed_prefix: str = "") -> TextEncoder:
-    width, inner, ffn = c["dim"], c["dim_attn"], c["dim_ffn"]
-    shapes = {"token_embedding.weight": (c["vocab"], width), "norm.weight": (width,)}
-    for i in range(c["num_layers"]):
-        b = f"blocks.{i}."
-        shapes |= {b + f"attn.{x}.weight": (inner, width) for x in "qkv"} | {b + "attn.o.weight": (width, inner)}
-        shapes |= {b + "norm1.weight": (width,), b + "norm2.weight": (width,), b + "ffn.fc2.weight": (width, ffn)}
-        shapes |= {b + "ffn.gate.0.weight": (ffn, width), b + "ffn.fc1.weight": (ffn, width)}
-        shapes[b + "pos_embedding.embedding.weight"] = (32, c["num_heads"])
+    shapes = t5_shapes(c["vocab"], c["dim"], c["dim_attn"], c["dim_ffn"], c["num_heads"], c["num_layers"])
     return load_text_encoder(detgen.state_dict(shapes, prefix=seed_prefix), None, Path("golden"))
 
 
 def published_clip(dim: int, heads: int, layers: int) -> ClipImageEncoder:
-    v = "visual."
-    shapes: dict[str, tuple[int, ...]] = {
-        v + "cls_embedding": (1, 1, dim), v + "pos_embedding": (1, 257, dim), v + "patch_embedding.weight": (dim, 3, 14, 14),
-        v + "pre_norm.weight": (dim,), v + "pre_norm.bias": (dim,), v + "post_norm.weight": (dim,),
-        v + "post_norm.bias": (dim,), v + "head": (dim, 1024), "textual.log_scale": (1,),
-    }  # fmt: skip
-    for i in range(layers):
-        b = f"{v}transformer.{i}."
-        linears = {
-            "attn.to_qkv": (3 * dim, dim),
-            "attn.proj": (dim, dim),
-            "mlp.0": (4 * dim, dim),
-            "mlp.2": (dim, 4 * dim),
-        }
-        for name, shape in linears.items():
-            shapes |= {f"{b}{name}.weight": shape, f"{b}{name}.bias": shape[:1]}
-        shapes |= {f"{b}{n}.{kind}": (dim,) for n in ("norm1", "norm2") for kind in ("weight", "bias")}
-    return load_image_encoder(detgen.state_dict(shapes), Path("golden"), heads)
+    return load_image_encoder(detgen.state_dict(clip_shapes(dim, layers)), Path("golden"), heads)
 
 
 def test_text_encoder() -> None:
