@@ -16,7 +16,7 @@ import torch
 from wanimate.conditions.build import ConditionBuilder
 from wanimate.conditions.segments import plan_segments
 from wanimate.config import GenerateSettings, Job, OutputSettings
-from wanimate.errors import OutOfMemory
+from wanimate.errors import InputError, OutOfMemory
 from wanimate.finish.claim import OutputClaim
 from wanimate.finish.decode import to_pixels
 from wanimate.finish.encode import OutputWriter
@@ -44,6 +44,8 @@ from wanimate.types import (
 from wanimate.weights.load import Card, Checkpoint, load_checkpoint, read_card
 
 _Value = TypeVar("_Value")
+SIDE = 16
+"""The VAE makes 8 x 8 pixels one latent, the transformer 2 x 2 latents one token."""
 PIXELS_AT_ONCE = 1 << 18
 """The VAE takes as many latent frames at once as keeps a piece below this many pixels a frame in each of them."""
 
@@ -117,6 +119,10 @@ class Animator:
         self, guides: Guides, out: Path, generate: GenerateSettings, output: OutputSettings, claim: OutputClaim,
         clock: _Clock, clip: Clip | None, inputs: dict[str, Path], job: Job | None,
     ) -> Iterator[Event]:  # fmt: skip
+        width, height = guides.size
+        if width % SIDE or height % SIDE:
+            rule = f"the pose video is {width}x{height}, but both sides have to be multiples of {SIDE}"
+            raise InputError("guides", guides.folder, rule, "Make the guides again with `wanimate preprocess`.")
         settings = generate.resolve(self.card.defaults)
         segments = plan_segments(guides.count, settings.clip_length, settings.overlap, generate.compat)
         seed = secrets.randbelow(2**32) if generate.seed is None else generate.seed
@@ -126,7 +132,6 @@ class Animator:
             yield Notice(
                 f"the checkpoint {self.card.name} was trained with one fixed prompt: yours has no effect", "warning"
             )
-        width, height = guides.size
         columns = sample_columns(guides.count)
         shown: dict[int, Frame] = {}
         with OutputWriter(out, guides.fps, width, height, output, clip, claim) as writer:
