@@ -301,5 +301,5 @@ def test_every_single_key_matters(name: str) -> None:
                 load(damaged(key, tensors, turn))
             except CheckpointError as error:
                 answers[key, turn] = str(error)
-    assert len(answers) > 40
+    assert len(answers) > 20
     assert {k: v for k, v in answers.items() if str(SOURCE) not in v} == {}
