@@ -70,19 +70,30 @@ class _ResBlock(nn.Module):
 
 
 class _Directions(nn.Module):
-    """D learned directions in motion space, made orthonormal by QR with LAPACK's Householder signs."""
+    """D directions in motion space, made orthonormal by QR with LAPACK's Householder signs.
+
+    Training leaves them as they are: the linear layers before and after them can learn any turn of the basis.
+    """
 
     def __init__(self, params: MotionParams) -> None:
         super().__init__()
         self.direction = nn.Module()
         self.direction.weight = nn.Parameter(torch.randn(params.width, params.directions))
+        self._known: tuple[tuple[object, ...], Tensor] | None = None
 
     def basis(self) -> Tensor:
-        """Q [M, D], float32. Always computed on the CPU: the signs of another device's QR may differ."""
+        """Q [M, D], float32, kept until the weight changes.
+
+        Always computed on the CPU: the signs of another device's QR may differ.
+        """
         weight = self.direction.weight
         assert isinstance(weight, Tensor)
-        q, _ = torch.linalg.qr(weight.float().cpu() + 1e-8)
-        return q.to(weight.device)
+        state = (id(weight), weight.device, weight.dtype, None if weight.is_inference() else weight._version)
+        if self._known is None or self._known[0] != state:
+            with torch.no_grad():
+                q, _ = torch.linalg.qr(weight.float().cpu() + 1e-8)
+            self._known = (state, q.to(weight.device))
+        return self._known[1]
 
 
 class EqualConv(nn.Module):

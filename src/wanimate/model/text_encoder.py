@@ -9,7 +9,6 @@ import html
 import re
 from typing import Protocol
 
-import ftfy
 import torch
 from torch import Tensor, nn
 from transformers import UMT5Config, UMT5EncoderModel
@@ -47,6 +46,8 @@ class TextEncoder(nn.Module):
 
 def clean(prompt: str) -> str:
     """Mend broken Unicode and HTML entities, and collapse white space."""
+    import ftfy  # only a new prompt needs it
+
     text = html.unescape(html.unescape(ftfy.fix_text(prompt)))
     return re.sub(r"\s+", " ", text).strip()
 

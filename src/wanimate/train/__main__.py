@@ -9,6 +9,7 @@ from __future__ import annotations
 
 import time
 from dataclasses import replace
+from itertools import count
 from pathlib import Path
 from typing import Annotated
 
@@ -23,9 +24,8 @@ from wanimate.train import flow, latents
 from wanimate.train import vae as vae_training
 from wanimate.train.common import Log, load_state, save_state
 from wanimate.train.mannequins.assets import load
-from wanimate.train.mannequins.world import World
+from wanimate.train.mannequins.world import World, WorldSettings
 from wanimate.train.networks import VAE
-from wanimate.train.package import package as write_package
 from wanimate.train.pool import SIZES, ClipPool
 
 app = typer.Typer(add_completion=False, no_args_is_help=True, help=__doc__)
@@ -48,8 +48,10 @@ def vae(
     pool: Annotated[int, typer.Option(help="Clips of each size kept on the device.")] = 768,
     part: Annotated[int, typer.Option(help="Clips rendered at once.")] = 24,
     frames: int = 17,
-    frame_batch: int = 160,
-    clip_batch: int = 12,
+    frame_batch: int = 128,
+    clip_batch: int = 8,
+    start: Annotated[Path | None, typer.Option(help="vae.pt of an earlier run to begin with.")] = None,
+    decoder_only: Annotated[bool, typer.Option(help="Keep the encoder, and with it the latents, as they are.")] = False,
     device: Device = default_device(),
     resume: Resume = False,
 ) -> None:
@@ -59,19 +61,27 @@ def vae(
 
     def render(count: int, width: int, height: int, seed: int) -> tuple[torch.Tensor, torch.Tensor]:
         batch = mannequins.sample_batch(count, frames, width, height, seed)
-        return batch.video, batch.skeleton
+        sticks = (batch.skeleton.amax(-1, keepdim=True) > 20).to(torch.uint8) * 255
+        return torch.cat((batch.video, batch.cover[..., None] // 2), -1), torch.cat((batch.skeleton, sticks), -1)
 
     started = time.monotonic()
     clips = ClipPool(render, pool, part)
     Log(out / "log.jsonl").write(what="pool", clips=len(SIZES) * pool, seconds=time.monotonic() - started)
-    config = vae_training.VaeTraining(seconds=seconds, steps=steps, frame_batch=frame_batch, clip_batch=clip_batch)
-    trained = vae_training.train_vae(config, clips, out, where, resume)
+    config = vae_training.VaeTraining(
+        seconds=seconds, steps=steps, frame_batch=frame_batch, clip_batch=clip_batch, decoder_only=decoder_only
+    )
+    trained = vae_training.train_vae(config, clips, out, where, resume, start)
     mean, std = vae_training.latent_statistics(trained, clips)
     save_state(out / "statistics.pt", mean=mean, std=std)
 
 
 def load_trained_vae(folder: Path, device: torch.device) -> VideoVae:
-    """The VAE a training run left in `folder`, with its own latent statistics."""
+    """The VAE of a checkpoint folder, or what a training run left in `folder` with its own latent statistics."""
+    if (folder / "vae.safetensors").is_file():
+        from wanimate.weights.formats import read_tensors
+        from wanimate.weights.load import load_vae, read_card
+
+        return load_vae(read_tensors(folder / "vae.safetensors"), read_card(folder)[1], folder).to(device)
     numbers = load_state(folder / "statistics.pt")
     params: VaeParams = replace(VAE, mean=tuple(numbers["mean"]), std=tuple(numbers["std"]))
     model = VideoVae(params)
@@ -122,6 +132,7 @@ def transformer(
     batch: int = 56,
     short_batch: int = 96,
     device: Device = default_device(),
+    start: Annotated[Path | None, typer.Option(help="Checkpoint folder to begin with.")] = None,
     resume: Resume = False,
     seed: int = 0,
 ) -> None:
@@ -129,19 +140,23 @@ def transformer(
     where = torch.device(device)
     codec = load_trained_vae(vae, where)
     if where.type == "cuda":
-        vae_training.fuse_norms(codec)
+        vae_training.speed_up(codec)
     log = Log(out / "log.jsonl")
     mannequins = World(load(device=where))
-    parts: list[list[latents.LatentClips]] = [[] for _ in SIZES]
     grey: dict[tuple[int, ...], torch.Tensor] = {}
     generator = torch.Generator("cpu").manual_seed(seed)
-    started, drawn = time.monotonic(), 0
-    while drawn < clips and (time.monotonic() - started < render_seconds or drawn < len(SIZES) * part):
-        size = drawn // part % len(SIZES)
-        rendered = mannequins.sample_batch(part, frames, *SIZES[size], 1_000_000 * (seed + 1) + drawn)
-        parts[size].append(latents.encode_batch(codec, rendered, generator, grey))
+    seeds = count(1_000_000 * (seed + 1))
+
+    def make(size: int) -> latents.LatentClips:
+        rendered = mannequins.sample_batch(part, frames, *SIZES[size], next(seeds))
+        return latents.encode_batch(codec, rendered, generator, grey)
+
+    parts: list[list[latents.LatentClips]] = [[make(size)] for size in range(len(SIZES))]
+    started, drawn = time.monotonic(), len(SIZES) * part
+    while drawn < clips and time.monotonic() - started < render_seconds:
+        parts[drawn // part % len(SIZES)].append(make(drawn // part % len(SIZES)))
         drawn += part
-    data = latents.LatentSet([latents.LatentClips.cat(p) for p in parts])
+    data = latents.LatentSet([latents.LatentClips.cat(p) for p in parts], make)
     log.write(what="clips", count=len(data), seconds=time.monotonic() - started)
     config = flow.FlowTraining(
         seconds=seconds,
@@ -152,7 +167,48 @@ def transformer(
         short=min(17, frames),
         seed=seed,
     )
-    flow.train_flow(config, data, out, where, resume)
+    flow.train_flow(config, data, out, where, resume, start)
+    log.write(what="clips seen", count=len(data) + data.renewed * part)
+
+
+@app.command()
+def sample(
+    vae: Annotated[Path, typer.Option(help="Folder of the VAE's training.")],
+    transformer: Annotated[Path, typer.Option(help="Folder of the transformer's training.")],
+    out: Annotated[Path, typer.Option(help="Picture to write: true frames, skeletons, generated frames.")],
+    clips: int = 6,
+    frames: int = 33,
+    steps: int = 8,
+    shift: float = 3.0,
+    device: Device = default_device(),
+) -> None:
+    """Animate held-out people straight from their latents: PSNR against the render, and a picture to look at."""
+    where = torch.device(device)
+    codec = load_trained_vae(vae, where)
+    model = flow.Mannequin().to(where).eval().requires_grad_(False)
+    model.load_state_dict(load_state(transformer / "transformer.pt"))
+    world = World(load(device=where), WorldSettings(replacement=0.0))
+    for width, height in SIZES:
+        batch = world.sample_batch(clips, frames, width, height, 99, held_out=True)
+        data = latents.encode_batch(codec, batch, torch.Generator("cpu").manual_seed(0), {})
+        fresh = latents.LatentClips(**{k: v if k == "face" else v.float() for k, v in vars(data).items()})
+        made = flow.sample(model, fresh, steps, shift)
+        with torch.no_grad():
+            decoded = torch.cat([codec.decode(z[None], 2) for z in made]).clamp(-1, 1)
+        true = latents.to_video(batch.video)
+        cover = (batch.cover[:, None] > 127).expand_as(true)
+        error = (decoded - true).square()
+        whole, body = error.mean(), error[cover].mean()
+        scores = [round(-10 * torch.log10(e / 4).item(), 2) for e in (whole, body)]
+        print(f"{width}x{height}: PSNR {scores[0]} dB, on the body {scores[1]} dB", flush=True)
+        if (width, height) == SIZES[0]:
+            moments = [frames // 4, frames // 2, frames - 1]
+            rows = [v[:, :, t] for t in moments for v in (true, latents.to_video(batch.skeleton), decoded)]
+            rows = [latents.to_video(batch.reference[:, None])[:, :, 0], *rows]
+            picture = torch.stack(rows).permute(0, 3, 1, 4, 2).flatten(0, 1).flatten(1, 2)
+            out.parent.mkdir(parents=True, exist_ok=True)
+            pixels = ((picture + 1) * 127.5).round().byte().cpu().numpy()
+            cv2.imwrite(str(out), pixels[:, :, ::-1])
 
 
 @app.command()
@@ -162,6 +218,8 @@ def package(
     out: Annotated[Path, typer.Option(help="Checkpoint folder to write.")],
 ) -> None:
     """Put trained networks into a checkpoint folder."""
+    from wanimate.train.package import package as write_package
+
     note = "Knows only the mannequins it was trained on. For real characters use Wan2.2-Animate-14B."
     defaults = Defaults(area=192 * 192, steps=8, shift=3.0, clip_length=33, overlap=5)
     write_package(vae / "vae.pt", vae / "statistics.pt", transformer / "transformer.pt", out, defaults, note)

@@ -50,19 +50,25 @@ def learning_rate(peak: float, step: int, progress: float, warmup: int = 200, de
 
 
 class Ema:
-    """Exponential moving average of a module's parameters; short memory at the start."""
+    """Exponential moving average of a module's parameters and buffers, taken every few steps; short memory at the start."""
 
-    def __init__(self, module: nn.Module, decay: float) -> None:
-        self.decay, self.count = decay, 0
-        self.shadow = {k: v.detach().clone().float() for k, v in module.state_dict().items()}
+    def __init__(self, module: nn.Module, decay: float, every: int = 4) -> None:
+        self.decay, self.every, self.count = decay**every, every, 0
+        self.live = dict(module.state_dict())
+        self.shadow = {k: v.detach().clone() for k, v in self.live.items()}
 
     @torch.no_grad()
-    def update(self, module: nn.Module) -> None:
+    def update(self, step: int) -> None:
+        if step % self.every:
+            return
         self.count += 1
         decay = min(self.decay, (1 + self.count) / (10 + self.count))
-        state = module.state_dict()
-        floats = [k for k, v in state.items() if v.is_floating_point()]
-        torch._foreach_lerp_([self.shadow[k] for k in floats], [state[k].float() for k in floats], 1 - decay)
+        torch._foreach_lerp_(list(self.shadow.values()), list(self.live.values()), 1 - decay)
+
+    def restore(self, state: dict[str, torch.Tensor], step: int) -> None:
+        for key, value in state.items():
+            self.shadow[key].copy_(value)
+        self.count = step // self.every
 
 
 class Log:

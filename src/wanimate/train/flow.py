@@ -37,6 +37,7 @@ class FlowTraining:
     person_weight: float = 3.0
     reference_weight: float = 0.1
     drop_face: float = 0.1
+    renew: int = 24
     seed: int = 0
 
 
@@ -47,7 +48,16 @@ class Mannequin(nn.Module):
         super().__init__()
         self.transformer = AnimateTransformer(TRANSFORMER)
         initialise_transformer(self.transformer)
+        self.transformer.motion_encoder.dec.requires_grad_(False)
         self.prompts = nn.Parameter(0.02 * torch.randn(2, TRANSFORMER.text_length, TRANSFORMER.text_width))
+
+    def load_checkpoint(self, folder: Path) -> None:
+        """Take the weights of a checkpoint folder (`package`)."""
+        from wanimate.weights.formats import read_folder, read_tensors
+
+        self.transformer.load_state_dict(read_folder(folder, "diffusion_pytorch_model"))
+        prompts = read_tensors(folder / "prompts.safetensors")
+        self.prompts.data = torch.stack((prompts["positive"], prompts["negative"])).float()
 
     def flow(self, x: Tensor, t: Tensor, clips: LatentClips, dropped: Tensor) -> Tensor:
         """v [B, 16, T+1, h, w] for noisy x; where `dropped` [B], the face is blank and the prompt the negative one."""
@@ -61,13 +71,25 @@ class Mannequin(nn.Module):
 
 
 def train_flow(
-    config: FlowTraining, data: LatentSet, out: Path, device: torch.device, resume: bool = False
+    config: FlowTraining,
+    data: LatentSet,
+    out: Path,
+    device: torch.device,
+    resume: bool = False,
+    start: Path | None = None,
 ) -> Mannequin:
-    """Returns the averaged network; `out` gets state.pt, transformer.pt and log.jsonl."""
+    """Returns the averaged network; `out` gets state.pt, transformer.pt and log.jsonl.
+
+    `start`: a checkpoint folder to begin with.
+    """
     torch.manual_seed(config.seed)
-    model = Mannequin().to(device)
-    decayed = [p for p in model.parameters() if p.ndim >= 2]
-    plain = [p for p in model.parameters() if p.ndim < 2]
+    model = Mannequin()
+    if start is not None:
+        model.load_checkpoint(start)
+    model.to(device)
+    trained = [p for p in model.parameters() if p.requires_grad]
+    decayed = [p for p in trained if p.ndim >= 2]
+    plain = [p for p in trained if p.ndim < 2]
     groups = [{"params": decayed, "weight_decay": 0.01}, {"params": plain, "weight_decay": 0.0}]
     optimizer = torch.optim.AdamW(groups, lr=config.rate, betas=(0.9, 0.98), fused=device.type == "cuda")
     ema = Ema(model, 0.999)
@@ -76,7 +98,7 @@ def train_flow(
         state = load_state(out / "state.pt")
         model.load_state_dict(state["model"])
         optimizer.load_state_dict(state["optimizer"])
-        ema.shadow, ema.count = {k: v.to(device) for k, v in state["ema"].items()}, state["step"]
+        ema.restore(state["ema"], state["step"])
         budget.step, budget.spent = state["step"], state["spent"]
     if device.type == "cuda":
         for block in model.transformer.blocks:
@@ -86,6 +108,8 @@ def train_flow(
     total = torch.zeros((), device=device)
     budget.restart_clock()
     while not budget.over:
+        if budget.step % config.renew == config.renew - 1:
+            data.renew()
         short = budget.progress < config.short_share
         frames, batch = (config.short, config.short_batch) if short else (config.frames, config.batch)
         clips = data.draw(batch, frames, generator)
@@ -97,7 +121,7 @@ def train_flow(
         loss.backward()
         clip_grad_norm_(model.parameters(), 1.0)
         optimizer.step()
-        ema.update(model)
+        ema.update(budget.step)
         total += loss.detach()
         budget.tick()
         if budget.step % 200 == 0 or budget.over:

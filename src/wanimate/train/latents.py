@@ -5,6 +5,7 @@ Letters: M clips, K frames, T = (K+3)/4 latent frames, h w latent rows and colum
 
 from __future__ import annotations
 
+from collections.abc import Callable
 from dataclasses import dataclass
 
 import torch
@@ -95,12 +96,25 @@ class LatentSet:
     The VAE looks back only, so the latents of a clip's beginning are those of the shorter clip.
     """
 
-    def __init__(self, clips: list[LatentClips]) -> None:
+    def __init__(self, clips: list[LatentClips], make: Callable[[int], LatentClips] | None = None) -> None:
         assert len(clips) == len(SIZES)
-        self.clips = clips
+        self.clips, self.make = clips, make
+        self.renewed = 0
 
     def __len__(self) -> int:
         return sum(len(c) for c in self.clips)
+
+    def renew(self) -> None:
+        """Replace the oldest clips of one size by new ones; sizes take turns."""
+        if self.make is None:
+            return
+        size = self.renewed % len(self.clips)
+        old, new = self.clips[size], self.make(size)
+        start = (self.renewed // len(self.clips) * len(new)) % len(old)
+        count = min(len(new), len(old) - start)
+        for name, tensor in vars(old).items():
+            tensor[start : start + count] = getattr(new, name)[:count]
+        self.renewed += 1
 
     def draw(self, batch: int, frames: int, generator: torch.Generator) -> LatentClips:
         clips = self.clips[int(torch.randint(len(self.clips), (), generator=generator))]

@@ -8,7 +8,7 @@ import torch
 from torch import Tensor
 
 Render = Callable[[int, int, int, int], tuple[Tensor, Tensor]]
-"""(count, width, height, seed) -> video and skeleton, uint8 [count, F, H, W, 3] each."""
+"""(count, width, height, seed) -> video and skeleton, uint8 [count, F, H, W, 4] each: RGB, and where errors weigh more."""
 
 SIZES = ((192, 192), (144, 256), (256, 144))
 """Width and height of the pictures; all have 144 tokens a latent frame."""
@@ -42,37 +42,43 @@ class ClipPool:
         self.cursor += 1
 
     def frames(self, batch: int, crop: int, generator: torch.Generator) -> Tensor:
-        """Single frames [batch, 3, 1, crop, crop] in [-1, 1]: three quarters renders, one quarter skeletons."""
+        """Single frames [batch, 4, 1, crop, crop]: see `clips`."""
+        return self._cut(batch, crop, generator, single=True)
+
+    def clips(self, batch: int, crop: int, generator: torch.Generator) -> Tensor:
+        """Square cuts of clips of one size, [batch, 4, F, crop, crop]: three quarters renders, one quarter skeletons.
+
+        Channels: RGB in [-1, 1] and a weight in [0, 1].
+        """
+        return self._cut(batch, crop, generator, single=False)
+
+    def _cut(self, batch: int, crop: int, generator: torch.Generator, single: bool) -> Tensor:
         size = int(torch.randint(len(SIZES), (), generator=generator))
         width, height = SIZES[size]
         x = int(torch.randint(width - crop + 1, (), generator=generator))
         y = int(torch.randint(height - crop + 1, (), generator=generator))
         parts = []
         for source, count in ((self.videos[size], batch - batch // 4), (self.skeletons[size], batch // 4)):
-            clip = torch.randint(source.shape[0], (count,), generator=generator)
-            frame = torch.randint(source.shape[1], (count,), generator=generator)
-            parts.append(source[clip, frame, y : y + crop, x : x + crop])
-        return augment(torch.cat(parts)[:, None], generator)
-
-    def clips(self, batch: int, generator: torch.Generator) -> Tensor:
-        """Whole clips [batch, 3, F, H, W] in [-1, 1] of one size: three quarters renders, one quarter skeletons."""
-        size = int(torch.randint(len(SIZES), (), generator=generator))
-        parts = []
-        for source, count in ((self.videos[size], batch - batch // 4), (self.skeletons[size], batch // 4)):
-            parts.append(source[torch.randint(source.shape[0], (count,), generator=generator)])
+            clip = torch.randint(source.shape[0], (count,), generator=generator).to(source.device)
+            if single:
+                frame = torch.randint(source.shape[1], (count,), generator=generator).to(source.device)
+                parts.append(source[:, :, y : y + crop, x : x + crop][clip, frame][:, None])
+            else:
+                parts.append(source[:, :, y : y + crop, x : x + crop][clip])
         return augment(torch.cat(parts), generator)
 
 
 def augment(pixels: Tensor, generator: torch.Generator) -> Tensor:
-    """uint8 [B, F, H, W, 3] -> [B, 3, F, H, W] in [-1, 1], some mirrored, some with a black rectangle, some with colours
-    permuted."""
-    video = pixels.permute(0, 4, 1, 2, 3).float() / 127.5 - 1
+    """uint8 [B, F, H, W, 4] -> [B, 4, F, H, W], sometimes mirrored or with colours permuted, some with a black rectangle."""
+    video = pixels.permute(0, 4, 1, 2, 3).float()
+    video[:, :3] = video[:, :3] / 127.5 - 1
+    video[:, 3] /= 255
     if torch.rand((), generator=generator) < 0.5:
         video = video.flip(-1)
     if torch.rand((), generator=generator) < 0.5:
-        video = video[:, torch.randperm(3, generator=generator)]
+        video = video[:, [*torch.randperm(3, generator=generator).tolist(), 3]]
     holes = max(1, len(video) // 12)
     height, width = video.shape[-2:]
     y, x = (int(torch.randint(n // 2, (), generator=generator)) for n in (height, width))
-    video[:holes, :, :, y : y + height // 2, x : x + width // 3] = -1
+    video[:holes, :3, :, y : y + height // 2, x : x + width // 3] = -1
     return video

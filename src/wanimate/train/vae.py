@@ -11,11 +11,11 @@ from __future__ import annotations
 from collections.abc import Callable
 from dataclasses import dataclass
 from functools import partial
+from itertools import pairwise
 from pathlib import Path
 
 import torch
-import torch.nn.functional as F
-from torch import Tensor
+from torch import Tensor, nn
 from torch.nn.utils import clip_grad_norm_
 
 from wanimate.model.vae import RmsNorm, VideoVae
@@ -26,39 +26,59 @@ from wanimate.train.pool import ClipPool
 
 @dataclass(frozen=True)
 class VaeTraining:
-    """`frame_share` of the run trains on single frames. `crop` is the side of the pictures in the first part."""
+    """`frame_share` of the run trains on single frames, the rest on clips; `crop` is the side of the square cuts.
 
-    steps: int = 20000
+    `noise` is added to the latents, `pull` keeps them from growing against it, `weight` is how much more errors count on
+    the person and on the sticks of skeletons. `decoder_only` leaves the latents as they are, for a transformer that knows them.
+    """
+
+    steps: int = 40000
     seconds: float = 480.0
-    frame_share: float = 0.45
+    frame_share: float = 0.35
     crop: int = 128
-    frame_batch: int = 192
-    clip_batch: int = 12
+    frame_batch: int = 128
+    clip_batch: int = 8
     rate: float = 1e-3
-    noise: float = 0.1
-    pull: float = 1e-3
+    noise: float = 0.04
+    pull: float = 1e-4
     edges: float = 0.5
-    refresh: int = 40
+    weight: float = 4.0
+    refresh: int = 60
+    decoder_only: bool = False
     seed: int = 0
 
 
-def train_vae(config: VaeTraining, pool: ClipPool, out: Path, device: torch.device, resume: bool = False) -> VideoVae:
-    """Returns the averaged network; `out` gets state.pt, vae.pt and log.jsonl."""
+def train_vae(
+    config: VaeTraining,
+    pool: ClipPool,
+    out: Path,
+    device: torch.device,
+    resume: bool = False,
+    start: Path | None = None,
+) -> VideoVae:
+    """Returns the averaged network; `out` gets state.pt, vae.pt and log.jsonl. `start`: weights to begin with."""
     torch.manual_seed(config.seed)
     vae = VideoVae(VAE)
     initialise_vae(vae)
+    if start is not None:
+        vae.load_state_dict(load_state(start))
     vae.to(device)
-    optimizer = torch.optim.AdamW(vae.parameters(), lr=config.rate, betas=(0.9, 0.98), weight_decay=0.0)
+    fused = device.type == "cuda"
+    if fused:
+        speed_up(vae)
+    if config.decoder_only:
+        vae.encoder.requires_grad_(False)
+        vae.conv1.requires_grad_(False)
+    weights = [p for p in vae.parameters() if p.requires_grad]
+    optimizer = torch.optim.AdamW(weights, lr=config.rate, betas=(0.9, 0.98), weight_decay=0.0, fused=fused)
     ema = Ema(vae, 0.998)
     budget = Budget(config.steps, config.seconds)
     if resume:
         state = load_state(out / "state.pt")
         vae.load_state_dict(state["model"])
         optimizer.load_state_dict(state["optimizer"])
-        ema.shadow, ema.count = {k: v.to(device) for k, v in state["ema"].items()}, state["step"]
+        ema.restore(state["ema"], state["step"])
         budget.step, budget.spent = state["step"], state["spent"]
-    if device.type == "cuda":
-        fuse_norms(vae)
     log = Log(out / "log.jsonl")
     generator = torch.Generator("cpu").manual_seed(config.seed + budget.step)
     budget.restart_clock()
@@ -69,7 +89,7 @@ def train_vae(config: VaeTraining, pool: ClipPool, out: Path, device: torch.devi
         video = (
             pool.frames(config.frame_batch, config.crop, generator)
             if frames
-            else pool.clips(config.clip_batch, generator)
+            else pool.clips(config.clip_batch, config.crop, generator)
         )
         rate = learning_rate(config.rate, budget.step, budget.progress)
         for group in optimizer.param_groups:
@@ -77,11 +97,11 @@ def train_vae(config: VaeTraining, pool: ClipPool, out: Path, device: torch.devi
         error, loss = vae_loss(vae, video, config)
         optimizer.zero_grad(set_to_none=True)
         loss.backward()
-        clip_grad_norm_(vae.parameters(), 1.0)
+        clip_grad_norm_(weights, 1.0)
         optimizer.step()
-        ema.update(vae)
         budget.tick()
-        if budget.step % 100 == 0 or budget.over:
+        ema.update(budget.step)
+        if budget.step % 200 == 0 or budget.over:
             psnr = -10 * torch.log10(error / 4).item()
             log.write(step=budget.step, seconds=budget.spent, frames=frames, psnr=psnr, loss=loss.item(), rate=rate)
         if budget.step % 1000 == 0 or budget.over:
@@ -96,32 +116,43 @@ def train_vae(config: VaeTraining, pool: ClipPool, out: Path, device: torch.devi
 
 
 def vae_loss(vae: VideoVae, video: Tensor, config: VaeTraining) -> tuple[Tensor, Tensor]:
-    """Mean squared error for the log, and the loss. video [B, 3, K, H, W] in [-1, 1]."""
+    """Mean squared error for the log, and the loss. video [B, 4, K, H, W]: RGB in [-1, 1] and the extra weight."""
+    extra, video = video[:, 3:], video[:, :3]
+    if video.is_cuda:
+        video = video.contiguous(memory_format=torch.channels_last_3d)
     with torch.autocast(video.device.type, torch.bfloat16):
         latents = vae.encode_piece(video, {})
         noisy = latents + config.noise * torch.randn_like(latents)
         decoded = vae.decoder(vae.conv2(noisy, {}), {})
     difference = decoded.float() - video
-    edges = sum((difference.diff(dim=axis)).abs().mean() for axis in (-1, -2))
-    loss = difference.abs().mean() + config.edges * edges + config.pull * latents.float().square().mean()
+    weight = 1 + config.weight * extra
+    edges = sum(
+        (difference.diff(dim=axis).abs() * weight.narrow(axis, 1, video.shape[axis] - 1)).mean() for axis in (-1, -2)
+    )
+    pixels = ((difference.abs() + difference.square()) * weight).mean()
+    loss = pixels + config.edges * edges + config.pull * latents.float().square().mean()
     return difference.detach().square().mean(), loss
 
 
-def fuse_norms(vae: VideoVae) -> None:
-    """Compile the channel norm, which is bound by memory, into one kernel."""
-    torch._dynamo.config.cache_size_limit = 256
+def speed_up(vae: VideoVae) -> None:
+    """For a GPU: channels-last weights, and norm and SiLU in one kernel wherever one follows the other."""
+    from wanimate.train.fused_norm import norm_silu  # Triton is there only on a GPU machine
 
-    @torch.compile
-    def norm(x: Tensor, gamma: Tensor, scale: float) -> Tensor:
-        return (F.normalize(x.float(), dim=1) * scale * gamma).to(x.dtype)
+    for parameter in vae.parameters():
+        if parameter.ndim in (4, 5):
+            layout = torch.channels_last_3d if parameter.ndim == 5 else torch.channels_last
+            parameter.data = parameter.data.contiguous(memory_format=layout)
+    for layers in vae.modules():
+        if not isinstance(layers, nn.ModuleList):
+            continue
+        for i, (norm, act) in enumerate(pairwise(layers)):
+            if isinstance(norm, RmsNorm) and isinstance(act, nn.SiLU):
+                setattr(norm, "forward", partial(_normed, norm_silu, norm))  # noqa: B010 - replaces a method on purpose
+                layers[i + 1] = nn.Identity()
 
-    for module in vae.modules():
-        if isinstance(module, RmsNorm):
-            setattr(module, "forward", partial(_normed, norm, module))  # noqa: B010 - replaces a method on purpose
 
-
-def _normed(norm: Callable[[Tensor, Tensor, float], Tensor], module: RmsNorm, x: Tensor) -> Tensor:
-    return norm(x, module.gamma, module.scale)
+def _normed(norm: Callable[[Tensor, Tensor], Tensor], module: RmsNorm, x: Tensor) -> Tensor:
+    return norm(x, module.gamma)
 
 
 @torch.no_grad()
@@ -129,6 +160,6 @@ def latent_statistics(vae: VideoVae, pool: ClipPool, batches: int = 8) -> tuple[
     """Mean and standard deviation of each latent channel over clips of the pool."""
     generator = torch.Generator("cpu").manual_seed(1)
     with torch.autocast(next(vae.parameters()).device.type, torch.bfloat16):
-        latents = [vae.encode_piece(pool.clips(8, generator), {}).float() for _ in range(batches)]
+        latents = [vae.encode_piece(pool.clips(8, 128, generator)[:, :3], {}).float() for _ in range(batches)]
     channels = torch.cat([x.transpose(0, 1).flatten(1) for x in latents], dim=1)
     return channels.mean(1).tolist(), channels.std(1).tolist()
