@@ -62,27 +62,27 @@ _LOUD = (0.7, 0.9, 0.6, 1.0, 0.55, 0.8, 0.95, 0.6, 0.85, 0.7)
 
 # The right arm rises, waves and sinks; then the left hand shows its fingers.
 _WAVE: dict[str, Keys] = {
-    "arm_side_R": ((0.3, 21), (0.95, 58), (1.85, 58), (2.45, 21)),
-    "arm_forward_R": ((0.3, 3), (0.95, 14), (1.85, 14), (2.45, 3)),
-    "arm_twist_R": ((0.3, -28), (0.95, -78), (1.17, -56), (1.41, -84), (1.65, -56), (1.9, -80), (2.45, -28)),
-    "elbow_R": ((0.3, 30), (0.95, 112), (1.17, 100), (1.41, 114), (1.65, 100), (1.9, 110), (2.45, 30)),
-    "wrist_side_R": ((0.5, 0), (0.95, 8), (1.17, -10), (1.41, 10), (1.65, -10), (1.9, 8), (2.3, 0)),
+    "arm_side_R": ((0.3, 21), (0.95, 50), (1.85, 50), (2.35, 21)),
+    "arm_forward_R": ((0.3, 3), (0.7, 16), (0.95, 14), (1.85, 14), (2.1, 16), (2.5, 3)),
+    "arm_twist_R": ((0.5, -28), (1.0, -78), (1.2, -56), (1.42, -84), (1.64, -56), (1.85, -74), (2.2, -28)),
+    "elbow_R": ((0.25, 30), (0.8, 112), (1.2, 102), (1.42, 114), (1.64, 102), (1.9, 112), (2.5, 30)),
+    "wrist_side_R": ((0.5, 0), (0.95, 8), (1.2, -10), (1.42, 10), (1.64, -10), (1.85, 8), (2.3, 0)),
     "wrist_R": ((0.4, 0), (0.95, -4), (1.85, -4), (2.4, 0)),
     "pronation_R": ((0.3, -8), (0.95, 0), (1.85, 0), (2.45, -8)),
 }
 _SHOW: dict[str, Keys] = {
     "arm_side_L": ((1.2, 21), (1.8, 24), (2.6, 24), (3.05, 21)),
-    "arm_forward_L": ((1.2, 3), (1.8, 8), (2.6, 8), (3.05, 3)),
-    "arm_twist_L": ((1.2, -28), (1.8, -52), (2.6, -52), (3.05, -28)),
-    "elbow_L": ((1.2, 30), (1.8, 118), (2.6, 118), (3.05, 30)),
+    "arm_forward_L": ((1.2, 3), (1.6, 12), (1.8, 8), (2.6, 8), (2.8, 10), (3.1, 3)),
+    "arm_twist_L": ((1.4, -28), (1.85, -52), (2.5, -52), (2.85, -28)),
+    "elbow_L": ((1.15, 30), (1.65, 120), (2.6, 120), (3.1, 30)),
     "pronation_L": ((1.2, -8), (1.8, 0), (2.6, 0), (3.05, -8)),
 }
 _TRUNK: dict[str, Keys] = {
-    "lean": ((0.4, 0), (1.2, -7), (1.8, 3), (2.3, 6), (2.95, 0)),
+    "lean": ((0.4, 0), (1.2, 5), (1.7, 3), (2.25, -6), (2.95, 0)),
     "bend": ((0.0, 2), (1.1, 0), (2.1, 4), (3.0, 2)),
     "twist": ((0.4, 0), (1.2, 5), (2.1, -6), (2.95, 0)),
     "nod": ((0.0, 0), (0.5, 4), (0.8, -2), (1.5, 2), (2.1, 5), (2.5, -1), (3.0, 0)),
-    "tilt": ((0.3, 0), (1.2, 6), (2.1, -6), (2.95, 0)),
+    "tilt": ((0.3, 0), (1.2, -6), (2.1, 6), (2.95, 0)),
     "turn": ((0.3, 0), (1.2, -6), (2.1, 9), (2.95, 0)),
     "clavicle_up_R": ((0.4, 0), (0.95, 4), (1.85, 4), (2.4, 0)),
     "leg_side_L": ((0.0, 5), (3.3, 5)),
@@ -91,7 +91,7 @@ _TRUNK: dict[str, Keys] = {
 _FACE: dict[str, Keys] = {
     "blink_left": ((0.78, 0), (0.87, 1), (0.91, 1), (1.02, 0), (2.1, 0), (2.19, 1), (2.23, 1), (2.34, 0)),
     "blink_right": ((0.78, 0), (0.87, 1), (0.91, 1), (1.02, 0), (2.1, 0), (2.19, 1), (2.23, 1), (2.34, 0)),
-    "smile": ((0.2, 0.1), (1.0, 0.45), (1.6, 0.3), (2.4, 0.15), (2.9, 0.4), (3.25, 0.25)),
+    "smile": ((0.2, 0.25), (1.0, 0.5), (1.6, 0.35), (2.4, 0.2), (2.9, 0.45), (3.25, 0.25)),
     "brow_outer": ((0.3, 0), (0.9, 0.5), (1.5, 0.1), (2.0, 0.4), (2.8, 0)),
     "brow_inner": ((1.6, 0), (2.0, 0.5), (2.6, 0)),
 }
@@ -167,7 +167,7 @@ def still(count: int) -> tuple[Tensor, Tensor]:
     for side in "LR":
         pose[:, AT[f"leg_side_{side}"]] = math.radians(5)
     pose[:, AT["bend"]] = math.radians(2)
-    face[:, list(EXPRESSIONS).index("smile")] = 0.1
+    face[:, list(EXPRESSIONS).index("smile")] = 0.25
     return pose, face
 
 
@@ -188,21 +188,60 @@ class Role:
 
 
 _SOFT = ((0.3, -0.85, 0.5), (0.42, 0.41, 0.39), (0.56, 0.57, 0.58))
+_PLAIN: dict[str, float | Colour] = {
+    "bottom_kind": 0, "skirt": 0, "long_hair": 0, "bald": 0, "hem": 0.02, "waist": -0.2, "hairline": 0.0,
+    "neck_width": 0.06, "top_loose": 0.013, "bottom_loose": 0.01, "blush": 0.05, "brow_width": 0.0030, "glossy": 0.05,
+}  # fmt: skip
+"""What all of them share."""
 PERFORMER = Role(
     body=141, seed=1, light=_SOFT, studio=(0.62, 0.68, 0.72),
     look={
-        "skin": (0.93, 0.73, 0.60), "hair": (0.24, 0.14, 0.08), "brow": (0.13, 0.08, 0.05), "iris": (0.2, 0.3, 0.4),
-        "top_a": (0.16, 0.24, 0.42), "top_kind": 0, "sleeve": 0.55, "neck_depth": 0.01, "neck_width": 0.06,
-        "bottom_a": (0.25, 0.24, 0.23), "bottom_kind": 0, "skirt": 0, "long_hair": 0, "cap": 0.015, "bald": 0,
-        "beard": 0, "hem": 0.02, "trouser": 1.9,
+        "skin": (0.93, 0.73, 0.60), "hair": (0.24, 0.14, 0.08), "brow": (0.16, 0.10, 0.07), "beard": 0.0,
+        "iris": (0.2, 0.3, 0.4), "lips": (0.78, 0.46, 0.42), "cap": 0.02, "top_a": (0.16, 0.26, 0.46), "top_kind": 0,
+        "sleeve": 0.55, "neck_depth": 0.01, "bottom_a": (0.25, 0.24, 0.23), "trouser": 1.9,
+        **_PLAIN,
     },
 )  # fmt: skip
 CHARACTERS = (
-    Role(body=144, seed=11, light=((0.5, -0.8, 0.4), (0.5, 0.46, 0.38), (0.5, 0.5, 0.52))),
-    Role(body=148, seed=12, light=((-0.5, -0.8, 0.5), (0.45, 0.44, 0.44), (0.55, 0.55, 0.56))),
-    Role(body=155, seed=13, light=((-0.2, -0.9, 0.6), (0.4, 0.42, 0.48), (0.55, 0.57, 0.6))),
-    Role(body=139, seed=14, light=((0.7, -0.6, 0.3), (0.55, 0.48, 0.42), (0.45, 0.46, 0.5)), size=(320, 480)),
-)
+    Role(
+        body=147, seed=123, light=((0.5, -0.8, 0.4), (0.48, 0.45, 0.40), (0.52, 0.52, 0.54)),
+        look={
+            "skin": (0.86, 0.64, 0.50), "hair": (0.10, 0.07, 0.05), "brow": (0.06, 0.04, 0.03), "beard": 0.55,
+            "iris": (0.22, 0.13, 0.06), "lips": (0.68, 0.40, 0.34), "cap": 0.022, "top_a": (0.10, 0.50, 0.47),
+            "top_kind": 0, "sleeve": 0.6, "neck_depth": 0.02, "bottom_a": (0.74, 0.65, 0.50), "trouser": 1.9,
+            **_PLAIN,
+        },
+    ),
+    Role(
+        body=148, seed=150, light=((-0.5, -0.8, 0.5), (0.42, 0.41, 0.42), (0.56, 0.56, 0.57)),
+        look={
+            "skin": (0.97, 0.80, 0.69), "hair": (0.55, 0.22, 0.09), "brow": (0.33, 0.14, 0.06), "beard": 0.0,
+            "iris": (0.22, 0.36, 0.26), "lips": (0.80, 0.42, 0.40), "cap": 0.03, "top_a": (0.93, 0.89, 0.80),
+            "top_b": (0.78, 0.20, 0.20), "top_kind": 1, "top_period": 0.075, "top_angle": 0.0, "top_duty": 0.1,
+            "sleeve": 1.5, "neck_depth": 0.01, "bottom_a": (0.14, 0.18, 0.34), "trouser": 1.9,
+            **_PLAIN,
+        },
+    ),
+    Role(
+        body=155, seed=125, light=((-0.2, -0.9, 0.6), (0.44, 0.45, 0.48), (0.56, 0.57, 0.60)),
+        look={
+            "skin": (0.50, 0.33, 0.23), "hair": (0.07, 0.05, 0.04), "brow": (0.04, 0.03, 0.02), "beard": 0.0,
+            "iris": (0.20, 0.11, 0.05), "lips": (0.55, 0.26, 0.24), "cap": 0.035, "top_a": (0.95, 0.74, 0.16),
+            "top_kind": 0, "sleeve": 0.45, "neck_depth": 0.03, "bottom_a": (0.25, 0.38, 0.60), "trouser": 1.9,
+            **_PLAIN,
+        },
+    ),
+    Role(
+        body=130, seed=124, light=((0.7, -0.6, 0.3), (0.50, 0.46, 0.42), (0.50, 0.51, 0.54)), size=(320, 480),
+        look={
+            "skin": (0.94, 0.75, 0.63), "hair": (0.74, 0.57, 0.32), "brow": (0.45, 0.32, 0.17), "beard": 0.0,
+            "iris": (0.22, 0.38, 0.56), "lips": (0.76, 0.46, 0.42), "cap": 0.026, "top_a": (0.52, 0.20, 0.45),
+            "top_b": (0.88, 0.72, 0.86), "top_kind": 3, "top_period": 0.11, "sleeve": 1.93, "neck_depth": 0.015,
+            "bottom_a": (0.30, 0.30, 0.32), "trouser": 1.88, "shoes": (0.85, 0.84, 0.82),
+            **_PLAIN,
+        },
+    ),
+)  # fmt: skip
 
 
 def _look(role: Role) -> Tensor:
@@ -220,9 +259,10 @@ def _light(role: Role) -> Tensor:
 def _camera(people: Mannequins, role: Role, eyes: float) -> Camera:
     """A frontal view from the thighs to a little above the head; `eyes`: height of the nose in metres."""
     width, height = role.size
-    tall = 1.27 * eyes / 1.6 * max(1.0, height / width)  # metres of the picture's height at the person
+    scale = 1.27 * eyes / 1.6  # metres across a square picture
+    tall = scale * height / width
     focal_ratio = 2.2
-    centre_z = eyes + (0.19 - 0.5) * 1.27 * eyes / 1.6
+    centre_z = eyes + 0.19 * scale - tall / 2
     one = torch.ones(1)
     return look_at(
         torch.tensor([[0.0, -0.03, centre_z]]), tall * focal_ratio * one, 0.0 * one, 0.0 * one, 0.0 * one,
@@ -238,7 +278,7 @@ def _studio(colour: Colour, width: int, height: int) -> Tensor:
     return torch.from_numpy(np.clip(shade, 0, 1)).float().unsqueeze(0)
 
 
-def draw(people: Mannequins, role: Role, pose: Tensor, face: Tensor, supersample: int = 3) -> npt.NDArray[np.uint8]:
+def draw(people: Mannequins, role: Role, pose: Tensor, face: Tensor, supersample: int = 2) -> npt.NDArray[np.uint8]:
     """Pictures of one person, uint8 RGB [F, height, width, 3], from poses [F, len(DOF)] and expressions [F, E]."""
     width, height = role.size
     rig, look, light = Rig(people), _look(role), _light(role)
