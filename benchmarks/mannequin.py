@@ -43,7 +43,8 @@ from wanimate.train.mannequins.world import World, WorldSettings
 from wanimate.types import Conditions, Frames, Guides, Segment
 from wanimate.weights.load import Checkpoint, embedded_path, load_checkpoint
 
-FIRST_SEED = 1_000_000
+FIRST_SEED = 10**12
+"""Far from every seed that training draws clips with."""
 SETTINGS = WorldSettings(replacement=0.0, disturb=False, other_face=1.0)
 ANCHORS = [0, 5, 6, 11, 12]
 """Nose, shoulders, hips: what the cut-out baseline is placed by."""
