@@ -35,7 +35,6 @@ class PreprocessSettings(_Settings):
     area: int | None = Field(default=None, gt=0, description="Pixel area; None takes the checkpoint's own.")
     fps: Fraction | None = Field(default=None, gt=0, description="Target rate; None is the clip's own, capped at 30.")
     max_fps: Fraction = Fraction(30)
-    mode: Literal["animation", "replacement"] = "animation"
     retarget: Retarget = "auto"
     smooth: bool = True
     compat: bool = Field(default=False, description="Follow the published preprocessing number for number.")

@@ -22,10 +22,12 @@ from wanimate.finish.decode import to_pixels
 from wanimate.finish.encode import OutputWriter
 from wanimate.finish.manifest import hash_file, write_manifest
 from wanimate.finish.sheet import contact_sheet, sample_columns, write_sheet
+from wanimate.log import chosen
 from wanimate.media.image import load_image
 from wanimate.media.probe import probe
 from wanimate.media.video import iter_indices
 from wanimate.preprocess.guides import load_guides
+from wanimate.preprocess.pose import backend
 from wanimate.preprocess.run import preprocess
 from wanimate.sampling.guidance import Network, guided
 from wanimate.segment_loop import FramesReady, LoopEvent, run_segments
@@ -47,7 +49,7 @@ _Value = TypeVar("_Value")
 SIDE = 16
 """The VAE makes 8 x 8 pixels one latent, the transformer 2 x 2 latents one token."""
 PIXELS_AT_ONCE = 1 << 18
-"""The VAE takes as many latent frames at once as keeps a piece below this many pixels a frame in each of them."""
+"""On a GPU the VAE takes so many latent frames at once that their pictures stay below this many pixels together."""
 
 
 class Animator:
@@ -91,9 +93,11 @@ class Animator:
         with OutputClaim(job.out, job.output.codec, (job.image, job.video)) as claim, _guides_folder(job) as folder:
             clip = probe(job.video, job.preprocess.limits)
             image = load_image(job.image)
+            detector = backend(job.preprocess)
+            chosen("pose backend", detector.name, "as the settings say")
             yield from self._load(clock)
             area = job.preprocess.area or self.card.defaults.area
-            guides = yield from clock.watch(preprocess(clip, image, job.preprocess, folder, area))
+            guides = yield from clock.watch(preprocess(clip, image, job.preprocess, folder, area, detector))
             inputs = {"image": job.image, "video": job.video}
             yield from self._finish(guides, job.out, job.generate, job.output, claim, clock, clip, inputs, job)
 
@@ -112,7 +116,9 @@ class Animator:
 
     def _load(self, clock: _Clock) -> Iterator[Event]:
         yield from clock.start("load the checkpoint")
-        _ = self.checkpoint
+        device = self.checkpoint.device
+        why = "asked for" if self.device else "the best that PyTorch sees"
+        chosen("device", str(device), why)
         yield from clock.stop()
 
     def _finish(
@@ -164,7 +170,8 @@ class Animator:
         checkpoint = self.checkpoint
         settings = generate.resolve(self.card.defaults)
         segments = plan_segments(guides.count, settings.clip_length, settings.overlap, generate.compat)
-        chunk = max(1, PIXELS_AT_ONCE // (guides.size[0] * guides.size[1]))
+        small = checkpoint.device.type == "cpu"  # there, pieces that fit the cache are fastest
+        chunk = 1 if small else max(1, PIXELS_AT_ONCE // (guides.size[0] * guides.size[1]))
         yield StageStarted("encode the conditions")
         text = checkpoint.prompts.encode(generate.prompt)
         negative = (

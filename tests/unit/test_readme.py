@@ -18,7 +18,7 @@ from wanimate.preprocess import guides, models
 ROOT = Path(__file__).parents[2]
 README = (ROOT / "README.md").read_text()
 PARTS: tuple[type[BaseModel], ...] = (PreprocessSettings, GenerateSettings, OutputSettings)
-NOT_IN_TABLE = {"mode", "limits"}
+NOT_IN_TABLE = {"limits"}
 SAID_IN_WORDS = {
     "fps": "the clip's, up to `max_fps`",
     "models": "user cache",

@@ -118,8 +118,6 @@ def train_vae(
 def vae_loss(vae: VideoVae, video: Tensor, config: VaeTraining) -> tuple[Tensor, Tensor]:
     """Mean squared error for the log, and the loss. video [B, 4, K, H, W]: RGB in [-1, 1] and the extra weight."""
     extra, video = video[:, 3:], video[:, :3]
-    if video.is_cuda:
-        video = video.contiguous(memory_format=torch.channels_last_3d)
     with torch.autocast(video.device.type, torch.bfloat16):
         latents = vae.encode_piece(video, {})
         noisy = latents + config.noise * torch.randn_like(latents)
@@ -138,10 +136,7 @@ def speed_up(vae: VideoVae) -> None:
     """For a GPU: channels-last weights, and norm and SiLU in one kernel wherever one follows the other."""
     from wanimate.train.fused_norm import norm_silu  # Triton is there only on a GPU machine
 
-    for parameter in vae.parameters():
-        if parameter.ndim in (4, 5):
-            layout = torch.channels_last_3d if parameter.ndim == 5 else torch.channels_last
-            parameter.data = parameter.data.contiguous(memory_format=layout)
+    vae.channels_last()
     for layers in vae.modules():
         if not isinstance(layers, nn.ModuleList):
             continue

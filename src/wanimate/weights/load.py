@@ -173,7 +173,7 @@ def load_vae(tensors: Tensors, card: Card, source: Path) -> VideoVae:
         model = VideoVae(params)
     load_strict(model, {k: v.float() for k, v in tensors.items()}, source)
     model.mean, model.std = (torch.tensor(v).view(model.mean.shape) for v in (params.mean, params.std))
-    return model.eval().requires_grad_(False)
+    return model.channels_last().eval().requires_grad_(False)
 
 
 def load_prompts(tensors: Tensors, params: TransformerParams, source: Path) -> FixedPrompt:
