@@ -55,6 +55,8 @@ def test_body_and_face_are_found_in_every_frame(found: Keypoints) -> None:
 def test_hands_are_found_in_at_least_four_of_five_frames(found: Keypoints) -> None:
     for hand in (LEFT_HAND, RIGHT_HAND):
         assert (found[:, hand, 2].max(axis=1) > 0.5).mean() >= 0.8
+        assert (found[:, hand, :2] >= 0).all()  # and never leave the picture
+        assert (found[:, hand, :2] <= 384).all()
 
 
 def test_every_skeleton_is_upright(found: Keypoints) -> None:
