@@ -90,6 +90,7 @@ class Animator:
             InputError: an input cannot be used. OutputError: the result cannot be written. OutOfMemory.
         """
         clock = _Clock()
+        self._check(job.generate)
         with OutputClaim(job.out, job.output.codec, (job.image, job.video)) as claim, _guides_folder(job) as folder:
             clip = probe(job.video, job.preprocess.limits)
             image = load_image(job.image)
@@ -107,6 +108,7 @@ class Animator:
     ) -> Iterator[Event]:  # fmt: skip
         """The same from a guides folder, ours or a published one. Its sound is the clip's, where the folder names one."""
         clock = _Clock()
+        self._check(generate)
         with OutputClaim(out, output.codec) as claim:
             loaded = load_guides(guides)
             yield from self._load(clock)
@@ -114,12 +116,19 @@ class Animator:
             clip = probe(source, None) if source.is_file() else None
             yield from self._finish(loaded, out, generate, output, claim, clock, clip, {"guides": guides}, None)
 
+    def _check(self, generate: GenerateSettings) -> None:
+        """Refuse settings that cannot work on any clip longer than a segment, before anything is opened."""
+        settings = generate.resolve(self.card.defaults)
+        plan_segments(settings.clip_length + 1, settings.clip_length, settings.overlap, generate.compat)
+
     def _load(self, clock: _Clock) -> Iterator[Event]:
         yield from clock.start("load the checkpoint")
         device = self.checkpoint.device
         why = "asked for" if self.device else "the best that PyTorch sees"
         chosen("device", str(device), why)
         yield from clock.stop()
+        if self.card.note:
+            yield Notice(f"checkpoint {self.card.name}: {self.card.note}")
 
     def _finish(
         self, guides: Guides, out: Path, generate: GenerateSettings, output: OutputSettings, claim: OutputClaim,
@@ -155,7 +164,9 @@ class Animator:
             sheet = write_sheet(out, _sheet(guides, clip, columns, shown, self.card))
         yield from clock.stop()
         record: dict[str, Any] = {
-            "checkpoint": {"name": self.card.name, "path": self.folder, "hashes": self.checkpoint.hashes},
+            "checkpoint": {
+                "name": self.card.name, "note": self.card.note, "path": self.folder, "hashes": self.checkpoint.hashes,
+            },
             "inputs": {name: _described(path) for name, path in inputs.items()},
             "frames": guides.count, "fps": guides.fps, "size": guides.size, "seed": seed,
             "settings": generate.model_dump() | settings.model_dump() | {"seed": seed},

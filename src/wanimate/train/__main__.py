@@ -220,7 +220,9 @@ def package(
     """Put trained networks into a checkpoint folder."""
     from wanimate.train.package import package as write_package
 
-    note = "Knows only the mannequins it was trained on. For real characters use Wan2.2-Animate-14B."
+    note = (
+        "it knows only the mannequins it was trained on; for real characters pass --checkpoint with Wan2.2-Animate-14B"
+    )
     defaults = Defaults(area=192 * 192, steps=8, shift=3.0, clip_length=33, overlap=5)
     write_package(vae / "vae.pt", vae / "statistics.pt", transformer / "transformer.pt", out, defaults, note)
 
