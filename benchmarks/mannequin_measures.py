@@ -105,10 +105,13 @@ class Detectors:
         )
         picture = Picture(crop)
         found = self.networks.find_faces(picture, Square(FACE_SIDE / 2, FACE_SIDE / 2, FACE_SIDE, 0.0))
-        if not found:
-            return float("nan")
-        mesh = self.networks.face(picture, face_square(max(found, key=lambda f: f.area)))
-        return mouth_opening(mesh.points) if mesh.score >= 0.5 else float("nan")
+        places = [face_square(max(found, key=lambda f: f.area))] if found else []
+        # Small faces are too coarse for the detector and not for the mesh: the true box, which is half the crop, will do.
+        for place in (*places, Square(FACE_SIDE / 2, FACE_SIDE / 2, 0.75 * FACE_SIDE, 0.0)):
+            mesh = self.networks.face(picture, place)
+            if mesh.score >= 0.5:
+                return mouth_opening(mesh.points)
+        return float("nan")
 
 
 def measure(truth: Truth, videos: Mapping[str, Frames], detectors: Detectors, segments: Sequence[Segment]) -> Row:
@@ -217,8 +220,9 @@ _EXPLAINED = [
     f"knees and ankles that are truly in the picture, detected by the default backend on frames enlarged to {DETECTED_SIDE}",
     "pixels; a joint is right within a tenth of the distance from nose to hips (median over the clip of the true points); a",
     "frame without a person is all wrong. Jaw: Pearson correlation of the mouth's opening (gap of the inner lips over the",
-    "height of the face, face mesh on an enlarged crop) with the world's jaw value, mean over clips whose jaw moves and whose",
-    f"true frames reach {MEASURABLE} themselves. Colour: median colour of each region against the reference picture. Flicker:",
-    "mean absolute second difference in time. The moved cut-out is the reference's person (true mask), placed by the",
-    "similarity that fits nose, shoulders and hips of each frame over the reference's filled-in background.",
+    "height of the face, face mesh on an enlarged crop around the true face) with the world's jaw value, mean over clips whose",
+    f"jaw moves and whose true frames reach {MEASURABLE} themselves. Colour: median colour of each region against the",
+    "reference picture. Flicker: mean absolute second difference in time. The moved cut-out is the reference's person (true",
+    "mask), placed by the similarity that fits nose, shoulders and hips of each frame over the reference's filled-in",
+    "background.",
 ]
