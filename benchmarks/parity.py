@@ -77,7 +77,7 @@ def table(recorder: Recorder) -> list[str]:
         lines.append(f"| {_title(test)} | {len(taps)} | {worst.name} | {numbers} |")
     others = [t for t in recorder.outcomes if t not in recorder.taps]
     failed = [t for t, outcome in recorder.outcomes.items() if outcome != "passed"]
-    lines += ["", f"{len(others)} more tests compare tables, lengths, keys and shapes exactly: "]
+    lines += ["", f"{len(others)} more tests check tables, lengths, keys, shapes and messages: "]
     lines[-1] += ", ".join(sorted({_title(t).split(" [")[0] for t in others})) + "."
     lines += ["", "All pass." if not failed else "FAILED: " + ", ".join(_title(t) for t in failed)]
     return lines
