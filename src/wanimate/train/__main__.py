@@ -26,7 +26,7 @@ from wanimate.train.common import Log, load_state, save_state
 from wanimate.train.mannequins.assets import load
 from wanimate.train.mannequins.world import World, WorldSettings
 from wanimate.train.networks import VAE
-from wanimate.train.pool import SIZES, ClipPool
+from wanimate.train.pool import SIZES, WORLD, ClipPool, importance
 
 app = typer.Typer(add_completion=False, no_args_is_help=True, help=__doc__)
 Out = Annotated[Path, typer.Option(help="Folder for states, weights and the loss log.")]
@@ -50,19 +50,22 @@ def vae(
     frames: int = 17,
     frame_batch: int = 128,
     clip_batch: int = 8,
-    start: Annotated[Path | None, typer.Option(help="vae.pt of an earlier run to begin with.")] = None,
+    start: Annotated[
+        Path | None, typer.Option(help="Checkpoint folder, or folder of a training, to begin with.")
+    ] = None,
     decoder_only: Annotated[bool, typer.Option(help="Keep the encoder, and with it the latents, as they are.")] = False,
     device: Device = default_device(),
     resume: Resume = False,
 ) -> None:
     """Train the VAE; writes vae.pt and statistics.pt."""
     where = torch.device(device)
-    mannequins = World(load(device=where))
+    mannequins = World(load(device=where), WORLD)
 
     def render(count: int, width: int, height: int, seed: int) -> tuple[torch.Tensor, torch.Tensor]:
         batch = mannequins.sample_batch(count, frames, width, height, seed)
         sticks = (batch.skeleton.amax(-1, keepdim=True) > 20).to(torch.uint8) * 255
-        return torch.cat((batch.video, batch.cover[..., None] // 2), -1), torch.cat((batch.skeleton, sticks), -1)
+        weight = importance(batch.region, batch.cover)[..., None]
+        return torch.cat((batch.video, weight), -1), torch.cat((batch.skeleton, sticks), -1)
 
     started = time.monotonic()
     clips = ClipPool(render, pool, part)
@@ -70,8 +73,15 @@ def vae(
     config = vae_training.VaeTraining(
         seconds=seconds, steps=steps, frame_batch=frame_batch, clip_batch=clip_batch, decoder_only=decoder_only
     )
-    trained = vae_training.train_vae(config, clips, out, where, resume, start)
-    mean, std = vae_training.latent_statistics(trained, clips)
+    weights = (
+        None if start is None else start / ("vae.safetensors" if (start / "vae.safetensors").is_file() else "vae.pt")
+    )
+    trained = vae_training.train_vae(config, clips, out, where, resume, weights)
+    if decoder_only and start is not None:  # the latents are the old ones, and so are their statistics
+        known = load_trained_vae(start, torch.device("cpu"))
+        mean, std = list(known.params.mean), list(known.params.std)
+    else:
+        mean, std = vae_training.latent_statistics(trained, clips)
     save_state(out / "statistics.pt", mean=mean, std=std)
 
 
@@ -127,7 +137,7 @@ def transformer(
     steps: Steps = 30000,
     render_seconds: Annotated[float, typer.Option(help="Time for rendering and encoding the clips.")] = 180.0,
     clips: Annotated[int, typer.Option(help="Most clips, of all sizes together.")] = 16000,
-    part: Annotated[int, typer.Option(help="Clips rendered at once.")] = 24,
+    part: Annotated[int, typer.Option(help="Clips rendered at once.")] = 48,
     frames: int = 33,
     batch: int = 56,
     short_batch: int = 96,
@@ -142,7 +152,7 @@ def transformer(
     if where.type == "cuda":
         vae_training.speed_up(codec)
     log = Log(out / "log.jsonl")
-    mannequins = World(load(device=where))
+    mannequins = World(load(device=where), WORLD)
     grey: dict[tuple[int, ...], torch.Tensor] = {}
     generator = torch.Generator("cpu").manual_seed(seed)
     seeds = count(1_000_000 * (seed + 1))

@@ -37,7 +37,7 @@ class FlowTraining:
     person_weight: float = 3.0
     reference_weight: float = 0.1
     drop_face: float = 0.1
-    renew: int = 24
+    renew: int = 48
     seed: int = 0
 
 

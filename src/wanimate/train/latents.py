@@ -14,7 +14,7 @@ from torch import Tensor
 
 from wanimate.model.vae import VideoVae
 from wanimate.train.mannequins.world import WorldBatch
-from wanimate.train.pool import SIZES
+from wanimate.train.pool import SIZES, importance
 
 
 @dataclass
@@ -22,7 +22,8 @@ class LatentClips:
     """Clips of one size on the training device, latents in float16.
 
     target, pose, known: [M, 16, T, h, w]; reference: [M, 16, 1, h, w]; keep: packed mask [M, 4, T, h, w] in 0..1;
-    person: share of person in each latent pixel, [M, T, h, w]; face: uint8 [M, K, S, S, 3].
+    person: share of person in each latent pixel, faces and hands counted up to three times, [M, T, h, w];
+    face: uint8 [M, K, S, S, 3].
     """
 
     target: Tensor
@@ -64,7 +65,7 @@ def encode_batch(
     keep = torch.where(animation.view(-1, 1, 1, 1), 0.0, 1 - batch.hole[:, :, ::8, ::8].float())
     keep = torch.where(place[:, :, None, None], 1.0, keep)
     packed = torch.cat((keep[:, :1].expand(-1, 3, -1, -1), keep), dim=1).unflatten(1, (-1, 4)).transpose(1, 2)
-    share = F.avg_pool2d(batch.cover.float() / 255, 8)
+    share = F.avg_pool2d((batch.cover.float() + 2 * importance(batch.region, batch.cover)) / 255, 8)
     share = torch.cat((share[:, :1].expand(-1, 3, -1, -1), share), dim=1).unflatten(1, (-1, 4)).mean(2)
 
     shape = (frames, height, width)

@@ -7,11 +7,25 @@ from collections.abc import Callable
 import torch
 from torch import Tensor
 
+from wanimate.train.mannequins.look import REGIONS
+from wanimate.train.mannequins.world import WorldSettings
+
+WORLD = WorldSettings(framings=(0.25, 0.2, 0.4, 0.15))
+"""What the embedded networks are trained on: closer than the world's default, so that faces and hands have pixels."""
+FACE = tuple(REGIONS[name] for name in ("face", "eye", "mouth"))
+
 Render = Callable[[int, int, int, int], tuple[Tensor, Tensor]]
 """(count, width, height, seed) -> video and skeleton, uint8 [count, F, H, W, 4] each: RGB, and where errors weigh more."""
 
 SIZES = ((192, 192), (144, 256), (256, 144))
 """Width and height of the pictures; all have 144 tokens a latent frame."""
+
+
+def importance(region: Tensor, cover: Tensor) -> Tensor:
+    """How much errors count beyond the scene's, uint8 like `region`: faces most, then bare skin (hands), then the person."""
+    face = torch.isin(region, torch.tensor(FACE, device=region.device, dtype=region.dtype))
+    weight = torch.where(face, 255, torch.where(region == REGIONS["skin"], 160, cover // 3))
+    return weight.to(torch.uint8)
 
 
 class ClipPool:

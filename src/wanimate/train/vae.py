@@ -22,6 +22,7 @@ from wanimate.model.vae import RmsNorm, VideoVae
 from wanimate.train.common import Budget, Ema, Log, learning_rate, load_state, save_state
 from wanimate.train.networks import VAE, initialise_vae
 from wanimate.train.pool import ClipPool
+from wanimate.weights.formats import read_tensors
 
 
 @dataclass(frozen=True)
@@ -56,12 +57,13 @@ def train_vae(
     resume: bool = False,
     start: Path | None = None,
 ) -> VideoVae:
-    """Returns the averaged network; `out` gets state.pt, vae.pt and log.jsonl. `start`: weights to begin with."""
+    """Returns the averaged network; `out` gets state.pt, vae.pt and log.jsonl. `start`: a file of weights to begin
+    with."""
     torch.manual_seed(config.seed)
     vae = VideoVae(VAE)
     initialise_vae(vae)
     if start is not None:
-        vae.load_state_dict(load_state(start))
+        vae.load_state_dict(read_tensors(start))
     vae.to(device)
     fused = device.type == "cuda"
     if fused:
