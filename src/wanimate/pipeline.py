@@ -15,7 +15,7 @@ import torch
 
 from wanimate.conditions.build import ConditionBuilder
 from wanimate.conditions.segments import plan_segments
-from wanimate.config import GenerateSettings, Job, OutputSettings
+from wanimate.config import Defaults, GenerateSettings, Job, OutputSettings
 from wanimate.errors import InputError, OutOfMemory
 from wanimate.finish.claim import OutputClaim
 from wanimate.finish.decode import to_pixels
@@ -40,6 +40,7 @@ from wanimate.types import (
     Guides,
     Notice,
     Result,
+    Segment,
     StageFinished,
     StageStarted,
 )  # fmt: skip
@@ -150,7 +151,7 @@ class Animator:
         columns = sample_columns(guides.count)
         shown: dict[int, Frame] = {}
         with OutputWriter(out, guides.fps, width, height, output, clip, claim) as writer:
-            for event in _memory_checked(self._frames(guides, generate, seed)):
+            for event in _memory_checked(self._frames(guides, generate, settings, segments, seed)):
                 if isinstance(event, FramesReady):
                     pixels = to_pixels(event.frames)
                     shown |= {i: pixels[i - event.start] for i in columns if 0 <= i - event.start < len(pixels)}
@@ -177,10 +178,10 @@ class Animator:
         write_manifest(out, record)
         yield Finished(Result(out, guides.count, guides.size, guides.fps, seed, sheet, record))
 
-    def _frames(self, guides: Guides, generate: GenerateSettings, seed: int) -> Iterator[LoopEvent]:
+    def _frames(
+        self, guides: Guides, generate: GenerateSettings, settings: Defaults, segments: tuple[Segment, ...], seed: int
+    ) -> Iterator[LoopEvent]:
         checkpoint = self.checkpoint
-        settings = generate.resolve(self.card.defaults)
-        segments = plan_segments(guides.count, settings.clip_length, settings.overlap, generate.compat)
         small = checkpoint.device.type == "cpu"  # there, pieces that fit the cache are fastest
         chunk = 1 if small else max(1, PIXELS_AT_ONCE // (guides.size[0] * guides.size[1]))
         yield StageStarted("encode the conditions")

@@ -2,7 +2,6 @@
 
 from __future__ import annotations
 
-import hashlib
 import json
 import platform
 import resource
@@ -17,7 +16,7 @@ from typing import Any
 import numpy as np
 from pydantic import BaseModel
 
-from ..media.files import AtomicFile
+from ..media.files import AtomicFile, sha256
 from .claim import manifest_path
 
 LIBRARIES = ("torch", "numpy", "opencv-python-headless", "av", "ai-edge-litert", "onnxruntime", "transformers")
@@ -53,11 +52,7 @@ def versions() -> dict[str, str | None]:
 
 def hash_file(path: Path) -> str:
     """ "sha256:..." of a file's bytes, read in pieces."""
-    digest = hashlib.sha256()
-    with open(path, "rb") as file:
-        while piece := file.read(1 << 20):
-            digest.update(piece)
-    return f"sha256:{digest.hexdigest()}"
+    return f"sha256:{sha256(path)}"
 
 
 def peak_rss() -> int:

@@ -3,6 +3,7 @@
 from __future__ import annotations
 
 import errno
+import hashlib
 import os
 import secrets
 from pathlib import Path
@@ -10,6 +11,15 @@ from types import TracebackType
 from typing import BinaryIO
 
 from ..errors import OutputError
+
+
+def sha256(path: Path) -> str:
+    """SHA-256 of a file's bytes in hex, read in pieces."""
+    digest = hashlib.sha256()
+    with open(path, "rb") as file:
+        while piece := file.read(1 << 20):
+            digest.update(piece)
+    return digest.hexdigest()
 
 
 def output_error(path: Path, error: OSError, parameter: str = "--out") -> OutputError:

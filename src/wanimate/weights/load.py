@@ -17,12 +17,13 @@ from transformers import AutoTokenizer
 from wanimate.conditions.reference import ImageEncoder
 from wanimate.config import Defaults
 from wanimate.errors import CheckpointError
+from wanimate.media.files import sha256
 from wanimate.model.image_encoder import ClipImageEncoder, clip_config
 from wanimate.model.params import LATENT_MEAN, LATENT_STD, TransformerParams
 from wanimate.model.text_encoder import TextEncoder, umt5_config
 from wanimate.model.transformer import AnimateTransformer
 from wanimate.model.vae import VideoVae
-from wanimate.weights.formats import Tensors, file_hash, load_strict, read_folder, read_tensors
+from wanimate.weights.formats import Tensors, load_strict, read_folder, read_tensors
 from wanimate.weights.names import Sizes, clip_to_transformers, transformer_params, umt5_to_transformers, vae_params
 
 CARD = "wanimate.json"
@@ -155,7 +156,7 @@ def load_checkpoint(
     if transformer.params.image_width is not None:
         half = torch.float16 if where.type == "cuda" else torch.float32
         image = load_image_encoder(read_tensors(folder / CLIP), folder / CLIP).to(where, half)
-    hashes = {f.name: file_hash(f) for f in sorted(folder.glob("*.safetensors"))} if card.fixed_prompt else {}
+    hashes = {f.name: sha256(f) for f in sorted(folder.glob("*.safetensors"))} if card.fixed_prompt else {}
     return Checkpoint(folder, card, transformer, vae, prompts, image, where, hashes)
 
 
