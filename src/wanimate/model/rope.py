@@ -25,7 +25,8 @@ def rope_table(grid: tuple[int, int, int], head_dim: int, device: torch.device |
         shape[axis] = length
         angles.append(torch.outer(position, frequency).view(shape).expand(*grid, count))
     angle = torch.cat(angles, dim=-1).reshape(-1, pairs)
-    return angle.cos().float().to(device), angle.sin().float().to(device)
+    cos, sin = (table.float().to(device, non_blocking=True) for table in (angle.cos(), angle.sin()))
+    return cos, sin
 
 
 def apply_rope(x: Tensor, rope: Rope) -> Tensor:

@@ -3,6 +3,8 @@
 python -m wanimate.train vae --out build/train/vae
 python -m wanimate.train transformer --vae build/train/vae --out build/train/transformer
 python -m wanimate.train package --vae build/train/vae --transformer build/train/transformer --out build/mannequin
+
+vae and transformer use several GPUs when they are started by torchrun --nproc-per-node N -m wanimate.train.
 """
 
 from __future__ import annotations
@@ -27,6 +29,7 @@ from wanimate.train.mannequins.assets import load
 from wanimate.train.mannequins.world import World, WorldSettings
 from wanimate.train.networks import VAE
 from wanimate.train.pool import SIZES, WORLD, ClipPool, importance
+from wanimate.train.ranks import join
 
 app = typer.Typer(add_completion=False, no_args_is_help=True, help=__doc__)
 Out = Annotated[Path, typer.Option(help="Folder for states, weights and the loss log.")]
@@ -58,7 +61,7 @@ def vae(
     resume: Resume = False,
 ) -> None:
     """Train the VAE; writes vae.pt and statistics.pt."""
-    where = torch.device(device)
+    ranks, where = join(device)
     mannequins = World(load(device=where), WORLD)
 
     def render(count: int, width: int, height: int, seed: int) -> tuple[torch.Tensor, torch.Tensor]:
@@ -68,15 +71,18 @@ def vae(
         return torch.cat((batch.video, weight), -1), torch.cat((batch.skeleton, sticks), -1)
 
     started = time.monotonic()
-    clips = ClipPool(render, pool, part)
-    Log(out / "log.jsonl").write(what="pool", clips=len(SIZES) * pool, seconds=time.monotonic() - started)
+    clips = ClipPool(render, pool, part, seed=1_000_000 * ranks.rank)
+    if ranks.first:
+        Log(out / "log.jsonl").write(what="pool", clips=len(SIZES) * pool, seconds=time.monotonic() - started)
     config = vae_training.VaeTraining(
         seconds=seconds, steps=steps, frame_batch=frame_batch, clip_batch=clip_batch, decoder_only=decoder_only
     )
     weights = (
         None if start is None else start / ("vae.safetensors" if (start / "vae.safetensors").is_file() else "vae.pt")
     )
-    trained = vae_training.train_vae(config, clips, out, where, resume, weights)
+    trained = vae_training.train_vae(config, clips, out, where, resume, weights, ranks)
+    if not ranks.first:
+        return
     if decoder_only and start is not None:  # the latents are the old ones, and so are their statistics
         known = load_trained_vae(start, torch.device("cpu"))
         mean, std = list(known.params.mean), list(known.params.std)
@@ -147,15 +153,15 @@ def transformer(
     seed: int = 0,
 ) -> None:
     """Render and encode clips, then train the transformer on them; writes transformer.pt."""
-    where = torch.device(device)
+    ranks, where = join(device)
     codec = load_trained_vae(vae, where)
     if where.type == "cuda":
         vae_training.speed_up(codec)
     log = Log(out / "log.jsonl")
-    mannequins = World(load(device=where), WORLD)
+    mannequins = World(load(device=where), replace(WORLD, compiled=where.type == "cuda"))
     grey: dict[tuple[int, ...], torch.Tensor] = {}
-    generator = torch.Generator("cpu").manual_seed(seed)
-    seeds = count(1_000_000 * (seed + 1))
+    generator = torch.Generator("cpu").manual_seed(seed + ranks.rank)
+    seeds = count(1_000_000 * (64 * seed + ranks.rank + 1))
 
     def make(size: int) -> latents.LatentClips:
         rendered = mannequins.sample_batch(part, frames, *SIZES[size], next(seeds))
@@ -167,7 +173,8 @@ def transformer(
         parts[drawn // part % len(SIZES)].append(make(drawn // part % len(SIZES)))
         drawn += part
     data = latents.LatentSet([latents.LatentClips.cat(p) for p in parts], make)
-    log.write(what="clips", count=len(data), seconds=time.monotonic() - started)
+    if ranks.first:
+        log.write(what="clips", count=len(data), seconds=time.monotonic() - started)
     config = flow.FlowTraining(
         seconds=seconds,
         steps=steps,
@@ -177,8 +184,9 @@ def transformer(
         short=min(17, frames),
         seed=seed,
     )
-    flow.train_flow(config, data, out, where, resume, start)
-    log.write(what="clips seen", count=len(data) + data.renewed * part)
+    flow.train_flow(config, data, out, where, resume, start, ranks)
+    if ranks.first:
+        log.write(what="clips seen by this process", count=len(data) + data.renewed * part)
 
 
 @app.command()

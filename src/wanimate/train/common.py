@@ -5,6 +5,7 @@ from __future__ import annotations
 import json
 import os
 import time
+from collections.abc import Callable
 from dataclasses import dataclass, field
 from pathlib import Path
 from typing import Any
@@ -17,19 +18,25 @@ from wanimate.errors import InputError
 
 @dataclass
 class Budget:
-    """A run ends after `steps` or after `seconds`, whichever comes first; `progress` rises from 0 to 1 over it."""
+    """A run ends after `steps` or after `seconds`, whichever comes first; `progress` rises from 0 to 1 over it.
+
+    Where several processes share a run, `agree` makes one of their clocks count; it is read every `every` steps.
+    """
 
     steps: int
     seconds: float
     step: int = 0
     spent: float = 0.0
+    every: int = 1
+    agree: Callable[[float], float] = field(default=float, repr=False)
     _mark: float = field(default_factory=time.monotonic, repr=False)
 
     def tick(self) -> None:
-        now = time.monotonic()
-        self.spent += now - self._mark
-        self._mark = now
         self.step += 1
+        if self.step % self.every == 0:
+            now = time.monotonic()
+            self.spent = self.agree(self.spent + now - self._mark)
+            self._mark = now
 
     def restart_clock(self) -> None:
         self._mark = time.monotonic()

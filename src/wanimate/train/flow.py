@@ -18,12 +18,20 @@ from wanimate.model.transformer import AnimateTransformer
 from wanimate.sampling.denoise import denoise
 from wanimate.train.common import Budget, Ema, Log, learning_rate, load_state, save_state
 from wanimate.train.latents import LatentClips, LatentSet
+from wanimate.train.muon import Muon
 from wanimate.train.networks import TRANSFORMER, initialise_transformer
+from wanimate.train.ranks import Ranks
+
+ALONE = Ranks()
 
 
 @dataclass(frozen=True)
 class FlowTraining:
-    """`short_share` of the run trains on the first `short` frames of the clips, the rest on all `frames`."""
+    """`short_share` of the run trains on the first `short` frames of the clips, the rest on all `frames`.
+
+    `rate` is AdamW's peak learning rate, `matrix_rate` Muon's, which trains the matrices of blocks and fusers.
+    Batches are one process's.
+    """
 
     steps: int = 30000
     seconds: float = 720.0
@@ -32,7 +40,8 @@ class FlowTraining:
     short_share: float = 0.5
     short_batch: int = 96
     batch: int = 56
-    rate: float = 1.2e-3
+    rate: float = 1e-3
+    matrix_rate: float = 0.01
     shift: float = 3.0
     person_weight: float = 3.0
     reference_weight: float = 0.1
@@ -77,8 +86,9 @@ def train_flow(
     device: torch.device,
     resume: bool = False,
     start: Path | None = None,
+    ranks: Ranks = ALONE,
 ) -> Mannequin:
-    """Returns the averaged network; `out` gets state.pt, transformer.pt and log.jsonl.
+    """Returns the averaged network (rank 0's counts); `out` gets state.pt, transformer.pt and log.jsonl.
 
     `start`: a checkpoint folder to begin with.
     """
@@ -87,24 +97,26 @@ def train_flow(
     if start is not None:
         model.load_checkpoint(start)
     model.to(device)
+    ranks.align(model)
     trained = [p for p in model.parameters() if p.requires_grad]
-    decayed = [p for p in trained if p.ndim >= 2]
-    plain = [p for p in trained if p.ndim < 2]
+    matrices, decayed, plain = sort_weights(model)
     groups = [{"params": decayed, "weight_decay": 0.01}, {"params": plain, "weight_decay": 0.0}]
-    optimizer = torch.optim.AdamW(groups, lr=config.rate, betas=(0.9, 0.98), fused=device.type == "cuda")
+    adam = torch.optim.AdamW(groups, lr=config.rate, betas=(0.9, 0.98), fused=device.type == "cuda")
+    muon = Muon(matrices, lr=config.matrix_rate)
     ema = Ema(model, 0.999)
-    budget = Budget(config.steps, config.seconds)
+    budget = Budget(config.steps, config.seconds, every=1 if ranks.count == 1 else 20, agree=ranks.agree)
     if resume:
         state = load_state(out / "state.pt")
         model.load_state_dict(state["model"])
-        optimizer.load_state_dict(state["optimizer"])
+        adam.load_state_dict(state["adam"])
+        muon.load_state_dict(state["muon"])
         ema.restore(state["ema"], state["step"])
         budget.step, budget.spent = state["step"], state["spent"]
     if device.type == "cuda":
-        for block in model.transformer.blocks:
-            block.compile()
+        speed_up(model)
     log = Log(out / "log.jsonl")
-    generator = torch.Generator("cpu").manual_seed(config.seed + budget.step)
+    torch.manual_seed(config.seed + budget.step + 7919 * ranks.rank)
+    generator = torch.Generator("cpu").manual_seed(config.seed + budget.step + 7919 * ranks.rank)
     total = torch.zeros((), device=device)
     budget.restart_clock()
     while not budget.over:
@@ -113,30 +125,56 @@ def train_flow(
         short = budget.progress < config.short_share
         frames, batch = (config.short, config.short_batch) if short else (config.frames, config.batch)
         clips = data.draw(batch, frames, generator)
-        rate = learning_rate(config.rate, budget.step, budget.progress)
-        for group in optimizer.param_groups:
-            group["lr"] = rate
+        share = learning_rate(1.0, budget.step, budget.progress)
+        for optimizer, peak in ((adam, config.rate), (muon, config.matrix_rate)):
+            for group in optimizer.param_groups:
+                group["lr"] = peak * share
         loss = flow_loss(model, clips, config)
-        optimizer.zero_grad(set_to_none=True)
+        model.zero_grad(set_to_none=True)
         loss.backward()
-        clip_grad_norm_(model.parameters(), 1.0)
-        optimizer.step()
+        ranks.average(trained)
+        clip_grad_norm_(trained, 1.0)
+        adam.step()
+        muon.step()
         ema.update(budget.step)
         total += loss.detach()
         budget.tick()
-        if budget.step % 200 == 0 or budget.over:
+        if ranks.first and (budget.step % 200 == 0 or budget.over):
             count = budget.step % 200 or 200
+            rate = config.rate * share
             log.write(step=budget.step, seconds=budget.spent, frames=frames, loss=total.item() / count, rate=rate)
             total.zero_()
-        if budget.step % 1000 == 0 or budget.over:
+        if ranks.first and (budget.step % 1000 == 0 or budget.over):
             save_state(
-                out / "state.pt", model=model.state_dict(), optimizer=optimizer.state_dict(), ema=ema.shadow,
-                step=budget.step, spent=budget.spent,
+                out / "state.pt", model=model.state_dict(), adam=adam.state_dict(), muon=muon.state_dict(),
+                ema=ema.shadow, step=budget.step, spent=budget.spent,
             )  # fmt: skip
+            save_state(out / "transformer.pt", **{k: v.cpu() for k, v in ema.shadow.items()})
     result = Mannequin().to(device)
     result.load_state_dict(ema.shadow)
-    save_state(out / "transformer.pt", **{k: v.cpu() for k, v in ema.shadow.items()})
     return result.eval().requires_grad_(False)
+
+
+def sort_weights(model: Mannequin) -> tuple[list[nn.Parameter], list[nn.Parameter], list[nn.Parameter]]:
+    """What is trained: matrices of blocks and fusers, other weights of two and more axes, vectors."""
+    hidden: list[nn.Parameter] = []
+    decayed: list[nn.Parameter] = []
+    plain: list[nn.Parameter] = []
+    for name, weight in model.named_parameters():
+        if not weight.requires_grad:
+            continue
+        if weight.ndim == 2 and "blocks." in name:
+            hidden.append(weight)
+        else:
+            (decayed if weight.ndim >= 2 else plain).append(weight)
+    return hidden, decayed, plain
+
+
+def speed_up(model: Mannequin) -> None:
+    """Compile what repeats, each part for the two batch shapes of a run."""
+    network = model.transformer
+    for part in (*network.blocks, *network.face_adapter.fuser_blocks, network.motion_encoder.enc):
+        part.compile(dynamic=False)
 
 
 def flow_loss(model: Mannequin, clips: LatentClips, config: FlowTraining) -> Tensor:

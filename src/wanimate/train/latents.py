@@ -119,7 +119,7 @@ class LatentSet:
 
     def draw(self, batch: int, frames: int, generator: torch.Generator) -> LatentClips:
         clips = self.clips[int(torch.randint(len(self.clips), (), generator=generator))]
-        index = torch.randint(len(clips), (batch,), generator=generator).to(clips.target.device)
+        index = torch.randint(len(clips), (batch,), generator=generator).to(clips.target.device, non_blocking=True)
         t = (frames + 3) // 4
         return LatentClips(
             target=clips.target[index, :, :t].float(),

@@ -10,8 +10,11 @@ from torch import Tensor
 from wanimate.train.mannequins.look import REGIONS
 from wanimate.train.mannequins.world import WorldSettings
 
-WORLD = WorldSettings(framings=(0.25, 0.2, 0.4, 0.15))
-"""What the embedded networks are trained on: closer than the world's default, so that faces and hands have pixels."""
+WORLD = WorldSettings(framings=(0.25, 0.2, 0.4, 0.15), replacement=0.25, relight=0.0)
+"""What the embedded networks are trained on: closer than the world's default, so that faces and hands have pixels.
+
+Reference and scene share their light: relighting is a LoRA's work, as in the paper (arXiv 2509.14055).
+"""
 FACE = tuple(REGIONS[name] for name in ("face", "eye", "mouth"))
 
 Render = Callable[[int, int, int, int], tuple[Tensor, Tensor]]
@@ -24,7 +27,7 @@ SIZES = ((192, 192), (144, 256), (256, 144))
 def importance(region: Tensor, cover: Tensor) -> Tensor:
     """How much errors count beyond the scene's, uint8 like `region`: faces most, then bare skin (hands), then the person."""
     face = torch.isin(region, torch.tensor(FACE, device=region.device, dtype=region.dtype))
-    weight = torch.where(face, 255, torch.where(region == REGIONS["skin"], 160, cover // 3))
+    weight = torch.where(face, 255, torch.where(region == REGIONS["skin"], 110, cover // 4))
     return weight.to(torch.uint8)
 
 
@@ -73,9 +76,11 @@ class ClipPool:
         y = int(torch.randint(height - crop + 1, (), generator=generator))
         parts = []
         for source, count in ((self.videos[size], batch - batch // 4), (self.skeletons[size], batch // 4)):
-            clip = torch.randint(source.shape[0], (count,), generator=generator).to(source.device)
+            clip = torch.randint(source.shape[0], (count,), generator=generator).to(source.device, non_blocking=True)
             if single:
-                frame = torch.randint(source.shape[1], (count,), generator=generator).to(source.device)
+                frame = torch.randint(source.shape[1], (count,), generator=generator).to(
+                    source.device, non_blocking=True
+                )
                 parts.append(source[:, :, y : y + crop, x : x + crop][clip, frame][:, None])
             else:
                 parts.append(source[:, :, y : y + crop, x : x + crop][clip])

@@ -22,7 +22,10 @@ from wanimate.model.vae import RmsNorm, VideoVae
 from wanimate.train.common import Budget, Ema, Log, learning_rate, load_state, save_state
 from wanimate.train.networks import VAE, initialise_vae
 from wanimate.train.pool import ClipPool
+from wanimate.train.ranks import Ranks
 from wanimate.weights.formats import read_tensors
+
+ALONE = Ranks()
 
 
 @dataclass(frozen=True)
@@ -43,7 +46,7 @@ class VaeTraining:
     noise: float = 0.04
     pull: float = 1e-4
     edges: float = 0.5
-    weight: float = 4.0
+    weight: float = 11.0
     refresh: int = 60
     decoder_only: bool = False
     seed: int = 0
@@ -56,15 +59,19 @@ def train_vae(
     device: torch.device,
     resume: bool = False,
     start: Path | None = None,
+    ranks: Ranks = ALONE,
 ) -> VideoVae:
-    """Returns the averaged network; `out` gets state.pt, vae.pt and log.jsonl. `start`: a file of weights to begin
-    with."""
+    """Returns the averaged network (rank 0's counts); `out` gets state.pt, vae.pt and log.jsonl.
+
+    `start`: a file of weights to begin with.
+    """
     torch.manual_seed(config.seed)
     vae = VideoVae(VAE)
     initialise_vae(vae)
     if start is not None:
         vae.load_state_dict(read_tensors(start))
     vae.to(device)
+    ranks.align(vae)
     fused = device.type == "cuda"
     if fused:
         speed_up(vae)
@@ -74,7 +81,7 @@ def train_vae(
     weights = [p for p in vae.parameters() if p.requires_grad]
     optimizer = torch.optim.AdamW(weights, lr=config.rate, betas=(0.9, 0.98), weight_decay=0.0, fused=fused)
     ema = Ema(vae, 0.998)
-    budget = Budget(config.steps, config.seconds)
+    budget = Budget(config.steps, config.seconds, every=1 if ranks.count == 1 else 20, agree=ranks.agree)
     if resume:
         state = load_state(out / "state.pt")
         vae.load_state_dict(state["model"])
@@ -82,7 +89,8 @@ def train_vae(
         ema.restore(state["ema"], state["step"])
         budget.step, budget.spent = state["step"], state["spent"]
     log = Log(out / "log.jsonl")
-    generator = torch.Generator("cpu").manual_seed(config.seed + budget.step)
+    torch.manual_seed(config.seed + budget.step + 7919 * ranks.rank)
+    generator = torch.Generator("cpu").manual_seed(config.seed + budget.step + 7919 * ranks.rank)
     budget.restart_clock()
     while not budget.over:
         if budget.step % config.refresh == 0:
@@ -99,21 +107,23 @@ def train_vae(
         error, loss = vae_loss(vae, video, config)
         optimizer.zero_grad(set_to_none=True)
         loss.backward()
+        ranks.average(weights)
         clip_grad_norm_(weights, 1.0)
         optimizer.step()
         budget.tick()
         ema.update(budget.step)
-        if budget.step % 200 == 0 or budget.over:
+        if ranks.first and (budget.step % 200 == 0 or budget.over):
             psnr = -10 * torch.log10(error / 4).item()
             log.write(step=budget.step, seconds=budget.spent, frames=frames, psnr=psnr, loss=loss.item(), rate=rate)
-        if budget.step % 1000 == 0 or budget.over:
+        if ranks.first and (budget.step % 1000 == 0 or budget.over):
             save_state(
                 out / "state.pt", model=vae.state_dict(), optimizer=optimizer.state_dict(), ema=ema.shadow,
                 step=budget.step, spent=budget.spent,
             )  # fmt: skip
     result = VideoVae(VAE).to(device)
     result.load_state_dict(ema.shadow)
-    save_state(out / "vae.pt", **{k: v.cpu() for k, v in ema.shadow.items()})
+    if ranks.first:
+        save_state(out / "vae.pt", **{k: v.cpu() for k, v in ema.shadow.items()})
     return result.eval().requires_grad_(False)
 
 
