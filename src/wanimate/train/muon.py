@@ -47,7 +47,8 @@ class Muon(torch.optim.Optimizer):
     def _update(self, weights: list[nn.Parameter], shape: torch.Size, group: dict[str, Any]) -> None:
         gradient = torch.stack([w.grad for w in weights if w.grad is not None])
         for weight in weights:
-            self.state[weight].setdefault("momentum", torch.zeros_like(weight))
+            if not self.state[weight]:
+                self.state[weight]["momentum"] = torch.zeros_like(weight)
         kept = [self.state[w]["momentum"] for w in weights]
         mean = torch.stack(kept).lerp_(gradient, 1 - group["momentum"])
         torch._foreach_copy_(kept, list(mean.unbind()))

@@ -12,7 +12,7 @@ from wanimate.model.params import MotionParams, TransformerParams, VaeParams
 from wanimate.model.transformer import AnimateTransformer
 from wanimate.model.vae import AttentionBlock, CausalConv3d, Downsample, ResidualBlock, Upsample, VideoVae
 
-VAE = VaeParams(base=24, res_blocks=1, mean=(0.0,) * 16, std=(1.0,) * 16)
+VAE = VaeParams(base=32, res_blocks=1, mean=(0.0,) * 16, std=(1.0,) * 16)
 TRANSFORMER = TransformerParams(
     dim=384,
     ffn_dim=1152,

@@ -1,4 +1,4 @@
-"""Trained networks -> the checkpoint folder that ships: int8 rows for the transformer, float16 for the rest."""
+"""Trained networks -> the checkpoint folder that ships: int8 rows for large weights, float16 for the rest."""
 
 from __future__ import annotations
 
@@ -21,23 +21,12 @@ LEAST_QUANTIZED = 4096
 def package(vae: Path, statistics: Path, transformer: Path, out: Path, defaults: Defaults, note: str) -> None:
     """Write the folder `out`. `vae`, `statistics` and `transformer` are files the training scripts wrote."""
     out.mkdir(parents=True, exist_ok=True)
-    save_file({k: v.half().contiguous() for k, v in load_state(vae).items()}, out / "vae.safetensors")
+    save_file(_packed(load_state(vae)), out / "vae.safetensors")
     trained = load_state(transformer)
     positive, negative = trained.pop("prompts").half()
     save_file({"positive": positive.clone(), "negative": negative.clone()}, out / "prompts.safetensors")
-    tensors: Tensors = {}
-    for key, value in trained.items():
-        name = key.removeprefix("transformer.")
-        if (
-            name.endswith(".weight")
-            and value.ndim >= 2
-            and value.numel() >= LEAST_QUANTIZED
-            and "direction" not in name
-        ):
-            tensors[name], tensors[f"{name}_scale"] = quantize_rows(value)
-        else:
-            tensors[name] = value.half().contiguous()
-    save_file(tensors, out / f"{STEM}.safetensors")
+    network = {k.removeprefix("transformer."): v for k, v in trained.items()}
+    save_file(_packed(network), out / f"{STEM}.safetensors")
     numbers = torch.load(statistics, weights_only=True)
     card = Card(
         name=out.name,
@@ -50,3 +39,14 @@ def package(vae: Path, statistics: Path, transformer: Path, out: Path, defaults:
         defaults=defaults,
     )
     (out / CARD).write_text(card.model_dump_json(indent=2) + "\n")
+
+
+def _packed(weights: Tensors) -> Tensors:
+    tensors: Tensors = {}
+    for name, value in weights.items():
+        large = name.endswith(".weight") and value.ndim >= 2 and value.numel() >= LEAST_QUANTIZED
+        if large and "direction" not in name:
+            tensors[name], tensors[f"{name}_scale"] = quantize_rows(value)
+        else:
+            tensors[name] = value.half().contiguous()
+    return tensors

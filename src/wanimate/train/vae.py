@@ -9,7 +9,7 @@ is added to them, so that the decoder forgives small errors of the transformer.
 from __future__ import annotations
 
 from collections.abc import Callable
-from dataclasses import dataclass
+from dataclasses import dataclass, replace
 from functools import partial
 from itertools import pairwise
 from pathlib import Path
@@ -20,10 +20,11 @@ from torch.nn.utils import clip_grad_norm_
 
 from wanimate.model.vae import RmsNorm, VideoVae
 from wanimate.train.common import Budget, Ema, Log, learning_rate, load_state, save_state
+from wanimate.train.grow import grow_vae
 from wanimate.train.networks import VAE, initialise_vae
 from wanimate.train.pool import ClipPool
 from wanimate.train.ranks import Ranks
-from wanimate.weights.formats import read_tensors
+from wanimate.weights.formats import Tensors, read_tensors
 
 ALONE = Ranks()
 
@@ -63,13 +64,13 @@ def train_vae(
 ) -> VideoVae:
     """Returns the averaged network (rank 0's counts); `out` gets state.pt, vae.pt and log.jsonl.
 
-    `start`: a file of weights to begin with.
+    `start`: a file of weights to begin with, of this width or a narrower one.
     """
     torch.manual_seed(config.seed)
     vae = VideoVae(VAE)
     initialise_vae(vae)
     if start is not None:
-        vae.load_state_dict(read_tensors(start))
+        vae = begin_with(read_tensors(start))
     vae.to(device)
     ranks.align(vae)
     fused = device.type == "cuda"
@@ -125,6 +126,13 @@ def train_vae(
     if ranks.first:
         save_state(out / "vae.pt", **{k: v.cpu() for k, v in ema.shadow.items()})
     return result.eval().requires_grad_(False)
+
+
+def begin_with(tensors: Tensors) -> VideoVae:
+    """A trained VAE, grown to the width of `VAE` if it is narrower."""
+    vae = VideoVae(replace(VAE, base=len(tensors["encoder.conv1.bias"])))
+    vae.load_state_dict(tensors)
+    return vae if vae.params.base == VAE.base else grow_vae(vae, VAE.base)
 
 
 def vae_loss(vae: VideoVae, video: Tensor, config: VaeTraining) -> tuple[Tensor, Tensor]:

@@ -1,0 +1,125 @@
+"""Where a training step's time goes: rendering, encoding, the transformer's step and the VAE's, each by itself.
+
+python benchmarks/training.py                                              # a GPU, the shipping sizes
+python benchmarks/training.py --device cpu --batch 1 --frames 5 --part 1 --rounds 1 --crop 32
+"""
+
+from __future__ import annotations
+
+import argparse
+import time
+from collections.abc import Callable
+from dataclasses import replace
+from pathlib import Path
+
+import torch
+from hardware import described
+
+from wanimate.train import flow, latents
+from wanimate.train import vae as vae_training
+from wanimate.train.__main__ import load_trained_vae
+from wanimate.train.common import Ema
+from wanimate.train.mannequins.assets import load
+from wanimate.train.mannequins.world import World
+from wanimate.train.muon import Muon
+from wanimate.train.pool import SIZES, WORLD
+from wanimate.weights.formats import read_tensors
+from wanimate.weights.load import embedded_path
+
+
+def timed(name: str, what: Callable[[], object], device: torch.device, rounds: int) -> None:
+    """Seconds a call after two warm-up calls, and how long the host was busy with it."""
+
+    def wait() -> None:
+        if device.type == "cuda":
+            torch.cuda.synchronize()
+
+    for _ in range(2 if device.type == "cuda" else 1):
+        what()
+    wait()
+    start = time.perf_counter()
+    for _ in range(rounds):
+        what()
+    host = (time.perf_counter() - start) / rounds
+    wait()
+    whole = (time.perf_counter() - start) / rounds
+    print(f"| {name} | {1000 * whole:.1f} | {1000 * host:.1f} |", flush=True)
+
+
+def main() -> None:
+    parser = argparse.ArgumentParser(description=__doc__, formatter_class=argparse.RawDescriptionHelpFormatter)
+    parser.add_argument("--device", default="cuda" if torch.cuda.is_available() else "cpu")
+    parser.add_argument("--checkpoint", type=Path, default=embedded_path())
+    parser.add_argument("--batch", type=int, default=48)
+    parser.add_argument("--frames", type=int, default=17)
+    parser.add_argument("--part", type=int, default=24, help="clips rendered at once")
+    parser.add_argument("--crop", type=int, default=128)
+    parser.add_argument("--clip-batch", type=int, default=8)
+    parser.add_argument("--frame-batch", type=int, default=128)
+    parser.add_argument("--rounds", type=int, default=10)
+    parser.add_argument("--profile", action="store_true", help="list the slowest operations of the transformer's step")
+    args = parser.parse_args()
+    device = torch.device(args.device)
+    fast = device.type == "cuda"
+    world = World(load(device=device), replace(WORLD, compiled=fast))
+    codec = load_trained_vae(args.checkpoint, device)
+    if fast:
+        vae_training.speed_up(codec)
+    rendered = world.sample_batch(args.part, args.frames, *SIZES[0], 1)
+    generator, grey = torch.Generator("cpu").manual_seed(0), {}
+    print("\n".join(described(args.device, torch.get_num_threads())))
+    print(f"- batch {args.batch}, {args.frames} frames, {args.part} clips rendered at once; milliseconds\n")
+    print("| | a call | of it the host |\n|---|---|---|")
+    timed("render", lambda: world.sample_batch(args.part, args.frames, *SIZES[0], 2), device, args.rounds)
+    timed("encode", lambda: latents.encode_batch(codec, rendered, generator, grey), device, args.rounds)
+    part = latents.encode_batch(codec, rendered, generator, grey)
+    data = latents.LatentSet([part] * len(SIZES))
+    config = flow.FlowTraining()
+    model = flow.Mannequin()
+    model.load_checkpoint(args.checkpoint)
+    model.to(device)
+    matrices, decayed, plain = flow.sort_weights(model)
+    adam = torch.optim.AdamW([*decayed, *plain], lr=0.0, fused=fast)
+    muon, ema = Muon(matrices, lr=0.0), Ema(model, 0.999, every=1)
+    if fast:
+        flow.speed_up(model)
+    clips = data.draw(args.batch, args.frames, generator)
+
+    def faces() -> None:
+        pictures = clips.face.permute(0, 4, 1, 2, 3).float() / 127.5 - 1
+        with torch.autocast(device.type, torch.bfloat16, enabled=fast):
+            model.transformer.encode_face(pictures).float().sum().backward()
+
+    def backward() -> None:
+        model.zero_grad(set_to_none=True)
+        flow.flow_loss(model, clips, config).backward()
+
+    timed("draw a batch", lambda: data.draw(args.batch, args.frames, generator), device, args.rounds)
+    timed("face branch, forward and backward", faces, device, args.rounds)
+    timed("transformer, forward and backward", backward, device, args.rounds)
+    timed("Adam", adam.step, device, args.rounds)
+    timed("Muon", muon.step, device, args.rounds)
+    timed("moving average", lambda: ema.update(0), device, args.rounds)
+    if args.profile and fast:
+        kinds = [torch.profiler.ProfilerActivity.CPU, torch.profiler.ProfilerActivity.CUDA]
+        with torch.profiler.profile(activities=kinds) as profile:
+            backward()
+        print(profile.key_averages().table(sort_by="self_cuda_time_total", row_limit=25, max_name_column_width=60))
+    vae = vae_training.begin_with(read_tensors(args.checkpoint / "vae.safetensors")).to(device)
+    if fast:
+        vae_training.speed_up(vae)
+    for name, shape in (
+        ("VAE, frames, forward and backward", (args.frame_batch, 4, 1, args.crop, args.crop)),
+        ("VAE, clips, forward and backward", (args.clip_batch, 4, args.frames, args.crop, args.crop)),
+    ):
+        video = torch.rand(shape, device=device)
+
+        def step(video: torch.Tensor = video) -> None:
+            vae.zero_grad(set_to_none=True)
+            vae_training.vae_loss(vae, video, vae_training.VaeTraining())[1].backward()
+
+        timed(name, step, device, args.rounds)
+
+
+if __name__ == "__main__":
+    main()
