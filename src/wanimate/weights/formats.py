@@ -14,9 +14,14 @@ from wanimate.errors import CheckpointError
 
 Tensors = dict[str, Tensor]
 
+_SCALES = (".weight_scale", ".scale_weight")
+_ASIDE = ("scaled_fp8", ".scale_input", ".input_scale", ".comfy_quant")
+_SMALL = (torch.int8, torch.float8_e4m3fn, torch.float8_e5m2)
+
 
 def read_tensors(path: Path) -> Tensors:
-    """All tensors of a .safetensors file or of a .pth/.ckpt state dictionary. Int8 weights with a scale are expanded."""
+    """All tensors of a .safetensors file or of a .pth/.ckpt state dictionary. Int8 and float8
+    weights with a scale are expanded."""
     if not path.is_file():
         raise CheckpointError("checkpoint", path, "there is no such file", "Check the path or download it again.")
     if path.suffix == ".safetensors":
@@ -70,18 +75,22 @@ def read_folder(folder: Path, stem: str) -> Tensors:
 
 
 def dequantize(tensors: Tensors) -> Tensors:
-    """Expand per-row int8 (`<name>` int8 [out, ...] with `<name>_scale` float32 [out, 1]) to float32.
+    """Expand int8 and float8 weights that come with a scale, one for all or one a row, to float32.
+
+    `<module>.weight` belongs to `<module>.weight_scale` or `<module>.scale_weight`. Scales of activations and markers of
+    the format (`scaled_fp8`, `.comfy_quant`) are left out.
 
     Raises:
         ValueError: a weight and its scale do not belong together.
     """
-    scales = {name.removesuffix("_scale"): name for name in tensors if name.endswith(".weight_scale")}
-    out = {name: tensor for name, tensor in tensors.items() if not name.endswith(".weight_scale")}
-    for name, scale in scales.items():
-        weight = tensors.get(name)
-        if weight is None or weight.dtype != torch.int8 or tensors[scale].numel() != len(weight):
-            raise ValueError(f"{scale} is not the scale of an int8 weight {name}")
-        out[name] = weight.float() * tensors[scale].view(-1, *[1] * (weight.ndim - 1))
+    scales = {key: key.removesuffix(end) + ".weight" for key in tensors for end in _SCALES if key.endswith(end)}
+    out = {k: v for k, v in tensors.items() if k not in scales and not k.endswith(_ASIDE)}
+    for scale, name in scales.items():
+        weight, factor = tensors.get(name), tensors[scale]
+        fits = weight is not None and weight.dtype in _SMALL and factor.numel() in (1, len(weight))
+        if weight is None or not fits:
+            raise ValueError(f"{scale} is not the scale of an int8 weight {name} nor of a float8 one")
+        out[name] = weight.float() * factor.float().view(-1, *[1] * (weight.ndim - 1))
     return out
 
 

@@ -24,6 +24,7 @@ from wanimate.model.text_encoder import TextEncoder, umt5_config
 from wanimate.model.transformer import AnimateTransformer
 from wanimate.model.vae import VideoVae
 from wanimate.weights.formats import Tensors, load_strict, read_folder, read_tensors
+from wanimate.weights.layouts import holds_transformer, native_transformer, native_vae
 from wanimate.weights.names import Sizes, clip_to_transformers, transformer_params, umt5_to_transformers, vae_params
 
 CARD = "wanimate.json"
@@ -142,9 +143,9 @@ def load_checkpoint(
     folder, card = read_card(path)
     where = torch.device(device or ("cuda" if torch.cuda.is_available() else "cpu"))
     kind = dtype or (torch.bfloat16 if where.type == "cuda" else torch.float32)
-    transformer = load_transformer(read_folder(folder, TRANSFORMER), card, folder, kind).to(where)
-    own = folder / "vae.safetensors"
-    vae_file = own if own.is_file() else folder / VAE
+    transformer = load_transformer(read_transformer(folder), card, folder, kind).to(where)
+    places = (folder / "vae.safetensors", folder / "vae" / f"{TRANSFORMER}.safetensors")
+    vae_file = next((file for file in places if file.is_file()), folder / VAE)
     vae = load_vae(read_tensors(vae_file), card, vae_file).to(where)
     prompts: PromptEncoder
     if card.fixed_prompt:
@@ -160,7 +161,26 @@ def load_checkpoint(
     return Checkpoint(folder, card, transformer, vae, prompts, image, where, hashes)
 
 
+def read_transformer(folder: Path) -> Tensors:
+    """The transformer's tensors as they are stored: the published shards, diffusers' `transformer/`, or one file of any name.
+
+    Raises:
+        CheckpointError: none is there, or several files could be meant.
+    """
+    for place in (folder, folder / "transformer"):
+        if any((place / f"{TRANSFORMER}.safetensors{end}").is_file() for end in ("", ".index.json")):
+            return read_folder(place, TRANSFORMER)
+    found = [file for file in sorted(folder.glob("*.safetensors")) if holds_transformer(file)]
+    if len(found) > 1:
+        names = ", ".join(file.name for file in found)
+        rule = f"several files hold a transformer ({names})"
+        raise CheckpointError("checkpoint", folder, rule, "Keep one of them in the folder.")
+    return read_tensors(found[0]) if found else read_folder(folder, TRANSFORMER)
+
+
 def load_transformer(tensors: Tensors, card: Card, source: Path, dtype: torch.dtype) -> AnimateTransformer:
+    """From any layout that `layouts` knows."""
+    tensors = native_transformer(tensors)
     params = transformer_params(tensors, card.head_dim, card.text_length, source)
     with torch.device("meta"):
         model = AnimateTransformer(params)
@@ -169,6 +189,8 @@ def load_transformer(tensors: Tensors, card: Card, source: Path, dtype: torch.dt
 
 
 def load_vae(tensors: Tensors, card: Card, source: Path) -> VideoVae:
+    """From the published layout or from diffusers'."""
+    tensors = native_vae(tensors)
     params = vae_params(tensors, source, card.latent_mean, card.latent_std)
     with torch.device("meta"):
         model = VideoVae(params)

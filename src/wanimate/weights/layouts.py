@@ -1,0 +1,144 @@
+"""Other libraries' layouts of the same networks -> the published names (model spec, section 13).
+
+A layout is told by its keys, never by a file's name.
+"""
+
+from __future__ import annotations
+
+import re
+from collections.abc import Mapping
+from pathlib import Path
+
+import torch
+from safetensors import SafetensorError, safe_open
+from torch import Tensor
+
+Tensors = dict[str, Tensor]
+PREFIXES = ("model.diffusion_model.", "diffusion_model.", "model.")
+"""What single files of other programmes put before every key."""
+
+_TRANSFORMER = [
+    (r"^condition_embedder\.text_embedder\.linear_1\.", "text_embedding.0."),
+    (r"^condition_embedder\.text_embedder\.linear_2\.", "text_embedding.2."),
+    (r"^condition_embedder\.time_embedder\.linear_1\.", "time_embedding.0."),
+    (r"^condition_embedder\.time_embedder\.linear_2\.", "time_embedding.2."),
+    (r"^condition_embedder\.time_proj\.", "time_projection.1."),
+    (r"^condition_embedder\.image_embedder\.norm1\.", "img_emb.proj.0."),
+    (r"^condition_embedder\.image_embedder\.ff\.net\.0\.proj\.", "img_emb.proj.1."),
+    (r"^condition_embedder\.image_embedder\.ff\.net\.2\.", "img_emb.proj.3."),
+    (r"^condition_embedder\.image_embedder\.norm2\.", "img_emb.proj.4."),
+    (r"^scale_shift_table$", "head.modulation"),
+    (r"^proj_out\.", "head.head."),
+    (r"^(blocks\.\d+)\.attn1\.", r"\1.self_attn."),
+    (r"^(blocks\.\d+)\.attn2\.", r"\1.cross_attn."),
+    (r"^(blocks\.\d+\.\w+_attn)\.to_([qkv])\.", r"\1.\2."),
+    (r"^(blocks\.\d+\.\w+_attn)\.to_out\.0\.", r"\1.o."),
+    (r"^(blocks\.\d+\.\w+_attn)\.add_([kv])_proj\.", r"\1.\2_img."),
+    (r"^(blocks\.\d+\.\w+_attn)\.norm_added_k\.", r"\1.norm_k_img."),
+    (r"^(blocks\.\d+)\.norm2\.", r"\1.norm3."),  # diffusers counts norms as they are used
+    (r"^(blocks\.\d+)\.ffn\.net\.0\.proj\.", r"\1.ffn.0."),
+    (r"^(blocks\.\d+)\.ffn\.net\.2\.", r"\1.ffn.2."),
+    (r"^(blocks\.\d+)\.scale_shift_table$", r"\1.modulation"),
+    (r"^face_adapter\.(\d+)\.to_q\.", r"face_adapter.fuser_blocks.\1.linear1_q."),
+    (r"^face_adapter\.(\d+)\.to_out\.", r"face_adapter.fuser_blocks.\1.linear2."),
+    (r"^face_adapter\.(\d+)\.norm_([qk])\.", r"face_adapter.fuser_blocks.\1.\2_norm."),
+    (r"^face_encoder\.(conv\w+)\.", r"face_encoder.\1.conv."),
+    (r"^motion_encoder\.motion_synthesis_weight$", "motion_encoder.dec.direction.weight"),
+    (r"^motion_encoder\.motion_network\.", "motion_encoder.enc.fc."),
+    (r"^motion_encoder\.conv_in\.weight$", "motion_encoder.enc.net_app.convs.0.0.weight"),
+    (r"^motion_encoder\.conv_in\.act_fn\.bias$", "motion_encoder.enc.net_app.convs.0.1.bias"),
+]
+_IN_STAGE = {
+    "conv1.weight": "conv1.0.weight", "conv1.act_fn.bias": "conv1.1.bias", "conv2.weight": "conv2.1.weight",
+    "conv2.act_fn.bias": "conv2.2.bias", "conv_skip.weight": "skip.1.weight",
+}  # fmt: skip
+_VAE = [
+    (r"^quant_conv\.", "conv1."),
+    (r"^post_quant_conv\.", "conv2."),
+    (r"^(encoder|decoder)\.conv_in\.", r"\1.conv1."),
+    (r"^(encoder|decoder)\.norm_out\.", r"\1.head.0."),
+    (r"^(encoder|decoder)\.conv_out\.", r"\1.head.2."),
+    (r"^(encoder|decoder)\.mid_block\.resnets\.0\.", r"\1.middle.0."),
+    (r"^(encoder|decoder)\.mid_block\.attentions\.0\.", r"\1.middle.1."),
+    (r"^(encoder|decoder)\.mid_block\.resnets\.1\.", r"\1.middle.2."),
+    (r"^encoder\.down_blocks\.", "encoder.downsamples."),
+    (r"^((?:encoder|decoder)\.(?:middle|downsamples|upsamples)\.\d+)\.norm1\.", r"\1.residual.0."),
+    (r"^((?:encoder|decoder)\.(?:middle|downsamples|upsamples)\.\d+)\.conv1\.", r"\1.residual.2."),
+    (r"^((?:encoder|decoder)\.(?:middle|downsamples|upsamples)\.\d+)\.norm2\.", r"\1.residual.3."),
+    (r"^((?:encoder|decoder)\.(?:middle|downsamples|upsamples)\.\d+)\.conv2\.", r"\1.residual.6."),
+    (r"^((?:encoder|decoder)\.\w+\.\d+)\.conv_shortcut\.", r"\1.shortcut."),
+]
+
+
+def holds_transformer(file: Path) -> bool:
+    """Whether the header of a .safetensors file lists a Wan-Animate transformer; False for what is no such file."""
+    try:
+        with safe_open(file, "pt") as opened:
+            return any(key.endswith("pose_patch_embedding.weight") for key in opened.keys())  # noqa: SIM118
+    except (SafetensorError, OSError):
+        return False
+
+
+def without_prefix(tensors: Mapping[str, Tensor]) -> Tensors:
+    """Keys without what precedes all of them."""
+    for prefix in PREFIXES:
+        if tensors and all(key.startswith(prefix) for key in tensors):
+            return {key.removeprefix(prefix): tensor for key, tensor in tensors.items()}
+    return dict(tensors)
+
+
+def native_transformer(tensors: Mapping[str, Tensor]) -> Tensors:
+    """A transformer in the published layout, from that layout or from diffusers', with or without a prefix.
+
+    Keys that neither layout has keep their names, so that strict loading names them.
+    """
+    tensors = without_prefix(tensors)
+    if not any(key.startswith("condition_embedder.") for key in tensors):
+        return tensors
+    out: Tensors = {}
+    stages = 1 + max(
+        (int(m[1]) for k in tensors if (m := re.match(r"motion_encoder\.res_blocks\.(\d+)\.", k))), default=0
+    )
+    for key, tensor in tensors.items():
+        if m := re.match(r"face_adapter\.(\d+)\.to_([kv])\.(\w+)$", key):
+            if m[2] == "k" and (values := key.replace(".to_k.", ".to_v.")) in tensors:
+                out[f"face_adapter.fuser_blocks.{m[1]}.linear1_kv.{m[3]}"] = torch.cat((tensor, tensors[values]))
+            continue
+        name = _motion_name(key, stages) or renamed(key, _TRANSFORMER)
+        is_bias = name.startswith("motion_encoder.enc.net_app") and name.endswith("bias")
+        out[name] = tensor.view(1, -1, 1, 1) if is_bias else tensor
+    taps = torch.tensor([1.0, 3.0, 3.0, 1.0])
+    for stage in range(1, stages + 1):  # diffusers rebuilds the blur kernels
+        for place in ("conv2", "skip"):
+            out[f"motion_encoder.enc.net_app.convs.{stage}.{place}.0.kernel"] = torch.outer(taps, taps) / 64
+    return out
+
+
+def native_vae(tensors: Mapping[str, Tensor]) -> Tensors:
+    """A VAE in the published layout, from that layout or from diffusers' AutoencoderKLWan."""
+    if "post_quant_conv.weight" not in tensors:
+        return dict(tensors)
+    found = [int(m[1]) for k in tensors if (m := re.match(r"decoder\.up_blocks\.0\.resnets\.(\d+)\.", k))]
+    in_level = 1 + max(found, default=0)
+    out: Tensors = {}
+    for key, tensor in tensors.items():
+        name = key
+        if m := re.match(r"decoder\.up_blocks\.(\d+)\.(?:resnets\.(\d+)|upsamplers\.0)\.(.+)$", key):
+            place = int(m[1]) * (in_level + 1) + (in_level if m[2] is None else int(m[2]))
+            name = f"decoder.upsamples.{place}.{m[3]}"
+        out[renamed(name, _VAE)] = tensor
+    return out
+
+
+def renamed(key: str, rules: list[tuple[str, str]]) -> str:
+    """A key after all rules (pattern, replacement), in order."""
+    for pattern, replacement in rules:
+        key = re.sub(pattern, replacement, key)
+    return key
+
+
+def _motion_name(key: str, stages: int) -> str | None:
+    if key == "motion_encoder.conv_out.weight":
+        return f"motion_encoder.enc.net_app.convs.{stages + 1}.weight"
+    m = re.match(r"motion_encoder\.res_blocks\.(\d+)\.(.+)$", key)
+    return f"motion_encoder.enc.net_app.convs.{int(m[1]) + 1}.{_IN_STAGE.get(m[2], m[2])}" if m else None

@@ -1,0 +1,134 @@
+"""Weights in other libraries' layouts load as the same networks."""
+
+from __future__ import annotations
+
+import json
+import sys
+from collections.abc import Callable
+from pathlib import Path
+
+import pytest
+import torch
+from safetensors.torch import save_file
+from tiny_checkpoints import PUBLISHED, transformer_tensors, vae_tensors
+from torch import Tensor
+
+from wanimate.errors import CheckpointError
+from wanimate.model.params import MotionParams, TransformerParams, VaeParams
+from wanimate.model.transformer import AnimateTransformer
+from wanimate.model.vae import VideoVae
+from wanimate.weights.formats import dequantize
+from wanimate.weights.layouts import PREFIXES, native_transformer, native_vae
+from wanimate.weights.load import TRANSFORMER, VAE, load_checkpoint
+
+ROOT = Path(__file__).parents[2]
+sys.path.insert(0, str(ROOT / "parity"))
+from published_names import transformer_to_diffusers, vae_to_diffusers  # noqa: E402
+
+SMALL = TransformerParams(
+    dim=32, ffn_dim=48, num_heads=2, num_layers=4, time_width=16, text_width=8, text_length=3, image_width=12,
+    face_width=8, face_slots=2, face_every=2, motion=MotionParams(channels=(4, 8, 8), width=12, directions=4, layers=2),
+)  # fmt: skip
+
+
+def same(left: dict[str, Tensor], right: dict[str, Tensor]) -> None:
+    assert sorted(left) == sorted(right)
+    for key, value in right.items():
+        assert torch.equal(left[key], value), key
+
+
+def full_size(name: str) -> dict[str, Tensor]:
+    shapes: dict[str, list[int]] = json.loads((ROOT / "golden" / "keys" / f"{name}.json").read_text())
+    return {key: torch.empty(shape, device="meta") for key, shape in shapes.items()}
+
+
+def test_a_transformer_from_diffusers_is_the_published_one() -> None:
+    state = AnimateTransformer(SMALL).state_dict()
+    same(native_transformer(transformer_to_diffusers(state)), state)
+
+
+@pytest.mark.parametrize("blocks", [1, 2])
+def test_a_vae_from_diffusers_is_the_published_one(blocks: int) -> None:
+    state = VideoVae(VaeParams(base=8, res_blocks=blocks)).state_dict()
+    same(native_vae(vae_to_diffusers(state, blocks)), state)
+
+
+def test_full_size_keys_and_shapes_come_back() -> None:
+    for name, away, back in (
+        ("transformer", transformer_to_diffusers, native_transformer), ("vae", vae_to_diffusers, native_vae),
+    ):  # fmt: skip
+        published = full_size(name)
+        returned = back(away(published))
+        assert {k: v.shape for k, v in returned.items()} == {k: v.shape for k, v in published.items()}
+
+
+@pytest.mark.parametrize("prefix", ["", *PREFIXES])
+def test_prefixes_of_single_files(prefix: str) -> None:
+    state = AnimateTransformer(SMALL).state_dict()
+    same(native_transformer({prefix + k: v for k, v in state.items()}), state)
+
+
+def test_what_no_layout_knows_keeps_its_name() -> None:
+    state = AnimateTransformer(SMALL).state_dict()
+    assert "blocks.0.surprise" in native_transformer(state | {"blocks.0.surprise": torch.zeros(1)})
+    assert "blocks.0.surprise" in native_transformer(
+        transformer_to_diffusers(state) | {"blocks.0.surprise": torch.zeros(1)}
+    )
+
+
+def without_transformer(folder: Path) -> Path:
+    for file in folder.glob(f"{TRANSFORMER}*"):
+        file.unlink()
+    return folder
+
+
+@pytest.mark.parametrize("ending", ["weight_scale", "scale_weight"])
+def test_a_scaled_fp8_file_of_any_name(ending: str, published: Path, copied: Callable[[Path], Path]) -> None:
+    """One scale a matrix, a prefix, scales of activations and markers: what the packagers of single files write."""
+    folder = without_transformer(copied(published))
+    state = transformer_tensors(PUBLISHED)
+    stored = {k: v.contiguous() for k, v in state.items()}
+    matrices = [k for k, v in state.items() if k.startswith("blocks.") and v.ndim == 2]
+    for key in matrices:
+        scale = state[key].abs().max() / 448
+        stored[key] = (state[key] / scale).to(torch.float8_e4m3fn)
+        stored[key.replace(".weight", f".{ending}")] = scale
+        stored[key.replace(".weight", ".input_scale")] = torch.ones(())
+    stored["scaled_fp8"] = torch.zeros(2, dtype=torch.float8_e4m3fn)
+    save_file({f"model.diffusion_model.{k}": v for k, v in stored.items()}, folder / "animate_14B_fp8.safetensors")
+    loaded = load_checkpoint(folder, "cpu").transformer.state_dict()
+    assert len(matrices) > 20
+    for key, value in state.items():
+        step = value.abs() / 16 + value.abs().max() / 448 / 512 if key in matrices else 0
+        assert ((loaded[key] - value).abs() <= step).all(), key
+
+
+def test_a_folder_of_diffusers(published: Path, copied: Callable[[Path], Path]) -> None:
+    folder = without_transformer(copied(published))
+    state, vae = transformer_tensors(PUBLISHED), vae_tensors(VaeParams(base=8))
+    (folder / VAE).unlink()
+    for part, tensors in (("transformer", transformer_to_diffusers(state)), ("vae", vae_to_diffusers(vae))):
+        (folder / part).mkdir()
+        whole = {k: v.contiguous() for k, v in tensors.items()}
+        save_file(whole, folder / part / f"{TRANSFORMER}.safetensors")
+    loaded = load_checkpoint(folder, "cpu")
+    same(dict(loaded.transformer.state_dict()), state)
+    same(dict(loaded.vae.state_dict()), vae)
+
+
+def test_two_candidates_are_named(published: Path, copied: Callable[[Path], Path]) -> None:
+    folder = without_transformer(copied(published))
+    for name in ("a.safetensors", "b.safetensors"):
+        save_file({"pose_patch_embedding.weight": torch.zeros(1)}, folder / name)
+    (folder / "c.safetensors").write_text("not one")
+    with pytest.raises(CheckpointError, match=r"several files hold a transformer \(a\.safetensors, b\.safetensors\)"):
+        load_checkpoint(folder, "cpu")
+
+
+def test_scales_must_fit_their_weights() -> None:
+    weight = torch.zeros(4, 2, dtype=torch.float8_e4m3fn)
+    for scale in (torch.ones(3), torch.ones(2, 4)):
+        with pytest.raises(ValueError, match=r"a\.weight_scale is not the scale of an int8 weight a\.weight nor of a float8 one"):
+            dequantize({"a.weight": weight, "a.weight_scale": scale})
+    with pytest.raises(ValueError, match="is not the scale"):
+        dequantize({"a.weight": weight.float(), "a.scale_weight": torch.ones(1)})
