@@ -68,6 +68,28 @@ _VAE = [
     (r"^((?:encoder|decoder)\.(?:middle|downsamples|upsamples)\.\d+)\.conv2\.", r"\1.residual.6."),
     (r"^((?:encoder|decoder)\.\w+\.\d+)\.conv_shortcut\.", r"\1.shortcut."),
 ]
+_UMT5 = [
+    (r"^encoder\.final_layer_norm\.", "norm."),
+    (r"^encoder\.block\.(\d+)\.layer\.0\.SelfAttention\.([qkvo])\.", r"blocks.\1.attn.\2."),
+    (
+        r"^encoder\.block\.(\d+)\.layer\.0\.SelfAttention\.relative_attention_bias\.",
+        r"blocks.\1.pos_embedding.embedding.",
+    ),
+    (r"^encoder\.block\.(\d+)\.layer\.0\.layer_norm\.", r"blocks.\1.norm1."),
+    (r"^encoder\.block\.(\d+)\.layer\.1\.layer_norm\.", r"blocks.\1.norm2."),
+    (r"^encoder\.block\.(\d+)\.layer\.1\.DenseReluDense\.wi_0\.", r"blocks.\1.ffn.gate.0."),
+    (r"^encoder\.block\.(\d+)\.layer\.1\.DenseReluDense\.wi_1\.", r"blocks.\1.ffn.fc1."),
+    (r"^encoder\.block\.(\d+)\.layer\.1\.DenseReluDense\.wo\.", r"blocks.\1.ffn.fc2."),
+]
+_CLIP = [
+    (r"^embeddings\.patch_embedding\.", "patch_embedding."),
+    (r"^pre_layrnorm\.", "pre_norm."),
+    (r"^post_layernorm\.", "post_norm."),
+    (r"^encoder\.layers\.(\d+)\.self_attn\.out_proj\.", r"transformer.\1.attn.proj."),
+    (r"^encoder\.layers\.(\d+)\.layer_norm([12])\.", r"transformer.\1.norm\2."),
+    (r"^encoder\.layers\.(\d+)\.mlp\.fc1\.", r"transformer.\1.mlp.0."),
+    (r"^encoder\.layers\.(\d+)\.mlp\.fc2\.", r"transformer.\1.mlp.2."),
+]
 
 
 def holds_transformer(file: Path) -> bool:
@@ -127,6 +149,40 @@ def native_vae(tensors: Mapping[str, Tensor]) -> Tensors:
             place = int(m[1]) * (in_level + 1) + (in_level if m[2] is None else int(m[2]))
             name = f"decoder.upsamples.{place}.{m[3]}"
         out[renamed(name, _VAE)] = tensor
+    return out
+
+
+def native_umt5(tensors: Mapping[str, Tensor]) -> Tensors:
+    """umT5 in the published layout, from that layout or from transformers' UMT5EncoderModel."""
+    table = next((k for k in ("shared.weight", "encoder.embed_tokens.weight") if k in tensors), None)
+    if table is None:
+        return dict(tensors)
+    twice = ("shared.weight", "encoder.embed_tokens.weight")
+    out = {renamed(key, _UMT5): tensor for key, tensor in tensors.items() if key not in twice}
+    return {"token_embedding.weight": tensors[table]} | out
+
+
+def native_clip(tensors: Mapping[str, Tensor]) -> Tensors:
+    """CLIP's picture tower in the published layout, from that layout or from transformers' CLIPVisionModel."""
+    bare = {key.removeprefix("vision_model."): tensor for key, tensor in tensors.items()}
+    if "embeddings.class_embedding" not in bare:
+        return dict(tensors)
+    out: Tensors = {}
+    for key, tensor in bare.items():
+        name = renamed(key, _CLIP)
+        if key.endswith("position_ids"):
+            continue
+        if key == "embeddings.class_embedding":
+            name, tensor = "cls_embedding", tensor.view(1, 1, -1)
+        elif key == "embeddings.position_embedding.weight":
+            name, tensor = "pos_embedding", tensor[None]
+        elif m := re.match(r"encoder\.layers\.(\d+)\.self_attn\.([qkv])_proj\.(\w+)$", key):
+            rows = [bare.get(key.replace(f".{m[2]}_proj.", f".{part}_proj.")) for part in "qkv"]
+            whole = [r for r in rows if r is not None]
+            if m[2] != "q" or len(whole) < 3:
+                continue
+            name, tensor = f"transformer.{m[1]}.attn.to_qkv.{m[3]}", torch.cat(whole)
+        out[f"visual.{name}"] = tensor
     return out
 
 

@@ -1,4 +1,4 @@
-"""A checkpoint folder -> networks, ready to run. Two layouts: the published one, and ours with a `wanimate.json`."""
+"""A checkpoint folder -> networks, ready to run: the published layout, diffusers', or ours with a `wanimate.json`."""
 
 from __future__ import annotations
 
@@ -24,7 +24,13 @@ from wanimate.model.text_encoder import TextEncoder, umt5_config
 from wanimate.model.transformer import AnimateTransformer
 from wanimate.model.vae import VideoVae
 from wanimate.weights.formats import Tensors, load_strict, read_folder, read_tensors
-from wanimate.weights.layouts import holds_transformer, native_transformer, native_vae
+from wanimate.weights.layouts import (
+    holds_transformer,
+    native_clip,
+    native_transformer,
+    native_umt5,
+    native_vae,
+)  # fmt: skip
 from wanimate.weights.names import Sizes, clip_to_transformers, transformer_params, umt5_to_transformers, vae_params
 
 CARD = "wanimate.json"
@@ -76,8 +82,11 @@ class PublishedPrompt:
     """umT5, opened for the first prompt and held until this object goes."""
 
     def __init__(self, folder: Path, device: torch.device) -> None:
-        self.folder, self.device = folder, device
-        for part in (folder / T5, folder / TOKENIZER):
+        self.device = device
+        diffusers = (folder / "text_encoder").is_dir() and not (folder / T5).exists()
+        self.weights = folder / ("text_encoder" if diffusers else T5)
+        self.words = folder / ("tokenizer" if diffusers else TOKENIZER)
+        for part in (self.weights, self.words):
             if not part.exists():
                 raise CheckpointError("checkpoint", part, "it is missing", "Download the checkpoint again.")
 
@@ -86,13 +95,13 @@ class PublishedPrompt:
 
     @cached_property
     def _encoder(self) -> TextEncoder:
-        place = self.folder / TOKENIZER
         try:
-            tokenizer = AutoTokenizer.from_pretrained(place, local_files_only=True)
+            tokenizer = AutoTokenizer.from_pretrained(self.words, local_files_only=True)
         except (OSError, ValueError) as error:
             rule = f"no readable tokenizer ({(str(error).splitlines() or [''])[0]})"
-            raise CheckpointError("checkpoint", place, rule, "Download the checkpoint again.") from error
-        return load_text_encoder(read_tensors(self.folder / T5), tokenizer, self.folder / T5).to(self.device)
+            raise CheckpointError("checkpoint", self.words, rule, "Download the checkpoint again.") from error
+        stored = read_folder(self.weights, "model") if self.weights.is_dir() else read_tensors(self.weights)
+        return load_text_encoder(stored, tokenizer, self.weights).to(self.device)
 
 
 @dataclass(frozen=True)
@@ -156,7 +165,9 @@ def load_checkpoint(
     image = None
     if transformer.params.image_width is not None:
         half = torch.float16 if where.type == "cuda" else torch.float32
-        image = load_image_encoder(read_tensors(folder / CLIP), folder / CLIP).to(where, half)
+        own_clip = folder / "image_encoder" / "model.safetensors"
+        clip_file = own_clip if own_clip.is_file() else folder / CLIP
+        image = load_image_encoder(read_tensors(clip_file), clip_file).to(where, half)
     hashes = {f.name: sha256(f) for f in sorted(folder.glob("*.safetensors"))} if card.fixed_prompt else {}
     return Checkpoint(folder, card, transformer, vae, prompts, image, where, hashes)
 
@@ -215,7 +226,8 @@ def load_prompts(tensors: Tensors, params: TransformerParams, source: Path) -> F
 
 
 def load_text_encoder(tensors: Tensors, tokenizer: object, source: Path) -> TextEncoder:
-    """From published umT5 keys; every size but the head count is in the shapes, and heads follow from the bias table."""
+    """From published umT5 keys or transformers'; the sizes are in the shapes, and heads follow from the bias table."""
+    tensors = native_umt5(tensors)
     sizes = Sizes(tensors)
     try:
         vocab, width = (sizes.of("token_embedding.weight", axis, 2) for axis in range(2))
@@ -232,7 +244,8 @@ def load_text_encoder(tensors: Tensors, tokenizer: object, source: Path) -> Text
 
 
 def load_image_encoder(tensors: Tensors, source: Path, heads: int = 16) -> ClipImageEncoder:
-    """From published CLIP keys. The head count leaves no trace in the shapes."""
+    """From published CLIP keys or transformers'. The head count leaves no trace in the shapes."""
+    tensors = native_clip(tensors)
     sizes = Sizes(tensors)
     try:
         width = sizes.of("visual.patch_embedding.weight", 0, 4)

@@ -17,9 +17,10 @@ from wanimate.errors import CheckpointError
 from wanimate.model.params import MotionParams, TransformerParams, VaeParams
 from wanimate.model.transformer import AnimateTransformer
 from wanimate.model.vae import VideoVae
-from wanimate.weights.formats import dequantize
+from wanimate.weights.formats import dequantize, read_tensors
 from wanimate.weights.layouts import PREFIXES, native_transformer, native_vae
-from wanimate.weights.load import TRANSFORMER, VAE, load_checkpoint
+from wanimate.weights.load import CLIP, T5, TOKENIZER, TRANSFORMER, VAE, load_checkpoint
+from wanimate.weights.names import clip_to_transformers, umt5_to_transformers
 
 ROOT = Path(__file__).parents[2]
 sys.path.insert(0, str(ROOT / "parity"))
@@ -104,16 +105,38 @@ def test_a_scaled_fp8_file_of_any_name(ending: str, published: Path, copied: Cal
 
 
 def test_a_folder_of_diffusers(published: Path, copied: Callable[[Path], Path]) -> None:
+    """All four networks and the tokenizer, as `save_pretrained` lays them out."""
+    expected = load_checkpoint(published, "cpu")
     folder = without_transformer(copied(published))
-    state, vae = transformer_tensors(PUBLISHED), vae_tensors(VaeParams(base=8))
-    (folder / VAE).unlink()
-    for part, tensors in (("transformer", transformer_to_diffusers(state)), ("vae", vae_to_diffusers(vae))):
-        (folder / part).mkdir()
-        whole = {k: v.contiguous() for k, v in tensors.items()}
-        save_file(whole, folder / part / f"{TRANSFORMER}.safetensors")
+    assert expected.image is not None
+    clip = transformers_clip(read_tensors(folder / CLIP))
+    parts = {
+        f"transformer/{TRANSFORMER}": transformer_to_diffusers(transformer_tensors(PUBLISHED)),
+        f"vae/{TRANSFORMER}": vae_to_diffusers(vae_tensors(VaeParams(base=8))),
+        "text_encoder/model": umt5_to_transformers(read_tensors(folder / T5)),
+        "image_encoder/model": clip,
+    }
+    for name, tensors in parts.items():
+        file = folder / f"{name}.safetensors"
+        file.parent.mkdir()
+        save_file({k: v.clone() for k, v in tensors.items()}, file)
+    (folder / TOKENIZER).rename(folder / "tokenizer")
+    for name in (VAE, T5, CLIP):
+        (folder / name).unlink()
     loaded = load_checkpoint(folder, "cpu")
-    same(dict(loaded.transformer.state_dict()), state)
-    same(dict(loaded.vae.state_dict()), vae)
+    same(dict(loaded.transformer.state_dict()), dict(expected.transformer.state_dict()))
+    same(dict(loaded.vae.state_dict()), dict(expected.vae.state_dict()))
+    picture = torch.rand(3, 40, 30) * 2 - 1
+    assert loaded.image is not None
+    assert torch.equal(loaded.image.encode(picture), expected.image.encode(picture))
+    assert torch.equal(loaded.prompts.encode("a person dances"), expected.prompts.encode("a person dances"))
+
+
+def transformers_clip(published: dict[str, Tensor]) -> dict[str, Tensor]:
+    """The whole tower: `clip_to_transformers` leaves out the last block, so one more is put behind it for the time."""
+    last = 1 + max(int(k.split(".")[2]) for k in published if k.startswith("visual.transformer."))
+    more = {k.replace(f".{last - 1}.", f".{last}."): v for k, v in published.items() if f"former.{last - 1}." in k}
+    return {f"vision_model.{k}": v for k, v in clip_to_transformers(published | more).items()}
 
 
 def test_two_candidates_are_named(published: Path, copied: Callable[[Path], Path]) -> None:
@@ -128,7 +151,9 @@ def test_two_candidates_are_named(published: Path, copied: Callable[[Path], Path
 def test_scales_must_fit_their_weights() -> None:
     weight = torch.zeros(4, 2, dtype=torch.float8_e4m3fn)
     for scale in (torch.ones(3), torch.ones(2, 4)):
-        with pytest.raises(ValueError, match=r"a\.weight_scale is not the scale of an int8 weight a\.weight nor of a float8 one"):
+        with pytest.raises(
+            ValueError, match=r"a\.weight_scale is not the scale of an int8 weight a\.weight"
+        ):
             dequantize({"a.weight": weight, "a.weight_scale": scale})
     with pytest.raises(ValueError, match="is not the scale"):
         dequantize({"a.weight": weight.float(), "a.scale_weight": torch.ones(1)})
