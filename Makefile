@@ -74,5 +74,5 @@ $(VENV)/.run: $(BIN)/python pyproject.toml constraints.txt
 	@touch $@
 
 $(VENV)/.dev: $(VENV)/.run
-	$(BIN)/python -m pip install --quiet -c constraints.txt -e '.[dev,onnx]'
+	$(BIN)/python -m pip install --quiet -c constraints.txt -e '.[dev,gguf,onnx]'
 	@touch $@

@@ -11,6 +11,7 @@ from safetensors import SafetensorError, safe_open
 from torch import Tensor, nn
 
 from wanimate.errors import CheckpointError
+from wanimate.weights.gguf import is_gguf, read_gguf
 
 Tensors = dict[str, Tensor]
 
@@ -19,11 +20,15 @@ _ASIDE = ("scaled_fp8", ".scale_input", ".input_scale", ".comfy_quant")
 _SMALL = (torch.int8, torch.float8_e4m3fn, torch.float8_e5m2)
 
 
-def read_tensors(path: Path) -> Tensors:
-    """All tensors of a .safetensors file or of a .pth/.ckpt state dictionary. Int8 and float8
-    weights with a scale are expanded."""
+def read_tensors(path: Path, dtype: torch.dtype = torch.float32) -> Tensors:
+    """All tensors of a .safetensors or GGUF file or of a .pth/.ckpt state dictionary.
+
+    `dtype`: what quantised weights are expanded to, one after the other. The others stay as they are stored.
+    """
     if not path.is_file():
         raise CheckpointError("checkpoint", path, "there is no such file", "Check the path or download it again.")
+    if is_gguf(path):
+        return read_gguf(path, dtype)
     if path.suffix == ".safetensors":
         try:
             with safe_open(path, "pt") as file:
@@ -34,7 +39,7 @@ def read_tensors(path: Path) -> Tensors:
     else:
         tensors = _read_pickle(path)
     try:
-        return dequantize(tensors)
+        return dequantize(tensors, dtype)
     except ValueError as error:
         raise CheckpointError("checkpoint", path, str(error), "Download it again.") from error
 
@@ -57,11 +62,11 @@ def _read_pickle(path: Path) -> Tensors:
     return loaded
 
 
-def read_folder(folder: Path, stem: str) -> Tensors:
+def read_folder(folder: Path, stem: str, dtype: torch.dtype = torch.float32) -> Tensors:
     """Tensors of `stem`.safetensors or of its shards `stem`-00001-of-0000N.safetensors; every shard has to be there."""
     index = folder / f"{stem}.safetensors.index.json"
     if not index.is_file():
-        return read_tensors(folder / f"{stem}.safetensors")
+        return read_tensors(folder / f"{stem}.safetensors", dtype)
     try:
         shards = sorted(set(json.loads(index.read_text())["weight_map"].values()))
         paths = [folder / shard for shard in shards]
@@ -70,12 +75,12 @@ def read_folder(folder: Path, stem: str) -> Tensors:
         raise CheckpointError("checkpoint", index, rule, "Download it again.") from error
     tensors: Tensors = {}
     for path in paths:
-        tensors |= read_tensors(path)
+        tensors |= read_tensors(path, dtype)
     return tensors
 
 
-def dequantize(tensors: Tensors) -> Tensors:
-    """Expand int8 and float8 weights that come with a scale, one for all or one a row, to float32.
+def dequantize(tensors: Tensors, dtype: torch.dtype = torch.float32) -> Tensors:
+    """Expand int8 and float8 weights that come with a scale, one for all or one a row; products are float32.
 
     `<module>.weight` belongs to `<module>.weight_scale` or `<module>.scale_weight`. Scales of activations and markers of
     the format (`scaled_fp8`, `.comfy_quant`) are left out.
@@ -90,7 +95,7 @@ def dequantize(tensors: Tensors) -> Tensors:
         fits = weight is not None and weight.dtype in _SMALL and factor.numel() in (1, len(weight))
         if weight is None or not fits:
             raise ValueError(f"{scale} is not the scale of an int8 weight {name} nor of a float8 one")
-        out[name] = weight.float() * factor.float().view(-1, *[1] * (weight.ndim - 1))
+        out[name] = (weight.float() * factor.float().view(-1, *[1] * (weight.ndim - 1))).to(dtype)
     return out
 
 

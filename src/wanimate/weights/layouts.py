@@ -13,6 +13,8 @@ import torch
 from safetensors import SafetensorError, safe_open
 from torch import Tensor
 
+from wanimate.weights.gguf import gguf_names, is_gguf
+
 Tensors = dict[str, Tensor]
 PREFIXES = ("model.diffusion_model.", "diffusion_model.", "model.")
 """What single files of other programmes put before every key."""
@@ -93,7 +95,9 @@ _CLIP = [
 
 
 def holds_transformer(file: Path) -> bool:
-    """Whether the header of a .safetensors file lists a Wan-Animate transformer; False for what is no such file."""
+    """Whether the header of a .safetensors or GGUF file lists a Wan-Animate transformer; False for other .safetensors."""
+    if is_gguf(file):
+        return any(name.endswith("pose_patch_embedding.weight") for name in gguf_names(file))
     try:
         with safe_open(file, "pt") as opened:
             return any(key.endswith("pose_patch_embedding.weight") for key in opened.keys())  # noqa: SIM118

@@ -152,7 +152,7 @@ def load_checkpoint(
     folder, card = read_card(path)
     where = torch.device(device or ("cuda" if torch.cuda.is_available() else "cpu"))
     kind = dtype or (torch.bfloat16 if where.type == "cuda" else torch.float32)
-    transformer = load_transformer(read_transformer(folder), card, folder, kind).to(where)
+    transformer = load_transformer(read_transformer(folder, kind), card, folder, kind).to(where)
     places = (folder / "vae.safetensors", folder / "vae" / f"{TRANSFORMER}.safetensors")
     vae_file = next((file for file in places if file.is_file()), folder / VAE)
     vae = load_vae(read_tensors(vae_file), card, vae_file).to(where)
@@ -172,21 +172,22 @@ def load_checkpoint(
     return Checkpoint(folder, card, transformer, vae, prompts, image, where, hashes)
 
 
-def read_transformer(folder: Path) -> Tensors:
-    """The transformer's tensors as they are stored: the published shards, diffusers' `transformer/`, or one file of any name.
+def read_transformer(folder: Path, dtype: torch.dtype) -> Tensors:
+    """The transformer's tensors under their stored names: published shards, diffusers' `transformer/`, or one file of any name.
 
     Raises:
         CheckpointError: none is there, or several files could be meant.
     """
     for place in (folder, folder / "transformer"):
         if any((place / f"{TRANSFORMER}.safetensors{end}").is_file() for end in ("", ".index.json")):
-            return read_folder(place, TRANSFORMER)
-    found = [file for file in sorted(folder.glob("*.safetensors")) if holds_transformer(file)]
+            return read_folder(place, TRANSFORMER, dtype)
+    files = sorted(file for ending in ("safetensors", "gguf") for file in folder.glob(f"*.{ending}"))
+    found = [file for file in files if holds_transformer(file)]
     if len(found) > 1:
         names = ", ".join(file.name for file in found)
         rule = f"several files hold a transformer ({names})"
         raise CheckpointError("checkpoint", folder, rule, "Keep one of them in the folder.")
-    return read_tensors(found[0]) if found else read_folder(folder, TRANSFORMER)
+    return read_tensors(found[0], dtype) if found else read_folder(folder, TRANSFORMER, dtype)
 
 
 def load_transformer(tensors: Tensors, card: Card, source: Path, dtype: torch.dtype) -> AnimateTransformer:

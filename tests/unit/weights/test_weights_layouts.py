@@ -7,6 +7,9 @@ import sys
 from collections.abc import Callable
 from pathlib import Path
 
+import gguf
+import gguf.quants
+import numpy as np
 import pytest
 import torch
 from safetensors.torch import save_file
@@ -151,9 +154,71 @@ def test_two_candidates_are_named(published: Path, copied: Callable[[Path], Path
 def test_scales_must_fit_their_weights() -> None:
     weight = torch.zeros(4, 2, dtype=torch.float8_e4m3fn)
     for scale in (torch.ones(3), torch.ones(2, 4)):
-        with pytest.raises(
-            ValueError, match=r"a\.weight_scale is not the scale of an int8 weight a\.weight"
-        ):
+        with pytest.raises(ValueError, match=r"a\.weight_scale is not the scale of an int8 weight a\.weight"):
             dequantize({"a.weight": weight, "a.weight_scale": scale})
     with pytest.raises(ValueError, match="is not the scale"):
         dequantize({"a.weight": weight.float(), "a.scale_weight": torch.ones(1)})
+
+
+QUANTISED = ("Q4_0", "Q4_1", "Q5_0", "Q5_1", "Q8_0")
+K_BLOCKS = {"Q2_K": 84, "Q3_K": 110, "Q4_K": 144, "Q5_K": 176, "Q6_K": 210}
+"""Bytes of 256 weights."""
+
+
+def write_gguf(path: Path, tensors: dict[str, Tensor], kind: str, architecture: str = "wan") -> dict[str, Tensor]:
+    """As packagers write it: matrices of the blocks quantised, five axes stored flat. Returns what was stored."""
+    writer, stored = gguf.GGUFWriter(path, architecture), dict(tensors)
+    raw = gguf.GGMLQuantizationType[kind]
+    for key, tensor in tensors.items():
+        value = tensor.float().numpy()
+        if key.startswith("blocks.") and value.ndim == 2 and value.shape[1] % 32 == 0:
+            packed = gguf.quants.quantize(value, raw)
+            writer.add_tensor(key, packed, raw_dtype=raw)
+            stored[key] = torch.from_numpy(gguf.quants.dequantize(packed, raw))
+        elif value.ndim == 5:
+            writer.add_array(f"comfy.gguf.orig_shape.{key}", list(value.shape))
+            writer.add_tensor(key, value.reshape(len(value), -1))
+        else:
+            writer.add_tensor(key, value)
+    for step in (writer.write_header_to_file, writer.write_kv_data_to_file, writer.write_tensors_to_file, writer.close):
+        step()
+    return stored
+
+
+@pytest.mark.parametrize("kind", QUANTISED)
+def test_gguf(kind: str, published: Path, copied: Callable[[Path], Path]) -> None:
+    folder = without_transformer(copied(published))
+    state = transformer_tensors(PUBLISHED)
+    stored = write_gguf(folder / "animate.gguf", state, kind)
+    changed = [k for k in state if not torch.equal(stored[k], state[k])]
+    assert len(changed) > 20
+    same(dict(load_checkpoint(folder, "cpu").transformer.state_dict()), stored)
+    halved = read_tensors(folder / "animate.gguf", torch.bfloat16)
+    assert all(torch.equal(halved[k], stored[k].bfloat16()) for k in changed)
+
+
+@pytest.mark.parametrize("kind", K_BLOCKS)
+def test_gguf_k_quants_are_expanded(kind: str, tmp_path: Path) -> None:
+    raw = gguf.GGMLQuantizationType[kind]
+    scales = np.full((6, K_BLOCKS[kind]), 60, dtype=np.uint8)  # 0x3c3c: half floats a little over 1
+    scales[:, ::3] = np.arange(K_BLOCKS[kind], dtype=np.uint8)[::3] % 60
+    writer = gguf.GGUFWriter(tmp_path / "k.gguf", "wan")
+    writer.add_tensor("blocks.0.ffn.0.weight", scales, raw_dtype=raw)
+    for step in (writer.write_header_to_file, writer.write_kv_data_to_file, writer.write_tensors_to_file, writer.close):
+        step()
+    tensor = read_tensors(tmp_path / "k.gguf")["blocks.0.ffn.0.weight"]
+    assert tensor.shape == (6, 256)
+    assert torch.isfinite(tensor).all()
+    assert tensor.std() > 0
+
+
+def test_unusable_gguf_files(tmp_path: Path, monkeypatch: pytest.MonkeyPatch) -> None:
+    write_gguf(tmp_path / "llama.gguf", {"a": torch.zeros(4)}, "Q8_0", "llama")
+    with pytest.raises(CheckpointError, match="its architecture is llama, not wan"):
+        read_tensors(tmp_path / "llama.gguf")
+    (tmp_path / "cut.gguf").write_bytes((tmp_path / "llama.gguf").read_bytes()[:40])
+    with pytest.raises(CheckpointError, match="not a readable GGUF file"):
+        read_tensors(tmp_path / "cut.gguf")
+    monkeypatch.setitem(sys.modules, "gguf", None)
+    with pytest.raises(CheckpointError, match=r"GGUF files need the gguf package.*wanimate\[gguf\]"):
+        read_tensors(tmp_path / "llama.gguf")
