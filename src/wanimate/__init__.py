@@ -12,7 +12,7 @@ from typing import TYPE_CHECKING, Any
 if TYPE_CHECKING:
     from wanimate.config import GenerateSettings, Job, OutputSettings, PreprocessSettings
     from wanimate.errors import WanimateError
-    from wanimate.pipeline import Animator, animate
+    from wanimate.pipeline import Animator, animate, replace
     from wanimate.types import Event, Finished, Guides, Result
 
 __all__ = [
@@ -27,12 +27,13 @@ __all__ = [
     "Result",
     "WanimateError",
     "animate",
+    "replace",
 ]
 
 _HOMES = {
     "config": ("GenerateSettings", "Job", "OutputSettings", "PreprocessSettings"),
     "errors": ("WanimateError",),
-    "pipeline": ("Animator", "animate"),
+    "pipeline": ("Animator", "animate", "replace"),
     "types": ("Event", "Finished", "Guides", "Result"),
 }
 

@@ -12,6 +12,7 @@ from wanimate.errors import InputError
 
 Solver = Literal["dpm++", "unipc", "euler"]
 Retarget = Literal["auto", "off", "published"]
+Mode = Literal["animation", "replacement"]
 Codec = Literal["h264", "h265", "ffv1", "png"]
 
 
@@ -35,12 +36,16 @@ class PreprocessSettings(_Settings):
     area: int | None = Field(default=None, gt=0, description="Pixel area; None takes the checkpoint's own.")
     fps: Fraction | None = Field(default=None, gt=0, description="Target rate; None is the clip's own, capped at 30.")
     max_fps: Fraction = Fraction(30)
-    retarget: Retarget = "auto"
+    retarget: Retarget | None = Field(default=None, description="None is auto in animation, off in replacement.")
     smooth: bool = True
     compat: bool = Field(default=False, description="Follow the published preprocessing number for number.")
     backend: Literal["mediapipe", "published"] = "mediapipe"
     models: Path | None = Field(default=None, description="Folder of the detector models; None is the user cache.")
     face_size: int = Field(default=512, gt=0)
+    iterations: int = Field(default=3, ge=0, le=100, description="Replacement: rounds by which the outline grows.")
+    k: int = Field(default=7, ge=1, le=101, description="Replacement: side in pixels of the square it grows by.")
+    w_len: int | None = Field(default=None, ge=1, description="Replacement: grid columns; None is the outline.")
+    h_len: int | None = Field(default=None, ge=1, description="Replacement: grid rows; None is the outline.")
     limits: ClipLimits = ClipLimits()
 
 
@@ -82,6 +87,8 @@ class OutputSettings(_Settings):
     crf: int = Field(default=17, ge=0, le=51)
     audio: bool = True
     sheet: bool = False
+    composite: bool = Field(default=True, description="Replacement: the scene around the character is the clip's.")
+    feather: int = Field(default=8, ge=0, le=200, description="Width in pixels of the seam around the hole.")
 
 
 class Job(_Settings):
@@ -90,6 +97,7 @@ class Job(_Settings):
     image: Path
     video: Path
     out: Path
+    mode: Mode = "animation"
     preprocess: PreprocessSettings = PreprocessSettings()
     generate: GenerateSettings = GenerateSettings()
     output: OutputSettings = OutputSettings()

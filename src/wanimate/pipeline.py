@@ -15,9 +15,10 @@ import torch
 
 from wanimate.conditions.build import ConditionBuilder
 from wanimate.conditions.segments import plan_segments
-from wanimate.config import Defaults, GenerateSettings, Job, OutputSettings
+from wanimate.config import Defaults, GenerateSettings, Job, OutputSettings, PreprocessSettings
 from wanimate.errors import InputError, OutOfMemory
 from wanimate.finish.claim import OutputClaim
+from wanimate.finish.composite import composite
 from wanimate.finish.decode import to_pixels
 from wanimate.finish.encode import OutputWriter
 from wanimate.finish.manifest import hash_file, write_manifest
@@ -26,9 +27,12 @@ from wanimate.log import chosen
 from wanimate.media.image import load_image
 from wanimate.media.probe import probe
 from wanimate.media.video import iter_indices
+from wanimate.preprocess import replacement
 from wanimate.preprocess.guides import load_guides
-from wanimate.preprocess.pose import backend
+from wanimate.preprocess.models import find
+from wanimate.preprocess.pose import PoseBackend, backend
 from wanimate.preprocess.run import preprocess
+from wanimate.preprocess.segment import SelfieMasks
 from wanimate.sampling.guidance import Network, guided
 from wanimate.segment_loop import FramesReady, LoopEvent, run_segments
 from wanimate.types import (
@@ -37,7 +41,9 @@ from wanimate.types import (
     Event,
     Finished,
     Frame,
+    Frames,
     Guides,
+    Mode,
     Notice,
     Result,
     Segment,
@@ -83,7 +89,7 @@ class Animator:
         return self._checkpoint
 
     def run(self, job: Job) -> Iterator[Event]:
-        """Animate: the character of `job.image` performs what happens in `job.video`.
+        """The character of `job.image` performs what happens in `job.video`, in its own picture or in the clip's scene.
 
         The last event is `Finished`. Closing the iterator cancels the job; nothing half-written is left then.
 
@@ -92,14 +98,17 @@ class Animator:
         """
         clock = _Clock()
         self._check(job.generate)
+        if job.mode == "replacement":
+            replacement.check(job.preprocess)
         with OutputClaim(job.out, job.output.codec, (job.image, job.video)) as claim, _guides_folder(job) as folder:
             clip = probe(job.video, job.preprocess.limits)
             image = load_image(job.image)
             detector = backend(job.preprocess)
             chosen("pose backend", detector.name, "as the settings say")
-            yield from self._load(clock)
             area = job.preprocess.area or self.card.defaults.area
-            guides = yield from clock.watch(preprocess(clip, image, job.preprocess, folder, area, detector))
+            making = preprocessing(job.mode, clip, image, job.preprocess, folder, area, detector)
+            yield from self._load(clock)
+            guides = yield from clock.watch(making)
             inputs = {"image": job.image, "video": job.video}
             yield from self._finish(guides, job.out, job.generate, job.output, claim, clock, clip, inputs, job)
 
@@ -153,7 +162,7 @@ class Animator:
         with OutputWriter(out, guides.fps, width, height, output, clip, claim) as writer:
             for event in _memory_checked(self._frames(guides, generate, settings, segments, seed)):
                 if isinstance(event, FramesReady):
-                    pixels = to_pixels(event.frames)
+                    pixels = _finished(to_pixels(event.frames), guides, event.start, output)
                     shown |= {i: pixels[i - event.start] for i in columns if 0 <= i - event.start < len(pixels)}
                     writer.write(pixels)
                 else:
@@ -217,6 +226,40 @@ def animate(
     raise AssertionError("a job ends with its result")
 
 
+def replace(
+    image: Path | str, video: Path | str, out: Path | str, checkpoint: Path | str | None = None, **settings: Any
+) -> Result:
+    """Put the character of `image` in the place of the performer of `video`; otherwise as `animate`.
+
+    >>> wanimate.replace(image="character.png", video="performer.mp4", out="result.mp4", seed=1)
+
+    Raises:
+        InputError: an input or a setting cannot be used.
+    """
+    return animate(image, video, out, checkpoint, mode="replacement", **settings)
+
+
+def preprocessing(
+    mode: Mode, clip: Clip, image: Frame, settings: PreprocessSettings, folder: Path, area: int,
+    detector: PoseBackend | None = None,
+) -> Generator[Event, None, Guides]:  # fmt: skip
+    """The preprocessing of a mode, its models loaded: `preprocess.run.preprocess`, `replacement.preprocess_scene`."""
+    if mode == "animation":
+        return preprocess(clip, image, settings, folder, area, detector)
+    replacement.check(settings)
+    masks = SelfieMasks(find(settings.models))
+    chosen("mask backend", masks.name, "the only one so far")
+    return replacement.preprocess_scene(clip, image, settings, folder, area, masks, detector)
+
+
+def _finished(pixels: Frames, guides: Guides, start: int, output: OutputSettings) -> Frames:
+    """Decoded frames from job frame `start` on, in replacement with the scene's own pixels around the character."""
+    if guides.background is None or guides.mask is None or not output.composite:
+        return pixels
+    indices = range(start, start + len(pixels))
+    return composite(pixels, guides.background.take(indices), guides.mask.take(indices), output.feather)
+
+
 @dataclass
 class _Clock:
     """Closes a stage where the next one opens, and keeps the seconds of each."""
@@ -275,6 +318,8 @@ def _sheet(guides: Guides, clip: Clip | None, columns: list[int], shown: dict[in
         rows.append(("driver", list(iter_indices(clip, [frames[i] for i in columns]))))
     rows.append(("skeleton", list(guides.pose.take(columns))))
     rows.append(("face", list(guides.face.take(columns))))
+    if guides.background is not None:
+        rows.append(("scene", list(guides.background.take(columns))))
     rows.append(("output", [shown[i] for i in columns]))
     times = [float(i / guides.fps) for i in columns]
     return contact_sheet(rows, times, f"wanimate, checkpoint {card.name}")

@@ -30,6 +30,8 @@ from wanimate.finish.claim import OutputClaim
 class Job:
     """`wanimate animate` with good inputs, each of which a test can replace."""
 
+    command = "animate"
+
     def __init__(self, folder: Path) -> None:
         self.folder, self.checkpoint = folder, folder / "checkpoint"
         self.checkpoint.mkdir()
@@ -39,7 +41,7 @@ class Job:
 
     def run(self, *more: str) -> Result:
         files = ["--image", str(self.image), "--video", str(self.video), "--out", str(self.out)]
-        words = ["animate", *files, "--checkpoint", str(self.checkpoint), *more]
+        words = [self.command, *files, "--checkpoint", str(self.checkpoint), *more]
         return CliRunner().invoke(app, words, env={"COLUMNS": "500", "NO_COLOR": "1"})
 
     def refused(self, *parts: str, options: tuple[str, ...] = ()) -> str:

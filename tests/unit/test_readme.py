@@ -24,6 +24,9 @@ SAID_IN_WORDS = {
     "models": "user cache",
     "seed": "drawn, printed, recorded",
     "keep_guides": "thrown away",
+    "retarget": "auto; off in replacement",
+    "w_len": "the outline; 1 with `compat`",
+    "h_len": "the outline; 1 with `compat`",
 }
 
 
@@ -44,7 +47,7 @@ def commands() -> list[str]:
 
 def test_every_setting_is_in_the_table() -> None:
     fields = {name for part in PARTS for name in part.model_fields} - NOT_IN_TABLE
-    assert set(rows("Settings")) == fields | {"keep_guides"}
+    assert set(rows("Settings")) == fields | {"keep_guides", "mode"}
 
 
 @pytest.mark.parametrize("name", sorted(rows("Settings")))

@@ -81,7 +81,7 @@ def animate(
         )  # fmt: skip
         from ..pipeline import Animator
 
-        _finish(report, Animator.from_checkpoint(checkpoint).run(job))
+        finish(report, Animator.from_checkpoint(checkpoint).run(job))
 
 
 Guides = Annotated[
@@ -107,6 +107,8 @@ def generate(
     crf: o.Crf = o.OUTPUT["crf"],
     audio: o.Audio = o.OUTPUT["audio"],
     sheet: o.Sheet = o.OUTPUT["sheet"],
+    composite: o.Composite = o.OUTPUT["composite"],
+    feather: o.Feather = o.OUTPUT["feather"],
     as_json: o.Json = False,
     debug: o.Debug = False,
 ) -> None:
@@ -121,13 +123,15 @@ def generate(
             GenerateSettings, steps=steps, solver=solver, shift=shift, guidance=guidance, clip_length=clip_length,
             overlap=overlap, seed=seed, prompt=prompt, negative_prompt=negative_prompt, compat=compat,
         )  # fmt: skip
-        output = o.make(OutputSettings, codec=codec, crf=crf, audio=audio, sheet=sheet)
+        output = o.make(
+            OutputSettings, codec=codec, crf=crf, audio=audio, sheet=sheet, composite=composite, feather=feather
+        )
         from ..pipeline import Animator
 
-        _finish(report, Animator.from_checkpoint(checkpoint).generate(guides, out, settings, output))
+        finish(report, Animator.from_checkpoint(checkpoint).generate(guides, out, settings, output))
 
 
-def _finish(report: Reporter, events: Iterator[Event]) -> None:
+def finish(report: Reporter, events: Iterator[Event]) -> None:
     """Pass the events on; a cancelled job is closed before anything is said, so that it has tidied up by then."""
     from ..types import Finished
 

@@ -10,6 +10,7 @@ import typer
 from .animate import animate, generate
 from .doctor import doctor
 from .preprocess import preprocess
+from .replace import replace
 
 app = typer.Typer(
     name="wanimate",
@@ -41,6 +42,7 @@ def root(
 
 
 app.command(no_args_is_help=True)(animate)
+app.command(no_args_is_help=True)(replace)
 app.command(no_args_is_help=True)(preprocess)
 app.command(no_args_is_help=True)(generate)
 app.command()(doctor)

@@ -10,12 +10,22 @@ from typing import Annotated, Any, TypeVar, get_args
 import typer
 from pydantic import BaseModel, ValidationError
 
-from ..config import ClipLimits, Codec, GenerateSettings, OutputSettings, PreprocessSettings, Retarget, Solver
+from ..config import (
+    ClipLimits,
+    Codec,
+    GenerateSettings,
+    Job,
+    OutputSettings,
+    PreprocessSettings,
+    Retarget,
+    Solver,
+)
+from ..config import Mode as JobMode
 from ..errors import InputError
 from ..media.timing import snap_rate
 
 S = TypeVar("S", bound=BaseModel)
-FILES, MOTION, DIFFUSION, RESULT, RUN = "Files", "Motion", "Diffusion", "Result", "This run"
+FILES, MOTION, HOLE, DIFFUSION, RESULT, RUN = "Files", "Motion", "Hole", "Diffusion", "Result", "This run"
 OWN = "the checkpoint's own"
 
 
@@ -66,6 +76,15 @@ def parse_rate(option: str, text: str | None) -> Fraction | None:
     if not 0 < rate <= 240:
         raise InputError(option, text, "a frame rate lies above 0 and at most at 240", "Write it as 24 or 30000/1001.")
     return snap_rate(rate) if "." in text else rate
+
+
+def parse_mode(text: str) -> JobMode:
+    """One of the two modes."""
+    for mode in get_args(JobMode):
+        if text == mode:
+            found: JobMode = mode
+            return found
+    raise InputError("--mode", text, "there is no such mode", f"Give {' or '.join(get_args(JobMode))}.")
 
 
 def preprocess_settings(
@@ -125,12 +144,13 @@ Fps = Annotated[
 MaxFps = Annotated[str, _option(MOTION, "Cap for the clip's own rate.", metavar="RATE")]
 AllowAnyLength = Annotated[bool, _option(MOTION, "Accept clips longer than 30 s.", "--allow-any-length")]
 RetargetMode = Annotated[
-    str,
+    str | None,
     _option(
         MOTION,
         "Give the performer's skeleton the character's proportions: robustly (auto), not at all, or by the published "
         "rule.",
         metavar=f"[{choices(Retarget)}]",
+        show_default="auto",
     ),
 ]
 Smooth = Annotated[bool, _option(MOTION, "Smooth the keypoints over time, without delay.", "--smooth/--no-smooth")]
@@ -143,6 +163,23 @@ Backend = Annotated[
     ),
 ]
 FaceSize = Annotated[int, _option(MOTION, "Side of the face crops in pixels.")]
+Mode = Annotated[
+    str,
+    _option(
+        FILES,
+        "What the guides are for: the character in its own picture, or in the clip's scene.",
+        metavar=f"[{choices(JobMode)}]",
+    ),
+]
+Iterations = Annotated[int, _option(HOLE, "Rounds by which the performer's outline grows; 0 leaves it as it is.")]
+KernelSide = Annotated[int, _option(HOLE, "Side in pixels of the square by which it grows.", "--k")]
+GridColumns = Annotated[
+    int | None,
+    _option(HOLE, "Columns of a grid whose touched cells are filled.", "--w-len", show_default="the outline"),
+]
+GridRows = Annotated[
+    int | None, _option(HOLE, "Rows of it; 1 and 1 fill the whole box.", "--h-len", show_default="the outline")
+]
 Compat = Annotated[
     bool,
     _option(MOTION, "Follow the published code number for number, its sizes and last segment included.", "--compat"),
@@ -173,6 +210,15 @@ CodecName = Annotated[
 Crf = Annotated[int, _option(RESULT, "Quality of h264 and h265: 0 best, 51 worst.")]
 Audio = Annotated[bool, _option(RESULT, "Take over the clip's sound.", "--audio/--no-audio")]
 Sheet = Annotated[bool, _option(RESULT, "Also write a contact sheet, out.sheet.png.", "--sheet/--no-sheet")]
+Composite = Annotated[
+    bool,
+    _option(
+        RESULT,
+        "Replacement: outside of the character and its seam, every pixel is the clip's. Off: the network's own scene.",
+        "--composite/--no-composite",
+    ),
+]
+Feather = Annotated[int, _option(RESULT, "Replacement: width of the seam in pixels.")]
 KeepGuides = Annotated[
     Path | None, _option(RESULT, "Keep the guides (skeleton, face crops) in this folder.", metavar="DIR")
 ]
@@ -180,6 +226,7 @@ KeepGuides = Annotated[
 Json = Annotated[bool, _option(RUN, "One JSON object a line on stdout, the result last; for programs.", "--json")]
 Debug = Annotated[bool, _option(RUN, "Show the log, and where an error comes from.", "--debug")]
 
+MODE: str = default(Job, "mode")
 GENERATE: dict[str, Any] = {name: default(GenerateSettings, name) for name in GenerateSettings.model_fields}
 PREPROCESS: dict[str, Any] = {name: default(PreprocessSettings, name) for name in PreprocessSettings.model_fields}
 OUTPUT: dict[str, Any] = {name: default(OutputSettings, name) for name in OutputSettings.model_fields}

@@ -20,6 +20,7 @@ def preprocess(
     image: o.Image,
     video: o.Video,
     out: Folder,
+    mode: o.Mode = o.MODE,
     checkpoint: o.Checkpoint = None,
     models: o.Models = o.PREPROCESS["models"],
     area: o.Area = o.PREPROCESS["area"],
@@ -30,13 +31,18 @@ def preprocess(
     smooth: o.Smooth = o.PREPROCESS["smooth"],
     backend: o.Backend = o.PREPROCESS["backend"],
     face_size: o.FaceSize = o.PREPROCESS["face_size"],
+    iterations: o.Iterations = o.PREPROCESS["iterations"],
+    k: o.KernelSide = o.PREPROCESS["k"],
+    w_len: o.GridColumns = o.PREPROCESS["w_len"],
+    h_len: o.GridRows = o.PREPROCESS["h_len"],
     compat: o.Compat = o.PREPROCESS["compat"],
     as_json: o.Json = False,
     debug: o.Debug = False,
 ) -> None:
     """Find the performer's body, hands and face, and write the guides that the network follows.
 
-    Look at them (pose.mkv, face.mkv) before a long job; [cyan]wanimate generate[/cyan] continues from the folder.
+    With --mode replacement the clip's scene and the hole in it are written as well. Look at them (pose.mkv, face.mkv)
+    before a long job; [cyan]wanimate generate[/cyan] continues from the folder.
     The checkpoint only tells the default --area; its weights are not loaded.
 
     [bold]Example[/bold]
@@ -47,16 +53,17 @@ def preprocess(
         settings = o.preprocess_settings(
             area, fps, max_fps, allow_any_length,
             retarget=retarget, smooth=smooth, backend=backend, face_size=face_size, compat=compat, models=models,
+            iterations=iterations, k=k, w_len=w_len, h_len=h_len,
         )  # fmt: skip
         from ..media.image import load_image
         from ..media.probe import probe
-        from ..preprocess.run import preprocess as run
+        from ..pipeline import preprocessing
         from ..weights.load import read_card
 
         clip = probe(video, settings.limits)
         picture = load_image(image)
         pixels = settings.area or read_card(checkpoint)[1].defaults.area
-        with closing(run(clip, picture, settings, out, pixels)) as events:
+        with closing(preprocessing(o.parse_mode(mode), clip, picture, settings, out, pixels)) as events:
             while True:
                 try:
                     report.event(next(events))

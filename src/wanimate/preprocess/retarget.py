@@ -75,6 +75,17 @@ def auto(
     return Parts(body, placed[0], placed[1], parts.face), fit
 
 
+def mismatch(
+    template: Keypoints, valid: npt.NDArray[np.bool_], template_size: Size, reference: Keypoints, reference_size: Size
+) -> float:
+    """How much two people's proportions differ: the largest factor by which a limb departs from the whole body, >= 1.
+
+    Arguments as of `auto`. Limbs that one of the two does not surely show count as equal.
+    """
+    scale, ratios = _ratios(split(template).body[valid], template_size, split(reference).body, reference_size)
+    return float(np.exp(np.abs(np.log(ratios / scale)).max()))
+
+
 def off(template: Keypoints, template_size: Size, size: Size) -> Parts:
     """The performer's own proportions: its frame fitted into the canvas, as a letterboxed video would be."""
     place = letterbox_placement(*template_size, *size)

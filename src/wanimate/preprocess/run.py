@@ -9,7 +9,7 @@ from __future__ import annotations
 import hashlib
 import importlib.metadata
 import time
-from collections.abc import Generator, Iterator
+from collections.abc import Generator, Iterable, Iterator
 from dataclasses import dataclass, field
 from fractions import Fraction
 from pathlib import Path
@@ -48,7 +48,7 @@ DETECT, DRAW = "find the performer", "draw the guides"
 
 
 @dataclass(frozen=True)
-class _Drawing:
+class Drawing:
     """What to draw: joints on a canvas, and how the performer was fitted to the character."""
 
     parts: Parts
@@ -81,15 +81,15 @@ def preprocess(
     people = detector or backend(settings)
     reference = _fitted(image, area, settings.compat)
     size = reference.shape[1], reference.shape[0]
-    indices, fps = _plan(clip, settings)
+    indices, fps = plan(clip, settings)
     warnings: list[str] = []
 
     character = None if settings.retarget == "off" else people.detect(reference)
     if settings.retarget != "off" and character is None:
         warnings.append("no person was found in the character image: the performer's own proportions are kept")
         yield Notice(warnings[-1], "warning")
-    keypoints, valid = yield from _detect(people, clip, indices)
-    if (message := _report_missing(valid)) is not None:
+    keypoints, valid = yield from detect(people, clip, indices, iter_indices(clip, indices))
+    if (message := report_missing(valid)) is not None:
         warnings.append(message)
         yield Notice(message, "warning")
     steady = smooth(keypoints, valid, fps) if settings.smooth and not settings.compat else keypoints
@@ -100,12 +100,12 @@ def preprocess(
     started = time.perf_counter()
     yield StageStarted(DRAW, len(indices))
     with GuidesWriter(folder, "animation", fps, size, settings.face_size) as writer:
-        faces = _faces(clip, indices, settings, keypoints, valid, squares)
+        faces = face_crops(iter_indices(clip, indices), clip_size, settings, keypoints, valid, squares)
         for i, face in enumerate(faces):
             writer.write(_skeleton(drawing, i, size), face)
             yield StageProgress(DRAW, i + 1, len(indices))
-        manifest = _manifest(clip, image, settings, people, indices, fps, valid, drawing, warnings)
-        writer.finish(image if settings.compat else reference, manifest, _arrays(keypoints, drawing, squares))
+        facts = manifest(clip, image, settings, people, indices, fps, valid, drawing, warnings)
+        writer.finish(image if settings.compat else reference, facts, arrays(keypoints, drawing, squares))
     yield StageFinished(DRAW, time.perf_counter() - started)
     return load_guides(folder)
 
@@ -117,7 +117,7 @@ def _fitted(image: Frame, area: int, compat: bool) -> Frame:
     return cover(image, *exact_size(image.shape[1], image.shape[0], area))
 
 
-def _plan(clip: Clip, settings: PreprocessSettings) -> tuple[tuple[int, ...], Fraction]:
+def plan(clip: Clip, settings: PreprocessSettings) -> tuple[tuple[int, ...], Fraction]:
     """Source frame of each job frame, and the rate; with `compat` as if the clip's rate were constant (section 5)."""
     if not settings.compat:
         return plan_frames(clip, settings.fps, settings.max_fps)
@@ -129,13 +129,14 @@ def _plan(clip: Clip, settings: PreprocessSettings) -> tuple[tuple[int, ...], Fr
     return indices, fps
 
 
-def _detect(
-    people: PoseBackend, clip: Clip, indices: tuple[int, ...]
+def detect(
+    people: PoseBackend, clip: Clip, indices: tuple[int, ...], frames: Iterable[Frame]
 ) -> Generator[Event, None, tuple[Keypoints, npt.NDArray[np.bool_]]]:
+    """Keypoints [n, 133, 3] in pixels of `frames`, and where there is somebody [n]."""
     started, count = time.perf_counter(), len(indices)
     yield StageStarted(DETECT, count)
     keypoints, valid = np.zeros((count, 133, 3)), np.zeros(count, dtype=bool)
-    for i, person in enumerate(people.track(iter_indices(clip, indices))):
+    for i, person in enumerate(people.track(frames)):
         keypoints[i], valid[i] = person.keypoints, person.valid
         yield StageProgress(DETECT, i + 1, count)
     yield StageFinished(DETECT, time.perf_counter() - started)
@@ -145,7 +146,7 @@ def _detect(
     return keypoints, valid
 
 
-def _report_missing(valid: npt.NDArray[np.bool_]) -> str | None:
+def report_missing(valid: npt.NDArray[np.bool_]) -> str | None:
     gone = runs(~valid)
     if not gone:
         return None
@@ -161,25 +162,25 @@ def _fit(
     character: Keypoints | None,
     size: tuple[int, int],
     settings: PreprocessSettings,
-) -> _Drawing:
+) -> Drawing:
     """Joints as they will be drawn. With `compat`, "auto" means the published retargeting."""
     if character is None:
         if settings.compat:
             parts = split(keypoints)
             body = reuse_body_when_outside(parts.body)
-            return _Drawing(Parts(body, parts.left_hand, parts.right_hand, parts.face), clip_size, {"mode": "off"})
-        return _Drawing(retarget.off(keypoints, clip_size, size), size, {"mode": "off"})
+            return Drawing(Parts(body, parts.left_hand, parts.right_hand, parts.face), clip_size, {"mode": "off"})
+        return Drawing(retarget.off(keypoints, clip_size, size), size, {"mode": "off"})
     if settings.retarget == "published" or settings.compat:
         first = int(np.flatnonzero(valid)[0])
         parts, old = retarget_published.retarget(keypoints, clip_size, character, size, first=first)
         facts = {"mode": "published", "scale": old.scale, "ratios": old.ratios.tolist(), "class": old.body_class}
-        return _Drawing(parts, size, facts)
+        return Drawing(parts, size, facts)
     parts, new = retarget.auto(keypoints, valid, clip_size, character, size)
     facts = {"mode": "auto", "scale": new.scale, "ratios": new.ratios.tolist(), "hands": new.hands}
-    return _Drawing(parts, size, facts | {"anchor": new.anchor})
+    return Drawing(parts, size, facts | {"anchor": new.anchor})
 
 
-def _skeleton(drawing: _Drawing, index: int, size: tuple[int, int]) -> Frame:
+def _skeleton(drawing: Drawing, index: int, size: tuple[int, int]) -> Frame:
     parts = drawing.parts.at(index)
     hands = parts.left_hand, parts.right_hand
     if drawing.retarget["mode"] == "published":
@@ -188,9 +189,9 @@ def _skeleton(drawing: _Drawing, index: int, size: tuple[int, int]) -> Frame:
     return picture if drawing.canvas == size else letterbox(picture, *size)
 
 
-def _faces(
-    clip: Clip,
-    indices: tuple[int, ...],
+def face_crops(
+    frames: Iterable[Frame],
+    size: tuple[int, int],
     settings: PreprocessSettings,
     keypoints: Keypoints,
     valid: npt.NDArray[np.bool_],
@@ -198,11 +199,11 @@ def _faces(
 ) -> Iterator[Frame]:
     """Face crops, one a frame. Black where nobody is; with `compat`, the last usable box stays in force."""
     box: tuple[int, int, int, int] | None = None
-    for i, frame in enumerate(iter_indices(clip, indices)):
+    for i, frame in enumerate(frames):
         if not settings.compat:
             yield square_crop(frame, squares[i], settings.face_size)
             continue
-        new = published_box(keypoints[i, FACE], clip.width, clip.height)
+        new = published_box(keypoints[i, FACE], *size)
         if is_usable(new):
             box = new
         if box is None or not valid[i]:
@@ -211,13 +212,13 @@ def _faces(
             yield published_crop(frame, box, settings.face_size)
 
 
-def _arrays(keypoints: Keypoints, drawing: _Drawing, squares: Squares) -> dict[str, npt.NDArray[Any]]:
+def arrays(keypoints: Keypoints, drawing: Drawing, squares: Squares) -> dict[str, npt.NDArray[Any]]:
     parts = drawing.parts
-    arrays = {"source": keypoints, "body": parts.body, "left_hand": parts.left_hand, "right_hand": parts.right_hand}
-    return {name: a.astype(np.float32) for name, a in (arrays | {"face_squares": squares}).items()}
+    named = {"source": keypoints, "body": parts.body, "left_hand": parts.left_hand, "right_hand": parts.right_hand}
+    return {name: a.astype(np.float32) for name, a in (named | {"face_squares": squares}).items()}
 
 
-def _manifest(
+def manifest(
     clip: Clip,
     image: Frame,
     settings: PreprocessSettings,
@@ -225,7 +226,7 @@ def _manifest(
     indices: tuple[int, ...],
     fps: Fraction,
     valid: npt.NDArray[np.bool_],
-    drawing: _Drawing,
+    drawing: Drawing,
     warnings: list[str],
 ) -> dict[str, Any]:
     return {

@@ -121,18 +121,36 @@ def test_version_and_bare_call() -> None:
 
 def test_every_setting_is_an_option_with_the_default_of_its_class() -> None:
     commands = typer.main.get_command(app).commands
-    fixed = {"mode", "limits"}  # decided by the command, and by --allow-any-length
+    fixed = {"limits"}  # decided by --allow-any-length
+    scene = {"iterations", "k", "w_len", "h_len", "composite", "feather"}
+    absent = {"animate": scene, "replace": {"retarget"}}  # what has no meaning in that mode
     for name, classes in {
         "animate": (PreprocessSettings, GenerateSettings, OutputSettings),
+        "replace": (PreprocessSettings, GenerateSettings, OutputSettings),
         "preprocess": (PreprocessSettings,),
         "generate": (GenerateSettings, OutputSettings),
     }.items():
         options = {p.name: p for p in commands[name].params}
         for settings in classes:
             for field, info in settings.model_fields.items():
-                if field not in fixed:
+                if field in absent.get(name, ()):
+                    assert field not in options
+                elif field not in fixed:
                     default = str(info.default) if isinstance(info.default, Fraction) else info.default
                     assert options[field].default == default, (name, field)
+
+
+def test_options_of_replacement_become_the_job(stub: type[StubAnimator]) -> None:
+    done = run(
+        "replace", *FILES, "--iterations", "2", "--k", "5", "--w-len", "4", "--h-len", "8", "--no-composite",
+        "--feather", "3", "--steps", "9", "--fps", "12", "--checkpoint", "c",
+    )  # fmt: skip
+    assert done.exit_code == 0, done.output
+    _, job = stub.asked
+    assert job.mode == "replacement"
+    pre = job.preprocess
+    assert (pre.iterations, pre.k, pre.w_len, pre.h_len, pre.retarget, pre.fps) == (2, 5, 4, 8, None, 12)
+    assert (job.output.composite, job.output.feather, job.generate.steps) == (False, 3, 9)
 
 
 def test_options_become_the_job(stub: type[StubAnimator]) -> None:

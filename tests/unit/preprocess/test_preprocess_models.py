@@ -27,7 +27,7 @@ def wheel(tmp_path, monkeypatch):
 
 def test_models_are_fetched_once_and_found(tmp_path, wheel, monkeypatch):
     place = tmp_path / "cache" / "models"
-    with pytest.raises(InputError, match=r"pose_landmark_full\.tflite not found\. Run `python -m wanimate"):
+    with pytest.raises(InputError, match=r"selfie_segmentation\.tflite not found\. Run `python -m wanimate"):
         models.find(place)
     assert models.fetch(place, wheel) == place == models.find(place)
     assert {p.name: p.read_bytes() for p in place.iterdir()} == CONTENT

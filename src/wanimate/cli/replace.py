@@ -1,0 +1,81 @@
+"""`wanimate replace`: the character in the performer's own scene."""
+
+from __future__ import annotations
+
+from ..config import GenerateSettings, Job, OutputSettings
+from . import options as o
+from .animate import finish
+from .report import reporting
+
+
+def replace(
+    image: o.Image,
+    video: o.Video,
+    out: o.Out,
+    checkpoint: o.Checkpoint = None,
+    models: o.Models = o.PREPROCESS["models"],
+    area: o.Area = o.PREPROCESS["area"],
+    fps: o.Fps = o.PREPROCESS["fps"],
+    max_fps: o.MaxFps = o.PREPROCESS["max_fps"],
+    allow_any_length: o.AllowAnyLength = False,
+    smooth: o.Smooth = o.PREPROCESS["smooth"],
+    backend: o.Backend = o.PREPROCESS["backend"],
+    face_size: o.FaceSize = o.PREPROCESS["face_size"],
+    iterations: o.Iterations = o.PREPROCESS["iterations"],
+    k: o.KernelSide = o.PREPROCESS["k"],
+    w_len: o.GridColumns = o.PREPROCESS["w_len"],
+    h_len: o.GridRows = o.PREPROCESS["h_len"],
+    compat: o.Compat = o.PREPROCESS["compat"],
+    steps: o.Steps = o.GENERATE["steps"],
+    solver: o.SolverName = o.GENERATE["solver"],
+    shift: o.Shift = o.GENERATE["shift"],
+    guidance: o.Guidance = o.GENERATE["guidance"],
+    clip_length: o.ClipLength = o.GENERATE["clip_length"],
+    overlap: o.Overlap = o.GENERATE["overlap"],
+    seed: o.Seed = o.GENERATE["seed"],
+    prompt: o.Prompt = o.GENERATE["prompt"],
+    negative_prompt: o.NegativePrompt = o.GENERATE["negative_prompt"],
+    codec: o.CodecName = o.OUTPUT["codec"],
+    crf: o.Crf = o.OUTPUT["crf"],
+    audio: o.Audio = o.OUTPUT["audio"],
+    sheet: o.Sheet = o.OUTPUT["sheet"],
+    composite: o.Composite = o.OUTPUT["composite"],
+    feather: o.Feather = o.OUTPUT["feather"],
+    keep_guides: o.KeepGuides = None,
+    as_json: o.Json = False,
+    debug: o.Debug = False,
+) -> None:
+    """Put the character of a picture in the place of the performer of a clip; the scene stays.
+
+    The performer is found and cut out of every frame, and the network draws the character into the hole after the
+    performer's skeleton and face. Size, rate, length and sound are the clip's. Frames without the performer stay as they
+    are, and so does everything around the hole unless --no-composite is given.
+
+    [bold]Examples[/bold]
+
+    [cyan]wanimate replace --image hero.png --video dance.mp4 --out hero.mp4 --sheet[/cyan]
+
+    [cyan]wanimate replace --image hero.png --video dance.mp4 --out hero.mp4 --w-len 8 --h-len 16[/cyan]
+
+    Exit codes: 0 done, 2 bad input, 3 not enough memory, 130 cancelled.
+    """
+    with reporting(as_json, debug) as report:
+        preprocess = o.preprocess_settings(
+            area, fps, max_fps, allow_any_length,
+            smooth=smooth, backend=backend, face_size=face_size, compat=compat, models=models,
+            iterations=iterations, k=k, w_len=w_len, h_len=h_len,
+        )  # fmt: skip
+        generate = o.make(
+            GenerateSettings, steps=steps, solver=solver, shift=shift, guidance=guidance, clip_length=clip_length,
+            overlap=overlap, seed=seed, prompt=prompt, negative_prompt=negative_prompt, compat=compat,
+        )  # fmt: skip
+        output = o.make(
+            OutputSettings, codec=codec, crf=crf, audio=audio, sheet=sheet, composite=composite, feather=feather
+        )
+        job = Job(
+            image=image, video=video, out=out, mode="replacement", preprocess=preprocess, generate=generate, output=output,
+            keep_guides=keep_guides,
+        )  # fmt: skip
+        from ..pipeline import Animator
+
+        finish(report, Animator.from_checkpoint(checkpoint).run(job))

@@ -1,0 +1,185 @@
+"""A performer's clip and a character's picture to replacement guides (preprocess spec, sections 3.1, 12 and 18).
+
+As for animation there are two passes. The clip decides the size: every frame is brought to the output size, and
+skeleton, scene and hole lie on it where they lie in the clip.
+"""
+
+from __future__ import annotations
+
+import time
+from collections.abc import Generator, Iterator
+from itertools import tee
+from pathlib import Path
+
+import cv2
+import numpy as np
+import numpy.typing as npt
+
+from wanimate.config import PreprocessSettings
+from wanimate.errors import InputError
+from wanimate.media.resize import AREA, cover, cover_placement, exact_size, published_resize, published_size
+from wanimate.media.video import iter_indices
+from wanimate.preprocess import retarget
+from wanimate.preprocess.face import steady_squares
+from wanimate.preprocess.guides import GuidesWriter, load_guides
+from wanimate.preprocess.keypoints import FACE, move, reuse_body_when_outside, runs, split
+from wanimate.preprocess.mask import MaskShape, as_picture, scene, shape_mask
+from wanimate.preprocess.pose import PoseBackend, backend
+from wanimate.preprocess.run import (
+    DRAW,
+    Drawing,
+    arrays,
+    detect,
+    face_crops,
+    manifest,
+    plan,
+    report_missing,
+)  # fmt: skip
+from wanimate.preprocess.segment import MaskBackend
+from wanimate.preprocess.skeleton import draw
+from wanimate.preprocess.smooth import smooth
+from wanimate.types import (
+    Clip,
+    Event,
+    Frame,
+    Guides,
+    Keypoints,
+    Notice,
+    StageFinished,
+    StageProgress,
+    StageStarted,
+)  # fmt: skip
+
+_DIFFERENT = 1.4
+"""Proportions that differ by this factor make a character stretched to the performer's bones look wrong."""
+
+
+def check(settings: PreprocessSettings) -> None:
+    """Refuse what replacement cannot do. Raises InputError."""
+    if settings.retarget not in (None, "off"):
+        rule = "the character has to fit into the performer's place, so its skeleton is the performer's"
+        raise InputError("--retarget", settings.retarget, rule, "Leave it out in replacement")
+
+
+def preprocess_scene(
+    clip: Clip, image: Frame, settings: PreprocessSettings, folder: Path, area: int, masks: MaskBackend,
+    detector: PoseBackend | None = None,
+) -> Generator[Event, None, Guides]:  # fmt: skip
+    """Replacement guides from a probed clip and a character picture, written to `folder` and returned.
+
+    Args:
+        image: the character, uint8 RGB [H, W, 3]; the conditions letterbox it.
+        area: pixel area of the output; its aspect is the clip's.
+        masks: finds the person's pixels.
+        detector: finds the people; None loads the one the settings name.
+
+    Yields and raises as `run.preprocess`; moreover
+        InputError: retargeting was asked for.
+    """
+    check(settings)
+    people = detector or backend(settings)
+    indices, fps = plan(clip, settings)
+    size = _size(clip, area, settings.compat)
+    # As published, compat does everything on the resized frames; else points and faces come from the whole picture.
+    clip_size = size if settings.compat else (clip.width, clip.height)
+    warnings: list[str] = []
+
+    keypoints, valid = yield from detect(people, clip, indices, _frames(clip, indices, area, settings.compat))
+    character = people.detect(image)
+    if character is None:
+        warnings.append("no person was found in the character image: it may not fit the performer's pose")
+    else:
+        factor = retarget.mismatch(keypoints, valid, clip_size, character.keypoints, (image.shape[1], image.shape[0]))
+        if factor >= _DIFFERENT:
+            warnings.append(
+                f"the proportions of character and performer differ by a factor of {factor:.1f}: the character is drawn "
+                "with the performer's"
+            )
+    if (message := report_missing(valid)) is not None:
+        warnings.append(f"{message}; these keep the clip's own picture")
+    for warning in warnings:
+        yield Notice(warning, "warning")
+    steady = smooth(keypoints, valid, fps) if settings.smooth and not settings.compat else keypoints
+    squares = steady_squares(keypoints[:, FACE], valid, fps)
+    placed = steady if clip_size == size else _placed(steady, clip_size, size)
+    drawing = _drawing(placed, size, settings.compat)
+    shape = mask_shape(settings)
+
+    started, empty, covered = time.perf_counter(), np.zeros(len(indices), dtype=bool), 0.0
+    yield StageStarted(DRAW, len(indices))
+    with GuidesWriter(folder, "replacement", fps, size, settings.face_size) as writer:
+        originals, again = tee(_frames(clip, indices, area, settings.compat))
+        scenes = (frame if settings.compat else cover(frame, *size) for frame in again)
+        faces = face_crops(originals, clip_size, settings, keypoints, valid, squares)
+        for i, (face, (frame, outline)) in enumerate(zip(faces, masks.follow(scenes, placed, valid), strict=True)):
+            hole = shape_mask(outline, shape)
+            parts = drawing.parts.at(i)
+            pose = draw(parts.body, parts.left_hand, parts.right_hand, *size) if valid[i] else np.zeros_like(frame)
+            writer.write(pose, face, scene(frame, hole), as_picture(hole))
+            empty[i], covered = not hole.any(), covered + float(hole.mean())
+            yield StageProgress(DRAW, i + 1, len(indices))
+        if (message := _report_empty(empty & valid)) is not None:
+            warnings.append(message)
+        facts = manifest(clip, image, settings, people, indices, fps, valid, drawing, warnings)
+        facts["mask"] = {
+            "backend": masks.name, "shape": vars(shape), "empty": runs(empty), "mean_share": covered / len(indices),
+        }  # fmt: skip
+        writer.finish(image if settings.compat else _small(image, size), facts, arrays(keypoints, drawing, squares))
+    if message is not None:
+        yield Notice(message, "warning")
+    yield StageFinished(DRAW, time.perf_counter() - started)
+    return load_guides(folder)
+
+
+def mask_shape(settings: PreprocessSettings) -> MaskShape:
+    """The hole's shape; without a grid it is the outline, with `compat` the published box."""
+    if settings.compat:
+        return MaskShape(settings.iterations, settings.k, settings.w_len or 1, settings.h_len or 1)
+    return MaskShape(settings.iterations, settings.k, settings.w_len, settings.h_len)
+
+
+def _size(clip: Clip, area: int, compat: bool) -> tuple[int, int]:
+    if not compat:
+        return exact_size(clip.width, clip.height, area)
+    size = published_size(clip.width, clip.height, area)
+    if min(size) < 16:
+        raise InputError("--area", area, f"leaves no 16-pixel cell for a {clip.width}x{clip.height} clip", "Give more.")
+    return size
+
+
+def _frames(clip: Clip, indices: tuple[int, ...], area: int, compat: bool) -> Iterator[Frame]:
+    frames = iter_indices(clip, indices)
+    return (published_resize(frame, area) for frame in frames) if compat else frames
+
+
+def _placed(points: Keypoints, clip_size: tuple[int, int], size: tuple[int, int]) -> Keypoints:
+    place = cover_placement(*clip_size, *size)
+    return move(points, (place.scale_x, place.scale_y), (place.offset_x, place.offset_y))
+
+
+def _drawing(points: Keypoints, size: tuple[int, int], compat: bool) -> Drawing:
+    parts = split(points)
+    if compat:
+        body = reuse_body_when_outside(parts.body)
+        parts = type(parts)(body, parts.left_hand, parts.right_hand, parts.face)
+    return Drawing(parts, size, {"mode": "off"})
+
+
+def _small(image: Frame, size: tuple[int, int]) -> Frame:
+    """The character, made to fit into the output size where it is larger; averaged, so that nothing aliases later."""
+    height, width = image.shape[:2]
+    scale = min(size[0] / width, size[1] / height)
+    if scale >= 1:
+        return image
+    new = max(round(width * scale), 1), max(round(height * scale), 1)
+    return np.asarray(cv2.resize(image, new, interpolation=AREA), dtype=np.uint8)
+
+
+def _report_empty(empty: npt.NDArray[np.bool_]) -> str | None:
+    gone = runs(empty)
+    if not gone:
+        return None
+    return (
+        f"in {int(empty.sum())} of {len(empty)} frames no pixel of the performer was found (first {gone[0][0]}): these "
+        "keep the clip's own picture"
+    )

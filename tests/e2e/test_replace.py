@@ -1,0 +1,132 @@
+"""The whole road of replacement on a cut of the packaged clip, with the real detectors and tiny random networks."""
+
+from __future__ import annotations
+
+import json
+import sys
+from collections.abc import Iterator
+from importlib.resources import files
+from pathlib import Path
+
+import cv2
+import numpy as np
+import pytest
+import torch
+from typer.testing import CliRunner, Result
+
+sys.path.insert(0, str(Path(__file__).parents[1] / "unit" / "weights"))
+from tiny_checkpoints import own_checkpoint
+
+import wanimate
+from wanimate.cli.main import app
+from wanimate.media.probe import probe
+from wanimate.media.resize import cover
+from wanimate.media.video import VideoFrames, iter_indices
+from wanimate.preprocess.guides import load_guides
+from wanimate.types import Frames
+
+SHIPPED = Path(str(files("wanimate.weights") / "embedded" / "demo"))
+IMAGE, VIDEO = SHIPPED / "character-2.png", SHIPPED / "performer.mp4"
+FEW = ["--fps", "3", "--area", "128x128", "--face-size", "64", "--steps", "1", "--clip-length", "5", "--overlap", "1"]
+
+
+@pytest.fixture(scope="module", autouse=True)
+def _one_thread() -> Iterator[None]:
+    cv2.setNumThreads(1)
+    before = torch.get_num_threads()
+    torch.set_num_threads(1)
+    yield
+    torch.set_num_threads(before)
+
+
+@pytest.fixture(scope="module")
+def checkpoint(tmp_path_factory: pytest.TempPathFactory) -> Path:
+    return own_checkpoint(tmp_path_factory.mktemp("checkpoint") / "tiny")
+
+
+def command(*words: object) -> Result:
+    return CliRunner().invoke(app, [str(w) for w in words], env={"COLUMNS": "500", "NO_COLOR": "1"})
+
+
+@pytest.fixture(scope="module")
+def done(checkpoint: Path, tmp_path_factory: pytest.TempPathFactory) -> Path:
+    """A folder with out.mkv and the guides it was made from."""
+    folder = tmp_path_factory.mktemp("job")
+    job = ["--image", IMAGE, "--video", VIDEO, "--out", folder / "out.mkv", "--checkpoint", checkpoint]
+    result = command("replace", *job, "--codec", "ffv1", "--seed", 1, "--keep-guides", folder / "guides", *FEW)
+    assert result.exit_code == 0, result.output
+    return folder
+
+
+def scene_of(folder: Path) -> Frames:
+    """The clip's frames at the size of the result."""
+    guides = load_guides(folder / "guides")
+    frames = iter_indices(probe(VIDEO), guides.manifest["source"]["frames"])
+    return np.stack([cover(frame, *guides.size) for frame in frames])
+
+
+def every(path: Path) -> Frames:
+    video = VideoFrames(path)
+    return video.take(range(video.count))
+
+
+def beyond(mask: Frames, feather: int) -> np.ndarray:
+    """Pixels [n, H, W] farther than the seam from the hole."""
+    square = np.ones((2 * feather + 1,) * 2, np.uint8)
+    return np.stack([cv2.dilate(m[..., 0], square) == 0 for m in mask])
+
+
+def test_the_scene_stays_bit_for_bit(done: Path) -> None:
+    out, scene = every(done / "out.mkv"), scene_of(done)
+    mask = load_guides(done / "guides").mask
+    assert mask is not None
+    far = beyond(mask.take(range(len(out))), 8)
+    assert out.shape == (10, 128, 128, 3)
+    assert far.mean() > 0.15
+    np.testing.assert_array_equal(out[far], scene[far])
+    inside = mask.take(range(len(out)))[..., 0] > 0
+    assert np.abs(out[inside].astype(int) - scene[inside]).mean() > 10  # random networks draw something else
+
+
+def test_the_hole_holds_the_performer_and_little_else(done: Path) -> None:
+    """The packaged performer stands before a plain bluish wall: skin, shirt and trousers tell the true outline."""
+    mask = load_guides(done / "guides").mask
+    assert mask is not None
+    scene, hole = scene_of(done).astype(int), mask.take(range(10))[..., 0] > 0
+    wall = np.median(scene[:, :, :4], axis=(0, 1, 2))
+    person = np.abs(scene - wall).max(axis=-1) > 60
+    assert 0.1 < person.mean() < 0.5
+    assert hole[person].mean() > 0.99
+    assert hole.mean() < 0.7
+    grown = np.stack([cv2.dilate(p.astype(np.uint8), np.ones((27, 27), np.uint8)) for p in person])
+    assert (hole & (grown == 0)).sum() < 0.03 * hole.sum()
+
+
+def test_the_record(done: Path) -> None:
+    record = json.loads((done / "out.json").read_text())
+    assert record["output"]["composite"] is True
+    assert record["size"] == [128, 128]
+    manifest = json.loads((done / "guides" / "manifest.json").read_text())
+    assert (manifest["mode"], manifest["mask"]["backend"]) == ("replacement", "selfie")
+
+
+def test_without_compositing_the_network_draws_everything(done: Path, checkpoint: Path, tmp_path: Path) -> None:
+    job = ["--checkpoint", checkpoint, "--codec", "ffv1", "--seed", 1, "--steps", 1, "--clip-length", 5, "--overlap", 1]
+    without = command("generate", done / "guides", "--out", tmp_path / "b.mkv", "--no-composite", *job)
+    assert without.exit_code == 0, without.output
+    a, b = every(done / "out.mkv"), every(tmp_path / "b.mkv")
+    mask = load_guides(done / "guides").mask
+    assert mask is not None
+    inside, far = mask.take(range(10))[..., 0] > 0, beyond(mask.take(range(10)), 8)
+    np.testing.assert_array_equal(a[inside], b[inside])
+    assert (a[far] != b[far]).any()
+
+
+def test_from_python_with_the_clips_sound(checkpoint: Path, tmp_path: Path) -> None:
+    result = wanimate.replace(
+        IMAGE, VIDEO, tmp_path / "out.mp4", checkpoint=checkpoint, fps=2, area=64 * 64, face_size=32, steps=1,
+        clip_length=5, overlap=1, seed=1,
+    )  # fmt: skip
+    assert (result.size, result.count) == ((64, 64), probe(tmp_path / "out.mp4", None).count)
+    assert probe(VIDEO).audio
+    assert probe(tmp_path / "out.mp4", None).audio
