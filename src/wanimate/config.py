@@ -42,6 +42,7 @@ class PreprocessSettings(_Settings):
     backend: Literal["mediapipe", "published"] = "mediapipe"
     models: Path | None = Field(default=None, description="Folder of the detector models; None is the user cache.")
     face_size: int = Field(default=512, gt=0)
+    person: str = Field(default="largest", description="Who is followed: largest, left, right, a number, or x,y.")
     iterations: int = Field(default=3, ge=0, le=100, description="Replacement: rounds by which the outline grows.")
     k: int = Field(default=7, ge=1, le=101, description="Replacement: side in pixels of the square it grows by.")
     w_len: int | None = Field(default=None, ge=1, description="Replacement: grid columns; None is the outline.")

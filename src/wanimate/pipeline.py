@@ -247,7 +247,7 @@ def preprocessing(
     if mode == "animation":
         return preprocess(clip, image, settings, folder, area, detector)
     replacement.check(settings)
-    masks = SelfieMasks(find(settings.models))
+    masks = SelfieMasks(find(settings.models if settings.backend == "mediapipe" else None))
     chosen("mask backend", masks.name, "the only one so far")
     return replacement.preprocess_scene(clip, image, settings, folder, area, masks, detector)
 

@@ -32,6 +32,7 @@ def animate(
     smooth: o.Smooth = o.PREPROCESS["smooth"],
     backend: o.Backend = o.PREPROCESS["backend"],
     face_size: o.FaceSize = o.PREPROCESS["face_size"],
+    person: o.Person = o.PREPROCESS["person"],
     compat: o.Compat = o.PREPROCESS["compat"],
     steps: o.Steps = o.GENERATE["steps"],
     solver: o.SolverName = o.GENERATE["solver"],
@@ -68,7 +69,7 @@ def animate(
     with reporting(as_json, debug) as report:
         preprocess = o.preprocess_settings(
             area, fps, max_fps, allow_any_length,
-            retarget=retarget, smooth=smooth, backend=backend, face_size=face_size, compat=compat, models=models,
+            retarget=retarget, smooth=smooth, backend=backend, face_size=face_size, person=person, compat=compat, models=models,
         )  # fmt: skip
         generate = o.make(
             GenerateSettings, steps=steps, solver=solver, shift=shift, guidance=guidance, clip_length=clip_length,

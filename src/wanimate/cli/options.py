@@ -162,6 +162,15 @@ Backend = Annotated[
         metavar=f"[{choices(PreprocessSettings.model_fields['backend'].annotation)}]",
     ),
 ]
+Person = Annotated[
+    str,
+    _option(
+        MOTION,
+        "Who is followed, of several: largest, left, right, a number of --list-people, or x,y in pixels of the clip; "
+        "looked for where people appear first.",
+        metavar="WHO",
+    ),
+]
 FaceSize = Annotated[int, _option(MOTION, "Side of the face crops in pixels.")]
 Mode = Annotated[
     str,

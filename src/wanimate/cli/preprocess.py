@@ -14,6 +14,15 @@ from .report import reporting
 Folder = Annotated[
     Path, typer.Option(help="Folder for the guides; lossless, with a manifest.", rich_help_panel=o.FILES)
 ]
+ListPeople = Annotated[
+    bool,
+    typer.Option(
+        "--list-people",
+        help="Only write a picture of everybody in the first frame with people, numbered for --person; --out is then the "
+        "name of a PNG.",
+        rich_help_panel=o.MOTION,
+    ),
+]
 
 
 def preprocess(
@@ -31,11 +40,13 @@ def preprocess(
     smooth: o.Smooth = o.PREPROCESS["smooth"],
     backend: o.Backend = o.PREPROCESS["backend"],
     face_size: o.FaceSize = o.PREPROCESS["face_size"],
+    person: o.Person = o.PREPROCESS["person"],
     iterations: o.Iterations = o.PREPROCESS["iterations"],
     k: o.KernelSide = o.PREPROCESS["k"],
     w_len: o.GridColumns = o.PREPROCESS["w_len"],
     h_len: o.GridRows = o.PREPROCESS["h_len"],
     compat: o.Compat = o.PREPROCESS["compat"],
+    list_people: ListPeople = False,
     as_json: o.Json = False,
     debug: o.Debug = False,
 ) -> None:
@@ -52,7 +63,7 @@ def preprocess(
     with reporting(as_json, debug) as report:
         settings = o.preprocess_settings(
             area, fps, max_fps, allow_any_length,
-            retarget=retarget, smooth=smooth, backend=backend, face_size=face_size, compat=compat, models=models,
+            retarget=retarget, smooth=smooth, backend=backend, face_size=face_size, person=person, compat=compat, models=models,
             iterations=iterations, k=k, w_len=w_len, h_len=h_len,
         )  # fmt: skip
         from ..media.image import load_image
@@ -61,6 +72,13 @@ def preprocess(
         from ..weights.load import read_card
 
         clip = probe(video, settings.limits)
+        if list_people:
+            from ..preprocess.crowd import write_people
+
+            crowd = write_people(clip, settings, out)
+            found = {"picture": out, "people": len(crowd.boxes), "boxes": crowd.boxes, "frame": crowd.frame}
+            report.done(found, f"{out}: {len(crowd.boxes)} found in frame {crowd.frame}, numbered from left to right")
+            return
         picture = load_image(image)
         pixels = settings.area or read_card(checkpoint)[1].defaults.area
         with closing(preprocessing(o.parse_mode(mode), clip, picture, settings, out, pixels)) as events:

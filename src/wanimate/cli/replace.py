@@ -21,6 +21,7 @@ def replace(
     smooth: o.Smooth = o.PREPROCESS["smooth"],
     backend: o.Backend = o.PREPROCESS["backend"],
     face_size: o.FaceSize = o.PREPROCESS["face_size"],
+    person: o.Person = o.PREPROCESS["person"],
     iterations: o.Iterations = o.PREPROCESS["iterations"],
     k: o.KernelSide = o.PREPROCESS["k"],
     w_len: o.GridColumns = o.PREPROCESS["w_len"],
@@ -62,7 +63,7 @@ def replace(
     with reporting(as_json, debug) as report:
         preprocess = o.preprocess_settings(
             area, fps, max_fps, allow_any_length,
-            smooth=smooth, backend=backend, face_size=face_size, compat=compat, models=models,
+            smooth=smooth, backend=backend, face_size=face_size, person=person, compat=compat, models=models,
             iterations=iterations, k=k, w_len=w_len, h_len=h_len,
         )  # fmt: skip
         generate = o.make(

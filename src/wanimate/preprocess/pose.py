@@ -9,7 +9,9 @@ from typing import Protocol
 import numpy as np
 
 from wanimate.config import PreprocessSettings
+from wanimate.errors import InputError
 from wanimate.preprocess.keypoints import COUNT
+from wanimate.preprocess.people import parse_choice
 from wanimate.types import Frame, Keypoints
 
 
@@ -17,7 +19,8 @@ from wanimate.types import Frame, Keypoints
 class PersonPose:
     """One person in one frame: 133 keypoints [133, 3] in pixels of the frame (all zero where `valid` is False).
 
-    `found` tells how the body was located, for reports: "track", "face", "detector", or "" where nobody was.
+    `found` tells how the body was located, for reports: "track", "face", "detector", or "" where nobody was; "other"
+    where it cannot be the person who was followed before.
     """
 
     keypoints: Keypoints
@@ -53,11 +56,15 @@ def backend(settings: PreprocessSettings) -> PoseBackend:
     Raises:
         InputError: models or the optional package of the backend are missing; the message says what to run.
     """
+    choice = parse_choice(settings.person)
     if settings.backend == "published":
+        if choice.kind != "largest":
+            rule = "the published detectors follow the largest person only"
+            raise InputError("--person", settings.person, rule, "Leave it out, or take --backend mediapipe")
         from wanimate.preprocess.onnx import PublishedBackend
 
         return PublishedBackend.load(settings.models, compat=settings.compat)
     from wanimate.preprocess.models import find
     from wanimate.preprocess.tracker import MediapipeBackend
 
-    return MediapipeBackend(find(settings.models))
+    return MediapipeBackend(find(settings.models), choice)

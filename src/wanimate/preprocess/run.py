@@ -136,13 +136,22 @@ def detect(
     started, count = time.perf_counter(), len(indices)
     yield StageStarted(DETECT, count)
     keypoints, valid = np.zeros((count, 133, 3)), np.zeros(count, dtype=bool)
+    others: list[int] = []
     for i, person in enumerate(people.track(frames)):
         keypoints[i], valid[i] = person.keypoints, person.valid
+        if person.found == "other":
+            others.append(i)
         yield StageProgress(DETECT, i + 1, count)
     yield StageFinished(DETECT, time.perf_counter() - started)
     if not valid.any():
         remedy = "Give a clip in which one person's head and shoulders are plainly visible"
         raise InputError("--video", clip.path, f"nobody was found in any of its {count} frames", remedy)
+    if others:
+        where = ", ".join(str(i) for i in others[:10])
+        yield Notice(
+            f"from frame {where} on, somebody who may not be the person before is followed; --person chooses one",
+            "warning",
+        )
     return keypoints, valid
 
 

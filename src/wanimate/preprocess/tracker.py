@@ -7,7 +7,7 @@ section 17). So the face is found first, tells where and how large the body is, 
 from __future__ import annotations
 
 from collections.abc import Iterable, Iterator
-from dataclasses import dataclass
+from dataclasses import dataclass, replace
 from pathlib import Path
 
 import numpy as np
@@ -16,12 +16,15 @@ from wanimate.preprocess.hands import find_hands
 from wanimate.preprocess.keypoints import LEFT_WRIST, RIGHT_WRIST, from_mediapipe, has_person
 from wanimate.preprocess.landmarks import Hand, Mesh, Networks, Pose, face_square, person_square
 from wanimate.preprocess.litert import Picture, Square, Vectors
+from wanimate.preprocess.people import ABSENCE, Choice, box, overlap, pick, same_person
 from wanimate.preprocess.pose import PersonPose, nobody
 from wanimate.types import Frame
 
 _MIN_SCORE = 0.5
 # A standing body, seen from its face: the hips are 4.5 face widths below it, the circle around the body 14 wide.
 _HIPS_BELOW, _BODY_SIDE = 4.5, 14.0
+# At most so many faces and bodies of a crowd are looked at; two sights that share so much of their boxes are one person.
+_CROWD, _TWICE = 8, 0.4
 
 
 @dataclass(frozen=True)
@@ -40,8 +43,8 @@ class MediapipeBackend:
 
     name = "mediapipe"
 
-    def __init__(self, folder: Path) -> None:
-        self._networks = Networks(folder)
+    def __init__(self, folder: Path, choice: Choice = Choice("largest")) -> None:
+        self._networks, self._choice = Networks(folder), choice
 
     def detect(self, image: Frame) -> PersonPose | None:
         seen = self._look(Picture(image), None)
@@ -49,10 +52,71 @@ class MediapipeBackend:
         return person if person.valid else None
 
     def track(self, frames: Iterable[Frame]) -> Iterator[PersonPose]:
+        """See `PoseBackend`. Somebody chosen is found again only near where they were lost; of "largest", whoever is
+
+        there is followed, and the first frame with somebody who cannot be the one before says "other" in `found`.
+        """
         before: _Seen | None = None
+        known: PersonPose | None = None
         for frame in frames:
-            before = self._look(Picture(frame), before)
-            yield _person(before, frame)
+            picture = Picture(frame)
+            if self._choice.kind == "largest":
+                before = self._look(picture, before)
+            else:
+                before = self._look_for_chosen(picture, frame, before, known)
+            person = _person(before, frame)
+            if person.valid and known is not None and not same_person(known.keypoints, person.keypoints):
+                person = replace(person, found="other")
+            known = person if person.valid else known
+            yield person
+
+    def candidates(self, frame: Frame) -> list[PersonPose]:
+        """Everybody that is found in a picture [H, W, 3], without hands; in no order."""
+        return [person for _, person in self._everybody(Picture(frame), frame)]
+
+    def _everybody(self, picture: Picture, frame: Frame) -> list[tuple[_Seen, PersonPose]]:
+        seen: list[_Seen] = []
+        for face in sorted(self._networks.find_faces(picture, picture.whole()), key=lambda f: -f.area)[:_CROWD]:
+            mesh = self._networks.face(picture, face_square(face))
+            if mesh.score >= _MIN_SCORE:
+                pose, found = self._pose(picture, mesh, None)
+                seen += [] if pose is None else [_Seen(pose, mesh, None, None, found)]
+        for body in self._networks.find_people(picture, picture.whole())[:_CROWD]:
+            pose = self._networks.body(picture, person_square(body))
+            if pose.score >= _MIN_SCORE:
+                pose = self._networks.body(picture, pose.next)
+            if pose.score >= _MIN_SCORE and plausible(pose, None):
+                seen.append(_Seen(pose, None, None, None, "detector"))
+        kept: list[tuple[_Seen, PersonPose]] = []
+        for one in seen:
+            person = _person(one, frame)
+            here = box(person.keypoints)
+            if person.valid and all(overlap(here, box(other.keypoints)) < _TWICE for _, other in kept):
+                kept.append((one, person))
+        return kept
+
+    def _look_for_chosen(
+        self, picture: Picture, frame: Frame, before: _Seen | None, known: PersonPose | None
+    ) -> _Seen | None:
+        """The chosen person, followed; where lost, only somebody who can be the same is taken up again."""
+        if before is not None and known is not None:
+            seen = self._follow(picture, before)
+            person = _person(seen, frame)
+            if person.valid and same_person(known.keypoints, person.keypoints):
+                return seen
+        people = self._everybody(picture, frame)
+        if known is not None:
+            people = [(s, p) for s, p in people if same_person(known.keypoints, p.keypoints, ABSENCE)]
+        if not people:
+            return None
+        if known is None:
+            index = pick(self._choice, [p.keypoints for _, p in people])
+        else:
+            here = box(known.keypoints)
+            index = max(range(len(people)), key=lambda i: overlap(here, box(people[i][1].keypoints)))
+        found = people[index][0]
+        hands = find_hands(self._networks, picture, found.pose, (None, None), None)
+        return _Seen(found.pose, found.mesh, *hands, found.found)
 
     def _look(self, picture: Picture, before: _Seen | None) -> _Seen | None:
         seen = self._follow(picture, before)

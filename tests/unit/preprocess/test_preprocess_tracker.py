@@ -13,6 +13,7 @@ from wanimate.preprocess import pose as backends
 from wanimate.preprocess import tracker
 from wanimate.preprocess.landmarks import Hand, Mesh, Pose
 from wanimate.preprocess.litert import Detection, Square
+from wanimate.preprocess.people import Choice
 
 FRAME = np.zeros((480, 640, 3), np.uint8)
 
@@ -95,7 +96,7 @@ def _backend(**answers):
         "hand": _nearest_wrist,
     }  # fmt: skip
     made = tracker.MediapipeBackend.__new__(tracker.MediapipeBackend)
-    made._networks = FakeNetworks(**(usual | answers))
+    made._networks, made._choice = FakeNetworks(**(usual | answers)), Choice("largest")
     return made
 
 
