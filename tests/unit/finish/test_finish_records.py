@@ -36,7 +36,14 @@ def test_manifest_holds_what_it_is_given_and_the_versions(tmp_path: Path) -> Non
     read = json.loads(path.read_text())
     assert read["fps"] == "30000/1001"
     assert read["seed"] == 7
-    assert read["settings"] == {"codec": "h264", "crf": 20, "audio": True, "sheet": False}
+    assert read["settings"] == {
+        "codec": "h264",
+        "crf": 20,
+        "audio": True,
+        "sheet": False,
+        "composite": True,
+        "feather": 8,
+    }
     assert read["image"] == str(tmp_path / "a.png")
     assert read["valid"] == [True, False]
     assert read["versions"]["torch"]
