@@ -2,11 +2,12 @@
 
 from __future__ import annotations
 
+import re
 from fractions import Fraction
 from pathlib import Path
 from typing import Any, Literal
 
-from pydantic import BaseModel, ConfigDict, Field, ValidationError
+from pydantic import BaseModel, ConfigDict, Field, ValidationError, model_validator
 
 from wanimate.errors import InputError
 
@@ -61,6 +62,50 @@ class Defaults(_Settings):
     overlap: Literal[1, 5] = 1
 
 
+class LoraUse(_Settings):
+    """A LoRA file, its strength, and the share of the denoising steps in which it acts: step i of n with start <= i/n < stop.
+
+    Can be written as a text: `file`, `file:0.8`, `file:1.0@0-50%`.
+    """
+
+    path: Path
+    strength: float = Field(default=1.0, allow_inf_nan=False)
+    start: float = Field(default=0.0, ge=0, lt=1)
+    stop: float = Field(default=1.0, gt=0, le=1)
+
+    @model_validator(mode="before")
+    @classmethod
+    def _from_text(cls, value: Any) -> Any:
+        if isinstance(value, Path):
+            return {"path": value}
+        if not isinstance(value, str):
+            return value
+        number = r"\s*(\d+(?:\.\d+)?)\s*"
+        found = re.fullmatch(rf"(.+?)(?::([^:/\\@]*))?(?:@{number}-{number}%)?", value)
+        if found is None:
+            raise ValueError("not a LoRA; write it as FILE, FILE:0.8 or FILE:0.8@0-50%")
+        path, strength, start, stop = found.groups()
+        fields: dict[str, Any] = {"path": path}
+        if strength is not None:
+            try:
+                fields["strength"] = float(strength)
+            except ValueError as error:
+                raise ValueError(f"{strength!r} is not a number; write the strength as FILE:0.8") from error
+        if start is not None:
+            fields |= {"start": float(start) / 100, "stop": float(stop) / 100}
+        return fields
+
+    @model_validator(mode="after")
+    def _in_order(self) -> LoraUse:
+        if self.start >= self.stop:
+            raise ValueError("its share of the steps ends before it starts; write it as FILE:1.0@0-50%")
+        return self
+
+    def acts(self, step: int, steps: int) -> bool:
+        """Whether it acts in `step`, from 0 on, of `steps`."""
+        return self.start <= step / steps < self.stop
+
+
 class GenerateSettings(_Settings):
     """Guides to frames (model spec, section 10.1). None takes the checkpoint's own default."""
 
@@ -74,6 +119,8 @@ class GenerateSettings(_Settings):
     prompt: str = ""
     negative_prompt: str = ""
     compat: bool = Field(default=False, description="Full-length last segment, as published.")
+    lora: tuple[LoraUse, ...] = ()
+    lora_partial: bool = Field(default=False, description="Leave out a LoRA's keys that find no place.")
 
     def resolve(self, defaults: Defaults) -> Defaults:
         """These settings with every None filled in."""

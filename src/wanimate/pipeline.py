@@ -15,7 +15,7 @@ import torch
 
 from wanimate.conditions.build import ConditionBuilder
 from wanimate.conditions.segments import plan_segments
-from wanimate.config import Defaults, GenerateSettings, Job, OutputSettings, PreprocessSettings
+from wanimate.config import Defaults, GenerateSettings, Job, LoraUse, OutputSettings, PreprocessSettings
 from wanimate.errors import InputError, OutOfMemory
 from wanimate.finish.claim import OutputClaim
 from wanimate.finish.composite import composite
@@ -33,7 +33,7 @@ from wanimate.preprocess.models import find
 from wanimate.preprocess.pose import PoseBackend, backend
 from wanimate.preprocess.run import preprocess
 from wanimate.preprocess.segment import SelfieMasks
-from wanimate.sampling.guidance import Network, guided
+from wanimate.sampling.guidance import Network, PhasedNetwork, guided
 from wanimate.segment_loop import FramesReady, LoopEvent, run_segments
 from wanimate.types import (
     Clip,
@@ -51,6 +51,7 @@ from wanimate.types import (
     StageStarted,
 )  # fmt: skip
 from wanimate.weights.load import Card, Checkpoint, load_checkpoint, read_card
+from wanimate.weights.lora import Lora, LoraStack, match_lora, read_lora
 
 _Value = TypeVar("_Value")
 SIDE = 16
@@ -130,6 +131,11 @@ class Animator:
         """Refuse settings that cannot work on any clip longer than a segment, before anything is opened."""
         settings = generate.resolve(self.card.defaults)
         plan_segments(settings.clip_length + 1, settings.clip_length, settings.overlap, generate.compat)
+        for use in generate.lora:
+            read_lora(use.path)
+            if not any(use.acts(step, settings.steps) for step in range(settings.steps)):
+                rule = f"none of the {settings.steps} steps lies in {100 * use.start:g}-{100 * use.stop:g}%"
+                raise InputError("lora", use.path, rule, "Give it a wider share, or take more --steps.")
 
     def _load(self, clock: _Clock) -> Iterator[Event]:
         yield from clock.start("load the checkpoint")
@@ -157,10 +163,18 @@ class Animator:
             yield Notice(
                 f"the checkpoint {self.card.name} was trained with one fixed prompt: yours has no effect", "warning"
             )
+        loras = [
+            match_lora(read_lora(u.path), self.checkpoint.transformer, generate.lora_partial) for u in generate.lora
+        ]
+        for lora in loras:
+            chosen("LoRA", str(lora.path), f"{lora.dialect}, changes {lora.targets} tensors")
+            if lora.unused:
+                what = f"{len(lora.unused)} keys of it have no place in this network and are left out: "
+                yield Notice(f"LoRA {lora.path.name}: {what}{', '.join(lora.unused)}", "warning")
         columns = sample_columns(guides.count)
         shown: dict[int, Frame] = {}
         with OutputWriter(out, guides.fps, width, height, output, clip, claim) as writer:
-            for event in _memory_checked(self._frames(guides, generate, settings, segments, seed)):
+            for event in _memory_checked(self._frames(guides, generate, settings, segments, seed, loras)):
                 if isinstance(event, FramesReady):
                     pixels = _finished(to_pixels(event.frames), guides, event.start, output)
                     shown |= {i: pixels[i - event.start] for i in columns if 0 <= i - event.start < len(pixels)}
@@ -178,6 +192,7 @@ class Animator:
                 "name": self.card.name, "note": self.card.note, "path": self.folder, "hashes": self.checkpoint.hashes,
             },
             "inputs": {name: _described(path) for name, path in inputs.items()},
+            "lora": [_lora_record(lora, use) for lora, use in zip(loras, generate.lora, strict=True)],
             "frames": guides.count, "fps": guides.fps, "size": guides.size, "seed": seed,
             "settings": generate.model_dump() | settings.model_dump() | {"seed": seed},
             "output": output, "preprocess": job.preprocess if job else guides.manifest.get("settings"),
@@ -188,8 +203,9 @@ class Animator:
         yield Finished(Result(out, guides.count, guides.size, guides.fps, seed, sheet, record))
 
     def _frames(
-        self, guides: Guides, generate: GenerateSettings, settings: Defaults, segments: tuple[Segment, ...], seed: int
-    ) -> Iterator[LoopEvent]:
+        self, guides: Guides, generate: GenerateSettings, settings: Defaults, segments: tuple[Segment, ...], seed: int,
+        loras: list[Lora],
+    ) -> Iterator[LoopEvent]:  # fmt: skip
         checkpoint = self.checkpoint
         small = checkpoint.device.type == "cpu"  # there, pieces that fit the cache are fastest
         chunk = 1 if small else max(1, PIXELS_AT_ONCE // (guides.size[0] * guides.size[1]))
@@ -203,8 +219,13 @@ class Animator:
             face_size=checkpoint.face_size, device=checkpoint.device, chunk=chunk,
         )  # fmt: skip
 
+        stack = LoraStack(checkpoint.transformer, list(zip(loras, generate.lora, strict=True)))
+
         def network(conditions: Conditions) -> Network:
-            return guided(checkpoint.transformer, conditions, generate.guidance)
+            return PhasedNetwork(
+                lambda step: stack.active(step, settings.steps),
+                lambda active: guided(stack.transformer(active), conditions, generate.guidance),
+            )
 
         yield from run_segments(segments, guides.count, builder, network, checkpoint.vae, settings, seed, chunk)
 
@@ -323,6 +344,13 @@ def _sheet(guides: Guides, clip: Clip | None, columns: list[int], shown: dict[in
     rows.append(("output", [shown[i] for i in columns]))
     times = [float(i / guides.fps) for i in columns]
     return contact_sheet(rows, times, f"wanimate, checkpoint {card.name}")
+
+
+def _lora_record(lora: Lora, use: LoraUse) -> dict[str, Any]:
+    return _described(lora.path) | {
+        "strength": use.strength, "steps": [use.start, use.stop], "dialect": lora.dialect, "tensors": lora.targets,
+        "unused": list(lora.unused),
+    }  # fmt: skip
 
 
 def _described(path: Path) -> dict[str, str]:

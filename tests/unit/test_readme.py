@@ -61,6 +61,9 @@ def test_defaults_of_the_table(name: str) -> None:
         published = Defaults.model_fields[name].default
         assert default is None
         assert said == f"checkpoint ({published})"
+    elif name == "lora":
+        assert default == ()
+        assert said == "none"
     elif name in ("prompt", "negative_prompt"):
         assert default == ""
         assert said == "checkpoint"

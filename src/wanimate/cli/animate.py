@@ -43,6 +43,8 @@ def animate(
     seed: o.Seed = o.GENERATE["seed"],
     prompt: o.Prompt = o.GENERATE["prompt"],
     negative_prompt: o.NegativePrompt = o.GENERATE["negative_prompt"],
+    lora: o.Loras = o.GENERATE["lora"],
+    lora_partial: o.LoraPartial = o.GENERATE["lora_partial"],
     codec: o.CodecName = o.OUTPUT["codec"],
     crf: o.Crf = o.OUTPUT["crf"],
     audio: o.Audio = o.OUTPUT["audio"],
@@ -73,7 +75,8 @@ def animate(
         )  # fmt: skip
         generate = o.make(
             GenerateSettings, steps=steps, solver=solver, shift=shift, guidance=guidance, clip_length=clip_length,
-            overlap=overlap, seed=seed, prompt=prompt, negative_prompt=negative_prompt, compat=compat,
+            overlap=overlap, seed=seed, prompt=prompt, negative_prompt=negative_prompt, compat=compat, lora=lora,
+            lora_partial=lora_partial,
         )  # fmt: skip
         output = o.make(OutputSettings, codec=codec, crf=crf, audio=audio, sheet=sheet)
         job = Job(
@@ -103,6 +106,8 @@ def generate(
     seed: o.Seed = o.GENERATE["seed"],
     prompt: o.Prompt = o.GENERATE["prompt"],
     negative_prompt: o.NegativePrompt = o.GENERATE["negative_prompt"],
+    lora: o.Loras = o.GENERATE["lora"],
+    lora_partial: o.LoraPartial = o.GENERATE["lora_partial"],
     compat: o.Compat = o.GENERATE["compat"],
     codec: o.CodecName = o.OUTPUT["codec"],
     crf: o.Crf = o.OUTPUT["crf"],
@@ -122,7 +127,8 @@ def generate(
     with reporting(as_json, debug) as report:
         settings = o.make(
             GenerateSettings, steps=steps, solver=solver, shift=shift, guidance=guidance, clip_length=clip_length,
-            overlap=overlap, seed=seed, prompt=prompt, negative_prompt=negative_prompt, compat=compat,
+            overlap=overlap, seed=seed, prompt=prompt, negative_prompt=negative_prompt, compat=compat, lora=lora,
+            lora_partial=lora_partial,
         )  # fmt: skip
         output = o.make(
             OutputSettings, codec=codec, crf=crf, audio=audio, sheet=sheet, composite=composite, feather=feather

@@ -212,6 +212,19 @@ Seed = Annotated[
 Prompt = Annotated[str, _option(DIFFUSION, "Text for the network.", show_default=OWN)]
 NegativePrompt = Annotated[str, _option(DIFFUSION, "What to steer away from (with guidance).", show_default=OWN)]
 
+Loras = Annotated[
+    list[str],
+    _option(
+        DIFFUSION,
+        "LoRA file, with a strength and a share of the steps if wished: FILE, FILE:0.8, FILE:1.0@0-50%. Can be given several "
+        "times.",
+        "--lora",
+        metavar="FILE[:STRENGTH][@A-B%]",
+        show_default="none",
+    ),
+]
+LoraPartial = Annotated[bool, _option(DIFFUSION, "Leave out keys of a LoRA that find no place.", "--lora-partial")]
+
 CodecName = Annotated[
     str,
     _option(RESULT, "Encoder; ffv1 is lossless, png a folder of pictures.", "--codec", metavar=f"[{choices(Codec)}]"),

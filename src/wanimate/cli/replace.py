@@ -36,6 +36,8 @@ def replace(
     seed: o.Seed = o.GENERATE["seed"],
     prompt: o.Prompt = o.GENERATE["prompt"],
     negative_prompt: o.NegativePrompt = o.GENERATE["negative_prompt"],
+    lora: o.Loras = o.GENERATE["lora"],
+    lora_partial: o.LoraPartial = o.GENERATE["lora_partial"],
     codec: o.CodecName = o.OUTPUT["codec"],
     crf: o.Crf = o.OUTPUT["crf"],
     audio: o.Audio = o.OUTPUT["audio"],
@@ -68,7 +70,8 @@ def replace(
         )  # fmt: skip
         generate = o.make(
             GenerateSettings, steps=steps, solver=solver, shift=shift, guidance=guidance, clip_length=clip_length,
-            overlap=overlap, seed=seed, prompt=prompt, negative_prompt=negative_prompt, compat=compat,
+            overlap=overlap, seed=seed, prompt=prompt, negative_prompt=negative_prompt, compat=compat, lora=lora,
+            lora_partial=lora_partial,
         )  # fmt: skip
         output = o.make(
             OutputSettings, codec=codec, crf=crf, audio=audio, sheet=sheet, composite=composite, feather=feather

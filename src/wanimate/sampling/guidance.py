@@ -11,6 +11,7 @@ from torch import Tensor
 from wanimate.model.transformer import AnimateTransformer, Context
 from wanimate.types import Conditions
 
+Key = tuple[int, ...]
 Network = Callable[[Tensor, Tensor], Tensor]
 """(x [16, T+1, h, w], timestep []) -> flow of the same shape, float32."""
 
@@ -50,3 +51,23 @@ def guided(transformer: AnimateTransformer, conditions: Conditions, scale: float
         blank = torch.full_like(c.face, -1.0)
         negative = transformer.prepare(c.negative[None], image, blank[None], c.pose_latents[None])
     return GuidedNetwork(transformer, c.y, positive, negative, scale)
+
+
+class PhasedNetwork:
+    """Networks that take turns over the steps of one segment; a call is a step. Each is made anew, with all that it prepares.
+
+    `key` tells which one a step needs; `make` makes it.
+    """
+
+    def __init__(self, key: Callable[[int], Key], make: Callable[[Key], Network]) -> None:
+        self.key, self.make, self.step = key, make, 0
+        self.current = key(0)
+        self.network: Network | None = make(self.current)
+
+    def __call__(self, x: Tensor, t: Tensor) -> Tensor:
+        wanted = self.key(self.step)
+        if wanted != self.current or self.network is None:
+            self.network = None  # its memory is needed by the next one
+            self.current, self.network = wanted, self.make(wanted)
+        self.step += 1
+        return self.network(x, t)

@@ -190,6 +190,11 @@ def native_clip(tensors: Mapping[str, Tensor]) -> Tensors:
     return out
 
 
+def native_module(name: str) -> str:
+    """The published name of a transformer's module from diffusers'; other names stay."""
+    return renamed(f"{name}.", _TRANSFORMER).removesuffix(".")
+
+
 def renamed(key: str, rules: list[tuple[str, str]]) -> str:
     """A key after all rules (pattern, replacement), in order."""
     for pattern, replacement in rules:

@@ -9,8 +9,10 @@ from collections.abc import Callable
 from fractions import Fraction
 from pathlib import Path
 
+import detgen
 import pytest
 from PIL import Image
+from safetensors.torch import save_file
 from tiny_checkpoints import DEFAULTS, FPS, Shape, write_guides
 
 from wanimate.config import GenerateSettings, Job, OutputSettings
@@ -308,3 +310,27 @@ def test_what_is_not_there_is_named(animator: Animator, tmp_path: Path) -> None:
     with pytest.raises(InputError, match=r"guides = .*nothing: there is no such folder"):
         list(animator.generate(tmp_path / "nothing", tmp_path / "out.mkv", settings(), LOSSLESS))
     assert os.listdir(tmp_path) == []
+
+
+def test_loras_do_not_leak_into_the_next_job(animator: Animator, guides: MakeGuides, tmp_path: Path) -> None:
+    tensors = {
+        f"blocks.{i}.{name}.lora_{x}.weight": detgen.randn(f"leak/{i}{name}{x}", shape)
+        for i in range(5) for name in ("self_attn.v", "cross_attn.v") for x, shape in (("A", (2, 32)), ("B", (32, 2)))
+    }  # fmt: skip
+    file = tmp_path / "strong.safetensors"
+    save_file(tensors, file)
+    plain = frames_of(animator, guides(5), tmp_path / "plain.mkv", steps=2)
+    strong = frames_of(animator, guides(5), tmp_path / "strong.mkv", steps=2, lora=[f"{file}:0.8"])
+    late = frames_of(animator, guides(5), tmp_path / "late.mkv", steps=2, lora=[f"{file}:0.8@50-100%"])
+    again = frames_of(animator, guides(5), tmp_path / "again.mkv", steps=2)
+    assert (plain == again).all()
+    assert (plain != strong).any()
+    assert (late != strong).any()
+    assert (late != plain).any()
+    record = json.loads((tmp_path / "late.json").read_text())["lora"]
+    assert record == [{
+        "path": str(file), "sha256": f"sha256:{hashlib.sha256(file.read_bytes()).hexdigest()}", "strength": 0.8,
+        "steps": [0.5, 1.0], "dialect": "peft", "tensors": 10, "unused": [],
+    }]  # fmt: skip
+    with pytest.raises(InputError, match=r"none of the 2 steps lies in 10-40%"):
+        frames_of(animator, guides(5), tmp_path / "never.mkv", steps=2, lora=[f"{file}@10-40%"])
