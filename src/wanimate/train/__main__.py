@@ -4,7 +4,7 @@ python -m wanimate.train vae --out build/train/vae
 python -m wanimate.train transformer --vae build/train/vae --out build/train/transformer
 python -m wanimate.train package --vae build/train/vae --transformer build/train/transformer --out build/mannequin
 
-vae and transformer use several GPUs when they are started by torchrun --nproc-per-node N -m wanimate.train.
+vae and transformer use several GPUs when they are started by torchrun --nproc-per-node N -m -- wanimate.train.
 """
 
 from __future__ import annotations

@@ -20,9 +20,7 @@ from wanimate.train.common import Budget, Ema, Log, learning_rate, load_state, s
 from wanimate.train.latents import LatentClips, LatentSet
 from wanimate.train.muon import Muon
 from wanimate.train.networks import TRANSFORMER, initialise_transformer
-from wanimate.train.ranks import Ranks
-
-ALONE = Ranks()
+from wanimate.train.ranks import ALONE, Ranks
 
 
 @dataclass(frozen=True)
@@ -98,8 +96,8 @@ def train_flow(
         model.load_checkpoint(start)
     model.to(device)
     ranks.align(model)
-    trained = [p for p in model.parameters() if p.requires_grad]
     matrices, decayed, plain = sort_weights(model)
+    trained = [*matrices, *decayed, *plain]
     groups = [{"params": decayed, "weight_decay": 0.01}, {"params": plain, "weight_decay": 0.0}]
     adam = torch.optim.AdamW(groups, lr=config.rate, betas=(0.9, 0.98), fused=device.type == "cuda")
     muon = Muon(matrices, lr=config.matrix_rate)

@@ -1,4 +1,4 @@
-"""Muon: momentum whose matrix updates are made orthogonal (K. Jordan et al., 2024; scaling as in arXiv 2502.16982's Eq. 2).
+"""Muon: momentum whose matrix updates are made orthogonal (K. Jordan et al., 2024, with their scaling).
 
 Matrices of one shape are updated together, so that a step is a few batched products instead of hundreds of small ones.
 """

@@ -1,6 +1,6 @@
 """Several processes train one network, each with its own clips: one process a GPU, started by torchrun.
 
-    torchrun --nproc-per-node 2 -m wanimate.train transformer ...
+    torchrun --nproc-per-node 2 -m -- wanimate.train transformer ...
 
 Without torchrun there is one process and every call here does nothing.
 """
@@ -53,12 +53,15 @@ class Ranks:
                 dist.broadcast(tensor, 0)
 
 
+ALONE = Ranks()
+
+
 def join(device: str) -> tuple[Ranks, torch.device]:
     """The group that torchrun announced, and this process's own device: GPU number LOCAL_RANK for "cuda"."""
     count = int(os.environ.get("WORLD_SIZE", "1"))
     where = torch.device(device)
     if count == 1:
-        return Ranks(), where
+        return ALONE, where
     if where.type == "cuda":
         where = torch.device("cuda", int(os.environ["LOCAL_RANK"]))
         torch.cuda.set_device(where)

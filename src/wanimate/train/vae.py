@@ -23,10 +23,8 @@ from wanimate.train.common import Budget, Ema, Log, learning_rate, load_state, s
 from wanimate.train.grow import grow_vae
 from wanimate.train.networks import VAE, initialise_vae
 from wanimate.train.pool import ClipPool
-from wanimate.train.ranks import Ranks
+from wanimate.train.ranks import ALONE, Ranks
 from wanimate.weights.formats import Tensors, read_tensors
-
-ALONE = Ranks()
 
 
 @dataclass(frozen=True)
