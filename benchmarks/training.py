@@ -10,6 +10,7 @@ import argparse
 import time
 from collections.abc import Callable
 from dataclasses import replace
+from functools import partial
 from pathlib import Path
 
 import torch
@@ -23,6 +24,7 @@ from wanimate.train.mannequins.assets import load
 from wanimate.train.mannequins.world import World
 from wanimate.train.muon import Muon
 from wanimate.train.pool import SIZES, WORLD
+from wanimate.train.steps import Step
 from wanimate.weights.formats import read_tensors
 from wanimate.weights.load import embedded_path
 
@@ -82,7 +84,7 @@ def main() -> None:
     adam = torch.optim.AdamW([*decayed, *plain], lr=0.0, fused=fast)
     muon, ema = Muon(matrices, lr=0.0), Ema(model, 0.999, every=1)
     if fast:
-        flow.speed_up(model)
+        flow.speed_up(model.transformer, args.frames)
     clips = data.draw(args.batch, args.frames, generator)
 
     def faces() -> None:
@@ -90,9 +92,13 @@ def main() -> None:
         with torch.autocast(device.type, torch.bfloat16, enabled=fast):
             model.transformer.encode_face(pictures).float().sum().backward()
 
+    def measure(*fields: torch.Tensor) -> tuple[torch.Tensor]:
+        return (flow.flow_loss(model.flow, latents.LatentClips(*fields), config.loss),)
+
+    step = Step(measure, [*matrices, *decayed, *plain], record=fast)
+
     def backward() -> None:
-        model.zero_grad(set_to_none=True)
-        flow.flow_loss(model, clips, config).backward()
+        step(*vars(clips).values())
 
     timed("draw a batch", lambda: data.draw(args.batch, args.frames, generator), device, args.rounds)
     timed("face branch, forward and backward", faces, device, args.rounds)
@@ -108,17 +114,15 @@ def main() -> None:
     vae = vae_training.begin_with(read_tensors(args.checkpoint / "vae.safetensors")).to(device)
     if fast:
         vae_training.speed_up(vae)
+    vae_config = vae_training.VaeTraining()
     for name, shape in (
         ("VAE, frames, forward and backward", (args.frame_batch, 4, 1, args.crop, args.crop)),
         ("VAE, clips, forward and backward", (args.clip_batch, 4, args.frames, args.crop, args.crop)),
     ):
         video = torch.rand(shape, device=device)
 
-        def step(video: torch.Tensor = video) -> None:
-            vae.zero_grad(set_to_none=True)
-            vae_training.vae_loss(vae, video, vae_training.VaeTraining())[1].backward()
-
-        timed(name, step, device, args.rounds)
+        vae_step = Step(partial(vae_training.vae_loss, vae, config=vae_config), list(vae.parameters()), record=fast)
+        timed(name, partial(vae_step, video), device, args.rounds)
 
 
 if __name__ == "__main__":

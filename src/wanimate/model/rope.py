@@ -19,14 +19,13 @@ def rope_table(grid: tuple[int, int, int], head_dim: int, device: torch.device |
     spatial = pairs // 3
     angles = []
     for axis, (length, count) in enumerate(zip(grid, (pairs - 2 * spatial, spatial, spatial), strict=True)):
-        position = torch.arange(length, dtype=torch.float64)
-        frequency = 10000.0 ** (-torch.arange(count, dtype=torch.float64) / count)
+        position = torch.arange(length, dtype=torch.float64, device=device)
+        frequency = 10000.0 ** (-torch.arange(count, dtype=torch.float64, device=device) / count)
         shape = [1, 1, 1, count]
         shape[axis] = length
         angles.append(torch.outer(position, frequency).view(shape).expand(*grid, count))
     angle = torch.cat(angles, dim=-1).reshape(-1, pairs)
-    cos, sin = (table.float().to(device, non_blocking=True) for table in (angle.cos(), angle.sin()))
-    return cos, sin
+    return angle.cos().float(), angle.sin().float()
 
 
 def apply_rope(x: Tensor, rope: Rope) -> Tensor:

@@ -25,8 +25,6 @@ from wanimate.model.rope import Rope, apply_rope, rope_table
 CrossKV = tuple[Tensor, Tensor, Tensor | None, Tensor | None]
 """Text keys, text values, image keys, image values of one block: [B, X, N, d] twice, [B, I, N, d] or None twice."""
 
-FACES_AT_ONCE = 8
-
 
 @dataclass(frozen=True)
 class Context:
@@ -49,6 +47,7 @@ class AnimateTransformer(nn.Module):
     def __init__(self, params: TransformerParams) -> None:
         super().__init__()
         self.params = params
+        self.faces_at_once = 8
         dim = params.dim
         self.patch_embedding = nn.Conv3d(params.in_channels, dim, params.patch, params.patch)
         self.pose_patch_embedding = nn.Conv3d(params.out_channels, dim, params.patch, params.patch)
@@ -132,7 +131,7 @@ class AnimateTransformer(nn.Module):
         """Faces [B, 3, K, S, S] -> face tokens [B, T+1, slots+1, D]; the reference frame's are zeros."""
         batch = face.shape[0]
         pictures = rearrange(face, "b c k y x -> (b k) c y x")
-        motion = torch.cat([self.motion_encoder(part) for part in pictures.split(FACES_AT_ONCE * batch)])
+        motion = torch.cat([self.motion_encoder(part) for part in pictures.split(self.faces_at_once * batch)])
         tokens = self.face_encoder(rearrange(motion, "(b k) m -> b k m", b=batch))
         return F.pad(tokens, (0, 0, 0, 0, 1, 0))
 

@@ -3,8 +3,9 @@
 python -m wanimate.train vae --out build/train/vae
 python -m wanimate.train transformer --vae build/train/vae --out build/train/transformer
 python -m wanimate.train package --vae build/train/vae --transformer build/train/transformer --out build/mannequin
+python -m wanimate.train relight --checkpoint build/mannequin --out build/train/relight
 
-vae and transformer use several GPUs when they are started by torchrun --nproc-per-node N -m -- wanimate.train.
+vae, transformer and relight use several GPUs when they are started by torchrun --nproc-per-node N -m -- wanimate.train.
 """
 
 from __future__ import annotations
@@ -24,12 +25,14 @@ from wanimate.model.params import VaeParams
 from wanimate.model.vae import VideoVae
 from wanimate.train import flow, latents
 from wanimate.train import vae as vae_training
+from wanimate.train.adapters import AdapterSettings, adapter_state, attach, write_lora
 from wanimate.train.common import Log, load_state, save_state
+from wanimate.train.lora import LoraTraining, train_adapters
 from wanimate.train.mannequins.assets import load
 from wanimate.train.mannequins.world import World, WorldSettings
 from wanimate.train.networks import VAE
-from wanimate.train.pool import SIZES, WORLD, ClipPool, importance
-from wanimate.train.ranks import join
+from wanimate.train.pool import RELIGHT_WORLD, SIZES, WORLD, ClipPool, importance
+from wanimate.train.ranks import Ranks, join
 
 app = typer.Typer(add_completion=False, no_args_is_help=True, help=__doc__)
 Out = Annotated[Path, typer.Option(help="Folder for states, weights and the loss log.")]
@@ -37,6 +40,9 @@ Seconds = Annotated[float, typer.Option(help="Training time; the learning rate f
 Steps = Annotated[int, typer.Option(help="Most steps; the run ends by whichever limit comes first.")]
 Device = Annotated[str, typer.Option(help="cuda or cpu.")]
 Resume = Annotated[bool, typer.Option(help="Go on from state.pt in --out.")]
+
+
+Record = Annotated[bool, typer.Option(help="Record a step's kernels and launch them together (GPU only).")]
 
 
 def default_device() -> str:
@@ -58,6 +64,7 @@ def vae(
     ] = None,
     decoder_only: Annotated[bool, typer.Option(help="Keep the encoder, and with it the latents, as they are.")] = False,
     device: Device = default_device(),
+    record: Record = torch.cuda.is_available(),
     resume: Resume = False,
 ) -> None:
     """Train the VAE; writes vae.pt and statistics.pt."""
@@ -66,7 +73,7 @@ def vae(
 
     def render(count: int, width: int, height: int, seed: int) -> tuple[torch.Tensor, torch.Tensor]:
         batch = mannequins.sample_batch(count, frames, width, height, seed)
-        sticks = (batch.skeleton.amax(-1, keepdim=True) > 20).to(torch.uint8) * 255
+        sticks = (batch.skeleton.amax(-1, keepdim=True) > 20).to(torch.uint8) * 128
         weight = importance(batch.region, batch.cover)[..., None]
         return torch.cat((batch.video, weight), -1), torch.cat((batch.skeleton, sticks), -1)
 
@@ -80,7 +87,7 @@ def vae(
     weights = (
         None if start is None else start / ("vae.safetensors" if (start / "vae.safetensors").is_file() else "vae.pt")
     )
-    trained = vae_training.train_vae(config, clips, out, where, resume, weights, ranks)
+    trained = vae_training.train_vae(config, clips, out, where, resume, weights, ranks, record)
     if not ranks.first:
         return
     if decoder_only and start is not None:  # the latents are the old ones, and so are their statistics
@@ -143,22 +150,48 @@ def transformer(
     steps: Steps = 30000,
     render_seconds: Annotated[float, typer.Option(help="Time for rendering and encoding the clips.")] = 180.0,
     clips: Annotated[int, typer.Option(help="Most clips, of all sizes together.")] = 16000,
-    part: Annotated[int, typer.Option(help="Clips rendered at once.")] = 48,
+    part: Annotated[int, typer.Option(help="Clips rendered at once.")] = 24,
     frames: int = 33,
-    batch: int = 56,
-    short_batch: int = 96,
+    batch: int = 28,
+    short_batch: int = 48,
+    short_share: Annotated[float, typer.Option(help="Share of the run on clips of 17 frames.")] = 0.0,
     device: Device = default_device(),
+    record: Record = torch.cuda.is_available(),
     start: Annotated[Path | None, typer.Option(help="Checkpoint folder to begin with.")] = None,
     resume: Resume = False,
     seed: int = 0,
 ) -> None:
     """Render and encode clips, then train the transformer on them; writes transformer.pt."""
     ranks, where = join(device)
-    codec = load_trained_vae(vae, where)
-    if where.type == "cuda":
+    data, log = _clips(
+        load_trained_vae(vae, where), WORLD, where, ranks, out, part=part, frames=frames, most=clips, seconds=render_seconds,
+        seed=seed,
+    )  # fmt: skip
+    config = flow.FlowTraining(
+        seconds=seconds,
+        steps=steps,
+        frames=frames,
+        batch=batch,
+        short_batch=short_batch,
+        short_share=short_share,
+        short=min(17, frames),
+        seed=seed,
+    )
+    flow.train_flow(config, data, out, where, resume, start, ranks, record)
+    if ranks.first:
+        log.write(what="clips seen by this process", count=len(data) + data.renewed * part)
+
+
+def _clips(
+    codec: VideoVae, settings: WorldSettings, where: torch.device, ranks: Ranks, out: Path,
+    *, part: int, frames: int, most: int, seconds: float, seed: int,
+) -> tuple[latents.LatentSet, Log]:  # fmt: skip
+    """Clips of the world, rendered and encoded for `seconds`, at most `most`; training renews them as it goes."""
+    fast = where.type == "cuda"
+    if fast:
         vae_training.speed_up(codec)
     log = Log(out / "log.jsonl")
-    mannequins = World(load(device=where), replace(WORLD, compiled=where.type == "cuda"))
+    mannequins = World(load(device=where), replace(settings, compiled=fast))
     grey: dict[tuple[int, ...], torch.Tensor] = {}
     generator = torch.Generator("cpu").manual_seed(seed + ranks.rank)
     seeds = count(1_000_000 * (64 * seed + ranks.rank + 1))
@@ -169,24 +202,78 @@ def transformer(
 
     parts: list[list[latents.LatentClips]] = [[make(size)] for size in range(len(SIZES))]
     started, drawn = time.monotonic(), len(SIZES) * part
-    while drawn < clips and time.monotonic() - started < render_seconds:
+    while drawn < most and time.monotonic() - started < seconds:
         parts[drawn // part % len(SIZES)].append(make(drawn // part % len(SIZES)))
         drawn += part
     data = latents.LatentSet([latents.LatentClips.cat(p) for p in parts], make)
     if ranks.first:
         log.write(what="clips", count=len(data), seconds=time.monotonic() - started)
-    config = flow.FlowTraining(
-        seconds=seconds,
-        steps=steps,
+    return data, log
+
+
+@app.command()
+def relight(
+    out: Out,
+    checkpoint: Annotated[Path, typer.Option(help="Checkpoint folder the LoRA is for.")],
+    seconds: Seconds = 240.0,
+    steps: Steps = 30000,
+    render_seconds: Annotated[float, typer.Option(help="Time for rendering and encoding the clips.")] = 30.0,
+    clips: Annotated[int, typer.Option(help="Most clips, of all sizes together.")] = 16000,
+    part: Annotated[int, typer.Option(help="Clips rendered at once.")] = 24,
+    frames: int = 33,
+    batch: int = 28,
+    rank: Annotated[int, typer.Option(help="Rank of the LoRA, and its alpha.")] = 16,
+    rate: Annotated[float, typer.Option(help="Peak learning rate.")] = 1e-3,
+    device: Device = default_device(),
+    record: Record = torch.cuda.is_available(),
+    resume: Resume = False,
+    seed: int = 0,
+) -> None:
+    """Train a relighting LoRA: the reference stands in another light than the scene, the target in the scene's.
+
+    Writes relighting_lora.safetensors.
+    """
+    from wanimate.weights.load import load_checkpoint
+
+    ranks, where = join(device)
+    base = load_checkpoint(checkpoint, where, torch.float32)
+    data, _ = _clips(
+        base.vae,
+        RELIGHT_WORLD,
+        where,
+        ranks,
+        out,
+        part=part,
         frames=frames,
-        batch=batch,
-        short_batch=short_batch,
-        short=min(17, frames),
+        most=clips,
+        seconds=render_seconds,
         seed=seed,
     )
-    flow.train_flow(config, data, out, where, resume, start, ranks)
+    settings = AdapterSettings(rank=rank, alpha=rank)
+    network, fast = base.transformer, where.type == "cuda"
+    adapters = attach(network, settings, seed)
+    if fast:
+        flow.speed_up(network, frames)
+    prompts = torch.stack([base.prompts.encode("", negative=negative) for negative in (False, True)]).to(where)
+    loss = flow.LossSettings(shift=base.card.defaults.shift)
+
+    def predict(x: torch.Tensor, t: torch.Tensor, c: latents.LatentClips, dropped: torch.Tensor) -> torch.Tensor:
+        return flow.predict(network, prompts[dropped.long()], None, x, t, c, dropped)
+
+    def measure(*fields: torch.Tensor) -> tuple[torch.Tensor]:
+        return (flow.flow_loss(predict, latents.LatentClips(*fields), loss),)
+
+    def draw(number: int) -> tuple[torch.Tensor, ...]:
+        if number // ranks.count % 96 == 95:
+            data.renew()
+        drawn = data.draw(batch, frames, torch.Generator("cpu").manual_seed(number))
+        return tuple(vars(drawn).values())
+
+    config = LoraTraining(steps=steps, seconds=seconds, rate=rate, save_every=200, seed=seed)
+    done = train_adapters(config, adapters, measure, draw, out, resume, record, ranks)
     if ranks.first:
-        log.write(what="clips seen by this process", count=len(data) + data.renewed * part)
+        about = {"checkpoint": base.card.name, "steps": str(done), "what": "relighting LoRA"}
+        write_lora(adapter_state(adapters), settings, out / "relighting_lora.safetensors", torch.float16, about)
 
 
 @app.command()

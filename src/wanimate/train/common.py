@@ -50,10 +50,15 @@ class Budget:
         return self.progress >= 1.0
 
 
-def learning_rate(peak: float, step: int, progress: float, warmup: int = 200, decay_from: float = 0.6) -> float:
-    """Linear warm-up, a plateau, and a linear fall to zero over the last part of the run (arXiv 2405.18392)."""
+def learning_share(step: int, progress: float, warmup: int = 200, decay_from: float = 0.6) -> float:
+    """Linear warm-up, a plateau at 1, and a linear fall to zero over the last part of the run (arXiv 2405.18392)."""
     fall = (1 - progress) / (1 - decay_from) if progress > decay_from else 1.0
-    return peak * min(1.0, (step + 1) / warmup) * max(fall, 0.0)
+    return min(1.0, (step + 1) / warmup) * max(fall, 0.0)
+
+
+def mixed(device: torch.device) -> torch.autocast:
+    """bfloat16 products on a GPU; float32 on a processor, most of which are slow at bfloat16."""
+    return torch.autocast(device.type, torch.bfloat16, enabled=device.type == "cuda")
 
 
 class Ema:
@@ -100,7 +105,16 @@ def save_state(path: Path, **state: Any) -> None:
     os.replace(temporary, path)
 
 
-def load_state(path: Path) -> dict[str, Any]:
+def load_state(path: Path, shapes: dict[str, list[int]] | None = None) -> dict[str, Any]:
+    """A training's state. With `shapes` it must be one of weights of these shapes.
+
+    Raises:
+        InputError: there is none, or it is of something else.
+    """
     if not path.is_file():
         raise InputError("--resume", path, "there is no such training state", "Leave --resume out to start anew.")
-    return dict(torch.load(path, map_location="cpu", weights_only=True))
+    state = dict(torch.load(path, map_location="cpu", weights_only=True))
+    if shapes is not None and state.get("shapes") != shapes:
+        rule = "it is the state of other adapters (another network, rank or other targets)"
+        raise InputError("--resume", path, rule, "Give the settings of that run, or another --out.")
+    return state

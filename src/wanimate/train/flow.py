@@ -7,20 +7,36 @@ x_sigma = (1 - sigma) x0 + sigma noise and the network learns v = noise - x0 (ar
 
 from __future__ import annotations
 
+from collections.abc import Callable
 from dataclasses import dataclass
+from functools import partial
 from pathlib import Path
 
 import torch
+import torch.nn.functional as F
 from torch import Tensor, nn
 from torch.nn.utils import clip_grad_norm_
 
+from wanimate.model.motion import Blur
 from wanimate.model.transformer import AnimateTransformer
 from wanimate.sampling.denoise import denoise
-from wanimate.train.common import Budget, Ema, Log, learning_rate, load_state, save_state
+from wanimate.train.common import Budget, Ema, Log, learning_share, load_state, mixed, save_state
 from wanimate.train.latents import LatentClips, LatentSet
 from wanimate.train.muon import Muon
 from wanimate.train.networks import TRANSFORMER, initialise_transformer
 from wanimate.train.ranks import ALONE, Ranks
+from wanimate.train.steps import Step
+
+
+@dataclass(frozen=True)
+class LossSettings:
+    """`shift` is the sampler's, whose times are trained on. Errors on the person weigh `person_weight` times more than the
+    scene's, those of the reference frame `reference_weight`. `drop_face`: share of clips trained without face and prompt."""
+
+    shift: float = 3.0
+    person_weight: float = 3.0
+    reference_weight: float = 0.1
+    drop_face: float = 0.1
 
 
 @dataclass(frozen=True)
@@ -35,16 +51,13 @@ class FlowTraining:
     seconds: float = 720.0
     frames: int = 33
     short: int = 17
-    short_share: float = 0.5
+    short_share: float = 0.0
     short_batch: int = 96
     batch: int = 56
     rate: float = 1e-3
     matrix_rate: float = 0.01
-    shift: float = 3.0
-    person_weight: float = 3.0
-    reference_weight: float = 0.1
-    drop_face: float = 0.1
-    renew: int = 48
+    loss: LossSettings = LossSettings()
+    renew: int = 96
     seed: int = 0
 
 
@@ -67,14 +80,24 @@ class Mannequin(nn.Module):
         self.prompts.data = torch.stack((prompts["positive"], prompts["negative"])).float()
 
     def flow(self, x: Tensor, t: Tensor, clips: LatentClips, dropped: Tensor) -> Tensor:
-        """v [B, 16, T+1, h, w] for noisy x; where `dropped` [B], the face is blank and the prompt the negative one."""
-        face = clips.face.permute(0, 4, 1, 2, 3).float() / 127.5 - 1
-        face = torch.where(dropped.view(-1, 1, 1, 1, 1), -1.0, face)
-        text = self.prompts[dropped.long()]
-        context = self.transformer.prepare(text, None, face, clips.pose)
-        known = torch.cat((torch.ones_like(clips.reference[:, :4]), clips.reference), dim=1)
-        y = torch.cat((known, torch.cat((clips.keep, clips.known), dim=1)), dim=2)
-        return self.transformer(x, t, y, context)
+        """`predict` with the network's own prompts: where `dropped` [B], the face is blank and the prompt the negative one."""
+        return predict(self.transformer, self.prompts[dropped.long()], None, x, t, clips, dropped)
+
+
+def predict(
+    transformer: AnimateTransformer, text: Tensor, image: Tensor | None, x: Tensor, t: Tensor, clips: LatentClips,
+    dropped: Tensor,
+) -> Tensor:  # fmt: skip
+    """v [B, 16, T+1, h, w] for noisy x at times t [B]; the face is blank where `dropped` [B].
+
+    text [B, X, text width]; image tokens [B, I, image width] or None.
+    """
+    face = clips.face.permute(0, 4, 1, 2, 3).float() / 127.5 - 1
+    face = torch.where(dropped.view(-1, 1, 1, 1, 1), -1.0, face)
+    context = transformer.prepare(text, image, face, clips.pose)
+    known = torch.cat((torch.ones_like(clips.reference[:, :4]), clips.reference), dim=1)
+    y = torch.cat((known, torch.cat((clips.keep, clips.known), dim=1)), dim=2)
+    return transformer(x, t, y, context)
 
 
 def train_flow(
@@ -85,10 +108,11 @@ def train_flow(
     resume: bool = False,
     start: Path | None = None,
     ranks: Ranks = ALONE,
+    record: bool = False,
 ) -> Mannequin:
     """Returns the averaged network (rank 0's counts); `out` gets state.pt, transformer.pt and log.jsonl.
 
-    `start`: a checkpoint folder to begin with.
+    `start`: a checkpoint folder to begin with. `record`: see `steps.Step`.
     """
     torch.manual_seed(config.seed)
     model = Mannequin()
@@ -102,7 +126,7 @@ def train_flow(
     adam = torch.optim.AdamW(groups, lr=config.rate, betas=(0.9, 0.98), fused=device.type == "cuda")
     muon = Muon(matrices, lr=config.matrix_rate)
     ema = Ema(model, 0.999)
-    budget = Budget(config.steps, config.seconds, every=1 if ranks.count == 1 else 20, agree=ranks.agree)
+    budget = Budget(config.steps, config.seconds, every=ranks.pace, agree=ranks.agree)
     if resume:
         state = load_state(out / "state.pt")
         model.load_state_dict(state["model"])
@@ -111,7 +135,12 @@ def train_flow(
         ema.restore(state["ema"], state["step"])
         budget.step, budget.spent = state["step"], state["spent"]
     if device.type == "cuda":
-        speed_up(model)
+        speed_up(model.transformer, config.frames)
+
+    def measure(*fields: Tensor) -> tuple[Tensor]:
+        return (flow_loss(model.flow, LatentClips(*fields), config.loss),)
+
+    step = Step(measure, trained, record)
     log = Log(out / "log.jsonl")
     torch.manual_seed(config.seed + budget.step + 7919 * ranks.rank)
     generator = torch.Generator("cpu").manual_seed(config.seed + budget.step + 7919 * ranks.rank)
@@ -123,19 +152,17 @@ def train_flow(
         short = budget.progress < config.short_share
         frames, batch = (config.short, config.short_batch) if short else (config.frames, config.batch)
         clips = data.draw(batch, frames, generator)
-        share = learning_rate(1.0, budget.step, budget.progress)
+        share = learning_share(budget.step, budget.progress)
         for optimizer, peak in ((adam, config.rate), (muon, config.matrix_rate)):
             for group in optimizer.param_groups:
                 group["lr"] = peak * share
-        loss = flow_loss(model, clips, config)
-        model.zero_grad(set_to_none=True)
-        loss.backward()
+        (loss,) = step(*vars(clips).values())
         ranks.average(trained)
         clip_grad_norm_(trained, 1.0)
         adam.step()
         muon.step()
         ema.update(budget.step)
-        total += loss.detach()
+        total += loss
         budget.tick()
         if ranks.first and (budget.step % 200 == 0 or budget.over):
             count = budget.step % 200 or 200
@@ -168,23 +195,42 @@ def sort_weights(model: Mannequin) -> tuple[list[nn.Parameter], list[nn.Paramete
     return hidden, decayed, plain
 
 
-def speed_up(model: Mannequin) -> None:
-    """Compile what repeats, each part for the two batch shapes of a run."""
-    network = model.transformer
+def speed_up(network: AnimateTransformer, frames: int) -> None:
+    """For a GPU: compile what repeats, each part once a batch shape, and blur by shifted sums, which the compiler fuses."""
+    network.faces_at_once = frames
+    for module in network.motion_encoder.modules():
+        if isinstance(module, Blur):
+            setattr(module, "forward", partial(shifted_blur, module.padding))  # noqa: B010 - replaces a method on purpose
+    embed = network.embed_video
+    setattr(network, "embed_video", lambda *given: embed(*given).float())  # noqa: B010 - one type for all blocks
     for part in (*network.blocks, *network.face_adapter.fuser_blocks, network.motion_encoder.enc):
         part.compile(dynamic=False)
 
 
-def flow_loss(model: Mannequin, clips: LatentClips, config: FlowTraining) -> Tensor:
-    """Weighted squared error of v. Times follow the sampler's shift; the person counts more than the scene."""
+def shifted_blur(padding: int, x: Tensor) -> Tensor:
+    """What `Blur` computes, one axis after the other."""
+    x = F.pad(x, (padding,) * 4)
+    for axis in (-1, -2):
+        size = x.shape[axis] - 3
+        a, b, c, d = (x.narrow(axis, i, size) for i in range(4))
+        x = (a + d) * 0.125 + (b + c) * 0.375
+    return x
+
+
+Flow = Callable[[Tensor, Tensor, LatentClips, Tensor], Tensor]
+"""(noisy x, t, clips, dropped) -> v."""
+
+
+def flow_loss(flow: Flow, clips: LatentClips, config: LossSettings) -> Tensor:
+    """Weighted squared error of v."""
     clean = torch.cat((clips.reference, clips.target), dim=2)
     u = torch.rand(len(clean), device=clean.device)
     sigma = config.shift * u / (1 + (config.shift - 1) * u)
     noise = torch.randn_like(clean)
     s = sigma.view(-1, 1, 1, 1, 1)
     dropped = torch.rand(len(clean), device=clean.device) < config.drop_face
-    with torch.autocast(clean.device.type, torch.bfloat16):
-        v = model.flow((1 - s) * clean + s * noise, (1000 * sigma).long(), clips, dropped)
+    with mixed(clean.device):
+        v = flow((1 - s) * clean + s * noise, (1000 * sigma).long(), clips, dropped)
     error = (v.float() - (noise - clean)).square().mean(1)
     weight = torch.cat(
         (torch.full_like(error[:, :1], config.reference_weight), 1 + config.person_weight * clips.person), dim=1
@@ -200,7 +246,7 @@ def sample(model: Mannequin, clips: LatentClips, steps: int, shift: float, seed:
     kept = torch.zeros(len(clean), dtype=torch.bool, device=clean.device)
 
     def network(x: Tensor, t: Tensor) -> Tensor:
-        with torch.autocast(clean.device.type, torch.bfloat16):
+        with mixed(clean.device):
             return model.flow(x, t.expand(len(x)), clips, kept).float()
 
     latents = noise

@@ -13,6 +13,7 @@ import torch.nn.functional as F
 from torch import Tensor
 
 from wanimate.model.vae import VideoVae
+from wanimate.train.common import mixed
 from wanimate.train.mannequins.world import WorldBatch
 from wanimate.train.pool import SIZES, importance
 
@@ -22,7 +23,7 @@ class LatentClips:
     """Clips of one size on the training device, latents in float16.
 
     target, pose, known: [M, 16, T, h, w]; reference: [M, 16, 1, h, w]; keep: packed mask [M, 4, T, h, w] in 0..1;
-    person: share of person in each latent pixel, faces and hands counted up to three times, [M, T, h, w];
+    person: share of person in each latent pixel, faces counted three, eyes and mouth five times, [M, T, h, w];
     face: uint8 [M, K, S, S, 3].
     """
 
@@ -65,16 +66,15 @@ def encode_batch(
     keep = torch.where(animation.view(-1, 1, 1, 1), 0.0, 1 - batch.hole[:, :, ::8, ::8].float())
     keep = torch.where(place[:, :, None, None], 1.0, keep)
     packed = torch.cat((keep[:, :1].expand(-1, 3, -1, -1), keep), dim=1).unflatten(1, (-1, 4)).transpose(1, 2)
-    share = F.avg_pool2d((batch.cover.float() + 2 * importance(batch.region, batch.cover)) / 255, 8)
+    share = F.avg_pool2d((batch.cover.float() + 4 * importance(batch.region, batch.cover)) / 255, 8)
     share = torch.cat((share[:, :1].expand(-1, 3, -1, -1), share), dim=1).unflatten(1, (-1, 4)).mean(2)
 
     shape = (frames, height, width)
     if shape not in grey:
         grey[shape] = _encode(vae, torch.zeros(1, 3, *shape, device=video.device))
-    latents = grey[shape].expand(n, -1, -1, -1, -1).clone()
-    busy = batch.replacement | place[:, 0]
-    if busy.any():
-        latents[busy] = _encode(vae, condition[busy])
+    # Every clip's condition is encoded, the grey ones too: batches of one shape are quicker than a few clips less.
+    busy = (batch.replacement | place[:, 0]).view(-1, 1, 1, 1, 1)
+    latents = torch.where(busy, _encode(vae, condition), grey[shape])
     return LatentClips(
         target=_encode(vae, video),
         pose=_encode(vae, to_video(batch.skeleton)),
@@ -87,7 +87,7 @@ def encode_batch(
 
 
 def _encode(vae: VideoVae, video: Tensor) -> Tensor:
-    with torch.autocast(video.device.type, torch.bfloat16):
+    with mixed(video.device):
         return vae.encode_piece(video, {}).half()
 
 

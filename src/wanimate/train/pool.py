@@ -3,6 +3,7 @@
 from __future__ import annotations
 
 from collections.abc import Callable
+from dataclasses import replace
 
 import torch
 from torch import Tensor
@@ -15,7 +16,9 @@ WORLD = WorldSettings(framings=(0.25, 0.2, 0.4, 0.15), replacement=0.25, relight
 
 Reference and scene share their light: relighting is a LoRA's work, as in the paper (arXiv 2509.14055).
 """
-FACE = tuple(REGIONS[name] for name in ("face", "eye", "mouth"))
+RELIGHT_WORLD = replace(WORLD, replacement=1.0, relight=0.9)
+"""What the relighting LoRA is trained on: one clip in ten keeps the light, so that it learns to leave it alone as well."""
+SMALL = tuple(REGIONS[name] for name in ("eye", "mouth"))
 
 Render = Callable[[int, int, int, int], tuple[Tensor, Tensor]]
 """(count, width, height, seed) -> video and skeleton, uint8 [count, F, H, W, 4] each: RGB, and where errors weigh more."""
@@ -25,10 +28,12 @@ SIZES = ((192, 192), (144, 256), (256, 144))
 
 
 def importance(region: Tensor, cover: Tensor) -> Tensor:
-    """How much errors count beyond the scene's, uint8 like `region`: faces most, then bare skin (hands), then the person."""
-    face = torch.isin(region, torch.tensor(FACE, device=region.device, dtype=region.dtype))
-    weight = torch.where(face, 255, torch.where(region == REGIONS["skin"], 110, cover // 4))
-    return weight.to(torch.uint8)
+    """How much errors count beyond the scene's, uint8 like `region`: eyes and mouth most, then the face, then bare skin
+    (hands), then the person."""
+    small = torch.isin(region, torch.tensor(SMALL, device=region.device, dtype=region.dtype))
+    weight = torch.where(region == REGIONS["skin"], 55, cover // 8)
+    weight = torch.where(region == REGIONS["face"], 128, weight)
+    return torch.where(small, 255, weight).to(torch.uint8)
 
 
 class ClipPool:

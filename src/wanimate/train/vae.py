@@ -19,11 +19,12 @@ from torch import Tensor, nn
 from torch.nn.utils import clip_grad_norm_
 
 from wanimate.model.vae import RmsNorm, VideoVae
-from wanimate.train.common import Budget, Ema, Log, learning_rate, load_state, save_state
+from wanimate.train.common import Budget, Ema, Log, learning_share, load_state, mixed, save_state
 from wanimate.train.grow import grow_vae
 from wanimate.train.networks import VAE, initialise_vae
 from wanimate.train.pool import ClipPool
 from wanimate.train.ranks import ALONE, Ranks
+from wanimate.train.steps import Step
 from wanimate.weights.formats import Tensors, read_tensors
 
 
@@ -31,8 +32,9 @@ from wanimate.weights.formats import Tensors, read_tensors
 class VaeTraining:
     """`frame_share` of the run trains on single frames, the rest on clips; `crop` is the side of the square cuts.
 
-    `noise` is added to the latents, `pull` keeps them from growing against it, `weight` is how much more errors count on
-    the person and on the sticks of skeletons. `decoder_only` leaves the latents as they are, for a transformer that knows them.
+    `noise` is added to the latents, `pull` keeps them from growing against it. `weight` is how much more errors count on eyes
+    and mouths; half of it counts on faces and on the sticks of skeletons (`pool.importance`). `decoder_only` leaves the
+    latents as they are, for a transformer that knows them.
     """
 
     steps: int = 40000
@@ -45,7 +47,7 @@ class VaeTraining:
     noise: float = 0.04
     pull: float = 1e-4
     edges: float = 0.5
-    weight: float = 11.0
+    weight: float = 22.0
     refresh: int = 60
     decoder_only: bool = False
     seed: int = 0
@@ -59,10 +61,11 @@ def train_vae(
     resume: bool = False,
     start: Path | None = None,
     ranks: Ranks = ALONE,
+    record: bool = False,
 ) -> VideoVae:
     """Returns the averaged network (rank 0's counts); `out` gets state.pt, vae.pt and log.jsonl.
 
-    `start`: a file of weights to begin with, of this width or a narrower one.
+    `start`: a file of weights to begin with, of this width or a narrower one. `record`: see `steps.Step`.
     """
     torch.manual_seed(config.seed)
     vae = VideoVae(VAE)
@@ -80,13 +83,14 @@ def train_vae(
     weights = [p for p in vae.parameters() if p.requires_grad]
     optimizer = torch.optim.AdamW(weights, lr=config.rate, betas=(0.9, 0.98), weight_decay=0.0, fused=fused)
     ema = Ema(vae, 0.998)
-    budget = Budget(config.steps, config.seconds, every=1 if ranks.count == 1 else 20, agree=ranks.agree)
+    budget = Budget(config.steps, config.seconds, every=ranks.pace, agree=ranks.agree)
     if resume:
         state = load_state(out / "state.pt")
         vae.load_state_dict(state["model"])
         optimizer.load_state_dict(state["optimizer"])
         ema.restore(state["ema"], state["step"])
         budget.step, budget.spent = state["step"], state["spent"]
+    step = Step(partial(vae_loss, vae, config=config), weights, record)
     log = Log(out / "log.jsonl")
     torch.manual_seed(config.seed + budget.step + 7919 * ranks.rank)
     generator = torch.Generator("cpu").manual_seed(config.seed + budget.step + 7919 * ranks.rank)
@@ -100,12 +104,10 @@ def train_vae(
             if frames
             else pool.clips(config.clip_batch, config.crop, generator)
         )
-        rate = learning_rate(config.rate, budget.step, budget.progress)
+        rate = config.rate * learning_share(budget.step, budget.progress)
         for group in optimizer.param_groups:
             group["lr"] = rate
-        error, loss = vae_loss(vae, video, config)
-        optimizer.zero_grad(set_to_none=True)
-        loss.backward()
+        loss, error = step(video)
         ranks.average(weights)
         clip_grad_norm_(weights, 1.0)
         optimizer.step()
@@ -134,9 +136,9 @@ def begin_with(tensors: Tensors) -> VideoVae:
 
 
 def vae_loss(vae: VideoVae, video: Tensor, config: VaeTraining) -> tuple[Tensor, Tensor]:
-    """Mean squared error for the log, and the loss. video [B, 4, K, H, W]: RGB in [-1, 1] and the extra weight."""
+    """The loss, and the mean squared error for the log. video [B, 4, K, H, W]: RGB in [-1, 1] and the extra weight."""
     extra, video = video[:, 3:], video[:, :3]
-    with torch.autocast(video.device.type, torch.bfloat16):
+    with mixed(video.device):
         latents = vae.encode_piece(video, {})
         noisy = latents + config.noise * torch.randn_like(latents)
         decoded = vae.decoder(vae.conv2(noisy, {}), {})
@@ -147,13 +149,15 @@ def vae_loss(vae: VideoVae, video: Tensor, config: VaeTraining) -> tuple[Tensor,
     )
     pixels = ((difference.abs() + difference.square()) * weight).mean()
     loss = pixels + config.edges * edges + config.pull * latents.float().square().mean()
-    return difference.detach().square().mean(), loss
+    return loss, difference.detach().square().mean()
 
 
 def speed_up(vae: VideoVae) -> None:
-    """For a GPU: channels-last weights, and norm and SiLU in one kernel wherever one follows the other."""
+    """For a GPU and shapes that repeat: channels-last weights, the quickest convolutions by trial, and norm and SiLU in one
+    kernel wherever one follows the other."""
     from wanimate.train.fused_norm import norm_silu  # Triton is there only on a GPU machine
 
+    torch.backends.cudnn.benchmark = True
     vae.channels_last()
     for layers in vae.modules():
         if not isinstance(layers, nn.ModuleList):
@@ -172,7 +176,7 @@ def _normed(norm: Callable[[Tensor, Tensor], Tensor], module: RmsNorm, x: Tensor
 def latent_statistics(vae: VideoVae, pool: ClipPool, batches: int = 8) -> tuple[list[float], list[float]]:
     """Mean and standard deviation of each latent channel over clips of the pool."""
     generator = torch.Generator("cpu").manual_seed(1)
-    with torch.autocast(next(vae.parameters()).device.type, torch.bfloat16):
+    with mixed(next(vae.parameters()).device):
         latents = [vae.encode_piece(pool.clips(8, 128, generator)[:, :3], {}).float() for _ in range(batches)]
     channels = torch.cat([x.transpose(0, 1).flatten(1) for x in latents], dim=1)
     return channels.mean(1).tolist(), channels.std(1).tolist()

@@ -1,0 +1,118 @@
+"""The loop that trains adapters: `measure` is flow matching on whatever `draw` gives, the rest stands here.
+
+Every step's random numbers follow from the seed and the step's number alone, so a run that was killed and resumed ends with
+the very weights of one that was not.
+"""
+
+from __future__ import annotations
+
+from collections.abc import Callable
+from dataclasses import dataclass
+from pathlib import Path
+
+import torch
+from torch import Tensor, nn
+from torch.nn.utils import clip_grad_norm_
+
+from wanimate.train.adapters import AdaptedLinear
+from wanimate.train.common import Budget, Log, learning_share, load_state, save_state
+from wanimate.train.curve import draw_curve
+from wanimate.train.ranks import ALONE, Ranks
+from wanimate.train.steps import Step
+
+Draw = Callable[[int], tuple[Tensor, ...]]
+"""Number of a batch -> its tensors; the same number gives the same batch."""
+
+
+@dataclass(frozen=True)
+class LoraTraining:
+    """`rate`: AdamW's peak, reached after `warmup` steps, falling to zero over the last 40 %. `accumulate` batches make a step.
+
+    State, log and curve are written every `save_every` steps.
+    """
+
+    steps: int = 1000
+    seconds: float = float("inf")
+    rate: float = 1e-4
+    weight_decay: float = 0.01
+    warmup: int = 50
+    accumulate: int = 1
+    save_every: int = 100
+    seed: int = 0
+
+
+def train_adapters(
+    config: LoraTraining,
+    adapters: dict[str, AdaptedLinear],
+    measure: Callable[..., tuple[Tensor, ...]],
+    draw: Draw,
+    out: Path,
+    resume: bool = False,
+    record: bool = False,
+    ranks: Ranks = ALONE,
+    saved: Callable[[int], None] | None = None,
+) -> int:
+    """Train in place; returns the number of steps done. `out` gets state.pt, log.jsonl and loss.png.
+
+    Args:
+        measure: a batch's tensors -> the loss first; random numbers from PyTorch's default generators.
+        record: replay each step's kernels (`steps.Step`); for small networks on a GPU.
+        saved: called with the step after every save.
+
+    Raises:
+        InputError: there is no state to resume, or it is of other adapters.
+    """
+    weights: list[nn.Parameter] = [w for a in adapters.values() for w in (a.lora_A, a.lora_B)]
+    device = weights[0].device
+    optimizer = torch.optim.AdamW(weights, lr=config.rate, betas=(0.9, 0.99), weight_decay=config.weight_decay)
+    budget = Budget(config.steps, config.seconds, every=ranks.pace, agree=ranks.agree)
+    losses: list[tuple[int, float]] = []
+    if resume:
+        state = load_state(out / "state.pt", {name: list(a.lora_A.shape) for name, a in adapters.items()})
+        for weight, stored in zip(weights, state["weights"], strict=True):
+            weight.data.copy_(stored)
+        optimizer.load_state_dict(state["optimizer"])
+        budget.step, budget.spent = state["step"], state["spent"]
+        losses = [(int(step), float(loss)) for step, loss in state["losses"]]
+    log = Log(out / "log.jsonl")
+    step = Step(measure, weights, record)
+    total, count = torch.zeros((), device=device), 0
+    budget.restart_clock()
+    while not budget.over:
+        share = learning_share(budget.step, budget.progress, config.warmup)
+        for group in optimizer.param_groups:
+            group["lr"] = config.rate * share
+        sums: list[Tensor] = []
+        for part in range(config.accumulate):
+            number = (budget.step * config.accumulate + part) * ranks.count + ranks.rank
+            batch = draw(number)
+            torch.manual_seed(config.seed * 1_000_003 + number)
+            loss = step(*batch)[0]
+            gradients = [w.grad for w in weights if w.grad is not None]
+            sums = (
+                [g.clone() for g in gradients]
+                if part == 0
+                else [s.add_(g) for s, g in zip(sums, gradients, strict=True)]
+            )
+            total += loss / config.accumulate
+        for weight, gradient in zip(weights, sums, strict=True):
+            weight.grad = gradient / config.accumulate
+        ranks.average(weights)
+        clip_grad_norm_(weights, 1.0)
+        optimizer.step()
+        count += 1
+        budget.tick()
+        if ranks.first and (budget.step % config.save_every == 0 or budget.over):
+            losses.append((budget.step, total.item() / count))
+            total.zero_()
+            count = 0
+            log.write(step=budget.step, seconds=budget.spent, loss=losses[-1][1], rate=config.rate * share)
+            draw_curve(losses, out / "loss.png")
+            save_state(
+                out / "state.pt", weights=[w.detach().cpu() for w in weights], optimizer=optimizer.state_dict(),
+                step=budget.step, spent=budget.spent, losses=losses,
+                shapes={name: list(a.lora_A.shape) for name, a in adapters.items()},
+            )  # fmt: skip
+            if saved is not None:
+                saved(budget.step)
+    return budget.step
