@@ -97,27 +97,27 @@ def preprocess_settings(
     )  # fmt: skip
 
 
-def _option(panel: str, help: str, *names: str, **more: Any) -> Any:
+def option(panel: str, help: str, *names: str, **more: Any) -> Any:
     return typer.Option(*names, help=help, rich_help_panel=panel, **more)
 
 
 Image = Annotated[
-    Path, _option(FILES, "Picture of the character: PNG, JPEG, WebP ... Head and shoulders or more should show.")
+    Path, option(FILES, "Picture of the character: PNG, JPEG, WebP ... Head and shoulders or more should show.")
 ]
 Video = Annotated[
     Path,
-    _option(
+    option(
         FILES,
         "Clip of the performer: mp4, mov, webm, mkv or gif; 2-30 s, short side over 200 px, aspect 1:3 to 3:1, up to "
         "200 MB.",
     ),
 ]
 Out = Annotated[
-    Path, _option(FILES, "Result: a .mp4, .mov or .mkv file, or a folder for --codec png. out.json is put beside it.")
+    Path, option(FILES, "Result: a .mp4, .mov or .mkv file, or a folder for --codec png. out.json is put beside it.")
 ]
 Checkpoint = Annotated[
     Path | None,
-    _option(
+    option(
         FILES,
         "Checkpoint folder, for instance Wan2.2-Animate-14B. Without it, the small [bold]mannequin[/bold] checkpoint "
         "in the package is used, which knows only its mannequins; real characters need the 14B.",
@@ -125,12 +125,12 @@ Checkpoint = Annotated[
     ),
 ]
 Models = Annotated[
-    Path | None, _option(FILES, "Folder of the detector models.", show_default="the user cache, or $WANIMATE_MODELS")
+    Path | None, option(FILES, "Folder of the detector models.", show_default="the user cache, or $WANIMATE_MODELS")
 ]
 
 Area = Annotated[
     str | None,
-    _option(
+    option(
         MOTION,
         "Size of the result as a pixel area; the picture's aspect is kept and sides become multiples of 16.",
         metavar="WIDTHxHEIGHT",
@@ -139,13 +139,13 @@ Area = Annotated[
 ]
 Fps = Annotated[
     str | None,
-    _option(MOTION, "Frame rate of the result.", metavar="RATE", show_default="the clip's own, at most --max-fps"),
+    option(MOTION, "Frame rate of the result.", metavar="RATE", show_default="the clip's own, at most --max-fps"),
 ]
-MaxFps = Annotated[str, _option(MOTION, "Cap for the clip's own rate.", metavar="RATE")]
-AllowAnyLength = Annotated[bool, _option(MOTION, "Accept clips longer than 30 s.", "--allow-any-length")]
+MaxFps = Annotated[str, option(MOTION, "Cap for the clip's own rate.", metavar="RATE")]
+AllowAnyLength = Annotated[bool, option(MOTION, "Accept clips longer than 30 s.", "--allow-any-length")]
 RetargetMode = Annotated[
     str | None,
-    _option(
+    option(
         MOTION,
         "Give the performer's skeleton the character's proportions: robustly (auto), not at all, or by the published "
         "rule.",
@@ -153,10 +153,10 @@ RetargetMode = Annotated[
         show_default="auto",
     ),
 ]
-Smooth = Annotated[bool, _option(MOTION, "Smooth the keypoints over time, without delay.", "--smooth/--no-smooth")]
+Smooth = Annotated[bool, option(MOTION, "Smooth the keypoints over time, without delay.", "--smooth/--no-smooth")]
 Backend = Annotated[
     str,
-    _option(
+    option(
         MOTION,
         "Detectors: mediapipe (offline, CPU) or published (YOLOv10 + ViTPose through onnxruntime).",
         metavar=f"[{choices(PreprocessSettings.model_fields['backend'].annotation)}]",
@@ -164,57 +164,57 @@ Backend = Annotated[
 ]
 Person = Annotated[
     str,
-    _option(
+    option(
         MOTION,
         "Who is followed, of several: largest, left, right, a number of --list-people, or x,y in pixels of the clip; "
         "looked for where people appear first.",
         metavar="WHO",
     ),
 ]
-FaceSize = Annotated[int, _option(MOTION, "Side of the face crops in pixels.")]
+FaceSize = Annotated[int, option(MOTION, "Side of the face crops in pixels.")]
 Mode = Annotated[
     str,
-    _option(
+    option(
         FILES,
         "What the guides are for: the character in its own picture, or in the clip's scene.",
         metavar=f"[{choices(JobMode)}]",
     ),
 ]
-Iterations = Annotated[int, _option(HOLE, "Rounds by which the performer's outline grows; 0 leaves it as it is.")]
-KernelSide = Annotated[int, _option(HOLE, "Side in pixels of the square by which it grows.", "--k")]
+Iterations = Annotated[int, option(HOLE, "Rounds by which the performer's outline grows; 0 leaves it as it is.")]
+KernelSide = Annotated[int, option(HOLE, "Side in pixels of the square by which it grows.", "--k")]
 GridColumns = Annotated[
     int | None,
-    _option(HOLE, "Columns of a grid whose touched cells are filled.", "--w-len", show_default="the outline"),
+    option(HOLE, "Columns of a grid whose touched cells are filled.", "--w-len", show_default="the outline"),
 ]
 GridRows = Annotated[
-    int | None, _option(HOLE, "Rows of it; 1 and 1 fill the whole box.", "--h-len", show_default="the outline")
+    int | None, option(HOLE, "Rows of it; 1 and 1 fill the whole box.", "--h-len", show_default="the outline")
 ]
 Compat = Annotated[
     bool,
-    _option(MOTION, "Follow the published code number for number, its sizes and last segment included.", "--compat"),
+    option(MOTION, "Follow the published code number for number, its sizes and last segment included.", "--compat"),
 ]
 
-Steps = Annotated[int | None, _option(DIFFUSION, "Denoising steps: more are slower and finer.", show_default=OWN)]
+Steps = Annotated[int | None, option(DIFFUSION, "Denoising steps: more are slower and finer.", show_default=OWN)]
 SolverName = Annotated[
-    str | None, _option(DIFFUSION, "Solver.", "--solver", metavar=f"[{choices(Solver)}]", show_default=OWN)
+    str | None, option(DIFFUSION, "Solver.", "--solver", metavar=f"[{choices(Solver)}]", show_default=OWN)
 ]
-Shift = Annotated[float | None, _option(DIFFUSION, "Shift of the noise schedule.", show_default=OWN)]
-Guidance = Annotated[float, _option(DIFFUSION, "Guidance scale; above 1 every step costs twice as much.")]
+Shift = Annotated[float | None, option(DIFFUSION, "Shift of the noise schedule.", show_default=OWN)]
+Guidance = Annotated[float, option(DIFFUSION, "Guidance scale; above 1 every step costs twice as much.")]
 ClipLength = Annotated[
-    int | None, _option(DIFFUSION, "Frames of a segment, 4n+1; fewer need less memory.", show_default=OWN)
+    int | None, option(DIFFUSION, "Frames of a segment, 4n+1; fewer need less memory.", show_default=OWN)
 ]
 Overlap = Annotated[
-    int | None, _option(DIFFUSION, "Frames that a segment takes over from the one before: 1 or 5.", show_default=OWN)
+    int | None, option(DIFFUSION, "Frames that a segment takes over from the one before: 1 or 5.", show_default=OWN)
 ]
 Seed = Annotated[
-    int | None, _option(DIFFUSION, "Same seed, same machine: same frames.", show_default="drawn, printed and recorded")
+    int | None, option(DIFFUSION, "Same seed, same machine: same frames.", show_default="drawn, printed and recorded")
 ]
-Prompt = Annotated[str, _option(DIFFUSION, "Text for the network.", show_default=OWN)]
-NegativePrompt = Annotated[str, _option(DIFFUSION, "What to steer away from (with guidance).", show_default=OWN)]
+Prompt = Annotated[str, option(DIFFUSION, "Text for the network.", show_default=OWN)]
+NegativePrompt = Annotated[str, option(DIFFUSION, "What to steer away from (with guidance).", show_default=OWN)]
 
 Loras = Annotated[
     list[str],
-    _option(
+    option(
         DIFFUSION,
         "LoRA file, with a strength and a share of the steps if wished: FILE, FILE:0.8, FILE:1.0@0-50%. Can be given several "
         "times.",
@@ -223,30 +223,30 @@ Loras = Annotated[
         show_default="none",
     ),
 ]
-LoraPartial = Annotated[bool, _option(DIFFUSION, "Leave out keys of a LoRA that find no place.", "--lora-partial")]
+LoraPartial = Annotated[bool, option(DIFFUSION, "Leave out keys of a LoRA that find no place.", "--lora-partial")]
 
 CodecName = Annotated[
     str,
-    _option(RESULT, "Encoder; ffv1 is lossless, png a folder of pictures.", "--codec", metavar=f"[{choices(Codec)}]"),
+    option(RESULT, "Encoder; ffv1 is lossless, png a folder of pictures.", "--codec", metavar=f"[{choices(Codec)}]"),
 ]
-Crf = Annotated[int, _option(RESULT, "Quality of h264 and h265: 0 best, 51 worst.")]
-Audio = Annotated[bool, _option(RESULT, "Take over the clip's sound.", "--audio/--no-audio")]
-Sheet = Annotated[bool, _option(RESULT, "Also write a contact sheet, out.sheet.png.", "--sheet/--no-sheet")]
+Crf = Annotated[int, option(RESULT, "Quality of h264 and h265: 0 best, 51 worst.")]
+Audio = Annotated[bool, option(RESULT, "Take over the clip's sound.", "--audio/--no-audio")]
+Sheet = Annotated[bool, option(RESULT, "Also write a contact sheet, out.sheet.png.", "--sheet/--no-sheet")]
 Composite = Annotated[
     bool,
-    _option(
+    option(
         RESULT,
         "Replacement: outside of the character and its seam, every pixel is the clip's. Off: the network's own scene.",
         "--composite/--no-composite",
     ),
 ]
-Feather = Annotated[int, _option(RESULT, "Replacement: width of the seam in pixels.")]
+Feather = Annotated[int, option(RESULT, "Replacement: width of the seam in pixels.")]
 KeepGuides = Annotated[
-    Path | None, _option(RESULT, "Keep the guides (skeleton, face crops) in this folder.", metavar="DIR")
+    Path | None, option(RESULT, "Keep the guides (skeleton, face crops) in this folder.", metavar="DIR")
 ]
 
-Json = Annotated[bool, _option(RUN, "One JSON object a line on stdout, the result last; for programs.", "--json")]
-Debug = Annotated[bool, _option(RUN, "Show the log, and where an error comes from.", "--debug")]
+Json = Annotated[bool, option(RUN, "One JSON object a line on stdout, the result last; for programs.", "--json")]
+Debug = Annotated[bool, option(RUN, "Show the log, and where an error comes from.", "--debug")]
 
 MODE: str = default(Job, "mode")
 GENERATE: dict[str, Any] = {name: default(GenerateSettings, name) for name in GenerateSettings.model_fields}

@@ -26,7 +26,7 @@ from wanimate.model.vae import VideoVae
 from wanimate.train import flow, latents
 from wanimate.train import vae as vae_training
 from wanimate.train.adapters import AdapterSettings, adapter_state, attach, write_lora
-from wanimate.train.common import Log, load_state, save_state
+from wanimate.train.common import Log, load_state, mixed, save_state
 from wanimate.train.lora import LoraTraining, train_adapters
 from wanimate.train.mannequins.assets import load
 from wanimate.train.mannequins.world import World, WorldSettings
@@ -258,7 +258,8 @@ def relight(
     loss = flow.LossSettings(shift=base.card.defaults.shift)
 
     def predict(x: torch.Tensor, t: torch.Tensor, c: latents.LatentClips, dropped: torch.Tensor) -> torch.Tensor:
-        return flow.predict(network, prompts[dropped.long()], None, x, t, c, dropped)
+        with mixed(where):
+            return flow.predict(network, prompts[dropped.long()], None, x, t, c, dropped)
 
     def measure(*fields: torch.Tensor) -> tuple[torch.Tensor]:
         return (flow.flow_loss(predict, latents.LatentClips(*fields), loss),)
@@ -270,7 +271,9 @@ def relight(
         return tuple(vars(drawn).values())
 
     config = LoraTraining(steps=steps, seconds=seconds, rate=rate, save_every=200, seed=seed)
-    done = train_adapters(config, adapters, measure, draw, out, resume, record, ranks)
+    done = 0
+    for done in train_adapters(config, adapters, measure, draw, out, resume, record, ranks):  # noqa: B007 - the last counts
+        pass
     if ranks.first:
         about = {"checkpoint": base.card.name, "steps": str(done), "what": "relighting LoRA"}
         write_lora(adapter_state(adapters), settings, out / "relighting_lora.safetensors", torch.float16, about)

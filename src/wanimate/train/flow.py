@@ -81,7 +81,8 @@ class Mannequin(nn.Module):
 
     def flow(self, x: Tensor, t: Tensor, clips: LatentClips, dropped: Tensor) -> Tensor:
         """`predict` with the network's own prompts: where `dropped` [B], the face is blank and the prompt the negative one."""
-        return predict(self.transformer, self.prompts[dropped.long()], None, x, t, clips, dropped)
+        with mixed(x.device):
+            return predict(self.transformer, self.prompts[dropped.long()], None, x, t, clips, dropped)
 
 
 def predict(
@@ -229,8 +230,7 @@ def flow_loss(flow: Flow, clips: LatentClips, config: LossSettings) -> Tensor:
     noise = torch.randn_like(clean)
     s = sigma.view(-1, 1, 1, 1, 1)
     dropped = torch.rand(len(clean), device=clean.device) < config.drop_face
-    with mixed(clean.device):
-        v = flow((1 - s) * clean + s * noise, (1000 * sigma).long(), clips, dropped)
+    v = flow((1 - s) * clean + s * noise, (1000 * sigma).long(), clips, dropped)
     error = (v.float() - (noise - clean)).square().mean(1)
     weight = torch.cat(
         (torch.full_like(error[:, :1], config.reference_weight), 1 + config.person_weight * clips.person), dim=1
@@ -246,8 +246,7 @@ def sample(model: Mannequin, clips: LatentClips, steps: int, shift: float, seed:
     kept = torch.zeros(len(clean), dtype=torch.bool, device=clean.device)
 
     def network(x: Tensor, t: Tensor) -> Tensor:
-        with mixed(clean.device):
-            return model.flow(x, t.expand(len(x)), clips, kept).float()
+        return model.flow(x, t.expand(len(x)), clips, kept).float()
 
     latents = noise
     for state in denoise(network, noise, "dpm++", steps, shift):

@@ -6,7 +6,7 @@ the very weights of one that was not.
 
 from __future__ import annotations
 
-from collections.abc import Callable
+from collections.abc import Callable, Iterator
 from dataclasses import dataclass
 from pathlib import Path
 
@@ -50,14 +50,12 @@ def train_adapters(
     resume: bool = False,
     record: bool = False,
     ranks: Ranks = ALONE,
-    saved: Callable[[int], None] | None = None,
-) -> int:
-    """Train in place; returns the number of steps done. `out` gets state.pt, log.jsonl and loss.png.
+) -> Iterator[int]:
+    """Train in place; yields the number of steps done after each. `out` gets state.pt, log.jsonl and loss.png.
 
     Args:
         measure: a batch's tensors -> the loss first; random numbers from PyTorch's default generators.
         record: replay each step's kernels (`steps.Step`); for small networks on a GPU.
-        saved: called with the step after every save.
 
     Raises:
         InputError: there is no state to resume, or it is of other adapters.
@@ -113,6 +111,4 @@ def train_adapters(
                 step=budget.step, spent=budget.spent, losses=losses,
                 shapes={name: list(a.lora_A.shape) for name, a in adapters.items()},
             )  # fmt: skip
-            if saved is not None:
-                saved(budget.step)
-    return budget.step
+        yield budget.step

@@ -1,0 +1,143 @@
+"""Train a LoRA on one's own clips: `wanimate train lora`."""
+
+from __future__ import annotations
+
+from collections.abc import Iterator
+from dataclasses import dataclass
+from functools import partial
+from pathlib import Path
+
+import cv2
+import torch
+from torch import Tensor
+from torch.utils.checkpoint import checkpoint as recomputed
+
+from wanimate.errors import InputError, OutputError
+from wanimate.finish.decode import to_pixels
+from wanimate.model.transformer import AnimateTransformer
+from wanimate.preprocess.pose import backend
+from wanimate.sampling.denoise import denoise
+from wanimate.train.adapters import AdapterSettings, adapter_state, attach, write_lora
+from wanimate.train.examples import Encoders, Examples, ExampleSettings, find_sources, prepare
+from wanimate.train.flow import LossSettings, flow_loss, predict
+from wanimate.train.latents import LatentClips
+from wanimate.train.lora import LoraTraining, train_adapters
+from wanimate.types import Event, Notice, StageFinished, StageProgress, StageStarted
+from wanimate.weights.load import Checkpoint, load_checkpoint
+
+TRAIN = "train"
+
+
+@dataclass(frozen=True)
+class OwnTraining:
+    """Everything `train_own` is told. `work`: folder for examples, state, loss curve and samples.
+
+    `checkpointing`: blocks are computed again in the backward pass instead of kept, for large networks. `dtype`: the file's.
+    """
+
+    data: Path
+    out: Path
+    work: Path
+    checkpoint: Path | None
+    examples: ExampleSettings
+    adapters: AdapterSettings
+    training: LoraTraining
+    prompt: str = ""
+    drop_face: float = 0.1
+    checkpointing: bool = False
+    sample_every: int = 250
+    resume: bool = False
+    device: str | None = None
+    dtype: torch.dtype = torch.float16
+
+
+def train_own(job: OwnTraining) -> Iterator[Event]:
+    """Clips -> examples -> adapters -> `job.out`. The file appears whole, at the end.
+
+    Raises:
+        InputError: data, checkpoint or settings cannot be used; there is a state and `resume` is off, or none and it is on.
+        OutputError: `out` exists already.
+    """
+    state = job.work / "state.pt"
+    if job.out.exists():
+        raise OutputError("--out", job.out, "it exists already", "Give another name; nothing is written over.")
+    if state.exists() and not job.resume:
+        raise InputError(
+            "--work", job.work, "an earlier run's state is there", "Go on with --resume, or give another folder."
+        )
+    sources = find_sources(job.data)
+    yield StageStarted("load the checkpoint")
+    base = load_checkpoint(job.checkpoint, job.device)
+    yield StageFinished("load the checkpoint", 0.0)
+    text = torch.stack(_padded([base.prompts.encode(job.prompt), base.prompts.encode("", negative=True)])).to(
+        base.device
+    )
+    encoders = Encoders(_named(base), base.vae, base.image, base.face_size, base.device)
+    files = yield from prepare(sources, job.examples, encoders, job.work / "examples", backend(job.examples.preprocess))
+    yield Notice(f"{len(files)} windows from {len(sources)} clips")
+    adapters = attach(base.transformer, job.adapters, job.training.seed)
+    network = base.transformer
+    if job.checkpointing:
+        recompute_blocks(network)
+    loss = LossSettings(shift=base.card.defaults.shift, drop_face=job.drop_face)
+
+    def measure(*fields: Tensor) -> tuple[Tensor]:
+        clips, image = LatentClips(*fields[:7]), fields[7] if len(fields) > 7 else None
+
+        def flow(x: Tensor, t: Tensor, clips: LatentClips, dropped: Tensor) -> Tensor:
+            return predict(network, text[dropped.long()], image, x, t, clips, dropped)
+
+        return (flow_loss(flow, clips, loss),)
+
+    examples = Examples(files, base.device, job.training.seed)
+    yield StageStarted(TRAIN, job.training.steps)
+    for done in train_adapters(job.training, adapters, measure, examples.draw, job.work, job.resume):
+        yield StageProgress(TRAIN, done, job.training.steps)
+        if done % job.sample_every == 0 or done == job.training.steps:
+            write_sample(base, text[:1], examples, job.work / "samples" / f"step_{done:06d}.png")
+    about = {"checkpoint": base.card.name, "steps": str(job.training.steps), "clips": str(len(sources))}
+    write_lora(adapter_state(adapters), job.adapters, job.out, job.dtype, about)
+    yield StageFinished(TRAIN, 0.0)
+
+
+def recompute_blocks(network: AnimateTransformer) -> None:
+    """Keep only each block's input for the backward pass (gradient checkpointing, arXiv 1604.06174)."""
+    for block in network.blocks:
+        setattr(block, "forward", partial(recomputed, block.forward, use_reentrant=False))  # noqa: B010 - replaces a method
+
+
+@torch.no_grad()
+def write_sample(base: Checkpoint, text: Tensor, examples: Examples, path: Path, columns: int = 4) -> None:
+    """Example 0 as the network now makes it, always from the same noise: true frames above, generated ones below."""
+    fields = examples.draw(0)
+    clips, image = LatentClips(*fields[:7]), fields[7] if len(fields) > 7 else None
+    clean = torch.cat((clips.reference, clips.target), dim=2)
+    noise = torch.randn(clean.shape, generator=torch.Generator("cpu").manual_seed(0)).to(clean.device)
+    kept = torch.zeros(1, dtype=torch.bool, device=clean.device)
+
+    def network(x: Tensor, t: Tensor) -> Tensor:
+        return predict(base.transformer, text, image, x, t.expand(1), clips, kept).float()
+
+    defaults = base.card.defaults
+    latents = noise
+    for made in denoise(network, noise, defaults.solver, defaults.steps, defaults.shift):
+        latents = made.latents
+    rows = []
+    for z in (clips.target, latents[:, :, 1:]):
+        frames = to_pixels(base.vae.decode(z.clone())[0].float())
+        chosen = [round(i * (len(frames) - 1) / (columns - 1)) for i in range(columns)]
+        rows.append(cv2.hconcat([frames[i] for i in chosen]))
+    path.parent.mkdir(parents=True, exist_ok=True)
+    cv2.imwrite(str(path), cv2.vconcat(rows)[:, :, ::-1])
+
+
+def _padded(prompts: list[Tensor]) -> list[Tensor]:
+    """Prompts of one length; the network pads with zeros as well."""
+    longest = max(len(p) for p in prompts)
+    return [torch.nn.functional.pad(p, (0, 0, 0, longest - len(p))) for p in prompts]
+
+
+def _named(base: Checkpoint) -> str:
+    """What the examples of this checkpoint depend on: its VAE, told by its weights."""
+    weight = base.vae.decoder.conv1.weight
+    return f"{base.card.name} {weight.double().sum().item():.9g}"
