@@ -50,7 +50,7 @@ from wanimate.types import (
     StageFinished,
     StageStarted,
 )  # fmt: skip
-from wanimate.weights.load import Card, Checkpoint, load_checkpoint, read_card
+from wanimate.weights.load import Card, Checkpoint, PublishedPrompt, load_checkpoint, read_card
 from wanimate.weights.lora import Lora, LoraStack, match_lora, read_lora
 
 _Value = TypeVar("_Value")
@@ -71,6 +71,7 @@ class Animator:
 
     def __init__(self, folder: Path, card: Card, device: str | None = None) -> None:
         self.folder, self.card, self.device = folder, card, device
+        self.text_on_cpu = False
         self._checkpoint: Checkpoint | None = None
 
     @classmethod
@@ -87,6 +88,8 @@ class Animator:
         """The networks. Raises CheckpointError, naming the keys, if the files do not hold them."""
         if self._checkpoint is None:
             self._checkpoint = load_checkpoint(self.folder, self.device)
+            if self.text_on_cpu and isinstance(self._checkpoint.prompts, PublishedPrompt):
+                self._checkpoint.prompts.device = torch.device("cpu")
         return self._checkpoint
 
     def run(self, job: Job) -> Iterator[Event]:
@@ -114,18 +117,20 @@ class Animator:
             yield from self._finish(guides, job.out, job.generate, job.output, claim, clock, clip, inputs, job)
 
     def generate(
-        self, guides: Path, out: Path, generate: GenerateSettings = GenerateSettings(),
+        self, guides: Path | Guides, out: Path, generate: GenerateSettings = GenerateSettings(),
         output: OutputSettings = OutputSettings(),
     ) -> Iterator[Event]:  # fmt: skip
         """The same from a guides folder, ours or a published one. Its sound is the clip's, where the folder names one."""
         clock = _Clock()
         self._check(generate)
         with OutputClaim(out, output.codec) as claim:
-            loaded = load_guides(guides)
+            loaded = guides if isinstance(guides, Guides) else load_guides(guides)
             yield from self._load(clock)
             source = Path(loaded.manifest.get("source", {}).get("path", ""))
             clip = probe(source, None) if source.is_file() else None
-            yield from self._finish(loaded, out, generate, output, claim, clock, clip, {"guides": guides}, None)
+            yield from self._finish(
+                loaded, out, generate, output, claim, clock, clip, {"guides": loaded.folder or Path()}, None
+            )
 
     def _check(self, generate: GenerateSettings) -> None:
         """Refuse settings that cannot work on any clip longer than a segment, before anything is opened."""

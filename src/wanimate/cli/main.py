@@ -8,6 +8,7 @@ from typing import Annotated
 import typer
 
 from .animate import animate, generate
+from .compat import app as compat
 from .doctor import doctor
 from .preprocess import preprocess
 from .replace import replace
@@ -46,6 +47,7 @@ app.command(no_args_is_help=True)(replace)
 app.command(no_args_is_help=True)(preprocess)
 app.command(no_args_is_help=True)(generate)
 app.command()(doctor)
+app.add_typer(compat, name="compat")
 
 
 def main() -> None:
