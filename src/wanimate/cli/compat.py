@@ -19,16 +19,17 @@ from typing import TYPE_CHECKING, Annotated, Any
 
 import typer
 
-from ..config import ClipLimits, GenerateSettings, OutputSettings, PreprocessSettings
+from ..config import ClipLimits, GenerateSettings, OutputSettings, ParallelSettings, PreprocessSettings
 from ..errors import InputError
 from . import options as o
-from .animate import finish
+from .ranks import remember_command, run
 from .report import Reporter, reporting
 
 if TYPE_CHECKING:
     from ..config import Mode
+    from ..pipeline import Animator
     from ..preprocess.pose import PoseBackend
-    from ..types import Guides
+    from ..types import Event, Guides
 
 TASK = "animate-14B"
 SIZES = ("1280*720", "720*1280")
@@ -163,11 +164,13 @@ def generate(
             _note(report, "--compat: as published, --prompt only names the file")
         guides = _guides(report, src_root_path, "replacement" if replace_flag else "animation", compat)
         out = save_file or Path(default_name(size, ulysses_size, prompt, compat))
-        from ..pipeline import Animator
+        parallel = o.make(ParallelSettings, gpus=ulysses_size, shard_weights=dit_fsdp)
 
-        animator = Animator.from_checkpoint(ckpt_dir)
-        animator.text_on_cpu = t5_cpu
-        finish(report, animator.generate(guides, out, settings, output))
+        def job(animator: Animator) -> Iterator[Event]:
+            animator.text_on_cpu = t5_cpu
+            return animator.generate(guides, out, settings, output)
+
+        run(report, ckpt_dir, parallel, out, job)
 
 
 def preprocess(
@@ -351,6 +354,7 @@ app.command(no_args_is_help=True)(preprocess)
 
 def script(command: Callable[..., None]) -> None:
     """Run one of the two as a script of its own."""
+    remember_command()
     alone = typer.Typer(rich_markup_mode="rich", pretty_exceptions_enable=False, add_completion=False)
     alone.command(context_settings={"help_option_names": ["-h", "--help"]}, no_args_is_help=True)(command)
     sys.exit(alone())

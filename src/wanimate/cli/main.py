@@ -11,6 +11,7 @@ from .animate import animate, generate
 from .compat import app as compat
 from .doctor import doctor
 from .preprocess import preprocess
+from .ranks import remember_command
 from .replace import replace
 
 app = typer.Typer(
@@ -52,4 +53,5 @@ app.add_typer(compat, name="compat")
 
 def main() -> None:
     """Entry point of the console script."""
+    remember_command()
     app()
