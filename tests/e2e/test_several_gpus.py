@@ -118,6 +118,8 @@ def test_stopping_the_job(place: Path, tmp_path: Path, stop: signal.Signals) -> 
     job = command(*words(place, out, *ENDLESS))
     ranks = until_it_steps(job)
     job.send_signal(stop)
+    if stop == signal.SIGINT:  # a terminal sends it to both
+        ranks[0].send_signal(stop)
     (error,) = ended(job, ranks, out)
     assert (job.returncode, error["kind"]) == (130, "Cancelled")
 

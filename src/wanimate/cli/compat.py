@@ -22,7 +22,7 @@ import typer
 from ..config import ClipLimits, GenerateSettings, OutputSettings, ParallelSettings, PreprocessSettings
 from ..errors import InputError
 from . import options as o
-from .ranks import remember_command, run
+from .ranks import ranks_launched, remember_command, run
 from .report import Reporter, reporting
 
 if TYPE_CHECKING:
@@ -122,6 +122,7 @@ def generate(
 
     [cyan]python generate.py --task animate-14B --ckpt_dir DIR --src_root_path RESULTS --refert_num 1[/cyan]
     """  # fmt: skip
+    notes: list[str] = []  # told where the job runs, once, however many processes share it
     with reporting(as_json, debug) as report, published_names(GENERATE_NAMES):
         if task != TASK:
             raise InputError(
@@ -147,28 +148,33 @@ def generate(
         settings = o.make(
             GenerateSettings, steps=sample_steps, solver=sample_solver, shift=sample_shift,
             guidance=1.0 if sample_guide_scale is None else sample_guide_scale, clip_length=frame_num,
-            overlap=_overlap(report, refert_num, compat), seed=None if base_seed < 0 else base_seed,
+            overlap=_overlap(notes.append, refert_num, compat), seed=None if base_seed < 0 else base_seed,
             prompt="" if compat else prompt or "", compat=compat, lora=lora,
         )  # fmt: skip
         output = OutputSettings(audio=not compat, composite=not compat)
         if use_relighting_lora and not replace_flag:
-            _note(report, "--use_relighting_lora is meant for --replace_flag; it is applied all the same")
+            notes.append("--use_relighting_lora is meant for --replace_flag; it is applied all the same")
+        alone = max(ulysses_size, ranks_launched()) == 1
         for flag, given, why in (
             ("--offload_model", offload_model is not None, "memory is managed by the engine"),
             ("--convert_model_dtype", convert_model_dtype, "on a GPU the weights are bfloat16 anyway"),
+            ("--dit_fsdp", dit_fsdp and alone, "there is one GPU; give --ulysses_size, or use torchrun"),
             ("--t5_fsdp", t5_fsdp, "the text encoder runs on one GPU and only for the prompt"),
         ):
             if given:
-                _note(report, f"{flag} has no effect: {why}")
+                notes.append(f"{flag} has no effect: {why}")
         if compat and prompt:
-            _note(report, "--compat: as published, --prompt only names the file")
-        guides = _guides(report, src_root_path, "replacement" if replace_flag else "animation", compat)
+            notes.append("--compat: as published, --prompt only names the file")
+        guides = _guides(notes.append, src_root_path, "replacement" if replace_flag else "animation", compat)
         out = save_file or Path(default_name(size, ulysses_size, prompt, compat))
-        parallel = o.make(ParallelSettings, gpus=ulysses_size, shard_weights=dit_fsdp)
+        parallel = o.make(ParallelSettings, gpus=ulysses_size, shard_weights=dit_fsdp and not alone)
+
+        from ..types import Notice
 
         def job(animator: Animator) -> Iterator[Event]:
             animator.text_on_cpu = t5_cpu
-            return animator.generate(guides, out, settings, output)
+            yield from (Notice(text) for text in notes)
+            yield from animator.generate(guides, out, settings, output)
 
         run(report, ckpt_dir, parallel, out, job)
 
@@ -294,9 +300,9 @@ def _note(report: Reporter, text: str) -> None:
     report.event(Notice(text))
 
 
-def _overlap(report: Reporter, given: int | None, compat: bool) -> int:
+def _overlap(note: Callable[[str], None], given: int | None, compat: bool) -> int:
     if given is None and not compat:
-        _note(report, "--refert_num was not given: 1 is taken (the published default, 77, is not a possible value)")
+        note("--refert_num was not given: 1 is taken (the published default, 77, is not a possible value)")
         return 1
     overlap = 77 if given is None else given
     if overlap not in (1, 5):
@@ -325,7 +331,7 @@ def _detectors(report: Reporter, folder: Path | None) -> tuple[str, Path | None]
     return "mediapipe", None
 
 
-def _guides(report: Reporter, folder: Path, mode: Mode, compat: bool) -> Guides:
+def _guides(note: Callable[[str], None], folder: Path, mode: Mode, compat: bool) -> Guides:
     """The folder's guides for the wanted mode; with `compat` at 30 frames/s and with the mask's greys."""
     from ..media.video import VideoFrames
     from ..preprocess.guides import load_guides
@@ -335,11 +341,11 @@ def _guides(report: Reporter, folder: Path, mode: Mode, compat: bool) -> Guides:
         rule = "scene and mask are missing, so these guides are for animation"
         raise InputError("--src_root_path", folder, rule, "Run preprocess_data.py with --replace_flag.")
     if mode == "animation" and guides.mode == "replacement":
-        _note(report, "scene and mask of the guides are left out: --replace_flag was not given")
+        note("scene and mask of the guides are left out: --replace_flag was not given")
         guides = dataclasses.replace(guides, mode="animation", background=None, mask=None)
     if not compat:
         if guides.fps != PUBLISHED_FPS:
-            _note(report, f"the result has the guides' {float(guides.fps):g} frames/s, not the published fixed 30")
+            note(f"the result has the guides' {float(guides.fps):g} frames/s, not the published fixed 30")
         return guides
     lossy = folder / "src_mask.mp4"
     if guides.mask is not None and lossy.is_file():

@@ -27,6 +27,11 @@ def remember_command() -> None:
     COMMAND[:] = [sys.executable, *sys.orig_argv[1:]]
 
 
+def ranks_launched() -> int:
+    """How many ranks a launcher started, of which this process is one; 1 without a launcher."""
+    return int(os.environ.get("WORLD_SIZE", "1"))
+
+
 def run(
     report: Reporter, checkpoint: Path | None, parallel: ParallelSettings, out: Path,
     job: Callable[[Animator], Iterator[Event]],
@@ -34,7 +39,12 @@ def run(
     """Run a job that ends in a video `out`: here, as a rank of a launcher's, or by starting the ranks."""
     from .animate import finish
 
-    launched = int(os.environ.get("WORLD_SIZE", "1"))
+    launched = ranks_launched()
+    for name in ("shard_weights", "split_guidance"):
+        if getattr(parallel, name) and max(launched, parallel.gpus) == 1:
+            raise InputError(
+                f"--{name.replace('_', '-')}", True, "it needs several GPUs", "Give --gpus, or leave it out."
+            )
     if launched > 1:
         _as_rank(report, checkpoint, parallel.model_copy(update={"gpus": launched}), job)
     elif parallel.gpus == 1:

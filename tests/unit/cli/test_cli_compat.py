@@ -146,6 +146,7 @@ def test_file_name(generate: Callable[..., Result]) -> None:
         (["--offload_model", "True"], "--offload_model has no effect"),
         (["--convert_model_dtype"], "--convert_model_dtype has no effect"),
         (["--t5_fsdp"], "--t5_fsdp has no effect"),
+        (["--dit_fsdp"], "--dit_fsdp has no effect: there is one GPU"),
         ([], "--refert_num was not given: 1 is taken"),
         ([], "the guides' 24 frames/s, not the published fixed 30"),
     ],
@@ -284,3 +285,23 @@ def test_preprocess_refuses(preprocess: Callable[..., Any], words: list[object],
 def test_flags_without_effect_in_replacement_are_told(preprocess: Callable[..., Any]) -> None:
     done, _ = preprocess("--replace_flag", "--retarget_flag", "--use_flux")
     assert "--retarget_flag and --use_flux without effect" in done.output
+
+
+@pytest.mark.parametrize("launcher", ["ulysses", "torchrun"])
+def test_several_gpus(generate: Callable[..., Result], monkeypatch: pytest.MonkeyPatch, launcher: str) -> None:
+    seen: list[Any] = []
+    monkeypatch.setattr(compat, "run", lambda report, checkpoint, parallel, out, job: seen.append(parallel))
+    if launcher == "torchrun":
+        monkeypatch.setenv("WORLD_SIZE", "2")
+    done = generate("--dit_fsdp", *(["--ulysses_size", 2] if launcher == "ulysses" else []))
+    assert done.exit_code == 0, done.output
+    assert seen[0].shard_weights
+    assert seen[0].gpus == (2 if launcher == "ulysses" else 1)  # torchrun's own count is taken by `run`
+    assert "--refert_num" not in done.output  # it is told where the job runs
+
+
+@pytest.mark.parametrize("flag", ["--shard-weights", "--split-guidance"])
+def test_what_needs_several_gpus(flag: str) -> None:
+    refused = CliRunner().invoke(app, ["generate", "guides", "--out", "a.mp4", flag], env={"COLUMNS": "500"})
+    assert refused.exit_code == 2
+    assert "it needs several GPUs" in refused.output

@@ -106,6 +106,58 @@ def test_nobody_in_the_edit_keeps_the_person() -> None:
     assert WithEditedProportions(Detector(None), lambda i, t: i).detect(np.zeros((9, 9, 3), np.uint8)) is None
 
 
+@pytest.mark.slow
+def test_a_kontext_folder_is_opened_and_called(tmp_path: Path, monkeypatch: pytest.MonkeyPatch) -> None:
+    """A tiny pipeline of diffusers' own classes; it makes about a megapixel, as Kontext does."""
+    tiny_kontext(tmp_path / FOLDER)
+    monkeypatch.setattr("wanimate.integrations.flux.STEPS", 1)
+    edit, picture = kontext(tmp_path), np.zeros((64, 48, 3), np.uint8)
+    made = edit(picture, instruction(48, 64))
+    assert made.dtype == np.uint8
+    assert made.shape[2] == 3
+    assert made.shape[0] / made.shape[1] == pytest.approx(64 / 48, abs=0.03)
+    np.testing.assert_array_equal(made, edit(picture, instruction(48, 64)))
+
+
+def tiny_kontext(folder: Path) -> None:
+    import diffusers
+    import transformers
+    from tokenizers import Tokenizer
+    from tokenizers.models import WordLevel
+    from tokenizers.pre_tokenizers import Whitespace
+
+    def words() -> Any:
+        known = Tokenizer(WordLevel({"<pad>": 0, "</s>": 1, "<unk>": 2}, unk_token="<unk>"))
+        known.pre_tokenizer = Whitespace()
+        names = {"pad_token": "<pad>", "eos_token": "</s>", "unk_token": "<unk>"}
+        return transformers.PreTrainedTokenizerFast(tokenizer_object=known, model_max_length=77, **names)
+
+    network = diffusers.FluxTransformer2DModel(
+        patch_size=1, in_channels=4, num_layers=1, num_single_layers=1, attention_head_dim=16, num_attention_heads=2,
+        joint_attention_dim=32, pooled_projection_dim=32, guidance_embeds=True, axes_dims_rope=(4, 4, 8),
+    )  # fmt: skip
+    vae = diffusers.AutoencoderKL(
+        block_out_channels=(4,) * 4, down_block_types=("DownEncoderBlock2D",) * 4, up_block_types=("UpDecoderBlock2D",) * 4,
+        latent_channels=1, norm_num_groups=1, use_quant_conv=False, use_post_quant_conv=False, shift_factor=0.06,
+        scaling_factor=0.15,
+    )  # fmt: skip
+    sizes = {"num_hidden_layers": 1, "num_attention_heads": 4, "hidden_size": 32, "intermediate_size": 37}
+    clip = transformers.CLIPTextConfig(
+        bos_token_id=0,
+        eos_token_id=1,
+        pad_token_id=0,
+        vocab_size=9,
+        projection_dim=32,
+        max_position_embeddings=77,
+        **sizes,
+    )
+    t5 = transformers.T5Config(d_model=32, d_kv=8, d_ff=37, num_heads=4, num_layers=1, vocab_size=9)
+    diffusers.FluxKontextPipeline(
+        diffusers.FlowMatchEulerDiscreteScheduler(), vae, transformers.CLIPTextModel(clip), words(),
+        transformers.T5EncoderModel(t5), words(), network,
+    ).save_pretrained(folder)  # fmt: skip
+
+
 def test_what_is_missing_is_said(tmp_path: Path, monkeypatch: pytest.MonkeyPatch) -> None:
     with pytest.raises(InputError, match=FOLDER):
         kontext(tmp_path)
