@@ -139,6 +139,14 @@ class OutputSettings(_Settings):
     feather: int = Field(default=8, ge=0, le=200, description="Width in pixels of the seam around the hole.")
 
 
+class ParallelSettings(_Settings):
+    """How one job is spread over the GPUs of a machine. It changes no result beyond float noise."""
+
+    gpus: int = Field(default=1, ge=1, description="Has to divide the attention heads.")
+    shard_weights: bool = Field(default=False, description="Each GPU keeps its part of the transformer's blocks.")
+    split_guidance: bool = Field(default=False, description="Guidance's two branches on two halves of the GPUs.")
+
+
 class Job(_Settings):
     """One picture, one performance, one result."""
 

@@ -44,3 +44,11 @@ class Cancelled(WanimateError):
     """The user stopped the job; nothing half-written was left under a final name (exit 130)."""
 
     exit_code = 130
+
+
+class RankFailed(WanimateError):
+    """One of the processes that share a job ended badly; the others were ended, too. The exit code is that process's."""
+
+    def __init__(self, message: str, exit_code: int = 1) -> None:
+        self.exit_code = exit_code
+        super().__init__(message)

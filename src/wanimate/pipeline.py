@@ -5,7 +5,7 @@ from __future__ import annotations
 import secrets
 import tempfile
 import time
-from collections.abc import Generator, Iterator
+from collections.abc import Callable, Generator, Iterator
 from contextlib import contextmanager
 from dataclasses import dataclass, field
 from pathlib import Path
@@ -15,7 +15,15 @@ import torch
 
 from wanimate.conditions.build import ConditionBuilder
 from wanimate.conditions.segments import plan_segments
-from wanimate.config import Defaults, GenerateSettings, Job, LoraUse, OutputSettings, PreprocessSettings
+from wanimate.config import (
+    Defaults,
+    GenerateSettings,
+    Job,
+    LoraUse,
+    OutputSettings,
+    ParallelSettings,
+    PreprocessSettings,
+)
 from wanimate.errors import InputError, OutOfMemory
 from wanimate.finish.claim import OutputClaim
 from wanimate.finish.composite import composite
@@ -27,12 +35,15 @@ from wanimate.log import chosen
 from wanimate.media.image import load_image
 from wanimate.media.probe import probe
 from wanimate.media.video import iter_indices
+from wanimate.model.vae import VideoVae
 from wanimate.preprocess import replacement
 from wanimate.preprocess.guides import load_guides
 from wanimate.preprocess.models import find
 from wanimate.preprocess.pose import PoseBackend, backend
 from wanimate.preprocess.run import preprocess
 from wanimate.preprocess.segment import SelfieMasks
+from wanimate.runtime.parallel.ranks import Ranks
+from wanimate.runtime.parallel.team import Part, Team, follow, load_for
 from wanimate.sampling.guidance import Network, PhasedNetwork, guided
 from wanimate.segment_loop import FramesReady, LoopEvent, run_segments
 from wanimate.types import (
@@ -50,7 +61,7 @@ from wanimate.types import (
     StageFinished,
     StageStarted,
 )  # fmt: skip
-from wanimate.weights.load import Card, Checkpoint, load_checkpoint, read_card
+from wanimate.weights.load import Card, Checkpoint, PublishedPrompt, load_checkpoint, read_card
 from wanimate.weights.lora import Lora, LoraStack, match_lora, read_lora
 
 _Value = TypeVar("_Value")
@@ -69,25 +80,55 @@ class Animator:
     ...     print(event)
     """
 
-    def __init__(self, folder: Path, card: Card, device: str | None = None) -> None:
+    def __init__(
+        self, folder: Path, card: Card, device: str | None = None, ranks: Ranks | None = None,
+        parallel: ParallelSettings = ParallelSettings(),
+    ) -> None:  # fmt: skip
         self.folder, self.card, self.device = folder, card, device
+        self.ranks, self.parallel = ranks, parallel
+        self._team: Team | None = None
+        self.text_on_cpu = False
         self._checkpoint: Checkpoint | None = None
 
     @classmethod
-    def from_checkpoint(cls, path: Path | None = None, device: str | None = None) -> Animator:
+    def from_checkpoint(
+        cls, path: Path | None = None, device: str | None = None, ranks: Ranks | None = None,
+        parallel: ParallelSettings = ParallelSettings(),
+    ) -> Animator:  # fmt: skip
         """A checkpoint folder; None is the one in the package. `device` None is the GPU where there is one.
+
+        With `ranks` (`runtime.parallel.ranks.join`), jobs run on all of them as `parallel` says: rank 0 runs jobs and
+        then calls `dismiss`, the others call `follow`.
 
         Raises:
             CheckpointError: there is no such folder, or its card is not valid.
         """
-        return cls(*read_card(path), device)
+        return cls(*read_card(path), device, ranks, parallel)
 
     @property
     def checkpoint(self) -> Checkpoint:
         """The networks. Raises CheckpointError, naming the keys, if the files do not hold them."""
         if self._checkpoint is None:
-            self._checkpoint = load_checkpoint(self.folder, self.device)
+            if self.ranks is None:
+                self._checkpoint = load_checkpoint(self.folder, self.device)
+            else:
+                self._checkpoint = load_for(self.ranks, self.folder, self.parallel)
+                self._team = Team(Part(self.ranks, self._checkpoint, self.parallel))
+            if self.text_on_cpu and isinstance(self._checkpoint.prompts, PublishedPrompt):
+                self._checkpoint.prompts.device = torch.device("cpu")
         return self._checkpoint
+
+    def follow(self) -> None:
+        """Ranks but the first: work for the first one's jobs until it dismisses this one."""
+        assert self.ranks is not None
+        follow(Part(self.ranks, load_for(self.ranks, self.folder, self.parallel), self.parallel))
+
+    def dismiss(self) -> None:
+        """Rank 0: let the other ranks go, after the last job."""
+        if self.ranks is not None:
+            assert self.checkpoint
+            assert self._team is not None
+            self._team.stop()
 
     def run(self, job: Job) -> Iterator[Event]:
         """The character of `job.image` performs what happens in `job.video`, in its own picture or in the clip's scene.
@@ -114,18 +155,20 @@ class Animator:
             yield from self._finish(guides, job.out, job.generate, job.output, claim, clock, clip, inputs, job)
 
     def generate(
-        self, guides: Path, out: Path, generate: GenerateSettings = GenerateSettings(),
+        self, guides: Path | Guides, out: Path, generate: GenerateSettings = GenerateSettings(),
         output: OutputSettings = OutputSettings(),
     ) -> Iterator[Event]:  # fmt: skip
         """The same from a guides folder, ours or a published one. Its sound is the clip's, where the folder names one."""
         clock = _Clock()
         self._check(generate)
         with OutputClaim(out, output.codec) as claim:
-            loaded = load_guides(guides)
+            loaded = guides if isinstance(guides, Guides) else load_guides(guides)
             yield from self._load(clock)
             source = Path(loaded.manifest.get("source", {}).get("path", ""))
             clip = probe(source, None) if source.is_file() else None
-            yield from self._finish(loaded, out, generate, output, claim, clock, clip, {"guides": guides}, None)
+            yield from self._finish(
+                loaded, out, generate, output, claim, clock, clip, {"guides": loaded.folder or Path()}, None
+            )
 
     def _check(self, generate: GenerateSettings) -> None:
         """Refuse settings that cannot work on any clip longer than a segment, before anything is opened."""
@@ -197,7 +240,7 @@ class Animator:
             "settings": generate.model_dump() | settings.model_dump() | {"seed": seed},
             "output": output, "preprocess": job.preprocess if job else guides.manifest.get("settings"),
             "segments": [[s.start, s.length, s.overlap] for s in segments],
-            "device": str(self.checkpoint.device), "seconds": clock.seconds,
+            "device": str(self.checkpoint.device), "gpus": self.parallel.gpus, "seconds": clock.seconds,
         }  # fmt: skip
         write_manifest(out, record)
         yield Finished(Result(out, guides.count, guides.size, guides.fps, seed, sheet, record))
@@ -214,20 +257,28 @@ class Animator:
         negative = (
             checkpoint.prompts.encode(generate.negative_prompt, negative=True) if generate.guidance != 1 else None
         )
+        codec, network = self._engine(generate, settings, loras)
         builder = ConditionBuilder(
-            guides, checkpoint.vae, checkpoint.image, text, negative,
+            guides, codec, checkpoint.image, text, negative,
             face_size=checkpoint.face_size, device=checkpoint.device, chunk=chunk,
         )  # fmt: skip
+        yield from run_segments(segments, guides.count, builder, network, codec, settings, seed, chunk)
 
-        stack = LoraStack(checkpoint.transformer, list(zip(loras, generate.lora, strict=True)))
-
-        def network(conditions: Conditions) -> Network:
-            return PhasedNetwork(
-                lambda step: stack.active(step, settings.steps),
-                lambda active: guided(stack.transformer(active), conditions, generate.guidance),
+    def _engine(
+        self, generate: GenerateSettings, settings: Defaults, loras: list[Lora]
+    ) -> tuple[VideoVae | Team, Callable[[Conditions], Network]]:
+        """The VAE, and what makes a segment's network: this process's own, or those of all ranks."""
+        team, scale = self._team, generate.guidance
+        if team is not None:
+            team.use_loras(generate.lora, generate.lora_partial)
+            return team, lambda conditions: PhasedNetwork(
+                lambda step: team.active(step, settings.steps), lambda active: team.network(active, conditions, scale)
             )
-
-        yield from run_segments(segments, guides.count, builder, network, checkpoint.vae, settings, seed, chunk)
+        stack = LoraStack(self.checkpoint.transformer, list(zip(loras, generate.lora, strict=True)))
+        return self.checkpoint.vae, lambda conditions: PhasedNetwork(
+            lambda step: stack.active(step, settings.steps),
+            lambda active: guided(stack.transformer(active), conditions, scale),
+        )
 
 
 def animate(

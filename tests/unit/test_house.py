@@ -14,7 +14,7 @@ PACKAGE = Path(wanimate.__file__).parent
 FOUNDATION = ("types", "config", "errors", "log")
 STAGES = ("media", "preprocess", "conditions", "model", "weights", "sampling", "finish", "runtime")
 ROAD = ("segment_loop", "pipeline")
-BESIDE = ("cli", "measure", "serve", "train")
+BESIDE = ("cli", "integrations", "measure", "serve", "train")
 
 
 def part_of(module: str) -> str:
@@ -34,9 +34,9 @@ def may_import(importer: str, imported: str) -> bool:
         return imported in (*FOUNDATION, *STAGES, *ROAD)
     if importer == "":
         return imported in (*FOUNDATION, *ROAD)
-    if importer == "measure":
+    if importer in ("integrations", "measure"):
         return imported in (*FOUNDATION, *STAGES, *ROAD, "")
-    return imported not in BESIDE or imported == "measure" or (importer, imported) == ("cli", "train")
+    return imported not in BESIDE or imported in ("integrations", "measure") or (importer, imported) == ("cli", "train")
 
 
 def imports(source: str, module: str, is_package: bool, modules: frozenset[str]) -> Iterator[tuple[int, str]]:

@@ -9,9 +9,10 @@ from typing import TYPE_CHECKING, Annotated, Any, cast
 
 import typer
 
-from ..config import GenerateSettings, Job, OutputSettings
+from ..config import GenerateSettings, Job, OutputSettings, ParallelSettings
 from ..finish.claim import manifest_path
 from . import options as o
+from .ranks import run
 from .report import Reporter, reporting
 
 if TYPE_CHECKING:
@@ -50,6 +51,9 @@ def animate(
     audio: o.Audio = o.OUTPUT["audio"],
     sheet: o.Sheet = o.OUTPUT["sheet"],
     keep_guides: o.KeepGuides = None,
+    gpus: o.Gpus = o.PARALLEL["gpus"],
+    shard_weights: o.ShardWeights = o.PARALLEL["shard_weights"],
+    split_guidance: o.SplitGuidance = o.PARALLEL["split_guidance"],
     as_json: o.Json = False,
     debug: o.Debug = False,
 ) -> None:
@@ -83,9 +87,8 @@ def animate(
             image=image, video=video, out=out, preprocess=preprocess, generate=generate, output=output,
             keep_guides=keep_guides,
         )  # fmt: skip
-        from ..pipeline import Animator
-
-        finish(report, Animator.from_checkpoint(checkpoint).run(job))
+        parallel = o.make(ParallelSettings, gpus=gpus, shard_weights=shard_weights, split_guidance=split_guidance)
+        run(report, checkpoint, parallel, out, lambda animator: animator.run(job))
 
 
 Guides = Annotated[
@@ -115,6 +118,9 @@ def generate(
     sheet: o.Sheet = o.OUTPUT["sheet"],
     composite: o.Composite = o.OUTPUT["composite"],
     feather: o.Feather = o.OUTPUT["feather"],
+    gpus: o.Gpus = o.PARALLEL["gpus"],
+    shard_weights: o.ShardWeights = o.PARALLEL["shard_weights"],
+    split_guidance: o.SplitGuidance = o.PARALLEL["split_guidance"],
     as_json: o.Json = False,
     debug: o.Debug = False,
 ) -> None:
@@ -133,9 +139,8 @@ def generate(
         output = o.make(
             OutputSettings, codec=codec, crf=crf, audio=audio, sheet=sheet, composite=composite, feather=feather
         )
-        from ..pipeline import Animator
-
-        finish(report, Animator.from_checkpoint(checkpoint).generate(guides, out, settings, output))
+        parallel = o.make(ParallelSettings, gpus=gpus, shard_weights=shard_weights, split_guidance=split_guidance)
+        run(report, checkpoint, parallel, out, lambda animator: animator.generate(guides, out, settings, output))
 
 
 def finish(report: Reporter, events: Iterator[Event]) -> None:

@@ -8,8 +8,10 @@ from typing import Annotated
 import typer
 
 from .animate import animate, generate
+from .compat import app as compat
 from .doctor import doctor
 from .preprocess import preprocess
+from .ranks import remember_command
 from .replace import replace
 from .train import app as train
 
@@ -48,8 +50,10 @@ app.command(no_args_is_help=True)(preprocess)
 app.command(no_args_is_help=True)(generate)
 app.command()(doctor)
 app.add_typer(train, name="train")
+app.add_typer(compat, name="compat")
 
 
 def main() -> None:
     """Entry point of the console script."""
+    remember_command()
     app()

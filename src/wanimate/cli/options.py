@@ -16,6 +16,7 @@ from ..config import (
     GenerateSettings,
     Job,
     OutputSettings,
+    ParallelSettings,
     PreprocessSettings,
     Retarget,
     Solver,
@@ -26,6 +27,7 @@ from ..media.timing import snap_rate
 
 S = TypeVar("S", bound=BaseModel)
 FILES, MOTION, HOLE, DIFFUSION, RESULT, RUN = "Files", "Motion", "Hole", "Diffusion", "Result", "This run"
+GPUS = "Several GPUs"
 OWN = "the checkpoint's own"
 
 
@@ -245,10 +247,22 @@ KeepGuides = Annotated[
     Path | None, option(RESULT, "Keep the guides (skeleton, face crops) in this folder.", metavar="DIR")
 ]
 
+Gpus = Annotated[
+    int, option(GPUS, "GPUs of this machine that share the job; has to divide the attention heads.", "--gpus")
+]
+ShardWeights = Annotated[
+    bool,
+    option(GPUS, "Each GPU keeps only its part of the weights; for GPUs that cannot hold all.", "--shard-weights"),
+]
+SplitGuidance = Annotated[
+    bool, option(GPUS, "With guidance: each half of the GPUs computes one of its two branches.", "--split-guidance")
+]
+
 Json = Annotated[bool, option(RUN, "One JSON object a line on stdout, the result last; for programs.", "--json")]
 Debug = Annotated[bool, option(RUN, "Show the log, and where an error comes from.", "--debug")]
 
 MODE: str = default(Job, "mode")
 GENERATE: dict[str, Any] = {name: default(GenerateSettings, name) for name in GenerateSettings.model_fields}
 PREPROCESS: dict[str, Any] = {name: default(PreprocessSettings, name) for name in PreprocessSettings.model_fields}
+PARALLEL: dict[str, Any] = {name: default(ParallelSettings, name) for name in ParallelSettings.model_fields}
 OUTPUT: dict[str, Any] = {name: default(OutputSettings, name) for name in OutputSettings.model_fields}

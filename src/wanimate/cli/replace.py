@@ -2,9 +2,9 @@
 
 from __future__ import annotations
 
-from ..config import GenerateSettings, Job, OutputSettings
+from ..config import GenerateSettings, Job, OutputSettings, ParallelSettings
 from . import options as o
-from .animate import finish
+from .ranks import run
 from .report import reporting
 
 
@@ -45,6 +45,9 @@ def replace(
     composite: o.Composite = o.OUTPUT["composite"],
     feather: o.Feather = o.OUTPUT["feather"],
     keep_guides: o.KeepGuides = None,
+    gpus: o.Gpus = o.PARALLEL["gpus"],
+    shard_weights: o.ShardWeights = o.PARALLEL["shard_weights"],
+    split_guidance: o.SplitGuidance = o.PARALLEL["split_guidance"],
     as_json: o.Json = False,
     debug: o.Debug = False,
 ) -> None:
@@ -80,6 +83,5 @@ def replace(
             image=image, video=video, out=out, mode="replacement", preprocess=preprocess, generate=generate, output=output,
             keep_guides=keep_guides,
         )  # fmt: skip
-        from ..pipeline import Animator
-
-        finish(report, Animator.from_checkpoint(checkpoint).run(job))
+        parallel = o.make(ParallelSettings, gpus=gpus, shard_weights=shard_weights, split_guidance=split_guidance)
+        run(report, checkpoint, parallel, out, lambda animator: animator.run(job))

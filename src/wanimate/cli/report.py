@@ -48,6 +48,10 @@ class Reporter(Protocol):
 
     def failed(self, error: WanimateError) -> None: ...
 
+    def hand_over(self) -> None:
+        """Another process tells of this job from now on, on the same terminal."""
+        ...
+
 
 class JsonReporter:
     """One JSON object a line on stdout. The last has "event": "result" or "error"."""
@@ -69,6 +73,9 @@ class JsonReporter:
     def failed(self, error: WanimateError) -> None:
         fields = {"parameter": error.parameter} if isinstance(error, InputError) else {}
         self._line("error", kind=type(error).__name__, message=str(error), exit_code=error.exit_code, **fields)
+
+    def hand_over(self) -> None:
+        pass
 
     def _line(self, event: str, **fields: Any) -> None:
         print(json.dumps({"event": event, **fields}, default=_plain, ensure_ascii=False), flush=True)
@@ -125,6 +132,9 @@ class RichReporter:
         self._progress.stop()
         word = "cancelled" if isinstance(error, Cancelled) else "error"
         self.console.print(f"[red]{word}[/red] {escape(str(error))}")
+
+    def hand_over(self) -> None:
+        self._progress.stop()
 
     def _task(self, stage: str, total: int) -> TaskID:
         if stage not in self._tasks:

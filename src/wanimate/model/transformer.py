@@ -79,20 +79,24 @@ class AnimateTransformer(nn.Module):
             grid=grid,
             rope=rope_table(grid, self.params.head_dim, pose.device),
             pose=rearrange(pose, "b d t h w -> b (t h w) d"),
-            cross=tuple(block.cross_attn.keys_values(text_tokens, image) for block in self._blocks),
+            cross=tuple(block.keys_values(text_tokens, image) for block in self._blocks),
             face=self.face_adapter.keys_values(face_tokens),
         )
 
     def forward(self, x: Tensor, t: Tensor, y: Tensor, context: Context) -> Tensor:
         """x noisy latents [B, 16, T+1, h, w], t integer timesteps [B], y conditions [B, 20, T+1, h, w] -> v like x, float32."""
-        tokens = self.embed_video(x, y, context.pose)
         e, e0 = self.embed_time(t)
+        tokens = self.run_blocks(self.embed_video(x, y, context.pose), e0, context)
+        return self.unpatchify(self.head(tokens, e), context.grid)
+
+    def run_blocks(self, tokens: Tensor, e0: Tensor, context: Context) -> Tensor:
+        """Tokens [B, L, D] through all blocks and fusers, which look at nothing else of the video."""
         for i, block in enumerate(self._blocks):
             tokens = block(tokens, e0, context.rope, context.cross[i])
             if i % self.params.face_every == 0:
                 k = i // self.params.face_every
                 tokens = tokens + self.face_adapter.fuser_blocks[k](tokens, context.face[k]).float()
-        return self.unpatchify(self.head(tokens, e), context.grid)
+        return tokens
 
     @property
     def dtype(self) -> torch.dtype:
@@ -157,6 +161,9 @@ class Block(nn.Module):
         )
         self.modulation = nn.Parameter(torch.randn(1, 6, dim) / dim**0.5)
 
+    def keys_values(self, text: Tensor, image: Tensor | None) -> CrossKV:
+        return self.cross_attn.keys_values(text, image)
+
     def forward(self, x: Tensor, e0: Tensor, rope: Rope, cross: CrossKV) -> Tensor:
         dtype = self.self_attn.q.weight.dtype
         shift, scale, gate, ffn_shift, ffn_scale, ffn_gate = (self.modulation.float() + e0).chunk(6, dim=1)
@@ -184,10 +191,14 @@ class _Attention(nn.Module):
 
 
 class SelfAttention(_Attention):
+    """`attend` is where every token looks at every other: the one place that a sequence spread over processes changes."""
+
+    attend = staticmethod(attention)
+
     def forward(self, x: Tensor, rope: Rope) -> Tensor:
         q = apply_rope(self.split(self.norm_q(self.q(x))), rope).to(x.dtype)
         k = apply_rope(self.split(self.norm_k(self.k(x))), rope).to(x.dtype)
-        return self.o(attention(q, k, self.split(self.v(x))).flatten(2))
+        return self.o(self.attend(q, k, self.split(self.v(x))).flatten(2))
 
 
 class CrossAttention(_Attention):

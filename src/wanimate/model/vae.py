@@ -68,8 +68,12 @@ class VideoVae(nn.Module):
         stream: Stream = {}
         frames = latents.shape[2]
         for piece in latents.split([1] + [min(chunk, frames - i) for i in range(1, frames, chunk)], dim=2):
-            z = piece.to(self.dtype, memory_format=torch.channels_last_3d) * self.std + self.mean
-            yield self.decoder(self.conv2(z, stream), stream)
+            yield self.decode_piece(piece, stream)
+
+    def decode_piece(self, latents: Tensor, stream: Stream) -> Tensor:
+        """The next piece of a video: one latent frame if it is the first, else any number."""
+        z = latents.to(self.dtype, memory_format=torch.channels_last_3d) * self.std + self.mean
+        return self.decoder(self.conv2(z, stream), stream)
 
     def channels_last(self) -> VideoVae:
         """Lay the weights out for channels-last convolutions, the faster ones; the results are the same."""

@@ -4,11 +4,12 @@ from __future__ import annotations
 
 from collections.abc import Callable
 from dataclasses import dataclass
+from typing import Protocol
 
 import torch
 from torch import Tensor
 
-from wanimate.model.transformer import AnimateTransformer, Context
+from wanimate.model.transformer import Context
 from wanimate.types import Conditions
 
 Key = tuple[int, ...]
@@ -16,11 +17,19 @@ Network = Callable[[Tensor, Tensor], Tensor]
 """(x [16, T+1, h, w], timestep []) -> flow of the same shape, float32."""
 
 
+class FlowModel(Protocol):
+    """`AnimateTransformer`, or what works like it."""
+
+    def prepare(self, text: Tensor, image_tokens: Tensor | None, face: Tensor, pose_latents: Tensor) -> Context: ...
+
+    def __call__(self, x: Tensor, t: Tensor, y: Tensor, context: Context) -> Tensor: ...
+
+
 @dataclass(frozen=True)
 class GuidedNetwork:
     """v = v_u + scale (v_c - v_u); the unconditional branch exists only where the scale asks for it."""
 
-    transformer: AnimateTransformer
+    transformer: FlowModel
     y: Tensor
     positive: Context
     negative: Context | None
@@ -40,17 +49,22 @@ class GuidedNetwork:
 
 
 @torch.inference_mode()
-def guided(transformer: AnimateTransformer, conditions: Conditions, scale: float) -> GuidedNetwork:
+def guided(transformer: FlowModel, conditions: Conditions, scale: float) -> GuidedNetwork:
     """Everything a segment's steps share, computed once. `scale` 1 runs one branch."""
+    positive = prepared(transformer, conditions)
+    negative = None if scale == 1 else prepared(transformer, conditions, unconditional=True)
+    return GuidedNetwork(transformer, conditions.y, positive, negative, scale)
+
+
+def prepared(transformer: FlowModel, conditions: Conditions, unconditional: bool = False) -> Context:
+    """The context of one branch; the unconditional one has the negative prompt and a blank face."""
     c = conditions
     image = None if c.image_tokens is None else c.image_tokens[None]
-    positive = transformer.prepare(c.text[None], image, c.face[None], c.pose_latents[None])
-    negative = None
-    if scale != 1:
+    text, face = c.text, c.face
+    if unconditional:
         assert c.negative is not None
-        blank = torch.full_like(c.face, -1.0)
-        negative = transformer.prepare(c.negative[None], image, blank[None], c.pose_latents[None])
-    return GuidedNetwork(transformer, c.y, positive, negative, scale)
+        text, face = c.negative, torch.full_like(face, -1.0)
+    return transformer.prepare(text[None], image, face[None], c.pose_latents[None])
 
 
 class PhasedNetwork:

@@ -1,0 +1,105 @@
+"""A command on one GPU or on several: the ranks are this same command line, started again once a GPU."""
+
+from __future__ import annotations
+
+import os
+import sys
+from collections.abc import Callable, Iterator
+from pathlib import Path
+from typing import TYPE_CHECKING
+
+import typer
+
+from ..config import ParallelSettings
+from ..errors import InputError, RankFailed
+from .report import Reporter, reporting
+
+if TYPE_CHECKING:
+    from ..pipeline import Animator
+    from ..types import Event
+
+COMMAND: list[str] = []
+"""This process's command line, set where it is the process's own."""
+
+
+def remember_command() -> None:
+    """Called by the entry points, whose command line can be started again."""
+    COMMAND[:] = [sys.executable, *sys.orig_argv[1:]]
+
+
+def ranks_launched() -> int:
+    """How many ranks a launcher started, of which this process is one; 1 without a launcher."""
+    return int(os.environ.get("WORLD_SIZE", "1"))
+
+
+def run(
+    report: Reporter, checkpoint: Path | None, parallel: ParallelSettings, out: Path,
+    job: Callable[[Animator], Iterator[Event]],
+) -> None:  # fmt: skip
+    """Run a job that ends in a video `out`: here, as a rank of a launcher's, or by starting the ranks."""
+    from .animate import finish
+
+    launched = ranks_launched()
+    for name in ("shard_weights", "split_guidance"):
+        if getattr(parallel, name) and max(launched, parallel.gpus) == 1:
+            raise InputError(
+                f"--{name.replace('_', '-')}", True, "it needs several GPUs", "Give --gpus, or leave it out."
+            )
+    if launched > 1:
+        _as_rank(report, checkpoint, parallel.model_copy(update={"gpus": launched}), job)
+    elif parallel.gpus == 1:
+        from ..pipeline import Animator
+
+        finish(report, job(Animator.from_checkpoint(checkpoint)))
+    else:
+        _start_ranks(report, parallel.gpus, out)
+
+
+def _start_ranks(report: Reporter, gpus: int, out: Path) -> None:
+    import torch
+
+    from ..runtime.parallel.supervise import supervise
+    from ..types import Notice
+
+    if not COMMAND:
+        raise InputError("--gpus", gpus, "only a command line can be started again", "Use `wanimate`, or torchrun.")
+    if not torch.cuda.is_available():
+        report.event(Notice(f"no GPU was found: {gpus} processes share the processor", "warning"))
+    elif torch.cuda.device_count() < gpus:
+        rule = f"this machine has {torch.cuda.device_count()}"
+        raise InputError("--gpus", gpus, rule, f"Give at most {torch.cuda.device_count()}.")
+    report.hand_over()
+    try:
+        code = supervise(COMMAND, gpus, out.absolute().parent)
+    except RankFailed as error:
+        if not str(error):  # the first rank has said it
+            raise typer.Exit(error.exit_code) from error
+        raise
+    if code:
+        raise typer.Exit(code)
+
+
+def _as_rank(
+    report: Reporter, checkpoint: Path | None, parallel: ParallelSettings, job: Callable[[Animator], Iterator[Event]]
+) -> None:
+    from ..pipeline import Animator
+    from ..runtime.parallel.ranks import join, leave
+    from ..runtime.parallel.supervise import LOST, SUPERVISED, obey_supervisor
+    from .animate import finish
+
+    try:
+        obey_supervisor()
+        ranks = join()
+        animator = Animator.from_checkpoint(checkpoint, ranks=ranks, parallel=parallel)
+        if not ranks.first:
+            with reporting(as_json=True, debug=False):
+                animator.follow()
+            leave()
+            return
+        finish(report, job(animator))
+        animator.dismiss()
+        leave()
+    except RankFailed as error:
+        if SUPERVISED in os.environ:  # the supervisor knows which rank it was, and why
+            raise typer.Exit(LOST) from error
+        raise

@@ -1,0 +1,1 @@
+"""Other programmes' ways in: diffusers, FLUX Kontext, and the published file names."""

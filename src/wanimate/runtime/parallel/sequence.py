@@ -1,0 +1,115 @@
+"""The transformer over a share of the tokens (DeepSpeed-Ulysses, arXiv 2309.14509).
+
+Every rank has an equal share of the tokens of every latent frame, so that what looks at a frame's own face tokens needs nobody
+else's tokens. Only self-attention is for all: before it, ranks exchange a share of the tokens with all heads for all
+tokens with a share of the heads; after it, back again.
+
+Letters: B batch, F = T+1 latent frames, P tokens of one latent frame, n ranks, S = ceil(P / n) tokens of a frame on a rank,
+N heads, d width of a head.
+"""
+
+from __future__ import annotations
+
+from dataclasses import dataclass, replace
+
+import torch.nn.functional as F
+from einops import rearrange
+from torch import Tensor
+
+from wanimate.errors import InputError
+from wanimate.model.attention import attention
+from wanimate.model.transformer import AnimateTransformer, Context
+from wanimate.runtime.parallel.ranks import Group
+
+
+@dataclass(frozen=True)
+class TokenSplit:
+    """Shares of a grid's tokens. Where P does not divide, the last shares of a frame are filled up with zeros."""
+
+    frames: int
+    tokens: int
+    group: Group
+
+    @classmethod
+    def of(cls, grid: tuple[int, int, int], group: Group) -> TokenSplit:
+        return cls(grid[0], grid[1] * grid[2], group)
+
+    @property
+    def share(self) -> int:
+        return -(-self.tokens // self.group.size)
+
+    @property
+    def filling(self) -> int:
+        """Tokens of a frame, over all ranks, that are not real."""
+        return self.share * self.group.size - self.tokens
+
+    def own(self, x: Tensor) -> Tensor:
+        """[B, F * P, C] -> [B, F * S, C], this rank's."""
+        start = self.group.index * self.share
+        mine = x.unflatten(1, (self.frames, self.tokens))[:, :, start : start + self.share]
+        return F.pad(mine, (0, 0, 0, self.share - mine.shape[2])).flatten(1, 2)
+
+    def whole(self, x: Tensor) -> Tensor:
+        """[B, F * S, C] -> [B, F * P, C] on every rank."""
+        parts = self.group.gather(x)
+        return rearrange(parts, "n b (f s) c -> b f (n s) c", f=self.frames)[:, :, : self.tokens].flatten(1, 2)
+
+    def attend(self, q: Tensor, k: Tensor, v: Tensor) -> Tensor:
+        """Self-attention over the whole sequence; q, k, v and the result are this rank's [B, F * S, N, d]."""
+        q, k, v = (self._all_tokens(x) for x in (q, k, v))
+        return self._own_tokens(attention(q, k, v))
+
+    def _all_tokens(self, x: Tensor) -> Tensor:
+        """[B, F * S, N, d] -> [B, F * P, N / n, d] in one order on every rank, which attention need not know."""
+        x = self.group.exchange(rearrange(x, "b l (n h) d -> n b l h d", n=self.group.size))
+        if not self.filling:
+            return rearrange(x, "n b l h d -> b (n l) h d")
+        whole = rearrange(x, "n b (f s) h d -> b f (n s) h d", f=self.frames)
+        return whole[:, :, : self.tokens].flatten(1, 2)
+
+    def _own_tokens(self, x: Tensor) -> Tensor:
+        """The way back: [B, F * P, N / n, d] -> [B, F * S, N, d]."""
+        size = self.group.size
+        if not self.filling:
+            x = rearrange(x, "b (n l) h d -> n b l h d", n=size)
+        else:
+            x = F.pad(x.unflatten(1, (self.frames, self.tokens)), (0, 0, 0, 0, 0, self.filling))
+            x = rearrange(x, "b f (n s) h d -> n b (f s) h d", n=size)
+        return rearrange(self.group.exchange(x), "n b l h d -> b l (n h) d")
+
+
+class SplitTransformer:
+    """A transformer whose tokens are shared out over a group; called like the transformer, on every rank with the same values.
+
+    Raises:
+        InputError: the group's size does not divide the heads.
+    """
+
+    def __init__(self, transformer: AnimateTransformer, group: Group) -> None:
+        self.transformer, self.group = transformer, group
+        heads = transformer.params.num_heads
+        if heads % group.size:
+            fitting = ", ".join(str(n) for n in range(1, heads + 1) if heads % n == 0)
+            rule = f"it has to divide the {heads} attention heads of the network"
+            raise InputError("--gpus", group.size, rule, f"Use one of {fitting}.")
+
+    def prepare(self, text: Tensor, image_tokens: Tensor | None, face: Tensor, pose_latents: Tensor) -> Context:
+        """As the transformer's; the rotary table is this rank's share."""
+        context: Context = self.transformer.prepare(text, image_tokens, face, pose_latents)
+        split = TokenSplit.of(context.grid, self.group)
+        cos, sin = (split.own(table[None])[0] for table in context.rope)
+        return replace(context, rope=(cos, sin))
+
+    def __call__(self, x: Tensor, t: Tensor, y: Tensor, context: Context) -> Tensor:
+        """As the transformer's forward; the flow is whole on every rank."""
+        net = self.transformer
+        split = TokenSplit.of(context.grid, self.group)
+        for block in net.blocks:
+            block.self_attn.attend = split.attend  # type: ignore[union-attr]
+        try:
+            e, e0 = net.embed_time(t)
+            tokens = net.run_blocks(split.own(net.embed_video(x, y, context.pose)), e0, context)
+            return net.unpatchify(split.whole(net.head(tokens, e)), context.grid)
+        finally:
+            for block in net.blocks:
+                del block.self_attn.attend  # type: ignore[union-attr]

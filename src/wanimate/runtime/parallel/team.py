@@ -1,0 +1,167 @@
+"""What the ranks do for a job: rank 0 calls a `Team`, every rank does its `Part` of the call."""
+
+from __future__ import annotations
+
+from collections.abc import Callable, Iterator
+from dataclasses import replace
+from pathlib import Path
+from typing import Any, cast
+
+import torch
+from torch import Tensor
+
+from wanimate.config import LoraUse, ParallelSettings
+from wanimate.errors import InputError, RankFailed
+from wanimate.model.transformer import AnimateTransformer, Context
+from wanimate.runtime.parallel.ranks import Ranks
+from wanimate.runtime.parallel.sequence import SplitTransformer
+from wanimate.runtime.parallel.strips import StripVae
+from wanimate.sampling.guidance import Network, guided, prepared
+from wanimate.types import Conditions
+from wanimate.weights.load import Checkpoint, PublishedPrompt, load_checkpoint
+from wanimate.weights.lora import LoraStack, match_lora, read_lora
+
+_STOP = "stop"
+
+
+class Part:
+    """One rank's share of every call. All ranks make the same calls with the same values in the same order."""
+
+    def __init__(self, ranks: Ranks, checkpoint: Checkpoint, settings: ParallelSettings) -> None:
+        self.ranks, self.checkpoint, self.settings = ranks, checkpoint, settings
+        self.vae = StripVae(checkpoint.vae, ranks.everyone)
+        self.stack = LoraStack(checkpoint.transformer, [])
+        self._sharded: dict[tuple[int, ...], AnimateTransformer] = {}
+        self._network: Network | None = None
+        self._splits_guidance = settings.split_guidance
+        if settings.split_guidance and ranks.half is None:
+            rule = f"the two branches of guidance need an even number of GPUs, not {ranks.count}"
+            raise InputError("--split-guidance", True, rule, "Give an even --gpus, or leave it out.")
+        SplitTransformer(checkpoint.transformer, ranks.everyone)  # refuses a count that does not divide the heads
+
+    def use_loras(self, uses: tuple[LoraUse, ...], partial: bool) -> None:
+        """The LoRAs of the coming job; their files are read by every rank."""
+        model = self.checkpoint.transformer
+        self._network = None
+        self._sharded.clear()
+        self.stack = LoraStack(model, [(match_lora(read_lora(use.path), model, partial), use) for use in uses])
+
+    def prepare(self, active: tuple[int, ...], conditions: Conditions, scale: float) -> None:
+        """Get ready for the steps of a segment, in which the LoRAs `active` act."""
+        self._network = None  # its memory is needed by the next one
+        half, pair = self.ranks.half, self.ranks.pair
+        if scale != 1 and self._splits_guidance and half is not None and pair is not None:
+            model = SplitTransformer(self._transformer(active), half)
+            unconditional = pair.index == 1
+            context = prepared(model, conditions, unconditional)
+            self._network = _Branch(model, conditions.y, context, scale, pair.gather)
+        else:
+            self._network = guided(SplitTransformer(self._transformer(active), self.ranks.everyone), conditions, scale)
+
+    def flow(self, x: Tensor, t: Tensor) -> Tensor:
+        """The flow of a state [16, T+1, h, w] at timestep t []; whole on every rank."""
+        assert self._network is not None, "a segment is prepared before its steps"
+        return self._network(x, t)
+
+    def encode(self, video: Tensor, chunk: int) -> Tensor:
+        return self.vae.encode(video, chunk)
+
+    def decode_piece(self, latents: Tensor, first: bool) -> Tensor:
+        return self.vae.decode_piece(latents, first)
+
+    def _transformer(self, active: tuple[int, ...]) -> AnimateTransformer:
+        twin = self.stack.transformer(active)
+        if not self.settings.shard_weights:
+            return twin
+        if active not in self._sharded:
+            from wanimate.runtime.parallel.shard import sharded  # FSDP takes a while to import
+
+            self._sharded.clear()
+            self._sharded[active] = sharded(twin, self.ranks)
+        return self._sharded[active]
+
+
+class _Branch:
+    """One branch of guidance; the other one's flow comes from the pair."""
+
+    def __init__(
+        self, model: SplitTransformer, y: Tensor, context: Context, scale: float, gather: Callable[[Tensor], Tensor]
+    ) -> None:
+        self.model, self.y, self.context, self.scale, self.gather = model, y, context, scale, gather
+
+    def __call__(self, x: Tensor, t: Tensor) -> Tensor:
+        v, unconditional = self.gather(self.model(x[None], t[None], self.y[None], self.context)[0])
+        return unconditional + self.scale * (v - unconditional)
+
+
+class Team:
+    """All ranks, as rank 0 sees them: makes networks for a job, and is its VAE."""
+
+    def __init__(self, part: Part) -> None:
+        self.part = part
+
+    def use_loras(self, uses: tuple[LoraUse, ...], partial: bool) -> None:
+        self._all("use_loras", uses, partial)
+
+    def active(self, step: int, steps: int) -> tuple[int, ...]:
+        """Which LoRAs act in `step` of `steps`."""
+        return self.part.stack.active(step, steps)
+
+    def network(self, active: tuple[int, ...], conditions: Conditions, scale: float) -> Network:
+        """A segment's network; it is valid until the next one is made."""
+        self._all("prepare", active, conditions, scale)
+        return lambda x, t: self._all("flow", x, t)
+
+    def encode(self, video: Tensor, chunk: int = 1) -> Tensor:
+        """[B, 3, K, H, W] in [-1, 1] -> [B, 16, T, h, w]."""
+        return self._all("encode", video, chunk)
+
+    def decode_pieces(self, latents: Tensor, chunk: int = 1) -> Iterator[Tensor]:
+        """[B, 16, T, h, w] -> pieces of [B, 3, K, H, W] in order, not clamped; pieces of 1 and then 4 * chunk frames."""
+        frames = latents.shape[2]
+        for i, piece in enumerate(
+            latents.split([1] + [min(chunk, frames - i) for i in range(1, frames, chunk)], dim=2)
+        ):
+            yield self._all("decode_piece", piece, i == 0)
+
+    def stop(self) -> None:
+        """Let the other ranks go."""
+        self.part.ranks.send((_STOP, ()))
+
+    @torch.inference_mode()
+    def _all(self, name: str, *values: Any) -> Any:
+        try:
+            self.part.ranks.send((name, values))
+            return getattr(self.part, name)(*values)
+        except RuntimeError as error:
+            if is_lost_connection(error):
+                raise RankFailed("another rank of the job has ended") from error
+            raise
+
+
+@torch.inference_mode()
+def follow(part: Part) -> None:
+    """Every rank but the first: do what rank 0 calls for, until it says stop."""
+    while (call := part.ranks.receive())[0] != _STOP:
+        name, values = call
+        getattr(part, name)(*values)
+
+
+def load_for(ranks: Ranks, folder: Path, settings: ParallelSettings) -> Checkpoint:
+    """A checkpoint for one rank: on its device, but for a transformer that is to be sharded, which stays in host memory."""
+    if not settings.shard_weights or ranks.device.type == "cpu":
+        return load_checkpoint(folder, ranks.device)
+    whole = load_checkpoint(folder, "cpu", torch.bfloat16)
+    whole.vae.to(ranks.device)
+    if isinstance(whole.prompts, PublishedPrompt):
+        whole.prompts.device = ranks.device
+    if whole.image is not None:
+        cast(torch.nn.Module, whole.image).to(ranks.device, torch.float16)
+    return replace(whole, device=ranks.device)
+
+
+def is_lost_connection(error: BaseException) -> bool:
+    """Whether an error of torch.distributed says that a process at the other end is gone."""
+    text = str(error).lower()
+    signs = ("connection closed", "connection reset", "broken pipe", "remote process exited", "socket timeout")
+    return isinstance(error, torch.distributed.DistError) or any(sign in text for sign in signs)

@@ -1,0 +1,221 @@
+"""What ranks of a gloo group compute, against one process: run by `test_runtime_parallel` in 2 and in 4 processes.
+
+A check raises on a difference.
+"""
+
+from __future__ import annotations
+
+import os
+import traceback
+from collections.abc import Callable
+from dataclasses import replace
+from pathlib import Path
+
+import pytest
+import torch
+from torch import Tensor
+
+from golden import fill
+from wanimate.config import LoraUse, ParallelSettings
+from wanimate.errors import InputError
+from wanimate.model.params import MotionParams, TransformerParams, VaeParams
+from wanimate.model.transformer import AnimateTransformer
+from wanimate.model.vae import VideoVae
+from wanimate.runtime.parallel.ranks import Group, Ranks, join, leave
+from wanimate.runtime.parallel.sequence import SplitTransformer
+from wanimate.runtime.parallel.shard import sharded
+from wanimate.runtime.parallel.strips import StripVae
+from wanimate.runtime.parallel.team import Part, Team, follow
+from wanimate.sampling.guidance import guided
+from wanimate.types import Conditions
+from wanimate.weights.load import Card, Checkpoint, FixedPrompt
+from wanimate.weights.lora import LoraStack, match_lora, read_lora
+
+PARAMS = TransformerParams(
+    dim=48, ffn_dim=64, num_heads=4, num_layers=4, time_width=32, text_width=8, text_length=3, image_width=16, face_width=16,
+    face_slots=2, face_every=2, motion=MotionParams(channels=(8, 8), width=16, directions=4, layers=2),
+)  # fmt: skip
+GRIDS = {"even": (2, 4, 8), "one short": (3, 6, 10), "fewer than ranks": (2, 2, 4)}
+"""Latent frames, rows and columns: 8, 15 and 2 tokens a frame."""
+
+
+def network() -> AnimateTransformer:
+    model = AnimateTransformer(PARAMS)
+    fill(model)
+    return model.eval().requires_grad_(False)
+
+
+def conditions(grid: tuple[int, int, int], seed: int = 0) -> tuple[Conditions, Tensor]:
+    """Conditions and a state, the same on every rank."""
+    frames, height, width = grid
+    generator = torch.Generator().manual_seed(seed)
+
+    def randn(*shape: int) -> Tensor:
+        return torch.randn(shape, generator=generator)
+
+    face = randn(3, 4 * frames - 3, 8, 8).clamp(-1, 1)
+    made = Conditions(
+        randn(20, frames + 1, height, width),
+        randn(16, frames, height, width),
+        face,
+        randn(3, 8),
+        randn(2, 8),
+        randn(5, 16),
+    )
+    return made, randn(16, frames + 1, height, width)
+
+
+def close(found: Tensor, wanted: Tensor, tolerance: float = 2e-5) -> None:
+    assert found.shape == wanted.shape
+    error = ((found - wanted).norm() / wanted.norm()).item()
+    assert error < tolerance, f"relative L2 {error:.2e}"
+
+
+def check_sequence(ranks: Ranks, grid: tuple[int, int, int]) -> None:
+    model = network()
+    given, x = conditions(grid)
+    t = torch.tensor(700)
+    wanted = guided(model, given, 2.5)(x, t)
+    close(guided(SplitTransformer(model, ranks.everyone), given, 2.5)(x, t), wanted)
+    close(guided(model, given, 2.5)(x, t), wanted, 1e-7)  # the transformer is as it was
+
+
+def check_shares(ranks: Ranks) -> None:
+    """Every rank runs the blocks on its own tokens only, and no collective but those of self-attention carries all of them."""
+    model = network()
+    given, x = conditions(GRIDS["one short"])
+    seen: list[tuple[int, ...]] = []
+    for block in [*model.blocks, *model.face_adapter.fuser_blocks]:
+        block.register_forward_pre_hook(lambda m, args: seen.append(tuple(args[0].shape)))
+    moved: list[int] = []
+
+    class Counting(Group):
+        def gather(self, x: Tensor) -> Tensor:
+            moved.append(x.numel())
+            return super().gather(x)
+
+    everyone = ranks.everyone
+    split = SplitTransformer(model, Counting(everyone.index, everyone.size, everyone.handle))
+    guided(split, given, 1.0)(x, torch.tensor(700))
+    share = -(-15 // ranks.count)
+    assert set(seen) == {(1, 4 * share, 48)}
+    assert moved == [4 * share * 64]  # the head's output, once
+
+
+def check_heads(ranks: Ranks) -> None:
+    with pytest.raises(InputError, match=r"divide the 4 attention heads of the network\. Use one of 1, 2, 4"):
+        SplitTransformer(network(), replace(ranks.everyone, size=3))
+
+
+def check_sharded(ranks: Ranks) -> None:
+    """FSDP2, under both ways of splitting; and each rank holds its part only."""
+    model = network()
+    given, x = conditions(GRIDS["one short"])
+    t = torch.tensor(300)
+    wanted = guided(model, given, 2.0)(x, t)
+    twin = sharded(model, ranks)
+    whole = sum(p.numel() for p in model.blocks.parameters())
+    local = sum(p.to_local().numel() for p in twin.blocks.parameters())
+    assert local < 1.1 * whole / ranks.count
+    net = guided(SplitTransformer(twin, ranks.everyone), given, 2.0)
+    for _ in range(2):
+        close(net(x, t), wanted)
+    assert sum(p.to_local().numel() for p in twin.blocks.parameters()) == local  # given back after the step
+    close(guided(model, given, 2.0)(x, t), wanted, 1e-7)
+
+
+def check_vae(ranks: Ranks, rows: int) -> None:
+    torch.manual_seed(3)
+    vae = VideoVae(VaeParams(base=8, res_blocks=1))
+    fill(vae)
+    vae.channels_last().eval().requires_grad_(False)
+    video = torch.randn(1, 3, 9, 8 * rows, 24).clamp(-1, 1)
+    latents = torch.randn(1, 16, 4, rows, 3)
+    strips = StripVae(vae, ranks.everyone)
+    close(strips.encode(video, 2), vae.encode(video, 2))
+    pieces = latents.split([1, 1, 2], dim=2)
+    decoded = torch.cat([strips.decode_piece(piece, i == 0) for i, piece in enumerate(pieces)], dim=2)
+    close(decoded, vae.decode(latents))
+
+
+def check_messages(ranks: Ranks) -> None:
+    half = torch.ones(2, dtype=torch.bfloat16)
+    sent = {"t": torch.arange(6.0).view(2, 3).T, "half": half, "n": None, "list": [torch.tensor(3)]}
+    if ranks.first:
+        ranks.send(sent)
+        return
+    got = ranks.receive()
+    assert (got["n"], got["list"][0].item(), got["half"].dtype) == (None, 3, torch.bfloat16)
+    torch.testing.assert_close(got["t"], sent["t"])
+
+
+def team_part(ranks: Ranks, settings: ParallelSettings) -> Part:
+    model = network()
+    torch.manual_seed(3)
+    vae = VideoVae(VaeParams(base=8, res_blocks=1))
+    fill(vae)
+    card = Card(name="tiny", text_length=3)
+    vae.eval().requires_grad_(False)
+    return Part(ranks, Checkpoint(Path(), card, model, vae, FixedPrompt({}), None, ranks.device), settings)
+
+
+def check_team(ranks: Ranks, settings: ParallelSettings, lora: Path) -> None:
+    """Rank 0 leads through two segments and two jobs, the others follow; one job has a LoRA."""
+    part = team_part(ranks, settings)
+    if not ranks.first:
+        follow(part)
+        return
+    team = Team(part)
+    model, vae = part.checkpoint.transformer, part.checkpoint.vae
+    uses = (LoraUse(path=lora, strength=0.7),)
+    stack = LoraStack(model, [(match_lora(read_lora(lora), model), uses[0])])
+    for loras, active, scale in (((), (), 1.0), (uses, (0,), 2.0)):
+        team.use_loras(loras, False)
+        for seed, grid in enumerate((GRIDS["one short"], GRIDS["even"])[: 1 if loras else 2]):
+            given, x = conditions(grid, seed)
+            net, alone = team.network(active, given, scale), guided(stack.transformer(active), given, scale)
+            for t in (torch.tensor(900), torch.tensor(100)):
+                close(net(x, t), alone(x, t))
+    video, latents = torch.randn(1, 3, 5, 32, 16), torch.randn(1, 16, 3, 4, 2)
+    close(team.encode(video, 1), vae.encode(video))
+    close(torch.cat(list(team.decode_pieces(latents, 1)), dim=2), vae.decode(latents))
+    team.stop()
+
+
+def checks(lora: Path) -> dict[str, Callable[[Ranks], None]]:
+    found: dict[str, Callable[[Ranks], None]] = {
+        f"sequence, {name}": lambda r, g=grid: check_sequence(r, g) for name, grid in GRIDS.items()
+    }
+    found |= {f"vae, {rows} rows": lambda r, n=rows: check_vae(r, n) for rows in (5, 1)}
+    for name, values in {
+        "plain": {}, "sharded": {"shard_weights": True}, "split guidance": {"split_guidance": True},
+        "both": {"shard_weights": True, "split_guidance": True},
+    }.items():  # fmt: skip
+        settings = ParallelSettings(**values)
+        found[f"team, {name}"] = lambda r, s=settings: check_team(r, s, lora)
+    return found | {
+        "shares": check_shares, "heads": check_heads, "sharded": check_sharded, "messages": check_messages,
+    }  # fmt: skip
+
+
+NAMES = {
+    2: tuple(checks(Path())),
+    4: ("sequence, one short", "sequence, fewer than ranks", "vae, 5 rows", "team, both"),
+}
+"""The checks for so many processes."""
+
+
+def run(rank: int, count: int, port: int, folder: Path, lora: Path) -> None:
+    """One of `count` processes: every check; what went wrong is written to a file of its own."""
+    os.environ |= {"RANK": str(rank), "WORLD_SIZE": str(count), "MASTER_ADDR": "127.0.0.1", "MASTER_PORT": str(port)}
+    torch.set_num_threads(1)
+    ranks = join()
+    for name in NAMES[count]:
+        check, said = checks(lora)[name], "ok"
+        try:
+            with torch.inference_mode():
+                check(ranks)
+        except Exception:
+            said = traceback.format_exc()
+        (folder / f"{name} {count} {rank}").write_text(said)
+    leave()
