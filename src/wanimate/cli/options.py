@@ -180,6 +180,26 @@ Mode = Annotated[
         metavar=f"[{choices(JobMode)}]",
     ),
 ]
+MaskFile = Annotated[
+    Path | None,
+    _option(
+        HOLE,
+        "Mask video instead of looking for the performer's pixels: white on the performer, one frame for each of the clip's, "
+        "of the same size.",
+        "--mask",
+        show_default="they are found",
+    ),
+]
+Sam2 = Annotated[
+    Path | None,
+    _option(
+        HOLE,
+        "Folder of a SAM 2 video checkpoint in transformers' layout, which then finds the performer's pixels.",
+        "--sam2",
+        show_default="MediaPipe's segmentation",
+        metavar="DIR",
+    ),
+]
 Iterations = Annotated[int, _option(HOLE, "Rounds by which the performer's outline grows; 0 leaves it as it is.")]
 KernelSide = Annotated[int, _option(HOLE, "Side in pixels of the square by which it grows.", "--k")]
 GridColumns = Annotated[
@@ -221,6 +241,14 @@ Loras = Annotated[
         "--lora",
         metavar="FILE[:STRENGTH][@A-B%]",
         show_default="none",
+    ),
+]
+LoraFuse = Annotated[
+    bool,
+    _option(
+        DIFFUSION,
+        "Add the LoRAs to a copy of the weights they change: every step is faster, and memory holds that copy.",
+        "--lora-fuse",
     ),
 ]
 LoraPartial = Annotated[bool, _option(DIFFUSION, "Leave out keys of a LoRA that find no place.", "--lora-partial")]

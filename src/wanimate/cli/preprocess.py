@@ -41,6 +41,8 @@ def preprocess(
     backend: o.Backend = o.PREPROCESS["backend"],
     face_size: o.FaceSize = o.PREPROCESS["face_size"],
     person: o.Person = o.PREPROCESS["person"],
+    mask: o.MaskFile = o.PREPROCESS["mask"],
+    sam2: o.Sam2 = o.PREPROCESS["sam2"],
     iterations: o.Iterations = o.PREPROCESS["iterations"],
     k: o.KernelSide = o.PREPROCESS["k"],
     w_len: o.GridColumns = o.PREPROCESS["w_len"],
@@ -64,7 +66,7 @@ def preprocess(
         settings = o.preprocess_settings(
             area, fps, max_fps, allow_any_length,
             retarget=retarget, smooth=smooth, backend=backend, face_size=face_size, person=person, compat=compat, models=models,
-            iterations=iterations, k=k, w_len=w_len, h_len=h_len,
+            mask=mask, sam2=sam2, iterations=iterations, k=k, w_len=w_len, h_len=h_len,
         )  # fmt: skip
         from ..media.image import load_image
         from ..media.probe import probe

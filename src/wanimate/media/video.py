@@ -53,13 +53,13 @@ def iter_frames(clip: Clip, fps: Fraction | None = None, max_fps: Fraction = Fra
     return iter_indices(clip, plan_frames(clip, fps, max_fps)[0])
 
 
-def iter_indices(clip: Clip, indices: Sequence[int]) -> Iterator[Frame]:
+def iter_indices(clip: Clip, indices: Sequence[int], parameter: str = "--video") -> Iterator[Frame]:
     """The clip's frames at `indices` (non-decreasing). A frame that cannot be decoded is replaced by the one before."""
-    with _Decoder(clip.path, (clip.width, clip.height), "--video") as decoder:
+    with _Decoder(clip.path, (clip.width, clip.height), parameter) as decoder:
         pictures = decoder.pictures()
         following = next(pictures, None)
         if following is None:
-            raise InputError("--video", clip.path, "not one of its frames can be decoded", "Export it again as H.264.")
+            raise InputError(parameter, clip.path, "not one of its frames can be decoded", "Export it again as H.264.")
         held, shown = following, None
         for index in indices:
             while following is not None and following[0] <= index:

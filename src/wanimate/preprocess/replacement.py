@@ -21,9 +21,11 @@ from wanimate.media.resize import AREA, cover, cover_placement, exact_size, publ
 from wanimate.media.video import iter_indices
 from wanimate.preprocess import retarget
 from wanimate.preprocess.face import steady_squares
+from wanimate.preprocess.given_mask import MaskVideo
 from wanimate.preprocess.guides import GuidesWriter, load_guides
 from wanimate.preprocess.keypoints import FACE, move, reuse_body_when_outside, runs, split
 from wanimate.preprocess.mask import MaskShape, as_picture, scene, shape_mask
+from wanimate.preprocess.models import find
 from wanimate.preprocess.pose import PoseBackend, backend
 from wanimate.preprocess.run import (
     DRAW,
@@ -35,7 +37,7 @@ from wanimate.preprocess.run import (
     plan,
     report_missing,
 )  # fmt: skip
-from wanimate.preprocess.segment import MaskBackend
+from wanimate.preprocess.segment import MaskBackend, SelfieMasks
 from wanimate.preprocess.skeleton import draw
 from wanimate.preprocess.smooth import smooth
 from wanimate.types import (
@@ -59,6 +61,29 @@ def check(settings: PreprocessSettings) -> None:
     if settings.retarget not in (None, "off"):
         rule = "the character has to fit into the performer's place, so its skeleton is the performer's"
         raise InputError("--retarget", settings.retarget, rule, "Leave it out in replacement")
+    if settings.mask is not None and settings.sam2 is not None:
+        raise InputError("--sam2", settings.sam2, "the masks are given with --mask already", "Leave one of them out")
+
+
+def mask_backend(clip: Clip, settings: PreprocessSettings, area: int) -> tuple[MaskBackend, str]:
+    """The backend that the settings ask for, and why it was taken.
+
+    Raises:
+        InputError: model files are missing, or the given mask or checkpoint cannot be used.
+    """
+    if settings.mask is not None:
+        width, height = _size(clip, area, settings.compat)
+
+        def fit(frame: Frame) -> Frame:
+            return published_resize(frame, area) if settings.compat else cover(frame, width, height)
+
+        return MaskVideo(settings.mask, clip, plan(clip, settings)[0], fit), "a mask video was given"
+    if settings.sam2 is not None:
+        from wanimate.preprocess.sam2 import Sam2Masks
+
+        return Sam2Masks(settings.sam2, settings.compat), "a SAM 2 checkpoint was given"
+    models = find(settings.models if settings.backend == "mediapipe" else None)
+    return SelfieMasks(models), "neither a mask nor SAM 2 was given"
 
 
 def preprocess_scene(
@@ -122,7 +147,8 @@ def preprocess_scene(
             warnings.append(message)
         facts = manifest(clip, image, settings, people, indices, fps, valid, drawing, warnings)
         facts["mask"] = {
-            "backend": masks.name, "shape": vars(shape), "empty": runs(empty), "mean_share": covered / len(indices),
+            "backend": masks.name, "given": None if settings.mask is None else str(settings.mask), "shape": vars(shape),
+            "empty": runs(empty), "mean_share": covered / len(indices),
         }  # fmt: skip
         writer.finish(image if settings.compat else _small(image, size), facts, arrays(keypoints, drawing, squares))
     if message is not None:
