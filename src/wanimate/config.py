@@ -43,7 +43,9 @@ class PreprocessSettings(_Settings):
     backend: Literal["mediapipe", "published"] = "mediapipe"
     models: Path | None = Field(default=None, description="Folder of the detector models; None is the user cache.")
     face_size: int = Field(default=512, gt=0)
-    person: str = Field(default="largest", description="Who is followed: largest, left, right, a number, or x,y.")
+    person: str = Field(
+        default="largest", description="Who is followed: largest, left, right, a number, or x,y; @SECONDS tells when."
+    )
     mask: Path | None = Field(default=None, description="Replacement: a mask video; None finds the performer's pixels.")
     sam2: Path | None = Field(default=None, description="Replacement: folder of a SAM 2 checkpoint that finds them.")
     iterations: int = Field(default=3, ge=0, le=100, description="Replacement: rounds by which the outline grows.")

@@ -101,9 +101,8 @@ def _option(panel: str, help: str, *names: str, **more: Any) -> Any:
     return typer.Option(*names, help=help, rich_help_panel=panel, **more)
 
 
-Image = Annotated[
-    Path, _option(FILES, "Picture of the character: PNG, JPEG, WebP ... Head and shoulders or more should show.")
-]
+IMAGE = _option(FILES, "Picture of the character: PNG, JPEG, WebP ... Head and shoulders or more should show.")
+Image = Annotated[Path, IMAGE]
 Video = Annotated[
     Path,
     _option(
@@ -167,8 +166,8 @@ Person = Annotated[
     _option(
         MOTION,
         "Who is followed, of several: largest, left, right, a number of --list-people, or x,y in pixels of the clip; "
-        "looked for where people appear first.",
-        metavar="WHO",
+        "looked for where people appear first, or at the time given, for instance 2@1.5.",
+        metavar="WHO[@SECONDS]",
     ),
 ]
 FaceSize = Annotated[int, _option(MOTION, "Side of the face crops in pixels.")]

@@ -20,8 +20,8 @@ from .timing import cap_rate, resample
 from .writer import LosslessWriter, VideoWriter, write_h264
 
 __all__ = [
-    "ArrayFrames", "LosslessWriter", "VideoFrames", "VideoWriter", "iter_frames", "iter_indices", "plan_frames",
-    "write_h264",
+    "ArrayFrames", "LosslessWriter", "VideoFrames", "VideoWriter", "iter_backwards", "iter_frames", "iter_indices",
+    "plan_frames", "write_h264",
 ]  # fmt: skip
 CACHE_BYTES = 64 * 2**20
 
@@ -68,6 +68,15 @@ def iter_indices(clip: Clip, indices: Sequence[int], parameter: str = "--video")
             if shown is None:
                 shown = decoder.upright(held[1])
             yield shown
+
+
+def iter_backwards(clip: Clip, indices: Sequence[int]) -> Iterator[Frame]:
+    """The clip's frames at `indices` (non-increasing), a few at a time in memory."""
+    source = VideoFrames(clip.path, "--video")
+    at_once = max(CACHE_BYTES // (3 * clip.width * clip.height), 1)
+    for start in range(0, len(indices), at_once):
+        yield from source.take(indices[start : start + at_once])
+    source.close()
 
 
 class _Decoder:

@@ -7,7 +7,7 @@ skeleton, scene and hole lie on it where they lie in the clip.
 from __future__ import annotations
 
 import time
-from collections.abc import Generator, Iterator
+from collections.abc import Generator
 from itertools import tee
 from pathlib import Path
 
@@ -109,7 +109,10 @@ def preprocess_scene(
     clip_size = size if settings.compat else (clip.width, clip.height)
     warnings: list[str] = []
 
-    keypoints, valid = yield from detect(people, clip, indices, _frames(clip, indices, area, settings.compat))
+    def fit(frame: Frame) -> Frame:
+        return published_resize(frame, area) if settings.compat else frame
+
+    keypoints, valid, doubts = yield from detect(people, clip, indices, settings, fit)
     character = people.detect(image)
     if character is None:
         warnings.append("no person was found in the character image: it may not fit the performer's pose")
@@ -124,6 +127,7 @@ def preprocess_scene(
         warnings.append(f"{message}; these keep the clip's own picture")
     for warning in warnings:
         yield Notice(warning, "warning")
+    warnings = [*doubts, *warnings]
     steady = smooth(keypoints, valid, fps) if settings.smooth and not settings.compat else keypoints
     squares = steady_squares(keypoints[:, FACE], valid, fps)
     placed = steady if clip_size == size else _placed(steady, clip_size, size)
@@ -133,7 +137,7 @@ def preprocess_scene(
     started, empty, covered = time.perf_counter(), np.zeros(len(indices), dtype=bool), 0.0
     yield StageStarted(DRAW, len(indices))
     with GuidesWriter(folder, "replacement", fps, size, settings.face_size) as writer:
-        originals, again = tee(_frames(clip, indices, area, settings.compat))
+        originals, again = tee(map(fit, iter_indices(clip, indices)))
         scenes = (frame if settings.compat else cover(frame, *size) for frame in again)
         faces = face_crops(originals, clip_size, settings, keypoints, valid, squares)
         for i, (face, (frame, outline)) in enumerate(zip(faces, masks.follow(scenes, placed, valid), strict=True)):
@@ -171,11 +175,6 @@ def _size(clip: Clip, area: int, compat: bool) -> tuple[int, int]:
     if min(size) < 16:
         raise InputError("--area", area, f"leaves no 16-pixel cell for a {clip.width}x{clip.height} clip", "Give more.")
     return size
-
-
-def _frames(clip: Clip, indices: tuple[int, ...], area: int, compat: bool) -> Iterator[Frame]:
-    frames = iter_indices(clip, indices)
-    return (published_resize(frame, area) for frame in frames) if compat else frames
 
 
 def _placed(points: Keypoints, clip_size: tuple[int, int], size: tuple[int, int]) -> Keypoints:
