@@ -246,7 +246,7 @@ LoraFuse = Annotated[
     bool,
     _option(
         DIFFUSION,
-        "Add the LoRAs to a copy of the weights they change: every step is faster, and memory holds that copy.",
+        "Add the LoRAs to a copy of the weights they change, instead of beside them in every step; memory holds that copy.",
         "--lora-fuse",
     ),
 ]

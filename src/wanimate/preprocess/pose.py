@@ -68,10 +68,10 @@ def backend(settings: PreprocessSettings) -> PoseBackend:
         InputError: models or the optional package of the backend are missing; the message says what to run.
     """
     choice = parse_choice(settings.person)
+    if settings.compat and not choice.is_anybody:
+        rule = "the published code takes the largest person of every frame"
+        raise InputError("--person", settings.person, rule, "Leave it or --compat out")
     if settings.backend == "published":
-        if settings.compat and not choice.is_anybody:
-            rule = "the published code takes the largest person of every frame"
-            raise InputError("--person", settings.person, rule, "Leave it or --compat out")
         from wanimate.preprocess.onnx import PublishedBackend
 
         return PublishedBackend.load(settings.models, settings.compat, choice)

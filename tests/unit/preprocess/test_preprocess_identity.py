@@ -226,6 +226,8 @@ def test_the_published_detectors_follow_the_chosen_one(monkeypatch):
     with pytest.raises(InputError, match=r"--person = 3: 2 found where people appear first\. .*--person 3@SECONDS"):
         _published(both, "3")
     monkeypatch.setattr("wanimate.preprocess.onnx._session", lambda path: Stub())
+    assert parse_choice("largest").is_anybody
+    assert not parse_choice("largest@1").is_anybody
     made = backend(PreprocessSettings(backend="published", models=Path("m"), person="left@2"))
     assert made._choice == Choice("left", at=2.0)
     with pytest.raises(InputError, match=r"--person = left: the published code takes the largest.*--compat"):

@@ -12,7 +12,9 @@ import torch
 import torch.nn.functional as F
 from PIL import Image
 from safetensors.torch import load_file, save_file
-from test_preprocess_run import _figure
+from test_preprocess_replacement import AREA, _run
+from test_preprocess_replacement import clip as clip
+from test_preprocess_run import COUNT, FakePeople, _figure
 from transformers import Sam2VideoConfig, Sam2VideoModel, Sam2VisionConfig
 from transformers.models.sam2.configuration_sam2 import Sam2HieraDetConfig
 from transformers.models.sam2_video.configuration_sam2_video import (
@@ -21,8 +23,9 @@ from transformers.models.sam2_video.configuration_sam2_video import (
 )
 from transformers.models.sam2_video.modeling_sam2_video import Sam2VideoInferenceSession
 
+from wanimate.config import PreprocessSettings
 from wanimate.errors import InputError
-from wanimate.preprocess import sam2
+from wanimate.preprocess import replacement, sam2
 from wanimate.preprocess.sam2 import Prepared, Sam2Masks
 from wanimate.preprocess.sam_prompts import clicks, key_frames
 
@@ -194,6 +197,17 @@ def test_small_holes_are_filled_and_large_ones_stay():
     mask = sam2._mask(logits, 32, 32)
     assert mask[4:6, 4:6].all()
     assert not mask[18:22, 18:22].any()
+
+
+def test_a_checkpoint_makes_guides(folder, clip, tmp_path):
+    settings = {"sam2": folder}
+    made, why = replacement.mask_backend(clip, PreprocessSettings(**settings), AREA)
+    assert why == "a SAM 2 checkpoint was given"
+    guides, _ = _run(clip, tmp_path / "g", FakePeople(gone=(5,)), made, **settings)
+    assert guides.manifest["mask"]["backend"] == "sam2"
+    share = [guides.mask.take([i]).mean() / 255 for i in range(COUNT)]
+    assert share[5] == 0
+    assert max(share) > 0
 
 
 def test_folders_that_are_refused(folder, tmp_path: Path):
