@@ -70,6 +70,11 @@ def test_masks_that_do_not_fit(job: Replacing, made: dict[str, Any], found: str)
     )  # fmt: skip
 
 
+def test_a_result_over_the_mask(job: Replacing) -> None:
+    make_clip(job.out)
+    job.refused("--out", "an input of the job", "another name", options=("--mask", str(job.out)))
+
+
 def test_an_inverted_mask(tmp_path: Path) -> None:
     """With the packaged performer and the real detectors."""
     mask, count = tmp_path / "mask.mkv", probe(DEMO / "performer.mp4").count

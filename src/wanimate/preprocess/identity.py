@@ -60,7 +60,9 @@ class Chosen:
         """
         if self.known is None:
             return self._choose(people, frame)
-        here, known = box(self.known), self.known
+        known = self.known
+        if going_on := [i for i, p in enumerate(people) if self.follows(p, frame)]:
+            return self._largest_overlap(going_on, people), ""
         looks = [look_of(frame, p) for p in people]
         far = [1.0 if look is None else _nearest(self._looks, look) for look in looks]
         near = [
@@ -68,7 +70,7 @@ class Chosen:
             if same_person(known, p, ABSENCE) and (far[i] < _SAME or looks[i] is None or not self._looks)
         ]  # fmt: skip
         if near:
-            return max(near, key=lambda i: overlap(here, box(people[i]))), ""
+            return self._largest_overlap(near, people), ""
         alike = [i for i, distance in enumerate(far) if distance < _SURE]
         return (alike[0], "again") if len(alike) == 1 and not self.has_double else None
 
@@ -114,6 +116,11 @@ class Chosen:
             return None
         remedy = "Look at the candidates with `wanimate preprocess --list-people`"
         raise InputError("--person", self.choice, f"nobody was found {self.choice.when}", remedy)
+
+    def _largest_overlap(self, some: Sequence[int], people: Sequence[Keypoints]) -> int:
+        assert self.known is not None
+        here = box(self.known)
+        return max(some, key=lambda i: overlap(here, box(people[i])))
 
     def _is_towards_another(self, look: Look) -> bool:
         return any(

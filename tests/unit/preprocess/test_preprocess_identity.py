@@ -30,11 +30,16 @@ SIZE = 200.0
 
 
 def _scene(*people):
-    """A grey picture with (x, colour) people in it, their trunks painted, and their keypoints."""
+    """A grey picture with (x, colour) people in it, their trunks painted, and their keypoints.
+
+    (x, colour, other, rows): so many rows of the trunk have the other colour.
+    """
     frame, points = np.full((400, 900, 3), 120, np.uint8), []
-    for x, colour in people:
+    for x, colour, *more in people:
         points.append(_figure(float(x), 80.0, SIZE))
         cv2.rectangle(frame, (x - 30, 70), (x + 30, 160), colour, -1)
+        if more:
+            cv2.rectangle(frame, (x - 30, 70), (x + 30, 70 + more[1]), more[0], -1)
     return frame, points
 
 
@@ -209,7 +214,7 @@ def _published(scenes, text):
     answers, frames = [], []
     for people in scenes:
         frames.append(_scene(*people)[0])
-        boxes = [((x - 50) * 640 / 900, 10 * 1.6, (x + 50) * 640 / 900, 250 * 1.6, 0.9, 0) for x, _ in people]
+        boxes = [((x - 50) * 640 / 900, 10 * 1.6, (x + 50) * 640 / 900, 250 * 1.6, 0.9, 0) for x, *_ in people]
         answers.append(_rows([*boxes, (0, 0, 30, 30, 0.1, 0), (300, 300, 640, 640, 0.95, 56)])[None])
     made = PublishedBackend(Stub(*answers), Posed(), choice=parse_choice(text))
     return list(made.track(frames))
@@ -223,6 +228,9 @@ def test_the_published_detectors_follow_the_chosen_one(monkeypatch):
     left = [*both[:2], ((580, BLUE),), ((590, BLUE), (800, RED))]
     people = _published(left, "left")
     assert [p.found for p in people] == ["detector", "detector", "", "again"]
+    turning = [((200 + rows // 4, RED, GREEN, rows), (600, BLUE)) for rows in range(0, 91, 10)]
+    people = _published(turning, "left")
+    assert all(p.valid and p.keypoints[0, 0] < 300 for p in people)
     with pytest.raises(InputError, match=r"--person = 3: 2 found where people appear first\. .*--person 3@SECONDS"):
         _published(both, "3")
     monkeypatch.setattr("wanimate.preprocess.onnx._session", lambda path: Stub())
