@@ -99,12 +99,15 @@ def render(world: RecordingWorld, seed: int, frames: int, size: tuple[int, int])
     )
 
 
-def generate(checkpoint: Checkpoint, truth: Truth, args: argparse.Namespace) -> tuple[Frames, tuple[Segment, ...]]:
-    """The real road from guides to frames."""
-    guides = Guides(
+def animation_guides(truth: Truth) -> Guides:
+    return Guides(
         mode="animation", fps=Fraction(float(truth.rate)).limit_denominator(1000), pose=ArrayFrames(truth.skeleton),
         face=ArrayFrames(truth.face), reference=truth.reference,
     )  # fmt: skip
+
+
+def generate(checkpoint: Checkpoint, guides: Guides, args: argparse.Namespace) -> tuple[Frames, tuple[Segment, ...]]:
+    """The real road from guides to frames."""
     given = {"steps": args.steps, "clip_length": args.clip_length, "solver": args.solver, "overlap": args.overlap}
     settings = checkpoint.card.defaults.model_copy(update={k: v for k, v in given.items() if v is not None})
     segments = plan_segments(guides.count, settings.clip_length, settings.overlap)
@@ -177,7 +180,7 @@ def clips(
                 output, segments = kept["output"], tuple(Segment(*row) for row in kept["segments"].tolist())
         else:
             started = time.perf_counter()
-            output, segments = generate(checkpoint, truth, args)
+            output, segments = generate(checkpoint, animation_guides(truth), args)
             seconds = time.perf_counter() - started
             rows = np.array([[s.index, s.start, s.length, s.overlap] for s in segments])
             np.savez_compressed(file, output=output, segments=rows)

@@ -24,6 +24,7 @@ FIRST_SEED = 3 * 10**12
 def main() -> None:
     parser = argparse.ArgumentParser(description=__doc__, formatter_class=argparse.RawDescriptionHelpFormatter)
     parser.add_argument("--clips", type=int, default=8)
+    parser.add_argument("--first", type=int, default=0, help="number of the first clip")
     parser.add_argument("--frames", type=int, default=9)
     parser.add_argument("--size", type=int, default=384, help="side of the rendered pictures")
     parser.add_argument(
@@ -37,14 +38,15 @@ def main() -> None:
     masks = SelfieMasks(folder)
     print("\n".join(described("cpu", args.threads)))
     print(
-        f"- {args.clips} clips of {args.frames} frames at {args.size}x{args.size}, held-out bodies, seed {FIRST_SEED}\n"
+        f"- {args.clips} clips of {args.frames} frames at {args.size}x{args.size}, held-out bodies, "
+        f"seed {FIRST_SEED + args.first}\n"
     )
     print(
         "| clip | frames with a person found | IoU | person left over, % | the same, mask grown thrice, % | ms a frame |"
     )
     print("|---|---|---|---|---|---|")
     rows = []
-    for number in range(args.clips):
+    for number in range(args.first, args.first + args.clips):
         batch = world.sample_batch(1, args.frames, args.size, args.size, FIRST_SEED + number, held_out=True)
         frames, truth = batch.video[0].numpy(), batch.cover[0].numpy() > 127
         people = list(MediapipeBackend(folder).track(iter(frames)))

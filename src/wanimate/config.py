@@ -43,7 +43,11 @@ class PreprocessSettings(_Settings):
     backend: Literal["mediapipe", "published"] = "mediapipe"
     models: Path | None = Field(default=None, description="Folder of the detector models; None is the user cache.")
     face_size: int = Field(default=512, gt=0)
-    person: str = Field(default="largest", description="Who is followed: largest, left, right, a number, or x,y.")
+    person: str = Field(
+        default="largest", description="Who is followed: largest, left, right, a number, or x,y; @SECONDS tells when."
+    )
+    mask: Path | None = Field(default=None, description="Replacement: a mask video; None finds the performer's pixels.")
+    sam2: Path | None = Field(default=None, description="Replacement: folder of a SAM 2 checkpoint that finds them.")
     iterations: int = Field(default=3, ge=0, le=100, description="Replacement: rounds by which the outline grows.")
     k: int = Field(default=7, ge=1, le=101, description="Replacement: side in pixels of the square it grows by.")
     w_len: int | None = Field(default=None, ge=1, description="Replacement: grid columns; None is the outline.")
@@ -120,6 +124,7 @@ class GenerateSettings(_Settings):
     negative_prompt: str = ""
     compat: bool = Field(default=False, description="Full-length last segment, as published.")
     lora: tuple[LoraUse, ...] = ()
+    lora_fuse: bool = Field(default=False, description="Add LoRAs to a copy of the weights they change, once a job.")
     lora_partial: bool = Field(default=False, description="Leave out a LoRA's keys that find no place.")
 
     def resolve(self, defaults: Defaults) -> Defaults:

@@ -38,10 +38,8 @@ from wanimate.media.video import iter_indices
 from wanimate.model.vae import VideoVae
 from wanimate.preprocess import replacement
 from wanimate.preprocess.guides import load_guides
-from wanimate.preprocess.models import find
 from wanimate.preprocess.pose import PoseBackend, backend
 from wanimate.preprocess.run import preprocess
-from wanimate.preprocess.segment import SelfieMasks
 from wanimate.runtime.parallel.ranks import Ranks
 from wanimate.runtime.parallel.team import Part, Team, follow, load_for
 from wanimate.sampling.guidance import Network, PhasedNetwork, guided
@@ -62,7 +60,7 @@ from wanimate.types import (
     StageStarted,
 )  # fmt: skip
 from wanimate.weights.load import Card, Checkpoint, PublishedPrompt, load_checkpoint, read_card
-from wanimate.weights.lora import Lora, LoraStack, match_lora, read_lora
+from wanimate.weights.lora import Lora, LoraFile, LoraStack, match_lora, read_lora
 
 _Value = TypeVar("_Value")
 SIDE = 16
@@ -139,10 +137,13 @@ class Animator:
             InputError: an input cannot be used. OutputError: the result cannot be written. OutOfMemory.
         """
         clock = _Clock()
-        self._check(job.generate)
+        loras = self._check(job.generate)
         if job.mode == "replacement":
             replacement.check(job.preprocess)
-        with OutputClaim(job.out, job.output.codec, (job.image, job.video)) as claim, _guides_folder(job) as folder:
+        inputs = {"image": job.image, "video": job.video}
+        if job.preprocess.mask is not None:
+            inputs["mask"] = job.preprocess.mask
+        with OutputClaim(job.out, job.output.codec, tuple(inputs.values())) as claim, _guides_folder(job) as folder:
             clip = probe(job.video, job.preprocess.limits)
             image = load_image(job.image)
             detector = backend(job.preprocess)
@@ -151,8 +152,7 @@ class Animator:
             making = preprocessing(job.mode, clip, image, job.preprocess, folder, area, detector)
             yield from self._load(clock)
             guides = yield from clock.watch(making)
-            inputs = {"image": job.image, "video": job.video}
-            yield from self._finish(guides, job.out, job.generate, job.output, claim, clock, clip, inputs, job)
+            yield from self._finish(guides, job.out, job.generate, job.output, claim, clock, clip, inputs, job, loras)
 
     def generate(
         self, guides: Path | Guides, out: Path, generate: GenerateSettings = GenerateSettings(),
@@ -160,25 +160,31 @@ class Animator:
     ) -> Iterator[Event]:  # fmt: skip
         """The same from a guides folder, ours or a published one. Its sound is the clip's, where the folder names one."""
         clock = _Clock()
-        self._check(generate)
+        files = self._check(generate)
         with OutputClaim(out, output.codec) as claim:
             loaded = guides if isinstance(guides, Guides) else load_guides(guides)
             yield from self._load(clock)
             source = Path(loaded.manifest.get("source", {}).get("path", ""))
             clip = probe(source, None) if source.is_file() else None
             yield from self._finish(
-                loaded, out, generate, output, claim, clock, clip, {"guides": loaded.folder or Path()}, None
+                loaded, out, generate, output, claim, clock, clip, {"guides": loaded.folder or Path()}, None, files
             )
 
-    def _check(self, generate: GenerateSettings) -> None:
-        """Refuse settings that cannot work on any clip longer than a segment, before anything is opened."""
+    def _check(self, generate: GenerateSettings) -> list[LoraFile]:
+        """Refuse settings that cannot work on any clip longer than a segment, before anything large is opened.
+
+        Returns the job's LoRA files, opened.
+        """
         settings = generate.resolve(self.card.defaults)
         plan_segments(settings.clip_length + 1, settings.clip_length, settings.overlap, generate.compat)
+        files: list[LoraFile] = []
         for use in generate.lora:
-            read_lora(use.path)
+            opened = next((file for file in files if file.path == use.path), None)
+            files.append(opened or read_lora(use.path))
             if not any(use.acts(step, settings.steps) for step in range(settings.steps)):
                 rule = f"none of the {settings.steps} steps lies in {100 * use.start:g}-{100 * use.stop:g}%"
                 raise InputError("lora", use.path, rule, "Give it a wider share, or take more --steps.")
+        return files
 
     def _load(self, clock: _Clock) -> Iterator[Event]:
         yield from clock.start("load the checkpoint")
@@ -191,7 +197,7 @@ class Animator:
 
     def _finish(
         self, guides: Guides, out: Path, generate: GenerateSettings, output: OutputSettings, claim: OutputClaim,
-        clock: _Clock, clip: Clip | None, inputs: dict[str, Path], job: Job | None,
+        clock: _Clock, clip: Clip | None, inputs: dict[str, Path], job: Job | None, files: list[LoraFile],
     ) -> Iterator[Event]:  # fmt: skip
         width, height = guides.size
         if width % SIDE or height % SIDE:
@@ -206,9 +212,7 @@ class Animator:
             yield Notice(
                 f"the checkpoint {self.card.name} was trained with one fixed prompt: yours has no effect", "warning"
             )
-        loras = [
-            match_lora(read_lora(u.path), self.checkpoint.transformer, generate.lora_partial) for u in generate.lora
-        ]
+        loras = [match_lora(file, self.checkpoint.transformer, generate.lora_partial) for file in files]
         for lora in loras:
             chosen("LoRA", str(lora.path), f"{lora.dialect}, changes {lora.targets} tensors")
             if lora.unused:
@@ -270,11 +274,11 @@ class Animator:
         """The VAE, and what makes a segment's network: this process's own, or those of all ranks."""
         team, scale = self._team, generate.guidance
         if team is not None:
-            team.use_loras(generate.lora, generate.lora_partial)
+            team.use_loras(generate.lora, generate.lora_partial, generate.lora_fuse)
             return team, lambda conditions: PhasedNetwork(
                 lambda step: team.active(step, settings.steps), lambda active: team.network(active, conditions, scale)
             )
-        stack = LoraStack(self.checkpoint.transformer, list(zip(loras, generate.lora, strict=True)))
+        stack = LoraStack(self.checkpoint.transformer, list(zip(loras, generate.lora, strict=True)), generate.lora_fuse)
         return self.checkpoint.vae, lambda conditions: PhasedNetwork(
             lambda step: stack.active(step, settings.steps),
             lambda active: guided(stack.transformer(active), conditions, scale),
@@ -317,10 +321,15 @@ def preprocessing(
 ) -> Generator[Event, None, Guides]:  # fmt: skip
     """The preprocessing of a mode, its models loaded: `preprocess.run.preprocess`, `replacement.preprocess_scene`."""
     if mode == "animation":
+        if settings.mask is not None or settings.sam2 is not None:
+            option, value = ("--mask", settings.mask) if settings.mask is not None else ("--sam2", settings.sam2)
+            raise InputError(
+                option, value, "animation has no hole that needs a mask", "Leave it out, or take replacement"
+            )
         return preprocess(clip, image, settings, folder, area, detector)
     replacement.check(settings)
-    masks = SelfieMasks(find(settings.models if settings.backend == "mediapipe" else None))
-    chosen("mask backend", masks.name, "the only one so far")
+    masks, why = replacement.mask_backend(clip, settings, area)
+    chosen("mask backend", masks.name, why)
     return replacement.preprocess_scene(clip, image, settings, folder, area, masks, detector)
 
 

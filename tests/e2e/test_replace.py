@@ -5,6 +5,7 @@ from __future__ import annotations
 import json
 import sys
 from collections.abc import Iterator
+from fractions import Fraction
 from importlib.resources import files
 from pathlib import Path
 
@@ -21,7 +22,7 @@ import wanimate
 from wanimate.cli.main import app
 from wanimate.media.probe import probe
 from wanimate.media.resize import cover
-from wanimate.media.video import VideoFrames, iter_indices
+from wanimate.media.video import LosslessWriter, VideoFrames, iter_indices
 from wanimate.preprocess.guides import load_guides
 from wanimate.types import Frames
 
@@ -120,6 +121,51 @@ def test_without_compositing_the_network_draws_everything(done: Path, checkpoint
     inside, far = mask.take(range(10))[..., 0] > 0, beyond(mask.take(range(10)), 8)
     np.testing.assert_array_equal(a[inside], b[inside])
     assert (a[far] != b[far]).any()
+
+
+def test_while_the_performer_is_away_the_frames_are_the_clips(checkpoint: Path, tmp_path: Path) -> None:
+    """Two people; the chosen one leaves for three frames while the other stays."""
+    video = tmp_path / "pair.mkv"
+    frames = [np.hstack([f, f[:, ::-1]]) for f in iter_indices(probe(VIDEO), range(0, 50, 5))]
+    for frame in frames[4:7]:
+        frame[:, :384] = frame[0, 0]
+    with LosslessWriter(video, Fraction(5), 768, 384) as writer:
+        for frame in frames:
+            writer.write(frame)
+    job = [
+        "--image",
+        IMAGE,
+        "--video",
+        video,
+        "--out",
+        tmp_path / "out.mkv",
+        "--checkpoint",
+        checkpoint,
+        "--person",
+        "left@0.4",
+    ]
+    few = [
+        "--area",
+        "128x64",
+        "--face-size",
+        "32",
+        "--steps",
+        "1",
+        "--clip-length",
+        "5",
+        "--overlap",
+        "1",
+        "--seed",
+        "1",
+    ]
+    done = command("replace", *job, "--codec", "ffv1", *few)
+    assert done.exit_code == 0, done.output
+    assert "no person was found in 3 of 10 frames (4-6); these keep the clip's own picture" in done.stderr
+    out = every(tmp_path / "out.mkv")
+    small = np.stack([cover(frame, *out.shape[2:0:-1]) for frame in frames])
+    untouched = [bool((a == b).all()) for a, b in zip(out, small, strict=True)]
+    assert untouched == [False] * 4 + [True] * 3 + [False] * 3
+    np.testing.assert_array_equal(out[:, :, 80:], small[:, :, 80:])  # the other one is never touched
 
 
 def test_from_python_with_the_clips_sound(checkpoint: Path, tmp_path: Path) -> None:

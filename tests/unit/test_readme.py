@@ -22,6 +22,8 @@ NOT_IN_TABLE = {"limits"}
 SAID_IN_WORDS = {
     "fps": "the clip's, up to `max_fps`",
     "models": "user cache",
+    "mask": "they are found",
+    "sam2": "MediaPipe's",
     "seed": "drawn, printed, recorded",
     "keep_guides": "thrown away",
     "retarget": "auto; off in replacement",

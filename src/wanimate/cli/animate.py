@@ -45,6 +45,7 @@ def animate(
     prompt: o.Prompt = o.GENERATE["prompt"],
     negative_prompt: o.NegativePrompt = o.GENERATE["negative_prompt"],
     lora: o.Loras = o.GENERATE["lora"],
+    lora_fuse: o.LoraFuse = o.GENERATE["lora_fuse"],
     lora_partial: o.LoraPartial = o.GENERATE["lora_partial"],
     codec: o.CodecName = o.OUTPUT["codec"],
     crf: o.Crf = o.OUTPUT["crf"],
@@ -80,7 +81,7 @@ def animate(
         generate = o.make(
             GenerateSettings, steps=steps, solver=solver, shift=shift, guidance=guidance, clip_length=clip_length,
             overlap=overlap, seed=seed, prompt=prompt, negative_prompt=negative_prompt, compat=compat, lora=lora,
-            lora_partial=lora_partial,
+            lora_fuse=lora_fuse, lora_partial=lora_partial,
         )  # fmt: skip
         output = o.make(OutputSettings, codec=codec, crf=crf, audio=audio, sheet=sheet)
         job = Job(
@@ -110,6 +111,7 @@ def generate(
     prompt: o.Prompt = o.GENERATE["prompt"],
     negative_prompt: o.NegativePrompt = o.GENERATE["negative_prompt"],
     lora: o.Loras = o.GENERATE["lora"],
+    lora_fuse: o.LoraFuse = o.GENERATE["lora_fuse"],
     lora_partial: o.LoraPartial = o.GENERATE["lora_partial"],
     compat: o.Compat = o.GENERATE["compat"],
     codec: o.CodecName = o.OUTPUT["codec"],
@@ -134,7 +136,7 @@ def generate(
         settings = o.make(
             GenerateSettings, steps=steps, solver=solver, shift=shift, guidance=guidance, clip_length=clip_length,
             overlap=overlap, seed=seed, prompt=prompt, negative_prompt=negative_prompt, compat=compat, lora=lora,
-            lora_partial=lora_partial,
+            lora_fuse=lora_fuse, lora_partial=lora_partial,
         )  # fmt: skip
         output = o.make(
             OutputSettings, codec=codec, crf=crf, audio=audio, sheet=sheet, composite=composite, feather=feather

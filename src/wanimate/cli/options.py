@@ -103,9 +103,8 @@ def option(panel: str, help: str, *names: str, **more: Any) -> Any:
     return typer.Option(*names, help=help, rich_help_panel=panel, **more)
 
 
-Image = Annotated[
-    Path, option(FILES, "Picture of the character: PNG, JPEG, WebP ... Head and shoulders or more should show.")
-]
+IMAGE = option(FILES, "Picture of the character: PNG, JPEG, WebP ... Head and shoulders or more should show.")
+Image = Annotated[Path, IMAGE]
 Video = Annotated[
     Path,
     option(
@@ -169,8 +168,8 @@ Person = Annotated[
     option(
         MOTION,
         "Who is followed, of several: largest, left, right, a number of --list-people, or x,y in pixels of the clip; "
-        "looked for where people appear first.",
-        metavar="WHO",
+        "looked for where people appear first, or at the time given, for instance 2@1.5.",
+        metavar="WHO[@SECONDS]",
     ),
 ]
 FaceSize = Annotated[int, option(MOTION, "Side of the face crops in pixels.")]
@@ -180,6 +179,26 @@ Mode = Annotated[
         FILES,
         "What the guides are for: the character in its own picture, or in the clip's scene.",
         metavar=f"[{choices(JobMode)}]",
+    ),
+]
+MaskFile = Annotated[
+    Path | None,
+    option(
+        HOLE,
+        "Mask video instead of looking for the performer's pixels: white on the performer, one frame for each of the clip's, "
+        "of the same size.",
+        "--mask",
+        show_default="they are found",
+    ),
+]
+Sam2 = Annotated[
+    Path | None,
+    option(
+        HOLE,
+        "Folder of a SAM 2 video checkpoint in transformers' layout, which then finds the performer's pixels.",
+        "--sam2",
+        show_default="MediaPipe's segmentation",
+        metavar="DIR",
     ),
 ]
 Iterations = Annotated[int, option(HOLE, "Rounds by which the performer's outline grows; 0 leaves it as it is.")]
@@ -223,6 +242,14 @@ Loras = Annotated[
         "--lora",
         metavar="FILE[:STRENGTH][@A-B%]",
         show_default="none",
+    ),
+]
+LoraFuse = Annotated[
+    bool,
+    option(
+        DIFFUSION,
+        "Add the LoRAs to a copy of the weights they change, instead of beside them in every step; memory holds that copy.",
+        "--lora-fuse",
     ),
 ]
 LoraPartial = Annotated[bool, option(DIFFUSION, "Leave out keys of a LoRA that find no place.", "--lora-partial")]

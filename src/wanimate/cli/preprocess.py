@@ -8,6 +8,7 @@ from typing import Annotated
 
 import typer
 
+from ..errors import InputError
 from . import options as o
 from .report import reporting
 
@@ -18,17 +19,17 @@ ListPeople = Annotated[
     bool,
     typer.Option(
         "--list-people",
-        help="Only write a picture of everybody in the first frame with people, numbered for --person; --out is then the "
-        "name of a PNG.",
+        help="Only write a picture of everybody in the first frame with people, or at the time that --person names, numbered "
+        "for --person; --out is then the name of a PNG, and no --image is needed.",
         rich_help_panel=o.MOTION,
     ),
 ]
 
 
 def preprocess(
-    image: o.Image,
     video: o.Video,
     out: Folder,
+    image: Annotated[Path | None, o.IMAGE] = None,
     mode: o.Mode = o.MODE,
     checkpoint: o.Checkpoint = None,
     models: o.Models = o.PREPROCESS["models"],
@@ -41,6 +42,8 @@ def preprocess(
     backend: o.Backend = o.PREPROCESS["backend"],
     face_size: o.FaceSize = o.PREPROCESS["face_size"],
     person: o.Person = o.PREPROCESS["person"],
+    mask: o.MaskFile = o.PREPROCESS["mask"],
+    sam2: o.Sam2 = o.PREPROCESS["sam2"],
     iterations: o.Iterations = o.PREPROCESS["iterations"],
     k: o.KernelSide = o.PREPROCESS["k"],
     w_len: o.GridColumns = o.PREPROCESS["w_len"],
@@ -64,7 +67,7 @@ def preprocess(
         settings = o.preprocess_settings(
             area, fps, max_fps, allow_any_length,
             retarget=retarget, smooth=smooth, backend=backend, face_size=face_size, person=person, compat=compat, models=models,
-            iterations=iterations, k=k, w_len=w_len, h_len=h_len,
+            mask=mask, sam2=sam2, iterations=iterations, k=k, w_len=w_len, h_len=h_len,
         )  # fmt: skip
         from ..media.image import load_image
         from ..media.probe import probe
@@ -79,6 +82,8 @@ def preprocess(
             found = {"picture": out, "people": len(crowd.boxes), "boxes": crowd.boxes, "frame": crowd.frame}
             report.done(found, f"{out}: {len(crowd.boxes)} found in frame {crowd.frame}, numbered from left to right")
             return
+        if image is None:
+            raise InputError("--image", image, "the guides are made for a character", "Give its picture")
         picture = load_image(image)
         pixels = settings.area or read_card(checkpoint)[1].defaults.area
         with closing(preprocessing(o.parse_mode(mode), clip, picture, settings, out, pixels)) as events:

@@ -22,6 +22,8 @@ def replace(
     backend: o.Backend = o.PREPROCESS["backend"],
     face_size: o.FaceSize = o.PREPROCESS["face_size"],
     person: o.Person = o.PREPROCESS["person"],
+    mask: o.MaskFile = o.PREPROCESS["mask"],
+    sam2: o.Sam2 = o.PREPROCESS["sam2"],
     iterations: o.Iterations = o.PREPROCESS["iterations"],
     k: o.KernelSide = o.PREPROCESS["k"],
     w_len: o.GridColumns = o.PREPROCESS["w_len"],
@@ -37,6 +39,7 @@ def replace(
     prompt: o.Prompt = o.GENERATE["prompt"],
     negative_prompt: o.NegativePrompt = o.GENERATE["negative_prompt"],
     lora: o.Loras = o.GENERATE["lora"],
+    lora_fuse: o.LoraFuse = o.GENERATE["lora_fuse"],
     lora_partial: o.LoraPartial = o.GENERATE["lora_partial"],
     codec: o.CodecName = o.OUTPUT["codec"],
     crf: o.Crf = o.OUTPUT["crf"],
@@ -69,12 +72,12 @@ def replace(
         preprocess = o.preprocess_settings(
             area, fps, max_fps, allow_any_length,
             smooth=smooth, backend=backend, face_size=face_size, person=person, compat=compat, models=models,
-            iterations=iterations, k=k, w_len=w_len, h_len=h_len,
+            mask=mask, sam2=sam2, iterations=iterations, k=k, w_len=w_len, h_len=h_len,
         )  # fmt: skip
         generate = o.make(
             GenerateSettings, steps=steps, solver=solver, shift=shift, guidance=guidance, clip_length=clip_length,
             overlap=overlap, seed=seed, prompt=prompt, negative_prompt=negative_prompt, compat=compat, lora=lora,
-            lora_partial=lora_partial,
+            lora_fuse=lora_fuse, lora_partial=lora_partial,
         )  # fmt: skip
         output = o.make(
             OutputSettings, codec=codec, crf=crf, audio=audio, sheet=sheet, composite=composite, feather=feather

@@ -62,6 +62,9 @@ class WithEditedProportions:
     def track(self, frames: Iterable[Frame]) -> Iterator[PersonPose]:
         return self.inner.track(frames)
 
+    def candidates(self, image: Frame) -> list[PersonPose]:
+        return self.inner.candidates(image)
+
 
 def instruction(width: int, height: int) -> str:
     """What the editor is told, by the shape of the picture (section 14)."""

@@ -20,8 +20,8 @@ from .timing import cap_rate, resample
 from .writer import LosslessWriter, VideoWriter, write_h264
 
 __all__ = [
-    "ArrayFrames", "LosslessWriter", "VideoFrames", "VideoWriter", "iter_frames", "iter_indices", "plan_frames",
-    "write_h264",
+    "ArrayFrames", "LosslessWriter", "VideoFrames", "VideoWriter", "iter_backwards", "iter_frames", "iter_indices",
+    "plan_frames", "write_h264",
 ]  # fmt: skip
 CACHE_BYTES = 64 * 2**20
 
@@ -53,13 +53,13 @@ def iter_frames(clip: Clip, fps: Fraction | None = None, max_fps: Fraction = Fra
     return iter_indices(clip, plan_frames(clip, fps, max_fps)[0])
 
 
-def iter_indices(clip: Clip, indices: Sequence[int]) -> Iterator[Frame]:
+def iter_indices(clip: Clip, indices: Sequence[int], parameter: str = "--video") -> Iterator[Frame]:
     """The clip's frames at `indices` (non-decreasing). A frame that cannot be decoded is replaced by the one before."""
-    with _Decoder(clip.path, (clip.width, clip.height), "--video") as decoder:
+    with _Decoder(clip.path, (clip.width, clip.height), parameter) as decoder:
         pictures = decoder.pictures()
         following = next(pictures, None)
         if following is None:
-            raise InputError("--video", clip.path, "not one of its frames can be decoded", "Export it again as H.264.")
+            raise InputError(parameter, clip.path, "not one of its frames can be decoded", "Export it again as H.264.")
         held, shown = following, None
         for index in indices:
             while following is not None and following[0] <= index:
@@ -68,6 +68,15 @@ def iter_indices(clip: Clip, indices: Sequence[int]) -> Iterator[Frame]:
             if shown is None:
                 shown = decoder.upright(held[1])
             yield shown
+
+
+def iter_backwards(clip: Clip, indices: Sequence[int]) -> Iterator[Frame]:
+    """The clip's frames at `indices` (non-increasing), a few at a time in memory."""
+    source = VideoFrames(clip.path, "--video")
+    at_once = max(CACHE_BYTES // (3 * clip.width * clip.height), 1)
+    for start in range(0, len(indices), at_once):
+        yield from source.take(indices[start : start + at_once])
+    source.close()
 
 
 class _Decoder:

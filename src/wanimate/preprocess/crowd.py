@@ -10,16 +10,16 @@ import cv2
 from wanimate.config import PreprocessSettings
 from wanimate.errors import InputError
 from wanimate.media.files import AtomicFile
-from wanimate.media.video import iter_indices, plan_frames
-from wanimate.preprocess.models import find
-from wanimate.preprocess.people import Box, box, numbered, numbered_picture
-from wanimate.preprocess.tracker import MediapipeBackend
+from wanimate.media.video import iter_indices
+from wanimate.preprocess.people import Box, box, numbered, numbered_picture, parse_choice
+from wanimate.preprocess.pose import backend
+from wanimate.preprocess.run import frame_at, plan
 from wanimate.types import Clip
 
 
 @dataclass(frozen=True)
 class Crowd:
-    """Everybody in the first frame of the clip that shows people, from left to right; `frame` counts from 0."""
+    """Everybody in one frame of the clip, from left to right; `frame` counts from 0."""
 
     frame: int
     boxes: tuple[Box, ...]
@@ -28,17 +28,17 @@ class Crowd:
 def write_people(clip: Clip, settings: PreprocessSettings, out: Path) -> Crowd:
     """Write the picture, a PNG of the clip's size; the numbers are those that `--person` takes.
 
+    It shows the frame in which `--person` would choose: at its time, else the first one with people.
+
     Raises:
-        InputError: `out` does not end in .png, other detectors are asked for, or nobody is in the clip.
+        InputError: `out` does not end in .png, nobody is in the clip, or the clip ends before the time.
         OutputError: the picture cannot be written.
     """
     if out.suffix.lower() != ".png":
         raise InputError("--out", out, "the picture of the people is a PNG", "Give a name that ends in .png")
-    if settings.backend != "mediapipe":
-        rule = "only the default detectors tell several people apart"
-        raise InputError("--backend", settings.backend, rule, "Leave it out with --list-people")
-    people = MediapipeBackend(find(settings.models))
-    indices, _ = plan_frames(clip, settings.fps, settings.max_fps)
+    people, choice, (indices, _) = backend(settings), parse_choice(settings.person), plan(clip, settings)
+    first = frame_at(clip, indices, choice)
+    indices = indices[first : None if choice.at is None else first + 1]
     for index, frame in zip(indices, iter_indices(clip, indices), strict=True):
         found = [person.keypoints for person in people.candidates(frame)]
         if found:
@@ -48,4 +48,6 @@ def write_people(clip: Clip, settings: PreprocessSettings, out: Path) -> Crowd:
                 file.write(data.tobytes())
             return Crowd(index, tuple(box(found[i]) for i in numbered(found)))
     remedy = "Give a clip in which somebody's head and shoulders are plainly visible"
+    if choice.at is not None:
+        raise InputError("--person", choice, f"nobody was found {choice.when}", "Give another time, or none")
     raise InputError("--video", clip.path, f"nobody was found in any of its {len(indices)} frames", remedy)

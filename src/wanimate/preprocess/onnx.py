@@ -8,7 +8,7 @@ people only, follows the one it started with, and says when nobody is there.
 from __future__ import annotations
 
 from collections.abc import Callable, Iterable, Iterator
-from dataclasses import dataclass
+from dataclasses import dataclass, replace
 from pathlib import Path
 from typing import Any
 
@@ -17,7 +17,9 @@ import numpy as np
 import numpy.typing as npt
 
 from wanimate.errors import InputError
+from wanimate.preprocess.identity import Chosen
 from wanimate.preprocess.keypoints import has_person
+from wanimate.preprocess.people import Choice
 from wanimate.preprocess.pose import PersonPose, nobody
 from wanimate.types import Frame, Keypoints
 
@@ -29,6 +31,8 @@ _DETECTOR, _POSE = Path("det/yolov10m.onnx"), Path("pose2d/vitpose_h_wholebody.o
 _DETECTOR_SIDE = 640
 _CROP = (192, 256)
 _MIN_SCORE, _MAX_OVERLAP = 0.05, 0.5
+_CROWD, _CROWD_SCORE = 8, 0.25
+"""Of a crowd, so many are looked at, and only those found with this score."""
 _MEAN = np.array([0.485, 0.456, 0.406], dtype=np.float32)
 _STD = np.array([0.229, 0.224, 0.225], dtype=np.float32)
 _BLUR, _PAD = 11, 5
@@ -57,11 +61,13 @@ class PublishedBackend:
 
     name = "published"
 
-    def __init__(self, detector: Session, pose: Session, compat: bool = False) -> None:
-        self._detector, self._pose, self._compat = detector, pose, compat
+    def __init__(
+        self, detector: Session, pose: Session, compat: bool = False, choice: Choice = Choice("largest")
+    ) -> None:
+        self._detector, self._pose, self._compat, self._choice = detector, pose, compat, choice
 
     @classmethod
-    def load(cls, folder: Path | None, compat: bool = False) -> PublishedBackend:
+    def load(cls, folder: Path | None, compat: bool = False, choice: Choice = Choice("largest")) -> PublishedBackend:
         """Args: folder: the published `process_checkpoint` folder (section 1).
 
         Raises:
@@ -71,17 +77,45 @@ class PublishedBackend:
             remedy = "Give the process_checkpoint folder of Wan2.2-Animate-14B with --models"
             raise InputError("--models", None, "the published backend needs its model files", remedy)
         pose = folder / _POSE
-        return cls(_session(folder / _DETECTOR), _session(pose / "end2end.onnx" if pose.is_dir() else pose), compat)
+        pose = pose / "end2end.onnx" if pose.is_dir() else pose
+        return cls(_session(folder / _DETECTOR), _session(pose), compat, choice)
 
     def detect(self, image: Frame) -> PersonPose | None:
         person, _ = self._look(image, None)
         return person if person.valid or self._compat else None
 
     def track(self, frames: Iterable[Frame]) -> Iterator[PersonPose]:
-        before: Box | None = None
+        """See `PoseBackend`. Where nobody in particular was chosen, as `MediapipeBackend` does."""
+        chosen, before = Chosen(self._choice), None
         for frame in frames:
+            if not self._choice.is_anybody:
+                yield self._look_for_chosen(frame, chosen)
+                continue
             person, before = self._look(frame, before)
-            yield person
+            yield chosen.anybody(person, frame)
+
+    def candidates(self, image: Frame) -> list[PersonPose]:
+        height, width = image.shape[:2]
+        rows = self._detector(detector_input(image))[0]
+        boxes = people_boxes(rows[(rows[:, 5] == 0) & (rows[:, 4] >= _CROWD_SCORE)], width, height)
+        people = [self._points(image, box) for box in boxes[:_CROWD]]
+        return [PersonPose(p, True, "detector") for p in people if has_person(p, width, height)]
+
+    def _look_for_chosen(self, frame: Frame, chosen: Chosen) -> PersonPose:
+        people = self.candidates(frame)
+        points = [p.keypoints for p in people]
+        found = chosen.among(points, frame)
+        if found is None:
+            return nobody()
+        index, how = found
+        unsure = chosen.is_unsure(points[index], points)
+        chosen.keep(points[index], frame)
+        chosen.note_others(points, frame)
+        return replace(people[index], found="unsure" if unsure else how or people[index].found)
+
+    def _points(self, frame: Frame, box: Box) -> Keypoints:
+        crop, centre, size = pose_input(frame[..., ::-1] if self._compat else frame, box)
+        return decode(self._pose(crop)[0], centre, size)
 
     def _look(self, frame: Frame, before: Box | None) -> tuple[PersonPose, Box | None]:
         height, width = frame.shape[:2]
@@ -92,8 +126,7 @@ class PublishedBackend:
             box = person_box(rows[rows[:, 5] == 0], width, height, before)
             if box.score < 0:
                 return nobody(), before
-        crop, centre, size = pose_input(frame[..., ::-1] if self._compat else frame, box)
-        points = decode(self._pose(crop)[0], centre, size)
+        points = self._points(frame, box)
         valid = has_person(points, width, height)
         if not valid and not self._compat:
             return nobody(), before
@@ -127,9 +160,21 @@ def detector_input(frame: Frame) -> Array:
 def person_box(rows: Array, width: int, height: int, before: Box | None = None) -> Box:
     """The person to follow, from detector rows [n, 6] (x1, y1, x2, y2 in 640 space, score, class; section 6).
 
-    Suppression runs over all rows, whatever their class. Of the people left, the largest counts; with `before`, the one
-    that overlaps it most, if it does by at least 0.3. Nobody: the whole frame with score -1.
+    Of the people, the largest counts; with `before`, the one that overlaps it most, if it does by at least 0.3. Nobody:
+    the whole frame with score -1.
     """
+    people = people_boxes(rows, width, height)
+    if not people:
+        return Box(0.0, 0.0, float(width), float(height), -1.0)
+    if before is not None:
+        nearest = max(people, key=before.overlap)
+        if before.overlap(nearest) >= 0.3:
+            return nearest
+    return _largest(people)
+
+
+def people_boxes(rows: Array, width: int, height: int) -> list[Box]:
+    """Everybody in detector rows [n, 6], best score first; suppression runs over all rows, whatever their class."""
     rows = rows[rows[:, 4] >= _MIN_SCORE]
     scale = np.array([width, height] * 2, dtype=np.float32) / np.float32(_DETECTOR_SIDE)
     corners = rows[:, :4] * scale
@@ -140,13 +185,7 @@ def person_box(rows: Array, width: int, height: int, before: Box | None = None) 
         x, y, w, h = (float(v) for v in boxes[i])
         if rows[i, 5] == 0 and rows[i, 4] > _MIN_SCORE:
             people.append(Box(x, y, x + w, y + h, float(rows[i, 4])))
-    if not people:
-        return Box(0.0, 0.0, float(width), float(height), -1.0)
-    if before is not None:
-        nearest = max(people, key=before.overlap)
-        if before.overlap(nearest) >= 0.3:
-            return nearest
-    return _largest(people)
+    return people
 
 
 def _largest(people: list[Box]) -> Box:

@@ -20,8 +20,9 @@ from wanimate.types import Frame, Keypoints
 Box = tuple[float, float, float, float]
 """Left, top, right, bottom in pixels."""
 
-_OVERLAP = 0.2
-_HEAD_AND_SHOULDERS = [0, 5, 6]
+_OVERLAP, TWICE = 0.2, 0.4
+"""Two sights of one person in two frames share at least the first of their boxes; in one frame, the second."""
+HEAD_AND_SHOULDERS = [0, 5, 6]
 STEP, ABSENCE = 0.2, 0.35
 """How far head and shoulders may move, in heights of the seen body, between two frames and while they are lost."""
 _COLOURS = ((230, 60, 60), (40, 140, 230), (40, 170, 80), (230, 150, 20), (160, 70, 200), (20, 170, 170))
@@ -29,28 +30,47 @@ _COLOURS = ((230, 60, 60), (40, 140, 230), (40, 170, 80), (230, 150, 20), (160, 
 
 @dataclass(frozen=True)
 class Choice:
-    """Who is followed. `number` counts from 1, left to right; `point` is in pixels of the clip."""
+    """Who is followed. `number` counts from 1, left to right; `point` is in pixels of the clip.
+
+    `at`: when to look, in seconds from the clip's first frame; None is where people appear first.
+    """
 
     kind: Literal["largest", "left", "right", "number", "point"]
     number: int = 0
     point: tuple[float, float] = (0.0, 0.0)
+    at: float | None = None
+
+    @property
+    def is_anybody(self) -> bool:
+        """Nobody in particular is asked for: whoever is the largest is followed."""
+        return self.kind == "largest" and self.at is None
+
+    @property
+    def when(self) -> str:
+        return "where people appear first" if self.at is None else f"at {self.at:g} s"
+
+    def __str__(self) -> str:
+        who = {"number": f"{self.number}", "point": f"{self.point[0]:g},{self.point[1]:g}"}.get(self.kind, self.kind)
+        return who if self.at is None else f"{who}@{self.at:g}"
 
 
 def parse_choice(text: str) -> Choice:
-    """ "largest", "left", "right", "2" or "640,360".
+    """ "largest", "left", "right", "2" or "640,360", each with the seconds if wished: "2@1.5" or "2@1.5s".
 
     Raises:
         InputError: it is none of these.
     """
-    if text in ("largest", "left", "right"):
-        kind: Literal["largest", "left", "right"] = text  # type: ignore[assignment]
-        return Choice(kind)
-    if re.fullmatch(r"[1-9]\d?", text):
-        return Choice("number", number=int(text))
-    if found := re.fullmatch(r"(\d+(?:\.\d+)?),(\d+(?:\.\d+)?)", text):
-        return Choice("point", point=(float(found[1]), float(found[2])))
-    rule = "names nobody"
-    raise InputError("--person", text, rule, "Give largest, left, right, a number from 1, or x,y in pixels of the clip")
+    number = r"\d+(?:\.\d+)?"
+    found = re.fullmatch(rf"(?:(largest|left|right)|([1-9]\d?)|({number}),({number}))(?:@({number})s?)?", text)
+    if found is None:
+        remedy = "Give largest, left, right, a number from 1, or x,y in pixels of the clip; with @SECONDS if wished"
+        raise InputError("--person", text, "names nobody", remedy)
+    word, count, x, y, seconds = found.groups()
+    at = None if seconds is None else float(seconds)
+    if word:
+        kind: Literal["largest", "left", "right"] = word  # type: ignore[assignment]
+        return Choice(kind, at=at)
+    return Choice("number", number=int(count), at=at) if count else Choice("point", point=(float(x), float(y)), at=at)
 
 
 def box(person: Keypoints) -> Box:
@@ -76,10 +96,10 @@ def same_person(a: Keypoints, b: Keypoints, moved: float = STEP) -> bool:
     Arms are not compared: they may be anywhere in the next frame. `moved` is a share of the first body's longer side.
     """
     first, second = box(a), box(b)
-    both = np.minimum(a[_HEAD_AND_SHOULDERS, 2], b[_HEAD_AND_SHOULDERS, 2]) >= VALID_CONFIDENCE
+    both = np.minimum(a[HEAD_AND_SHOULDERS, 2], b[HEAD_AND_SHOULDERS, 2]) >= VALID_CONFIDENCE
     if not both.any():
         return False
-    apart = float(np.hypot(*(a - b)[_HEAD_AND_SHOULDERS, :2][both].T).mean())
+    apart = float(np.hypot(*(a - b)[HEAD_AND_SHOULDERS, :2][both].T).mean())
     return overlap(first, second) >= _OVERLAP and apart < moved * max(first[2] - first[0], first[3] - first[1])
 
 
@@ -101,16 +121,18 @@ def pick(choice: Choice, people: Sequence[Keypoints]) -> int:
     if choice.kind == "largest":
         return max(range(len(people)), key=lambda i: _area(box(people[i])))
     remedy = "Look at the candidates with `wanimate preprocess --list-people`"
+    if choice.at is None:
+        remedy += f", or say when to look: --person {choice}@SECONDS"
     if choice.kind == "number":
         if choice.number > len(order):
-            raise InputError("--person", choice.number, f"{len(order)} found where people appear first", remedy)
+            raise InputError("--person", choice, f"{len(order)} found {choice.when}", remedy)
         return order[choice.number - 1]
     x, y = choice.point
     inside = [
         i for i in order if box(people[i])[0] <= x <= box(people[i])[2] and box(people[i])[1] <= y <= box(people[i])[3]
     ]
     if not inside:
-        raise InputError("--person", f"{x:g},{y:g}", "nobody is there where people appear first", remedy)
+        raise InputError("--person", choice, f"nobody is there {choice.when}", remedy)
     return min(inside, key=lambda i: _area(box(people[i])))
 
 

@@ -20,7 +20,8 @@ class PersonPose:
     """One person in one frame: 133 keypoints [133, 3] in pixels of the frame (all zero where `valid` is False).
 
     `found` tells how the body was located, for reports: "track", "face", "detector", or "" where nobody was; "other"
-    where it cannot be the person who was followed before.
+    where it cannot be the person who was followed before, "again" where a chosen one who was lost is taken up elsewhere,
+    "unsure" where it may be somebody beside them who looks the same.
     """
 
     keypoints: Keypoints
@@ -46,7 +47,17 @@ class PoseBackend(Protocol):
         ...
 
     def track(self, frames: Iterable[Frame]) -> Iterator[PersonPose]:
-        """The same person through frames of one size, one answer a frame; frames without a person are not valid."""
+        """The same person through frames of one size, one answer a frame; frames without a person are not valid.
+
+        Somebody chosen for a time (`Choice.at`) is chosen in the first of the frames.
+
+        Raises:
+            InputError: whoever was chosen is not there.
+        """
+        ...
+
+    def candidates(self, image: Frame) -> list[PersonPose]:
+        """Everybody in a picture [H, W, 3]; in no order."""
         ...
 
 
@@ -57,13 +68,13 @@ def backend(settings: PreprocessSettings) -> PoseBackend:
         InputError: models or the optional package of the backend are missing; the message says what to run.
     """
     choice = parse_choice(settings.person)
+    if settings.compat and not choice.is_anybody:
+        rule = "the published code takes the largest person of every frame"
+        raise InputError("--person", settings.person, rule, "Leave it or --compat out")
     if settings.backend == "published":
-        if choice.kind != "largest":
-            rule = "the published detectors follow the largest person only"
-            raise InputError("--person", settings.person, rule, "Leave it out, or take --backend mediapipe")
         from wanimate.preprocess.onnx import PublishedBackend
 
-        return PublishedBackend.load(settings.models, compat=settings.compat)
+        return PublishedBackend.load(settings.models, settings.compat, choice)
     from wanimate.preprocess.models import find
     from wanimate.preprocess.tracker import MediapipeBackend
 

@@ -7,7 +7,7 @@ skeleton, scene and hole lie on it where they lie in the clip.
 from __future__ import annotations
 
 import time
-from collections.abc import Generator, Iterator
+from collections.abc import Generator
 from itertools import tee
 from pathlib import Path
 
@@ -21,9 +21,11 @@ from wanimate.media.resize import AREA, cover, cover_placement, exact_size, publ
 from wanimate.media.video import iter_indices
 from wanimate.preprocess import retarget
 from wanimate.preprocess.face import steady_squares
+from wanimate.preprocess.given_mask import MaskVideo
 from wanimate.preprocess.guides import GuidesWriter, load_guides
 from wanimate.preprocess.keypoints import FACE, move, reuse_body_when_outside, runs, split
 from wanimate.preprocess.mask import MaskShape, as_picture, scene, shape_mask
+from wanimate.preprocess.models import find
 from wanimate.preprocess.pose import PoseBackend, backend
 from wanimate.preprocess.run import (
     DRAW,
@@ -35,7 +37,7 @@ from wanimate.preprocess.run import (
     plan,
     report_missing,
 )  # fmt: skip
-from wanimate.preprocess.segment import MaskBackend
+from wanimate.preprocess.segment import MaskBackend, SelfieMasks
 from wanimate.preprocess.skeleton import draw
 from wanimate.preprocess.smooth import smooth
 from wanimate.types import (
@@ -59,6 +61,29 @@ def check(settings: PreprocessSettings) -> None:
     if settings.retarget not in (None, "off"):
         rule = "the character has to fit into the performer's place, so its skeleton is the performer's"
         raise InputError("--retarget", settings.retarget, rule, "Leave it out in replacement")
+    if settings.mask is not None and settings.sam2 is not None:
+        raise InputError("--sam2", settings.sam2, "the masks are given with --mask already", "Leave one of them out")
+
+
+def mask_backend(clip: Clip, settings: PreprocessSettings, area: int) -> tuple[MaskBackend, str]:
+    """The backend that the settings ask for, and why it was taken.
+
+    Raises:
+        InputError: model files are missing, or the given mask or checkpoint cannot be used.
+    """
+    if settings.mask is not None:
+        width, height = _size(clip, area, settings.compat)
+
+        def fit(frame: Frame) -> Frame:
+            return published_resize(frame, area) if settings.compat else cover(frame, width, height)
+
+        return MaskVideo(settings.mask, clip, plan(clip, settings)[0], fit), "a mask video was given"
+    if settings.sam2 is not None:
+        from wanimate.preprocess.sam2 import Sam2Masks
+
+        return Sam2Masks(settings.sam2, settings.compat), "a SAM 2 checkpoint was given"
+    models = find(settings.models if settings.backend == "mediapipe" else None)
+    return SelfieMasks(models), "neither a mask nor SAM 2 was given"
 
 
 def preprocess_scene(
@@ -84,7 +109,10 @@ def preprocess_scene(
     clip_size = size if settings.compat else (clip.width, clip.height)
     warnings: list[str] = []
 
-    keypoints, valid = yield from detect(people, clip, indices, _frames(clip, indices, area, settings.compat))
+    def fit(frame: Frame) -> Frame:
+        return published_resize(frame, area) if settings.compat else frame
+
+    keypoints, valid, doubts = yield from detect(people, clip, indices, settings, fit)
     character = people.detect(image)
     if character is None:
         warnings.append("no person was found in the character image: it may not fit the performer's pose")
@@ -99,6 +127,7 @@ def preprocess_scene(
         warnings.append(f"{message}; these keep the clip's own picture")
     for warning in warnings:
         yield Notice(warning, "warning")
+    warnings = [*doubts, *warnings]
     steady = smooth(keypoints, valid, fps) if settings.smooth and not settings.compat else keypoints
     squares = steady_squares(keypoints[:, FACE], valid, fps)
     placed = steady if clip_size == size else _placed(steady, clip_size, size)
@@ -108,7 +137,7 @@ def preprocess_scene(
     started, empty, covered = time.perf_counter(), np.zeros(len(indices), dtype=bool), 0.0
     yield StageStarted(DRAW, len(indices))
     with GuidesWriter(folder, "replacement", fps, size, settings.face_size) as writer:
-        originals, again = tee(_frames(clip, indices, area, settings.compat))
+        originals, again = tee(map(fit, iter_indices(clip, indices)))
         scenes = (frame if settings.compat else cover(frame, *size) for frame in again)
         faces = face_crops(originals, clip_size, settings, keypoints, valid, squares)
         for i, (face, (frame, outline)) in enumerate(zip(faces, masks.follow(scenes, placed, valid), strict=True)):
@@ -122,7 +151,8 @@ def preprocess_scene(
             warnings.append(message)
         facts = manifest(clip, image, settings, people, indices, fps, valid, drawing, warnings)
         facts["mask"] = {
-            "backend": masks.name, "shape": vars(shape), "empty": runs(empty), "mean_share": covered / len(indices),
+            "backend": masks.name, "given": None if settings.mask is None else str(settings.mask), "shape": vars(shape),
+            "empty": runs(empty), "mean_share": covered / len(indices),
         }  # fmt: skip
         writer.finish(image if settings.compat else _small(image, size), facts, arrays(keypoints, drawing, squares))
     if message is not None:
@@ -145,11 +175,6 @@ def _size(clip: Clip, area: int, compat: bool) -> tuple[int, int]:
     if min(size) < 16:
         raise InputError("--area", area, f"leaves no 16-pixel cell for a {clip.width}x{clip.height} clip", "Give more.")
     return size
-
-
-def _frames(clip: Clip, indices: tuple[int, ...], area: int, compat: bool) -> Iterator[Frame]:
-    frames = iter_indices(clip, indices)
-    return (published_resize(frame, area) for frame in frames) if compat else frames
 
 
 def _placed(points: Keypoints, clip_size: tuple[int, int], size: tuple[int, int]) -> Keypoints:

@@ -9,7 +9,7 @@ from __future__ import annotations
 import hashlib
 import importlib.metadata
 import time
-from collections.abc import Generator, Iterable, Iterator
+from collections.abc import Callable, Generator, Iterable, Iterator, Sequence
 from dataclasses import dataclass, field
 from fractions import Fraction
 from pathlib import Path
@@ -24,12 +24,13 @@ from wanimate.errors import InputError
 from wanimate.media.files import sha256
 from wanimate.media.resize import cover, exact_size, letterbox, published_resize
 from wanimate.media.timing import cap_rate, published_count, published_indices
-from wanimate.media.video import iter_indices, plan_frames
+from wanimate.media.video import iter_backwards, iter_indices, plan_frames
 from wanimate.preprocess import retarget, retarget_published
 from wanimate.preprocess.face import Squares, is_usable, published_box, published_crop, square_crop, steady_squares
 from wanimate.preprocess.guides import GuidesWriter, load_guides
 from wanimate.preprocess.keypoints import FACE, Parts, reuse_body_when_outside, runs, split
-from wanimate.preprocess.pose import PoseBackend, backend
+from wanimate.preprocess.people import HEAD_AND_SHOULDERS, Choice, parse_choice
+from wanimate.preprocess.pose import PersonPose, PoseBackend, backend
 from wanimate.preprocess.skeleton import draw
 from wanimate.preprocess.smooth import smooth
 from wanimate.types import (
@@ -44,6 +45,7 @@ from wanimate.types import (
     StageStarted,
 )  # fmt: skip
 
+_SURE = 0.5
 DETECT, DRAW = "find the performer", "draw the guides"
 
 
@@ -88,7 +90,8 @@ def preprocess(
     if settings.retarget != "off" and character is None:
         warnings.append("no person was found in the character image: the performer's own proportions are kept")
         yield Notice(warnings[-1], "warning")
-    keypoints, valid = yield from detect(people, clip, indices, iter_indices(clip, indices))
+    keypoints, valid, doubts = yield from detect(people, clip, indices, settings)
+    warnings += doubts
     if (message := report_missing(valid)) is not None:
         warnings.append(message)
         yield Notice(message, "warning")
@@ -130,38 +133,89 @@ def plan(clip: Clip, settings: PreprocessSettings) -> tuple[tuple[int, ...], Fra
 
 
 def detect(
-    people: PoseBackend, clip: Clip, indices: tuple[int, ...], frames: Iterable[Frame]
-) -> Generator[Event, None, tuple[Keypoints, npt.NDArray[np.bool_]]]:
-    """Keypoints [n, 133, 3] in pixels of `frames`, and where there is somebody [n]."""
+    people: PoseBackend, clip: Clip, indices: tuple[int, ...], settings: PreprocessSettings,
+    fit: Callable[[Frame], Frame] = lambda frame: frame,
+) -> Generator[Event, None, tuple[Keypoints, npt.NDArray[np.bool_], list[str]]]:  # fmt: skip
+    """Keypoints [n, 133, 3] in pixels of the fitted frames, where there is somebody [n], and doubts as warnings.
+
+    Somebody chosen for a time is followed from there to the end, and from there back to the start.
+
+    Raises:
+        InputError: nobody is in the clip, or not whoever was chosen.
+    """
     started, count = time.perf_counter(), len(indices)
     yield StageStarted(DETECT, count)
-    keypoints, valid = np.zeros((count, 133, 3)), np.zeros(count, dtype=bool)
-    others: list[int] = []
-    for i, person in enumerate(people.track(frames)):
-        keypoints[i], valid[i] = person.keypoints, person.valid
-        if person.found == "other":
-            others.append(i)
-        yield StageProgress(DETECT, i + 1, count)
+    keypoints, valid, found = np.zeros((count, 133, 3)), np.zeros(count, dtype=bool), [""] * count
+    for done, (i, person) in enumerate(_sights(people, clip, indices, parse_choice(settings.person), fit)):
+        keypoints[i], valid[i], found[i] = person.keypoints, person.valid, person.found
+        yield StageProgress(DETECT, done + 1, count)
     yield StageFinished(DETECT, time.perf_counter() - started)
     if not valid.any():
         remedy = "Give a clip in which one person's head and shoulders are plainly visible"
         raise InputError("--video", clip.path, f"nobody was found in any of its {count} frames", remedy)
-    if others:
+    doubts = report_doubts(keypoints, valid, found)
+    for doubt in doubts:
+        yield Notice(doubt, "warning")
+    return keypoints, valid, doubts
+
+
+def _sights(
+    people: PoseBackend, clip: Clip, indices: tuple[int, ...], choice: Choice, fit: Callable[[Frame], Frame]
+) -> Iterator[tuple[int, PersonPose]]:
+    """(job frame, who is in it), each frame once."""
+    first = frame_at(clip, indices, choice)
+    yield from enumerate(people.track(map(fit, iter_indices(clip, indices[first:]))), start=first)
+    if first:
+        back = people.track(map(fit, iter_backwards(clip, indices[first::-1])))
+        next(back)  # the frame that both ways start from
+        yield from zip(range(first - 1, -1, -1), back, strict=True)
+
+
+def frame_at(clip: Clip, indices: tuple[int, ...], choice: Choice) -> int:
+    """The job frame that shows the clip at the choice's time; the first one where it has none.
+
+    Raises:
+        InputError: the clip ends before.
+    """
+    if choice.at is None:
+        return 0
+    if choice.at > clip.duration:
+        raise InputError("--person", choice, f"the clip ends at {clip.duration:.2f} s", "Give a time within the clip")
+    return int(np.argmin([abs(clip.times[i] - clip.times[0] - choice.at) for i in indices]))
+
+
+def report_doubts(keypoints: Keypoints, valid: npt.NDArray[np.bool_], found: Sequence[str]) -> list[str]:
+    """Where the person followed may be another, or was hardly seen, in words."""
+    doubts = []
+    if others := [i for i, how in enumerate(found) if how == "other"]:
         where = ", ".join(str(i) for i in others[:10])
-        yield Notice(
-            f"from frame {where} on, somebody who may not be the person before is followed; --person chooses one",
-            "warning",
+        doubts.append(
+            f"from frame {where} on, somebody who may not be the person before is followed; --person chooses one"
         )
-    return keypoints, valid
+    if again := [i for i, how in enumerate(found) if how == "again"]:
+        where = ", ".join(str(i) for i in again[:10])
+        doubts.append(f"the chosen person was lost and, by their clothes, found again elsewhere in frame {where}")
+    unsure = np.array([how == "unsure" for how in found])
+    if unsure.any():
+        doubts.append(
+            f"somebody who looks like the chosen person is so near in {_spans(unsure)} that they may be mixed up from there on"
+        )
+    hardly = valid & (keypoints[:, HEAD_AND_SHOULDERS, 2].mean(axis=1) < _SURE)
+    if hardly.any():
+        doubts.append(f"head and shoulders were seen with low confidence in {_spans(hardly)}")
+    return doubts
 
 
 def report_missing(valid: npt.NDArray[np.bool_]) -> str | None:
-    gone = runs(~valid)
-    if not gone:
-        return None
-    ranges = ", ".join(str(a) if b == a + 1 else f"{a}-{b - 1}" for a, b in gone[:10])
-    more = f" and {len(gone) - 10} more stretches" if len(gone) > 10 else ""
-    return f"no person was found in {int((~valid).sum())} of {len(valid)} frames ({ranges}{more})"
+    return None if valid.all() else f"no person was found in {_spans(~valid)}"
+
+
+def _spans(flags: npt.NDArray[np.bool_]) -> str:
+    """ "3 of 12 frames (2, 6-7)" """
+    spans = runs(flags)
+    ranges = ", ".join(str(a) if b == a + 1 else f"{a}-{b - 1}" for a, b in spans[:10])
+    more = f" and {len(spans) - 10} more stretches" if len(spans) > 10 else ""
+    return f"{int(flags.sum())} of {len(flags)} frames ({ranges}{more})"
 
 
 def _fit(

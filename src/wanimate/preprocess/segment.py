@@ -1,7 +1,8 @@
 """Which pixels belong to the followed person: one call, any backend; the default needs no network connection.
 
 The default looks at a crop around the person, keeps what lies near its skeleton, adds what the skeleton surely shows,
-and lets each frame and its two neighbours, brought to it by optical flow, agree: no lag, and three frames of memory.
+lets each frame and its two neighbours, brought to it by optical flow, agree, and draws the contour anew after the
+colours in a narrow band around it: no lag, and three frames of memory.
 """
 
 from __future__ import annotations
@@ -26,6 +27,8 @@ _LONGEST = 512
 _MARGIN = 1.35
 _THRESHOLD = 0.4
 """Below a half, so that what only the present frame shows for sure (weight 0.5) is kept, a fast hand for instance."""
+_BAND, _CERTAIN = 0.03, 0.95
+"""Share of the picture's longer side within which colours decide, and the probability that they do not overrule."""
 # In shoulder widths: how far from its bones a body with its clothes reaches, and how thick it is at least.
 _REACH, _CORE = 0.75, 0.06
 
@@ -160,12 +163,41 @@ def _agreed(before: _Look | None, now: _Look, after: _Look | None) -> Mask:
     height, width = now.frame.shape[:2]
     if not now.valid:
         return np.zeros((height, width), np.uint8)
-    soft = now.soft / 2
+    soft = np.asarray(now.soft / 2, dtype=np.float32)
     for other in (before, after):
         soft += (_brought(other, now) if other is not None and other.valid else now.soft) / 4
     soft[_apart(soft > _THRESHOLD, now.core)] = 0
-    large = cv2.resize(soft, (width, height), interpolation=cv2.INTER_LINEAR)
-    return np.asarray(large > _THRESHOLD, dtype=np.uint8)
+    small = cv2.resize(now.frame, soft.shape[::-1], interpolation=cv2.INTER_AREA)
+    mask = refined(np.asarray(small, dtype=np.uint8), soft, now.core)
+    large = cv2.resize(mask.astype(np.float32), (width, height), interpolation=cv2.INTER_LINEAR)
+    return np.asarray(large > 0.5, dtype=np.uint8)
+
+
+def refined(picture: Frame, soft: Array, core: Mask) -> Mask:
+    """The mask of a picture [h, w, 3], its contour where colours change (GrabCut; Rother et al. 2004).
+
+    Only a band around the contour of the probable person, `soft` [h, w], is decided anew; what is certain stays.
+    """
+    mask = np.asarray(soft > _THRESHOLD, dtype=np.uint8)
+    if not mask.any():
+        return mask
+    band = max(round(_BAND * max(mask.shape)), 1)
+    labels = np.where(mask > 0, cv2.GC_PR_FGD, cv2.GC_PR_BGD).astype(np.uint8)
+    inner = cv2.distanceTransform(mask, cv2.DIST_L2, 3) > band
+    labels[inner | (soft > _CERTAIN) | (core > 0)] = cv2.GC_FGD
+    outer = cv2.distanceTransform(1 - mask, cv2.DIST_L2, 3) > band
+    labels[outer & (core == 0)] = cv2.GC_BGD
+    x, y, wide, high = cv2.boundingRect((~outer).astype(np.uint8))
+    here = np.s_[max(y - 2 * band, 0) : y + high + 2 * band, max(x - 2 * band, 0) : x + wide + 2 * band]
+    cut = np.ascontiguousarray(labels[here])
+    if not (cut == cv2.GC_BGD).any() or not (cut == cv2.GC_FGD).any():
+        return mask  # nothing certain on one side: no colours to learn
+    cv2.setRNGSeed(0)  # it groups colours from random starts
+    models = np.zeros((1, 65)), np.zeros((1, 65))
+    cv2.grabCut(np.ascontiguousarray(picture[here]), cut, None, *models, 1, cv2.GC_INIT_WITH_MASK)
+    out = np.zeros_like(mask)
+    out[here] = cut & 1  # foreground, certain or probable, is odd
+    return out
 
 
 def _apart(mask: npt.NDArray[np.bool_], core: Mask) -> npt.NDArray[np.bool_]:

@@ -13,18 +13,19 @@ from pathlib import Path
 import numpy as np
 
 from wanimate.preprocess.hands import find_hands
+from wanimate.preprocess.identity import Chosen
 from wanimate.preprocess.keypoints import LEFT_WRIST, RIGHT_WRIST, from_mediapipe, has_person
 from wanimate.preprocess.landmarks import Hand, Mesh, Networks, Pose, face_square, person_square
 from wanimate.preprocess.litert import Picture, Square, Vectors
-from wanimate.preprocess.people import ABSENCE, Choice, box, overlap, pick, same_person
+from wanimate.preprocess.people import TWICE, Choice, box, overlap
 from wanimate.preprocess.pose import PersonPose, nobody
 from wanimate.types import Frame
 
 _MIN_SCORE = 0.5
 # A standing body, seen from its face: the hips are 4.5 face widths below it, the circle around the body 14 wide.
 _HIPS_BELOW, _BODY_SIDE = 4.5, 14.0
-# At most so many faces and bodies of a crowd are looked at; two sights that share so much of their boxes are one person.
-_CROWD, _TWICE = 8, 0.4
+_CROWD, _LOOK_AROUND = 8, 8
+"""At most so many faces and bodies of a crowd are looked at; and every so many frames, who is beside the chosen person."""
 
 
 @dataclass(frozen=True)
@@ -52,23 +53,20 @@ class MediapipeBackend:
         return person if person.valid else None
 
     def track(self, frames: Iterable[Frame]) -> Iterator[PersonPose]:
-        """See `PoseBackend`. Somebody chosen is found again only near where they were lost; of "largest", whoever is
+        """See `PoseBackend`. Where nobody in particular was chosen, whoever is there is followed, and the first frame with
 
-        there is followed, and the first frame with somebody who cannot be the one before says "other" in `found`.
+        somebody who cannot be the one before says "other" in `found`.
         """
-        before: _Seen | None = None
-        known: PersonPose | None = None
-        for frame in frames:
+        chosen, before = Chosen(self._choice), None
+        for i, frame in enumerate(frames):
             picture = Picture(frame)
-            if self._choice.kind == "largest":
-                before = self._look(picture, before)
-            else:
-                before = self._look_for_chosen(picture, frame, before, known)
-            person = _person(before, frame)
-            if person.valid and known is not None and not same_person(known.keypoints, person.keypoints):
-                person = replace(person, found="other")
-            known = person if person.valid else known
-            yield person
+            if not self._choice.is_anybody:
+                around = i % _LOOK_AROUND == 0
+                before, person = self._look_for_chosen(picture, frame, before, chosen, around)
+                yield person
+                continue
+            before = self._look(picture, before)
+            yield chosen.anybody(_person(before, frame), frame)
 
     def candidates(self, frame: Frame) -> list[PersonPose]:
         """Everybody that is found in a picture [H, W, 3], without hands; in no order."""
@@ -91,32 +89,38 @@ class MediapipeBackend:
         for one in seen:
             person = _person(one, frame)
             here = box(person.keypoints)
-            if person.valid and all(overlap(here, box(other.keypoints)) < _TWICE for _, other in kept):
+            if person.valid and all(overlap(here, box(other.keypoints)) < TWICE for _, other in kept):
                 kept.append((one, person))
         return kept
 
     def _look_for_chosen(
-        self, picture: Picture, frame: Frame, before: _Seen | None, known: PersonPose | None
-    ) -> _Seen | None:
-        """The chosen person, followed; where lost, only somebody who can be the same is taken up again."""
-        if before is not None and known is not None:
-            seen = self._follow(picture, before)
+        self, picture: Picture, frame: Frame, before: _Seen | None, chosen: Chosen, around: bool
+    ) -> tuple[_Seen | None, PersonPose]:
+        """The chosen person, followed; where lost, only somebody who can be the same is taken up again.
+
+        `around`: look who else is there. With a double about, that is done in every frame, to tell when the two may have
+        been mixed up.
+        """
+        seen = None if before is None else self._follow(picture, before)
+        person = _person(seen, frame)
+        followed = seen is not None and person.valid and chosen.follows(person.keypoints, frame)
+        alone = followed and not around and not chosen.has_double
+        people = [] if alone else self._everybody(picture, frame)
+        points = [p.keypoints for _, p in people]
+        if not followed:
+            found = chosen.among(points, frame)
+            if found is None:
+                return None, nobody()
+            index, how = found
+            sight = people[index][0]
+            hands = find_hands(self._networks, picture, sight.pose, (None, None), None)
+            seen = _Seen(sight.pose, sight.mesh, *hands, how or sight.found)
             person = _person(seen, frame)
-            if person.valid and same_person(known.keypoints, person.keypoints):
-                return seen
-        people = self._everybody(picture, frame)
-        if known is not None:
-            people = [(s, p) for s, p in people if same_person(known.keypoints, p.keypoints, ABSENCE)]
-        if not people:
-            return None
-        if known is None:
-            index = pick(self._choice, [p.keypoints for _, p in people])
-        else:
-            here = box(known.keypoints)
-            index = max(range(len(people)), key=lambda i: overlap(here, box(people[i][1].keypoints)))
-        found = people[index][0]
-        hands = find_hands(self._networks, picture, found.pose, (None, None), None)
-        return _Seen(found.pose, found.mesh, *hands, found.found)
+        if chosen.is_unsure(person.keypoints, points):
+            person = replace(person, found="unsure")
+        chosen.keep(person.keypoints, frame)
+        chosen.note_others(points, frame)
+        return seen, person
 
     def _look(self, picture: Picture, before: _Seen | None) -> _Seen | None:
         seen = self._follow(picture, before)

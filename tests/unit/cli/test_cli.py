@@ -122,7 +122,7 @@ def test_version_and_bare_call() -> None:
 def test_every_setting_is_an_option_with_the_default_of_its_class() -> None:
     commands = typer.main.get_command(app).commands
     fixed = {"limits"}  # decided by --allow-any-length
-    scene = {"iterations", "k", "w_len", "h_len", "composite", "feather"}
+    scene = {"mask", "sam2", "iterations", "k", "w_len", "h_len", "composite", "feather"}
     absent = {"animate": scene, "replace": {"retarget"}}  # what has no meaning in that mode
     for name, classes in {
         "animate": (PreprocessSettings, GenerateSettings, OutputSettings),
@@ -143,13 +143,14 @@ def test_every_setting_is_an_option_with_the_default_of_its_class() -> None:
 def test_options_of_replacement_become_the_job(stub: type[StubAnimator]) -> None:
     done = run(
         "replace", *FILES, "--iterations", "2", "--k", "5", "--w-len", "4", "--h-len", "8", "--no-composite",
-        "--feather", "3", "--steps", "9", "--fps", "12", "--checkpoint", "c",
+        "--feather", "3", "--steps", "9", "--fps", "12", "--checkpoint", "c", "--mask", "m.mkv", "--sam2", "s", "--lora-fuse",
     )  # fmt: skip
     assert done.exit_code == 0, done.output
     _, job = stub.asked
     assert job.mode == "replacement"
     pre = job.preprocess
     assert (pre.iterations, pre.k, pre.w_len, pre.h_len, pre.retarget, pre.fps) == (2, 5, 4, 8, None, 12)
+    assert (pre.mask, pre.sam2, job.generate.lora_fuse) == (Path("m.mkv"), Path("s"), True)
     assert (job.output.composite, job.output.feather, job.generate.steps) == (False, 3, 9)
 
 

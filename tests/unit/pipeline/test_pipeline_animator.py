@@ -10,11 +10,13 @@ from fractions import Fraction
 from pathlib import Path
 
 import detgen
+import numpy as np
 import pytest
 from PIL import Image
 from safetensors.torch import save_file
 from tiny_checkpoints import DEFAULTS, FPS, Shape, write_guides
 
+from wanimate import pipeline
 from wanimate.config import GenerateSettings, Job, OutputSettings
 from wanimate.errors import CheckpointError, InputError, OutputError
 from wanimate.media.video import VideoFrames
@@ -29,6 +31,7 @@ from wanimate.types import (
     StageStarted,
     StepDone,
 )  # fmt: skip
+from wanimate.weights.lora import read_lora
 
 LOSSLESS = OutputSettings(codec="ffv1")
 MakeGuides = Callable[..., Path]
@@ -312,7 +315,9 @@ def test_what_is_not_there_is_named(animator: Animator, tmp_path: Path) -> None:
     assert os.listdir(tmp_path) == []
 
 
-def test_loras_do_not_leak_into_the_next_job(animator: Animator, guides: MakeGuides, tmp_path: Path) -> None:
+def test_loras_do_not_leak_into_the_next_job(
+    animator: Animator, guides: MakeGuides, tmp_path: Path, monkeypatch: pytest.MonkeyPatch
+) -> None:
     tensors = {
         f"blocks.{i}.{name}.lora_{x}.weight": detgen.randn(f"leak/{i}{name}{x}", shape)
         for i in range(5) for name in ("self_attn.v", "cross_attn.v") for x, shape in (("A", (2, 32)), ("B", (32, 2)))
@@ -323,8 +328,10 @@ def test_loras_do_not_leak_into_the_next_job(animator: Animator, guides: MakeGui
     strong = frames_of(animator, guides(5), tmp_path / "strong.mkv", steps=2, lora=[f"{file}:0.8"])
     late = frames_of(animator, guides(5), tmp_path / "late.mkv", steps=2, lora=[f"{file}:0.8@50-100%"])
     again = frames_of(animator, guides(5), tmp_path / "again.mkv", steps=2)
+    fused = frames_of(animator, guides(5), tmp_path / "fused.mkv", steps=2, lora=[f"{file}:0.8"], lora_fuse=True)
     assert (plain == again).all()
     assert (plain != strong).any()
+    assert np.abs(fused.astype(int) - strong).max() <= 1
     assert (late != strong).any()
     assert (late != plain).any()
     record = json.loads((tmp_path / "late.json").read_text())["lora"]
@@ -332,5 +339,10 @@ def test_loras_do_not_leak_into_the_next_job(animator: Animator, guides: MakeGui
         "path": str(file), "sha256": f"sha256:{hashlib.sha256(file.read_bytes()).hexdigest()}", "strength": 0.8,
         "steps": [0.5, 1.0], "dialect": "peft", "tensors": 10, "unused": [],
     }]  # fmt: skip
+    reads: list[Path] = []
+    monkeypatch.setattr(pipeline, "read_lora", lambda path: reads.append(path) or read_lora(path))
+    both = [f"{file}:0.8@0-50%", f"{file}:0.8@50-100%"]
+    assert (frames_of(animator, guides(5), tmp_path / "both.mkv", steps=2, lora=both) == strong).all()
+    assert reads == [file]  # once a job
     with pytest.raises(InputError, match=r"none of the 2 steps lies in 10-40%"):
         frames_of(animator, guides(5), tmp_path / "never.mkv", steps=2, lora=[f"{file}@10-40%"])

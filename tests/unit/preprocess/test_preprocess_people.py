@@ -29,14 +29,14 @@ CROWD = [SMALL, LARGE, MIDDLE]
 
 @pytest.mark.parametrize(
     ("text", "index"),
-    [("largest", 1), ("left", 1), ("right", 0), ("1", 1), ("2", 2), ("3", 0), ("400,110", 0), ("250.5,100", 2)],
+    [("largest", 1), ("left@2.5", 1), ("right", 0), ("1", 1), ("2", 2), ("3", 0), ("400,110", 0), ("250.5,100", 2)],
 )
 def test_who_is_chosen(text, index):
     assert numbered(CROWD) == [1, 2, 0]
     assert pick(parse_choice(text), CROWD) == index
 
 
-@pytest.mark.parametrize("text", ["", "0", "-1", "tallest", "1,2,3", "x,y", "1;2", "100"])
+@pytest.mark.parametrize("text", ["", "0", "-1", "tallest", "1,2,3", "x,y", "1;2", "100", "2@", "@3", "2@x", "2@1:30"])
 def test_what_names_nobody(text):
     with pytest.raises(InputError, match=r"--person = .*: names nobody\. Give largest, left, right"):
         parse_choice(text)
@@ -85,7 +85,8 @@ def test_a_jump_to_somebody_else_is_told(clip, tmp_path):
     )
 
 
-SHIPPED = Path(str(files("wanimate.weights") / "embedded" / "demo" / "performer.mp4"))
+DEMO = Path(str(files("wanimate.weights") / "embedded" / "demo"))
+SHIPPED, IMAGE = DEMO / "performer.mp4", DEMO / "character-2.png"
 
 
 @pytest.fixture(scope="module")
@@ -130,7 +131,7 @@ def test_list_people(pairs, tmp_path):
     with LosslessWriter(clip, Fraction(5), 768, 384) as writer:
         for frame in [np.zeros_like(pairs[0]), *pairs[:11]]:
             writer.write(frame)
-    words = ["preprocess", "--list-people", "--image", str(tmp_path / "none.png"), "--video", str(clip), "--out"]
+    words = ["preprocess", "--list-people", "--video", str(clip), "--out"]
     done = CliRunner().invoke(app, [*words, str(tmp_path / "people.png")])
     assert done.exit_code == 0, done.output
     assert "2 found in frame 1, numbered from left to right" in done.stdout
@@ -140,6 +141,24 @@ def test_list_people(pairs, tmp_path):
     drawn = np.abs(picture[..., ::-1].astype(int) - pairs[0]).max(axis=(0, 2)) > 40
     assert drawn[:384].any()
     assert drawn[384:].any()
+    later = CliRunner().invoke(app, [*words, str(tmp_path / "later.png"), "--person", "1@1.1"])
+    assert "2 found in frame 6, numbered" in later.stdout  # 1.2 s is the nearest
+    for more, rule in {
+        (
+            "--person",
+            "3",
+        ): "--person = 3: 2 found where people appear first. Look at the candidates with `wanimate preprocess",
+        ("--person", "3@1"): "--person = 3@1: 2 found at 1 s.",
+        ("--person", "1@0"): "--person = 1@0: nobody was found at 0 s.",
+        ("--person", "1@9"): "--person = 1@9: the clip ends at 2.40 s.",
+    }.items():
+        job = ["preprocess", "--image", str(IMAGE), "--video", str(clip), "--out", str(tmp_path / "guides"), *more]
+        refused = CliRunner().invoke(app, [*job, "--area", "64x64"], env={"COLUMNS": "500"})
+        assert (refused.exit_code, rule in refused.stderr) == (2, True), refused.output
+        assert not (tmp_path / "guides").exists()
+    imageless = CliRunner().invoke(app, ["preprocess", "--video", str(clip), "--out", str(tmp_path / "guides")])
+    assert imageless.exit_code == 2
+    assert "--image = None" in imageless.stderr
     wrong = CliRunner().invoke(app, [*words, str(tmp_path / "people.jpg")], env={"COLUMNS": "500"})
     assert wrong.exit_code == 2
     assert "the picture of the people is a PNG. Give a name that ends in .png" in wrong.stderr

@@ -72,7 +72,9 @@ def test_hands_and_bones_are_kept_where_the_network_sees_nobody():
     assert 0 < mask.sum() < 0.1 * mask.size
 
 
-def test_a_hole_of_one_frame_is_closed_and_a_single_sure_sight_is_kept():
+def test_a_hole_of_one_frame_is_closed_and_a_single_sure_sight_is_kept(monkeypatch):
+    monkeypatch.setattr(segment, "refined", lambda picture, soft, core: soft > 0.4)  # colours would close it, too
+
     def blind_once(crop, call):
         return (crop[..., 0] > 0.5) & (call != 3)
 
@@ -100,6 +102,33 @@ def test_there_is_no_lag():
     for frame, mask in zip(frames, found, strict=True):
         truth = frame[..., 0] > 100
         assert (mask & truth).sum() / (mask | truth).sum() > 0.9
+
+
+@pytest.mark.parametrize("wrong", [-5, 5])
+def test_the_contour_goes_where_the_colours_change(wrong):
+    """The network's answer is several pixels too small or too large all around."""
+    frame, truth = _frame(BODY), _frame(BODY)[..., 0] > 100
+    x0, y0, x1, y1 = BODY
+    soft = np.zeros((HEIGHT, WIDTH), np.float32)
+    soft[y0 - wrong : y1 + wrong, x0 - wrong : x1 + wrong] = 0.7
+    core = np.zeros((HEIGHT, WIDTH), np.uint8)
+    core[100:110, 95:105] = 1
+    mask = segment.refined(frame, soft, core)
+    before = ((soft > 0.4) != truth).sum()
+    assert (mask != truth).sum() < 0.05 * before
+    np.testing.assert_array_equal(segment.refined(frame, soft, core), mask)
+
+
+def test_colours_decide_in_a_narrow_band_only():
+    frame = _frame(BODY, (131, 30, 300, 190))  # something of the same colour touches the person
+    soft = np.where(_frame(BODY)[..., 0] > 100, np.float32(0.7), np.float32(0))
+    mask = segment.refined(frame, soft, np.zeros((HEIGHT, WIDTH), np.uint8))
+    assert not mask[:, 131 + 11 :].any()
+    hidden = np.full((HEIGHT, WIDTH, 3), 20, np.uint8)  # no colours at all: nothing far from the contour changes
+    mask = segment.refined(hidden, soft, np.zeros((HEIGHT, WIDTH), np.uint8))
+    assert mask[100, 100] == 1
+    everywhere = segment.refined(frame, np.ones((HEIGHT, WIDTH), np.float32), np.ones((HEIGHT, WIDTH), np.uint8))
+    assert everywhere.all()
 
 
 def test_frames_without_a_person_have_no_mask():

@@ -39,12 +39,12 @@ class Part:
             raise InputError("--split-guidance", True, rule, "Give an even --gpus, or leave it out.")
         SplitTransformer(checkpoint.transformer, ranks.everyone)  # refuses a count that does not divide the heads
 
-    def use_loras(self, uses: tuple[LoraUse, ...], partial: bool) -> None:
+    def use_loras(self, uses: tuple[LoraUse, ...], partial: bool, fuse: bool = False) -> None:
         """The LoRAs of the coming job; their files are read by every rank."""
         model = self.checkpoint.transformer
         self._network = None
         self._sharded.clear()
-        self.stack = LoraStack(model, [(match_lora(read_lora(use.path), model, partial), use) for use in uses])
+        self.stack = LoraStack(model, [(match_lora(read_lora(use.path), model, partial), use) for use in uses], fuse)
 
     def prepare(self, active: tuple[int, ...], conditions: Conditions, scale: float) -> None:
         """Get ready for the steps of a segment, in which the LoRAs `active` act."""
@@ -100,8 +100,8 @@ class Team:
     def __init__(self, part: Part) -> None:
         self.part = part
 
-    def use_loras(self, uses: tuple[LoraUse, ...], partial: bool) -> None:
-        self._all("use_loras", uses, partial)
+    def use_loras(self, uses: tuple[LoraUse, ...], partial: bool, fuse: bool = False) -> None:
+        self._all("use_loras", uses, partial, fuse)
 
     def active(self, step: int, steps: int) -> tuple[int, ...]:
         """Which LoRAs act in `step` of `steps`."""
