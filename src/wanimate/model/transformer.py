@@ -159,7 +159,7 @@ class Block(nn.Module):
         self.modulation = nn.Parameter(torch.randn(1, 6, dim) / dim**0.5)
 
     def forward(self, x: Tensor, e0: Tensor, rope: Rope, cross: CrossKV) -> Tensor:
-        dtype = self.self_attn.q.weight.dtype
+        dtype = self.self_attn.norm_q.weight.dtype  # that of the linears may be a quantised one
         shift, scale, gate, ffn_shift, ffn_scale, ffn_gate = (self.modulation.float() + e0).chunk(6, dim=1)
         a = layer_norm(x, self.eps).float() * (1 + scale) + shift
         x = x.float() + self.self_attn(a.to(dtype), rope).float() * gate
