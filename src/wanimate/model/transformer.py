@@ -9,6 +9,7 @@ What no diffusion step changes is computed once by `prepare` and handed to every
 
 from __future__ import annotations
 
+from collections.abc import Iterable
 from dataclasses import dataclass
 
 import torch
@@ -100,8 +101,9 @@ class AnimateTransformer(nn.Module):
         return self.patch_embedding.weight.dtype
 
     @property
-    def _blocks(self) -> list[Block]:
-        return list(self.blocks)  # type: ignore[arg-type]
+    def _blocks(self) -> Iterable[Block]:
+        """One after the other: streamed blocks have their weights only while it is their turn."""
+        return self.blocks  # type: ignore[return-value]
 
     def embed_video(self, x: Tensor, y: Tensor, pose: Tensor) -> Tensor:
         """Tokens [B, L, D] of the 36-channel input; pose tokens are added to the clip's frames, not to the reference."""

@@ -263,9 +263,8 @@ class _Branches:
         return total.to(out.dtype)
 
 
-def _moved(part: LowRank, model: nn.Module) -> LowRank:
-    device = model.get_submodule(part.module).weight.device
-    assert isinstance(device, torch.device)
+def _moved(part: LowRank, model: AnimateTransformer) -> LowRank:
+    device = model.patch_embedding.weight.device  # the blocks' own may be the host's, between their turns
     return LowRank(part.module, part.half, part.down.to(device), part.up.to(device), part.scale)
 
 

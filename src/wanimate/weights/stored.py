@@ -68,10 +68,10 @@ def value(source: Value) -> Tensor:
 def defer(change: Callable[..., Tensor], *parts: V) -> V:
     """change(*parts): at once for tensors, when it is read if any of them is still in a file."""
     if all(isinstance(part, Tensor) for part in parts):
-        return change(*parts)  # type: ignore[return-value]
+        return change(*parts)
     seen = change(*(torch.empty(part.shape, dtype=part.dtype, device="meta") for part in parts))
     packed = any(isinstance(part, Stored) and part.packed for part in parts)
-    return Stored(seen.shape, seen.dtype, lambda: change(*map(value, parts)), packed)
+    return Stored(seen.shape, seen.dtype, lambda: change(*map(value, parts)), packed)  # type: ignore[return-value]
 
 
 def scaled(levels: Value, scale: Value) -> Scaled:
