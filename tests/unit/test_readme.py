@@ -12,18 +12,20 @@ import typer
 from pydantic import BaseModel
 
 from wanimate.cli.main import app
-from wanimate.config import Defaults, GenerateSettings, Job, OutputSettings, PreprocessSettings
+from wanimate.config import Defaults, GenerateSettings, Job, OutputSettings, PreprocessSettings, RuntimeSettings
 from wanimate.preprocess import guides, models
 
 ROOT = Path(__file__).parents[2]
 README = (ROOT / "README.md").read_text()
-PARTS: tuple[type[BaseModel], ...] = (PreprocessSettings, GenerateSettings, OutputSettings)
+PARTS: tuple[type[BaseModel], ...] = (PreprocessSettings, GenerateSettings, OutputSettings, RuntimeSettings)
 NOT_IN_TABLE = {"limits"}
 SAID_IN_WORDS = {
     "fps": "the clip's, up to `max_fps`",
     "models": "user cache",
     "seed": "drawn, printed, recorded",
     "keep_guides": "thrown away",
+    "vae_tile": "none, or as memory needs",
+    "gpu_memory": "all that is free",
     "retarget": "auto; off in replacement",
     "w_len": "the outline; 1 with `compat`",
     "h_len": "the outline; 1 with `compat`",

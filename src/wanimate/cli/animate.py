@@ -9,7 +9,7 @@ from typing import TYPE_CHECKING, Annotated, Any, cast
 
 import typer
 
-from ..config import GenerateSettings, Job, OutputSettings
+from ..config import GenerateSettings, Job, OutputSettings, RuntimeSettings
 from ..finish.claim import manifest_path
 from . import options as o
 from .report import Reporter, reporting
@@ -50,6 +50,10 @@ def animate(
     audio: o.Audio = o.OUTPUT["audio"],
     sheet: o.Sheet = o.OUTPUT["sheet"],
     keep_guides: o.KeepGuides = None,
+    weights_dtype: o.WeightsDtype = o.RUNTIME["weights_dtype"],
+    blocks: o.Blocks = o.RUNTIME["blocks"],
+    vae_tile: o.VaeTile = o.RUNTIME["vae_tile"],
+    gpu_memory: o.GpuMemory = o.RUNTIME["gpu_memory"],
     as_json: o.Json = False,
     debug: o.Debug = False,
 ) -> None:
@@ -83,9 +87,12 @@ def animate(
             image=image, video=video, out=out, preprocess=preprocess, generate=generate, output=output,
             keep_guides=keep_guides,
         )  # fmt: skip
+        runtime = o.make(
+            RuntimeSettings, weights_dtype=weights_dtype, blocks=blocks, vae_tile=vae_tile, gpu_memory=gpu_memory
+        )
         from ..pipeline import Animator
 
-        finish(report, Animator.from_checkpoint(checkpoint).run(job))
+        finish(report, Animator.from_checkpoint(checkpoint, runtime=runtime).run(job))
 
 
 Guides = Annotated[
@@ -115,6 +122,10 @@ def generate(
     sheet: o.Sheet = o.OUTPUT["sheet"],
     composite: o.Composite = o.OUTPUT["composite"],
     feather: o.Feather = o.OUTPUT["feather"],
+    weights_dtype: o.WeightsDtype = o.RUNTIME["weights_dtype"],
+    blocks: o.Blocks = o.RUNTIME["blocks"],
+    vae_tile: o.VaeTile = o.RUNTIME["vae_tile"],
+    gpu_memory: o.GpuMemory = o.RUNTIME["gpu_memory"],
     as_json: o.Json = False,
     debug: o.Debug = False,
 ) -> None:
@@ -133,9 +144,12 @@ def generate(
         output = o.make(
             OutputSettings, codec=codec, crf=crf, audio=audio, sheet=sheet, composite=composite, feather=feather
         )
+        runtime = o.make(
+            RuntimeSettings, weights_dtype=weights_dtype, blocks=blocks, vae_tile=vae_tile, gpu_memory=gpu_memory
+        )
         from ..pipeline import Animator
 
-        finish(report, Animator.from_checkpoint(checkpoint).generate(guides, out, settings, output))
+        finish(report, Animator.from_checkpoint(checkpoint, runtime=runtime).generate(guides, out, settings, output))
 
 
 def finish(report: Reporter, events: Iterator[Event]) -> None:

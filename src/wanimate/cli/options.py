@@ -11,6 +11,7 @@ import typer
 from pydantic import BaseModel, ValidationError
 
 from ..config import (
+    BlocksMode,
     ClipLimits,
     Codec,
     GenerateSettings,
@@ -18,7 +19,9 @@ from ..config import (
     OutputSettings,
     PreprocessSettings,
     Retarget,
+    RuntimeSettings,
     Solver,
+    WeightsType,
 )
 from ..config import Mode as JobMode
 from ..errors import InputError
@@ -26,6 +29,7 @@ from ..media.timing import snap_rate
 
 S = TypeVar("S", bound=BaseModel)
 FILES, MOTION, HOLE, DIFFUSION, RESULT, RUN = "Files", "Motion", "Hole", "Diffusion", "Result", "This run"
+MACHINE = "Machine"
 OWN = "the checkpoint's own"
 
 
@@ -245,10 +249,35 @@ KeepGuides = Annotated[
     Path | None, _option(RESULT, "Keep the guides (skeleton, face crops) in this folder.", metavar="DIR")
 ]
 
+WeightsDtype = Annotated[
+    str,
+    _option(
+        MACHINE,
+        "Type of the transformer's weights: as the device computes (auto; quantised files stay so on a GPU), bf16, fp16, or "
+        "fp8 for the blocks' linear layers.",
+        metavar=f"[{choices(WeightsType)}]",
+    ),
+]
+Blocks = Annotated[
+    str,
+    _option(
+        MACHINE,
+        "Where the transformer's blocks live: on the GPU, in host memory and copied one ahead, or in the file itself.",
+        metavar=f"[{choices(BlocksMode)}]",
+    ),
+]
+VaeTile = Annotated[
+    int | None, _option(MACHINE, "Side of the VAE's tiles in pixels.", show_default="none, or as memory needs")
+]
+GpuMemory = Annotated[
+    float | None, _option(MACHINE, "GiB of the GPU to take at most.", metavar="GIB", show_default="all that is free")
+]
+
 Json = Annotated[bool, _option(RUN, "One JSON object a line on stdout, the result last; for programs.", "--json")]
 Debug = Annotated[bool, _option(RUN, "Show the log, and where an error comes from.", "--debug")]
 
 MODE: str = default(Job, "mode")
 GENERATE: dict[str, Any] = {name: default(GenerateSettings, name) for name in GenerateSettings.model_fields}
 PREPROCESS: dict[str, Any] = {name: default(PreprocessSettings, name) for name in PreprocessSettings.model_fields}
+RUNTIME: dict[str, Any] = {name: default(RuntimeSettings, name) for name in RuntimeSettings.model_fields}
 OUTPUT: dict[str, Any] = {name: default(OutputSettings, name) for name in OutputSettings.model_fields}

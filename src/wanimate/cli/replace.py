@@ -2,7 +2,7 @@
 
 from __future__ import annotations
 
-from ..config import GenerateSettings, Job, OutputSettings
+from ..config import GenerateSettings, Job, OutputSettings, RuntimeSettings
 from . import options as o
 from .animate import finish
 from .report import reporting
@@ -45,6 +45,10 @@ def replace(
     composite: o.Composite = o.OUTPUT["composite"],
     feather: o.Feather = o.OUTPUT["feather"],
     keep_guides: o.KeepGuides = None,
+    weights_dtype: o.WeightsDtype = o.RUNTIME["weights_dtype"],
+    blocks: o.Blocks = o.RUNTIME["blocks"],
+    vae_tile: o.VaeTile = o.RUNTIME["vae_tile"],
+    gpu_memory: o.GpuMemory = o.RUNTIME["gpu_memory"],
     as_json: o.Json = False,
     debug: o.Debug = False,
 ) -> None:
@@ -80,6 +84,9 @@ def replace(
             image=image, video=video, out=out, mode="replacement", preprocess=preprocess, generate=generate, output=output,
             keep_guides=keep_guides,
         )  # fmt: skip
+        runtime = o.make(
+            RuntimeSettings, weights_dtype=weights_dtype, blocks=blocks, vae_tile=vae_tile, gpu_memory=gpu_memory
+        )
         from ..pipeline import Animator
 
-        finish(report, Animator.from_checkpoint(checkpoint).run(job))
+        finish(report, Animator.from_checkpoint(checkpoint, runtime=runtime).run(job))

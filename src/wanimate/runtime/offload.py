@@ -9,7 +9,7 @@ from __future__ import annotations
 
 import copy
 import weakref
-from collections.abc import Iterator
+from collections.abc import Callable, Iterator
 from concurrent.futures import Future, ThreadPoolExecutor
 from dataclasses import dataclass, field
 from types import MethodType
@@ -21,8 +21,9 @@ from torch import Tensor, nn
 
 from wanimate.log import LOG
 from wanimate.model.attention import attention
+from wanimate.model.face import FaceFuser, FaceKV
 from wanimate.model.rope import Rope, apply_rope
-from wanimate.model.transformer import AnimateTransformer, Block, CrossKV, layer_norm
+from wanimate.model.transformer import AnimateTransformer, Block, CrossKV, Head, layer_norm
 
 ALIGNMENT = 256
 
@@ -146,6 +147,7 @@ def stream_blocks(model: AnimateTransformer, device: torch.device | str, lock: b
     mapped file of the checkpoint.
     """
     if isinstance(model.blocks, StreamedBlocks):
+        model.blocks.lane.clear()
         return
     blocks = list(model.blocks.children())
     for block in blocks:
@@ -184,32 +186,37 @@ def _tensors(module: nn.Module) -> list[tuple[dict[str, Any], str, Tensor]]:
 
 
 def slice_tokens(model: AnimateTransformer, rows: int | None) -> None:
-    """Let the blocks handle `rows` tokens at once wherever tokens do not look at each other; None is all of them.
+    """Let the network handle `rows` tokens at once wherever tokens do not look at each other; None is all of them.
 
     The results are the same up to rounding; the memory for what lies between a block's two ends shrinks to a third.
     """
-    for block in model.blocks.children():
+    parts = (*model.blocks.children(), *model.face_adapter.fuser_blocks.children(), model.head)
+    for part in parts:
         if rows is None:
-            block.__dict__.pop("forward", None)
+            part.__dict__.pop("forward", None)
         else:
-            block.__dict__["forward"] = MethodType(_Sliced(rows), block)
+            kinds: dict[type[nn.Module], Callable[[int], Any]] = {
+                Block: _SlicedBlock, FaceFuser: _SlicedFuser, Head: _SlicedHead,
+            }  # fmt: skip
+            part.__dict__["forward"] = MethodType(kinds[type(part)](rows), part)
 
 
 @dataclass(frozen=True)
 class _Sliced:
-    """`Block.forward` in slices of tokens; the residual stream is changed in place."""
-
     rows: int
 
-    @property
-    def __name__(self) -> str:
-        return "forward"
+    def of(self, length: int) -> list[slice]:
+        return [slice(i, i + self.rows) for i in range(0, length, self.rows)]
+
+
+class _SlicedBlock(_Sliced):
+    """`Block.forward`; the residual stream is changed in place."""
 
     def __call__(self, block: Block, x: Tensor, e0: Tensor, rope: Rope, cross: CrossKV) -> Tensor:
         dtype, me = block.self_attn.norm_q.weight.dtype, block.self_attn
         shift, scale, gate, ffn_shift, ffn_scale, ffn_gate = (block.modulation.float() + e0).chunk(6, dim=1)
         x = x.float()
-        slices = [slice(i, i + self.rows) for i in range(0, x.shape[1], self.rows)]
+        slices = self.of(x.shape[1])
         q, k, v = (x.new_empty(*x.shape[:2], me.heads, x.shape[2] // me.heads, dtype=dtype) for _ in range(3))
         for s in slices:
             a = (layer_norm(x[:, s], block.eps).float() * (1 + scale) + shift).to(dtype)
@@ -227,3 +234,25 @@ class _Sliced:
             f = layer_norm(part, block.eps) * (1 + ffn_scale) + ffn_shift
             x[:, s] = part + block.ffn(f.to(dtype)).float() * ffn_gate
         return x
+
+
+class _SlicedFuser(_Sliced):
+    """`FaceFuser.forward`; a slice is whole latent frames."""
+
+    def __call__(self, fuser: FaceFuser, x: Tensor, kv: FaceKV) -> Tensor:
+        assert x.shape[0] == 1, "frames of several videos are not told apart"
+        k, v = kv
+        tokens = x.shape[1] // len(k)
+        few = max(1, self.rows // tokens)
+        out = x.new_empty(x.shape, dtype=k.dtype)
+        for i in range(0, len(k), few):
+            s = slice(i * tokens, (i + few) * tokens)
+            out[:, s] = FaceFuser.forward(fuser, x[:, s], (k[i : i + few], v[i : i + few]))
+        return out
+
+
+class _SlicedHead(_Sliced):
+    """`Head.forward`."""
+
+    def __call__(self, head: Head, x: Tensor, e: Tensor) -> Tensor:
+        return torch.cat([Head.forward(head, x[:, s], e) for s in self.of(x.shape[1])], dim=1)

@@ -131,25 +131,31 @@ def read_card(path: Path | None) -> tuple[Path, Card]:
 
 def load_checkpoint(
     path: Path | None = None, device: str | torch.device | None = None, dtype: torch.dtype | None = None,
-    compress: Compress = "never", blocks_on: str | torch.device | None = None,
+    compress: Compress = "never", blocks_on: str | torch.device | None = None, prompts: PromptEncoder | None = None,
 ) -> Checkpoint:  # fmt: skip
     """Open a checkpoint folder; None is the one in the package. The transformer is bfloat16 on a GPU, else float32.
 
     Every tensor goes from its mapped file straight to its device and type. `blocks_on`: where the transformer's blocks go,
-    None is `device`; on the CPU, tensors that need no conversion stay where they are, in the mapped file.
+    None is `device`; on the CPU, tensors that need no conversion stay where they are, in the mapped file. `prompts`: opened
+    already, by `open_prompts`.
     """
     folder, card = read_card(path)
-    where = torch.device(device or ("cuda" if torch.cuda.is_available() else "cpu"))
+    where = best_device(device)
     kind = dtype or (torch.bfloat16 if where.type == "cuda" else torch.float32)
     transformer = load_transformer(open_transformer(folder), card, folder, kind, where, compress, blocks_on)
     vae_file = find_vae(folder)
     vae = load_vae(open_tensors(vae_file), card, vae_file, where)
-    prompts = open_prompts(folder, card, where, transformer.params)
+    prompts = prompts or open_prompts(folder, card, where, transformer.params)
     image = None
     if transformer.params.image_width is not None:
         image = PublishedImage(find_clip(folder), where)
     hashes = {f.name: sha256(f) for f in sorted(folder.glob("*.safetensors"))} if card.fixed_prompt else {}
     return Checkpoint(folder, card, transformer, vae, prompts, image, where, hashes)
+
+
+def best_device(asked: str | torch.device | None = None) -> torch.device:
+    """The device asked for, else the GPU where there is one."""
+    return torch.device(asked or ("cuda" if torch.cuda.is_available() else "cpu"))
 
 
 def find_vae(folder: Path) -> Path:
