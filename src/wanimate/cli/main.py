@@ -11,6 +11,7 @@ from .animate import animate, generate
 from .doctor import doctor
 from .preprocess import preprocess
 from .replace import replace
+from .weights import app as weights
 
 app = typer.Typer(
     name="wanimate",
@@ -46,6 +47,7 @@ app.command(no_args_is_help=True)(replace)
 app.command(no_args_is_help=True)(preprocess)
 app.command(no_args_is_help=True)(generate)
 app.command()(doctor)
+app.add_typer(weights, name="weights")
 
 
 def main() -> None:

@@ -164,13 +164,15 @@ def load_strict(module: nn.Module, tensors: Values, source: Path, place: Place |
         placed |= made
     found = [f"{len(keys)} {what}: {_few(keys)}" for what, keys in problems.items() if keys]
     if found:
-        raise CheckpointError("checkpoint", source, "; ".join(found), "Use a checkpoint of this architecture.")
+        error = CheckpointError("checkpoint", source, "; ".join(found), "Use a checkpoint of this architecture.")
+        error.problems = {what: keys for what, keys in problems.items() if keys}
+        raise error
     module.load_state_dict(placed, strict=True, assign=any(v.is_meta for v in wanted.values()))
 
 
 def is_finite(tensor: Tensor) -> bool:
     """Whether it holds neither NaN nor infinity."""
-    if not tensor.is_floating_point():
+    if not tensor.is_floating_point() or tensor.is_meta:
         return True
     wide = tensor if tensor.dtype.itemsize > 1 else tensor.half()
     return bool(torch.isfinite(wide).all())

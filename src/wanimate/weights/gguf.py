@@ -2,6 +2,7 @@
 
 from __future__ import annotations
 
+from collections import Counter
 from functools import partial
 from pathlib import Path
 from typing import Any
@@ -26,6 +27,14 @@ def is_gguf(path: Path) -> bool:
 def gguf_names(path: Path) -> list[str]:
     """Names of all tensors; nothing is expanded."""
     return [tensor.name for tensor in _open(path).tensors]
+
+
+def gguf_kinds(path: Path) -> dict[str, int]:
+    """Parameters by type (Q4_K, F32 ...), most first."""
+    counts: Counter[str] = Counter()
+    for tensor in _open(path).tensors:
+        counts[tensor.tensor_type.name] += int(tensor.n_elements)
+    return dict(counts.most_common())
 
 
 def open_gguf(path: Path) -> dict[str, Stored]:

@@ -14,7 +14,7 @@ from safetensors import SafetensorError, safe_open
 from torch import Tensor
 
 from wanimate.weights.gguf import gguf_names, is_gguf
-from wanimate.weights.stored import V, defer
+from wanimate.weights.stored import V, defer, defer_rows
 
 PREFIXES = ("model.diffusion_model.", "diffusion_model.", "model.")
 """What single files of other programmes put before every key."""
@@ -128,7 +128,9 @@ def native_transformer(tensors: Mapping[str, V]) -> dict[str, V]:
     for key, tensor in tensors.items():
         if m := re.match(r"face_adapter\.(\d+)\.to_([kv])\.(\w+)$", key):
             if m[2] == "k" and (values := key.replace(".to_k.", ".to_v.")) in tensors:
-                out[f"face_adapter.fuser_blocks.{m[1]}.linear1_kv.{m[3]}"] = defer(_joined, tensor, tensors[values])
+                out[f"face_adapter.fuser_blocks.{m[1]}.linear1_kv.{m[3]}"] = defer_rows(
+                    _joined, tensor, tensors[values]
+                )
             continue
         name = _motion_name(key, stages) or renamed(key, _TRANSFORMER)
         is_bias = name.startswith("motion_encoder.enc.net_app") and name.endswith("bias")

@@ -121,11 +121,11 @@ def umt5_to_transformers(tensors: Mapping[str, V]) -> dict[str, V]:
     return out
 
 
-def clip_to_transformers(tensors: Mapping[str, V], prefix: str = "") -> dict[str, V]:
+def clip_to_transformers(tensors: Mapping[str, V], prefix: str = "", whole: bool = False) -> dict[str, V]:
     """Published CLIP keys -> transformers' CLIPVisionModel (model spec, section 8).
 
-    Leaves out the text tower, the last block and the projection, which are never used. `prefix` is what this version of
-    transformers puts before its names. Unknown keys keep their names.
+    Leaves out the text tower, the last block and the projection, which are never used; `whole` keeps the last block.
+    `prefix` is what this version of transformers puts before its names. Unknown keys keep their names.
 
     Raises:
         KeyError: the published key of a tensor that is missing.
@@ -146,7 +146,7 @@ def clip_to_transformers(tensors: Mapping[str, V], prefix: str = "") -> dict[str
         out[f"pre_layrnorm.{kind}"] = visual[f"pre_norm.{kind}"]
         out[f"post_layernorm.{kind}"] = visual[f"post_norm.{kind}"]
     for key, tensor in visual.items():
-        if not key.startswith("transformer.") or key.startswith(f"transformer.{last}."):
+        if not key.startswith("transformer.") or (key.startswith(f"transformer.{last}.") and not whole):
             continue
         _, block, rest = key.split(".", 2)
         name, kind = rest.rsplit(".", 1)

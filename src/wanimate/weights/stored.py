@@ -74,6 +74,19 @@ def defer(change: Callable[..., Tensor], *parts: V) -> V:
     return Stored(seen.shape, seen.dtype, lambda: change(*map(value, parts)), packed)  # type: ignore[return-value]
 
 
+def defer_rows(change: Callable[..., Tensor], *parts: V) -> V:
+    """The same for a change that only moves whole rows; weights with scales keep them, one a row then."""
+    if not all(isinstance(part, Scaled) for part in parts):
+        return defer(change, *parts)
+    pieces = [part for part in parts if isinstance(part, Scaled)]
+    scales = [defer(partial(_by_row, len(piece)), piece.scale) for piece in pieces]
+    return scaled(defer(change, *(piece.levels for piece in pieces)), defer(change, *scales))  # type: ignore[return-value]
+
+
+def _by_row(rows: int, scale: Tensor) -> Tensor:
+    return scale.float().view(-1, 1).expand(rows, 1)
+
+
 def scaled(levels: Value, scale: Value) -> Scaled:
     """levels [rows, ...] with one scale, or one a row.
 
@@ -93,6 +106,11 @@ def scaled(levels: Value, scale: Value) -> Scaled:
 def expand(levels: Tensor, scale: Tensor) -> Tensor:
     """levels * scale in float32."""
     return levels.float() * scale.float().view(-1, *[1] * (levels.ndim - 1))
+
+
+def dtype_name(dtype: torch.dtype) -> str:
+    """What safetensors calls a type."""
+    return next(name for name, known in _TYPES.items() if known == dtype)
 
 
 def open_safetensors(path: Path) -> dict[str, Stored]:
