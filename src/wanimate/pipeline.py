@@ -182,20 +182,24 @@ class Animator:
         device = best_device(self.device)
         settings = generate.resolve(self.card.defaults)
         segments = plan_segments(count, settings.clip_length, settings.overlap, generate.compat)
+        branches = 1 if generate.guidance == 1 else 2
+        prompts = None if self._checkpoint is None else self._checkpoint.prompts
+        if prompts is None and not self.card.fixed_prompt:
+            prompts = open_prompts(self.folder, self.card, device)
+        new = prompts is not None and not (
+            prompts.is_known(generate.prompt)
+            and (branches == 1 or prompts.is_known(generate.negative_prompt, negative=True))
+        )
         if self._checkpoint is None:
-            work = Work(size, segments, settings.steps, 1 if generate.guidance == 1 else 2)
+            work = Work(size, segments, settings.steps, branches, new)
             self._plan = plan_for(self.folder, self.card, work, self.runtime, device)
             if self._plan is not None:
                 self._placement = self._plan.placement
                 yield Notice(str(self._plan))
-        prompts = None
-        if not self.card.fixed_prompt:
+        if prompts is not None and new:
             yield from clock.start("encode the prompt")
-            prompts = (
-                open_prompts(self.folder, self.card, device) if self._checkpoint is None else self.checkpoint.prompts
-            )
             prompts.encode(generate.prompt)
-            if generate.guidance != 1:
+            if branches == 2:
                 prompts.encode(generate.negative_prompt, negative=True)
             prompts.release()
         yield from clock.start("load the checkpoint")

@@ -62,7 +62,7 @@ def plan_job(
         shape, count = (found.width, found.height), len(plan_frames(found, None)[0])
     size = exact_size(*shape, area or settings.area)
     segments = plan_segments(count, settings.clip_length, settings.overlap)
-    work = Work(size, segments, settings.steps, 1 if generate.guidance == 1 else 2)
+    work = Work(size, segments, settings.steps, 1 if generate.guidance == 1 else 2, new_prompt=True)
     plan = plan_for(folder, card, work, runtime, best_device(device), small_too=True)
     assert plan is not None
     peaks = {f"GPU, {stage}": f"{taken / GIB:.2f} GiB" for stage, taken in plan.stages.items() if plan.gpu}

@@ -20,7 +20,7 @@ from wanimate.runtime.tiles import CELL
 from wanimate.types import Segment
 from wanimate.weights.formats import open_tensors
 from wanimate.weights.layouts import native_transformer, native_vae
-from wanimate.weights.load import Card, Compress, find_text_encoder, find_vae, open_transformer
+from wanimate.weights.load import Card, Compress, find_text_encoder, find_vae, fits_beside, open_transformer
 from wanimate.weights.names import transformer_params, vae_params
 from wanimate.weights.quantize import is_quantizable
 from wanimate.weights.stored import Scaled, Values
@@ -95,12 +95,13 @@ class Networks:
 
 @dataclass(frozen=True)
 class Work:
-    """What a job asks for. `size` is width and height; `branches` is 2 with guidance."""
+    """What a job asks for. `size` is width and height; `branches` is 2 with guidance; `new_prompt`: the text encoder runs."""
 
     size: tuple[int, int]
     segments: tuple[Segment, ...]
     steps: int
     branches: int = 1
+    new_prompt: bool = False
 
     @property
     def length(self) -> int:
@@ -263,6 +264,8 @@ def _forecast(
         "denoise": fixed + inputs // 2 + cost.forward + (work.branches - 1) * cost.context,
         "decode": fixed + inputs // 2 + vae.decode,
     }
+    if work.new_prompt and fits_beside(nets.text, room):
+        stages["prompt"] = nets.text
     base = psutil.Process().memory_info().rss + 2 * video + (video if placement.tile else 0)
     step, clip = _seconds_of(nets, work, placement, cost, vae, rates)
     most = max(stages.values())

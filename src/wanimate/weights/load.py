@@ -201,10 +201,15 @@ def _open_text_encoder(weights: Path, words: Path, device: torch.device) -> Text
         raise CheckpointError("checkpoint", words, rule, "Download the checkpoint again.") from error
     stored = open_folder(weights, "model") if weights.is_dir() else open_tensors(weights)
     size = sum(v.numel() * v.dtype.itemsize for v in stored.values())
-    if device.type == "cuda" and gpu_room(device) < 1.05 * size + 2**29:
+    if device.type == "cuda" and not fits_beside(size, gpu_room(device)):
         chosen("text encoder", "cpu", f"the GPU has no room for its {size / 2**30:.1f} GiB")
         device = torch.device("cpu")
     return load_text_encoder(stored, tokenizer, weights, device)
+
+
+def fits_beside(weights: int, room: int) -> bool:
+    """Whether an encoder's weights fit into so many bytes of a GPU, with what it computes."""
+    return 1.05 * weights + 2**29 <= room
 
 
 def gpu_room(device: torch.device) -> int:

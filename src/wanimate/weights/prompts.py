@@ -37,6 +37,10 @@ class PromptEncoder(Protocol):
         """[tokens, text width]; an empty prompt is the checkpoint's own default."""
         ...
 
+    def is_known(self, prompt: str, negative: bool = False) -> bool:
+        """Whether `encode` can answer without opening a network."""
+        ...
+
     def release(self) -> None:
         """Give the memory of the network back; the next new prompt opens it again."""
         ...
@@ -51,6 +55,9 @@ class FixedPrompt:
     def encode(self, prompt: str, negative: bool = False) -> Tensor:
         return self.tensors["negative" if negative else "positive"]
 
+    def is_known(self, prompt: str, negative: bool = False) -> bool:
+        return True
+
     def release(self) -> None:
         pass
 
@@ -63,10 +70,14 @@ class PublishedPrompt:
         self.known: dict[str, Tensor] = {}
         self._encoder: TextEncoder | None = None
 
+    def is_known(self, prompt: str, negative: bool = False) -> bool:
+        text = _text(prompt, negative)
+        return text in self.known or self._file(text).is_file()
+
     def encode(self, prompt: str, negative: bool = False) -> Tensor:
-        text = prompt or (DEFAULT_NEGATIVE if negative else DEFAULT_PROMPT)
+        text = _text(prompt, negative)
         if text not in self.known:
-            file = cache_folder() / f"{self.key(text)}.safetensors"
+            file = self._file(text)
             found = _read(file)
             chosen("prompt", "cache" if found is not None else "text encoder", str(file))
             if found is None:
@@ -81,9 +92,16 @@ class PublishedPrompt:
         if torch.cuda.is_available():
             torch.cuda.empty_cache()
 
+    def _file(self, text: str) -> Path:
+        return cache_folder() / f"{self.key(text)}.safetensors"
+
     def key(self, text: str) -> str:
         """Name of an embedding in the cache: it changes with the text and with the files of the encoder."""
         return hashlib.sha256(json.dumps([FORMAT, text, self.identity]).encode()).hexdigest()[:40]
+
+
+def _text(prompt: str, negative: bool) -> str:
+    return prompt or (DEFAULT_NEGATIVE if negative else DEFAULT_PROMPT)
 
 
 def cache_folder() -> Path:
