@@ -77,7 +77,9 @@ def test_defaults_of_the_table(name: str) -> None:
 def test_commands_of_the_shell_snippets(line: str) -> None:
     _, command, *words = line.split()
     group = typer.main.get_command(app)
-    known = {option for parameter in group.commands[command].params for option in parameter.opts}  # type: ignore[attr-defined]
+    chosen = group.commands[command]  # type: ignore[attr-defined]
+    chosen = chosen.commands[words[0]] if hasattr(chosen, "commands") else chosen
+    known = {option for parameter in chosen.params for option in parameter.opts}
     assert {word for word in words if word.startswith("--")} <= known
 
 

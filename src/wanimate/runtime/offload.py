@@ -28,7 +28,7 @@ from wanimate.model.transformer import AnimateTransformer, Block, CrossKV, Head,
 ALIGNMENT = 256
 
 
-@dataclass
+@dataclass(eq=False)
 class _Slot:
     """Room on the device for one block: `tensors` in the order of `_tensors`, of `block` once `pending` is done."""
 
@@ -59,8 +59,12 @@ class BlockLane:
         self._turn = 1 - self._turn
         home = [tensor for _, _, tensor in _tensors(block)]
         same = [(t.shape, t.dtype) for t in slot.tensors] == [(t.shape, t.dtype) for t in home]
+        if slot.pending is not None:
+            slot.pending.exception()  # what it was filled with is of no use any more
         slot.block, slot.pending = None, None
         if not same:
+            if self._stream is not None:
+                self._stream.synchronize()  # nothing may still be on its way into what is given back now
             slot.tensors = []  # before the new ones, which may need its room
             slot.tensors = [torch.empty_like(tensor, device=self.device) for tensor in home]
         if self._stream is not None:
@@ -86,6 +90,7 @@ class BlockLane:
     def lend(self, block: nn.Module) -> _Slot:
         """Give a block its tensors on the device; `take_home` undoes it."""
         slot = self.prefetch(block)
+        self._turn = 1 - self._slots.index(slot)  # this one is in use now
         assert slot.pending is not None
         try:
             slot.pending.result()

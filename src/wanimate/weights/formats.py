@@ -172,10 +172,12 @@ def load_strict(module: nn.Module, tensors: Values, source: Path, place: Place |
 
 def is_finite(tensor: Tensor) -> bool:
     """Whether it holds neither NaN nor infinity."""
-    if not tensor.is_floating_point() or tensor.is_meta:
+    if not tensor.is_floating_point() or tensor.is_meta or not tensor.numel():
         return True
-    wide = tensor if tensor.dtype.itemsize > 1 else tensor.half()
-    return bool(torch.isfinite(wide).all())
+    ends = torch.aminmax(
+        tensor if tensor.dtype.itemsize > 1 else tensor.half()
+    )  # NaN is both ends; much faster than isfinite
+    return bool(torch.isfinite(ends.min) and torch.isfinite(ends.max))
 
 
 def _few(keys: list[str], limit: int = 4) -> str:

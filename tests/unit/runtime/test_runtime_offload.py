@@ -119,13 +119,27 @@ def test_no_room_for_a_slot_is_told_and_can_be_tried_again(
     streamed = copy.deepcopy(model)
     stream_blocks(streamed, "cpu")
 
-    def full(*_: object) -> None:
+    def full(*_: object, **__: object) -> None:
         raise torch.OutOfMemoryError("no room")
 
     with monkeypatch.context() as patched:
         patched.setattr(offload.BlockLane, "_fill", full)
         with pytest.raises(torch.OutOfMemoryError):
             flow(streamed)
+    assert torch.equal(flow(streamed), wanted)
+    streamed.blocks.lane.clear()
+    with monkeypatch.context() as patched:  # the second slot finds no room: the first one's block stays in use
+        lane, empty = streamed.blocks.lane, torch.empty_like
+        calls = iter([*[empty] * len(list(streamed.blocks[0].parameters())), full])
+        patched.setattr(torch, "empty_like", lambda *a, **more: next(calls)(*a, **more))
+        blocks = iter(streamed.blocks)
+        with pytest.raises(torch.OutOfMemoryError):
+            next(blocks)
+    first, second = lane._slots
+    assert (first.block, second.block) == (streamed.blocks.get_submodule("0"), None)
+    lane.lend(streamed.blocks.get_submodule("0"))
+    assert lane.prefetch(streamed.blocks.get_submodule("1")) is second
+    lane.take_home()
     assert torch.equal(flow(streamed), wanted)
 
 
