@@ -40,7 +40,7 @@ from wanimate.pipeline import Animator
 from wanimate.preprocess.guides import GuidesWriter
 from wanimate.runtime import will_it_fit
 from wanimate.types import Finished, Notice, StageFinished, StageStarted, StepDone
-from wanimate.weights.convert import Shard, _sharded, write_safetensors
+from wanimate.weights.convert import Shard, sharded, write_safetensors
 from wanimate.weights.load import CLIP, T5, TOKENIZER, TRANSFORMER, VAE
 from wanimate.weights.stored import Stored, Value, value
 
@@ -102,7 +102,7 @@ def build(args: argparse.Namespace) -> None:
     started = time.perf_counter()
     transformer = random_values(shapes_of(lambda: AnimateTransformer(params)), torch.bfloat16, device)
     files: dict[str, Any] = {}
-    shards: list[Shard] = _sharded(TRANSFORMER, transformer, 10**6 if args.tiny else 5 * 10**9, files)
+    shards: list[Shard] = sharded(TRANSFORMER, transformer, 10**6 if args.tiny else 5 * 10**9, files)
     for shard in shards:
         if not (folder / shard.name).is_file():
             write_safetensors(folder / shard.name, shard.tensors)

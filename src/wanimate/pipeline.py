@@ -112,6 +112,8 @@ class Animator:
     def _opened(self, prompts: PromptEncoder | None) -> Checkpoint:
         device = best_device(self.device)
         dtype, compress = weights_type(self.runtime.weights_dtype, device)
+        if self._plan is None and compress == "stored":
+            compress = "never"  # a small checkpoint gains nothing from expanding its weights at every use
         home = None if self._placement.blocks == "resident" else "cpu"
         checkpoint = load_checkpoint(self.folder, device, dtype, compress, home, prompts)
         self._arrange(checkpoint, self._placement)

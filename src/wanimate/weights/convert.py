@@ -112,7 +112,7 @@ def _laid_out(
             native = native_transformer(network.values)
             tensors = _typed(native, diffusers_transformer(native) if theirs else native, dtype, network)
             stem = f"transformer/{TRANSFORMER}" if theirs else TRANSFORMER
-            shards += _sharded(stem, tensors, shard_bytes, files)
+            shards += sharded(stem, tensors, shard_bytes, files)
             if theirs:
                 sizes = (card.head_dim, card.text_length) if card else (128, 512)
                 files["transformer/config.json"] = transformer_config(transformer_params(native, *sizes, source))
@@ -129,7 +129,7 @@ def _laid_out(
         elif network.family == "text encoder":
             native = native_umt5(network.values)
             if theirs:
-                shards += _sharded("text_encoder/model", transformers_umt5(native), shard_bytes, files)
+                shards += sharded("text_encoder/model", transformers_umt5(native), shard_bytes, files)
             else:
                 shards.append(Shard(T5, native, pickled=True))
         elif network.family == "image encoder":
@@ -195,7 +195,7 @@ def _cast(stored: Value, dtype: torch.dtype) -> Stored:
     return Stored(stored.shape, dtype, lambda: value(stored).to(dtype))
 
 
-def _sharded(stem: str, tensors: Values, limit: int, files: dict[str, Path | dict[str, Any]]) -> list[Shard]:
+def sharded(stem: str, tensors: Values, limit: int, files: dict[str, Path | dict[str, Any]]) -> list[Shard]:
     """Files of at most `limit` bytes, in the order of the tensors, and their index among `files`."""
     groups: list[dict[str, Value]] = [{}]
     size = 0
