@@ -22,6 +22,12 @@ def _fixed_randomness() -> None:
     torch.manual_seed(0)
 
 
+@pytest.fixture(scope="session", autouse=True)
+def _own_cache(tmp_path_factory: pytest.TempPathFactory) -> None:
+    """Embeddings of prompts are kept apart from the user's."""
+    os.environ["WANIMATE_CACHE"] = str(tmp_path_factory.mktemp("cache"))
+
+
 def pytest_collection_modifyitems(items: list[pytest.Item]) -> None:
     """`gpu` tests skip without a device, unless WANIMATE_REQUIRE_GPU=1 turns that skip into a failure."""
     if torch.cuda.is_available() or os.environ.get("WANIMATE_REQUIRE_GPU") == "1":

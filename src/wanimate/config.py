@@ -15,6 +15,8 @@ Solver = Literal["dpm++", "unipc", "euler"]
 Retarget = Literal["auto", "off", "published"]
 Mode = Literal["animation", "replacement"]
 Codec = Literal["h264", "h265", "ffv1", "png"]
+WeightsType = Literal["auto", "bf16", "fp16", "fp8"]
+BlocksMode = Literal["auto", "resident", "streamed", "mapped"]
 
 
 class _Settings(BaseModel):
@@ -133,6 +135,26 @@ class GenerateSettings(_Settings):
         return defaults.model_copy(update=given)
 
 
+class RuntimeSettings(_Settings):
+    """Where the networks live and what they may take. Nothing here changes what a job is, only how it is computed."""
+
+    weights_dtype: WeightsType = "auto"
+    blocks: BlocksMode = "auto"
+    vae_tile: int | None = Field(default=None, ge=128, description="Side of VAE tiles in pixels; None: as needed.")
+    gpu_memory: float | None = Field(
+        default=None, gt=0, description="GiB of the GPU this job may take; None: all free."
+    )
+
+    @classmethod
+    def split(cls, settings: dict[str, Any]) -> tuple[RuntimeSettings, dict[str, Any]]:
+        """These settings out of a mixture of names, and the others. Raises InputError where a value breaks its rule."""
+        own = {name: value for name, value in settings.items() if name in cls.model_fields}
+        try:
+            return cls(**own), {name: value for name, value in settings.items() if name not in own}
+        except ValidationError as error:
+            raise _refusal(error) from error
+
+
 class OutputSettings(_Settings):
     """Frames to file."""
 
@@ -187,6 +209,10 @@ class Job(_Settings):
         try:
             return cls(**own, **{name: part(**values[name]) for name, part in parts.items()})  # type: ignore[arg-type]
         except ValidationError as error:
-            first = error.errors()[0]
-            name = ".".join(str(x) for x in first["loc"])
-            raise InputError(name, first.get("input"), first["msg"], "Give a value that satisfies it.") from error
+            raise _refusal(error) from error
+
+
+def _refusal(error: ValidationError) -> InputError:
+    first = error.errors()[0]
+    name = ".".join(str(x) for x in first["loc"])
+    return InputError(name, first.get("input"), first["msg"], "Give a value that satisfies it.")

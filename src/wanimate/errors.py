@@ -2,6 +2,8 @@
 
 from __future__ import annotations
 
+from collections.abc import Mapping, Sequence
+
 
 class WanimateError(Exception):
     """Base of every error this package raises on purpose. `exit_code` is what the command line returns for it."""
@@ -27,7 +29,12 @@ class InputError(WanimateError):
 
 
 class CheckpointError(InputError):
-    """A checkpoint is missing keys, has wrong shapes, holds NaN, or is not safe to open (exit 2)."""
+    """A checkpoint is missing keys, has wrong shapes, holds NaN, or is not safe to open (exit 2).
+
+    `problems`: all keys concerned, by what is wrong with them, where the message names only some.
+    """
+
+    problems: Mapping[str, Sequence[str]] = {}
 
 
 class OutputError(InputError):

@@ -2,6 +2,7 @@
 
 from __future__ import annotations
 
+import gc
 import secrets
 import tempfile
 import time
@@ -23,25 +24,30 @@ from wanimate.config import (
     OutputSettings,
     ParallelSettings,
     PreprocessSettings,
-)
+    RuntimeSettings,
+)  # fmt: skip
 from wanimate.errors import InputError, OutOfMemory
 from wanimate.finish.claim import OutputClaim
 from wanimate.finish.composite import composite
 from wanimate.finish.decode import to_pixels
 from wanimate.finish.encode import OutputWriter
-from wanimate.finish.manifest import hash_file, write_manifest
+from wanimate.finish.manifest import hash_file, peak_rss, write_manifest
 from wanimate.finish.sheet import contact_sheet, sample_columns, write_sheet
 from wanimate.log import chosen
 from wanimate.media.image import load_image
 from wanimate.media.probe import probe
-from wanimate.media.video import iter_indices
-from wanimate.model.vae import VideoVae
+from wanimate.media.resize import exact_size
+from wanimate.media.video import iter_indices, plan_frames
 from wanimate.preprocess import replacement
 from wanimate.preprocess.guides import load_guides
 from wanimate.preprocess.pose import PoseBackend, backend
 from wanimate.preprocess.run import preprocess
+from wanimate.runtime.offload import slice_tokens, stream_blocks
 from wanimate.runtime.parallel.ranks import Ranks
 from wanimate.runtime.parallel.team import Part, Team, follow, load_for
+from wanimate.runtime.plan import Placement, Plan, Work, vae_chunk, weights_type
+from wanimate.runtime.tiles import CELL, TiledVae
+from wanimate.runtime.will_it_fit import plan_for
 from wanimate.sampling.guidance import Network, PhasedNetwork, guided
 from wanimate.segment_loop import FramesReady, LoopEvent, run_segments
 from wanimate.types import (
@@ -59,14 +65,13 @@ from wanimate.types import (
     StageFinished,
     StageStarted,
 )  # fmt: skip
-from wanimate.weights.load import Card, Checkpoint, PublishedPrompt, load_checkpoint, read_card
+from wanimate.weights.load import Card, Checkpoint, best_device, load_checkpoint, open_prompts, read_card
 from wanimate.weights.lora import Lora, LoraFile, LoraStack, match_lora, read_lora
+from wanimate.weights.prompts import PromptEncoder
 
 _Value = TypeVar("_Value")
 SIDE = 16
 """The VAE makes 8 x 8 pixels one latent, the transformer 2 x 2 latents one token."""
-PIXELS_AT_ONCE = 1 << 18
-"""On a GPU the VAE takes so many latent frames at once that their pictures stay below this many pixels together."""
 
 
 class Animator:
@@ -79,19 +84,22 @@ class Animator:
     """
 
     def __init__(
-        self, folder: Path, card: Card, device: str | None = None, ranks: Ranks | None = None,
-        parallel: ParallelSettings = ParallelSettings(),
+        self, folder: Path, card: Card, device: str | None = None, runtime: RuntimeSettings = RuntimeSettings(),
+        ranks: Ranks | None = None, parallel: ParallelSettings = ParallelSettings(),
     ) -> None:  # fmt: skip
-        self.folder, self.card, self.device = folder, card, device
+        self.folder, self.card, self.device, self.runtime = folder, card, device, runtime
         self.ranks, self.parallel = ranks, parallel
         self._team: Team | None = None
         self.text_on_cpu = False
         self._checkpoint: Checkpoint | None = None
+        self._plan: Plan | None = None
+        asked = runtime.blocks if runtime.blocks != "auto" else "resident"
+        self._placement = Placement(asked, None, runtime.vae_tile and runtime.vae_tile // CELL)
 
     @classmethod
     def from_checkpoint(
-        cls, path: Path | None = None, device: str | None = None, ranks: Ranks | None = None,
-        parallel: ParallelSettings = ParallelSettings(),
+        cls, path: Path | None = None, device: str | None = None, runtime: RuntimeSettings = RuntimeSettings(),
+        ranks: Ranks | None = None, parallel: ParallelSettings = ParallelSettings(),
     ) -> Animator:  # fmt: skip
         """A checkpoint folder; None is the one in the package. `device` None is the GPU where there is one.
 
@@ -101,20 +109,37 @@ class Animator:
         Raises:
             CheckpointError: there is no such folder, or its card is not valid.
         """
-        return cls(*read_card(path), device, ranks, parallel)
+        return cls(*read_card(path), device, runtime, ranks, parallel)
 
     @property
     def checkpoint(self) -> Checkpoint:
         """The networks. Raises CheckpointError, naming the keys, if the files do not hold them."""
         if self._checkpoint is None:
-            if self.ranks is None:
-                self._checkpoint = load_checkpoint(self.folder, self.device)
-            else:
-                self._checkpoint = load_for(self.ranks, self.folder, self.parallel)
-                self._team = Team(Part(self.ranks, self._checkpoint, self.parallel))
-            if self.text_on_cpu and isinstance(self._checkpoint.prompts, PublishedPrompt):
-                self._checkpoint.prompts.device = torch.device("cpu")
+            self._checkpoint = self._opened(None)
         return self._checkpoint
+
+    def _opened(self, prompts: PromptEncoder | None) -> Checkpoint:
+        if self.ranks is not None:
+            checkpoint = load_for(self.ranks, self.folder, self.parallel)
+            self._team = Team(Part(self.ranks, checkpoint, self.parallel))
+            return checkpoint
+        device = best_device(self.device)
+        dtype, compress = weights_type(self.runtime.weights_dtype, device)
+        if self._plan is None and compress == "stored":
+            compress = "never"  # a small checkpoint gains nothing from expanding its weights at every use
+        home = None if self._placement.blocks == "resident" else "cpu"
+        checkpoint = load_checkpoint(self.folder, device, dtype, compress, home, prompts)
+        self._arrange(checkpoint, self._placement)
+        return checkpoint
+
+    def _arrange(self, checkpoint: Checkpoint, placement: Placement) -> None:
+        """Bring the networks where the placement wants them; blocks in host memory stay there."""
+        if placement.blocks != "resident":
+            stream_blocks(checkpoint.transformer, checkpoint.device, lock=placement.blocks == "streamed")
+        slice_tokens(checkpoint.transformer, placement.rows)
+        if checkpoint.device.type == "cuda":
+            torch.cuda.empty_cache()
+        self._placement = placement
 
     def follow(self) -> None:
         """Ranks but the first: work for the first one's jobs until it dismisses this one."""
@@ -150,7 +175,10 @@ class Animator:
             chosen("pose backend", detector.name, "as the settings say")
             area = job.preprocess.area or self.card.defaults.area
             making = preprocessing(job.mode, clip, image, job.preprocess, folder, area, detector)
-            yield from self._load(clock)
+            width, height = (clip.width, clip.height) if job.mode == "replacement" else image.shape[1::-1]
+            size = exact_size(width, height, area)
+            count = len(plan_frames(clip, job.preprocess.fps, job.preprocess.max_fps)[0])
+            yield from self._load(clock, job.generate, size, count)
             guides = yield from clock.watch(making)
             yield from self._finish(guides, job.out, job.generate, job.output, claim, clock, clip, inputs, job, loras)
 
@@ -163,7 +191,7 @@ class Animator:
         files = self._check(generate)
         with OutputClaim(out, output.codec) as claim:
             loaded = guides if isinstance(guides, Guides) else load_guides(guides)
-            yield from self._load(clock)
+            yield from self._load(clock, generate, loaded.size, loaded.count)
             source = Path(loaded.manifest.get("source", {}).get("path", ""))
             clip = probe(source, None) if source.is_file() else None
             yield from self._finish(
@@ -186,9 +214,34 @@ class Animator:
                 raise InputError("lora", use.path, rule, "Give it a wider share, or take more --steps.")
         return files
 
-    def _load(self, clock: _Clock) -> Iterator[Event]:
+    def _load(self, clock: _Clock, generate: GenerateSettings, size: tuple[int, int], count: int) -> Iterator[Event]:
+        """Plan, encode the prompts, and only then bring the transformer in."""
+        device = best_device(self.device) if self.ranks is None else self.ranks.device
+        settings = generate.resolve(self.card.defaults)
+        segments = plan_segments(count, settings.clip_length, settings.overlap, generate.compat)
+        branches = 1 if generate.guidance == 1 else 2
+        prompts = None if self._checkpoint is None else self._checkpoint.prompts
+        if prompts is None and not self.card.fixed_prompt:
+            prompts = open_prompts(self.folder, self.card, torch.device("cpu") if self.text_on_cpu else device)
+        new = prompts is not None and not (
+            prompts.is_known(generate.prompt)
+            and (branches == 1 or prompts.is_known(generate.negative_prompt, negative=True))
+        )
+        if self._checkpoint is None and self.ranks is None:
+            work = Work(size, segments, settings.steps, branches, new)
+            self._plan = plan_for(self.folder, self.card, work, self.runtime, device)
+            if self._plan is not None:
+                self._placement = self._plan.placement
+                yield Notice(str(self._plan))
+        if prompts is not None and new:
+            yield from clock.start("encode the prompt")
+            prompts.encode(generate.prompt)
+            if branches == 2:
+                prompts.encode(generate.negative_prompt, negative=True)
+            prompts.release()
         yield from clock.start("load the checkpoint")
-        device = self.checkpoint.device
+        if self._checkpoint is None:
+            self._checkpoint = self._opened(prompts)
         why = "asked for" if self.device else "the best that PyTorch sees"
         chosen("device", str(device), why)
         yield from clock.stop()
@@ -244,59 +297,103 @@ class Animator:
             "settings": generate.model_dump() | settings.model_dump() | {"seed": seed},
             "output": output, "preprocess": job.preprocess if job else guides.manifest.get("settings"),
             "segments": [[s.start, s.length, s.overlap] for s in segments],
-            "device": str(self.checkpoint.device), "gpus": self.parallel.gpus, "seconds": clock.seconds,
+            "device": str(self.checkpoint.device), "gpus": self.parallel.gpus, "runtime": self.runtime,
+            "placement": str(self._placement), "memory": self._memory(), "seconds": clock.seconds,
         }  # fmt: skip
         write_manifest(out, record)
         yield Finished(Result(out, guides.count, guides.size, guides.fps, seed, sheet, record))
+
+    def _memory(self) -> dict[str, int]:
+        """Peaks in bytes, forecast and measured; of host memory, mapped files count as far as they were resident."""
+        found = {"host": peak_rss()}
+        if self.checkpoint.device.type == "cuda":
+            found |= {"gpu": torch.cuda.max_memory_allocated(), "gpu_reserved": torch.cuda.max_memory_reserved()}
+        if self._plan is not None:
+            found |= {"planned_host": self._plan.host, "planned_gpu": self._plan.gpu}
+        return found
 
     def _frames(
         self, guides: Guides, generate: GenerateSettings, settings: Defaults, segments: tuple[Segment, ...], seed: int,
         loras: list[Lora],
     ) -> Iterator[LoopEvent]:  # fmt: skip
-        checkpoint = self.checkpoint
-        small = checkpoint.device.type == "cpu"  # there, pieces that fit the cache are fastest
-        chunk = 1 if small else max(1, PIXELS_AT_ONCE // (guides.size[0] * guides.size[1]))
+        checkpoint, device = self.checkpoint, self.checkpoint.device
+        codec, network, ease = self._engine(generate, settings, loras)
+        chunk = vae_chunk(guides.size, device)
         yield StageStarted("encode the conditions")
         text = checkpoint.prompts.encode(generate.prompt)
         negative = (
             checkpoint.prompts.encode(generate.negative_prompt, negative=True) if generate.guidance != 1 else None
         )
-        codec, network = self._engine(generate, settings, loras)
-        builder = ConditionBuilder(
-            guides, codec, checkpoint.image, text, negative,
-            face_size=checkpoint.face_size, device=checkpoint.device, chunk=chunk,
-        )  # fmt: skip
-        yield from run_segments(segments, guides.count, builder, network, codec, settings, seed, chunk)
+        builder: ConditionBuilder | None = None
+        while builder is None:
+            try:
+                builder = ConditionBuilder(
+                    guides, codec, checkpoint.image, text, negative, face_size=checkpoint.face_size, device=device,
+                    chunk=chunk,
+                )  # fmt: skip
+            except torch.OutOfMemoryError as error:
+                reason = str(error)
+            if builder is None:
+                if (how := ease("encode the conditions")) is None:
+                    raise torch.OutOfMemoryError(reason)
+                yield Notice(f"too little memory for the character's picture: {how}", "warning")
+        checkpoint.release_encoders()
+        yield from run_segments(segments, guides.count, builder, network, codec, settings, seed, chunk, ease)
 
     def _engine(
         self, generate: GenerateSettings, settings: Defaults, loras: list[Lora]
-    ) -> tuple[VideoVae | Team, Callable[[Conditions], Network]]:
-        """The VAE, and what makes a segment's network: this process's own, or those of all ranks."""
-        team, scale = self._team, generate.guidance
+    ) -> tuple[TiledVae | Team, Callable[[Conditions], Network], Callable[[str], str | None]]:
+        """The VAE, what makes a segment's network, and what takes the next notch of the placement: here or on all ranks."""
+        team, scale, checkpoint = self._team, generate.guidance, self.checkpoint
         if team is not None:
             team.use_loras(generate.lora, generate.lora_partial, generate.lora_fuse)
-            return team, lambda conditions: PhasedNetwork(
-                lambda step: team.active(step, settings.steps), lambda active: team.network(active, conditions, scale)
+
+            def shared(conditions: Conditions) -> Network:
+                return PhasedNetwork(
+                    lambda step: team.active(step, settings.steps),
+                    lambda active: team.network(active, conditions, scale),
+                )
+
+            return team, shared, lambda stage: None
+        vae = TiledVae(checkpoint.vae, self._placement.tile)
+        uses = list(zip(loras, generate.lora, strict=True))
+        stack = LoraStack(checkpoint.transformer, uses, generate.lora_fuse)
+
+        def ease(stage: str) -> str | None:
+            """Twins of the transformer are made anew."""
+            nonlocal stack
+            eased = self._placement.eased(stage)
+            if eased is None:
+                return None
+            stack = LoraStack(checkpoint.transformer, [])
+            gc.collect()
+            self._arrange(checkpoint, eased[0])
+            stack, vae.side = LoraStack(checkpoint.transformer, uses, generate.lora_fuse), eased[0].tile
+            return eased[1]
+
+        def network(conditions: Conditions) -> Network:
+            return PhasedNetwork(
+                lambda step: stack.active(step, settings.steps),
+                lambda active: guided(stack.transformer(active), conditions, scale),
             )
-        stack = LoraStack(self.checkpoint.transformer, list(zip(loras, generate.lora, strict=True)), generate.lora_fuse)
-        return self.checkpoint.vae, lambda conditions: PhasedNetwork(
-            lambda step: stack.active(step, settings.steps),
-            lambda active: guided(stack.transformer(active), conditions, scale),
-        )
+
+        return vae, network, ease
 
 
 def animate(
     image: Path | str, video: Path | str, out: Path | str, checkpoint: Path | str | None = None, **settings: Any
 ) -> Result:
-    """Animate `image` by `video` and write `out`; `settings` are fields of `Job` and of its parts, by name.
+    """Animate `image` by `video` and write `out`; `settings` are fields of `Job`, its parts and `RuntimeSettings`, by name.
 
     >>> wanimate.animate(image="character.png", video="performer.mp4", out="result.mp4", steps=8, seed=1)
 
     Raises:
         InputError: an input or a setting cannot be used.
     """
+    runtime, settings = RuntimeSettings.split(settings)
     job = Job.of(image=image, video=video, out=out, **settings)
-    for event in Animator.from_checkpoint(None if checkpoint is None else Path(checkpoint)).run(job):
+    folder = None if checkpoint is None else Path(checkpoint)
+    for event in Animator.from_checkpoint(folder, runtime=runtime).run(job):
         if isinstance(event, Finished):
             return event.result
     raise AssertionError("a job ends with its result")

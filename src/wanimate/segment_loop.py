@@ -13,7 +13,7 @@ from wanimate.config import Defaults
 from wanimate.finish.decode import LatentDecoder, SegmentDecoder
 from wanimate.sampling.denoise import denoise
 from wanimate.sampling.guidance import Network
-from wanimate.types import Conditions, Segment, StageFinished, StageProgress, StageStarted, StepDone
+from wanimate.types import Conditions, Notice, Segment, StageFinished, StageProgress, StageStarted, StepDone
 
 
 @dataclass(frozen=True)
@@ -24,7 +24,9 @@ class FramesReady:
     frames: Tensor
 
 
-LoopEvent = StageStarted | StageProgress | StageFinished | StepDone | FramesReady
+LoopEvent = StageStarted | StageProgress | StageFinished | StepDone | FramesReady | Notice
+Ease = Callable[[str], str | None]
+"""Asked, with a stage's name, after it found too little memory: makes room and says how, or None if there is none to make."""
 
 
 def run_segments(
@@ -36,29 +38,70 @@ def run_segments(
     settings: Defaults,
     seed: int,
     chunk: int = 1,
+    ease: Ease = lambda stage: None,
 ) -> Iterator[LoopEvent]:
     """Yields the job's `count` frames in order, each once, and every diffusion step on the way.
 
-    Noise comes from one CPU generator, seeded once a job; segments draw from it in turn and nothing else does.
+    Noise comes from one CPU generator, seeded once a job; segments draw from it in turn and nothing else does. A segment
+    that runs out of memory is begun again after `ease` has made room, with the same noise and the same frames before it.
     """
     generator = torch.Generator("cpu").manual_seed(seed)
     decoder = SegmentDecoder(codec, settings.overlap, chunk)
     done = 0
     for segment in segments:
-        yield StageStarted("conditions")
-        conditions = builder.build(segment, decoder.tail if segment.index else None)
-        noise = torch.randn(16, *conditions.y.shape[1:], generator=generator).to(conditions.y.device)
-        network = make_network(conditions)
-        yield StageStarted("denoise", settings.steps)
-        latents = noise
-        for state in denoise(network, noise, settings.solver, settings.steps, settings.shift):
-            latents = state.latents
-            yield StepDone(segment.index, len(segments), state.step, state.steps, state.estimate[:, 1:])
-        yield StageStarted("decode", segment.length)
-        for frames in decoder.decode(latents[:, 1:], segment.overlap):
-            kept = frames[:, : count - done]
-            if kept.shape[1]:
-                yield FramesReady(done, kept)
-                done += kept.shape[1]
-            yield StageProgress("decode", done, count)
+        before, drawn = decoder.tail, generator.get_state()
+        finished, reason = False, ""
+        while not finished:
+            stage = "conditions"
+            try:
+                for event in _run_segment(segment, len(segments), builder, make_network, decoder, settings, generator):
+                    stage = event.stage if isinstance(event, StageStarted) else stage
+                    if not isinstance(event, FramesReady):
+                        yield event
+                        continue
+                    fresh = event.frames[:, max(0, done - event.start) : max(0, count - event.start)]
+                    if fresh.shape[1]:
+                        yield FramesReady(done, fresh)
+                        done += fresh.shape[1]
+                    yield StageProgress("decode", done, count)
+                finished = True
+            except torch.OutOfMemoryError as caught:
+                reason = str(caught)
+            if not finished:  # here the error is gone, and with it what its frames held
+                how = ease(stage)
+                if how is None:
+                    raise torch.OutOfMemoryError(reason)
+                yield Notice(
+                    f"too little memory in segment {segment.index + 1} ({stage}): {how}; it is begun again", "warning"
+                )
+                decoder.tail = before
+                generator.set_state(drawn)
     assert done == count
+
+
+def _run_segment(
+    segment: Segment,
+    segments: int,
+    builder: ConditionBuilder,
+    make_network: Callable[[Conditions], Network],
+    decoder: SegmentDecoder,
+    settings: Defaults,
+    generator: torch.Generator,
+) -> Iterator[LoopEvent]:
+    """One segment; its `FramesReady` count from its first new frame on and may go past the job's end."""
+    yield StageStarted("conditions")
+    conditions = builder.build(segment, decoder.tail if segment.index else None)
+    noise = torch.randn(16, *conditions.y.shape[1:], generator=generator).to(conditions.y.device)
+    network: Network | None = make_network(conditions)
+    yield StageStarted("denoise", settings.steps)
+    assert network is not None
+    latents = noise
+    for state in denoise(network, noise, settings.solver, settings.steps, settings.shift):
+        latents = state.latents
+        yield StepDone(segment.index, segments, state.step, state.steps, state.estimate[:, 1:])
+    network = None  # its context has no more use
+    yield StageStarted("decode", segment.length)
+    start = segment.start + segment.overlap
+    for frames in decoder.decode(latents[:, 1:], segment.overlap):
+        yield FramesReady(start, frames)
+        start += frames.shape[1]

@@ -12,12 +12,12 @@ import typer
 from pydantic import BaseModel
 
 from wanimate.cli.main import app
-from wanimate.config import Defaults, GenerateSettings, Job, OutputSettings, PreprocessSettings
+from wanimate.config import Defaults, GenerateSettings, Job, OutputSettings, PreprocessSettings, RuntimeSettings
 from wanimate.preprocess import guides, models
 
 ROOT = Path(__file__).parents[2]
 README = (ROOT / "README.md").read_text()
-PARTS: tuple[type[BaseModel], ...] = (PreprocessSettings, GenerateSettings, OutputSettings)
+PARTS: tuple[type[BaseModel], ...] = (PreprocessSettings, GenerateSettings, OutputSettings, RuntimeSettings)
 NOT_IN_TABLE = {"limits"}
 SAID_IN_WORDS = {
     "fps": "the clip's, up to `max_fps`",
@@ -26,6 +26,8 @@ SAID_IN_WORDS = {
     "sam2": "MediaPipe's",
     "seed": "drawn, printed, recorded",
     "keep_guides": "thrown away",
+    "vae_tile": "none, or as memory needs",
+    "gpu_memory": "all that is free",
     "retarget": "auto; off in replacement",
     "w_len": "the outline; 1 with `compat`",
     "h_len": "the outline; 1 with `compat`",
@@ -77,7 +79,9 @@ def test_defaults_of_the_table(name: str) -> None:
 def test_commands_of_the_shell_snippets(line: str) -> None:
     _, command, *words = line.split()
     group = typer.main.get_command(app)
-    known = {option for parameter in group.commands[command].params for option in parameter.opts}  # type: ignore[attr-defined]
+    chosen = group.commands[command]  # type: ignore[attr-defined]
+    chosen = chosen.commands[words[0]] if hasattr(chosen, "commands") else chosen
+    known = {option for parameter in chosen.params for option in parameter.opts}
     assert {word for word in words if word.startswith("--")} <= known
 
 

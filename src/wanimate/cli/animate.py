@@ -9,7 +9,7 @@ from typing import TYPE_CHECKING, Annotated, Any, cast
 
 import typer
 
-from ..config import GenerateSettings, Job, OutputSettings, ParallelSettings
+from ..config import GenerateSettings, Job, OutputSettings, ParallelSettings, RuntimeSettings
 from ..finish.claim import manifest_path
 from . import options as o
 from .ranks import run
@@ -55,6 +55,10 @@ def animate(
     gpus: o.Gpus = o.PARALLEL["gpus"],
     shard_weights: o.ShardWeights = o.PARALLEL["shard_weights"],
     split_guidance: o.SplitGuidance = o.PARALLEL["split_guidance"],
+    weights_dtype: o.WeightsDtype = o.RUNTIME["weights_dtype"],
+    blocks: o.Blocks = o.RUNTIME["blocks"],
+    vae_tile: o.VaeTile = o.RUNTIME["vae_tile"],
+    gpu_memory: o.GpuMemory = o.RUNTIME["gpu_memory"],
     as_json: o.Json = False,
     debug: o.Debug = False,
 ) -> None:
@@ -88,8 +92,11 @@ def animate(
             image=image, video=video, out=out, preprocess=preprocess, generate=generate, output=output,
             keep_guides=keep_guides,
         )  # fmt: skip
+        runtime = o.make(
+            RuntimeSettings, weights_dtype=weights_dtype, blocks=blocks, vae_tile=vae_tile, gpu_memory=gpu_memory
+        )
         parallel = o.make(ParallelSettings, gpus=gpus, shard_weights=shard_weights, split_guidance=split_guidance)
-        run(report, checkpoint, parallel, out, lambda animator: animator.run(job))
+        run(report, checkpoint, runtime, parallel, out, lambda animator: animator.run(job))
 
 
 Guides = Annotated[
@@ -123,6 +130,10 @@ def generate(
     gpus: o.Gpus = o.PARALLEL["gpus"],
     shard_weights: o.ShardWeights = o.PARALLEL["shard_weights"],
     split_guidance: o.SplitGuidance = o.PARALLEL["split_guidance"],
+    weights_dtype: o.WeightsDtype = o.RUNTIME["weights_dtype"],
+    blocks: o.Blocks = o.RUNTIME["blocks"],
+    vae_tile: o.VaeTile = o.RUNTIME["vae_tile"],
+    gpu_memory: o.GpuMemory = o.RUNTIME["gpu_memory"],
     as_json: o.Json = False,
     debug: o.Debug = False,
 ) -> None:
@@ -141,8 +152,18 @@ def generate(
         output = o.make(
             OutputSettings, codec=codec, crf=crf, audio=audio, sheet=sheet, composite=composite, feather=feather
         )
+        runtime = o.make(
+            RuntimeSettings, weights_dtype=weights_dtype, blocks=blocks, vae_tile=vae_tile, gpu_memory=gpu_memory
+        )
         parallel = o.make(ParallelSettings, gpus=gpus, shard_weights=shard_weights, split_guidance=split_guidance)
-        run(report, checkpoint, parallel, out, lambda animator: animator.generate(guides, out, settings, output))
+        run(
+            report,
+            checkpoint,
+            runtime,
+            parallel,
+            out,
+            lambda animator: animator.generate(guides, out, settings, output),
+        )
 
 
 def finish(report: Reporter, events: Iterator[Event]) -> None:

@@ -19,7 +19,7 @@ from typing import TYPE_CHECKING, Annotated, Any
 
 import typer
 
-from ..config import ClipLimits, GenerateSettings, OutputSettings, ParallelSettings, PreprocessSettings
+from ..config import ClipLimits, GenerateSettings, OutputSettings, ParallelSettings, PreprocessSettings, RuntimeSettings
 from ..errors import InputError
 from . import options as o
 from .ranks import ranks_launched, remember_command, run
@@ -176,7 +176,7 @@ def generate(
             yield from (Notice(text) for text in notes)
             yield from animator.generate(guides, out, settings, output)
 
-        run(report, ckpt_dir, parallel, out, job)
+        run(report, ckpt_dir, RuntimeSettings(), parallel, out, job)
 
 
 def preprocess(
@@ -265,7 +265,7 @@ def preprocess(
 
 def default_name(size: str, gpus: int, prompt: str | None, compat: bool) -> str:
     """The published name of a result; without `compat` its `*`, which shells expand, is an x."""
-    from ..weights.load import DEFAULT_PROMPT
+    from ..weights.prompts import DEFAULT_PROMPT
 
     words = (prompt or DEFAULT_PROMPT).replace(" ", "_").replace("/", "_")[:50]
     time = datetime.datetime.now().strftime("%Y%m%d_%H%M%S")

@@ -3,24 +3,58 @@
 from __future__ import annotations
 
 import json
+from pathlib import Path
+from typing import Annotated
 
+import typer
 from rich.console import Console
 from rich.markup import escape
 from rich.table import Table
 
+from ..config import GenerateSettings, RuntimeSettings
 from . import options as o
 from .report import reporting
 
 
-def doctor(models: o.Models = None, as_json: o.Json = False, debug: o.Debug = False) -> None:
+def doctor(
+    models: o.Models = None,
+    checkpoint: Annotated[
+        Path | None, typer.Option(help="Plan a job with this checkpoint folder.", show_default="none")
+    ] = None,
+    clip: Annotated[Path | None, typer.Option(help="The job's performer.", show_default="one segment")] = None,
+    area: o.Area = o.PREPROCESS["area"],
+    steps: o.Steps = o.GENERATE["steps"],
+    guidance: o.Guidance = o.GENERATE["guidance"],
+    clip_length: o.ClipLength = o.GENERATE["clip_length"],
+    weights_dtype: o.WeightsDtype = o.RUNTIME["weights_dtype"],
+    blocks: o.Blocks = o.RUNTIME["blocks"],
+    vae_tile: o.VaeTile = o.RUNTIME["vae_tile"],
+    gpu_memory: o.GpuMemory = o.RUNTIME["gpu_memory"],
+    as_json: o.Json = False,
+    debug: o.Debug = False,
+) -> None:
     """Tell what this machine can run: processor, memory, GPUs, detectors, encoders, and which of them is used and why.
 
-    Loads no weights and changes nothing.
+    With --checkpoint, also what a job would take: where its weights would live, peak memory, seconds. Reads no weights and
+    changes nothing.
+
+    [bold]Example[/bold]
+
+    [cyan]wanimate doctor --checkpoint ~/models/Wan2.2-Animate-14B --area 1280x720 --clip performer.mp4[/cyan]
+
+    Exit code 3: the job does not fit; the message names the nearest setting that does.
     """
     with reporting(False, debug):
-        from ..measure.doctor import examine
+        settings = o.make(GenerateSettings, steps=steps, guidance=guidance, clip_length=clip_length)
+        runtime = o.make(
+            RuntimeSettings, weights_dtype=weights_dtype, blocks=blocks, vae_tile=vae_tile, gpu_memory=gpu_memory
+        )
+        pixels = o.parse_area(area)
+        from ..measure.doctor import examine, plan_job
 
         report = examine(models)
+        if checkpoint is not None:
+            report["plan"] = plan_job(checkpoint, clip, pixels, settings, runtime)
         if as_json:
             print(json.dumps(report, ensure_ascii=False))
             return
@@ -44,3 +78,8 @@ def doctor(models: o.Models = None, as_json: o.Json = False, debug: o.Debug = Fa
         for table in (machine, backends, jobs):
             console.print(table)
             console.print()
+        if "plan" in report:
+            plan = Table("plan", "forecast", box=None, header_style="bold", padding=(0, 2))
+            for name, found in report["plan"].items():
+                plan.add_row(name, escape(str(found)))
+            console.print(plan)

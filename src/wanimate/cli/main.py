@@ -14,6 +14,7 @@ from .preprocess import preprocess
 from .ranks import remember_command
 from .replace import replace
 from .train import app as train
+from .weights import app as weights
 
 app = typer.Typer(
     name="wanimate",
@@ -51,6 +52,7 @@ app.command(no_args_is_help=True)(generate)
 app.command()(doctor)
 app.add_typer(train, name="train")
 app.add_typer(compat, name="compat")
+app.add_typer(weights, name="weights")
 
 
 def main() -> None:

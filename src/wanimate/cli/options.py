@@ -11,6 +11,7 @@ import typer
 from pydantic import BaseModel, ValidationError
 
 from ..config import (
+    BlocksMode,
     ClipLimits,
     Codec,
     GenerateSettings,
@@ -19,7 +20,9 @@ from ..config import (
     ParallelSettings,
     PreprocessSettings,
     Retarget,
+    RuntimeSettings,
     Solver,
+    WeightsType,
 )
 from ..config import Mode as JobMode
 from ..errors import InputError
@@ -28,6 +31,7 @@ from ..media.timing import snap_rate
 S = TypeVar("S", bound=BaseModel)
 FILES, MOTION, HOLE, DIFFUSION, RESULT, RUN = "Files", "Motion", "Hole", "Diffusion", "Result", "This run"
 GPUS = "Several GPUs"
+MACHINE = "Machine"
 OWN = "the checkpoint's own"
 
 
@@ -285,6 +289,30 @@ SplitGuidance = Annotated[
     bool, option(GPUS, "With guidance: each half of the GPUs computes one of its two branches.", "--split-guidance")
 ]
 
+WeightsDtype = Annotated[
+    str,
+    option(
+        MACHINE,
+        "Type of the transformer's weights: as the device computes (auto; quantised files stay so on a GPU), bf16, fp16, or "
+        "fp8 for the blocks' linear layers.",
+        metavar=f"[{choices(WeightsType)}]",
+    ),
+]
+Blocks = Annotated[
+    str,
+    option(
+        MACHINE,
+        "Where the transformer's blocks live: on the GPU, in host memory and copied one ahead, or in the file itself.",
+        metavar=f"[{choices(BlocksMode)}]",
+    ),
+]
+VaeTile = Annotated[
+    int | None, option(MACHINE, "Side of the VAE's tiles in pixels.", show_default="none, or as memory needs")
+]
+GpuMemory = Annotated[
+    float | None, option(MACHINE, "GiB of the GPU to take at most.", metavar="GIB", show_default="all that is free")
+]
+
 Json = Annotated[bool, option(RUN, "One JSON object a line on stdout, the result last; for programs.", "--json")]
 Debug = Annotated[bool, option(RUN, "Show the log, and where an error comes from.", "--debug")]
 
@@ -292,4 +320,5 @@ MODE: str = default(Job, "mode")
 GENERATE: dict[str, Any] = {name: default(GenerateSettings, name) for name in GenerateSettings.model_fields}
 PREPROCESS: dict[str, Any] = {name: default(PreprocessSettings, name) for name in PreprocessSettings.model_fields}
 PARALLEL: dict[str, Any] = {name: default(ParallelSettings, name) for name in ParallelSettings.model_fields}
+RUNTIME: dict[str, Any] = {name: default(RuntimeSettings, name) for name in RuntimeSettings.model_fields}
 OUTPUT: dict[str, Any] = {name: default(OutputSettings, name) for name in OutputSettings.model_fields}

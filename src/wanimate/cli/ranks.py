@@ -10,7 +10,7 @@ from typing import TYPE_CHECKING
 
 import typer
 
-from ..config import ParallelSettings
+from ..config import ParallelSettings, RuntimeSettings
 from ..errors import InputError, RankFailed
 from .report import Reporter, reporting
 
@@ -33,7 +33,7 @@ def ranks_launched() -> int:
 
 
 def run(
-    report: Reporter, checkpoint: Path | None, parallel: ParallelSettings, out: Path,
+    report: Reporter, checkpoint: Path | None, runtime: RuntimeSettings, parallel: ParallelSettings, out: Path,
     job: Callable[[Animator], Iterator[Event]],
 ) -> None:  # fmt: skip
     """Run a job that ends in a video `out`: here, as a rank of a launcher's, or by starting the ranks."""
@@ -45,12 +45,17 @@ def run(
             raise InputError(
                 f"--{name.replace('_', '-')}", True, "it needs several GPUs", "Give --gpus, or leave it out."
             )
+    if runtime != RuntimeSettings() and max(launched, parallel.gpus) > 1:
+        rule = "streaming, tiles and weight types are settings of one GPU"
+        raise InputError(
+            "--gpus", max(launched, parallel.gpus), rule, "Leave them out; --shard-weights saves memory here."
+        )
     if launched > 1:
         _as_rank(report, checkpoint, parallel.model_copy(update={"gpus": launched}), job)
     elif parallel.gpus == 1:
         from ..pipeline import Animator
 
-        finish(report, job(Animator.from_checkpoint(checkpoint)))
+        finish(report, job(Animator.from_checkpoint(checkpoint, runtime=runtime)))
     else:
         _start_ranks(report, parallel.gpus, out)
 

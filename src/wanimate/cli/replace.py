@@ -2,7 +2,7 @@
 
 from __future__ import annotations
 
-from ..config import GenerateSettings, Job, OutputSettings, ParallelSettings
+from ..config import GenerateSettings, Job, OutputSettings, ParallelSettings, RuntimeSettings
 from . import options as o
 from .ranks import run
 from .report import reporting
@@ -51,6 +51,10 @@ def replace(
     gpus: o.Gpus = o.PARALLEL["gpus"],
     shard_weights: o.ShardWeights = o.PARALLEL["shard_weights"],
     split_guidance: o.SplitGuidance = o.PARALLEL["split_guidance"],
+    weights_dtype: o.WeightsDtype = o.RUNTIME["weights_dtype"],
+    blocks: o.Blocks = o.RUNTIME["blocks"],
+    vae_tile: o.VaeTile = o.RUNTIME["vae_tile"],
+    gpu_memory: o.GpuMemory = o.RUNTIME["gpu_memory"],
     as_json: o.Json = False,
     debug: o.Debug = False,
 ) -> None:
@@ -86,5 +90,8 @@ def replace(
             image=image, video=video, out=out, mode="replacement", preprocess=preprocess, generate=generate, output=output,
             keep_guides=keep_guides,
         )  # fmt: skip
+        runtime = o.make(
+            RuntimeSettings, weights_dtype=weights_dtype, blocks=blocks, vae_tile=vae_tile, gpu_memory=gpu_memory
+        )
         parallel = o.make(ParallelSettings, gpus=gpus, shard_weights=shard_weights, split_guidance=split_guidance)
-        run(report, checkpoint, parallel, out, lambda animator: animator.run(job))
+        run(report, checkpoint, runtime, parallel, out, lambda animator: animator.run(job))

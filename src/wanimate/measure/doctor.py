@@ -13,15 +13,24 @@ import av
 import psutil
 import torch
 
+from ..conditions.segments import plan_segments
+from ..config import GenerateSettings, RuntimeSettings
 from ..errors import InputError
+from ..media.probe import probe
+from ..media.resize import exact_size
+from ..media.video import plan_frames
 from ..preprocess.models import find
-from ..weights.load import embedded_path
+from ..runtime.plan import Work
+from ..runtime.will_it_fit import plan_for
+from ..weights.load import best_device, embedded_path, read_card
 
 GIB = 2**30
 FLAGS = ("avx2", "avx512f", "avx512_bf16", "amx_bf16", "amx_int8", "asimd", "bf16", "i8mm", "sve")
 # Model spec, section 1: transformer 34.5 GB in bf16, text encoder 11.4 GB, CLIP visual tower and VAE together 1.8 GB.
 WEIGHTS_14B = 48e9
 TRANSFORMER_14B = 34.5e9
+STREAMED_14B = 12 * GIB
+"""By the forecast of `runtime.plan` for 1280x720 and 77 frames, with slices of tokens and VAE tiles."""
 
 
 def examine(models: Path | None = None) -> dict[str, Any]:
@@ -33,6 +42,37 @@ def examine(models: Path | None = None) -> dict[str, Any]:
     """
     gpus = _gpus()
     return {"machine": _machine(gpus), "backends": _backends(models, gpus), "jobs": _jobs(models, gpus)}
+
+
+def plan_job(
+    checkpoint: Path, clip: Path | None, area: int | None, generate: GenerateSettings, runtime: RuntimeSettings,
+    device: str | None = None,
+) -> dict[str, Any]:  # fmt: skip
+    """What a job would take here, as name -> finding. Without a clip it is one segment of the shape 16:9.
+
+    Raises:
+        OutOfMemory: it does not fit; the message names the nearest setting that does.
+        InputError: the checkpoint or the clip cannot be used.
+    """
+    folder, card = read_card(checkpoint)
+    settings = generate.resolve(card.defaults)
+    shape, count = (16, 9), settings.clip_length
+    if clip is not None:
+        found = probe(clip, None)
+        shape, count = (found.width, found.height), len(plan_frames(found, None)[0])
+    size = exact_size(*shape, area or settings.area)
+    segments = plan_segments(count, settings.clip_length, settings.overlap)
+    work = Work(size, segments, settings.steps, 1 if generate.guidance == 1 else 2, new_prompt=True)
+    plan = plan_for(folder, card, work, runtime, best_device(device), small_too=True)
+    assert plan is not None
+    peaks = {f"GPU, {stage}": f"{taken / GIB:.2f} GiB" for stage, taken in plan.stages.items() if plan.gpu}
+    return {
+        "job": f"{count} frames of {size[0]}x{size[1]}, {len(segments)} segments of up to {work.length}",
+        "device": plan.device, "weights": plan.weights, "placement": str(plan.placement),
+        **({"GPU, free": f"{plan.room / GIB:.2f} GiB"} if plan.gpu else {}), **peaks,
+        "host, peak": f"{plan.host / GIB:.2f} GiB",
+        "seconds a step": round(plan.step_seconds, 3), "seconds for the clip": round(plan.clip_seconds, 1),
+    }  # fmt: skip
 
 
 def _machine(gpus: list[dict[str, Any]]) -> dict[str, Any]:
@@ -99,10 +139,16 @@ def verdict_14b(memory: int, gpu_memory: list[int]) -> tuple[str, str]:
     largest = max(gpu_memory, default=0)
     if largest > WEIGHTS_14B * 1.2:
         return "yes", f"its {WEIGHTS_14B / 1e9:.0f} GB of weights fit into a GPU of {largest / GIB:.0f} GiB"
+    if largest >= STREAMED_14B and memory > TRANSFORMER_14B * 1.1:
+        return (
+            "yes",
+            f"its blocks stream from host memory through a GPU of {largest / GIB:.0f} GiB; --checkpoint gives a plan",
+        )
     if gpu_memory:
         return (
             "no",
-            f"its transformer alone is {TRANSFORMER_14B / 1e9:.1f} GB; the largest GPU has {largest / GIB:.0f} GiB",
+            f"its transformer alone is {TRANSFORMER_14B / 1e9:.1f} GB; the largest GPU has {largest / GIB:.0f} GiB, the host "
+            f"{memory / GIB:.0f}",
         )
     if memory > WEIGHTS_14B * 2 * 1.2:
         return "slow", "there is no GPU; on the processor, in float32, a second of video takes hours"

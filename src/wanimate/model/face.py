@@ -71,7 +71,7 @@ class FaceFuser(nn.Module):
 
     def keys_values(self, face_tokens: Tensor) -> FaceKV:
         tokens = F.layer_norm(face_tokens.float(), face_tokens.shape[-1:], eps=self.eps)
-        kv = self.linear1_kv(tokens.to(self.linear1_kv.weight.dtype))
+        kv = self.linear1_kv(tokens.to(self.k_norm.weight.dtype))
         k, v = rearrange(kv, "b t s (two n d) -> two (b t) s n d", two=2, n=self.heads)
         return self.k_norm(k), v
 
@@ -79,7 +79,7 @@ class FaceFuser(nn.Module):
         """x [B, (T+1) * P, D] -> residual of the same shape."""
         batch = x.shape[0]
         normed = F.layer_norm(x.float(), x.shape[-1:], eps=self.eps)
-        q = self.linear1_q(normed.to(self.linear1_q.weight.dtype))
+        q = self.linear1_q(normed.to(self.q_norm.weight.dtype))
         frames = kv[0].shape[0] // batch
         q = self.q_norm(rearrange(q, "b (t p) (n d) -> (b t) p n d", t=frames, n=self.heads))
         out = rearrange(attention(q, *kv), "(b t) p n d -> b (t p) (n d)", b=batch)

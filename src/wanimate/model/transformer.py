@@ -9,6 +9,7 @@ What no diffusion step changes is computed once by `prepare` and handed to every
 
 from __future__ import annotations
 
+from collections.abc import Iterable
 from dataclasses import dataclass
 
 import torch
@@ -103,8 +104,9 @@ class AnimateTransformer(nn.Module):
         return self.patch_embedding.weight.dtype
 
     @property
-    def _blocks(self) -> list[Block]:
-        return list(self.blocks)  # type: ignore[arg-type]
+    def _blocks(self) -> Iterable[Block]:
+        """One after the other: streamed blocks have their weights only while it is their turn."""
+        return self.blocks  # type: ignore[return-value]
 
     def embed_video(self, x: Tensor, y: Tensor, pose: Tensor) -> Tensor:
         """Tokens [B, L, D] of the 36-channel input; pose tokens are added to the clip's frames, not to the reference."""
@@ -165,7 +167,7 @@ class Block(nn.Module):
         return self.cross_attn.keys_values(text, image)
 
     def forward(self, x: Tensor, e0: Tensor, rope: Rope, cross: CrossKV) -> Tensor:
-        dtype = self.self_attn.q.weight.dtype
+        dtype = self.self_attn.norm_q.weight.dtype  # that of the linears may be a quantised one
         shift, scale, gate, ffn_shift, ffn_scale, ffn_gate = (self.modulation.float() + e0).chunk(6, dim=1)
         a = layer_norm(x, self.eps).float() * (1 + scale) + shift
         x = x.float() + self.self_attn(a.to(dtype), rope).float() * gate

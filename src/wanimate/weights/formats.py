@@ -4,6 +4,7 @@ from __future__ import annotations
 
 import json
 import pickle
+from collections.abc import Callable
 from pathlib import Path
 
 import torch
@@ -11,13 +12,15 @@ from safetensors import SafetensorError, safe_open
 from torch import Tensor, nn
 
 from wanimate.errors import CheckpointError
-from wanimate.weights.gguf import is_gguf, read_gguf
+from wanimate.weights.gguf import is_gguf, open_gguf
+from wanimate.weights.stored import Stored, Value, Values, open_safetensors, scaled, value
 
 Tensors = dict[str, Tensor]
+Place = Callable[[str, Value], Tensors]
+"""Where a tensor goes: its name in the module and its value -> what the module gets for it, under one or more names."""
 
 _SCALES = (".weight_scale", ".scale_weight")
 _ASIDE = ("scaled_fp8", ".scale_input", ".input_scale", ".comfy_quant")
-_SMALL = (torch.int8, torch.float8_e4m3fn, torch.float8_e5m2)
 
 
 def read_tensors(path: Path, dtype: torch.dtype = torch.float32) -> Tensors:
@@ -25,21 +28,33 @@ def read_tensors(path: Path, dtype: torch.dtype = torch.float32) -> Tensors:
 
     `dtype`: what quantised weights are expanded to, one after the other. The others stay as they are stored.
     """
+    return {name: _read(v, dtype) for name, v in open_tensors(path).items()}
+
+
+def _read(source: Value, dtype: torch.dtype) -> Tensor:
+    tensor = value(source)
+    return tensor.to(dtype) if isinstance(source, Stored) and source.packed else tensor
+
+
+def open_tensors(path: Path) -> dict[str, Value]:
+    """The same, nothing read yet. Weights with a scale become `Scaled`; scales of activations and markers are left out."""
     if not path.is_file():
         raise CheckpointError("checkpoint", path, "there is no such file", "Check the path or download it again.")
     if is_gguf(path):
-        return read_gguf(path, dtype)
+        return dict(open_gguf(path))
+    stored: Values
     if path.suffix == ".safetensors":
         try:
-            with safe_open(path, "pt") as file:
-                tensors = {name: file.get_tensor(name) for name in file.keys()}  # noqa: SIM118
-        except (SafetensorError, OSError) as error:
+            with safe_open(path, "pt"):  # it checks the header
+                pass
+            stored = open_safetensors(path)
+        except (SafetensorError, OSError, KeyError) as error:
             rule = f"not a readable safetensors file ({error})"
             raise CheckpointError("checkpoint", path, rule, "Download it again.") from error
     else:
-        tensors = _read_pickle(path)
+        stored = _read_pickle(path)
     try:
-        return dequantize(tensors, dtype)
+        return with_scales(stored)
     except ValueError as error:
         raise CheckpointError("checkpoint", path, str(error), "Download it again.") from error
 
@@ -64,23 +79,40 @@ def _read_pickle(path: Path) -> Tensors:
 
 def read_folder(folder: Path, stem: str, dtype: torch.dtype = torch.float32) -> Tensors:
     """Tensors of `stem`.safetensors or of its shards `stem`-00001-of-0000N.safetensors; every shard has to be there."""
+    return {name: _read(v, dtype) for name, v in open_folder(folder, stem).items()}
+
+
+def open_folder(folder: Path, stem: str) -> dict[str, Value]:
+    """The same, nothing read yet."""
+    values: dict[str, Value] = {}
+    for path in shards(folder, stem):
+        values |= open_tensors(path)
+    return values
+
+
+def shards(folder: Path, stem: str) -> list[Path]:
+    """`stem`.safetensors, or the files that its index names."""
     index = folder / f"{stem}.safetensors.index.json"
     if not index.is_file():
-        return read_tensors(folder / f"{stem}.safetensors", dtype)
+        return [folder / f"{stem}.safetensors"]
     try:
-        shards = sorted(set(json.loads(index.read_text())["weight_map"].values()))
-        paths = [folder / shard for shard in shards]
+        return [folder / shard for shard in sorted(set(json.loads(index.read_text())["weight_map"].values()))]
     except (OSError, ValueError, LookupError, TypeError, AttributeError) as error:
         rule = f"not a readable index of shards ({type(error).__name__}: {error})"
         raise CheckpointError("checkpoint", index, rule, "Download it again.") from error
-    tensors: Tensors = {}
-    for path in paths:
-        tensors |= read_tensors(path, dtype)
-    return tensors
 
 
 def dequantize(tensors: Tensors, dtype: torch.dtype = torch.float32) -> Tensors:
     """Expand int8 and float8 weights that come with a scale, one for all or one a row; products are float32.
+
+    Raises:
+        ValueError: a weight and its scale do not belong together.
+    """
+    return {name: _read(v, dtype) for name, v in with_scales(tensors).items()}
+
+
+def with_scales(values: Values) -> dict[str, Value]:
+    """Weights joined with their scales to `Scaled`.
 
     `<module>.weight` belongs to `<module>.weight_scale` or `<module>.scale_weight`. Scales of activations and markers of
     the format (`scaled_fp8`, `.comfy_quant`) are left out.
@@ -88,14 +120,13 @@ def dequantize(tensors: Tensors, dtype: torch.dtype = torch.float32) -> Tensors:
     Raises:
         ValueError: a weight and its scale do not belong together.
     """
-    scales = {key: key.removesuffix(end) + ".weight" for key in tensors for end in _SCALES if key.endswith(end)}
-    out = {k: v for k, v in tensors.items() if k not in scales and not k.endswith(_ASIDE)}
+    scales = {key: key.removesuffix(end) + ".weight" for key in values for end in _SCALES if key.endswith(end)}
+    out = {k: v for k, v in values.items() if k not in scales and not k.endswith(_ASIDE)}
     for scale, name in scales.items():
-        weight, factor = tensors.get(name), tensors[scale]
-        fits = weight is not None and weight.dtype in _SMALL and factor.numel() in (1, len(weight))
-        if weight is None or not fits:
-            raise ValueError(f"{scale} is not the scale of an int8 weight {name} nor of a float8 one")
-        out[name] = (weight.float() * factor.float().view(-1, *[1] * (weight.ndim - 1))).to(dtype)
+        try:
+            out[name] = scaled(values[name], values[scale])
+        except (KeyError, ValueError) as error:
+            raise ValueError(f"{scale} is not the scale of an int8 weight {name} nor of a float8 one") from error
     return out
 
 
@@ -106,8 +137,12 @@ def quantize_rows(weight: Tensor) -> tuple[Tensor, Tensor]:
     return (rows / scale).round().to(torch.int8).view(weight.shape), scale
 
 
-def load_strict(module: nn.Module, tensors: Tensors, source: Path) -> None:
-    """Put tensors into a module; missing, unexpected and misshapen keys and values that are not numbers are errors."""
+def load_strict(module: nn.Module, tensors: Values, source: Path, place: Place | None = None) -> None:
+    """Put tensors into a module; missing, unexpected and misshapen keys and values that are not numbers are errors.
+
+    `place` makes of each value what the module gets, one after the other: on the module's device, in its type. A module on
+    the meta device takes these tensors as they are, without a copy.
+    """
     wanted = module.state_dict()
     problems = {
         "missing": [k for k in wanted if k not in tensors],
@@ -117,12 +152,32 @@ def load_strict(module: nn.Module, tensors: Tensors, source: Path) -> None:
             for k, v in wanted.items()
             if k in tensors and tensors[k].shape != v.shape
         ],
-        "not finite": [k for k, v in tensors.items() if v.is_floating_point() and not torch.isfinite(v).all()],
     }
+    placed: Tensors = {}
+    wrong = problems["unexpected"] + problems["of another shape"]
+    problems["not finite"] = []
+    for key, stored in tensors.items():
+        if key not in wanted or (wrong and not isinstance(stored, Tensor)):
+            continue
+        made = {key: value(stored)} if place is None else place(key, stored)
+        problems["not finite"] += [key for tensor in made.values() if not is_finite(tensor)]
+        placed |= made
     found = [f"{len(keys)} {what}: {_few(keys)}" for what, keys in problems.items() if keys]
     if found:
-        raise CheckpointError("checkpoint", source, "; ".join(found), "Use a checkpoint of this architecture.")
-    module.load_state_dict(tensors, strict=True, assign=any(v.is_meta for v in wanted.values()))
+        error = CheckpointError("checkpoint", source, "; ".join(found), "Use a checkpoint of this architecture.")
+        error.problems = {what: keys for what, keys in problems.items() if keys}
+        raise error
+    module.load_state_dict(placed, strict=True, assign=any(v.is_meta for v in wanted.values()))
+
+
+def is_finite(tensor: Tensor) -> bool:
+    """Whether it holds neither NaN nor infinity."""
+    if not tensor.is_floating_point() or tensor.is_meta or not tensor.numel():
+        return True
+    ends = torch.aminmax(
+        tensor if tensor.dtype.itemsize > 1 else tensor.half()
+    )  # NaN is both ends; much faster than isfinite
+    return bool(torch.isfinite(ends.min) and torch.isfinite(ends.max))
 
 
 def _few(keys: list[str], limit: int = 4) -> str:

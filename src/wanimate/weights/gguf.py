@@ -2,6 +2,8 @@
 
 from __future__ import annotations
 
+from collections import Counter
+from functools import partial
 from pathlib import Path
 from typing import Any
 
@@ -10,6 +12,7 @@ import torch
 from torch import Tensor
 
 from wanimate.errors import CheckpointError
+from wanimate.weights.stored import Stored
 
 MAGIC = b"GGUF"
 ORIGINAL_SHAPE = "comfy.gguf.orig_shape."
@@ -26,30 +29,42 @@ def gguf_names(path: Path) -> list[str]:
     return [tensor.name for tensor in _open(path).tensors]
 
 
-def read_gguf(path: Path, dtype: torch.dtype) -> dict[str, Tensor]:
-    """All tensors: quantised ones expanded to `dtype`, others as they are stored.
+def gguf_kinds(path: Path) -> dict[str, int]:
+    """Parameters by type (Q4_K, F32 ...), most first."""
+    counts: Counter[str] = Counter()
+    for tensor in _open(path).tensors:
+        counts[tensor.tensor_type.name] += int(tensor.n_elements)
+    return dict(counts.most_common())
+
+
+def open_gguf(path: Path) -> dict[str, Stored]:
+    """Every tensor, nothing expanded yet: quantised ones become float32, others are as they are stored.
 
     Raises:
         CheckpointError: the package is missing, the file is damaged, or it is of another architecture.
     """
     reader = _open(path)
-    from gguf.quants import dequantize
-
     field = reader.get_field("general.architecture")
     architecture = "" if field is None else str(field.contents())
     if architecture != "wan":
         rule = f"its architecture is {architecture or 'not stated'}, not wan"
         raise CheckpointError("checkpoint", path, rule, "Use a GGUF file of Wan2.2-Animate.")
-    out: dict[str, Tensor] = {}
+    out: dict[str, Stored] = {}
     for stored in reader.tensors:
-        plain = stored.data.dtype != np.uint8
-        values = stored.data if plain else dequantize(stored.data, stored.tensor_type)
-        tensor = torch.from_numpy(np.array(values))
-        shape = reader.get_field(ORIGINAL_SHAPE + stored.name)
-        if shape is not None:
-            tensor = tensor.view([int(n) for n in shape.contents()])
-        out[stored.name] = tensor if plain else tensor.to(dtype)
+        original = reader.get_field(ORIGINAL_SHAPE + stored.name)
+        sizes = [int(n) for n in original.contents()] if original is not None else [int(n) for n in stored.shape[::-1]]
+        packed = stored.data.dtype == np.uint8
+        dtype = torch.float32 if packed else torch.from_numpy(np.empty(0, stored.data.dtype)).dtype
+        shape = torch.Size(sizes)
+        out[stored.name] = Stored(shape, dtype, partial(_expanded, stored, shape), packed)
     return out
+
+
+def _expanded(stored: Any, shape: torch.Size) -> Tensor:
+    from gguf.quants import dequantize
+
+    values = dequantize(stored.data, stored.tensor_type) if stored.data.dtype == np.uint8 else stored.data
+    return torch.from_numpy(np.array(values)).view(shape)
 
 
 def _open(path: Path) -> Any:

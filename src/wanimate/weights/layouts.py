@@ -14,8 +14,8 @@ from safetensors import SafetensorError, safe_open
 from torch import Tensor
 
 from wanimate.weights.gguf import gguf_names, is_gguf
+from wanimate.weights.stored import V, defer, defer_rows
 
-Tensors = dict[str, Tensor]
 PREFIXES = ("model.diffusion_model.", "diffusion_model.", "model.")
 """What single files of other programmes put before every key."""
 
@@ -105,7 +105,7 @@ def holds_transformer(file: Path) -> bool:
         return False
 
 
-def without_prefix(tensors: Mapping[str, Tensor]) -> Tensors:
+def without_prefix(tensors: Mapping[str, V]) -> dict[str, V]:
     """Keys without what precedes all of them."""
     for prefix in PREFIXES:
         if tensors and all(key.startswith(prefix) for key in tensors):
@@ -113,7 +113,7 @@ def without_prefix(tensors: Mapping[str, Tensor]) -> Tensors:
     return dict(tensors)
 
 
-def native_transformer(tensors: Mapping[str, Tensor]) -> Tensors:
+def native_transformer(tensors: Mapping[str, V]) -> dict[str, V]:
     """A transformer in the published layout, from that layout or from diffusers', with or without a prefix.
 
     Keys that neither layout has keep their names, so that strict loading names them.
@@ -121,18 +121,20 @@ def native_transformer(tensors: Mapping[str, Tensor]) -> Tensors:
     tensors = without_prefix(tensors)
     if not any(key.startswith("condition_embedder.") for key in tensors):
         return tensors
-    out: Tensors = {}
+    out: dict[str, V] = {}
     stages = 1 + max(
         (int(m[1]) for k in tensors if (m := re.match(r"motion_encoder\.res_blocks\.(\d+)\.", k))), default=0
     )
     for key, tensor in tensors.items():
         if m := re.match(r"face_adapter\.(\d+)\.to_([kv])\.(\w+)$", key):
             if m[2] == "k" and (values := key.replace(".to_k.", ".to_v.")) in tensors:
-                out[f"face_adapter.fuser_blocks.{m[1]}.linear1_kv.{m[3]}"] = torch.cat((tensor, tensors[values]))
+                out[f"face_adapter.fuser_blocks.{m[1]}.linear1_kv.{m[3]}"] = defer_rows(
+                    _joined, tensor, tensors[values]
+                )
             continue
         name = _motion_name(key, stages) or renamed(key, _TRANSFORMER)
         is_bias = name.startswith("motion_encoder.enc.net_app") and name.endswith("bias")
-        out[name] = tensor.view(1, -1, 1, 1) if is_bias else tensor
+        out[name] = defer(lambda t: t.view(1, -1, 1, 1), tensor) if is_bias else tensor
     taps = torch.tensor([1.0, 3.0, 3.0, 1.0])
     for stage in range(1, stages + 1):  # diffusers rebuilds the blur kernels
         for place in ("conv2", "skip"):
@@ -140,13 +142,13 @@ def native_transformer(tensors: Mapping[str, Tensor]) -> Tensors:
     return out
 
 
-def native_vae(tensors: Mapping[str, Tensor]) -> Tensors:
+def native_vae(tensors: Mapping[str, V]) -> dict[str, V]:
     """A VAE in the published layout, from that layout or from diffusers' AutoencoderKLWan."""
     if "post_quant_conv.weight" not in tensors:
         return dict(tensors)
     found = [int(m[1]) for k in tensors if (m := re.match(r"decoder\.up_blocks\.0\.resnets\.(\d+)\.", k))]
     in_level = 1 + max(found, default=0)
-    out: Tensors = {}
+    out: dict[str, V] = {}
     for key, tensor in tensors.items():
         name = key
         if m := re.match(r"decoder\.up_blocks\.(\d+)\.(?:resnets\.(\d+)|upsamplers\.0)\.(.+)$", key):
@@ -156,7 +158,7 @@ def native_vae(tensors: Mapping[str, Tensor]) -> Tensors:
     return out
 
 
-def native_umt5(tensors: Mapping[str, Tensor]) -> Tensors:
+def native_umt5(tensors: Mapping[str, V]) -> dict[str, V]:
     """umT5 in the published layout, from that layout or from transformers' UMT5EncoderModel."""
     table = next((k for k in ("shared.weight", "encoder.embed_tokens.weight") if k in tensors), None)
     if table is None:
@@ -166,28 +168,32 @@ def native_umt5(tensors: Mapping[str, Tensor]) -> Tensors:
     return {"token_embedding.weight": tensors[table]} | out
 
 
-def native_clip(tensors: Mapping[str, Tensor]) -> Tensors:
+def native_clip(tensors: Mapping[str, V]) -> dict[str, V]:
     """CLIP's picture tower in the published layout, from that layout or from transformers' CLIPVisionModel."""
     bare = {key.removeprefix("vision_model."): tensor for key, tensor in tensors.items()}
     if "embeddings.class_embedding" not in bare:
         return dict(tensors)
-    out: Tensors = {}
+    out: dict[str, V] = {}
     for key, tensor in bare.items():
         name = renamed(key, _CLIP)
         if key.endswith("position_ids"):
             continue
         if key == "embeddings.class_embedding":
-            name, tensor = "cls_embedding", tensor.view(1, 1, -1)
+            name, tensor = "cls_embedding", defer(lambda t: t.view(1, 1, -1), tensor)
         elif key == "embeddings.position_embedding.weight":
-            name, tensor = "pos_embedding", tensor[None]
+            name, tensor = "pos_embedding", defer(lambda t: t[None], tensor)
         elif m := re.match(r"encoder\.layers\.(\d+)\.self_attn\.([qkv])_proj\.(\w+)$", key):
             rows = [bare.get(key.replace(f".{m[2]}_proj.", f".{part}_proj.")) for part in "qkv"]
             whole = [r for r in rows if r is not None]
             if m[2] != "q" or len(whole) < 3:
                 continue
-            name, tensor = f"transformer.{m[1]}.attn.to_qkv.{m[3]}", torch.cat(whole)
+            name, tensor = f"transformer.{m[1]}.attn.to_qkv.{m[3]}", defer(_joined, *whole)
         out[f"visual.{name}"] = tensor
     return out
+
+
+def _joined(*parts: Tensor) -> Tensor:
+    return torch.cat(parts)
 
 
 def native_module(name: str) -> str:

@@ -4,26 +4,25 @@ from __future__ import annotations
 
 import json
 from dataclasses import dataclass, field
-from functools import cached_property
 from importlib.resources import files
 from pathlib import Path
-from typing import Protocol
+from typing import Literal
 
 import torch
 from pydantic import BaseModel, ConfigDict, ValidationError
 from torch import Tensor
 from transformers import AutoTokenizer
 
-from wanimate.conditions.reference import ImageEncoder
 from wanimate.config import Defaults
 from wanimate.errors import CheckpointError
+from wanimate.log import chosen
 from wanimate.media.files import sha256
 from wanimate.model.image_encoder import ClipImageEncoder, clip_config
 from wanimate.model.params import LATENT_MEAN, LATENT_STD, TransformerParams
 from wanimate.model.text_encoder import TextEncoder, umt5_config
 from wanimate.model.transformer import AnimateTransformer
 from wanimate.model.vae import VideoVae
-from wanimate.weights.formats import Tensors, load_strict, read_folder, read_tensors
+from wanimate.weights.formats import Tensors, load_strict, open_folder, open_tensors, read_tensors, shards
 from wanimate.weights.layouts import (
     holds_transformer,
     native_clip,
@@ -32,6 +31,9 @@ from wanimate.weights.layouts import (
     native_vae,
 )  # fmt: skip
 from wanimate.weights.names import Sizes, clip_to_transformers, transformer_params, umt5_to_transformers, vae_params
+from wanimate.weights.prompts import FixedPrompt, PromptEncoder, PublishedPrompt
+from wanimate.weights.quantize import QuantizedLinear, is_quantizable, levels_of
+from wanimate.weights.stored import Scaled, Value, Values, expand, value
 
 CARD = "wanimate.json"
 TRANSFORMER = "diffusion_pytorch_model"
@@ -39,12 +41,8 @@ T5 = "models_t5_umt5-xxl-enc-bf16.pth"
 CLIP = "models_clip_open-clip-xlm-roberta-large-vit-huge-14.pth"
 VAE = "Wan2.1_VAE.pth"
 TOKENIZER = Path("google") / "umt5-xxl"
-DEFAULT_PROMPT = "视频中的人在做动作"
-DEFAULT_NEGATIVE = (
-    "色调艳丽，过曝，静态，细节模糊不清，字幕，风格，作品，画作，画面，静止，整体发灰，最差质量，低质量，JPEG压缩残留，"
-    "丑陋的，残缺的，多余的手指，画得不好的手部，画得不好的脸部，畸形的，毁容的，形态畸形的肢体，手指融合，静止不动的画面，"
-    "杂乱的背景，三条腿，背景人很多，倒着走"
-)
+Compress = Literal["never", "stored", "all"]
+"""Which linear layers of the transformer stay quantised: none, those that are in the file, all of the blocks (to float8)."""
 
 
 class Card(BaseModel):
@@ -62,46 +60,26 @@ class Card(BaseModel):
     defaults: Defaults = Defaults()
 
 
-class PromptEncoder(Protocol):
-    def encode(self, prompt: str, negative: bool = False) -> Tensor:
-        """[tokens, text width]; an empty prompt is the checkpoint's own default."""
-        ...
+class PublishedImage:
+    """CLIP's picture tower, opened by the first picture."""
 
+    def __init__(self, file: Path, device: torch.device) -> None:
+        self.file, self.device = file, device
+        open_tensors(file)  # what is no file of tensors is refused now
+        self._encoder: ClipImageEncoder | None = None
 
-class FixedPrompt:
-    """The one prompt a small checkpoint was trained with."""
+    def encode(self, picture: Tensor) -> Tensor:
+        """[3, H, W] in [-1, 1] -> [257, 1280]."""
+        if self._encoder is None:
+            half = torch.float16 if self.device.type == "cuda" else torch.float32
+            self._encoder = load_image_encoder(open_tensors(self.file), self.file, device=self.device, dtype=half)
+        return self._encoder.encode(picture)
 
-    def __init__(self, tensors: Tensors) -> None:
-        self.tensors = tensors
-
-    def encode(self, prompt: str, negative: bool = False) -> Tensor:
-        return self.tensors["negative" if negative else "positive"]
-
-
-class PublishedPrompt:
-    """umT5, opened for the first prompt and held until this object goes."""
-
-    def __init__(self, folder: Path, device: torch.device) -> None:
-        self.device = device
-        diffusers = (folder / "text_encoder").is_dir() and not (folder / T5).exists()
-        self.weights = folder / ("text_encoder" if diffusers else T5)
-        self.words = folder / ("tokenizer" if diffusers else TOKENIZER)
-        for part in (self.weights, self.words):
-            if not part.exists():
-                raise CheckpointError("checkpoint", part, "it is missing", "Download the checkpoint again.")
-
-    def encode(self, prompt: str, negative: bool = False) -> Tensor:
-        return self._encoder.encode(prompt or (DEFAULT_NEGATIVE if negative else DEFAULT_PROMPT))
-
-    @cached_property
-    def _encoder(self) -> TextEncoder:
-        try:
-            tokenizer = AutoTokenizer.from_pretrained(self.words, local_files_only=True)
-        except (OSError, ValueError) as error:
-            rule = f"no readable tokenizer ({(str(error).splitlines() or [''])[0]})"
-            raise CheckpointError("checkpoint", self.words, rule, "Download the checkpoint again.") from error
-        stored = read_folder(self.weights, "model") if self.weights.is_dir() else read_tensors(self.weights)
-        return load_text_encoder(stored, tokenizer, self.weights).to(self.device)
+    def release(self) -> None:
+        """Give the memory of the network back; the next picture opens it again."""
+        self._encoder = None
+        if torch.cuda.is_available():
+            torch.cuda.empty_cache()
 
 
 @dataclass(frozen=True)
@@ -113,9 +91,15 @@ class Checkpoint:
     transformer: AnimateTransformer
     vae: VideoVae
     prompts: PromptEncoder
-    image: ImageEncoder | None
+    image: PublishedImage | None
     device: torch.device
     hashes: dict[str, str] = field(default_factory=dict)
+
+    def release_encoders(self) -> None:
+        """Free umT5 and CLIP, which denoising does not need."""
+        self.prompts.release()
+        if self.image is not None:
+            self.image.release()
 
     @property
     def face_size(self) -> int:
@@ -146,68 +130,161 @@ def read_card(path: Path | None) -> tuple[Path, Card]:
 
 
 def load_checkpoint(
-    path: Path | None = None, device: str | torch.device | None = None, dtype: torch.dtype | None = None
-) -> Checkpoint:
-    """Open a checkpoint folder; None is the one in the package. The transformer is bfloat16 on a GPU, else float32."""
+    path: Path | None = None, device: str | torch.device | None = None, dtype: torch.dtype | None = None,
+    compress: Compress = "never", blocks_on: str | torch.device | None = None, prompts: PromptEncoder | None = None,
+) -> Checkpoint:  # fmt: skip
+    """Open a checkpoint folder; None is the one in the package. The transformer is bfloat16 on a GPU, else float32.
+
+    Every tensor goes from its mapped file straight to its device and type. `blocks_on`: where the transformer's blocks go,
+    None is `device`; on the CPU, tensors that need no conversion stay where they are, in the mapped file. `prompts`: opened
+    already, by `open_prompts`.
+    """
     folder, card = read_card(path)
-    where = torch.device(device or ("cuda" if torch.cuda.is_available() else "cpu"))
+    where = best_device(device)
     kind = dtype or (torch.bfloat16 if where.type == "cuda" else torch.float32)
-    transformer = load_transformer(read_transformer(folder, kind), card, folder, kind).to(where)
-    places = (folder / "vae.safetensors", folder / "vae" / f"{TRANSFORMER}.safetensors")
-    vae_file = next((file for file in places if file.is_file()), folder / VAE)
-    vae = load_vae(read_tensors(vae_file), card, vae_file).to(where)
-    prompts: PromptEncoder
-    if card.fixed_prompt:
-        own_prompts = folder / "prompts.safetensors"
-        prompts = load_prompts(read_tensors(own_prompts), transformer.params, own_prompts)
-    else:
-        prompts = PublishedPrompt(folder, where)
+    transformer = load_transformer(open_transformer(folder), card, folder, kind, where, compress, blocks_on)
+    vae_file = find_vae(folder)
+    vae = load_vae(open_tensors(vae_file), card, vae_file, where)
+    prompts = prompts or open_prompts(folder, card, where, transformer.params)
     image = None
     if transformer.params.image_width is not None:
-        half = torch.float16 if where.type == "cuda" else torch.float32
-        own_clip = folder / "image_encoder" / "model.safetensors"
-        clip_file = own_clip if own_clip.is_file() else folder / CLIP
-        image = load_image_encoder(read_tensors(clip_file), clip_file).to(where, half)
+        image = PublishedImage(find_clip(folder), where)
     hashes = {f.name: sha256(f) for f in sorted(folder.glob("*.safetensors"))} if card.fixed_prompt else {}
     return Checkpoint(folder, card, transformer, vae, prompts, image, where, hashes)
 
 
-def read_transformer(folder: Path, dtype: torch.dtype) -> Tensors:
+def best_device(asked: str | torch.device | None = None) -> torch.device:
+    """The device asked for, else the GPU where there is one."""
+    return torch.device(asked or ("cuda" if torch.cuda.is_available() else "cpu"))
+
+
+def find_vae(folder: Path) -> Path:
+    """The VAE's file in one of the layouts."""
+    places = (folder / "vae.safetensors", folder / "vae" / f"{TRANSFORMER}.safetensors")
+    return next((file for file in places if file.is_file()), folder / VAE)
+
+
+def find_clip(folder: Path) -> Path:
+    """CLIP's file in one of the layouts."""
+    own = folder / "image_encoder" / "model.safetensors"
+    return own if own.is_file() else folder / CLIP
+
+
+def find_text_encoder(folder: Path) -> tuple[Path, Path]:
+    """umT5's file or folder, and the tokenizer's folder, in one of the layouts."""
+    diffusers = (folder / "text_encoder").is_dir() and not (folder / T5).exists()
+    weights = folder / ("text_encoder" if diffusers else T5)
+    return weights, folder / ("tokenizer" if diffusers else TOKENIZER)
+
+
+def open_prompts(
+    folder: Path, card: Card, device: torch.device, params: TransformerParams | None = None
+) -> PromptEncoder:
+    """The prompts of a small checkpoint, checked against `params`, or umT5, which opens its file for a new prompt only."""
+    if card.fixed_prompt:
+        assert params is not None
+        own_prompts = folder / "prompts.safetensors"
+        return load_prompts(read_tensors(own_prompts), params, own_prompts)
+    weights, words = find_text_encoder(folder)
+    for part in (weights, words):
+        if not part.exists():
+            raise CheckpointError("checkpoint", part, "it is missing", "Download the checkpoint again.")
+    return PublishedPrompt((weights, words), lambda: _open_text_encoder(weights, words, device))
+
+
+def _open_text_encoder(weights: Path, words: Path, device: torch.device) -> TextEncoder:
+    """umT5 on `device`, or on the CPU, straight from the mapped file, where the GPU has no room for it."""
+    try:
+        tokenizer = AutoTokenizer.from_pretrained(words, local_files_only=True)
+    except (OSError, ValueError) as error:
+        rule = f"no readable tokenizer ({(str(error).splitlines() or [''])[0]})"
+        raise CheckpointError("checkpoint", words, rule, "Download the checkpoint again.") from error
+    stored = open_folder(weights, "model") if weights.is_dir() else open_tensors(weights)
+    size = sum(v.numel() * v.dtype.itemsize for v in stored.values())
+    if device.type == "cuda" and not fits_beside(size, gpu_room(device)):
+        chosen("text encoder", "cpu", f"the GPU has no room for its {size / 2**30:.1f} GiB")
+        device = torch.device("cpu")
+    return load_text_encoder(stored, tokenizer, weights, device)
+
+
+def fits_beside(weights: int, room: int) -> bool:
+    """Whether an encoder's weights fit into so many bytes of a GPU, with what it computes."""
+    return 1.05 * weights + 2**29 <= room
+
+
+def gpu_room(device: torch.device) -> int:
+    """Bytes that this process can still allocate on a GPU, its own cap and cached blocks included."""
+    free, total = torch.cuda.mem_get_info(device)
+    reserved, used = torch.cuda.memory_reserved(device), torch.cuda.memory_allocated(device)
+    cap = int(total * torch.cuda.get_per_process_memory_fraction(device))
+    return min(free + reserved - used, cap - used)
+
+
+def open_transformer(folder: Path) -> dict[str, Value]:
     """The transformer's tensors under their stored names: published shards, diffusers' `transformer/`, or one file of any name.
 
     Raises:
         CheckpointError: none is there, or several files could be meant.
     """
+    return {key: tensor for file in transformer_files(folder) for key, tensor in open_tensors(file).items()}
+
+
+def transformer_files(folder: Path) -> list[Path]:
+    """The files that hold the transformer."""
     for place in (folder, folder / "transformer"):
         if any((place / f"{TRANSFORMER}.safetensors{end}").is_file() for end in ("", ".index.json")):
-            return read_folder(place, TRANSFORMER, dtype)
+            return shards(place, TRANSFORMER)
     files = sorted(file for ending in ("safetensors", "gguf") for file in folder.glob(f"*.{ending}"))
     found = [file for file in files if holds_transformer(file)]
     if len(found) > 1:
         names = ", ".join(file.name for file in found)
         rule = f"several files hold a transformer ({names})"
         raise CheckpointError("checkpoint", folder, rule, "Keep one of them in the folder.")
-    return read_tensors(found[0], dtype) if found else read_folder(folder, TRANSFORMER, dtype)
+    return found or [folder / f"{TRANSFORMER}.safetensors"]
 
 
-def load_transformer(tensors: Tensors, card: Card, source: Path, dtype: torch.dtype) -> AnimateTransformer:
-    """From any layout that `layouts` knows."""
+def load_transformer(
+    tensors: Values, card: Card, source: Path, dtype: torch.dtype, device: torch.device | str = "cpu",
+    compress: Compress = "never", blocks_on: torch.device | str | None = None,
+) -> AnimateTransformer:  # fmt: skip
+    """From any layout that `layouts` knows; see `load_checkpoint`."""
     tensors = native_transformer(tensors)
     params = transformer_params(tensors, card.head_dim, card.text_length, source)
     with torch.device("meta"):
         model = AnimateTransformer(params)
-    load_strict(model, {k: v.to(dtype) for k, v in tensors.items()}, source)
+
+    def place(key: str, stored: Value) -> Tensors:
+        where = blocks_on if blocks_on is not None and key.startswith("blocks.") else device
+        stays = compress == "all" or (compress == "stored" and isinstance(stored, Scaled))
+        if not (stays and is_quantizable(key)):
+            return {key: moved(stored, where, dtype)}
+        levels, scale = levels_of(stored, where)
+        parent, _, leaf = key.removesuffix(".weight").rpartition(".")
+        layer = getattr(owner := model.get_submodule(parent), leaf)
+        setattr(owner, leaf, QuantizedLinear(layer, levels.dtype, scale.shape))
+        return {key: levels, f"{key}_scale": scale}
+
+    load_strict(model, tensors, source, place)
     return model.eval().requires_grad_(False)
 
 
-def load_vae(tensors: Tensors, card: Card, source: Path) -> VideoVae:
+def moved(stored: Value, device: torch.device | str, dtype: torch.dtype | None = None) -> Tensor:
+    """A tensor on its device; converted and expanded there. None keeps its type."""
+    if isinstance(stored, Scaled):
+        made = expand(value(stored.levels).to(device), value(stored.scale).to(device))
+    else:
+        made = value(stored).to(device)
+    return made if dtype is None else made.to(dtype)
+
+
+def load_vae(tensors: Values, card: Card, source: Path, device: torch.device | str = "cpu") -> VideoVae:
     """From the published layout or from diffusers'."""
     tensors = native_vae(tensors)
     params = vae_params(tensors, source, card.latent_mean, card.latent_std)
     with torch.device("meta"):
         model = VideoVae(params)
-    load_strict(model, {k: v.float() for k, v in tensors.items()}, source)
-    model.mean, model.std = (torch.tensor(v).view(model.mean.shape) for v in (params.mean, params.std))
+    load_strict(model, tensors, source, lambda key, stored: {key: moved(stored, device, torch.float32)})
+    model.mean, model.std = (torch.tensor(v, device=device).view(model.mean.shape) for v in (params.mean, params.std))
     return model.channels_last().eval().requires_grad_(False)
 
 
@@ -226,7 +303,9 @@ def load_prompts(tensors: Tensors, params: TransformerParams, source: Path) -> F
     return FixedPrompt({name: prompt.float() for name, prompt in tensors.items()})
 
 
-def load_text_encoder(tensors: Tensors, tokenizer: object, source: Path) -> TextEncoder:
+def load_text_encoder(
+    tensors: Values, tokenizer: object, source: Path, device: torch.device | str = "cpu"
+) -> TextEncoder:
     """From published umT5 keys or transformers'; the sizes are in the shapes, and heads follow from the bias table."""
     tensors = native_umt5(tensors)
     sizes = Sizes(tensors)
@@ -240,11 +319,21 @@ def load_text_encoder(tensors: Tensors, tokenizer: object, source: Path) -> Text
         raise CheckpointError("text encoder", source, rule, "Use the file that comes with the checkpoint.") from error
     with torch.device("meta"):
         model = TextEncoder(config, tokenizer)  # type: ignore[arg-type]
-    load_strict(model.model, umt5_to_transformers(tensors), source)
+    placed: dict[int, Tensor] = {}
+
+    def place(key: str, stored: Value) -> Tensors:
+        if id(stored) not in placed:  # the embedding has two names
+            placed[id(stored)] = moved(stored, device)
+        return {key: placed[id(stored)]}
+
+    load_strict(model.model, umt5_to_transformers(tensors), source, place)
     return model.eval().requires_grad_(False)
 
 
-def load_image_encoder(tensors: Tensors, source: Path, heads: int = 16) -> ClipImageEncoder:
+def load_image_encoder(
+    tensors: Values, source: Path, heads: int = 16, device: torch.device | str = "cpu",
+    dtype: torch.dtype = torch.float32,
+) -> ClipImageEncoder:  # fmt: skip
     """From published CLIP keys or transformers'. The head count leaves no trace in the shapes."""
     tensors = native_clip(tensors)
     sizes = Sizes(tensors)
@@ -263,10 +352,14 @@ def load_image_encoder(tensors: Tensors, source: Path, heads: int = 16) -> ClipI
     except (ValueError, IndexError) as error:
         rule = f"it is not the published CLIP ({error})"
         raise CheckpointError("image encoder", source, rule, "Use the file that comes with the checkpoint.") from error
-    load_strict(model.model, {k: v.float() for k, v in converted.items()} | _position_ids(own), source)
+
+    def place(key: str, stored: Value) -> Tensors:
+        return {key: moved(stored, device, None if key.endswith("position_ids") else dtype)}
+
+    load_strict(model.model, {**converted, **_position_ids(own)}, source, place)
     for module in model.modules():
         for name, buffer in _position_ids(dict(module.named_buffers(recurse=False))).items():
-            setattr(module, name, buffer)
+            setattr(module, name, buffer.to(device))
     return model.eval().requires_grad_(False)
 
 

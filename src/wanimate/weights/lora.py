@@ -24,6 +24,7 @@ from wanimate.errors import CheckpointError, InputError
 from wanimate.model.transformer import AnimateTransformer
 from wanimate.weights.formats import Tensors, read_tensors
 from wanimate.weights.layouts import native_module
+from wanimate.weights.quantize import QuantizedLinear
 
 _PREFIXES = (
     "base_model_model_", "model_diffusion_model_", "diffusion_model_", "pipe_dit_", "transformer_", "lora_unet__", "lora_unet_",
@@ -235,10 +236,15 @@ def with_loras(
         for name, tensor in lora.full.items():
             changes.setdefault(name, []).append(tensor.to(parameters[name].device, torch.float32) * strength)
     for name, deltas in changes.items():
-        weight = parameters[name]
         module, _, leaf = name.rpartition(".")
+        owner = twin.get_submodule(module)
+        if isinstance(owner, QuantizedLinear) and leaf == "weight":
+            owner = owner.expanded(model.dtype)
+            parent, _, own_name = module.rpartition(".")
+            setattr(twin.get_submodule(parent), own_name, owner)
+        weight = owner.get_parameter(leaf)
         changed = (weight.float() + torch.stack(deltas).sum(0)).to(weight.dtype)
-        setattr(twin.get_submodule(module), leaf, nn.Parameter(changed, requires_grad=weight.requires_grad))
+        setattr(owner, leaf, nn.Parameter(changed, requires_grad=weight.requires_grad))
     for name, parts in branches.items():
         twin.get_submodule(name).register_forward_hook(_Branches(parts))
     return twin
@@ -257,9 +263,8 @@ class _Branches:
         return total.to(out.dtype)
 
 
-def _moved(part: LowRank, model: nn.Module) -> LowRank:
-    device = model.get_submodule(part.module).weight.device
-    assert isinstance(device, torch.device)
+def _moved(part: LowRank, model: AnimateTransformer) -> LowRank:
+    device = model.patch_embedding.weight.device  # the blocks' own may be the host's, between their turns
     return LowRank(part.module, part.half, part.down.to(device), part.up.to(device), part.scale)
 
 

@@ -3,18 +3,20 @@
 from __future__ import annotations
 
 from collections.abc import Mapping
+from functools import partial
 from pathlib import Path
 
 from torch import Tensor
 
 from wanimate.errors import CheckpointError
 from wanimate.model.params import LATENT_MEAN, LATENT_STD, MotionParams, TransformerParams, VaeParams
+from wanimate.weights.stored import V, Values, defer
 
 
 class Sizes:
     """Sizes read off the shapes of a checkpoint; a key that is missing or has another number of axes is named."""
 
-    def __init__(self, tensors: Mapping[str, Tensor]) -> None:
+    def __init__(self, tensors: Values) -> None:
         self.tensors = tensors
 
     def of(self, key: str, axis: int, axes: int) -> int:
@@ -34,9 +36,7 @@ class Sizes:
         return len(found)
 
 
-def transformer_params(
-    tensors: Mapping[str, Tensor], head_dim: int, text_length: int, source: Path
-) -> TransformerParams:
+def transformer_params(tensors: Values, head_dim: int, text_length: int, source: Path) -> TransformerParams:
     """Sizes of a transformer from its tensors' shapes. Head size and text length leave no trace in them."""
     sizes, motion = Sizes(tensors), "motion_encoder.enc."
     try:
@@ -76,7 +76,7 @@ def transformer_params(
 
 
 def vae_params(
-    tensors: Mapping[str, Tensor],
+    tensors: Values,
     source: Path,
     mean: tuple[float, ...] = LATENT_MEAN,
     std: tuple[float, ...] = LATENT_STD,
@@ -99,7 +99,7 @@ def vae_params(
         raise CheckpointError("VAE", source, rule, "Use the VAE that comes with the checkpoint.") from error
 
 
-def umt5_to_transformers(tensors: Mapping[str, Tensor]) -> dict[str, Tensor]:
+def umt5_to_transformers(tensors: Mapping[str, V]) -> dict[str, V]:
     """Published umT5 keys -> transformers' UMT5EncoderModel (model spec, section 7). Unknown keys keep their names."""
     simple = {
         "norm1": "0.layer_norm", "norm2": "1.layer_norm", "attn.q": "0.SelfAttention.q", "attn.k": "0.SelfAttention.k",
@@ -107,7 +107,7 @@ def umt5_to_transformers(tensors: Mapping[str, Tensor]) -> dict[str, Tensor]:
         "pos_embedding.embedding": "0.SelfAttention.relative_attention_bias", "ffn.gate.0": "1.DenseReluDense.wi_0",
         "ffn.fc1": "1.DenseReluDense.wi_1", "ffn.fc2": "1.DenseReluDense.wo",
     }  # fmt: skip
-    out: dict[str, Tensor] = {}
+    out: dict[str, V] = {}
     for key, tensor in tensors.items():
         if key == "token_embedding.weight":
             out["shared.weight"] = out["encoder.embed_tokens.weight"] = tensor
@@ -121,11 +121,11 @@ def umt5_to_transformers(tensors: Mapping[str, Tensor]) -> dict[str, Tensor]:
     return out
 
 
-def clip_to_transformers(tensors: Mapping[str, Tensor], prefix: str = "") -> dict[str, Tensor]:
+def clip_to_transformers(tensors: Mapping[str, V], prefix: str = "", whole: bool = False) -> dict[str, V]:
     """Published CLIP keys -> transformers' CLIPVisionModel (model spec, section 8).
 
-    Leaves out the text tower, the last block and the projection, which are never used. `prefix` is what this version of
-    transformers puts before its names. Unknown keys keep their names.
+    Leaves out the text tower, the last block and the projection, which are never used; `whole` keeps the last block.
+    `prefix` is what this version of transformers puts before its names. Unknown keys keep their names.
 
     Raises:
         KeyError: the published key of a tensor that is missing.
@@ -137,16 +137,16 @@ def clip_to_transformers(tensors: Mapping[str, Tensor], prefix: str = "") -> dic
     }  # fmt: skip
     visual = {k.removeprefix("visual."): v for k, v in tensors.items() if k.startswith("visual.")}
     last = max(int(k.split(".")[1]) for k in visual if k.startswith("transformer."))
-    out: dict[str, Tensor] = {
-        "embeddings.class_embedding": visual["cls_embedding"].flatten(),
-        "embeddings.position_embedding.weight": visual["pos_embedding"][0],
+    out: dict[str, V] = {
+        "embeddings.class_embedding": defer(lambda t: t.flatten(), visual["cls_embedding"]),
+        "embeddings.position_embedding.weight": defer(lambda t: t[0], visual["pos_embedding"]),
         "embeddings.patch_embedding.weight": visual["patch_embedding.weight"],
     }
     for kind in ("weight", "bias"):
         out[f"pre_layrnorm.{kind}"] = visual[f"pre_norm.{kind}"]
         out[f"post_layernorm.{kind}"] = visual[f"post_norm.{kind}"]
     for key, tensor in visual.items():
-        if not key.startswith("transformer.") or key.startswith(f"transformer.{last}."):
+        if not key.startswith("transformer.") or (key.startswith(f"transformer.{last}.") and not whole):
             continue
         _, block, rest = key.split(".", 2)
         name, kind = rest.rsplit(".", 1)
@@ -154,8 +154,12 @@ def clip_to_transformers(tensors: Mapping[str, Tensor], prefix: str = "") -> dic
         if name == "attn.to_qkv":
             if not tensor.ndim or len(tensor) % 3:
                 raise ValueError(f"visual.{key} has the shape {list(tensor.shape)}")
-            for part, rows in zip("qkv", tensor.chunk(3), strict=True):
-                out[f"{layer}self_attn.{part}_proj.{kind}"] = rows
+            for i, part in enumerate("qkv"):
+                out[f"{layer}self_attn.{part}_proj.{kind}"] = defer(partial(_third, i), tensor)
         else:
             out[f"{layer}{simple[name]}.{kind}" if name in simple else f"visual.{key}"] = tensor
     return {prefix + k: v for k, v in out.items()}
+
+
+def _third(which: int, tensor: Tensor) -> Tensor:
+    return tensor.chunk(3)[which]

@@ -21,7 +21,7 @@ import typer
 from typer.testing import CliRunner
 
 from wanimate.cli.main import app
-from wanimate.config import GenerateSettings, Job, OutputSettings, PreprocessSettings
+from wanimate.config import GenerateSettings, Job, OutputSettings, PreprocessSettings, RuntimeSettings
 from wanimate.errors import Cancelled, CheckpointError, InputError, OutOfMemory, OutputError
 from wanimate.measure.doctor import verdict_14b
 from wanimate.types import (
@@ -58,11 +58,12 @@ class StubAnimator:
     """Remembers what it was asked for; yields `EVENTS`, or raises `error` midway."""
 
     asked: ClassVar[list[Any]] = []
+    runtime: ClassVar[RuntimeSettings]
     error: ClassVar[BaseException | None] = None
 
     @classmethod
-    def from_checkpoint(cls, path: Path | None = None) -> StubAnimator:
-        cls.asked = [path]
+    def from_checkpoint(cls, path: Path | None = None, *, runtime: RuntimeSettings) -> StubAnimator:
+        cls.asked, cls.runtime = [path], runtime
         return cls()
 
     def run(self, job: Job) -> Iterator[Event]:
@@ -301,7 +302,15 @@ def test_unknown_option_and_missing_file_option() -> None:
 
 
 @pytest.mark.parametrize(
-    ("memory", "gpus", "verdict"), [(24, [], "no"), (256, [], "slow"), (64, [16, 24], "no"), (64, [139], "yes")]
+    ("memory", "gpus", "verdict"),
+    [
+        (24, [], "no"),
+        (256, [], "slow"),
+        (24, [16, 24], "no"),
+        (64, [8], "no"),
+        (64, [16, 24], "yes"),
+        (64, [139], "yes"),
+    ],
 )
 def test_doctor_judges_the_14b_by_its_weights(memory: int, gpus: list[int], verdict: str) -> None:
     assert verdict_14b(memory * 2**30, [g * 2**30 for g in gpus])[0] == verdict
@@ -329,7 +338,7 @@ STOPPED = textwrap.dedent("""
 
     class Animator:
         @classmethod
-        def from_checkpoint(cls, path=None):
+        def from_checkpoint(cls, path=None, runtime=None):
             return cls()
 
         def run(self, job):

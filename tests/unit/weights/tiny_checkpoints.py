@@ -94,11 +94,11 @@ def published_checkpoint(folder: Path) -> Path:
     t5 = t5_shapes(vocab=12, dim=16, inner=16, ffn=24, heads=2, layers=2)
     torch.save(detgen.state_dict(t5), folder / T5)
     torch.save(detgen.state_dict(clip_shapes(32, 2)), folder / CLIP)
-    _tokenizer(folder / "google" / "umt5-xxl")
+    write_tokenizer(folder / "google" / "umt5-xxl")
     return folder
 
 
-def _tokenizer(folder: Path) -> None:
+def write_tokenizer(folder: Path) -> None:
     words = {"<pad>": 0, "</s>": 1, "<unk>": 2, "a": 3, "person": 4, "dances": 5}
     model = Tokenizer(WordLevel(words, unk_token="<unk>"))
     model.pre_tokenizer = Whitespace()

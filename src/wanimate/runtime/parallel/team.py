@@ -3,9 +3,8 @@
 from __future__ import annotations
 
 from collections.abc import Callable, Iterator
-from dataclasses import replace
 from pathlib import Path
-from typing import Any, cast
+from typing import Any
 
 import torch
 from torch import Tensor
@@ -18,7 +17,7 @@ from wanimate.runtime.parallel.sequence import SplitTransformer
 from wanimate.runtime.parallel.strips import StripVae
 from wanimate.sampling.guidance import Network, guided, prepared
 from wanimate.types import Conditions
-from wanimate.weights.load import Checkpoint, PublishedPrompt, load_checkpoint
+from wanimate.weights.load import Checkpoint, load_checkpoint
 from wanimate.weights.lora import LoraStack, match_lora, read_lora
 
 _STOP = "stop"
@@ -148,16 +147,10 @@ def follow(part: Part) -> None:
 
 
 def load_for(ranks: Ranks, folder: Path, settings: ParallelSettings) -> Checkpoint:
-    """A checkpoint for one rank: on its device, but for a transformer that is to be sharded, which stays in host memory."""
+    """A checkpoint for one rank: on its device, but for the blocks of a transformer that is to be sharded: in host memory."""
     if not settings.shard_weights or ranks.device.type == "cpu":
         return load_checkpoint(folder, ranks.device)
-    whole = load_checkpoint(folder, "cpu", torch.bfloat16)
-    whole.vae.to(ranks.device)
-    if isinstance(whole.prompts, PublishedPrompt):
-        whole.prompts.device = ranks.device
-    if whole.image is not None:
-        cast(torch.nn.Module, whole.image).to(ranks.device, torch.float16)
-    return replace(whole, device=ranks.device)
+    return load_checkpoint(folder, ranks.device, torch.bfloat16, blocks_on="cpu")
 
 
 def is_lost_connection(error: BaseException) -> bool:

@@ -1,0 +1,290 @@
+"""The whole 14B system with random weights, through the real loader, from guides to a file: what it takes and how long.
+
+python benchmarks/full_size.py build              # 48 GB as a published folder; needs 64 GB of disk
+python benchmarks/full_size.py run                # both modes, 480p and 720p, bf16 and fp8
+python benchmarks/full_size.py run --caps 24 16 12 --areas 1280x720 --modes animation    # the process's memory capped, GiB
+python benchmarks/full_size.py run --frames 21 49 77 --areas 832x480 1280x720 1280x1280 --steps 2 --modes animation
+python benchmarks/full_size.py build --tiny; python benchmarks/full_size.py run --tiny --device cpu    # a rehearsal
+
+Weights are random, so the pictures are noise: sizes, seconds and memory are those of the published checkpoint. Every case runs
+in a process of its own. `run` writes benchmarks/results/full_size_DEVICE_DATE.md and the cases as JSON lines beside it.
+"""
+
+from __future__ import annotations
+
+import argparse
+import hashlib
+import itertools
+import json
+import math
+import subprocess
+import sys
+import time
+from collections.abc import Callable
+from datetime import date
+from fractions import Fraction
+from functools import partial
+from pathlib import Path
+from typing import Any
+
+import numpy as np
+import torch
+from hardware import described
+
+from wanimate.config import Defaults, GenerateSettings, OutputSettings, RuntimeSettings
+from wanimate.media.resize import exact_size
+from wanimate.model.params import MotionParams, TransformerParams, VaeParams
+from wanimate.model.transformer import AnimateTransformer
+from wanimate.model.vae import VideoVae
+from wanimate.pipeline import Animator
+from wanimate.preprocess.guides import GuidesWriter
+from wanimate.runtime import will_it_fit
+from wanimate.types import Finished, Notice, StageFinished, StageStarted, StepDone
+from wanimate.weights.convert import Shard, sharded, write_safetensors
+from wanimate.weights.load import CLIP, T5, TOKENIZER, TRANSFORMER, VAE
+from wanimate.weights.stored import Stored, Value, value
+
+ROOT = Path(__file__).parents[1]
+sys.path[:0] = [str(ROOT / "tests" / "parity"), str(ROOT / "tests" / "unit" / "weights"), str(ROOT / "tests")]
+from published_shapes import clip_shapes, t5_shapes  # noqa: E402
+from tiny_checkpoints import write_tokenizer  # noqa: E402
+
+GIB = 2**30
+FPS = Fraction(30)
+TINY = TransformerParams(
+    dim=256, ffn_dim=512, num_heads=2, num_layers=10, text_width=64, image_width=64, face_width=32,
+    motion=MotionParams(channels=(8, 16, 16), width=32, directions=8),
+)  # fmt: skip
+
+
+def random_tensor(name: str, shape: torch.Size, dtype: torch.dtype, device: str) -> torch.Tensor:
+    """Numbers of the size that keeps a network's signals near 1, always the same for a name; made on the device."""
+    generator = torch.Generator(device).manual_seed(hash_of(name))
+    if name.endswith(".kernel"):
+        taps = torch.tensor([1.0, 3.0, 3.0, 1.0])
+        return (torch.outer(taps, taps) / 64).to(dtype)
+    flat = len(shape) < 2 or "norm" in name or "gamma" in name
+    values = torch.randn(shape, generator=generator, device=device, dtype=torch.float32)
+    if flat:
+        ones = name.endswith(("weight", "gamma"))
+        return (values * 0.02 + (1.0 if ones else 0.0)).to(dtype).cpu()
+    equalised = name.startswith("motion_encoder")  # these are scaled on use
+    return (values / (1.0 if equalised else math.sqrt(math.prod(shape[1:])))).to(dtype).cpu()
+
+
+def hash_of(name: str) -> int:
+    return int.from_bytes(hashlib.sha256(name.encode()).digest()[:4], "little")
+
+
+def random_values(shapes: dict[str, tuple[int, ...]], dtype: torch.dtype, device: str) -> dict[str, Value]:
+    return {
+        name: Stored(size := torch.Size(shape), dtype, partial(random_tensor, name, size, dtype, device))
+        for name, shape in shapes.items()
+    }
+
+
+def shapes_of(make: Callable[[], torch.nn.Module]) -> dict[str, tuple[int, ...]]:
+    with torch.device("meta"):
+        return {name: tuple(tensor.shape) for name, tensor in make().state_dict().items()}
+
+
+def build(args: argparse.Namespace) -> None:
+    """Write the folder, a tensor at a time; what is there already stays."""
+    folder: Path = args.work / "checkpoint"
+    folder.mkdir(parents=True, exist_ok=True)
+    device = args.device
+    params, vae = (TINY, VaeParams(base=16)) if args.tiny else (TransformerParams(), VaeParams())
+    if args.tiny:
+        text, clip = t5_shapes(vocab=12, dim=64, inner=64, ffn=96, heads=2, layers=2), clip_shapes(64, 3)
+    else:
+        text = t5_shapes(vocab=256384, dim=4096, inner=4096, ffn=10240, heads=64, layers=24)
+        clip = clip_shapes(1280, 32)
+    started = time.perf_counter()
+    transformer = random_values(shapes_of(lambda: AnimateTransformer(params)), torch.bfloat16, device)
+    files: dict[str, Any] = {}
+    shards: list[Shard] = sharded(TRANSFORMER, transformer, 10**6 if args.tiny else 5 * 10**9, files)
+    for shard in shards:
+        if not (folder / shard.name).is_file():
+            write_safetensors(folder / shard.name, shard.tensors)
+        print(f"{shard.name}: {time.perf_counter() - started:.0f} s", flush=True)
+    for name, content in files.items():
+        (folder / name).write_text(json.dumps(content))
+    parts: list[tuple[str, dict[str, tuple[int, ...]], torch.dtype]] = [
+        (VAE, shapes_of(lambda: VideoVae(vae)), torch.float32), (T5, text, torch.bfloat16), (CLIP, clip, torch.float16),
+    ]  # fmt: skip
+    for name, shapes, dtype in parts:
+        if not (folder / name).is_file():
+            tensors = {key: value(stored) for key, stored in random_values(shapes, dtype, device).items()}
+            torch.save(tensors, folder / f"{name}.part")
+            (folder / f"{name}.part").rename(folder / name)
+            del tensors
+        print(f"{name}: {time.perf_counter() - started:.0f} s", flush=True)
+    if not (folder / TOKENIZER).is_dir():
+        write_tokenizer(folder / TOKENIZER)
+    taken = sum(f.stat().st_size for f in folder.rglob("*") if f.is_file())
+    print(f"{folder}: {taken / 1e9:.1f} GB, {time.perf_counter() - started:.0f} s")
+
+
+def guides(folder: Path, area: int, count: int, mode: str, tiny: bool) -> Path:
+    """A guides folder of moving shapes, for where no real one is given."""
+    width, height = exact_size(16, 9, area)
+    place = folder / f"{mode}-{width}x{height}-{count}"
+    if place.is_dir():
+        return place
+    face = 64 if tiny else 512
+    rows, columns = np.mgrid[:height, :width]
+    with GuidesWriter(place, mode, FPS, (width, height), face) as writer:  # type: ignore[arg-type]
+        for i in range(count):
+            pose = np.zeros((height, width, 3), np.uint8)
+            centre = width * (0.5 + 0.3 * math.sin(i / 9))
+            person = (abs(columns - centre) < width / 12) & (rows > height / 5)
+            pose[person & (abs(columns - centre) < 4)] = (255, 85, 0)
+            head = np.full((face, face, 3), 96 + 40 * math.sin(i / 5), np.uint8)
+            frames = [pose, head]
+            if mode == "replacement":
+                scene = np.stack([columns % 256, rows % 256, (columns + rows) // 2 % 256], -1).astype(np.uint8)
+                scene[person] = 0
+                frames += [scene, np.where(person[..., None], 255, 0).repeat(3, -1).astype(np.uint8)]
+            writer.write(*frames)
+        reference = np.stack([columns % 256, rows % 256, np.full_like(rows, 128)], -1).astype(np.uint8)
+        writer.finish(reference, {}, {"source": np.zeros((count, 133, 3))})
+    return place
+
+
+def case(args: argparse.Namespace) -> None:
+    """One job in this process; its numbers as one line of JSON, the last of the output."""
+    wanted = json.loads(args.case)
+    if args.tiny:
+        will_it_fit.BIG = 0
+    runtime = RuntimeSettings.model_validate(wanted["runtime"])
+    settings = GenerateSettings(
+        steps=wanted["steps"], seed=1, prompt="a person dances", clip_length=wanted["clip_length"]
+    )
+    animator = Animator.from_checkpoint(args.work / "checkpoint", args.device, runtime)
+    out = args.work / "out" / f"{wanted['name']}.mp4"
+    started = time.perf_counter()
+    steps, notices, stage, stages = [], [], "", {}
+    last = started
+    for event in animator.generate(Path(wanted["guides"]), out, settings, OutputSettings(audio=False)):
+        now = time.perf_counter()
+        if isinstance(event, StageStarted):
+            stage = event.stage
+        elif isinstance(event, StageFinished):
+            stages[event.stage] = stages.get(event.stage, 0.0) + event.seconds
+        elif isinstance(event, StepDone):
+            if args.device != "cpu":
+                torch.cuda.synchronize()
+                now = time.perf_counter()
+            steps.append((event.step, now - last))
+        elif isinstance(event, Notice):
+            notices.append(event.message)
+        elif isinstance(event, Finished):
+            record = event.result.manifest
+        last = now
+    later = sorted(seconds for step, seconds in steps if step > 1) or [seconds for _, seconds in steps]
+    plan = animator._plan
+    result = wanted | {
+        "ok": True, "seconds": time.perf_counter() - started, "stages": stages, "step": later[len(later) // 2],
+        "memory": record["memory"], "placement": record["placement"], "size": record["size"], "notices": notices, "at": stage,
+        "planned_step": plan.step_seconds if plan else None, "planned_stages": plan.stages if plan else None,
+    }  # fmt: skip
+    print(json.dumps(result, default=str))
+
+
+def cases(args: argparse.Namespace) -> list[dict[str, Any]]:
+    out = []
+    caps = args.caps or [None]
+    for area, count, mode, weights, cap in itertools.product(args.areas, args.frames, args.modes, args.weights, caps):
+        width, height = map(int, area.split("x"))
+        given = {"animation": args.guides, "replacement": args.guides_replacement}[mode]
+        folder = given or guides(args.work / "guides", width * height, count, mode, args.tiny)
+        runtime = {"weights_dtype": weights, "blocks": args.blocks} | ({"gpu_memory": cap} if cap else {})
+        name = "-".join(str(x) for x in (mode, area, count, weights, args.blocks, *([f"{cap:g}GiB"] if cap else [])))
+        length = min((count + 2) // 4 * 4 + 1, Defaults().clip_length)
+        out.append({
+            "name": name, "mode": mode, "area": area, "frames": count, "guides": str(folder), "runtime": runtime,
+            "steps": args.steps, "clip_length": length,
+        })  # fmt: skip
+    return out
+
+
+def run(args: argparse.Namespace) -> None:
+    """Every case in a process of its own; a table of all of them, kept up to date, since a machine may be taken away."""
+    (args.work / "out").mkdir(parents=True, exist_ok=True)
+    args.out.parent.mkdir(parents=True, exist_ok=True)
+    own = ["--work", str(args.work), "--device", args.device, *(["--tiny"] if args.tiny else [])]
+    results: list[dict[str, Any]] = []
+    for wanted in cases(args):
+        words = [sys.executable, __file__, "case", *own, "--case", json.dumps(wanted)]
+        done = subprocess.run(words, capture_output=True, text=True)
+        if done.returncode == 0:
+            results.append(json.loads(done.stdout.strip().splitlines()[-1]))
+        else:
+            results.append(wanted | {"ok": False, "error": (done.stderr.strip().splitlines() or ["?"])[-1]})
+        shown = {k: results[-1].get(k) for k in ("name", "ok", "step", "seconds", "placement", "error")}
+        print(json.dumps(shown), flush=True)
+        args.out.with_suffix(".jsonl").write_text("".join(json.dumps(r) + "\n" for r in results))
+        args.out.write_text("\n".join(report(results, args.device)) + "\n")
+    print(args.out.read_text())
+
+
+COLUMNS = (
+    "case", "placement", "s/step", "planned", "GPU peak GiB", "planned", "off %", "host peak GiB", "load s", "prompt s",
+    "conditions s", "decode s", "all s",
+)  # fmt: skip
+
+
+def report(results: list[dict[str, Any]], device: str) -> list[str]:
+    lines = ["# The 14B at full size, random weights", "", *described(device)]
+    lines += [f"- `python benchmarks/full_size.py {' '.join(sys.argv[1:])}`", ""]
+    lines += ["| " + " | ".join(COLUMNS) + " |", "|---" * len(COLUMNS) + "|"]
+    for r in results:
+        cells = row(r) if r["ok"] else [r["name"], f"failed: {r['error']}", *[""] * (len(COLUMNS) - 2)]
+        lines.append("| " + " | ".join(cells) + " |")
+    told = [f"- {r['name']}: {n}" for r in results if r["ok"] for n in r["notices"]]
+    return [*lines, "", "What the runs said:", "", *told]
+
+
+def row(r: dict[str, Any]) -> list[str]:
+    memory, stages = r["memory"], r["stages"]
+    gpu, planned = memory.get("gpu", 0) / GIB, memory.get("planned_gpu", 0) / GIB
+    coding = stages.get("encode the conditions", 0) + stages.get("conditions", 0)
+    return [
+        r["name"], r["placement"], f"{r['step']:.3f}", f"{r['planned_step'] or 0:.3f}", f"{gpu:.2f}", f"{planned:.2f}",
+        f"{100 * (planned / gpu - 1):+.1f}" if gpu else "", f"{memory['host'] / GIB:.1f}",
+        f"{stages['load the checkpoint']:.1f}", f"{stages.get('encode the prompt', 0):.1f}", f"{coding:.1f}",
+        f"{stages['decode']:.1f}", f"{r['seconds']:.1f}",
+    ]  # fmt: skip
+
+
+def main() -> None:
+    parser = argparse.ArgumentParser(description=__doc__, formatter_class=argparse.RawDescriptionHelpFormatter)
+    parser.add_argument("what", choices=["build", "run", "case"])
+    parser.add_argument(
+        "--work", type=Path, default=ROOT / "build" / "full_size", help="Where checkpoint, guides and results go."
+    )
+    parser.add_argument("--device", default="cuda" if torch.cuda.is_available() else "cpu")
+    parser.add_argument("--tiny", action="store_true", help="A rehearsal: the same road with tiny networks.")
+    parser.add_argument("--areas", nargs="+", default=None, metavar="WxH")
+    parser.add_argument("--frames", nargs="+", type=int, default=[77])
+    parser.add_argument(
+        "--modes", nargs="+", default=["animation", "replacement"], choices=["animation", "replacement"]
+    )
+    parser.add_argument("--weights", nargs="+", default=["bf16", "fp8"])
+    parser.add_argument("--blocks", default="auto", choices=["auto", "resident", "streamed", "mapped"])
+    parser.add_argument("--caps", nargs="*", type=float, metavar="GIB", help="Hard caps of the process's GPU memory.")
+    parser.add_argument("--steps", type=int, default=4)
+    parser.add_argument("--guides", type=Path, help="A real guides folder for animation.")
+    parser.add_argument("--guides-replacement", type=Path)
+    parser.add_argument("--case", help=argparse.SUPPRESS)
+    parser.add_argument("--out", type=Path, default=None)
+    args = parser.parse_args()
+    args.areas = args.areas or (["64x48"] if args.tiny else ["832x480", "1280x720"])
+    args.frames = [9] if args.tiny and args.frames == [77] else args.frames
+    kind = args.device.partition(":")[0]
+    args.out = args.out or Path(__file__).parent / "results" / f"full_size_{kind}_{date.today()}.md"
+    {"build": build, "run": run, "case": case}[args.what](args)
+
+
+if __name__ == "__main__":
+    main()

@@ -1,0 +1,262 @@
+"""A transformer whose blocks stay in host memory and visit the GPU when their turn comes, copied one ahead.
+
+The blocks keep their names and their values; only what iterates over `transformer.blocks` sees them with tensors on the
+device. While a block computes, the next one is copied on a stream of its own, so that the copy hides behind the computing.
+Host memory is page-locked where the system allows it, or the mapped checkpoint file itself.
+"""
+
+from __future__ import annotations
+
+import copy
+import weakref
+from collections.abc import Callable, Iterator
+from concurrent.futures import Future, ThreadPoolExecutor
+from dataclasses import dataclass, field
+from types import MethodType
+from typing import Any
+
+import torch
+import torch.nn.functional as F
+from torch import Tensor, nn
+
+from wanimate.log import LOG
+from wanimate.model.face import FaceFuser, FaceKV
+from wanimate.model.rope import Rope, apply_rope
+from wanimate.model.transformer import AnimateTransformer, Block, CrossKV, Head, layer_norm
+
+ALIGNMENT = 256
+
+
+@dataclass(eq=False)
+class _Slot:
+    """Room on the device for one block: `tensors` in the order of `_tensors`, of `block` once `pending` is done."""
+
+    tensors: list[Tensor] = field(default_factory=list)
+    block: nn.Module | None = None
+    pending: Future[None] | None = None
+    copied: torch.cuda.Event | None = None
+    free: torch.cuda.Event | None = None
+
+
+class BlockLane:
+    """Two slots on a device and the stream that fills them; shared by a transformer and its LoRA twins."""
+
+    def __init__(self, device: torch.device | str) -> None:
+        self.device = torch.device(device)
+        self._stream = torch.cuda.Stream(self.device) if self.device.type == "cuda" else None
+        self._worker = ThreadPoolExecutor(1, "wanimate-blocks")
+        self._slots = [_Slot(), _Slot()]
+        self._turn = 0
+        self._away: list[tuple[dict[str, Any], str, Tensor]] = []
+
+    def prefetch(self, block: nn.Module) -> _Slot:
+        """Start copying a block into the slot that is not in use, unless it is there or on its way."""
+        for slot in self._slots:
+            if slot.block is block:
+                return slot
+        slot = self._slots[self._turn]
+        self._turn = 1 - self._turn
+        home = [tensor for _, _, tensor in _tensors(block)]
+        same = [(t.shape, t.dtype) for t in slot.tensors] == [(t.shape, t.dtype) for t in home]
+        if slot.pending is not None:
+            slot.pending.exception()  # what it was filled with is of no use any more
+        slot.block, slot.pending = None, None
+        if not same:
+            if self._stream is not None:
+                self._stream.synchronize()  # nothing may still be on its way into what is given back now
+            slot.tensors = []  # before the new ones, which may need its room
+            slot.tensors = [torch.empty_like(tensor, device=self.device) for tensor in home]
+        if self._stream is not None:
+            if same and slot.free is not None:
+                self._stream.wait_event(slot.free)
+            else:
+                self._stream.wait_stream(torch.cuda.current_stream(self.device))
+        slot.block = block
+        slot.pending = self._worker.submit(self._fill, slot, home)
+        return slot
+
+    @torch.inference_mode()
+    def _fill(self, slot: _Slot, home: list[Tensor]) -> None:
+        if self._stream is None:
+            for here, there in zip(slot.tensors, home, strict=True):
+                here.copy_(there)
+            return
+        with torch.cuda.stream(self._stream):
+            for here, there in zip(slot.tensors, home, strict=True):
+                here.copy_(there, non_blocking=True)
+            slot.copied = self._stream.record_event()
+
+    def lend(self, block: nn.Module) -> _Slot:
+        """Give a block its tensors on the device; `take_home` undoes it."""
+        slot = self.prefetch(block)
+        self._turn = 1 - self._slots.index(slot)  # this one is in use now
+        assert slot.pending is not None
+        try:
+            slot.pending.result()
+        except BaseException:
+            slot.block = None
+            raise
+        if slot.copied is not None:
+            torch.cuda.current_stream(self.device).wait_event(slot.copied)
+        places = _tensors(block)
+        self._away += places
+        for (table, name, _), tensor in zip(places, slot.tensors, strict=True):
+            table[name] = tensor
+        return slot
+
+    def take_home(self, slot: _Slot | None = None) -> None:
+        """Give every block its own tensors back; `slot` may be filled again once what was computed with it is done."""
+        for table, name, tensor in self._away:
+            table[name] = tensor
+        self._away.clear()
+        if slot is not None and self._stream is not None:
+            slot.free = torch.cuda.current_stream(self.device).record_event()
+
+    def clear(self) -> None:
+        """Give the memory of the slots back."""
+        self.take_home()
+        for slot in self._slots:
+            if slot.pending is not None and slot.pending.exception() is None and self._stream is not None:
+                self._stream.synchronize()
+        self._slots = [_Slot(), _Slot()]
+
+
+class StreamedBlocks(nn.ModuleList):
+    """The blocks of a transformer; iterating lends them their tensors on the device, one block after the other."""
+
+    def __init__(self, blocks: list[nn.Module], lane: BlockLane) -> None:
+        super().__init__(blocks)
+        self.lane = lane
+
+    def __iter__(self) -> Iterator[nn.Module]:
+        blocks = list(self.children())
+        self.lane.take_home()  # an earlier round may have been broken off
+        for i, block in enumerate(blocks):
+            slot = self.lane.lend(block)
+            try:
+                self.lane.prefetch(blocks[(i + 1) % len(blocks)])
+                yield block
+            finally:
+                self.lane.take_home(slot)
+
+    def __deepcopy__(self, memo: dict[int, Any]) -> StreamedBlocks:
+        """For LoRA twins: other modules, the same lane."""
+        return StreamedBlocks([copy.deepcopy(block, memo) for block in self.children()], self.lane)
+
+
+def stream_blocks(model: AnimateTransformer, device: torch.device | str, lock: bool = True) -> None:
+    """Leave the blocks in host memory, or bring them there, and stream them to `device` from now on.
+
+    lock: copy them into page-locked memory, one block after the other; else they stay where they are, for instance in the
+    mapped file of the checkpoint.
+    """
+    if isinstance(model.blocks, StreamedBlocks):
+        model.blocks.lane.clear()
+        return
+    blocks = list(model.blocks.children())
+    for block in blocks:
+        if lock and torch.device(device).type == "cuda":
+            page_lock(block)
+        else:
+            block.to("cpu")
+    model.blocks = StreamedBlocks(blocks, BlockLane(device))
+
+
+def page_lock(module: nn.Module) -> None:
+    """Move all tensors of a module into one page-locked piece of host memory; ordinary memory where that is refused.
+
+    PyTorch's own allocator for such memory rounds every tensor up to a power of two, which would cost 40 % more.
+    """
+    places = _tensors(module)
+    sizes = [-(-tensor.nbytes // ALIGNMENT) * ALIGNMENT for _, _, tensor in places]
+    whole = torch.empty(sum(sizes), dtype=torch.uint8)
+    if torch.cuda.is_available():
+        runtime, pointer = torch.cuda.cudart(), whole.data_ptr()
+        if int(runtime.cudaHostRegister(pointer, whole.nbytes, 0)) == 0:
+            weakref.finalize(whole.untyped_storage(), runtime.cudaHostUnregister, pointer)
+        else:
+            LOG.warning("page-locked memory was refused; copies of the blocks may not hide behind the computing")
+    for (table, name, tensor), piece in zip(places, whole.split(sizes), strict=True):
+        here = piece[: tensor.nbytes].view(tensor.dtype).view(tensor.shape)
+        here.copy_(tensor)
+        is_parameter = isinstance(tensor, nn.Parameter)
+        table[name] = nn.Parameter(here, requires_grad=False) if is_parameter else here
+
+
+def _tensors(module: nn.Module) -> list[tuple[dict[str, Any], str, Tensor]]:
+    """Every parameter and buffer: the table it stands in, its name there, and itself."""
+    tables = (table for part in module.modules() for table in (part._parameters, part._buffers))
+    return [(table, name, tensor) for table in tables for name, tensor in table.items() if tensor is not None]
+
+
+def slice_tokens(model: AnimateTransformer, rows: int | None) -> None:
+    """Let the network handle `rows` tokens at once wherever tokens do not look at each other; None is all of them.
+
+    The results are the same up to rounding; the memory for what lies between a block's two ends shrinks to a third.
+    """
+    parts = (*model.blocks.children(), *model.face_adapter.fuser_blocks.children(), model.head)
+    for part in parts:
+        if rows is None:
+            part.__dict__.pop("forward", None)
+        else:
+            kinds: dict[type[nn.Module], Callable[[int], Any]] = {
+                Block: _SlicedBlock, FaceFuser: _SlicedFuser, Head: _SlicedHead,
+            }  # fmt: skip
+            part.__dict__["forward"] = MethodType(kinds[type(part)](rows), part)
+
+
+@dataclass(frozen=True)
+class _Sliced:
+    rows: int
+
+    def of(self, length: int) -> list[slice]:
+        return [slice(i, i + self.rows) for i in range(0, length, self.rows)]
+
+
+class _SlicedBlock(_Sliced):
+    """`Block.forward`; the residual stream is changed in place."""
+
+    def __call__(self, block: Block, x: Tensor, e0: Tensor, rope: Rope, cross: CrossKV) -> Tensor:
+        dtype, me = block.self_attn.norm_q.weight.dtype, block.self_attn
+        shift, scale, gate, ffn_shift, ffn_scale, ffn_gate = (block.modulation.float() + e0).chunk(6, dim=1)
+        x = x.float()
+        slices = self.of(x.shape[1])
+        q, k, v = (x.new_empty(*x.shape[:2], me.heads, x.shape[2] // me.heads, dtype=dtype) for _ in range(3))
+        for s in slices:
+            a = (layer_norm(x[:, s], block.eps).float() * (1 + scale) + shift).to(dtype)
+            turn = (rope[0][s], rope[1][s])
+            q[:, s] = apply_rope(me.split(me.norm_q(me.q(a))), turn)
+            k[:, s] = apply_rope(me.split(me.norm_k(me.k(a))), turn)
+            v[:, s] = me.split(me.v(a))
+        mixed = me.attend(q, k, v).flatten(2)
+        del q, k, v
+        for s in slices:
+            part = x[:, s] + me.o(mixed[:, s]).float() * gate
+            norm = block.norm3
+            c = F.layer_norm(part, part.shape[-1:], norm.weight.float(), norm.bias.float(), block.eps)
+            part = part + block.cross_attn(c.to(dtype), cross).float()
+            f = layer_norm(part, block.eps) * (1 + ffn_scale) + ffn_shift
+            x[:, s] = part + block.ffn(f.to(dtype)).float() * ffn_gate
+        return x
+
+
+class _SlicedFuser(_Sliced):
+    """`FaceFuser.forward`; a slice is whole latent frames."""
+
+    def __call__(self, fuser: FaceFuser, x: Tensor, kv: FaceKV) -> Tensor:
+        assert x.shape[0] == 1, "frames of several videos are not told apart"
+        k, v = kv
+        tokens = x.shape[1] // len(k)
+        few = max(1, self.rows // tokens)
+        out = x.new_empty(x.shape, dtype=k.dtype)
+        for i in range(0, len(k), few):
+            s = slice(i * tokens, (i + few) * tokens)
+            out[:, s] = FaceFuser.forward(fuser, x[:, s], (k[i : i + few], v[i : i + few]))
+        return out
+
+
+class _SlicedHead(_Sliced):
+    """`Head.forward`."""
+
+    def __call__(self, head: Head, x: Tensor, e: Tensor) -> Tensor:
+        return torch.cat([Head.forward(head, x[:, s], e) for s in self.of(x.shape[1])], dim=1)

@@ -1,0 +1,336 @@
+"""Will it fit, and how long will it take: a forecast made before any weights are read, and what to do where it does not fit."""
+
+from __future__ import annotations
+
+import time
+from collections.abc import Callable, Iterator, Sequence
+from dataclasses import dataclass, replace
+from pathlib import Path
+
+import psutil
+import torch
+import torch.nn.functional as F
+
+from wanimate.config import BlocksMode, RuntimeSettings, WeightsType
+from wanimate.errors import InputError, OutOfMemory
+from wanimate.model.attention import attention
+from wanimate.model.params import TransformerParams, VaeParams
+from wanimate.runtime.simulate import TransformerCost, VaeCost, transformer_cost, vae_cost
+from wanimate.runtime.tiles import CELL
+from wanimate.types import Segment
+from wanimate.weights.formats import open_tensors
+from wanimate.weights.layouts import native_transformer, native_vae
+from wanimate.weights.load import Card, Compress, find_text_encoder, find_vae, fits_beside, open_transformer
+from wanimate.weights.names import transformer_params, vae_params
+from wanimate.weights.quantize import is_quantizable
+from wanimate.weights.stored import Scaled, Values
+
+GIB = 2**30
+BIG = 2 * GIB
+"""Transformers above this get a plan; smaller ones run anywhere."""
+SPARE = 1.04
+"""What the allocator holds beyond what is alive, at the worst."""
+WORKSPACE = 256 * 2**20
+"""Workspaces of the matrix and convolution libraries."""
+ROWS = 8192
+TILES = (96, 64, 48, 32, 24, 16)
+"""Sides of VAE tiles in latents, largest first."""
+PIXELS_AT_ONCE = 1 << 18
+"""On a GPU the VAE takes so many latent frames at once that their pictures stay below this many pixels together."""
+
+
+@dataclass(frozen=True)
+class Placement:
+    """Where the blocks live, how many tokens go at once (None: all), the side of VAE tiles in latents (None: no tiles)."""
+
+    blocks: BlocksMode = "resident"
+    rows: int | None = None
+    tile: int | None = None
+
+    def eased(self, stage: str) -> tuple[Placement, str] | None:
+        """The next one that takes less in this stage, and in words what changed; None where nothing is left to give."""
+        if stage == "denoise":
+            if self.rows is None:
+                return replace(self, rows=ROWS), f"the network now takes {ROWS} tokens at once"
+            if self.blocks == "resident":
+                return replace(self, blocks="streamed"), "the transformer's blocks now stay in host memory"
+            if self.rows > 1024:
+                return replace(self, rows=self.rows // 2), f"the network now takes {self.rows // 2} tokens at once"
+            return None
+        smaller = [side for side in TILES if self.tile is None or side < self.tile]
+        if smaller and (self.tile is None or self.tile > 32 or self.blocks != "resident"):
+            side = 64 if self.tile is None else smaller[0]
+            return replace(self, tile=side), f"the VAE now works in tiles of {CELL * side} pixels"
+        if self.blocks == "resident":
+            return replace(self, blocks="streamed"), "the transformer's blocks now stay in host memory"
+        return None
+
+    def __str__(self) -> str:
+        rows = "" if self.rows is None else f", {self.rows} tokens at once"
+        tile = "VAE whole" if self.tile is None else f"VAE in tiles of {CELL * self.tile} pixels"
+        return f"blocks {self.blocks}{rows}, {tile}"
+
+
+@dataclass(frozen=True)
+class Networks:
+    """Sizes of a checkpoint's networks in memory, in bytes: all blocks, the largest one, what else the transformer has, VAE
+    and text encoder. `as_stored`: the blocks need no conversion, so that the mapped file can be their home."""
+
+    params: TransformerParams
+    vae_params: VaeParams
+    dtype: torch.dtype
+    quantized: bool
+    blocks: int
+    block: int
+    rest: int
+    vae: int
+    text: int
+    as_stored: bool
+
+    @property
+    def weights(self) -> str:
+        name = {torch.bfloat16: "bf16", torch.float16: "fp16", torch.float32: "fp32"}[self.dtype]
+        return f"8-bit blocks, {name}" if self.quantized else name
+
+
+@dataclass(frozen=True)
+class Work:
+    """What a job asks for. `size` is width and height; `branches` is 2 with guidance; `new_prompt`: the text encoder runs."""
+
+    size: tuple[int, int]
+    segments: tuple[Segment, ...]
+    steps: int
+    branches: int = 1
+    new_prompt: bool = False
+
+    @property
+    def length(self) -> int:
+        return max(s.length for s in self.segments)
+
+
+@dataclass(frozen=True)
+class Rates:
+    """What a device does in a second: operations of matrix products, attention and convolutions; bytes of its memory, and
+    bytes that reach it from the host."""
+
+    products: float
+    attention: float
+    convolutions: float
+    memory: float
+    copies: float
+
+
+@dataclass(frozen=True)
+class Plan:
+    """A forecast. `gpu` and `host` are peaks in bytes (`gpu` is 0 without one), `stages` the GPU's by stage."""
+
+    device: str
+    weights: str
+    placement: Placement
+    room: int
+    gpu: int
+    host: int
+    stages: dict[str, int]
+    step_seconds: float
+    clip_seconds: float
+
+    def __str__(self) -> str:
+        where = f"GPU {self.gpu / GIB:.1f} of {self.room / GIB:.1f} GiB, " if self.gpu else ""
+        return (
+            f"plan: {self.device}, weights {self.weights}, {self.placement}; peak {where}host {self.host / GIB:.1f} GiB; "
+            f"about {_seconds(self.step_seconds)} a step, {_seconds(self.clip_seconds)} for the clip"
+        )
+
+
+def weights_type(setting: WeightsType, device: torch.device) -> tuple[torch.dtype, Compress]:
+    """The type the transformer computes in, and which of its weights stay quantised."""
+    usual = torch.bfloat16 if device.type == "cuda" else torch.float32
+    types: dict[str, tuple[torch.dtype, Compress]] = {
+        "auto": (usual, "stored" if device.type == "cuda" else "never"), "fp8": (usual, "all"),
+        "bf16": (torch.bfloat16, "never"), "fp16": (torch.float16, "never"),
+    }  # fmt: skip
+    return types[setting]
+
+
+def networks(folder: Path, card: Card, setting: WeightsType, device: torch.device) -> Networks:
+    """Sizes in memory, read off the headers of the files.
+
+    Raises:
+        CheckpointError: the files are not there, or not those of the architecture.
+    """
+    text = 0
+    if not card.fixed_prompt:
+        weights = find_text_encoder(folder)[0]
+        text = sum(f.stat().st_size for f in (weights.glob("*.safetensors") if weights.is_dir() else [weights]))
+    return network_sizes(open_transformer(folder), open_tensors(find_vae(folder)), text, card, setting, device, folder)
+
+
+def network_sizes(
+    transformer: Values, vae: Values, text: int, card: Card, setting: WeightsType, device: torch.device, source: Path
+) -> Networks:
+    """The same from the tensors of the files, which are not read; `text` is the text encoder's size in bytes."""
+    dtype, compress = weights_type(setting, device)
+    tensors, vae = native_transformer(transformer), native_vae(vae)
+
+    def small(key: str) -> bool:
+        stays = compress == "all" or (compress == "stored" and isinstance(tensors[key], Scaled))
+        return stays and is_quantizable(key)
+
+    sizes = {
+        key: stored.numel() + 4 * len(stored) if small(key) else stored.numel() * dtype.itemsize
+        for key, stored in tensors.items()
+    }
+    by_block: dict[str, int] = {}
+    for key, size in sizes.items():
+        if key.startswith("blocks."):
+            block = key.split(".")[1]
+            by_block[block] = by_block.get(block, 0) + size
+    blocks = sum(by_block.values())
+    return Networks(
+        transformer_params(tensors, card.head_dim, card.text_length, source),
+        vae_params(vae, source, card.latent_mean, card.latent_std), dtype, quantized=any(map(small, tensors)),
+        blocks=blocks, block=max(by_block.values(), default=0), rest=sum(sizes.values()) - blocks,
+        vae=4 * sum(v.numel() for v in vae.values()), text=text,
+        as_stored=all(
+            stored.dtype == dtype and not (isinstance(stored, Scaled) or small(key))
+            for key, stored in tensors.items() if key.startswith("blocks.")
+        ),
+    )  # fmt: skip
+
+
+def make_plan(
+    nets: Networks, work: Work, settings: RuntimeSettings, device: torch.device, name: str, room: int, host_room: int,
+    rates: Rates, alternatives: Callable[[], Iterator[tuple[str, Networks, Work]]] | None = None,
+) -> Plan:  # fmt: skip
+    """The first placement that fits: everything resident, then slices of tokens, then streamed blocks, then smaller VAE tiles.
+
+    room, host_room: bytes that can still be taken on the GPU and in the host (on a CPU the second one counts).
+    alternatives: other settings to look at, nearest first, with their names, if this one does not fit.
+
+    Raises:
+        OutOfMemory: nothing fits; the message names the nearest setting that does.
+    """
+    smallest: Plan | None = None
+    for placement in _ladder(nets, settings, device):
+        plan = _forecast(nets, work, placement, device, name, room, rates)
+        fits = plan.host <= host_room and (not plan.gpu or SPARE * plan.gpu + WORKSPACE <= room)
+        if fits:
+            return plan
+        if smallest is None or plan.gpu + plan.host < smallest.gpu + smallest.host:
+            smallest = plan
+    assert smallest is not None
+    taken = f"{smallest.gpu / GIB:.1f} of {room / GIB:.1f} GiB of the GPU and " if smallest.gpu else ""
+    rule = f"the job needs at least {taken}{smallest.host / GIB:.1f} of {host_room / GIB:.1f} GiB of host memory"
+    for words, other, less in () if alternatives is None else alternatives():
+        try:
+            make_plan(other, less, settings, device, name, room, host_room, rates)
+        except OutOfMemory:
+            continue
+        raise OutOfMemory(f"{rule}. It fits with {words}.")
+    raise OutOfMemory(f"{rule}. No smaller setting of this checkpoint fits here.")
+
+
+def _ladder(nets: Networks, settings: RuntimeSettings, device: torch.device) -> Iterator[Placement]:
+    if device.type != "cuda":
+        yield Placement(tile=None if settings.vae_tile is None else settings.vae_tile // CELL)
+        return
+    modes: Sequence[BlocksMode] = (
+        ("resident", "streamed", "mapped") if settings.blocks == "auto" else (settings.blocks,)
+    )
+    if settings.blocks == "mapped" and not nets.as_stored:
+        rule = "the blocks can stay in the file only if it holds them in the type they are used in"
+        raise InputError("blocks", "mapped", rule, "Use streamed, or convert with `wanimate weights convert`.")
+    tiles = (None, *TILES) if settings.vae_tile is None else (settings.vae_tile // CELL,)
+    for mode in modes:
+        if mode != "mapped" or nets.as_stored:
+            for rows in (None, ROWS):
+                yield from (Placement(mode, rows, tile) for tile in tiles)
+
+
+def _forecast(
+    nets: Networks, work: Work, placement: Placement, device: torch.device, name: str, room: int, rates: Rates
+) -> Plan:
+    width, height = work.size
+    cuda = device.type == "cuda"
+    chunk = vae_chunk(work.size, device)
+    cost = transformer_cost(nets.params, nets.dtype, nets.quantized, work.size, work.length, placement.rows)
+    vae = vae_cost(nets.vae_params, work.size, work.length, chunk, placement.tile)
+    resident = placement.blocks == "resident"
+    fixed = nets.rest + nets.vae + (nets.blocks if resident else 2 * nets.block)
+    video = 12 * work.length * width * height
+    inputs = 2 * video + 12 * work.length * nets.params.motion.size**2
+    stages = {
+        "conditions": fixed + inputs + max(vae.encode, work.branches * cost.context + cost.prepare - cost.context),
+        "denoise": fixed + inputs // 2 + cost.forward + (work.branches - 1) * cost.context,
+        "decode": fixed + inputs // 2 + vae.decode,
+    }
+    if work.new_prompt and fits_beside(nets.text, room):
+        stages["prompt"] = nets.text
+    base = psutil.Process().memory_info().rss + 2 * video + (video if placement.tile else 0)
+    step, clip = _seconds_of(nets, work, placement, cost, vae, rates)
+    most = max(stages.values())
+    host = base + (nets.blocks if placement.blocks == "streamed" else 0) if cuda else base + most
+    return Plan(name, nets.weights, placement, room, most if cuda else 0, host, stages, step, clip)
+
+
+def _seconds_of(
+    nets: Networks, work: Work, placement: Placement, cost: TransformerCost, vae: VaeCost, rates: Rates
+) -> tuple[float, float]:
+    """Seconds of a step of the longest segment, and of all segments."""
+    copying = 0.0 if placement.blocks == "resident" else nets.blocks / rates.copies
+
+    def step(length: int) -> float:
+        share = ((length + 3) // 4 + 1) / ((work.length + 3) // 4 + 1)
+        computing = share * (cost.products / rates.products + cost.traffic / rates.memory)
+        computing += share**2 * cost.attention / rates.attention
+        return work.branches * max(computing, copying)
+
+    frames = sum(s.latent_frames for s in work.segments)
+    coding = frames * (2 * vae.encode_flops + vae.decode_flops) / rates.convolutions
+    return step(work.length), work.steps * sum(step(s.length) for s in work.segments) + coding
+
+
+def vae_chunk(size: tuple[int, int], device: torch.device) -> int:
+    """Latent frames that the VAE takes at once; on a CPU, pieces that fit its cache are fastest."""
+    return 1 if device.type == "cpu" else max(1, PIXELS_AT_ONCE // (size[0] * size[1]))
+
+
+@torch.inference_mode()
+def measure_rates(device: torch.device, dtype: torch.dtype) -> Rates:
+    """Short measurements on the device itself, a fraction of a second in all."""
+    cuda = device.type == "cuda"
+    n, tokens, side, count = (8192, 16384, 256, 2**28) if cuda else (512, 512, 32, 2**22)
+    a = torch.randn(n, n, device=device, dtype=dtype)
+    q = torch.randn(1, tokens, 8, 128, device=device, dtype=dtype)
+    x, w = torch.randn(1, 96, 4, side, side, device=device), torch.randn(96, 96, 3, 3, 3, device=device)
+    x, w = (t.contiguous(memory_format=torch.channels_last_3d) for t in (x, w))
+    wide = torch.zeros(count // 4, device=device)
+    home = torch.zeros(count // 4, pin_memory=cuda)
+    convolution = 2 * 96 * 96 * 27 * 2 * side * side
+    return Rates(
+        2 * n**3 / _time(lambda: a @ a, device),
+        4 * tokens**2 * 8 * 128 / _time(lambda: attention(q, q, q), device),
+        convolution / _time(lambda: F.conv3d(x, w, padding=(0, 1, 1)), device),
+        2 * count / _time(lambda: wide + 1, device),
+        count / _time(lambda: wide.copy_(home, non_blocking=True), device),
+    )
+
+
+def _time(call: Callable[[], object], device: torch.device, rounds: int = 3) -> float:
+    """Seconds of one call: the best of some, after one that warms up."""
+    best = float("inf")
+    for i in range(rounds + 1):
+        if device.type == "cuda":
+            torch.cuda.synchronize(device)
+        start = time.perf_counter()
+        call()
+        if device.type == "cuda":
+            torch.cuda.synchronize(device)
+        best = best if i == 0 else min(best, time.perf_counter() - start)
+    return best
+
+
+def _seconds(value: float) -> str:
+    if value < 120:
+        return f"{value:.2g} s" if value < 10 else f"{value:.0f} s"
+    return f"{value / 60:.0f} min" if value < 7200 else f"{value / 3600:.1f} h"

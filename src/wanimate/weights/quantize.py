@@ -1,0 +1,73 @@
+"""Weights that stay small in memory: float8 or int8 levels with a scale a row, expanded where they are used.
+
+Letters: O rows (outputs), I columns (inputs).
+"""
+
+from __future__ import annotations
+
+import re
+
+import torch
+import torch.nn.functional as F
+from torch import Tensor, nn
+
+from wanimate.weights.stored import Scaled, Value, expand, value
+
+FP8 = torch.float8_e4m3fn
+LARGEST = 448.0
+"""The largest number of float8_e4m3fn."""
+_LINEARS = re.compile(
+    r"(blocks\.\d+\.(self_attn\.[qkvo]|cross_attn\.([qkvo]|[kv]_img)|ffn\.[02])"
+    r"|face_adapter\.fuser_blocks\.\d+\.linear(1_kv|1_q|2))\.weight"
+)
+
+
+class QuantizedLinear(nn.Linear):
+    """A linear layer whose weight is float8 or int8 levels [O, I]; `weight_scale` is float32, [O, 1] or one number.
+
+    It computes in the type of its input.
+    """
+
+    weight_scale: Tensor
+
+    def __init__(self, like: nn.Linear, levels: torch.dtype, scale: torch.Size) -> None:
+        super().__init__(like.in_features, like.out_features, like.bias is not None, "meta", torch.float32)
+        self.weight = nn.Parameter(torch.empty(like.weight.shape, dtype=levels, device="meta"), requires_grad=False)
+        self.register_buffer("weight_scale", torch.empty(scale, device="meta"))
+
+    def forward(self, x: Tensor) -> Tensor:
+        return scaled_linear(x, self.weight, self.weight_scale, self.bias)
+
+    def expanded(self, dtype: torch.dtype) -> nn.Linear:
+        """A plain layer with the weight it stands for."""
+        plain = nn.Linear(self.in_features, self.out_features, self.bias is not None, "meta")
+        plain.weight = nn.Parameter(expand(self.weight, self.weight_scale).to(dtype), requires_grad=False)
+        plain.bias = self.bias
+        return plain
+
+
+def scaled_linear(x: Tensor, levels: Tensor, scale: Tensor, bias: Tensor | None) -> Tensor:
+    """x (levels * scale)^T + bias: [..., I] -> [..., O], on any device.
+
+    The one place where a product of float8 matrices can take over.
+    """
+    return F.linear(x, expand(levels, scale).to(x.dtype), bias)
+
+
+def quantize_fp8(weight: Tensor) -> tuple[Tensor, Tensor]:
+    """float [O, I] -> float8_e4m3fn levels and float32 scales [O, 1]; the largest value of a row becomes 448."""
+    wide = weight.float()
+    scale = wide.abs().amax(1, keepdim=True).clamp_min(1e-12) / LARGEST
+    return (wide / scale).clamp(-LARGEST, LARGEST).to(FP8), scale
+
+
+def is_quantizable(name: str) -> bool:
+    """Whether a tensor of the transformer is the weight of a linear layer of its blocks or of its fusers."""
+    return _LINEARS.fullmatch(name) is not None
+
+
+def levels_of(source: Value, device: torch.device | str) -> tuple[Tensor, Tensor]:
+    """Levels and scale on `device`: those of the file, if it is quantised with scales, else new float8 ones."""
+    if isinstance(source, Scaled):
+        return value(source.levels).to(device), value(source.scale).to(device, torch.float32)
+    return quantize_fp8(value(source).to(device))

@@ -1,0 +1,138 @@
+"""Tensors that are still in their files: shape and type are known, values are read when they are needed, one at a time.
+
+Layouts are sorted out on such values, so that a checkpoint of any size goes to its device without a second copy in memory.
+"""
+
+from __future__ import annotations
+
+import json
+import math
+import mmap
+from collections.abc import Callable, Mapping
+from dataclasses import dataclass
+from functools import partial
+from pathlib import Path
+from typing import TypeVar
+
+import torch
+from torch import Tensor
+
+_TYPES = {
+    "F64": torch.float64, "F32": torch.float32, "F16": torch.float16, "BF16": torch.bfloat16, "F8_E4M3": torch.float8_e4m3fn,
+    "F8_E5M2": torch.float8_e5m2, "I64": torch.int64, "I32": torch.int32, "I16": torch.int16, "I8": torch.int8,
+    "U8": torch.uint8, "BOOL": torch.bool,
+}  # fmt: skip
+
+
+@dataclass(frozen=True)
+class Stored:
+    """A tensor in a file. `make` reads it; what it returns may be a view of the mapped file, so nobody writes to it.
+
+    packed: the file holds it quantised, and `make` expands it to float32.
+    """
+
+    shape: torch.Size
+    dtype: torch.dtype
+    make: Callable[[], Tensor]
+    packed: bool = False
+
+    @property
+    def ndim(self) -> int:
+        return len(self.shape)
+
+    def numel(self) -> int:
+        return math.prod(self.shape)
+
+    def __len__(self) -> int:
+        return self.shape[0]
+
+
+@dataclass(frozen=True, kw_only=True)
+class Scaled(Stored):
+    """An int8 or float8 weight: its value is levels * scale, float32; scale is one number, or one for each row."""
+
+    levels: Value
+    scale: Value
+
+
+Value = Tensor | Stored
+Values = Mapping[str, Value]
+V = TypeVar("V", Tensor, Value)
+
+
+def value(source: Value) -> Tensor:
+    """The tensor itself."""
+    return source if isinstance(source, Tensor) else source.make()
+
+
+def defer(change: Callable[..., Tensor], *parts: V) -> V:
+    """change(*parts): at once for tensors, when it is read if any of them is still in a file."""
+    if all(isinstance(part, Tensor) for part in parts):
+        return change(*parts)
+    seen = change(*(torch.empty(part.shape, dtype=part.dtype, device="meta") for part in parts))
+    packed = any(isinstance(part, Stored) and part.packed for part in parts)
+    return Stored(seen.shape, seen.dtype, lambda: change(*map(value, parts)), packed)  # type: ignore[return-value]
+
+
+def defer_rows(change: Callable[..., Tensor], *parts: V) -> V:
+    """The same for a change that only moves whole rows; weights with scales keep them, one a row then."""
+    if not all(isinstance(part, Scaled) for part in parts):
+        return defer(change, *parts)
+    pieces = [part for part in parts if isinstance(part, Scaled)]
+    scales = [defer(partial(_by_row, len(piece)), piece.scale) for piece in pieces]
+    return scaled(defer(change, *(piece.levels for piece in pieces)), defer(change, *scales))  # type: ignore[return-value]
+
+
+def _by_row(rows: int, scale: Tensor) -> Tensor:
+    return scale.float().view(-1, 1).expand(rows, 1)
+
+
+def scaled(levels: Value, scale: Value) -> Scaled:
+    """levels [rows, ...] with one scale, or one a row.
+
+    Raises:
+        ValueError: they do not belong together.
+    """
+    if levels.dtype not in (torch.int8, torch.float8_e4m3fn, torch.float8_e5m2) or scale.numel() not in (
+        1,
+        len(levels),
+    ):
+        raise ValueError
+    return Scaled(
+        levels.shape, torch.float32, lambda: expand(value(levels), value(scale)), True, levels=levels, scale=scale
+    )
+
+
+def expand(levels: Tensor, scale: Tensor) -> Tensor:
+    """levels * scale in float32."""
+    return levels.float() * scale.float().view(-1, *[1] * (levels.ndim - 1))
+
+
+def dtype_name(dtype: torch.dtype) -> str:
+    """What safetensors calls a type."""
+    return next(name for name, known in _TYPES.items() if known == dtype)
+
+
+def open_safetensors(path: Path) -> dict[str, Stored]:
+    """Every tensor of a file whose header `safetensors` has already checked; each maps only its own bytes of the file."""
+    with path.open("rb") as file:
+        length = int.from_bytes(file.read(8), "little")
+        header = json.loads(file.read(length))
+    found = {}
+    for name, entry in header.items():
+        if name != "__metadata__":
+            first, last = (8 + length + offset for offset in entry["data_offsets"])
+            shape, dtype = torch.Size(entry["shape"]), _TYPES[entry["dtype"]]
+            found[name] = Stored(shape, dtype, partial(_mapped, path, shape, dtype, first, last))
+    return found
+
+
+def _mapped(path: Path, shape: torch.Size, dtype: torch.dtype, first: int, last: int) -> Tensor:
+    if first == last:
+        return torch.empty(shape, dtype=dtype)
+    start = first - first % mmap.ALLOCATIONGRANULARITY
+    with path.open("rb") as file:
+        view = mmap.mmap(file.fileno(), last - start, access=mmap.ACCESS_COPY, offset=start)
+    levels = torch.frombuffer(view, dtype=torch.uint8, offset=first - start)
+    aligned = levels if (first - start) % dtype.itemsize == 0 else levels.clone()
+    return aligned.view(dtype).view(shape)

@@ -1,0 +1,113 @@
+"""On CUDA: streamed blocks compute what resident ones do, the forecast is what the allocator gives out, caps hold."""
+
+from __future__ import annotations
+
+import copy
+import sys
+from pathlib import Path
+
+import pytest
+import torch
+
+sys.path.insert(0, str(Path(__file__).parents[1] / "parity"))
+from golden import fill
+from wanimate.model.params import MotionParams, TransformerParams, VaeParams
+from wanimate.model.transformer import AnimateTransformer
+from wanimate.model.vae import VideoVae
+from wanimate.runtime.offload import page_lock, slice_tokens, stream_blocks
+from wanimate.runtime.plan import measure_rates
+from wanimate.runtime.simulate import transformer_cost, vae_cost
+from wanimate.runtime.tiles import TiledVae
+
+PARAMS = TransformerParams(
+    dim=1024, ffn_dim=2816, num_heads=8, num_layers=10, text_width=64, image_width=64, face_width=64,
+    motion=MotionParams(channels=(8, 16, 16), width=32, directions=8),
+)  # fmt: skip
+SIZE, LENGTH = (832, 480), 33
+
+
+@pytest.fixture(scope="module")
+def model() -> AnimateTransformer:
+    return fill(AnimateTransformer(PARAMS)).eval().requires_grad_(False).bfloat16()
+
+
+@torch.inference_mode()
+def flow(model: AnimateTransformer, size: tuple[int, int] = (96, 64), length: int = 9) -> torch.Tensor:
+    generator = torch.Generator("cuda").manual_seed(1)
+    frames, width, height = (length + 3) // 4, size[0] // 8, size[1] // 8
+
+    def noise(*shape: int) -> torch.Tensor:
+        return torch.randn(1, *shape, generator=generator, device="cuda")
+
+    side = PARAMS.motion.size
+    context = model.prepare(
+        noise(512, 64), noise(257, 64), noise(3, length, side, side), noise(16, frames, height, width)
+    )
+    torch.cuda.synchronize()
+    torch.cuda.reset_peak_memory_stats()
+    before = torch.cuda.memory_allocated()
+    x, y = noise(16, frames + 1, height, width), noise(20, frames + 1, height, width)
+    v = model(x, torch.tensor([500], device="cuda"), y, context)
+    flow.peak = torch.cuda.max_memory_allocated() - before  # type: ignore[attr-defined]
+    return v
+
+
+@pytest.mark.gpu
+@pytest.mark.parametrize("lock", [True, False])
+def test_streamed_blocks_compute_the_same(model: AnimateTransformer, lock: bool) -> None:
+    wanted = flow(copy.deepcopy(model).cuda())
+    streamed = copy.deepcopy(model)
+    stream_blocks(streamed, "cuda", lock)
+    blocks = streamed.blocks
+    rest = {n: m for n, m in streamed.named_children() if n != "blocks"}
+    for part in rest.values():
+        part.cuda()
+    for _ in range(4):
+        assert torch.equal(flow(streamed), wanted)
+    assert all(p.device.type == "cpu" for p in blocks.parameters())
+    assert all(p.is_pinned() == lock for p in blocks.parameters())
+
+
+@pytest.mark.gpu
+def test_page_locked_memory_is_given_back(model: AnimateTransformer) -> None:
+    block = copy.deepcopy(model.blocks[0])
+    page_lock(block)
+    pointer = next(block.parameters()).data_ptr()
+    assert next(block.parameters()).is_pinned()
+    del block
+    again = torch.cuda.cudart().cudaHostUnregister(pointer)
+    assert int(again) != 0, "it was still registered"
+
+
+@pytest.mark.gpu
+@pytest.mark.parametrize("rows", [None, 2048])
+def test_the_forecast_of_a_step(model: AnimateTransformer, rows: int | None) -> None:
+    there = copy.deepcopy(model).cuda()
+    slice_tokens(there, rows)
+    flow(there, SIZE, LENGTH)
+    flow(there, SIZE, LENGTH)
+    cost = transformer_cost(PARAMS, torch.bfloat16, False, SIZE, LENGTH, rows)
+    assert cost.forward - cost.context == pytest.approx(flow.peak, rel=0.1)  # type: ignore[attr-defined]
+
+
+@pytest.mark.gpu
+@pytest.mark.parametrize("side", [None, 32])
+def test_the_forecast_of_the_vae(side: int | None) -> None:
+    params = VaeParams(base=32)
+    vae = TiledVae(fill(VideoVae(params)).eval().requires_grad_(False).cuda().channels_last(), side)
+    cost = vae_cost(params, SIZE, LENGTH, 1, side)
+    latents = torch.randn(1, 16, (LENGTH + 3) // 4, SIZE[1] // 8, SIZE[0] // 8, device="cuda")
+    with torch.inference_mode():
+        for _ in range(2):
+            torch.cuda.reset_peak_memory_stats()
+            before = torch.cuda.memory_allocated()
+            for piece in vae.decode_pieces(latents):
+                del piece
+        assert cost.decode == pytest.approx(torch.cuda.max_memory_allocated() - before, rel=0.15)
+
+
+@pytest.mark.gpu
+def test_rates_are_those_of_a_gpu() -> None:
+    rates = measure_rates(torch.device("cuda"), torch.bfloat16)
+    assert rates.products > 5e12
+    assert rates.memory > 1e11

@@ -1,0 +1,301 @@
+"""The forecast is what really happens, and decides; out of memory mid-run takes a notch and goes on."""
+
+from __future__ import annotations
+
+import itertools
+import json
+from collections.abc import Iterator
+from dataclasses import replace
+from functools import lru_cache
+from pathlib import Path
+from typing import Any
+
+import psutil
+import pytest
+import torch
+from tiny_checkpoints import OWN, OWN_VAE, PUBLISHED, own_checkpoint, published_checkpoint, write_guides
+
+from golden import fill
+from wanimate.conditions.segments import plan_segments
+from wanimate.config import GenerateSettings, OutputSettings, RuntimeSettings
+from wanimate.errors import InputError, OutOfMemory
+from wanimate.measure.doctor import plan_job
+from wanimate.media.video import VideoFrames
+from wanimate.model.params import TransformerParams, VaeParams
+from wanimate.model.transformer import AnimateTransformer
+from wanimate.pipeline import Animator
+from wanimate.runtime import plan as plans
+from wanimate.runtime import simulate
+from wanimate.runtime.offload import StreamedBlocks, slice_tokens
+from wanimate.runtime.plan import (
+    GIB,
+    Networks,
+    Placement,
+    Rates,
+    Work,
+    make_plan,
+    measure_rates,
+    network_sizes,
+    networks,
+)
+from wanimate.runtime.simulate import transformer_cost, vae_cost
+from wanimate.runtime.tiles import TiledVae
+from wanimate.types import Finished, FrameSource, Notice, StepDone
+from wanimate.weights.load import Card, load_checkpoint, read_card
+from wanimate.weights.stored import Stored
+
+CUDA = torch.device("cuda")
+RATES = Rates(700e12, 500e12, 100e12, 3e12, 50e9)
+FULL = TransformerParams()
+KEYS = Path(__file__).parents[2] / "golden" / "keys"
+
+
+@lru_cache
+def full_size(setting: Any = "auto") -> Networks:
+    """The published 14B, by its list of keys and shapes."""
+
+    def stored(name: str, dtype: torch.dtype) -> dict[str, Stored]:
+        shapes: dict[str, list[int]] = json.loads((KEYS / f"{name}.json").read_text())
+        return {k: Stored(torch.Size(v), dtype, lambda: pytest.fail("a tensor was read")) for k, v in shapes.items()}
+
+    transformer, vae = stored("transformer", torch.bfloat16), stored("vae", torch.float32)
+    return network_sizes(transformer, vae, 11_361_000_000, Card(name="14B"), setting, CUDA, Path("14B"))
+
+
+def work(size: tuple[int, int] = (1280, 720), count: int = 77, length: int = 77) -> Work:
+    return Work(size, plan_segments(count, length, 1), 20)
+
+
+def planned(
+    gib: float, nets: Networks | None = None, job: Work | None = None, host: float = 128, **settings: Any
+) -> Any:
+    runtime = RuntimeSettings(**settings)
+    room = int(gib * GIB)
+    return make_plan(nets or full_size(), job or work(), runtime, CUDA, "card", room, int(host * GIB), RATES)
+
+
+def allocated(call: Any) -> int:
+    """Most bytes that PyTorch's own allocator had given out at once while `call` ran."""
+    with torch.profiler.profile(activities=[torch.profiler.ProfilerActivity.CPU], profile_memory=True) as profile:
+        call()
+    changes = [e.nbytes() for e in profile.profiler.kineto_results.events() if e.name() == "[memory]"]
+    return max(itertools.accumulate(changes))
+
+
+@pytest.mark.parametrize("rows", [None, 20])
+def test_the_forecast_of_a_step_is_what_a_step_takes(rows: int | None) -> None:
+    model = fill(AnimateTransformer(PUBLISHED)).eval().requires_grad_(False)
+    slice_tokens(model, rows)
+    height, width, length = 96, 128, 13
+    frames = (length + 3) // 4
+    face = torch.zeros(1, 3, length, PUBLISHED.motion.size, PUBLISHED.motion.size)
+    with torch.inference_mode(), simulate._FusedAttention():
+        x, y = (torch.randn(1, c, frames + 1, height // 8, width // 8) for c in (16, 20))
+        pose = torch.randn(1, 16, frames, height // 8, width // 8)
+        text, image = torch.randn(1, 512, PUBLISHED.text_width), torch.randn(1, 257, PUBLISHED.image_width)
+        context = model.prepare(text, image, face, pose)
+        kept = sum(t.nbytes for kv in (*context.cross, *context.face) for t in kv if t is not None)
+        kept += context.pose.nbytes + sum(t.nbytes for t in context.rope)
+        peak = allocated(lambda: model(x, torch.tensor([3]), y, context))
+    cost = transformer_cost(PUBLISHED, torch.float32, False, (width, height), length, rows)
+    assert cost.context == pytest.approx(kept, rel=0.02)
+    assert cost.forward - cost.context == pytest.approx(peak, rel=0.1)
+
+
+def test_slices_float8_and_tiles_take_less() -> None:
+    whole, sliced = (transformer_cost(FULL, torch.bfloat16, False, (832, 480), 21, rows) for rows in (None, 2048))
+    assert sliced.forward < 0.7 * whole.forward
+    assert whole.products == pytest.approx(2 * 7 * 1560 * 40 * 298.8e6, rel=0.05)
+    sizes = [vae_cost(VaeParams(), (832, 480), 21, 1, side) for side in (None, 32, 16)]
+    assert sizes[0].decode > 1.5 * sizes[1].decode > 2 * sizes[2].decode
+    assert sizes[0].decode_flops < sizes[1].decode_flops < sizes[2].decode_flops
+
+
+def test_the_fastest_placement_that_fits_is_taken() -> None:
+    """720p, 77 frames: what each card gets."""
+    assert planned(139).placement == Placement("resident", None, None)
+    assert planned(76).placement.blocks == "resident"
+    assert planned(47).placement == Placement("resident", plans.ROWS, planned(47).placement.tile)
+    small = {gib: planned(gib) for gib in (23.5, 15.5)}
+    for gib, plan in small.items():
+        assert plan.placement.blocks == "streamed"
+        assert plan.gpu < gib * GIB
+        assert plan.host > full_size().blocks
+    assert planned(15.5).placement.rows == plans.ROWS
+    assert planned(11.5, full_size("fp8")).placement.blocks == "streamed"
+    assert planned(7.5, full_size("fp8"), work((832, 480))).gpu < 7.5 * GIB
+
+
+def test_host_memory_counts() -> None:
+    assert planned(23.5, host=20).placement.blocks == "mapped"
+    with pytest.raises(OutOfMemory, match=r"of 20\.0 GiB of host memory"):
+        planned(23.5, replace(full_size(), as_stored=False), host=20)
+
+
+def test_settings_are_kept() -> None:
+    plan = planned(139, blocks="streamed", vae_tile=256)
+    assert plan.placement == Placement("streamed", None, 32)
+    with pytest.raises(OutOfMemory):
+        planned(23.5, blocks="resident")
+    with pytest.raises(InputError, match="blocks = mapped"):
+        planned(23.5, full_size("fp8"), blocks="mapped")
+
+
+def test_nothing_fits_names_the_nearest_setting() -> None:
+    def others() -> Iterator[tuple[str, Networks, Work]]:
+        yield "--clip-length 61", full_size(), work(length=61)
+        yield "--area 832x480", full_size(), work((832, 480))
+
+    with pytest.raises(OutOfMemory, match=r"needs at least .*It fits with --area 832x480\.") as caught:
+        make_plan(
+            full_size(), work(), RuntimeSettings(), CUDA, "card", 9 * GIB, 128 * GIB, RATES, others
+        )  # fmt: skip
+    assert caught.value.exit_code == 3
+    with pytest.raises(OutOfMemory, match="No smaller setting"):
+        make_plan(full_size(), work(), RuntimeSettings(), CUDA, "card", GIB, 128 * GIB, RATES, others)
+
+
+def test_seconds_follow_the_rates() -> None:
+    fast = replace(RATES, memory=1e20)
+    plan = make_plan(full_size(), work(), RuntimeSettings(), CUDA, "card", 139 * GIB, 128 * GIB, fast)
+    assert plan.step_seconds == pytest.approx(1871e12 / 700e12 + 4730e12 / 500e12, rel=0.03)
+    assert plan.clip_seconds > 20 * plan.step_seconds
+    two = make_plan(full_size(), work(count=153), RuntimeSettings(), CUDA, "card", 139 * GIB, 128 * GIB, fast)
+    assert two.clip_seconds == pytest.approx(2 * plan.clip_seconds, rel=0.02)
+    slow = make_plan(
+        full_size(), work((832, 480)), RuntimeSettings(blocks="streamed"), CUDA, "card", 139 * GIB, 128 * GIB,
+        replace(RATES, copies=1e9),
+    )  # fmt: skip
+    assert slow.step_seconds == pytest.approx(full_size().blocks / 1e9)
+    assert measure_rates(torch.device("cpu"), torch.float32).products > 1e9
+
+
+@pytest.mark.parametrize("setting", ["auto", "fp8", "bf16"])
+def test_sizes_in_memory_are_those_of_the_loaded_networks(setting: Any, tmp_path: Path) -> None:
+    folder = own_checkpoint(tmp_path / "int8", quantized=True)
+    nets = networks(folder, read_card(folder)[1], setting, torch.device("cpu"))
+    dtype, compress = plans.weights_type(setting, torch.device("cpu"))
+    loaded = load_checkpoint(folder, "cpu", dtype, compress)
+    state = loaded.transformer.state_dict()
+    taken = sum(t.nbytes for key, t in state.items() if key.startswith("blocks."))
+    assert nets.blocks == taken
+    assert nets.rest == sum(t.nbytes for t in state.values()) - taken
+    assert nets.block == taken / OWN.num_layers
+    assert nets.vae == sum(t.nbytes for t in loaded.vae.state_dict().values())
+    assert (nets.params, nets.vae_params, nets.quantized) == (OWN, OWN_VAE, setting == "fp8")
+
+
+def test_doctor_plans_a_job(tmp_path: Path) -> None:
+    folder = published_checkpoint(tmp_path / "tiny-14b")
+    settings = GenerateSettings(clip_length=9, steps=3)
+    report = plan_job(folder, None, 64 * 36, settings, RuntimeSettings(), "cpu")
+    assert report["job"] == "9 frames of 64x32, 1 segments of up to 9"
+    assert report["weights"] == "fp32"
+    assert float(report["host, peak"].split()[0]) > psutil.Process().memory_info().rss / GIB / 2
+    assert report["seconds for the clip"] >= 0
+
+
+class Greedy:
+    """Raises an out-of-memory error at the given calls of a function, then lets it through."""
+
+    def __init__(self, function: Any, failing: tuple[int, ...]) -> None:
+        self.function, self.failing, self.calls = function, failing, 0
+
+    def __call__(self, *args: Any, **more: Any) -> Any:
+        self.calls += 1
+        if self.calls - 1 in self.failing:
+            raise torch.cuda.OutOfMemoryError("CUDA out of memory. Tried to allocate 2.00 GiB")
+        return self.function(*args, **more)
+
+
+def frames_of(animator: Animator, guides: Path, out: Path) -> tuple[FrameSource, list[Any]]:
+    settings = GenerateSettings(steps=2, seed=3)
+    events = list(animator.generate(guides, out, settings, OutputSettings(codec="ffv1")))
+    video = VideoFrames(out)
+    return video.take(range(video.count)), events
+
+
+@pytest.mark.parametrize(
+    ("where", "calls", "placement"),
+    [
+        ("forward", (3,), Placement("resident", plans.ROWS, None)),
+        ("forward", (1, 3), Placement("streamed", plans.ROWS, None)),
+        ("decode", (1,), Placement("resident", None, 64)),
+        ("encode", (0,), Placement("resident", None, 64)),
+        ("encode", (2,), Placement("resident", None, 64)),
+    ],
+)
+def test_out_of_memory_takes_a_notch_and_goes_on(
+    where: str, calls: tuple[int, ...], placement: Placement, tmp_path: Path, monkeypatch: pytest.MonkeyPatch
+) -> None:
+    """13 frames in two segments: the same frames come out, each once, and finished segments are not made again."""
+    folder, guides = own_checkpoint(tmp_path / "tiny"), write_guides(tmp_path / "guides", 13)
+    wanted, _ = frames_of(Animator.from_checkpoint(folder, "cpu"), guides, tmp_path / "a.mkv")
+    animator = Animator.from_checkpoint(folder, "cpu")
+    target = {
+        "forward": animator.checkpoint.transformer.head, "decode": animator.checkpoint.vae.decoder,
+        "encode": animator.checkpoint.vae.encoder,
+    }[where]  # fmt: skip
+    if where == "forward":
+        monkeypatch.setattr(type(target), "forward", greedy := Greedy(type(target).forward, calls))
+        monkeypatch.setattr(type(target), "forward", lambda *a: greedy(*a))
+    else:
+        name = {"decode": "decode_pieces", "encode": "encode"}[where]
+        greedy = Greedy(getattr(TiledVae, name), calls)
+        monkeypatch.setattr(TiledVae, name, lambda *a, **more: greedy(*a, **more))
+    got, events = frames_of(animator, guides, tmp_path / "b.mkv")
+    assert animator._placement == placement
+    assert isinstance(animator.checkpoint.transformer.blocks, StreamedBlocks) == (placement.blocks == "streamed")
+    assert abs(got.astype(int) - wanted.astype(int)).max() <= 1
+    told = [e.message for e in events if isinstance(e, Notice) and "too little memory" in e.message]
+    assert len(told) == len(calls)
+    steps = [(e.segment, e.step) for e in events if isinstance(e, StepDone)]
+    if where == "forward" and calls == (3,):
+        assert steps == [(0, 1), (0, 2), (1, 1), (1, 1), (1, 2)]
+    record = json.loads((tmp_path / "b.json").read_text())
+    assert record["placement"] == str(placement)
+    assert record["memory"]["host"] > 0
+
+
+def test_when_nothing_is_left_to_give_it_is_exit_3(tmp_path: Path, monkeypatch: pytest.MonkeyPatch) -> None:
+    folder, guides = own_checkpoint(tmp_path / "tiny"), write_guides(tmp_path / "guides", 5)
+    greedy = Greedy(None, tuple(range(99)))
+    monkeypatch.setattr(AnimateTransformer, "forward", lambda *a: greedy(*a))
+    with pytest.raises(OutOfMemory) as caught:
+        frames_of(Animator.from_checkpoint(folder, "cpu"), guides, tmp_path / "out.mkv")
+    assert caught.value.exit_code == 3
+    assert greedy.calls == 6  # whole, 8192 tokens, streamed, 4096, 2048, 1024
+    assert not (tmp_path / "out.mkv").exists()
+
+
+def test_a_large_checkpoint_tells_its_plan(tmp_path: Path, monkeypatch: pytest.MonkeyPatch) -> None:
+    folder, guides = published_checkpoint(tmp_path / "tiny-14b"), write_guides(tmp_path / "guides", 5)
+    monkeypatch.setattr("wanimate.runtime.will_it_fit.BIG", 0)
+    settings = GenerateSettings(steps=1, seed=3, prompt="a person")
+    events = list(
+        Animator.from_checkpoint(folder, "cpu").generate(
+            guides, tmp_path / "o.mkv", settings, OutputSettings(codec="ffv1")
+        )
+    )
+    assert any(
+        isinstance(e, Notice) and e.message.startswith("plan: CPU, weights fp32, blocks resident") for e in events
+    )
+    assert isinstance(events[-1], Finished)
+    record = json.loads((tmp_path / "o.json").read_text())
+    assert record["memory"]["planned_host"] > 0
+    monkeypatch.setattr(psutil, "virtual_memory", lambda: type("Memory", (), {"available": -(10**15), "total": 1}))
+    with pytest.raises(OutOfMemory, match="the job needs at least"):
+        list(Animator.from_checkpoint(folder, "cpu").generate(guides, tmp_path / "p.mkv", settings))
+
+
+@pytest.mark.parametrize(
+    "runtime", [{"blocks": "streamed"}, {"blocks": "mapped"}, {"weights_dtype": "fp8"}, {"vae_tile": 128}]
+)
+def test_placements_that_are_asked_for(runtime: dict[str, Any], tmp_path: Path) -> None:
+    folder, guides = own_checkpoint(tmp_path / "tiny"), write_guides(tmp_path / "guides", 6)
+    wanted, _ = frames_of(Animator.from_checkpoint(folder, "cpu"), guides, tmp_path / "a.mkv")
+    animator = Animator.from_checkpoint(folder, "cpu", RuntimeSettings.model_validate(runtime))
+    got, _ = frames_of(animator, guides, tmp_path / "b.mkv")
+    difference = abs(got.astype(int) - wanted.astype(int))
+    assert difference.max() <= (0 if "blocks" in runtime else 255)
+    assert difference.mean() < 3
