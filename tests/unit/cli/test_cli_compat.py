@@ -54,7 +54,7 @@ class StubAnimator:
     last: StubAnimator | None = None
 
     @classmethod
-    def from_checkpoint(cls, path: Path) -> StubAnimator:
+    def from_checkpoint(cls, path: Path, **_: Any) -> StubAnimator:
         cls.last = cls()
         return cls.last
 
