@@ -290,7 +290,7 @@ def test_flags_without_effect_in_replacement_are_told(preprocess: Callable[..., 
 @pytest.mark.parametrize("launcher", ["ulysses", "torchrun"])
 def test_several_gpus(generate: Callable[..., Result], monkeypatch: pytest.MonkeyPatch, launcher: str) -> None:
     seen: list[Any] = []
-    monkeypatch.setattr(compat, "run", lambda report, checkpoint, parallel, out, job: seen.append(parallel))
+    monkeypatch.setattr(compat, "run", lambda report, checkpoint, runtime, parallel, out, job: seen.append(parallel))
     if launcher == "torchrun":
         monkeypatch.setenv("WORLD_SIZE", "2")
     done = generate("--dit_fsdp", *(["--ulysses_size", 2] if launcher == "ulysses" else []))
