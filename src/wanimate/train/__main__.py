@@ -300,7 +300,7 @@ def sample(
         batch = world.sample_batch(clips, frames, width, height, 99, held_out=True)
         data = latents.encode_batch(codec, batch, torch.Generator("cpu").manual_seed(0), {})
         fresh = latents.LatentClips(**{k: v if k == "face" else v.float() for k, v in vars(data).items()})
-        made = flow.sample(model, fresh, steps, shift)
+        made = flow.sample(model.flow, fresh, Defaults(steps=steps, shift=shift))
         with torch.no_grad():
             decoded = torch.cat([codec.decode(z[None], 2) for z in made]).clamp(-1, 1)
         true = latents.to_video(batch.video)

@@ -17,6 +17,7 @@ import torch.nn.functional as F
 from torch import Tensor, nn
 from torch.nn.utils import clip_grad_norm_
 
+from wanimate.config import Defaults
 from wanimate.model.motion import Blur
 from wanimate.model.transformer import AnimateTransformer
 from wanimate.sampling.denoise import denoise
@@ -239,16 +240,16 @@ def flow_loss(flow: Flow, clips: LatentClips, config: LossSettings) -> Tensor:
 
 
 @torch.no_grad()
-def sample(model: Mannequin, clips: LatentClips, steps: int, shift: float, seed: int = 0) -> Tensor:
-    """Latents [B, 16, T, h, w] generated from the clips' conditions, without guidance."""
+def sample(flow: Flow, clips: LatentClips, settings: Defaults, seed: int = 0) -> Tensor:
+    """Latents [B, 16, T, h, w] generated from the clips' conditions, without guidance, in the steps that `settings` say."""
     clean = torch.cat((clips.reference, clips.target), dim=2)
     noise = torch.randn(clean.shape, generator=torch.Generator("cpu").manual_seed(seed)).to(clean.device)
     kept = torch.zeros(len(clean), dtype=torch.bool, device=clean.device)
 
     def network(x: Tensor, t: Tensor) -> Tensor:
-        return model.flow(x, t.expand(len(x)), clips, kept).float()
+        return flow(x, t.expand(len(x)), clips, kept).float()
 
     latents = noise
-    for state in denoise(network, noise, "dpm++", steps, shift):
+    for state in denoise(network, noise, settings.solver, settings.steps, settings.shift):
         latents = state.latents
     return latents[:, :, 1:]

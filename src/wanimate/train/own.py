@@ -2,6 +2,7 @@
 
 from __future__ import annotations
 
+import time
 from collections.abc import Iterator
 from dataclasses import dataclass
 from functools import partial
@@ -16,16 +17,15 @@ from wanimate.errors import InputError, OutputError
 from wanimate.finish.decode import to_pixels
 from wanimate.model.transformer import AnimateTransformer
 from wanimate.preprocess.pose import backend
-from wanimate.sampling.denoise import denoise
 from wanimate.train.adapters import AdapterSettings, adapter_state, attach, write_lora
 from wanimate.train.examples import Encoders, Examples, ExampleSettings, find_sources, prepare
-from wanimate.train.flow import LossSettings, flow_loss, predict
+from wanimate.train.flow import Flow, LossSettings, flow_loss, predict, sample
 from wanimate.train.latents import LatentClips
 from wanimate.train.lora import LoraTraining, train_adapters
 from wanimate.types import Event, Notice, StageFinished, StageProgress, StageStarted
 from wanimate.weights.load import Checkpoint, load_checkpoint
 
-TRAIN = "train"
+LOAD, TRAIN = "load the checkpoint", "train"
 
 
 @dataclass(frozen=True)
@@ -66,9 +66,10 @@ def train_own(job: OwnTraining) -> Iterator[Event]:
             "--work", job.work, "an earlier run's state is there", "Go on with --resume, or give another folder."
         )
     sources = find_sources(job.data)
-    yield StageStarted("load the checkpoint")
+    started = time.perf_counter()
+    yield StageStarted(LOAD)
     base = load_checkpoint(job.checkpoint, job.device)
-    yield StageFinished("load the checkpoint", 0.0)
+    yield StageFinished(LOAD, time.perf_counter() - started)
     text = torch.stack(_padded([base.prompts.encode(job.prompt), base.prompts.encode("", negative=True)])).to(
         base.device
     )
@@ -82,22 +83,19 @@ def train_own(job: OwnTraining) -> Iterator[Event]:
     loss = LossSettings(shift=base.card.defaults.shift, drop_face=job.drop_face)
 
     def measure(*fields: Tensor) -> tuple[Tensor]:
-        clips, image = LatentClips(*fields[:7]), fields[7] if len(fields) > 7 else None
-
-        def flow(x: Tensor, t: Tensor, clips: LatentClips, dropped: Tensor) -> Tensor:
-            return predict(network, text[dropped.long()], image, x, t, clips, dropped)
-
+        flow, clips = with_conditions(network, text, fields)
         return (flow_loss(flow, clips, loss),)
 
     examples = Examples(files, base.device, job.training.seed)
+    started = time.perf_counter()
     yield StageStarted(TRAIN, job.training.steps)
     for done in train_adapters(job.training, adapters, measure, examples.draw, job.work, job.resume):
         yield StageProgress(TRAIN, done, job.training.steps)
         if done % job.sample_every == 0 or done == job.training.steps:
-            write_sample(base, text[:1], examples, job.work / "samples" / f"step_{done:06d}.png")
+            write_sample(base, text, examples, job.work / "samples" / f"step_{done:06d}.png")
     about = {"checkpoint": base.card.name, "steps": str(job.training.steps), "clips": str(len(sources))}
     write_lora(adapter_state(adapters), job.adapters, job.out, job.dtype, about)
-    yield StageFinished(TRAIN, 0.0)
+    yield StageFinished(TRAIN, time.perf_counter() - started)
 
 
 def recompute_blocks(network: AnimateTransformer) -> None:
@@ -106,24 +104,22 @@ def recompute_blocks(network: AnimateTransformer) -> None:
         setattr(block, "forward", partial(recomputed, block.forward, use_reentrant=False))  # noqa: B010 - replaces a method
 
 
+def with_conditions(network: AnimateTransformer, text: Tensor, fields: tuple[Tensor, ...]) -> tuple[Flow, LatentClips]:
+    """The network's flow on what `Examples.draw` gave, and its clips; `text` holds the prompt and the negative one."""
+    clips, image = LatentClips(*fields[:7]), fields[7] if len(fields) > 7 else None
+
+    def flow(x: Tensor, t: Tensor, clips: LatentClips, dropped: Tensor) -> Tensor:
+        return predict(network, text[dropped.long()], image, x, t, clips, dropped)
+
+    return flow, clips
+
+
 @torch.no_grad()
 def write_sample(base: Checkpoint, text: Tensor, examples: Examples, path: Path, columns: int = 4) -> None:
     """Example 0 as the network now makes it, always from the same noise: true frames above, generated ones below."""
-    fields = examples.draw(0)
-    clips, image = LatentClips(*fields[:7]), fields[7] if len(fields) > 7 else None
-    clean = torch.cat((clips.reference, clips.target), dim=2)
-    noise = torch.randn(clean.shape, generator=torch.Generator("cpu").manual_seed(0)).to(clean.device)
-    kept = torch.zeros(1, dtype=torch.bool, device=clean.device)
-
-    def network(x: Tensor, t: Tensor) -> Tensor:
-        return predict(base.transformer, text, image, x, t.expand(1), clips, kept).float()
-
-    defaults = base.card.defaults
-    latents = noise
-    for made in denoise(network, noise, defaults.solver, defaults.steps, defaults.shift):
-        latents = made.latents
+    flow, clips = with_conditions(base.transformer, text, examples.draw(0))
     rows = []
-    for z in (clips.target, latents[:, :, 1:]):
+    for z in (clips.target, sample(flow, clips, base.card.defaults)):
         frames = to_pixels(base.vae.decode(z.clone())[0].float())
         chosen = [round(i * (len(frames) - 1) / (columns - 1)) for i in range(columns)]
         rows.append(cv2.hconcat([frames[i] for i in chosen]))
