@@ -17,6 +17,7 @@ Mode = Literal["animation", "replacement"]
 Codec = Literal["h264", "h265", "ffv1", "png"]
 WeightsType = Literal["auto", "bf16", "fp16", "fp8"]
 BlocksMode = Literal["auto", "resident", "streamed", "mapped"]
+Speed = Literal["exact", "fast", "turbo"]
 
 
 class _Settings(BaseModel):
@@ -136,8 +137,11 @@ class GenerateSettings(_Settings):
 
 
 class RuntimeSettings(_Settings):
-    """Where the networks live and what they may take. Nothing here changes what a job is, only how it is computed."""
+    """Where the networks live, what they may take and how exact they compute. Nothing here changes what a job is."""
 
+    speed: Speed = Field(
+        default="exact", description="fast: float8 products and attention on a GPU; turbo: also skip steps by forecast."
+    )
     weights_dtype: WeightsType = "auto"
     blocks: BlocksMode = "auto"
     vae_tile: int | None = Field(default=None, ge=128, description="Side of VAE tiles in pixels; None: as needed.")

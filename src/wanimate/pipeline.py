@@ -45,7 +45,8 @@ from wanimate.preprocess.run import preprocess
 from wanimate.runtime.offload import slice_tokens, stream_blocks
 from wanimate.runtime.parallel.ranks import Ranks
 from wanimate.runtime.parallel.team import Part, Team, follow, load_for
-from wanimate.runtime.plan import Placement, Plan, Work, vae_chunk, weights_type
+from wanimate.runtime.plan import Placement, Plan, Work, vae_chunk, wanted_weights, weights_type
+from wanimate.runtime.speed import TRIAL_TOKENS, quicken
 from wanimate.runtime.tiles import CELL, TiledVae
 from wanimate.runtime.will_it_fit import plan_for
 from wanimate.sampling.guidance import Network, PhasedNetwork, guided
@@ -93,6 +94,7 @@ class Animator:
         self.text_on_cpu = False
         self._checkpoint: Checkpoint | None = None
         self._plan: Plan | None = None
+        self._tokens = TRIAL_TOKENS
         asked = runtime.blocks if runtime.blocks != "auto" else "resident"
         self._placement = Placement(asked, None, runtime.vae_tile and runtime.vae_tile // CELL)
 
@@ -120,16 +122,18 @@ class Animator:
 
     def _opened(self, prompts: PromptEncoder | None) -> Checkpoint:
         if self.ranks is not None:
-            checkpoint = load_for(self.ranks, self.folder, self.parallel)
+            checkpoint = load_for(self.ranks, self.folder, self.parallel, self.runtime)
             self._team = Team(Part(self.ranks, checkpoint, self.parallel))
             return checkpoint
         device = best_device(self.device)
-        dtype, compress = weights_type(self.runtime.weights_dtype, device)
+        dtype, compress = weights_type(wanted_weights(self.runtime, device), device)
         if self._plan is None and compress == "stored":
             compress = "never"  # a small checkpoint gains nothing from expanding its weights at every use
         home = None if self._placement.blocks == "resident" else "cpu"
         checkpoint = load_checkpoint(self.folder, device, dtype, compress, home, prompts)
         self._arrange(checkpoint, self._placement)
+        if device.type == "cuda":
+            quicken(checkpoint, self.runtime.speed, self._tokens, compiled=self._plan is not None)
         return checkpoint
 
     def _arrange(self, checkpoint: Checkpoint, placement: Placement) -> None:
@@ -144,7 +148,7 @@ class Animator:
     def follow(self) -> None:
         """Ranks but the first: work for the first one's jobs until it dismisses this one."""
         assert self.ranks is not None
-        follow(Part(self.ranks, load_for(self.ranks, self.folder, self.parallel), self.parallel))
+        follow(Part(self.ranks, load_for(self.ranks, self.folder, self.parallel, self.runtime), self.parallel))
 
     def dismiss(self) -> None:
         """Rank 0: let the other ranks go, after the last job."""
@@ -229,6 +233,7 @@ class Animator:
         )
         if self._checkpoint is None and self.ranks is None:
             work = Work(size, segments, settings.steps, branches, new)
+            self._tokens = work.tokens
             self._plan = plan_for(self.folder, self.card, work, self.runtime, device)
             if self._plan is not None:
                 self._placement = self._plan.placement

@@ -55,6 +55,7 @@ def animate(
     gpus: o.Gpus = o.PARALLEL["gpus"],
     shard_weights: o.ShardWeights = o.PARALLEL["shard_weights"],
     split_guidance: o.SplitGuidance = o.PARALLEL["split_guidance"],
+    speed: o.SpeedMode = o.RUNTIME["speed"],
     weights_dtype: o.WeightsDtype = o.RUNTIME["weights_dtype"],
     blocks: o.Blocks = o.RUNTIME["blocks"],
     vae_tile: o.VaeTile = o.RUNTIME["vae_tile"],
@@ -93,8 +94,9 @@ def animate(
             keep_guides=keep_guides,
         )  # fmt: skip
         runtime = o.make(
-            RuntimeSettings, weights_dtype=weights_dtype, blocks=blocks, vae_tile=vae_tile, gpu_memory=gpu_memory
-        )
+            RuntimeSettings, speed=speed, weights_dtype=weights_dtype, blocks=blocks, vae_tile=vae_tile,
+            gpu_memory=gpu_memory,
+        )  # fmt: skip
         parallel = o.make(ParallelSettings, gpus=gpus, shard_weights=shard_weights, split_guidance=split_guidance)
         run(report, checkpoint, runtime, parallel, out, lambda animator: animator.run(job))
 
@@ -130,6 +132,7 @@ def generate(
     gpus: o.Gpus = o.PARALLEL["gpus"],
     shard_weights: o.ShardWeights = o.PARALLEL["shard_weights"],
     split_guidance: o.SplitGuidance = o.PARALLEL["split_guidance"],
+    speed: o.SpeedMode = o.RUNTIME["speed"],
     weights_dtype: o.WeightsDtype = o.RUNTIME["weights_dtype"],
     blocks: o.Blocks = o.RUNTIME["blocks"],
     vae_tile: o.VaeTile = o.RUNTIME["vae_tile"],
@@ -153,8 +156,9 @@ def generate(
             OutputSettings, codec=codec, crf=crf, audio=audio, sheet=sheet, composite=composite, feather=feather
         )
         runtime = o.make(
-            RuntimeSettings, weights_dtype=weights_dtype, blocks=blocks, vae_tile=vae_tile, gpu_memory=gpu_memory
-        )
+            RuntimeSettings, speed=speed, weights_dtype=weights_dtype, blocks=blocks, vae_tile=vae_tile,
+            gpu_memory=gpu_memory,
+        )  # fmt: skip
         parallel = o.make(ParallelSettings, gpus=gpus, shard_weights=shard_weights, split_guidance=split_guidance)
         run(
             report,

@@ -22,6 +22,7 @@ from ..config import (
     Retarget,
     RuntimeSettings,
     Solver,
+    Speed,
     WeightsType,
 )
 from ..config import Mode as JobMode
@@ -289,6 +290,16 @@ SplitGuidance = Annotated[
     bool, option(GPUS, "With guidance: each half of the GPUs computes one of its two branches.", "--split-guidance")
 ]
 
+SpeedMode = Annotated[
+    str,
+    option(
+        MACHINE,
+        "exact: the published arithmetic. fast: float8 products and attention, where the GPU has them. turbo: fast, and steps "
+        "that can be forecast are skipped.",
+        "--speed",
+        metavar=f"[{choices(Speed)}]",
+    ),
+]
 WeightsDtype = Annotated[
     str,
     option(

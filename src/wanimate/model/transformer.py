@@ -17,7 +17,7 @@ import torch.nn.functional as F
 from einops import rearrange
 from torch import Tensor, nn
 
-from wanimate.model.attention import attention
+from wanimate.model.attention import Attend, attention
 from wanimate.model.face import FaceAdapter, FaceEncoder, FaceKV, RMSNorm
 from wanimate.model.motion import MotionEncoder
 from wanimate.model.params import TransformerParams
@@ -167,14 +167,27 @@ class Block(nn.Module):
         return self.cross_attn.keys_values(text, image)
 
     def forward(self, x: Tensor, e0: Tensor, rope: Rope, cross: CrossKV) -> Tensor:
-        dtype = self.self_attn.norm_q.weight.dtype  # that of the linears may be a quantised one
-        shift, scale, gate, ffn_shift, ffn_scale, ffn_gate = (self.modulation.float() + e0).chunk(6, dim=1)
+        mixed = self.self_attn.attend(*self.before_attention(x, e0, rope))
+        return self.after_attention(x, mixed, e0, cross)
+
+    def before_attention(self, x: Tensor, e0: Tensor, rope: Rope) -> tuple[Tensor, Tensor, Tensor]:
+        """Tokens x [B, L, D] -> queries, keys and values [B, L, N, d]; tokens do not look at each other."""
+        shift, scale = (self.modulation.float() + e0).chunk(6, dim=1)[:2]
         a = layer_norm(x, self.eps).float() * (1 + scale) + shift
-        x = x.float() + self.self_attn(a.to(dtype), rope).float() * gate
+        return self.self_attn.project(a.to(self._dtype), rope)
+
+    def after_attention(self, x: Tensor, mixed: Tensor, e0: Tensor, cross: CrossKV) -> Tensor:
+        """What self-attention found, [B, L, N, d], into tokens x [B, L, D]; tokens do not look at each other."""
+        gate, ffn_shift, ffn_scale, ffn_gate = (self.modulation.float() + e0).chunk(6, dim=1)[2:]
+        x = x.float() + self.self_attn.o(mixed.flatten(2)).float() * gate
         c = F.layer_norm(x, x.shape[-1:], self.norm3.weight.float(), self.norm3.bias.float(), self.eps)
-        x = x + self.cross_attn(c.to(dtype), cross).float()
+        x = x + self.cross_attn(c.to(self._dtype), cross).float()
         f = layer_norm(x, self.eps) * (1 + ffn_scale) + ffn_shift
-        return x + self.ffn(f.to(dtype)).float() * ffn_gate
+        return x + self.ffn(f.to(self._dtype)).float() * ffn_gate
+
+    @property
+    def _dtype(self) -> torch.dtype:
+        return self.self_attn.norm_q.weight.dtype  # that of the linears may be a quantised one
 
 
 class _Attention(nn.Module):
@@ -193,14 +206,16 @@ class _Attention(nn.Module):
 
 
 class SelfAttention(_Attention):
-    """`attend` is where every token looks at every other: the one place that a sequence spread over processes changes."""
+    """`attend` is where every token looks at every other: the one place that another backend, or a sequence spread over
+    processes, changes."""
 
-    attend = staticmethod(attention)
+    attend: Attend = staticmethod(attention)
 
-    def forward(self, x: Tensor, rope: Rope) -> Tensor:
+    def project(self, x: Tensor, rope: Rope) -> tuple[Tensor, Tensor, Tensor]:
+        """[B, L, D] -> queries and keys, turned by their positions, and values, [B, L, N, d] each."""
         q = apply_rope(self.split(self.norm_q(self.q(x))), rope).to(x.dtype)
         k = apply_rope(self.split(self.norm_k(self.k(x))), rope).to(x.dtype)
-        return self.o(self.attend(q, k, self.split(self.v(x))).flatten(2))
+        return q, k, self.split(self.v(x))
 
 
 class CrossAttention(_Attention):

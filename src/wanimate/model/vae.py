@@ -72,8 +72,11 @@ class VideoVae(nn.Module):
 
     def decode_piece(self, latents: Tensor, stream: Stream) -> Tensor:
         """The next piece of a video: one latent frame if it is the first, else any number."""
-        z = latents.to(self.dtype, memory_format=torch.channels_last_3d) * self.std + self.mean
-        return self.decoder(self.conv2(z, stream), stream)
+        return self.decoder(self.conv2(self.widened(latents), stream), stream)
+
+    def widened(self, latents: Tensor) -> Tensor:
+        """Normalised latents as the decoder takes them."""
+        return (latents * self.std + self.mean).to(self.dtype, memory_format=torch.channels_last_3d)
 
     def channels_last(self) -> VideoVae:
         """Lay the weights out for channels-last convolutions, the faster ones; the results are the same."""

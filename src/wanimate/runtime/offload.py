@@ -16,13 +16,12 @@ from types import MethodType
 from typing import Any
 
 import torch
-import torch.nn.functional as F
 from torch import Tensor, nn
 
 from wanimate.log import LOG
 from wanimate.model.face import FaceFuser, FaceKV
-from wanimate.model.rope import Rope, apply_rope
-from wanimate.model.transformer import AnimateTransformer, Block, CrossKV, Head, layer_norm
+from wanimate.model.rope import Rope
+from wanimate.model.transformer import AnimateTransformer, Block, CrossKV, Head
 
 ALIGNMENT = 256
 
@@ -217,26 +216,18 @@ class _SlicedBlock(_Sliced):
     """`Block.forward`; the residual stream is changed in place."""
 
     def __call__(self, block: Block, x: Tensor, e0: Tensor, rope: Rope, cross: CrossKV) -> Tensor:
-        dtype, me = block.self_attn.norm_q.weight.dtype, block.self_attn
-        shift, scale, gate, ffn_shift, ffn_scale, ffn_gate = (block.modulation.float() + e0).chunk(6, dim=1)
         x = x.float()
         slices = self.of(x.shape[1])
-        q, k, v = (x.new_empty(*x.shape[:2], me.heads, x.shape[2] // me.heads, dtype=dtype) for _ in range(3))
+        qkv: tuple[Tensor, ...] = ()
         for s in slices:
-            a = (layer_norm(x[:, s], block.eps).float() * (1 + scale) + shift).to(dtype)
-            turn = (rope[0][s], rope[1][s])
-            q[:, s] = apply_rope(me.split(me.norm_q(me.q(a))), turn)
-            k[:, s] = apply_rope(me.split(me.norm_k(me.k(a))), turn)
-            v[:, s] = me.split(me.v(a))
-        mixed = me.attend(q, k, v).flatten(2)
-        del q, k, v
+            parts = block.before_attention(x[:, s], e0, (rope[0][s], rope[1][s]))
+            qkv = qkv or tuple(part.new_empty(*x.shape[:2], *part.shape[2:]) for part in parts)
+            for whole, part in zip(qkv, parts, strict=True):
+                whole[:, s] = part
+        mixed = block.self_attn.attend(*qkv)
+        del qkv
         for s in slices:
-            part = x[:, s] + me.o(mixed[:, s]).float() * gate
-            norm = block.norm3
-            c = F.layer_norm(part, part.shape[-1:], norm.weight.float(), norm.bias.float(), block.eps)
-            part = part + block.cross_attn(c.to(dtype), cross).float()
-            f = layer_norm(part, block.eps) * (1 + ffn_scale) + ffn_shift
-            x[:, s] = part + block.ffn(f.to(dtype)).float() * ffn_gate
+            x[:, s] = block.after_attention(x[:, s], mixed[:, s], e0, cross)
         return x
 
 
@@ -251,7 +242,7 @@ class _SlicedFuser(_Sliced):
         out = x.new_empty(x.shape, dtype=k.dtype)
         for i in range(0, len(k), few):
             s = slice(i * tokens, (i + few) * tokens)
-            out[:, s] = FaceFuser.forward(fuser, x[:, s], (k[i : i + few], v[i : i + few]))
+            out[:, s] = fuser.look(x[:, s], (k[i : i + few], v[i : i + few]))
         return out
 
 

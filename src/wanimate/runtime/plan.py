@@ -16,11 +16,20 @@ from wanimate.errors import InputError, OutOfMemory
 from wanimate.model.attention import attention
 from wanimate.model.params import TransformerParams, VaeParams
 from wanimate.runtime.simulate import TransformerCost, VaeCost, transformer_cost, vae_cost
+from wanimate.runtime.speed import has_fp8
 from wanimate.runtime.tiles import CELL
 from wanimate.types import Segment
 from wanimate.weights.formats import open_tensors
 from wanimate.weights.layouts import native_transformer, native_vae
-from wanimate.weights.load import Card, Compress, find_text_encoder, find_vae, fits_beside, open_transformer
+from wanimate.weights.load import (
+    Card,
+    Compress,
+    find_text_encoder,
+    find_vae,
+    fits_beside,
+    open_transformer,
+    transformer_files,
+)
 from wanimate.weights.names import transformer_params, vae_params
 from wanimate.weights.quantize import is_quantizable
 from wanimate.weights.stored import Scaled, Values
@@ -107,6 +116,11 @@ class Work:
     def length(self) -> int:
         return max(s.length for s in self.segments)
 
+    @property
+    def tokens(self) -> int:
+        """Of the longest segment, the reference frame's included."""
+        return ((self.length + 3) // 4 + 1) * (self.size[0] // (2 * CELL)) * (self.size[1] // (2 * CELL))
+
 
 @dataclass(frozen=True)
 class Rates:
@@ -140,6 +154,17 @@ class Plan:
             f"plan: {self.device}, weights {self.weights}, {self.placement}; peak {where}host {self.host / GIB:.1f} GiB; "
             f"about {_seconds(self.step_seconds)} a step, {_seconds(self.clip_seconds)} for the clip"
         )
+
+
+def is_big(folder: Path) -> bool:
+    """Whether a checkpoint's transformer is large enough for a plan, and for waiting for a compiler."""
+    return sum(f.stat().st_size for f in transformer_files(folder) if f.is_file()) >= BIG
+
+
+def wanted_weights(settings: RuntimeSettings, device: torch.device) -> WeightsType:
+    """The weights' type that the settings come to: float8 products need float8 weights."""
+    fast = settings.speed != "exact" and has_fp8(device)
+    return "fp8" if fast and settings.weights_dtype == "auto" else settings.weights_dtype
 
 
 def weights_type(setting: WeightsType, device: torch.device) -> tuple[torch.dtype, Compress]:

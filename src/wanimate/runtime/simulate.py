@@ -20,12 +20,13 @@ from torch.utils._python_dispatch import TorchDispatchMode
 from torch.utils._pytree import tree_iter
 from torch.utils.flop_counter import FlopCounterMode
 
+from wanimate.model.fp8 import FP8
 from wanimate.model.params import TransformerParams, VaeParams
 from wanimate.model.transformer import AnimateTransformer
 from wanimate.model.vae import VideoVae
 from wanimate.runtime.offload import slice_tokens
 from wanimate.runtime.tiles import CELL, DECODE_REACH, ENCODE_REACH
-from wanimate.weights.quantize import FP8, QuantizedLinear, is_quantizable
+from wanimate.weights.quantize import QuantizedLinear, is_quantizable
 
 
 @dataclass(frozen=True)

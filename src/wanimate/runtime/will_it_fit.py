@@ -14,9 +14,20 @@ from wanimate.conditions.segments import plan_segments
 from wanimate.config import RuntimeSettings
 from wanimate.log import chosen
 from wanimate.media.resize import exact_size
-from wanimate.runtime.plan import BIG, GIB, Networks, Plan, Rates, Work, make_plan, measure_rates, networks
+from wanimate.runtime.plan import (
+    GIB,
+    Networks,
+    Plan,
+    Rates,
+    Work,
+    is_big,
+    make_plan,
+    measure_rates,
+    networks,
+    wanted_weights,
+)
 from wanimate.types import Segment
-from wanimate.weights.load import Card, gpu_room, transformer_files
+from wanimate.weights.load import Card, gpu_room
 
 CLIP_LENGTHS = (61, 49, 33, 21)
 AREAS = (960 * 544, 832 * 480, 640 * 368, 480 * 272)
@@ -32,9 +43,9 @@ def plan_for(
         CheckpointError: the files are not those of the architecture.
     """
     limit_gpu(settings, device)
-    if not small_too and sum(f.stat().st_size for f in transformer_files(folder) if f.is_file()) < BIG:
+    if not small_too and not is_big(folder):
         return None
-    nets = networks(folder, card, settings.weights_dtype, device)
+    nets = networks(folder, card, wanted_weights(settings, device), device)
     name, room = "CPU", 0
     if device.type == "cuda":
         name, room = torch.cuda.get_device_name(device), gpu_room(device)

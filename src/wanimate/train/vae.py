@@ -8,17 +8,16 @@ is added to them, so that the decoder forgives small errors of the transformer.
 
 from __future__ import annotations
 
-from collections.abc import Callable
 from dataclasses import dataclass, replace
 from functools import partial
-from itertools import pairwise
 from pathlib import Path
 
 import torch
-from torch import Tensor, nn
+from torch import Tensor
 from torch.nn.utils import clip_grad_norm_
 
-from wanimate.model.vae import RmsNorm, VideoVae
+from wanimate.model.vae import VideoVae
+from wanimate.runtime.speed import fuse_norms
 from wanimate.train.common import Budget, Ema, Log, learning_share, load_state, mixed, save_state
 from wanimate.train.grow import grow_vae
 from wanimate.train.networks import VAE, initialise_vae
@@ -153,23 +152,9 @@ def vae_loss(vae: VideoVae, video: Tensor, config: VaeTraining) -> tuple[Tensor,
 
 
 def speed_up(vae: VideoVae) -> None:
-    """For a GPU and shapes that repeat: channels-last weights, the quickest convolutions by trial, and norm and SiLU in one
-    kernel wherever one follows the other."""
-    from wanimate.train.fused_norm import norm_silu  # Triton is there only on a GPU machine
-
+    """For a GPU and shapes that repeat: channels-last weights, convolutions chosen by trial, norm and SiLU in one kernel."""
     torch.backends.cudnn.benchmark = True
-    vae.channels_last()
-    for layers in vae.modules():
-        if not isinstance(layers, nn.ModuleList):
-            continue
-        for i, (norm, act) in enumerate(pairwise(layers)):
-            if isinstance(norm, RmsNorm) and isinstance(act, nn.SiLU):
-                setattr(norm, "forward", partial(_normed, norm_silu, norm))  # noqa: B010 - replaces a method on purpose
-                layers[i + 1] = nn.Identity()
-
-
-def _normed(norm: Callable[[Tensor, Tensor], Tensor], module: RmsNorm, x: Tensor) -> Tensor:
-    return norm(x, module.gamma)
+    fuse_norms(vae.channels_last())
 
 
 @torch.no_grad()

@@ -9,12 +9,14 @@ from typing import Any
 import torch
 from torch import Tensor
 
-from wanimate.config import LoraUse, ParallelSettings
+from wanimate.config import LoraUse, ParallelSettings, RuntimeSettings
 from wanimate.errors import InputError, RankFailed
 from wanimate.model.transformer import AnimateTransformer, Context
 from wanimate.runtime.parallel.ranks import Ranks
 from wanimate.runtime.parallel.sequence import SplitTransformer
 from wanimate.runtime.parallel.strips import StripVae
+from wanimate.runtime.plan import is_big, wanted_weights, weights_type
+from wanimate.runtime.speed import TRIAL_TOKENS, quicken
 from wanimate.sampling.guidance import Network, guided, prepared
 from wanimate.types import Conditions
 from wanimate.weights.load import Checkpoint, load_checkpoint
@@ -146,11 +148,19 @@ def follow(part: Part) -> None:
         getattr(part, name)(*values)
 
 
-def load_for(ranks: Ranks, folder: Path, settings: ParallelSettings) -> Checkpoint:
+def load_for(
+    ranks: Ranks, folder: Path, settings: ParallelSettings, runtime: RuntimeSettings = RuntimeSettings()
+) -> Checkpoint:
     """A checkpoint for one rank: on its device, but for the blocks of a transformer that is to be sharded: in host memory."""
-    if not settings.shard_weights or ranks.device.type == "cpu":
+    if ranks.device.type == "cpu":
         return load_checkpoint(folder, ranks.device)
-    return load_checkpoint(folder, ranks.device, torch.bfloat16, blocks_on="cpu")
+    if settings.shard_weights:
+        checkpoint = load_checkpoint(folder, ranks.device, torch.bfloat16, blocks_on="cpu")
+    else:
+        dtype, compress = weights_type(wanted_weights(runtime, ranks.device), ranks.device)
+        checkpoint = load_checkpoint(folder, ranks.device, dtype, compress)
+    quicken(checkpoint, runtime.speed, TRIAL_TOKENS, compiled=is_big(folder) and not settings.shard_weights)
+    return checkpoint
 
 
 def is_lost_connection(error: BaseException) -> bool:

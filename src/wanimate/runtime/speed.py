@@ -1,0 +1,175 @@
+"""Making the networks fast on a GPU, from outside: the quickest attention, compiled blocks, products of float8 matrices.
+
+exact   the arithmetic of the published bfloat16 flow
+fast    float8 matrix products and attention, the VAE in bfloat16
+turbo   fast, and steps skipped by forecasting (`sampling.cache`)
+"""
+
+from __future__ import annotations
+
+import os
+import time
+from collections.abc import Callable, Sequence
+from dataclasses import dataclass, replace
+from functools import lru_cache
+from itertools import pairwise
+from types import MethodType
+from typing import Any
+
+import torch
+from torch import Tensor, nn
+
+from wanimate.config import Speed
+from wanimate.log import LOG, chosen
+from wanimate.media.files import cache_folder
+from wanimate.model.attention import Attend, Fp8Attention, backends
+from wanimate.model.face import FaceFuser
+from wanimate.model.fp8 import FP8
+from wanimate.model.transformer import AnimateTransformer, Block
+from wanimate.model.vae import RmsNorm, VideoVae
+from wanimate.weights.load import Checkpoint
+from wanimate.weights.quantize import QuantizedLinear
+
+TRIAL_TOKENS = 32_768
+"""Backends are compared on at most so many tokens: what is quicker there is quicker on more."""
+TRIAL_HEADS = 8
+FP8_CAPABILITY = (8, 9)
+
+
+@dataclass(frozen=True)
+class Trial:
+    """A backend on one shape: seconds of a call, infinite with the reason where it cannot run."""
+
+    name: str
+    seconds: float
+    why: str = ""
+
+
+def has_fp8(device: torch.device) -> bool:
+    """Whether a device multiplies float8 matrices."""
+    return device.type == "cuda" and torch.cuda.get_device_capability(device) >= FP8_CAPABILITY
+
+
+@lru_cache(maxsize=32)
+@torch.inference_mode()
+def attention_trials(
+    device: torch.device, dtype: torch.dtype, tokens: int, head_dim: int, exact: bool
+) -> tuple[Trial, ...]:
+    """Every backend on random tokens of this device, the quickest first."""
+    tokens = min(tokens, TRIAL_TOKENS)
+    q, k, v = (torch.randn(1, tokens, TRIAL_HEADS, head_dim, device=device, dtype=dtype) for _ in range(3))
+    found = []
+    for backend in backends().values():
+        if exact and not backend.exact:
+            continue
+        try:
+            found.append(Trial(backend.name, _seconds(lambda attend=backend.attend: attend(q, k, v), device)))  # type: ignore[misc]
+        except (RuntimeError, ValueError, AssertionError) as error:
+            found.append(Trial(backend.name, float("inf"), (str(error).splitlines() or ["it failed"])[0]))
+    return tuple(sorted(found, key=lambda trial: trial.seconds))
+
+
+def _seconds(call: Callable[[], object], device: torch.device, rounds: int = 4) -> float:
+    times = []
+    for _ in range(rounds):
+        if device.type == "cuda":
+            torch.cuda.synchronize(device)
+        began = time.perf_counter()
+        call()
+        if device.type == "cuda":
+            torch.cuda.synchronize(device)
+        times.append(time.perf_counter() - began)
+    return min(times[1:])
+
+
+def quicken(checkpoint: Checkpoint, speed: Speed, tokens: int, compiled: bool) -> None:
+    """Give the networks of a checkpoint on a GPU the quickest attention that `speed` allows for so many tokens and, if they
+    are to be `compiled`, compiled blocks. Where `speed` is not exact, quantised layers multiply float8 matrices, and the VAE
+    computes in bfloat16."""
+    quicken_transformer(checkpoint.transformer, checkpoint.device, speed, tokens, compiled)
+    if speed != "exact":
+        quicken_vae(checkpoint.vae)
+
+
+def quicken_transformer(
+    model: AnimateTransformer, device: torch.device, speed: Speed, tokens: int, compiled: bool
+) -> None:
+    """The transformer's part of `quicken`."""
+    exact = speed == "exact"
+    best = attention_trials(device, model.dtype, tokens, model.params.head_dim, exact)[0]
+    chosen("attention", best.name, f"the quickest for {min(tokens, TRIAL_TOKENS)} tokens: {1e3 * best.seconds:.2f} ms")
+    attend: Attend = backends()[best.name].attend
+    if isinstance(attend, Fp8Attention) and compiled:
+        attend = replace(attend, quantize=_compiled(attend.quantize, exact, (1,), (1,), (1,)))
+    for block in model.blocks.children():
+        block.self_attn.attend = attend  # type: ignore[union-attr]
+    if not exact and has_fp8(device):
+        for layer in model.modules():
+            if isinstance(layer, QuantizedLinear) and layer.weight.dtype == FP8:
+                layer.products = True
+    if compiled:
+        compile_blocks(model, exact)
+
+
+def compile_blocks(model: AnimateTransformer, exact: bool) -> None:
+    """Compile what stands around self-attention in every block, and the fusers; the number of tokens may change.
+
+    `exact` keeps the roundings between fused operations.
+    """
+    os.environ.setdefault("TORCHINDUCTOR_CACHE_DIR", str(cache_folder() / "compiled"))
+    before = _compiled(Block.before_attention, exact, (), (1,), (), (0,))
+    after = _compiled(Block.after_attention, exact, (), (1,), (1,))
+    look = _compiled(FaceFuser.look, exact, (), (1,), (0,))
+    for block in model.blocks.children():
+        block.__dict__["before_attention"] = MethodType(before, block)
+        block.__dict__["after_attention"] = MethodType(after, block)
+    for fuser in model.face_adapter.fuser_blocks.children():
+        fuser.__dict__["look"] = MethodType(look, fuser)
+
+
+def _compiled(function: Callable[..., Any], exact: bool, *varying: Sequence[int]) -> Callable[..., Any]:
+    """`function` compiled once for any size of the axes `varying`, listed for each argument (tuples of tensors alike)."""
+    from torch._dynamo import maybe_mark_dynamic  # it takes a second to import
+    from torch._dynamo.exc import TorchDynamoException
+
+    current = torch.compile(function, options={"emulate_precision_casts": exact})
+
+    def call(*arguments: Any) -> Any:
+        nonlocal current
+        if current is function:
+            return function(*arguments)
+        for argument, axes in zip(arguments, varying, strict=False):
+            for tensor in argument if isinstance(argument, tuple) else (argument,):
+                for axis in axes:
+                    maybe_mark_dynamic(tensor, axis)  # type: ignore[no-untyped-call]
+        try:
+            return current(*arguments)
+        except TorchDynamoException as error:  # no compiler on this machine, for instance
+            LOG.warning("%s runs uncompiled: %s", function.__name__, (str(error).splitlines() or [""])[0])
+            current = function
+            return function(*arguments)
+
+    return call
+
+
+def quicken_vae(vae: VideoVae) -> None:
+    """bfloat16 weights, and norm and SiLU in one kernel wherever one follows the other."""
+    for parameter in vae.parameters():
+        parameter.data = parameter.data.to(torch.bfloat16)
+    fuse_norms(vae)
+
+
+def fuse_norms(vae: VideoVae) -> None:
+    """One kernel for norm and SiLU wherever one follows the other; results in channels-last order."""
+    from wanimate.runtime.fused_norm import norm_silu  # Triton is there only on a GPU machine
+
+    def fused(norm: RmsNorm, x: Tensor) -> Tensor:
+        return norm_silu(x, norm.gamma)
+
+    for layers in vae.modules():
+        if not isinstance(layers, nn.ModuleList):
+            continue
+        for i, (norm, act) in enumerate(pairwise(layers)):
+            if isinstance(norm, RmsNorm) and isinstance(act, nn.SiLU):
+                norm.__dict__["forward"] = MethodType(fused, norm)
+                layers[i + 1] = nn.Identity()
