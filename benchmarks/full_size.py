@@ -38,7 +38,7 @@ from wanimate.model.transformer import AnimateTransformer
 from wanimate.model.vae import VideoVae
 from wanimate.pipeline import Animator
 from wanimate.preprocess.guides import GuidesWriter
-from wanimate.runtime import plan
+from wanimate.runtime import plan as planning
 from wanimate.types import Finished, Notice, StageFinished, StageStarted, StepDone
 from wanimate.weights.convert import Shard, sharded, write_safetensors
 from wanimate.weights.load import CLIP, T5, TOKENIZER, TRANSFORMER, VAE
@@ -155,7 +155,7 @@ def case(args: argparse.Namespace) -> None:
     """One job in this process; its numbers as one line of JSON, the last of the output."""
     wanted = json.loads(args.case)
     if args.tiny:
-        plan.BIG = 0
+        planning.BIG = 0
     runtime = RuntimeSettings.model_validate(wanted["runtime"])
     settings = GenerateSettings(
         steps=wanted["steps"], seed=1, prompt="a person dances", clip_length=wanted["clip_length"]

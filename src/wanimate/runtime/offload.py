@@ -217,18 +217,17 @@ class _SlicedBlock(_Sliced):
 
     def __call__(self, block: Block, x: Tensor, e0: Tensor, rope: Rope, cross: CrossKV) -> Tensor:
         x = x.float()
-        slices = self.of(x.shape[1])
-        qkv: tuple[Tensor, ...] = ()
-        for s in slices:
-            parts = block.before_attention(x[:, s], e0, (rope[0][s], rope[1][s]))
-            qkv = qkv or tuple(part.new_empty(*x.shape[:2], *part.shape[2:]) for part in parts)
-            for whole, part in zip(qkv, parts, strict=True):
-                whole[:, s] = part
-        mixed = block.self_attn.attend(*qkv)
-        del qkv
-        for s in slices:
+        mixed = block.self_attn.attend(*self._before(block, x, e0, rope))
+        for s in self.of(x.shape[1]):
             x[:, s] = block.after_attention(x[:, s], mixed[:, s], e0, cross)
         return x
+
+    def _before(self, block: Block, x: Tensor, e0: Tensor, rope: Rope) -> tuple[Tensor, Tensor, Tensor]:
+        shape = *x.shape[:2], block.self_attn.heads, x.shape[2] // block.self_attn.heads
+        q, k, v = (x.new_empty(shape, dtype=block.self_attn.norm_q.weight.dtype) for _ in range(3))
+        for s in self.of(x.shape[1]):
+            q[:, s], k[:, s], v[:, s] = block.before_attention(x[:, s], e0, (rope[0][s], rope[1][s]))
+        return q, k, v
 
 
 class _SlicedFuser(_Sliced):

@@ -141,7 +141,7 @@ def _compiled(function: Callable[..., Any], exact: bool, *varying: Sequence[int]
         for argument, axes in zip(arguments, varying, strict=False):
             for tensor in argument if isinstance(argument, tuple) else (argument,):
                 for axis in axes:
-                    maybe_mark_dynamic(tensor, axis)  # type: ignore[no-untyped-call]
+                    maybe_mark_dynamic(tensor, axis)
         try:
             return current(*arguments)
         except TorchDynamoException as error:  # no compiler on this machine, for instance
