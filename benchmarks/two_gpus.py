@@ -16,7 +16,7 @@ import tempfile
 import time
 from collections.abc import Callable, Iterator
 from contextlib import contextmanager
-from dataclasses import dataclass, field
+from dataclasses import dataclass
 from fractions import Fraction
 from pathlib import Path
 from typing import Any
@@ -25,6 +25,7 @@ import numpy as np
 import torch
 import torch.distributed as dist
 from hardware import described
+from random_network import Report, random_conditions, random_network
 from torch import Tensor
 
 from wanimate.conditions.build import ConditionBuilder
@@ -57,24 +58,6 @@ PARTS = ("equality", "profile", "guidance", "memory", "job")
 
 
 @dataclass
-class Report:
-    """Tables of a Markdown file, rewritten after every row."""
-
-    path: Path
-    head: list[str]
-    tables: dict[str, list[list[str]]] = field(default_factory=dict)
-
-    def add(self, table: str, columns: list[str], row: list[object]) -> None:
-        self.tables.setdefault(table, [columns]).append([f"{x:.3f}" if isinstance(x, float) else str(x) for x in row])
-        print(f"{table}: {dict(zip(columns, row, strict=True))}", flush=True)
-        lines = ["# One job on several GPUs", "", *self.head]
-        for title, (names, *rows) in self.tables.items():
-            lines += ["", f"## {title}", "", f"| {' | '.join(names)} |", "|" + "---|" * len(names)]
-            lines += [f"| {' | '.join(cells)} |" for cells in rows]
-        self.path.write_text("\n".join(lines) + "\n")
-
-
-@dataclass
 class Bench:
     """One rank of the measurement. `report` is None on all but the first."""
 
@@ -101,20 +84,7 @@ class Bench:
 
     def conditions(self, size: str) -> tuple[Conditions, Tensor]:
         """Random conditions and noise, the same on every rank."""
-        width, height = self.sizes[size]
-        latent, side = (self.frames + 3) // 4, self.params.motion.size
-        generator = torch.Generator().manual_seed(1)
-
-        def randn(*shape: int) -> Tensor:
-            return torch.randn(shape, generator=generator).to(self.ranks.device)
-
-        shape = height // 8, width // 8
-        text, image = (self.params.text_length, self.params.text_width), (257, self.params.image_width or 0)
-        given = Conditions(
-            randn(20, latent + 1, *shape), randn(16, latent, *shape), randn(3, self.frames, side, side).clamp(-1, 1),
-            randn(*text), randn(*text), randn(*image),
-        )  # fmt: skip
-        return given, randn(16, latent + 1, *shape)
+        return random_conditions(self.params, self.sizes[size], self.frames, self.ranks.device)
 
     def denoised(self, net: Network, noise: Tensor) -> tuple[Tensor, float]:
         """The state after the steps, and the seconds of a step, the first one left out."""
@@ -296,26 +266,6 @@ class _Image:
         return self.tokens
 
 
-def random_network(params: TransformerParams, device: torch.device, dtype: torch.dtype) -> AnimateTransformer:
-    """Random weights that keep activations in bounds, the same on every rank."""
-    with torch.device("meta"):
-        model = AnimateTransformer(params)
-    model.to(dtype).to_empty(device=device)
-    generator = torch.Generator(device).manual_seed(0)
-    for name, tensor in (*model.named_parameters(), *model.named_buffers()):
-        if name.endswith(".kernel"):
-            taps = torch.tensor([1.0, 3.0, 3.0, 1.0])
-            tensor.data.copy_(torch.outer(taps, taps) / 64)
-        elif tensor.ndim < 2 and name.endswith("weight"):
-            tensor.data.fill_(1.0)
-        elif name.startswith("motion_encoder") and tensor.ndim > 1:  # it scales its weights itself
-            tensor.data.normal_(generator=generator)
-        else:
-            width = tensor.numel() // len(tensor) if tensor.ndim > 1 else len(tensor)
-            tensor.data.normal_(std=width**-0.5, generator=generator)
-    return model.eval().requires_grad_(False)
-
-
 def measure(given: argparse.Namespace) -> None:
     """What each rank runs."""
     obey_supervisor()
@@ -325,7 +275,8 @@ def measure(given: argparse.Namespace) -> None:
         kind = "cuda" if ranks.device.type == "cuda" else "cpu"
         what = "tiny, a rehearsal" if given.tiny else "full size"
         command = f"- `python benchmarks/two_gpus.py {' '.join(given.words)}`"
-        report = Report(given.out, [*described(kind), f"- {ranks.count} ranks; random weights, {what}", command])
+        head = [*described(kind), f"- {ranks.count} ranks; random weights, {what}", command]
+        report = Report(given.out, "One job on several GPUs", head)
     bench = Bench(ranks, given.tiny, given.steps, report)
     for part in given.parts:
         bench.restart()
