@@ -17,6 +17,7 @@ Mode = Literal["animation", "replacement"]
 Codec = Literal["h264", "h265", "ffv1", "png"]
 WeightsType = Literal["auto", "bf16", "fp16", "fp8"]
 BlocksMode = Literal["auto", "resident", "streamed", "mapped"]
+CacheKind = Literal["none", "taylor", "first-block", "magnitude"]
 
 
 class _Settings(BaseModel):
@@ -128,6 +129,15 @@ class GenerateSettings(_Settings):
     lora: tuple[LoraUse, ...] = ()
     lora_fuse: bool = Field(default=False, description="Add LoRAs to a copy of the weights they change, once a job.")
     lora_partial: bool = Field(default=False, description="Leave out a LoRA's keys that find no place.")
+    cache: CacheKind = Field(
+        default="none", description="Steps that are forecast instead of computed; see `sampling.cache`."
+    )
+    cache_gate: float | None = Field(
+        default=None,
+        gt=0,
+        allow_inf_nan=False,
+        description="Error below which a step is skipped; None is the cache's own.",
+    )
 
     def resolve(self, defaults: Defaults) -> Defaults:
         """These settings with every None filled in."""
