@@ -91,7 +91,7 @@ class StepCache(ABC):
         self.dtype = dtype
         self.step, self.skipped = caching.start - 1, 0
         self._total, self._full = total, True
-        self._decided = True
+        self.decided = True
         self.branches: tuple[Shortcut, Shortcut] = (self.branch(True), self.branch(False))
 
     @staticmethod
@@ -105,7 +105,7 @@ class StepCache(ABC):
     def begin(self) -> None:
         """The next step begins."""
         self.step += 1
-        self._decided = False
+        self.decided = False
 
     @property
     def keeps(self) -> bool:
@@ -114,8 +114,8 @@ class StepCache(ABC):
 
     def full(self, decide: Callable[[], bool]) -> bool:
         """Whether this step is computed; `decide` is asked once a step."""
-        if not self._decided:
-            self._full, self._decided = decide(), True
+        if not self.decided:
+            self._full, self.decided = decide(), True
             self.skipped += not self._full
         return self._full
 
@@ -183,13 +183,14 @@ class _TaylorBranch:
         self.error = float("inf")
 
     def enter(self, tokens: Tensor) -> Tensor | None:
-        """The branch that follows has no use for its first block: nothing would be decided by it."""
-        return None if self.leads else self._decide(lambda: tokens.new_zeros(2, tokens.shape[1], dtype=torch.float32))
+        """The branch that follows has no use for its first block. Where it does not know the decision yet, it runs it all the
+        same: with weights spread over the ranks, all have to be at the same block."""
+        return self._answer(lambda: _nothing(tokens)) if self.cache.decided else None
 
     def first(self, tokens: Tensor) -> Tensor | None:
         if not self.leads:
-            return None
-        known = self._decide(lambda: _differences(tokens, lambda s: self.seen.at(self.cache.step, s)))
+            return self._answer(lambda: _nothing(tokens))
+        known = self._answer(lambda: _differences(tokens, lambda s: self.seen.at(self.cache.step, s)))
         if not self.error < self.cache.gate and self.cache.keeps:  # its own rule: also in the warm-up
             self.seen.record(self.cache.step, tokens)
         return known
@@ -198,7 +199,7 @@ class _TaylorBranch:
         if self.cache.keeps:
             self.last.record(self.cache.step, tokens)
 
-    def _decide(self, parts: Callable[[], Tensor]) -> Tensor | None:
+    def _answer(self, parts: Callable[[], Tensor]) -> Tensor | None:
         cache = self.cache
 
         def decide() -> bool:
@@ -242,10 +243,8 @@ class _FirstBlockBranch:
             if not max(cache.start, cache.warm - 1) < cache.step < cache.steps - 1:
                 return True
             if now is None or change is None:
-                parts = tokens.new_zeros(2, tokens.shape[1], dtype=torch.float32)
-            else:
-                parts = _differences(change, lambda s: now[:, s].float())
-            return not cache.share(parts) < cache.gate
+                return not cache.share(_nothing(tokens)) < cache.gate
+            return not cache.share(_differences(change, lambda s: now[:, s].float())) < cache.gate
 
         if not cache.full(decide):
             assert self.rest is not None
@@ -350,6 +349,11 @@ def _differences(real: Tensor, forecast: Callable[[slice], Tensor]) -> Tensor:
         some = real[:, s].float()
         parts.append(torch.stack(((forecast(s) - some).abs().sum(-1)[0], some.abs().sum(-1)[0])))
     return torch.cat(parts, dim=-1)
+
+
+def _nothing(tokens: Tensor) -> Tensor:
+    """What a branch that does not decide gives in place of `_differences`."""
+    return tokens.new_zeros(2, tokens.shape[1], dtype=torch.float32)
 
 
 def _change(before: Tensor, after: Tensor) -> Tensor:
