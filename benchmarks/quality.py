@@ -5,9 +5,9 @@
 
 Held-out people of the mannequin world in the checkpoint's own size. Every row is one whole diffusion of 20 steps from the same
 noise, compared with the full float32 one: the whole frames, the region of the face by itself, and how far the mouth's opening
-is off. `cost` is arithmetic, as a share of 20 full steps of the 14B at 1280x720 and 77 frames, where attention is 71 % of a step
-and the first block 1/40 of it; the seconds are this processor's. Outputs are kept in --work under the hash of what they depend
-on.
+is off. `cost` is arithmetic, as a share of 20 full steps of the 14B at 1280x720 and 77 frames, where attention is 71 % of a
+step and the first block 1/40 of it; the seconds are this processor's. Outputs are kept in --work under the hash of what they
+depend on.
 
 The exact arithmetic of the processor stands in for that of a GPU: float8 products and float8 attention are emulated by rounding
 (e4m3; rows of activations, channels of weights, heads of attention with a scale each), block-sparse attention by a mask.
@@ -51,8 +51,8 @@ from torch import Tensor, nn
 
 from wanimate.conditions.build import ConditionBuilder
 from wanimate.conditions.segments import plan_segments
-from wanimate.finish.decode import SegmentDecoder, to_pixels
 from wanimate.config import CacheKind
+from wanimate.finish.decode import SegmentDecoder, to_pixels
 from wanimate.measure.metrics import psnr, ssim
 from wanimate.model.attention import attention
 from wanimate.model.transformer import AnimateTransformer
