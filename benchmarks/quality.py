@@ -46,7 +46,7 @@ from mannequin import (
     seeds,
     world_version,
 )
-from mannequin_measures import Detectors
+from mannequin_measures import LEAST_JAW, Detectors
 from torch import Tensor, nn
 
 from wanimate.conditions.build import ConditionBuilder
@@ -70,6 +70,7 @@ ATTENTION = 4.68 / 6.55
 BLOCKS = 40
 FP8 = torch.float8_e4m3fn
 LARGEST = 448.0
+LEAST_FACE = 15.0
 TILE = 4
 """Side in tokens of the blocks of block-sparse attention."""
 
@@ -245,6 +246,26 @@ class Clip:
         return frames, network.skipped, seconds
 
 
+def measurable(
+    world: RecordingWorld, detectors: Detectors, store: Store, args: argparse.Namespace, source: dict[str, Any]
+) -> Iterator[tuple[int, Truth]]:
+    """The first clips whose faces are LEAST_FACE pixels wide, move the mouth, and are found in half of the true frames."""
+    found = 0
+    for number in seeds(world, 16 * args.clips, FIRST_SEED):
+        file = store.path("truth", seed=number, **source)
+        if not file.is_file():
+            width, height = (int(x) for x in args.size.split("x"))
+            render(world, number, args.frames, (width, height)).save(file)
+        truth = Truth.load(file)
+        mouths = detectors.mouths(truth.video, truth.face_box)
+        wide = float((truth.face_box[:, 2] - truth.face_box[:, 0]).mean())
+        if wide >= LEAST_FACE and np.isnan(mouths).mean() <= 0.5 and truth.jaw.std() >= LEAST_JAW:
+            yield number, truth
+            found += 1
+        if found == args.clips:
+            return
+
+
 def open_clip(checkpoint: Checkpoint, number: int, truth: Truth, seed: int) -> Clip:
     guides = animation_guides(truth)
     text = checkpoint.prompts.encode("")
@@ -358,15 +379,11 @@ def main() -> None:
     world = RecordingWorld(replace(people, clips=people.clips[:0], clip_lengths=people.clip_lengths[:0]), SETTINGS)
     checkpoint = load_checkpoint(args.checkpoint, "cpu")
     detectors, store = Detectors(args.models), Store(args.work)
-    width, height = (int(x) for x in args.size.split("x"))
     chosen = [v for v in variants() if v.family == "full" or not args.only or args.only in v.name]
     rows: dict[str, list[dict[str, float]]] = {v.name: [] for v in chosen}
     source = {"frames": args.frames, "size": args.size, "world": world_version()}
-    for number in seeds(world, args.clips, FIRST_SEED):
-        file = store.path("truth", seed=number, **source)
-        if not file.is_file():
-            render(world, number, args.frames, (width, height)).save(file)
-        truth, clip, full = Truth.load(file), None, None
+    for number, truth in measurable(world, detectors, store, args, source):
+        clip, full = None, None
         for variant in chosen:
             file = store.path(
                 "output", seed=number, noise=args.seed, weights=checkpoint.hashes, row=variant.name, version=version(variant),
