@@ -263,7 +263,7 @@ class Bench:
                     self.kernels(
                         f"VAE decode, {name}",
                         f"{width}x{height}",
-                        lambda: [0 for _ in vae.decode_pieces(reference[0], 1)],
+                        lambda vae=vae, x=reference[0]: [0 for _ in vae.decode_pieces(x, 1)],
                     )
             del vae
             self.fresh()

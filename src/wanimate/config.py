@@ -18,6 +18,7 @@ Codec = Literal["h264", "h265", "ffv1", "png"]
 WeightsType = Literal["auto", "bf16", "fp16", "fp8"]
 BlocksMode = Literal["auto", "resident", "streamed", "mapped"]
 Speed = Literal["exact", "fast", "turbo"]
+CacheKind = Literal["none", "taylor", "first-block", "magnitude"]
 
 
 class _Settings(BaseModel):
@@ -129,6 +130,15 @@ class GenerateSettings(_Settings):
     lora: tuple[LoraUse, ...] = ()
     lora_fuse: bool = Field(default=False, description="Add LoRAs to a copy of the weights they change, once a job.")
     lora_partial: bool = Field(default=False, description="Leave out a LoRA's keys that find no place.")
+    cache: CacheKind | None = Field(
+        default=None, description="Forecast steps instead of computing them (`sampling.cache`); None is as `speed` says."
+    )
+    cache_gate: float | None = Field(
+        default=None,
+        gt=0,
+        allow_inf_nan=False,
+        description="Error below which a step is skipped; None is the cache's own.",
+    )
 
     def resolve(self, defaults: Defaults) -> Defaults:
         """These settings with every None filled in."""

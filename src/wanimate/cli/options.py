@@ -12,6 +12,7 @@ from pydantic import BaseModel, ValidationError
 
 from ..config import (
     BlocksMode,
+    CacheKind,
     ClipLimits,
     Codec,
     GenerateSettings,
@@ -255,6 +256,20 @@ LoraFuse = Annotated[
         DIFFUSION,
         "Add the LoRAs to a copy of the weights they change, instead of beside them in every step; memory holds that copy.",
         "--lora-fuse",
+    ),
+]
+Cache = Annotated[
+    str,
+    option(
+        DIFFUSION,
+        "Skip steps whose result can be forecast from earlier ones: faster and less exact. The result says how many were.",
+        metavar=f"[{choices(CacheKind)}]",
+    ),
+]
+CacheGate = Annotated[
+    float | None,
+    option(
+        DIFFUSION, "Error up to which the cache skips: smaller is closer to no cache.", show_default="the cache's own"
     ),
 ]
 LoraPartial = Annotated[bool, option(DIFFUSION, "Leave out keys of a LoRA that find no place.", "--lora-partial")]

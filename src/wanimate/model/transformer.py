@@ -11,6 +11,7 @@ from __future__ import annotations
 
 from collections.abc import Iterable
 from dataclasses import dataclass
+from typing import Protocol
 
 import torch
 import torch.nn.functional as F
@@ -40,6 +41,25 @@ class Context:
     pose: Tensor
     cross: tuple[CrossKV, ...]
     face: tuple[FaceKV, ...]
+
+
+class Shortcut(Protocol):
+    """May answer for blocks of one network call, asked at three places with the tokens [B, L, D] there.
+
+    Tokens that it is shown may be changed in place afterwards: what it wants to keep, it copies.
+    """
+
+    def enter(self, tokens: Tensor) -> Tensor | None:
+        """Before the first block: what the last one would give, or None to go on."""
+        ...
+
+    def first(self, tokens: Tensor) -> Tensor | None:
+        """As the second block would receive them, which is after the first face residual; otherwise as `enter`."""
+        ...
+
+    def leave(self, tokens: Tensor) -> None:
+        """What the last block and fuser gave; not asked where one of the others answered."""
+        ...
 
 
 class AnimateTransformer(nn.Module):
@@ -84,20 +104,31 @@ class AnimateTransformer(nn.Module):
             face=self.face_adapter.keys_values(face_tokens),
         )
 
-    def forward(self, x: Tensor, t: Tensor, y: Tensor, context: Context) -> Tensor:
+    def forward(self, x: Tensor, t: Tensor, y: Tensor, context: Context, shortcut: Shortcut | None = None) -> Tensor:
         """x noisy latents [B, 16, T+1, h, w], t integer timesteps [B], y conditions [B, 20, T+1, h, w] -> v like x, float32."""
         e, e0 = self.embed_time(t)
-        tokens = self.run_blocks(self.embed_video(x, y, context.pose), e0, context)
+        tokens = self.run_blocks(self.embed_video(x, y, context.pose), e0, context, shortcut)
         return self.unpatchify(self.head(tokens, e), context.grid)
 
-    def run_blocks(self, tokens: Tensor, e0: Tensor, context: Context) -> Tensor:
+    def run_blocks(self, tokens: Tensor, e0: Tensor, context: Context, shortcut: Shortcut | None = None) -> Tensor:
         """Tokens [B, L, D] through all blocks and fusers, which look at nothing else of the video."""
+        if shortcut is not None and (known := shortcut.enter(tokens)) is not None:
+            return known
         for i, block in enumerate(self._blocks):
             tokens = block(tokens, e0, context.rope, context.cross[i])
             if i % self.params.face_every == 0:
                 k = i // self.params.face_every
                 tokens = tokens + self.face_adapter.fuser_blocks[k](tokens, context.face[k]).float()
+            if i == 0 and shortcut is not None and (known := shortcut.first(tokens)) is not None:
+                return known
+        if shortcut is not None:
+            shortcut.leave(tokens)
         return tokens
+
+    @staticmethod
+    def total(parts: Tensor, context: Context) -> Tensor:
+        """Sums over all tokens, [n], of a number or more for each, [n, L]; where ranks share the tokens, over all ranks."""
+        return parts.sum(-1)
 
     @property
     def dtype(self) -> torch.dtype:

@@ -104,13 +104,15 @@ class Networks:
 
 @dataclass(frozen=True)
 class Work:
-    """What a job asks for. `size` is width and height; `branches` is 2 with guidance; `new_prompt`: the text encoder runs."""
+    """What a job asks for. `size` is width and height; `branches` is 2 with guidance; `new_prompt`: the text encoder runs;
+    `kept`: tensors of all tokens that a step cache holds."""
 
     size: tuple[int, int]
     segments: tuple[Segment, ...]
     steps: int
     branches: int = 1
     new_prompt: bool = False
+    kept: int = 0
 
     @property
     def length(self) -> int:
@@ -284,9 +286,11 @@ def _forecast(
     fixed = nets.rest + nets.vae + (nets.blocks if resident else 2 * nets.block)
     video = 12 * work.length * width * height
     inputs = 2 * video + 12 * work.length * nets.params.motion.size**2
+    tokens = ((work.length + 3) // 4 + 1) * (height // 16) * (width // 16)
+    history = work.kept * tokens * nets.params.dim * nets.dtype.itemsize
     stages = {
         "conditions": fixed + inputs + max(vae.encode, work.branches * cost.context + cost.prepare - cost.context),
-        "denoise": fixed + inputs // 2 + cost.forward + (work.branches - 1) * cost.context,
+        "denoise": fixed + inputs // 2 + cost.forward + (work.branches - 1) * cost.context + history,
         "decode": fixed + inputs // 2 + vae.decode,
     }
     if work.new_prompt and fits_beside(nets.text, room):

@@ -19,7 +19,7 @@ from torch import Tensor
 
 from wanimate.errors import InputError
 from wanimate.model.attention import Attend, attention
-from wanimate.model.transformer import AnimateTransformer, Context
+from wanimate.model.transformer import AnimateTransformer, Context, Shortcut
 from wanimate.runtime.parallel.ranks import Group
 
 
@@ -54,6 +54,12 @@ class TokenSplit:
         """[B, F * S, C] -> [B, F * P, C] on every rank."""
         parts = self.group.gather(x)
         return rearrange(parts, "n b (f s) c -> b f (n s) c", f=self.frames)[:, :, : self.tokens].flatten(1, 2)
+
+    def total(self, parts: Tensor) -> Tensor:
+        """Sums over all real tokens, [n], of numbers for this rank's, [n, F * S]; the same on every rank."""
+        real = min(self.share, max(0, self.tokens - self.group.index * self.share))
+        mine = parts.unflatten(-1, (self.frames, self.share))[..., :real].sum((-2, -1))
+        return self.group.gather(mine).sum(0)
 
     def attend(self, q: Tensor, k: Tensor, v: Tensor, backend: Attend = attention) -> Tensor:
         """Self-attention over the whole sequence; q, k, v and the result are this rank's [B, F * S, N, d]."""
@@ -101,7 +107,11 @@ class SplitTransformer:
         cos, sin = (split.own(table[None])[0] for table in context.rope)
         return replace(context, rope=(cos, sin))
 
-    def __call__(self, x: Tensor, t: Tensor, y: Tensor, context: Context) -> Tensor:
+    def total(self, parts: Tensor, context: Context) -> Tensor:
+        """As the transformer's."""
+        return TokenSplit.of(context.grid, self.group).total(parts)
+
+    def __call__(self, x: Tensor, t: Tensor, y: Tensor, context: Context, shortcut: Shortcut | None = None) -> Tensor:
         """As the transformer's forward; the flow is whole on every rank."""
         net = self.transformer
         split = TokenSplit.of(context.grid, self.group)
@@ -111,7 +121,7 @@ class SplitTransformer:
             part.attend = partial(split.attend, backend=backend)  # type: ignore[arg-type, union-attr]
         try:
             e, e0 = net.embed_time(t)
-            tokens = net.run_blocks(split.own(net.embed_video(x, y, context.pose)), e0, context)
+            tokens = net.run_blocks(split.own(net.embed_video(x, y, context.pose)), e0, context, shortcut)
             return net.unpatchify(split.whole(net.head(tokens, e)), context.grid)
         finally:
             for part, backend in zip(parts, backends, strict=True):
