@@ -52,10 +52,7 @@ def quantize_network(model: AnimateTransformer) -> None:
         parent, _, leaf = name.removesuffix(".weight").rpartition(".")
         owner = model.get_submodule(parent)
         old = getattr(owner, leaf)
-        levels, scale = quantize_fp8(old.weight)
-        layer = QuantizedLinear(old, levels.dtype, scale.shape)
-        layer.weight, layer.weight_scale, layer.bias = nn.Parameter(levels, requires_grad=False), scale, old.bias
-        setattr(owner, leaf, layer)
+        setattr(owner, leaf, QuantizedLinear.of(old, *quantize_fp8(old.weight)))
 
 
 class Bench:

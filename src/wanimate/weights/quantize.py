@@ -34,17 +34,28 @@ class QuantizedLinear(nn.Linear):
         self.weight = nn.Parameter(torch.empty(like.weight.shape, dtype=levels, device="meta"), requires_grad=False)
         self.register_buffer("weight_scale", torch.empty(scale, device="meta"))
 
+    @classmethod
+    def of(cls, like: nn.Linear, levels: Tensor, scale: Tensor, products: bool = False) -> QuantizedLinear:
+        """With these levels and scales, and the bias of `like`."""
+        layer = cls(like, levels.dtype, scale.shape)
+        layer.weight, layer.weight_scale = nn.Parameter(levels, requires_grad=False), scale
+        layer.bias, layer.products = like.bias, products
+        return layer
+
     def forward(self, x: Tensor) -> Tensor:
         if self.products:
             return fp8_linear(x, self.weight, self.weight_scale, self.bias)
         return F.linear(x, expand(self.weight, self.weight_scale).to(x.dtype), self.bias)
 
-    def expanded(self, dtype: torch.dtype) -> nn.Linear:
-        """A plain layer with the weight it stands for."""
-        plain = nn.Linear(self.in_features, self.out_features, self.bias is not None, "meta")
-        plain.weight = nn.Parameter(expand(self.weight, self.weight_scale).to(dtype), requires_grad=False)
-        plain.bias = self.bias
-        return plain
+    def changed(self, delta: Tensor, dtype: torch.dtype) -> nn.Linear:
+        """A layer whose weight is what this one's stands for plus `delta` [O, I]: a plain one of type `dtype`, or float8 again
+        where that is what it multiplies."""
+        weight = expand(self.weight, self.weight_scale).float() + delta
+        if self.products:
+            return QuantizedLinear.of(self, *quantize_fp8(weight), products=True)
+        layer = nn.Linear(self.in_features, self.out_features, self.bias is not None, "meta")
+        layer.weight, layer.bias = nn.Parameter(weight.to(dtype), requires_grad=False), self.bias
+        return layer
 
 
 def quantize_fp8(weight: Tensor) -> tuple[Tensor, Tensor]:
