@@ -23,18 +23,16 @@ from typing import Any
 
 import torch
 from hardware import described
-from random_network import Report, random_conditions, random_network
+from random_network import Report, quantize_network, random_conditions, random_network
 from torch import Tensor, nn
 
 from wanimate.config import Speed
 from wanimate.model.attention import backends, flash3_module
 from wanimate.model.fp8 import fp8_linear, to_fp8
 from wanimate.model.params import MotionParams, TransformerParams, VaeParams
-from wanimate.model.transformer import AnimateTransformer
 from wanimate.model.vae import VideoVae
 from wanimate.runtime.speed import attention_trials, has_fp8, quicken_transformer, quicken_vae
 from wanimate.sampling.guidance import guided
-from wanimate.weights.quantize import QuantizedLinear, is_quantizable, quantize_fp8
 
 SIZES = {"720p": (1280, 720), "480p": (832, 480)}
 TINY_SIZES = {"720p": (96, 64), "480p": (64, 48)}
@@ -44,15 +42,6 @@ TINY = TransformerParams(
 )  # fmt: skip
 PARTS = ("ceilings", "exact", "fast", "error", "vae", "peer")
 GIB = 2**30
-
-
-def quantize_network(model: AnimateTransformer) -> None:
-    """Its linear layers in float8, in place, one after the other."""
-    for name in [name for name, _ in model.named_parameters() if is_quantizable(name)]:
-        parent, _, leaf = name.removesuffix(".weight").rpartition(".")
-        owner = model.get_submodule(parent)
-        old = getattr(owner, leaf)
-        setattr(owner, leaf, QuantizedLinear.of(old, *quantize_fp8(old.weight)))
 
 
 class Bench:

@@ -11,6 +11,7 @@ from torch import Tensor
 from wanimate.model.params import TransformerParams
 from wanimate.model.transformer import AnimateTransformer
 from wanimate.types import Conditions
+from wanimate.weights.quantize import QuantizedLinear, is_quantizable, quantize_fp8
 
 
 @dataclass
@@ -50,6 +51,15 @@ def random_network(params: TransformerParams, device: torch.device, dtype: torch
             width = tensor.numel() // len(tensor) if tensor.ndim > 1 else len(tensor)
             tensor.data.normal_(std=width**-0.5, generator=generator)
     return model.eval().requires_grad_(False)
+
+
+def quantize_network(model: AnimateTransformer) -> None:
+    """Its linear layers in float8, in place, one after the other."""
+    for name in [name for name, _ in model.named_parameters() if is_quantizable(name)]:
+        parent, _, leaf = name.removesuffix(".weight").rpartition(".")
+        owner = model.get_submodule(parent)
+        old = getattr(owner, leaf)
+        setattr(owner, leaf, QuantizedLinear.of(old, *quantize_fp8(old.weight)))
 
 
 def random_conditions(

@@ -25,12 +25,12 @@ import numpy as np
 import torch
 import torch.distributed as dist
 from hardware import described
-from random_network import Report, random_conditions, random_network
+from random_network import Report, quantize_network, random_conditions, random_network
 from torch import Tensor
 
 from wanimate.conditions.build import ConditionBuilder
 from wanimate.conditions.segments import plan_segments
-from wanimate.config import Defaults, ParallelSettings
+from wanimate.config import Defaults, ParallelSettings, Speed
 from wanimate.errors import RankFailed
 from wanimate.finish.decode import to_pixels
 from wanimate.media.video import ArrayFrames
@@ -42,6 +42,8 @@ from wanimate.runtime.parallel.sequence import SplitTransformer
 from wanimate.runtime.parallel.shard import sharded
 from wanimate.runtime.parallel.supervise import obey_supervisor, supervise
 from wanimate.runtime.parallel.team import Part, Team, follow
+from wanimate.runtime.speed import TRIAL_TOKENS, quicken_transformer, quicken_vae
+from wanimate.sampling.cache import TURBO, Caching
 from wanimate.sampling.denoise import denoise
 from wanimate.sampling.guidance import Network, guided
 from wanimate.segment_loop import FramesReady, run_segments
@@ -54,7 +56,7 @@ TINY = TransformerParams(
     dim=64, ffn_dim=96, num_heads=4, num_layers=5, time_width=32, text_width=32, text_length=8, image_width=32, face_width=16,
     motion=MotionParams(channels=(8, 8), width=16, directions=4, layers=2),
 )  # fmt: skip
-PARTS = ("equality", "profile", "guidance", "memory", "job")
+PARTS = ("equality", "profile", "guidance", "fast", "job", "memory")
 
 
 @dataclass
@@ -72,6 +74,21 @@ class Bench:
         self.frames = 9 if self.tiny else 77
         self.dtype = torch.float32 if self.ranks.device.type == "cpu" else torch.bfloat16
         self.model: AnimateTransformer | None = random_network(self.params, self.ranks.device, self.dtype)
+        self.speed: Speed = "exact"
+        self.quicken()
+
+    def quicken(self) -> None:
+        """As the pipeline does it."""
+        if self.ranks.device.type == "cuda":
+            quicken_transformer(self.whole, self.ranks.device, self.speed, TRIAL_TOKENS, compiled=True)
+
+    def fast(self) -> None:
+        """From here on the network is in float8; equality again."""
+        quantize_network(self.whole)
+        self.speed = "fast"
+        self.restart()
+        self.quicken()
+        self.equality()
 
     @property
     def whole(self) -> AnimateTransformer:
@@ -142,7 +159,7 @@ class Bench:
                     "flow",
                     "GiB a GPU",
                 ],
-                [size, "exact", seconds_alone, seconds, seconds_alone / seconds, f"{error:.2e}", flow, peak],
+                [size, self.speed, seconds_alone, seconds, seconds_alone / seconds, f"{error:.2e}", flow, peak],
             )
 
     def profile(self) -> None:
@@ -193,6 +210,9 @@ class Bench:
         size = "720p"
         given, noise = self.conditions(size)
         columns = ["size", "weights", "peak a GPU, GiB", "s a step"]
+        self.model = None
+        self.restart()
+        self.model = random_network(self.params, self.ranks.device, self.dtype)
         self.restart()
         _, seconds = self.denoised(guided(SplitTransformer(self.whole, self.ranks.everyone), given, 1.0), noise)
         self.add("Memory", columns, [size, "whole on each", self.peak(), seconds])
@@ -219,6 +239,7 @@ class Bench:
             "animation", Fraction(30), noise(width, height), noise(side, side), noise(width, height).take([0])[0]
         )
         settings = Defaults(steps=steps, clip_length=self.frames)
+        caching = Caching.of(TURBO, None, steps)
         given, _ = self.conditions("480p")
         began = time.perf_counter()
         image = None if given.image_tokens is None else _Image(given.image_tokens)
@@ -230,7 +251,7 @@ class Bench:
         seconds: dict[str, float] = {}
         stage, since = "conditions", began
         events = run_segments(
-            segments, frames, builder, lambda c: team.network((), c, 1.0), team, settings, 0, chunk
+            segments, frames, builder, lambda c: team.network((), c, 1.0, caching), team, settings, 0, chunk
         )  # fmt: skip
         for event in events:
             if isinstance(event, FramesReady):
@@ -243,9 +264,12 @@ class Bench:
         seconds[stage] = seconds.get(stage, 0.0) + time.perf_counter() - since
         team.stop()
         whole = time.perf_counter() - began
-        columns = ["frames", "size", "steps", "s", *seconds]
+        mode = f"{self.speed} weights, {caching}"
+        columns = ["mode", "frames", "size", "steps", "s", *seconds]
         self.add(
-            "A whole job, guides to pixels", columns, [frames, f"{width}x{height}", steps, whole, *seconds.values()]
+            "A whole job, guides to pixels",
+            columns,
+            [mode, frames, f"{width}x{height}", steps, whole, *seconds.values()],
         )
 
     def _part(self, settings: ParallelSettings) -> Part:
@@ -253,6 +277,8 @@ class Bench:
         for p in vae.parameters():
             p.data.normal_(std=0.02, generator=torch.Generator().manual_seed(2))
         vae.to(self.ranks.device).channels_last().eval().requires_grad_(False)
+        if self.speed == "fast" and self.ranks.device.type == "cuda":
+            quicken_vae(vae)
         card = Card(name="random weights")
         checkpoint = Checkpoint(Path(), card, self.whole, vae, FixedPrompt({}), None, self.ranks.device)
         return Part(self.ranks, checkpoint, settings)
@@ -351,13 +377,13 @@ def main() -> None:
     parser.add_argument("--tiny", action="store_true", help="small networks on the processor")
     parser.add_argument("--steps", type=int, default=3, help="diffusion steps of each measurement")
     parser.add_argument("--frames", type=int, default=250, help="frames of the whole job")
-    parser.add_argument("--job-steps", type=int, default=4, help="diffusion steps of the whole job")
-    parser.add_argument("--parts", nargs="+", default=[*PARTS[:3], "job", "memory", "kill"], choices=[*PARTS, "kill"])
+    parser.add_argument("--job-steps", type=int, default=20, help="diffusion steps of the whole job")
+    parser.add_argument("--parts", nargs="+", default=[*PARTS, "kill"], choices=[*PARTS, "kill"])
     given: Any = parser.parse_args()
     given.words = sys.argv[1:]
     kill = "kill" in given.parts
     given.parts = [part for part in given.parts if part != "kill"]
-    given.parts.sort(key=lambda part: part == "memory")  # it gives the whole weights away
+    given.parts.sort(key=PARTS.index)  # the later ones change the weights
     with _processor_only(given.tiny):
         if "RANK" in os.environ:
             measure(given)
