@@ -47,6 +47,8 @@ def animate(
     lora: o.Loras = o.GENERATE["lora"],
     lora_fuse: o.LoraFuse = o.GENERATE["lora_fuse"],
     lora_partial: o.LoraPartial = o.GENERATE["lora_partial"],
+    relight: o.Relight = o.GENERATE["relight"],
+    relight_strength: o.RelightStrength = o.GENERATE["relight_strength"],
     codec: o.CodecName = o.OUTPUT["codec"],
     crf: o.Crf = o.OUTPUT["crf"],
     audio: o.Audio = o.OUTPUT["audio"],
@@ -85,7 +87,7 @@ def animate(
         generate = o.make(
             GenerateSettings, steps=steps, solver=solver, shift=shift, guidance=guidance, clip_length=clip_length,
             overlap=overlap, seed=seed, prompt=prompt, negative_prompt=negative_prompt, compat=compat, lora=lora,
-            lora_fuse=lora_fuse, lora_partial=lora_partial,
+            lora_fuse=lora_fuse, lora_partial=lora_partial, relight=relight, relight_strength=relight_strength,
         )  # fmt: skip
         output = o.make(OutputSettings, codec=codec, crf=crf, audio=audio, sheet=sheet)
         job = Job(
@@ -120,6 +122,8 @@ def generate(
     lora: o.Loras = o.GENERATE["lora"],
     lora_fuse: o.LoraFuse = o.GENERATE["lora_fuse"],
     lora_partial: o.LoraPartial = o.GENERATE["lora_partial"],
+    relight: o.Relight = o.GENERATE["relight"],
+    relight_strength: o.RelightStrength = o.GENERATE["relight_strength"],
     compat: o.Compat = o.GENERATE["compat"],
     codec: o.CodecName = o.OUTPUT["codec"],
     crf: o.Crf = o.OUTPUT["crf"],
@@ -147,7 +151,7 @@ def generate(
         settings = o.make(
             GenerateSettings, steps=steps, solver=solver, shift=shift, guidance=guidance, clip_length=clip_length,
             overlap=overlap, seed=seed, prompt=prompt, negative_prompt=negative_prompt, compat=compat, lora=lora,
-            lora_fuse=lora_fuse, lora_partial=lora_partial,
+            lora_fuse=lora_fuse, lora_partial=lora_partial, relight=relight, relight_strength=relight_strength,
         )  # fmt: skip
         output = o.make(
             OutputSettings, codec=codec, crf=crf, audio=audio, sheet=sheet, composite=composite, feather=feather
