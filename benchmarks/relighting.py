@@ -1,14 +1,14 @@
 """Relighting on people the checkpoint never saw: how much of the scene's light they take on, with and without the LoRA.
 
-    python benchmarks/relighting.py                                       # 32 scenes of 5 frames: a quarter of an hour
+    python benchmarks/relighting.py                                       # 32 scenes of 9 frames: a quarter of an hour
     python benchmarks/relighting.py --scenes 4                            # a quick look
     python benchmarks/relighting.py --strengths 0 0.5 1 1.5               # more strengths
     python benchmarks/relighting.py --scenes 0 --picture docs/relighting.png
 
 Every scene shows one held-out body with a procedural motion. The reference picture stands in another scene in another light;
-the clip's scene and the performer's face (someone else's) are lit by the scene's. The true render of the character in the
-scene is what outputs are compared with, inside of the body. Truth and outputs are kept in --work, one file a scene, and used
-again while nothing they depend on has changed.
+the clip's scene, which holds something white as a rule, and the performer's face (someone else's) are in the scene's light.
+The true render of the character in the scene is what outputs are compared with, inside of the body. Truth and outputs are
+kept in --work, one file a scene, and used again while nothing they depend on has changed.
 """
 
 from __future__ import annotations
@@ -50,13 +50,14 @@ from wanimate.sampling.guidance import guided
 from wanimate.train.mannequins.assets import load
 from wanimate.train.mannequins.dice import Dice
 from wanimate.train.mannequins.scene import sample_backgrounds
-from wanimate.train.mannequins.world import WorldBatch, WorldSettings
+from wanimate.train.mannequins.world import WorldBatch
+from wanimate.train.pool import RELIGHT_WORLD
 from wanimate.types import Frames, Guides, Segment
 from wanimate.weights.load import Checkpoint, embedded_path, load_checkpoint
 from wanimate.weights.lora import match_lora, read_lora, with_loras
 from wanimate.weights.relighting import find_relighting
 
-SETTINGS = WorldSettings(replacement=1.0, relight=1.0, disturb=False, other_face=1.0)
+SETTINGS = dataclasses.replace(RELIGHT_WORLD, relight=1.0, disturb=False, other_face=1.0)
 SHADE = 1 / 24
 """Blur of shading in sides of the picture."""
 WHITE = (0.0, -1.0, 0.0, 0.0, 0.0, 0.0, 1.0, 1.0, 1.0)
@@ -162,7 +163,7 @@ class Bench:
         lora = match_lora(read_lora(file), self.checkpoint.transformer)
         self.models = {s: with_loras(self.checkpoint.transformer, [(lora, s)] if s else []) for s in args.strengths}
         self.weights = [self.checkpoint.hashes, file.stat().st_mtime_ns]
-        self.source = {"frames": args.frames, "size": args.size, "world": world_version()}
+        self.source = {"frames": args.frames, "size": args.size, "world": [world_version(), vars(SETTINGS)]}
         self.size = tuple(int(x) for x in args.size.split("x"))
         self.seconds: list[float] = []
 
@@ -284,7 +285,7 @@ def picture(bench: Bench, out: Path) -> None:
         lamp = torch.tensor([light])
         lamp = torch.cat([torch.nn.functional.normalize(lamp[:, :3]), lamp[:, 3:]], 1)
         world.drawn[0] = clip
-        scene = sample_backgrounds(Dice(1, torch.Generator().manual_seed(seed)), lamp, height, width)
+        scene = sample_backgrounds(Dice(1, torch.Generator().manual_seed(seed)), lamp, height, width, SETTINGS.white)
         truth = world.again(batch, lamp, scene)
         hole = batch.hole[0].numpy()
         background = np.where(hole[..., None], np.uint8(0), truth)
@@ -313,7 +314,7 @@ def main() -> None:
     parser.add_argument("--lora", type=Path, help="default: the checkpoint's relighting LoRA")
     parser.add_argument("--strengths", type=float, nargs="+", default=[0.0, 1.0])
     parser.add_argument("--scenes", type=int, default=32)
-    parser.add_argument("--frames", type=int, default=5)
+    parser.add_argument("--frames", type=int, default=9)
     parser.add_argument("--size", default="192x192", help="WIDTHxHEIGHT")
     parser.add_argument("--steps", type=int, default=8)
     parser.add_argument("--seed", type=int, default=0, help="of the diffusion noise")
