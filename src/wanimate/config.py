@@ -131,7 +131,8 @@ class GenerateSettings(_Settings):
     lora_fuse: bool = Field(default=False, description="Add LoRAs to a copy of the weights they change, once a job.")
     lora_partial: bool = Field(default=False, description="Leave out a LoRA's keys that find no place.")
     cache: CacheKind | None = Field(
-        default=None, description="Forecast steps instead of computing them (`sampling.cache`); None is as `speed` says."
+        default=None,
+        description="Forecast steps instead of computing them (`sampling.cache`); None is as `speed` says.",
     )
     cache_gate: float | None = Field(
         default=None,
@@ -139,6 +140,10 @@ class GenerateSettings(_Settings):
         allow_inf_nan=False,
         description="Error below which a step is skipped; None is the cache's own.",
     )
+    relight: bool | None = Field(
+        default=None, description="The checkpoint's relighting LoRA; None: in replacement, where it has one."
+    )
+    relight_strength: float = Field(default=1.0, ge=0, le=1.5, allow_inf_nan=False)
 
     def resolve(self, defaults: Defaults) -> Defaults:
         """These settings with every None filled in."""

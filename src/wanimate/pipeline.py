@@ -71,6 +71,7 @@ from wanimate.types import (
 from wanimate.weights.load import Card, Checkpoint, best_device, load_checkpoint, open_prompts, read_card
 from wanimate.weights.lora import Lora, LoraFile, LoraStack, match_lora, read_lora
 from wanimate.weights.prompts import PromptEncoder
+from wanimate.weights.relighting import with_relighting
 
 _Value = TypeVar("_Value")
 SIDE = 16
@@ -168,8 +169,8 @@ class Animator:
             InputError: an input cannot be used. OutputError: the result cannot be written. OutOfMemory.
         """
         clock = _Clock()
-        job = job.model_copy(update={"generate": self._settled(job.generate)})
-        loras = self._check(job.generate)
+        settings, warning = with_relighting(self._settled(job.generate), job.mode, self.folder)
+        loras = self._check(settings)
         if job.mode == "replacement":
             replacement.check(job.preprocess)
         inputs = {"image": job.image, "video": job.video}
@@ -185,9 +186,11 @@ class Animator:
             width, height = (clip.width, clip.height) if job.mode == "replacement" else image.shape[1::-1]
             size = exact_size(width, height, area)
             count = len(plan_frames(clip, job.preprocess.fps, job.preprocess.max_fps)[0])
-            yield from self._load(clock, job.generate, size, count)
+            if warning:
+                yield Notice(warning, "warning")
+            yield from self._load(clock, settings, size, count)
             guides = yield from clock.watch(making)
-            yield from self._finish(guides, job.out, job.generate, job.output, claim, clock, clip, inputs, job, loras)
+            yield from self._finish(guides, job.out, settings, job.output, claim, clock, clip, inputs, job, loras)
 
     def generate(
         self, guides: Path | Guides, out: Path, generate: GenerateSettings = GenerateSettings(),
@@ -195,10 +198,12 @@ class Animator:
     ) -> Iterator[Event]:  # fmt: skip
         """The same from a guides folder, ours or a published one. Its sound is the clip's, where the folder names one."""
         clock = _Clock()
-        generate = self._settled(generate)
-        files = self._check(generate)
         with OutputClaim(out, output.codec) as claim:
             loaded = guides if isinstance(guides, Guides) else load_guides(guides)
+            generate, warning = with_relighting(self._settled(generate), loaded.mode, self.folder)
+            files = self._check(generate)
+            if warning:
+                yield Notice(warning, "warning")
             yield from self._load(clock, generate, loaded.size, loaded.count)
             source = Path(loaded.manifest.get("source", {}).get("path", ""))
             clip = probe(source, None) if source.is_file() else None

@@ -120,7 +120,17 @@ def test_replacement_with_the_relighting_lora(scene: Path, checkpoint: Path, tmp
     assert plain.exit_code == lit.exit_code == 0, plain.output + lit.output
     assert "--refert_num was not given: 1 is taken" in plain.output
     assert (every(tmp_path / "a.mp4") != every(tmp_path / "b.mp4")).any()
+    assert json.loads((tmp_path / "a.json").read_text())["lora"] == []
     assert json.loads((tmp_path / "b.json").read_text())["lora"][0]["path"].endswith("relighting_lora.ckpt")
+
+
+def test_the_relighting_lora_has_to_be_there(scene: Path, tmp_path: Path) -> None:
+    words = ["--ckpt_dir", own_checkpoint(tmp_path / "bare"), "--src_root_path", scene, "--replace_flag"]
+    done = command("generate", *words, "--save_file", tmp_path / "a.mp4", "--use_relighting_lora")
+    assert done.exit_code == 2
+    assert "--use_relighting_lora = True: " in done.output
+    assert "holds no relighting LoRA (relighting_lora.safetensors, relighting_lora.ckpt" in done.output
+    assert not (tmp_path / "a.mp4").exists()
 
 
 def test_replacement_guides_serve_animation(scene: Path, checkpoint: Path, tmp_path: Path) -> None:

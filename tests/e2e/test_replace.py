@@ -13,10 +13,11 @@ import cv2
 import numpy as np
 import pytest
 import torch
+from safetensors.torch import save_file
 from typer.testing import CliRunner, Result
 
 sys.path.insert(0, str(Path(__file__).parents[1] / "unit" / "weights"))
-from tiny_checkpoints import own_checkpoint
+from tiny_checkpoints import OWN, own_checkpoint
 
 import wanimate
 from wanimate.cli.main import app
@@ -42,7 +43,12 @@ def _one_thread() -> Iterator[None]:
 
 @pytest.fixture(scope="module")
 def checkpoint(tmp_path_factory: pytest.TempPathFactory) -> Path:
-    return own_checkpoint(tmp_path_factory.mktemp("checkpoint") / "tiny")
+    """A tiny one with a relighting LoRA that changes one matrix a lot."""
+    folder = own_checkpoint(tmp_path_factory.mktemp("checkpoint") / "tiny")
+    name = "blocks.0.self_attn.q"
+    pair = {f"{name}.lora_A.weight": torch.ones(2, OWN.dim), f"{name}.lora_B.weight": torch.ones(OWN.dim, 2)}
+    save_file(pair, folder / "relighting_lora.safetensors")
+    return folder
 
 
 def command(*words: object) -> Result:
@@ -109,6 +115,30 @@ def test_the_record(done: Path) -> None:
     assert record["size"] == [128, 128]
     manifest = json.loads((done / "guides" / "manifest.json").read_text())
     assert (manifest["mode"], manifest["mask"]["backend"]) == ("replacement", "selfie")
+
+
+def test_the_character_is_relit_unless_told_otherwise(done: Path, checkpoint: Path, tmp_path: Path) -> None:
+    (used,) = json.loads((done / "out.json").read_text())["lora"]
+    assert used["path"] == str(checkpoint / "relighting_lora.safetensors")
+    assert used["strength"] == 1
+    job = ["--checkpoint", checkpoint, "--codec", "ffv1", "--seed", 1, "--steps", 1, "--clip-length", 5, "--overlap", 1]
+    made = {}
+    for name, more in {"plain": ["--no-relight"], "none": ["--relight-strength", 0], "again": ["--relight"]}.items():
+        ended = command("generate", done / "guides", "--out", tmp_path / f"{name}.mkv", *job, *more)
+        assert ended.exit_code == 0, ended.output
+        made[name] = every(tmp_path / f"{name}.mkv")
+    assert json.loads((tmp_path / "plain.json").read_text())["lora"] == []
+    np.testing.assert_array_equal(made["none"], made["plain"])
+    np.testing.assert_array_equal(made["again"], every(done / "out.mkv"))
+    assert (made["again"] != made["plain"]).any()
+
+
+def test_relighting_in_animation_is_explained(checkpoint: Path, tmp_path: Path) -> None:
+    job = ["--image", IMAGE, "--video", VIDEO, "--checkpoint", checkpoint, "--out", tmp_path / "out.mp4", "--seed", 1]
+    ended = command("animate", *job, "--relight", *FEW)
+    assert ended.exit_code == 0, ended.output
+    assert "relighting has no effect in animation: the character stays in its own picture's light" in ended.stderr
+    assert json.loads((tmp_path / "out.json").read_text())["lora"] == []
 
 
 def test_without_compositing_the_network_draws_everything(done: Path, checkpoint: Path, tmp_path: Path) -> None:

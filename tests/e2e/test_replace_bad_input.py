@@ -40,6 +40,7 @@ def job(tmp_path: Path) -> Replacing:
         (("--w-len", "0"), ("--w-len = 0", "greater than or equal to 1")),
         (("--h-len", "-3"), ("--h-len = -3", "greater than or equal to 1")),
         (("--feather", "-1"), ("--feather = -1", "greater than or equal to 0")),
+        (("--relight-strength", "1.6"), ("--relight-strength = 1.6", "less than or equal to 1.5")),
         (("--mask", "nowhere.mkv"), ("--mask = nowhere.mkv", "no such file")),
         (("--mask", "m.mkv", "--sam2", "s"), ("--sam2 = s", "the masks are given with --mask already")),
         (("--sam2", "nowhere"), ("--sam2 = nowhere", "there is no such folder", "config.json and model.safetensors")),

@@ -34,13 +34,13 @@ if TYPE_CHECKING:
 TASK = "animate-14B"
 SIZES = ("1280*720", "720*1280")
 PUBLISHED_FPS = Fraction(30)
-RELIGHTING = "relighting_lora.ckpt"
 DETECTORS = ("det", "pose2d")
 """Folders of a process_checkpoint that the published detectors need."""
 GENERATE_NAMES = {
     "guides": "--src_root_path", "checkpoint": "--ckpt_dir", "out": "--save_file", "overlap": "--refert_num",
     "clip_length": "--frame_num", "solver": "--sample_solver", "steps": "--sample_steps", "shift": "--sample_shift",
-    "guidance": "--sample_guide_scale", "seed": "--base_seed", "lora": "--use_relighting_lora", "gpus": "--ulysses_size",
+    "guidance": "--sample_guide_scale", "seed": "--base_seed", "relight": "--use_relighting_lora",
+    "lora": "--use_relighting_lora", "gpus": "--ulysses_size",
 }  # fmt: skip
 PREPROCESS_NAMES = {
     "models": "--ckpt_path", "video": "--video_path", "image": "--refer_path", "guides": "--save_path", "out": "--save_path",
@@ -112,7 +112,7 @@ def generate(
     ] = None,
     replace_flag: Annotated[bool, _flag("--replace_flag", "Replacement instead of animation.")] = False,
     use_relighting_lora: Annotated[
-        bool, _flag("--use_relighting_lora", f"Apply {RELIGHTING} of the checkpoint.")
+        bool, _flag("--use_relighting_lora", "With --replace_flag: apply the checkpoint's relighting LoRA.")
     ] = False,
     compat: Compat = False,
     as_json: o.Json = False,
@@ -137,23 +137,14 @@ def generate(
             raise InputError("--sample_solver", sample_solver, "there is no such solver", "Give unipc or dpm++.")
         if offload_model is not None and offload_model.lower() not in ("true", "false", "1", "0", "yes", "no"):
             raise InputError("--offload_model", offload_model, "it is true or false", "Leave it out: it has no effect.")
-        lora: tuple[Path, ...] = ()
-        if use_relighting_lora:
-            file = ckpt_dir / RELIGHTING
-            if not file.is_file():
-                raise InputError(
-                    "--use_relighting_lora", file, "there is no such file", "Download the checkpoint again."
-                )
-            lora = (file,)
         settings = o.make(
             GenerateSettings, steps=sample_steps, solver=sample_solver, shift=sample_shift,
             guidance=1.0 if sample_guide_scale is None else sample_guide_scale, clip_length=frame_num,
             overlap=_overlap(notes.append, refert_num, compat), seed=None if base_seed < 0 else base_seed,
-            prompt="" if compat else prompt or "", compat=compat, lora=lora,
+            prompt="" if compat else prompt or "", compat=compat,
+            relight=use_relighting_lora,
         )  # fmt: skip
         output = OutputSettings(audio=not compat, composite=not compat)
-        if use_relighting_lora and not replace_flag:
-            notes.append("--use_relighting_lora is meant for --replace_flag; it is applied all the same")
         alone = max(ulysses_size, ranks_launched()) == 1
         for flag, given, why in (
             ("--offload_model", offload_model is not None, "memory is managed by the engine"),

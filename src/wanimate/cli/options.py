@@ -273,6 +273,17 @@ CacheGate = Annotated[
     ),
 ]
 LoraPartial = Annotated[bool, option(DIFFUSION, "Leave out keys of a LoRA that find no place.", "--lora-partial")]
+Relight = Annotated[
+    bool | None,
+    option(
+        DIFFUSION,
+        "Replacement: light the character as the scene is lit, with the checkpoint's relighting LoRA. Leave it off for "
+        "drawings and other looks that do not follow light.",
+        "--relight/--no-relight",
+        show_default="on in replacement, if the checkpoint has one",
+    ),
+]
+RelightStrength = Annotated[float, option(DIFFUSION, "Strength of relighting, 0 to 1.5.")]
 
 CodecName = Annotated[
     str,

@@ -41,6 +41,8 @@ def replace(
     lora: o.Loras = o.GENERATE["lora"],
     lora_fuse: o.LoraFuse = o.GENERATE["lora_fuse"],
     lora_partial: o.LoraPartial = o.GENERATE["lora_partial"],
+    relight: o.Relight = o.GENERATE["relight"],
+    relight_strength: o.RelightStrength = o.GENERATE["relight_strength"],
     cache: o.Cache = o.GENERATE["cache"],
     cache_gate: o.CacheGate = o.GENERATE["cache_gate"],
     codec: o.CodecName = o.OUTPUT["codec"],
@@ -84,7 +86,8 @@ def replace(
         generate = o.make(
             GenerateSettings, steps=steps, solver=solver, shift=shift, guidance=guidance, clip_length=clip_length,
             overlap=overlap, seed=seed, prompt=prompt, negative_prompt=negative_prompt, compat=compat, lora=lora,
-            lora_fuse=lora_fuse, lora_partial=lora_partial, cache=cache, cache_gate=cache_gate,
+            lora_fuse=lora_fuse, lora_partial=lora_partial, relight=relight, relight_strength=relight_strength,
+            cache=cache, cache_gate=cache_gate,
         )  # fmt: skip
         output = o.make(
             OutputSettings, codec=codec, crf=crf, audio=audio, sheet=sheet, composite=composite, feather=feather

@@ -94,11 +94,12 @@ def colour_error(
     for code in codes:
         mine, theirs = ours[region == code], reference[reference_region == code]
         if len(mine) >= least and len(theirs) >= least:
-            errors.append(float(np.linalg.norm(_lab(np.median(mine, 0)) - _lab(np.median(theirs, 0)))))
+            errors.append(float(np.linalg.norm(lab(np.median(mine, 0)) - lab(np.median(theirs, 0)))))
     return float(np.mean(errors)) if errors else float("nan")
 
 
-def _lab(rgb: Array) -> Array:
+def lab(rgb: Array) -> Array:
+    """CIE L*a*b* of one colour, RGB in 0..255 (sRGB)."""
     pixel = (rgb / 255).astype(np.float32)[None, None]
     return np.asarray(cv2.cvtColor(pixel, cv2.COLOR_RGB2LAB)[0, 0], dtype=np.float64)
 

@@ -16,8 +16,10 @@ WORLD = WorldSettings(framings=(0.25, 0.2, 0.4, 0.15), replacement=0.25, relight
 
 Reference and scene share their light: relighting is a LoRA's work, as in the paper (arXiv 2509.14055).
 """
-RELIGHT_WORLD = replace(WORLD, replacement=1.0, relight=0.9)
-"""What the relighting LoRA is trained on: one clip in ten keeps the light, so that it learns to leave it alone as well."""
+RELIGHT_WORLD = replace(WORLD, replacement=1.0, relight=0.9, wide_lights=True, white=0.8)
+"""What the relighting LoRA is trained on: one clip in ten keeps the light, so that it learns to leave it alone as well.
+
+Scenes with something white in them: from scenes in any colour alone, light can hardly be told (dev/LOG.md, 2026-11-27)."""
 FACE = 128
 """`importance` of a face; what is more important lies in one."""
 SMALL = tuple(REGIONS[name] for name in ("eye", "mouth"))

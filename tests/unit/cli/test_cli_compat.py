@@ -69,7 +69,6 @@ class StubAnimator:
 def generate(monkeypatch: pytest.MonkeyPatch, tmp_path: Path) -> Callable[..., Result]:
     monkeypatch.setattr("wanimate.pipeline.Animator", StubAnimator)
     monkeypatch.setattr("wanimate.preprocess.guides.load_guides", lambda folder: scene())
-    (tmp_path / "relighting_lora.ckpt").touch()
     return lambda *words: command("generate", "--ckpt_dir", tmp_path, "--src_root_path", "results", *words)
 
 
@@ -94,7 +93,8 @@ def test_every_flag_of_the_tables_is_there_with_the_published_default(name: str,
         ([], "overlap", 1),
         ([], "seed", None),
         ([], "guidance", 1.0),
-        ([], "lora", ()),
+        ([], "relight", False),
+        (["--use_relighting_lora"], "relight", True),
         (["--refert_num", 5], "overlap", 5),
         (["--frame_num", 41], "clip_length", 41),
         (["--sample_solver", "dpm++"], "solver", "dpm++"),
@@ -120,15 +120,6 @@ def test_mode_rate_and_masks(generate: Callable[..., Result]) -> None:
     assert (asked()[0].mode, asked()[0].background) == ("animation", None)
     assert generate("--replace_flag", "--compat", "--refert_num", "1").exit_code == 0
     assert (asked()[0].fps, asked()[3].audio, asked()[3].composite) == (30, False, False)
-
-
-def test_relighting_lora(generate: Callable[..., Result], tmp_path: Path) -> None:
-    assert "meant for --replace_flag" in generate("--use_relighting_lora").output
-    assert [use.path for use in asked()[2].lora] == [tmp_path / "relighting_lora.ckpt"]
-    (tmp_path / "relighting_lora.ckpt").unlink()
-    missing = generate("--use_relighting_lora")
-    assert missing.exit_code == 2
-    assert "--use_relighting_lora" in missing.output
 
 
 def test_file_name(generate: Callable[..., Result]) -> None:

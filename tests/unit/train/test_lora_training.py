@@ -19,6 +19,7 @@ from wanimate.train.lora import LoraTraining, train_adapters
 from wanimate.train.own import recompute_blocks
 from wanimate.weights.load import embedded_path, load_checkpoint
 from wanimate.weights.lora import match_lora, read_lora, with_loras
+from wanimate.weights.relighting import find_relighting
 
 SMALL = TransformerParams(
     dim=24, ffn_dim=32, num_heads=2, num_layers=5, time_width=16, text_width=8, text_length=2, image_width=None,
@@ -162,5 +163,7 @@ def test_relit_pictures_differ_and_keep_their_shape() -> None:
 
 def test_the_relighting_lora_in_the_package_fits_its_checkpoint() -> None:
     base = load_checkpoint(device="cpu")
-    lora = match_lora(read_lora(embedded_path() / "relighting_lora.safetensors"), base.transformer)
+    file = find_relighting(embedded_path())
+    assert file is not None
+    lora = match_lora(read_lora(file), base.transformer)
     assert (lora.targets, lora.unused) == (100, ())

@@ -20,6 +20,7 @@ from wanimate.train.mannequins.layout import EXPRESSIONS
 from wanimate.train.mannequins.look import REGIONS
 from wanimate.train.mannequins.motion import sample_motion
 from wanimate.train.mannequins.raster import rasterize
+from wanimate.train.mannequins.scene import sample_backgrounds, sample_lights
 from wanimate.train.mannequins.sticks import draw_skeletons
 from wanimate.train.mannequins.world import World, WorldBatch, WorldSettings, face_boxes
 
@@ -310,3 +311,17 @@ def test_collapse_keeps_a_flat_patch_flat_and_whole() -> None:
     area = np.cross(q - p, r - p)[:, 2] / 2
     assert (area > 0).all()
     assert area.sum() == pytest.approx((side - 1) ** 2)
+
+
+def test_white_things_show_the_light() -> None:
+    """The brightest part of a scene with something white has the light's tint, and lights reach farther when wide."""
+    dice = Dice(64, torch.Generator().manual_seed(3))
+    light = torch.tensor([0.0, -1.0, 0.0, 0.5, 0.3, 0.2, 0.3, 0.2, 0.1]).repeat(64, 1)
+    scenes = sample_backgrounds(dice, light, 32, 32, white=1.0).flatten(1, 2)
+    white = scenes[torch.arange(64), scenes.sum(-1).argmax(1)]
+    ratio = (white / white[:, :1]).median(0).values
+    torch.testing.assert_close(ratio, torch.tensor([1.0, 0.63, 0.38]), atol=0.06, rtol=0)
+    spread = [
+        sample_lights(Dice(512, torch.Generator().manual_seed(0)), wide)[:, 3:].log().std() for wide in (False, True)
+    ]
+    assert spread[1] > 1.2 * spread[0]

@@ -25,8 +25,6 @@ from wanimate.train.mannequins.landmarks import keypoint_weights
 from wanimate.train.mannequins.layout import EXPRESSIONS, HELD_OUT, MATERIALS
 
 Array = npt.NDArray[np.float64]
-QUANTUM = 1.4 / 32767
-"""Rest positions are stored as int16 multiples of this many metres."""
 
 
 def _human() -> Any:
@@ -184,8 +182,11 @@ def export(
     key_skin = key_weights[:, : len(template)] @ weights + key_weights[:, len(template) :]
     key_expression = np.einsum("kv,evd->ekd", key_weights[:, : len(template)], expressions)
     moved = np.abs(expressions[:, used]).max(axis=(0, 2)) > 1e-4
+    quantum = (
+        float(np.abs(rest[:, used]).max()) / 32767
+    )  # rest positions are stored as int16 multiples of this many metres
     arrays: dict[str, Any] = {
-        "rest": np.round(rest[:, used] / QUANTUM).astype(np.int16),
+        "rest": np.round(rest[:, used] / quantum).astype(np.int16),
         "joints": joints.astype(np.float32),
         "template": template[used].astype(np.float32),
         "skin": weights[used].astype(np.float16),
@@ -205,7 +206,7 @@ def export(
     if motions is not None:
         recorded, lengths = read_clips(motions)
         arrays |= {"clips": recorded.astype(np.float32), "clip_lengths": lengths.astype(np.int32)}
-    note = json.dumps({"bones": bones, "expressions": list(EXPRESSIONS), "held_out": held_out, "quantum": QUANTUM})
+    note = json.dumps({"bones": bones, "expressions": list(EXPRESSIONS), "held_out": held_out, "quantum": quantum})
     out.parent.mkdir(parents=True, exist_ok=True)
     partial = out.with_suffix(".partial.npz")
     np.savez_compressed(partial, note=np.frombuffer(note.encode(), dtype=np.uint8), **arrays)

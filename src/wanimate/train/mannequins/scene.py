@@ -14,18 +14,21 @@ LIGHT_WIDTH = 9
 """A light is 9 numbers: direction towards it (x to the body's left, y back, z up), its colour, the ambient colour."""
 
 
-def sample_lights(dice: Dice) -> Tensor:
-    """Random lights [n, 9]: one directional light from the front half or the side, and ambient light."""
+def sample_lights(dice: Dice, wide: bool = False) -> Tensor:
+    """Random lights [n, 9]: one directional light from the front half or the side, and ambient light.
+
+    `wide`: from candles to blue hours and from dusk to glare, instead of what a camera's white balance and exposure leave.
+    """
     azimuth = dice.normal(0.9)
     height = dice.uniform(0.0, 1.25)
     direction = torch.stack(
         [torch.sin(azimuth) * torch.cos(height), -torch.cos(azimuth) * torch.cos(height), torch.sin(height)], -1
     )
-    warm = dice.normal(0.13).unsqueeze(1) * torch.tensor([1.0, 0.05, -1.0], device=dice.device)
-    tint = (1 + warm + dice.normal(0.05, 3)).clamp(0.3, 1.7)
+    warm = dice.normal(0.3 if wide else 0.13).unsqueeze(1) * torch.tensor([1.0, 0.05, -1.0], device=dice.device)
+    tint = (1 + warm + dice.normal(0.1 if wide else 0.05, 3)).clamp(0.3, 1.7)
     strong = dice.uniform(0.25, 0.85).unsqueeze(1)
     cool = (1 - 0.5 * warm + dice.normal(0.04, 3)).clamp(0.4, 1.6)
-    level = dice.uniform(0.75, 1.12).unsqueeze(1)
+    level = (dice.uniform(0.5, 1.3) if wide else dice.uniform(0.75, 1.12)).unsqueeze(1)
     return torch.cat(
         [normalize(direction, dim=-1), tint * strong * level, cool * (1.0 - 0.72 * strong) * level], dim=-1
     )
@@ -60,8 +63,11 @@ def _texture(dice: Dice, u: Tensor, v: Tensor) -> Tensor:
     return first * (1 - mix) + second * mix
 
 
-def sample_backgrounds(dice: Dice, light: Tensor, height: int, width: int) -> Tensor:
-    """Random backgrounds under a light, [n, height, width, 3] in 0..1: gradients, noise, patterned walls and floors."""
+def sample_backgrounds(dice: Dice, light: Tensor, height: int, width: int, white: float = 0.0) -> Tensor:
+    """Random backgrounds under a light, [n, height, width, 3] in 0..1: gradients, noise, patterned walls and floors.
+
+    `white`: how often each of two white things stands there. Without any, colours of things and of light cannot be told apart.
+    """
     n, device = dice.count, dice.device
     y = ((torch.arange(height, device=device) + 0.5) / height * 2 - 1).view(1, -1, 1).expand(n, height, width)
     aspect = width / height
@@ -92,6 +98,12 @@ def sample_backgrounds(dice: Dice, light: Tensor, height: int, width: int) -> Te
         room = torch.where(frame.unsqueeze(-1), dice.colour().view(-1, 1, 1, 3) * 0.6, room)
     kind = dice.pick([1.2, 1.5, 3.3]).view(-1, 1, 1, 1)
     picture = torch.where(kind == 0, plain, torch.where(kind == 1, soft, room))
+    for _ in range(2 if white else 0):
+        there = dice.chance(white).view(-1, 1, 1)
+        cx, cy = dice.uniform(-1, 1, 1, 1) * aspect, dice.uniform(-1, 0.8, 1, 1)
+        hw, hh = dice.uniform(0.12, 0.4, 1, 1), dice.uniform(0.12, 0.5, 1, 1)
+        inside = there & ((x - cx).abs() < hw) & ((y - cy).abs() < hh)
+        picture = torch.where(inside.unsqueeze(-1), dice.uniform(0.82, 0.95, 1, 1, 1), picture)
     # the light falls on it: brighter towards its side, tinted like everything else
     side = (light[:, 0].view(-1, 1, 1) * x - light[:, 2].view(-1, 1, 1) * y * 0.5).unsqueeze(-1)
     lit = light[:, 6:9].view(-1, 1, 1, 3) + light[:, 3:6].view(-1, 1, 1, 3) * (0.75 + 0.35 * side).clamp(0.1, 1.4)

@@ -69,7 +69,8 @@ class WorldBatch:
 @dataclass(frozen=True)
 class WorldSettings:
     """What is sampled. Rates are frames a second; `other_face`: how often the face crop shows someone else;
-    `relight`: how often, in replacement mode, the scene's light differs from the reference's; `disturb`: drawn
+    `relight`: how often, in replacement mode, the scene's light differs from the reference's; `wide_lights`, `white`: see
+    `scene.sample_lights` and `sample_backgrounds`; `disturb`: drawn
     skeletons and faces get a detector's errors; `compiled`: shade through torch.compile;
     `plain`: the torch rasteriser even on CUDA."""
 
@@ -77,6 +78,8 @@ class WorldSettings:
     supersample: int = 2
     replacement: float = 0.4
     relight: float = 1.0
+    wide_lights: bool = False
+    white: float = 0.0
     other_face: float = 0.5
     disturb: bool = True
     compiled: bool = False
@@ -167,11 +170,12 @@ class World:
         replacement = dice.chance(s.replacement)
         look, light, other_look, other_light = (
             sample_looks(dice),
-            sample_lights(dice),
+            sample_lights(dice, s.wide_lights),
             sample_looks(dice),
-            sample_lights(dice),
+            sample_lights(dice, s.wide_lights),
         )
-        reference_light = torch.where((replacement & dice.chance(s.relight)).unsqueeze(1), sample_lights(dice), light)
+        apart = replacement & dice.chance(s.relight)
+        reference_light = torch.where(apart.unsqueeze(1), sample_lights(dice, s.wide_lights), light)
         rate = dice.uniform(s.slowest, s.fastest)
         times = torch.arange(frames, device=device) / rate.unsqueeze(1)
         pose, expression = sample_motion(dice, times, recorded=(people.clips, people.clip_lengths))
@@ -194,8 +198,8 @@ class World:
         views = _spread(camera, frames)
         owner = torch.arange(n, device=device).repeat_interleave(frames)
         picture = self._draw(posed, views, owner, look, light, height, width)
-        scene = sample_backgrounds(dice, light, height, width)
-        other_scene = sample_backgrounds(dice, reference_light, height, width)
+        scene = sample_backgrounds(dice, light, height, width, s.white)
+        other_scene = sample_backgrounds(dice, reference_light, height, width, s.white)
         moving = replacement & dice.chance(0.4)
         backdrop = drift(dice, scene, frames, moving)
         video = picture.over(backdrop.flatten(0, 1)).unflatten(0, (n, frames))
