@@ -127,8 +127,11 @@ class Bench:
                 self.report.add("Ceilings", columns, [f"attention, {backend.name}", n, spent, work / spent / 1e12])
             self.report.add(
                 "Chosen attention", ["tokens", "exact", "fast"],
-                [n, *(attention_trials(self.device, self.dtype, n, width, exact)[0].name for exact in (True, False))],
+                [n, *(self.best_attention(n, exact) for exact in (True, False))],
             )  # fmt: skip
+
+    def best_attention(self, tokens: int, exact: bool) -> str:
+        return attention_trials(self.device, self.dtype, tokens, self.params.head_dim, exact, self.cuda)[0].name
 
     def exact(self) -> None:
         self.model = random_network(self.params, self.device, self.dtype)

@@ -176,7 +176,7 @@ class Downsample(nn.Module):
         if self.time_conv is None:
             return x
         before = stream.get(self)
-        stream[self] = x[:, :, -1:]
+        stream[self] = x[:, :, -1:].clone()
         if before is not None:
             return self.time_conv(torch.cat((before, x), dim=2))
         return torch.cat((x[:, :, :1], self.time_conv(x)), dim=2) if x.shape[2] > 1 else x
@@ -220,7 +220,7 @@ class CausalConv3d(nn.Conv3d):
             stream[self] = F.pad(x, (0, 0, 0, 0, self.history - 1, 0))
             return F.conv2d(x[:, :, 0], self.weight[:, :, -1], self.bias, padding=self.padding[1:])[:, :, None]
         x = F.pad(x, (0, 0, 0, 0, self.history, 0)) if past is None else torch.cat((past, x), dim=2)
-        stream[self] = x[:, :, -self.history :]
+        stream[self] = x[:, :, -self.history :].clone()  # a view would keep all of x
         return super().forward(x)
 
 
