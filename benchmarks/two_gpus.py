@@ -278,7 +278,7 @@ class Bench:
             p.data.normal_(std=0.02, generator=torch.Generator().manual_seed(2))
         vae.to(self.ranks.device).channels_last().eval().requires_grad_(False)
         if self.speed == "fast" and self.ranks.device.type == "cuda":
-            quicken_vae(vae)
+            quicken_vae(vae, self.speed)
         card = Card(name="random weights")
         checkpoint = Checkpoint(Path(), card, self.whole, vae, FixedPrompt({}), None, self.ranks.device)
         return Part(self.ranks, checkpoint, settings)

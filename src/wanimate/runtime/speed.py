@@ -7,6 +7,7 @@ turbo   fast, and steps skipped by forecasting (`sampling.cache`)
 
 from __future__ import annotations
 
+import importlib.util
 import os
 import statistics
 import time
@@ -102,8 +103,7 @@ def quicken(checkpoint: Checkpoint, speed: Speed, tokens: int, compiled: bool) -
     are to be `compiled`, compiled blocks. Where `speed` is not exact, quantised layers multiply float8 matrices, and the VAE
     computes in bfloat16."""
     quicken_transformer(checkpoint.transformer, checkpoint.device, speed, tokens, compiled)
-    if speed != "exact":
-        quicken_vae(checkpoint.vae)
+    quicken_vae(checkpoint.vae, speed)
 
 
 def quicken_transformer(
@@ -165,11 +165,13 @@ def _compiled(function: Callable[..., Any], exact: bool, *varying: Sequence[int]
     return call
 
 
-def quicken_vae(vae: VideoVae) -> None:
-    """bfloat16 weights, and norm and SiLU in one kernel wherever one follows the other."""
-    for parameter in vae.parameters():
-        parameter.data = parameter.data.to(torch.bfloat16)
-    fuse_norms(vae)
+def quicken_vae(vae: VideoVae, speed: Speed) -> None:
+    """Norm and SiLU in one kernel wherever one follows the other; bfloat16 weights, unless `speed` is exact."""
+    if speed != "exact":
+        for parameter in vae.parameters():
+            parameter.data = parameter.data.to(torch.bfloat16)
+    if importlib.util.find_spec("triton") is not None:
+        fuse_norms(vae)
 
 
 def fuse_norms(vae: VideoVae) -> None:
