@@ -11,6 +11,7 @@ import copy
 import weakref
 from collections.abc import Callable, Iterator
 from concurrent.futures import Future, ThreadPoolExecutor
+from contextlib import suppress
 from dataclasses import dataclass, field
 from types import MethodType
 from typing import Any
@@ -174,12 +175,19 @@ def page_lock(module: nn.Module) -> None:
         if int(runtime.cudaHostRegister(pointer, whole.nbytes, 0)) == 0:
             weakref.finalize(whole.untyped_storage(), runtime.cudaHostUnregister, pointer)
         else:
+            clear_error(torch.device("cuda"))
             LOG.warning("page-locked memory was refused; copies of the blocks may not hide behind the computing")
     for (table, name, tensor), piece in zip(places, whole.split(sizes), strict=True):
         here = piece[: tensor.nbytes].view(tensor.dtype).view(tensor.shape)
         here.copy_(tensor)
         is_parameter = isinstance(tensor, nn.Parameter)
         table[name] = nn.Parameter(here, requires_grad=False) if is_parameter else here
+
+
+def clear_error(device: torch.device) -> None:
+    """CUDA reports the error of a refused call once more at the next one: let that be this one."""
+    with suppress(RuntimeError):
+        torch.zeros(1, device=device)
 
 
 def _tensors(module: nn.Module) -> list[tuple[dict[str, Any], str, Tensor]]:
