@@ -10,7 +10,7 @@ whole or in pieces with the same result; the pieces share a `Stream` that keeps 
 from __future__ import annotations
 
 import itertools
-from collections.abc import Iterator
+from collections.abc import Callable, Iterator
 
 import torch
 import torch.nn.functional as F
@@ -146,7 +146,9 @@ class ResidualBlock(nn.Module):
 
 
 class AttentionBlock(nn.Module):
-    """Single-head attention over the positions of each frame."""
+    """Single-head attention over the positions of each frame; `attend` takes and gives [frames, 1, positions, C]."""
+
+    attend: Callable[[Tensor, Tensor, Tensor], Tensor] = staticmethod(F.scaled_dot_product_attention)
 
     def __init__(self, channels: int) -> None:
         super().__init__()
@@ -158,7 +160,7 @@ class AttentionBlock(nn.Module):
         frames, height = x.shape[2], x.shape[3]
         flat = rearrange(x, "b c t h w -> (b t) c h w")
         q, k, v = rearrange(self.to_qkv(self.norm(flat)), "n (three c) h w -> three n 1 (h w) c", three=3)
-        out = F.scaled_dot_product_attention(q, k, v)
+        out = self.attend(q, k, v)
         out = self.proj(rearrange(out, "n 1 (h w) c -> n c h w", h=height))
         return x + rearrange(out, "(b t) c h w -> b c t h w", t=frames)
 

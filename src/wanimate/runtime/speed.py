@@ -28,7 +28,7 @@ from wanimate.model.attention import Attend, Backend, Fp8Attention, backends, fp
 from wanimate.model.face import FaceFuser
 from wanimate.model.fp8 import FP8
 from wanimate.model.transformer import AnimateTransformer, Block
-from wanimate.model.vae import RmsNorm, VideoVae
+from wanimate.model.vae import AttentionBlock, RmsNorm, VideoVae
 from wanimate.weights.load import Checkpoint
 from wanimate.weights.quantize import QuantizedLinear
 
@@ -170,13 +170,37 @@ def quicken_vae(vae: VideoVae, speed: Speed) -> None:
     if speed != "exact":
         for parameter in vae.parameters():
             parameter.data = parameter.data.to(torch.bfloat16)
+    if speed != "exact":
+        for module in vae.modules():
+            if isinstance(module, AttentionBlock):
+                module.attend = wide_attention
     if importlib.util.find_spec("triton") is not None:
         fuse_norms(vae)
+        fuse_biases(vae)
+
+
+def wide_attention(q: Tensor, k: Tensor, v: Tensor) -> Tensor:
+    """[n, 1, L, d] each. PyTorch has no kernel for heads this wide and would compute in float32; scores are rounded here."""
+    scores = (q / q.shape[-1] ** 0.5) @ k.mT
+    return scores.softmax(-1, dtype=torch.float32).to(v.dtype) @ v
+
+
+def fuse_biases(vae: VideoVae) -> None:
+    """The bias of every convolution by a kernel of our own."""
+    from wanimate.runtime.channels_last import add_bias
+
+    def convolved(conv: nn.Conv2d | nn.Conv3d, x: Tensor, weight: Tensor, bias: Tensor | None) -> Tensor:
+        out = type(conv)._conv_forward(conv, x, weight, None)  # type: ignore[arg-type]
+        return out if bias is None else add_bias(out, bias)
+
+    for conv in vae.modules():
+        if isinstance(conv, nn.Conv2d | nn.Conv3d):
+            conv.__dict__["_conv_forward"] = MethodType(convolved, conv)
 
 
 def fuse_norms(vae: VideoVae) -> None:
     """One kernel for norm and SiLU wherever one follows the other; results in channels-last order."""
-    from wanimate.runtime.fused_norm import norm_silu  # Triton is there only on a GPU machine
+    from wanimate.runtime.channels_last import norm_silu  # Triton is there only on a GPU machine
 
     def fused(norm: RmsNorm, x: Tensor) -> Tensor:
         return norm_silu(x, norm.gamma)
