@@ -11,7 +11,7 @@ import psutil
 import torch
 
 from wanimate.conditions.segments import plan_segments
-from wanimate.config import RuntimeSettings
+from wanimate.config import RuntimeSettings, Speed
 from wanimate.log import chosen
 from wanimate.media.resize import exact_size
 from wanimate.runtime.plan import (
@@ -50,7 +50,7 @@ def plan_for(
     if device.type == "cuda":
         name, room = torch.cuda.get_device_name(device), gpu_room(device)
     host = psutil.virtual_memory().available + psutil.Process().memory_info().rss
-    rates = _rates(str(device), nets.dtype)
+    rates = _rates(str(device), nets.dtype, settings.speed)
     chosen("rates", name, ", ".join(f"{k} {v / 1e12:.3g}e12/s" for k, v in vars(rates).items()))
 
     def alternatives() -> Iterator[tuple[str, Networks, Work]]:
@@ -83,5 +83,5 @@ def _shorter(work: Work, length: int) -> tuple[Segment, ...]:
 
 
 @lru_cache(maxsize=8)
-def _rates(device: str, dtype: torch.dtype) -> Rates:
-    return measure_rates(torch.device(device), dtype)
+def _rates(device: str, dtype: torch.dtype, speed: Speed) -> Rates:
+    return measure_rates(torch.device(device), dtype, speed)
