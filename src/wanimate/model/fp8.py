@@ -24,16 +24,19 @@ def to_fp8(x: Tensor, axes: tuple[int, ...]) -> tuple[Tensor, Tensor]:
 
 
 def fp8_linear(x: Tensor, levels: Tensor, scale: Tensor, bias: Tensor | None) -> Tensor:
-    """x (levels * scale)^T + bias as a product of float8 matrices: [..., I] -> [..., O] in x's type, bfloat16.
+    """x (levels * scale)^T + bias as a product of float8 matrices: [..., I] -> [..., O] in bfloat16.
 
     levels float8 [O, I]; scale float32 [O, 1] or one number. x is rounded with a scale for each of its rows. Needs a GPU of
     compute capability 8.9 or more; I and O are multiples of 16.
     """
-    rows = x.flatten(0, -2)
-    rounded, row_scale = to_fp8(rows, (1,))
-    column_scale = scale.reshape(1, -1).expand(1, levels.shape[0]).contiguous()
-    out = torch._scaled_mm(
-        rounded, levels.t(), row_scale, column_scale, None if bias is None else bias.to(x.dtype), out_dtype=x.dtype,
-        use_fast_accum=True,
+    rounded, row_scale = to_fp8(x.flatten(0, -2), (1,))
+    return fp8_product(rounded, row_scale, levels, scale, bias).view(*x.shape[:-1], -1)
+
+
+def fp8_product(x: Tensor, row_scale: Tensor, levels: Tensor, scale: Tensor, bias: Tensor | None) -> Tensor:
+    """The same of x that is rounded already: levels [R, I] and scales [R, 1] -> bfloat16 [R, O]."""
+    columns = scale.reshape(1, -1).expand(1, levels.shape[0]).contiguous()
+    bias = None if bias is None else bias.to(torch.bfloat16)
+    return torch._scaled_mm(
+        x, levels.t(), row_scale, columns, bias, out_dtype=torch.bfloat16, use_fast_accum=True
     )  # fmt: skip
-    return out.view(*x.shape[:-1], -1)
