@@ -131,7 +131,7 @@ class Bench:
             )  # fmt: skip
 
     def best_attention(self, tokens: int, exact: bool) -> str:
-        return attention_trials(self.device, self.dtype, tokens, self.params.head_dim, exact, self.cuda)[0].name
+        return attention_trials(self.device, self.dtype, tokens, self.params.head_dim, exact)[0].name
 
     def exact(self) -> None:
         self.model = random_network(self.params, self.device, self.dtype)
@@ -151,7 +151,7 @@ class Bench:
         columns = ["mode", "size", "s a step", "first step, s", "prepare, s", "peak, GiB"]
         t = torch.tensor(700, device=self.device)
         if self.cuda:
-            quicken_transformer(self.model, self.device, speed, self.tokens(SIZES["720p"]), compiled=True)
+            quicken_transformer(self.model, self.device, speed, self.tokens(SIZES["720p"]))
         for name, size in self.sizes.items():
             conditions, noise = random_conditions(self.params, size, self.frames, self.device)
             self.fresh()
@@ -199,7 +199,7 @@ class Bench:
             if speed == "fast":
                 quantize_network(model)
             if speed is not None:
-                quicken_transformer(model, self.device, speed, self.tokens(size), compiled=True)
+                quicken_transformer(model, self.device, speed, self.tokens(size))
             flows[name] = guided(model, conditions, 1.0)(noise, t)
             del model
             self.fresh()

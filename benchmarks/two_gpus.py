@@ -80,7 +80,7 @@ class Bench:
     def quicken(self) -> None:
         """As the pipeline does it."""
         if self.ranks.device.type == "cuda":
-            quicken_transformer(self.whole, self.ranks.device, self.speed, TRIAL_TOKENS, compiled=True)
+            quicken_transformer(self.whole, self.ranks.device, self.speed, TRIAL_TOKENS)
 
     def fast(self) -> None:
         """From here on the network is in float8; equality again."""

@@ -136,7 +136,7 @@ class Animator:
         checkpoint = load_checkpoint(self.folder, device, dtype, compress, home, prompts)
         self._arrange(checkpoint, self._placement)
         if device.type == "cuda":
-            quicken(checkpoint, self.runtime.speed, self._tokens, compiled=self._plan is not None)
+            quicken(checkpoint, self.runtime.speed, self._tokens)
         return checkpoint
 
     def _arrange(self, checkpoint: Checkpoint, placement: Placement) -> None:

@@ -130,6 +130,7 @@ def residual_norm(
 
     x float32 [1, R, D], y [1, R, D] or None (then x itself is normed and given back), gate, weight and bias float32 [D].
     """
+    x = x.contiguous()
     rows, width = x.shape[1:]
     out = torch.empty((rows, width) if dtype == FP8 else x.shape, dtype=dtype, device=x.device)
     scales = torch.empty(rows if dtype == FP8 else 0, 1, device=x.device)
@@ -152,6 +153,7 @@ def residual(x: Tensor, y: Tensor, gate: Tensor) -> Tensor:
 
 def rms(x: Tensor, weight: Tensor, eps: float, rope: tuple[Tensor, Tensor] | None, heads: int) -> Tensor:
     """`RMSNorm` of x [1, R, D] and, with `rope`, its rotation -> [1, R, N, d] in x's type."""
+    x = x.contiguous()
     rows, width = x.shape[1:]
     out = torch.empty_like(x)
     cosine, sine = rope or (x, x)
@@ -161,6 +163,7 @@ def rms(x: Tensor, weight: Tensor, eps: float, rope: tuple[Tensor, Tensor] | Non
 
 def rounded(x: Tensor, other: Tensor | None = None, gelu: bool = False) -> Rounded:
     """Float8 of the rows of x [1, R, D], of x + other, or of GELU(x)."""
+    x = x.contiguous()
     rows, width = x.shape[1:]
     out = torch.empty(rows, width, dtype=FP8, device=x.device)
     scales = torch.empty(rows, 1, device=x.device)

@@ -1,4 +1,5 @@
-"""Making the networks fast on a GPU, from outside: the quickest attention, compiled blocks, products of float8 matrices.
+"""Making the networks fast on a GPU, from outside: the quickest attention, kernels that spare memory
+traffic, products of float8 matrices.
 
 exact   the arithmetic of the published bfloat16 flow
 fast    float8 matrix products and attention, the VAE in bfloat16
@@ -8,26 +9,22 @@ turbo   fast, and steps skipped by forecasting (`sampling.cache`)
 from __future__ import annotations
 
 import importlib.util
-import os
 import statistics
 import time
-from collections.abc import Callable, Sequence
+from collections.abc import Callable
 from dataclasses import dataclass, replace
-from functools import cache, lru_cache
+from functools import lru_cache
 from itertools import pairwise
 from types import MethodType
-from typing import Any
 
 import torch
 from torch import Tensor, nn
 
 from wanimate.config import Speed
-from wanimate.log import LOG, chosen
-from wanimate.media.files import cache_folder
-from wanimate.model.attention import Attend, Backend, Fp8Attention, backends, fp8_qkv
-from wanimate.model.face import FaceFuser
+from wanimate.log import chosen
+from wanimate.model.attention import Attend, Backend, Fp8Attention, backends
 from wanimate.model.fp8 import FP8
-from wanimate.model.transformer import AnimateTransformer, Block
+from wanimate.model.transformer import AnimateTransformer
 from wanimate.model.vae import AttentionBlock, RmsNorm, VideoVae
 from wanimate.weights.load import Checkpoint
 from wanimate.weights.quantize import QuantizedLinear
@@ -37,6 +34,7 @@ TRIAL_TOKENS = 32_768
 TRIAL_HEADS = 8
 """Of more tokens fewer heads are tried, so that a trial takes milliseconds."""
 FP8_CAPABILITY = (8, 9)
+HAS_TRITON = importlib.util.find_spec("triton") is not None
 
 
 @dataclass(frozen=True)
@@ -56,16 +54,16 @@ def has_fp8(device: torch.device) -> bool:
 @lru_cache(maxsize=32)
 @torch.inference_mode()
 def attention_trials(
-    device: torch.device, dtype: torch.dtype, tokens: int, head_dim: int, exact: bool, compiled: bool = False
+    device: torch.device, dtype: torch.dtype, tokens: int, head_dim: int, exact: bool
 ) -> tuple[Trial, ...]:
-    """Every backend on random tokens of this device, the quickest first; `compiled`: as compiled blocks use it."""
+    """Every backend on random tokens of this device, the quickest first."""
     heads = max(1, min(TRIAL_HEADS, TRIAL_TOKENS**2 * TRIAL_HEADS // tokens**2))
     q, k, v = (torch.randn(1, tokens, heads, head_dim, device=device, dtype=dtype) for _ in range(3))
     found = []
     for backend in backends().values():
         if exact and not backend.exact:
             continue
-        attend = _in_use(backend, compiled)
+        attend = _in_use(backend)
         try:
             found.append(Trial(backend.name, _seconds(lambda attend=attend: attend(q, k, v), device)))  # type: ignore[misc]
         except (RuntimeError, ValueError, AssertionError) as error:
@@ -73,15 +71,13 @@ def attention_trials(
     return tuple(sorted(found, key=lambda trial: trial.seconds))
 
 
-def _in_use(backend: Backend, compiled: bool) -> Attend:
-    if compiled and isinstance(backend.attend, Fp8Attention):
-        return replace(backend.attend, quantize=_compiled_quantize())
+def _in_use(backend: Backend) -> Attend:
+    """With kernels of our own for what they are for."""
+    if isinstance(backend.attend, Fp8Attention) and HAS_TRITON:
+        from wanimate.runtime.fused import quantize
+
+        return replace(backend.attend, quantize=quantize)
     return backend.attend
-
-
-@cache
-def _compiled_quantize() -> Callable[..., Any]:
-    return _compiled(fp8_qkv, False, (1,), (1,), (1,))
 
 
 def _seconds(call: Callable[[], object], device: torch.device, rounds: int = 6) -> float:
@@ -98,71 +94,30 @@ def _seconds(call: Callable[[], object], device: torch.device, rounds: int = 6) 
     return statistics.median(times[1:])
 
 
-def quicken(checkpoint: Checkpoint, speed: Speed, tokens: int, compiled: bool) -> None:
-    """Give the networks of a checkpoint on a GPU the quickest attention that `speed` allows for so many tokens and, if they
-    are to be `compiled`, compiled blocks. Where `speed` is not exact, quantised layers multiply float8 matrices, and the VAE
-    computes in bfloat16."""
-    quicken_transformer(checkpoint.transformer, checkpoint.device, speed, tokens, compiled)
+def quicken(checkpoint: Checkpoint, speed: Speed, tokens: int) -> None:
+    """Give the networks of a checkpoint on a GPU the quickest attention that `speed` allows for so many tokens, and kernels
+    that spare memory traffic. Where `speed` is not exact, quantised layers multiply float8 matrices, and the VAE computes in
+    bfloat16."""
+    quicken_transformer(checkpoint.transformer, checkpoint.device, speed, tokens)
     quicken_vae(checkpoint.vae, speed)
 
 
-def quicken_transformer(
-    model: AnimateTransformer, device: torch.device, speed: Speed, tokens: int, compiled: bool
-) -> None:
+def quicken_transformer(model: AnimateTransformer, device: torch.device, speed: Speed, tokens: int) -> None:
     """The transformer's part of `quicken`."""
     exact = speed == "exact"
-    best = attention_trials(device, model.dtype, tokens, model.params.head_dim, exact, compiled)[0]
+    best = attention_trials(device, model.dtype, tokens, model.params.head_dim, exact)[0]
     chosen("attention", best.name, f"the quickest for {tokens} tokens: {1e3 * best.seconds:.2f} ms for some heads")
-    attend = _in_use(backends()[best.name], compiled)
+    attend = _in_use(backends()[best.name])
     for block in model.blocks.children():
         block.self_attn.attend = attend  # type: ignore[union-attr]
     if not exact and has_fp8(device):
         for layer in model.modules():
             if isinstance(layer, QuantizedLinear) and layer.weight.dtype == FP8:
                 layer.products = True
-    if compiled:
-        compile_blocks(model, exact)
+    if device.type == "cuda" and HAS_TRITON:
+        from wanimate.runtime.fused import fuse
 
-
-def compile_blocks(model: AnimateTransformer, exact: bool) -> None:
-    """Compile what stands around self-attention in every block, and the fusers; the number of tokens may change.
-
-    `exact` keeps the roundings between fused operations.
-    """
-    os.environ.setdefault("TORCHINDUCTOR_CACHE_DIR", str(cache_folder() / "compiled"))
-    before = _compiled(Block.before_attention, exact, (), (1,), (), (0,))
-    after = _compiled(Block.after_attention, exact, (), (1,), (1,))
-    look = _compiled(FaceFuser.look, exact, (), (1,), (0,))
-    for block in model.blocks.children():
-        block.__dict__["before_attention"] = MethodType(before, block)
-        block.__dict__["after_attention"] = MethodType(after, block)
-    for fuser in model.face_adapter.fuser_blocks.children():
-        fuser.__dict__["look"] = MethodType(look, fuser)
-
-
-def _compiled(function: Callable[..., Any], exact: bool, *varying: Sequence[int]) -> Callable[..., Any]:
-    """`function` compiled once for any size of the axes `varying`, listed for each argument (tuples of tensors alike)."""
-    from torch._dynamo import maybe_mark_dynamic  # it takes a second to import
-    from torch._dynamo.exc import TorchDynamoException
-
-    current = torch.compile(function, options={"emulate_precision_casts": exact})
-
-    def call(*arguments: Any) -> Any:
-        nonlocal current
-        if current is function:
-            return function(*arguments)
-        for argument, axes in zip(arguments, varying, strict=False):
-            for tensor in argument if isinstance(argument, tuple) else (argument,):
-                for axis in axes:
-                    maybe_mark_dynamic(tensor, axis)
-        try:
-            return current(*arguments)
-        except TorchDynamoException as error:  # no compiler on this machine, for instance
-            LOG.warning("%s runs uncompiled: %s", function.__name__, (str(error).splitlines() or [""])[0])
-            current = function
-            return function(*arguments)
-
-    return call
+        fuse(model)
 
 
 def quicken_vae(vae: VideoVae, speed: Speed) -> None:
@@ -174,7 +129,7 @@ def quicken_vae(vae: VideoVae, speed: Speed) -> None:
         for module in vae.modules():
             if isinstance(module, AttentionBlock):
                 module.attend = wide_attention
-    if importlib.util.find_spec("triton") is not None:
+    if HAS_TRITON:
         fuse_norms(vae)
         fuse_biases(vae)
 

@@ -16,7 +16,7 @@ from wanimate.model.transformer import AnimateTransformer, Context
 from wanimate.runtime.parallel.ranks import Group, Ranks
 from wanimate.runtime.parallel.sequence import SplitTransformer
 from wanimate.runtime.parallel.strips import StripVae
-from wanimate.runtime.plan import is_big, wanted_weights, weights_type
+from wanimate.runtime.plan import wanted_weights, weights_type
 from wanimate.runtime.speed import TRIAL_TOKENS, quicken
 from wanimate.sampling.cache import Caching, StepCache
 from wanimate.sampling.guidance import SegmentNetwork, guided, prepared
@@ -198,7 +198,7 @@ def load_for(
     else:
         dtype, compress = weights_type(wanted_weights(runtime, ranks.device), ranks.device)
         checkpoint = load_checkpoint(folder, ranks.device, dtype, compress)
-    quicken(checkpoint, runtime.speed, TRIAL_TOKENS, compiled=is_big(folder) and not settings.shard_weights)
+    quicken(checkpoint, runtime.speed, TRIAL_TOKENS)
     return checkpoint
 
 
