@@ -4,6 +4,8 @@ python benchmarks/full_size.py build              # 48 GB as a published folder;
 python benchmarks/full_size.py run                # both modes, 480p and 720p, bf16 and fp8
 python benchmarks/full_size.py run --caps 24 16 12 --areas 1280x720 --modes animation    # the process's memory capped, GiB
 python benchmarks/full_size.py run --frames 21 49 77 --areas 832x480 1280x720 1280x1280 --steps 2 --modes animation
+python benchmarks/full_size.py run --frames 250 --areas 1280x720 --steps 20 --weights auto --speeds exact fast turbo
+python benchmarks/full_size.py run --frames 250 --areas 1280x720 --steps 4 --modes animation --weights auto --speeds fast --lora
 python benchmarks/full_size.py build --tiny; python benchmarks/full_size.py run --tiny --device cpu    # a rehearsal
 
 Weights are random, so the pictures are noise: sizes, seconds and memory are those of the published checkpoint. Every case runs
@@ -25,23 +27,24 @@ from datetime import date
 from fractions import Fraction
 from functools import partial
 from pathlib import Path
-from typing import Any
+from typing import Any, get_args
 
 import numpy as np
 import torch
 from hardware import described
 
-from wanimate.config import Defaults, GenerateSettings, OutputSettings, RuntimeSettings
+from wanimate.config import Defaults, GenerateSettings, OutputSettings, RuntimeSettings, Speed
 from wanimate.media.resize import exact_size
 from wanimate.model.params import MotionParams, TransformerParams, VaeParams
 from wanimate.model.transformer import AnimateTransformer
 from wanimate.model.vae import VideoVae
 from wanimate.pipeline import Animator
 from wanimate.preprocess.guides import GuidesWriter
-from wanimate.runtime import will_it_fit
+from wanimate.runtime import plan as planning
 from wanimate.types import Finished, Notice, StageFinished, StageStarted, StepDone
 from wanimate.weights.convert import Shard, sharded, write_safetensors
 from wanimate.weights.load import CLIP, T5, TOKENIZER, TRANSFORMER, VAE
+from wanimate.weights.quantize import is_quantizable
 from wanimate.weights.stored import Stored, Value, value
 
 ROOT = Path(__file__).parents[1]
@@ -119,10 +122,27 @@ def build(args: argparse.Namespace) -> None:
             (folder / f"{name}.part").rename(folder / name)
             del tensors
         print(f"{name}: {time.perf_counter() - started:.0f} s", flush=True)
+    if not (args.work / "lora.safetensors").is_file():
+        write_lora(args.work / "lora.safetensors", params, device)
     if not (folder / TOKENIZER).is_dir():
         write_tokenizer(folder / TOKENIZER)
     taken = sum(f.stat().st_size for f in folder.rglob("*") if f.is_file())
     print(f"{folder}: {taken / 1e9:.1f} GB, {time.perf_counter() - started:.0f} s")
+
+
+def write_lora(file: Path, params: TransformerParams, device: str, rank: int = 64) -> None:
+    """As the 4-step distillation LoRAs are: rank 64 on every linear layer of the blocks."""
+    shapes: dict[str, tuple[int, ...]] = {}
+    for name, (out, inputs) in linears(params):
+        stem = f"diffusion_model.{name.removesuffix('.weight')}"
+        shapes |= {f"{stem}.lora_down.weight": (rank, inputs), f"{stem}.lora_up.weight": (out, rank)}
+    write_safetensors(file, random_values(shapes, torch.bfloat16, device))
+
+
+def linears(params: TransformerParams) -> list[tuple[str, tuple[int, int]]]:
+    """Names and shapes of the weights of the blocks' linear layers."""
+    shapes = shapes_of(lambda: AnimateTransformer(params))
+    return [(n, (s[0], s[1])) for n, s in shapes.items() if n.startswith("blocks.") and is_quantizable(n)]
 
 
 def guides(folder: Path, area: int, count: int, mode: str, tiny: bool) -> Path:
@@ -155,11 +175,12 @@ def case(args: argparse.Namespace) -> None:
     """One job in this process; its numbers as one line of JSON, the last of the output."""
     wanted = json.loads(args.case)
     if args.tiny:
-        will_it_fit.BIG = 0
+        planning.BIG = 0
     runtime = RuntimeSettings.model_validate(wanted["runtime"])
     settings = GenerateSettings(
-        steps=wanted["steps"], seed=1, prompt="a person dances", clip_length=wanted["clip_length"]
-    )
+        steps=wanted["steps"], seed=1, prompt="a person dances", clip_length=wanted["clip_length"],
+        lora=wanted["lora"], lora_fuse=bool(wanted["lora"]),
+    )  # fmt: skip
     animator = Animator.from_checkpoint(args.work / "checkpoint", args.device, runtime)
     out = args.work / "out" / f"{wanted['name']}.mp4"
     started = time.perf_counter()
@@ -194,16 +215,22 @@ def case(args: argparse.Namespace) -> None:
 def cases(args: argparse.Namespace) -> list[dict[str, Any]]:
     out = []
     caps = args.caps or [None]
-    for area, count, mode, weights, cap in itertools.product(args.areas, args.frames, args.modes, args.weights, caps):
+    kinds = itertools.product(args.areas, args.frames, args.modes, args.weights, caps, args.speeds)
+    for area, count, mode, weights, cap, speed in kinds:
         width, height = map(int, area.split("x"))
         given = {"animation": args.guides, "replacement": args.guides_replacement}[mode]
         folder = given or guides(args.work / "guides", width * height, count, mode, args.tiny)
-        runtime = {"weights_dtype": weights, "blocks": args.blocks} | ({"gpu_memory": cap} if cap else {})
-        name = "-".join(str(x) for x in (mode, area, count, weights, args.blocks, *([f"{cap:g}GiB"] if cap else [])))
+        runtime = {"weights_dtype": weights, "blocks": args.blocks, "speed": speed} | (
+            {"gpu_memory": cap} if cap else {}
+        )
+        lora = [args.work / "lora.safetensors"] if args.lora else []
+        extra = [f"{cap:g}GiB"] if cap else []
+        extra += ["LoRA"] if lora else []
+        name = "-".join(str(x) for x in (mode, area, count, weights, args.blocks, speed, *extra))
         length = min((count + 2) // 4 * 4 + 1, Defaults().clip_length)
         out.append({
             "name": name, "mode": mode, "area": area, "frames": count, "guides": str(folder), "runtime": runtime,
-            "steps": args.steps, "clip_length": length,
+            "steps": args.steps, "clip_length": length, "lora": [str(file) for file in lora],
         })  # fmt: skip
     return out
 
@@ -272,6 +299,8 @@ def main() -> None:
     )
     parser.add_argument("--weights", nargs="+", default=["bf16", "fp8"])
     parser.add_argument("--blocks", default="auto", choices=["auto", "resident", "streamed", "mapped"])
+    parser.add_argument("--speeds", nargs="+", default=["exact"], choices=get_args(Speed))
+    parser.add_argument("--lora", action="store_true", help="With the random LoRA of rank 64, added to the weights.")
     parser.add_argument("--caps", nargs="*", type=float, metavar="GIB", help="Hard caps of the process's GPU memory.")
     parser.add_argument("--steps", type=int, default=4)
     parser.add_argument("--guides", type=Path, help="A real guides folder for animation.")

@@ -48,6 +48,14 @@ def timed(name: str, what: Callable[[], object], device: torch.device, rounds: i
     print(f"| {name} | {1000 * whole:.1f} | {1000 * host:.1f} |", flush=True)
 
 
+def profiled(what: Callable[[], object]) -> None:
+    kinds = [torch.profiler.ProfilerActivity.CPU, torch.profiler.ProfilerActivity.CUDA]
+    with torch.profiler.profile(activities=kinds) as profile:
+        what()
+        torch.cuda.synchronize()
+    print(profile.key_averages().table(sort_by="self_cuda_time_total", row_limit=25, max_name_column_width=60))
+
+
 def main() -> None:
     parser = argparse.ArgumentParser(description=__doc__, formatter_class=argparse.RawDescriptionHelpFormatter)
     parser.add_argument("--device", default="cuda" if torch.cuda.is_available() else "cpu")
@@ -59,7 +67,7 @@ def main() -> None:
     parser.add_argument("--clip-batch", type=int, default=8)
     parser.add_argument("--frame-batch", type=int, default=128)
     parser.add_argument("--rounds", type=int, default=10)
-    parser.add_argument("--profile", action="store_true", help="list the slowest operations of the transformer's step")
+    parser.add_argument("--profile", action="store_true", help="list the slowest operations of each step")
     args = parser.parse_args()
     device = torch.device(args.device)
     fast = device.type == "cuda"
@@ -107,10 +115,7 @@ def main() -> None:
     timed("Muon", muon.step, device, args.rounds)
     timed("moving average", lambda: ema.update(0), device, args.rounds)
     if args.profile and fast:
-        kinds = [torch.profiler.ProfilerActivity.CPU, torch.profiler.ProfilerActivity.CUDA]
-        with torch.profiler.profile(activities=kinds) as profile:
-            backward()
-        print(profile.key_averages().table(sort_by="self_cuda_time_total", row_limit=25, max_name_column_width=60))
+        profiled(backward)
     vae = vae_training.begin_with(read_tensors(args.checkpoint / "vae.safetensors")).to(device)
     if fast:
         vae_training.speed_up(vae)
@@ -118,11 +123,14 @@ def main() -> None:
     for name, shape in (
         ("VAE, frames, forward and backward", (args.frame_batch, 4, 1, args.crop, args.crop)),
         ("VAE, clips, forward and backward", (args.clip_batch, 4, args.frames, args.crop, args.crop)),
+        ("VAE, faces, forward and backward", (2 * args.clip_batch, 4, args.frames, args.crop // 2, args.crop // 2)),
     ):
         video = torch.rand(shape, device=device)
 
         vae_step = Step(partial(vae_training.vae_loss, vae, config=vae_config), list(vae.parameters()), record=fast)
         timed(name, partial(vae_step, video), device, args.rounds)
+        if args.profile and fast:
+            profiled(partial(vae_step, video))
 
 
 if __name__ == "__main__":

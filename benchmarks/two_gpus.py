@@ -16,7 +16,7 @@ import tempfile
 import time
 from collections.abc import Callable, Iterator
 from contextlib import contextmanager
-from dataclasses import dataclass, field
+from dataclasses import dataclass
 from fractions import Fraction
 from pathlib import Path
 from typing import Any
@@ -25,11 +25,12 @@ import numpy as np
 import torch
 import torch.distributed as dist
 from hardware import described
+from random_network import Report, quantize_network, random_conditions, random_network
 from torch import Tensor
 
 from wanimate.conditions.build import ConditionBuilder
 from wanimate.conditions.segments import plan_segments
-from wanimate.config import Defaults, ParallelSettings
+from wanimate.config import Defaults, ParallelSettings, Speed
 from wanimate.errors import RankFailed
 from wanimate.finish.decode import to_pixels
 from wanimate.media.video import ArrayFrames
@@ -41,6 +42,8 @@ from wanimate.runtime.parallel.sequence import SplitTransformer
 from wanimate.runtime.parallel.shard import sharded
 from wanimate.runtime.parallel.supervise import obey_supervisor, supervise
 from wanimate.runtime.parallel.team import Part, Team, follow
+from wanimate.runtime.speed import TRIAL_TOKENS, quicken_transformer, quicken_vae
+from wanimate.sampling.cache import TURBO, Caching
 from wanimate.sampling.denoise import denoise
 from wanimate.sampling.guidance import Network, guided
 from wanimate.segment_loop import FramesReady, run_segments
@@ -53,25 +56,7 @@ TINY = TransformerParams(
     dim=64, ffn_dim=96, num_heads=4, num_layers=5, time_width=32, text_width=32, text_length=8, image_width=32, face_width=16,
     motion=MotionParams(channels=(8, 8), width=16, directions=4, layers=2),
 )  # fmt: skip
-PARTS = ("equality", "profile", "guidance", "memory", "job")
-
-
-@dataclass
-class Report:
-    """Tables of a Markdown file, rewritten after every row."""
-
-    path: Path
-    head: list[str]
-    tables: dict[str, list[list[str]]] = field(default_factory=dict)
-
-    def add(self, table: str, columns: list[str], row: list[object]) -> None:
-        self.tables.setdefault(table, [columns]).append([f"{x:.3f}" if isinstance(x, float) else str(x) for x in row])
-        print(f"{table}: {dict(zip(columns, row, strict=True))}", flush=True)
-        lines = ["# One job on several GPUs", "", *self.head]
-        for title, (names, *rows) in self.tables.items():
-            lines += ["", f"## {title}", "", f"| {' | '.join(names)} |", "|" + "---|" * len(names)]
-            lines += [f"| {' | '.join(cells)} |" for cells in rows]
-        self.path.write_text("\n".join(lines) + "\n")
+PARTS = ("equality", "profile", "guidance", "fast", "job", "memory")
 
 
 @dataclass
@@ -89,6 +74,21 @@ class Bench:
         self.frames = 9 if self.tiny else 77
         self.dtype = torch.float32 if self.ranks.device.type == "cpu" else torch.bfloat16
         self.model: AnimateTransformer | None = random_network(self.params, self.ranks.device, self.dtype)
+        self.speed: Speed = "exact"
+        self.quicken()
+
+    def quicken(self) -> None:
+        """As the pipeline does it."""
+        if self.ranks.device.type == "cuda":
+            quicken_transformer(self.whole, self.ranks.device, self.speed, TRIAL_TOKENS, compiled=True)
+
+    def fast(self) -> None:
+        """From here on the network is in float8; equality again."""
+        quantize_network(self.whole)
+        self.speed = "fast"
+        self.restart()
+        self.quicken()
+        self.equality()
 
     @property
     def whole(self) -> AnimateTransformer:
@@ -101,20 +101,7 @@ class Bench:
 
     def conditions(self, size: str) -> tuple[Conditions, Tensor]:
         """Random conditions and noise, the same on every rank."""
-        width, height = self.sizes[size]
-        latent, side = (self.frames + 3) // 4, self.params.motion.size
-        generator = torch.Generator().manual_seed(1)
-
-        def randn(*shape: int) -> Tensor:
-            return torch.randn(shape, generator=generator).to(self.ranks.device)
-
-        shape = height // 8, width // 8
-        text, image = (self.params.text_length, self.params.text_width), (257, self.params.image_width or 0)
-        given = Conditions(
-            randn(20, latent + 1, *shape), randn(16, latent, *shape), randn(3, self.frames, side, side).clamp(-1, 1),
-            randn(*text), randn(*text), randn(*image),
-        )  # fmt: skip
-        return given, randn(16, latent + 1, *shape)
+        return random_conditions(self.params, self.sizes[size], self.frames, self.ranks.device)
 
     def denoised(self, net: Network, noise: Tensor) -> tuple[Tensor, float]:
         """The state after the steps, and the seconds of a step, the first one left out."""
@@ -172,7 +159,7 @@ class Bench:
                     "flow",
                     "GiB a GPU",
                 ],
-                [size, "exact", seconds_alone, seconds, seconds_alone / seconds, f"{error:.2e}", flow, peak],
+                [size, self.speed, seconds_alone, seconds, seconds_alone / seconds, f"{error:.2e}", flow, peak],
             )
 
     def profile(self) -> None:
@@ -223,6 +210,9 @@ class Bench:
         size = "720p"
         given, noise = self.conditions(size)
         columns = ["size", "weights", "peak a GPU, GiB", "s a step"]
+        self.model = None
+        self.restart()
+        self.model = random_network(self.params, self.ranks.device, self.dtype)
         self.restart()
         _, seconds = self.denoised(guided(SplitTransformer(self.whole, self.ranks.everyone), given, 1.0), noise)
         self.add("Memory", columns, [size, "whole on each", self.peak(), seconds])
@@ -249,6 +239,7 @@ class Bench:
             "animation", Fraction(30), noise(width, height), noise(side, side), noise(width, height).take([0])[0]
         )
         settings = Defaults(steps=steps, clip_length=self.frames)
+        caching = Caching.of(TURBO, None, steps)
         given, _ = self.conditions("480p")
         began = time.perf_counter()
         image = None if given.image_tokens is None else _Image(given.image_tokens)
@@ -260,7 +251,7 @@ class Bench:
         seconds: dict[str, float] = {}
         stage, since = "conditions", began
         events = run_segments(
-            segments, frames, builder, lambda c: team.network((), c, 1.0), team, settings, 0, chunk
+            segments, frames, builder, lambda c: team.network((), c, 1.0, caching), team, settings, 0, chunk
         )  # fmt: skip
         for event in events:
             if isinstance(event, FramesReady):
@@ -273,9 +264,12 @@ class Bench:
         seconds[stage] = seconds.get(stage, 0.0) + time.perf_counter() - since
         team.stop()
         whole = time.perf_counter() - began
-        columns = ["frames", "size", "steps", "s", *seconds]
+        mode = f"{self.speed} weights, {caching}"
+        columns = ["mode", "frames", "size", "steps", "s", *seconds]
         self.add(
-            "A whole job, guides to pixels", columns, [frames, f"{width}x{height}", steps, whole, *seconds.values()]
+            "A whole job, guides to pixels",
+            columns,
+            [mode, frames, f"{width}x{height}", steps, whole, *seconds.values()],
         )
 
     def _part(self, settings: ParallelSettings) -> Part:
@@ -283,6 +277,8 @@ class Bench:
         for p in vae.parameters():
             p.data.normal_(std=0.02, generator=torch.Generator().manual_seed(2))
         vae.to(self.ranks.device).channels_last().eval().requires_grad_(False)
+        if self.speed == "fast" and self.ranks.device.type == "cuda":
+            quicken_vae(vae, self.speed)
         card = Card(name="random weights")
         checkpoint = Checkpoint(Path(), card, self.whole, vae, FixedPrompt({}), None, self.ranks.device)
         return Part(self.ranks, checkpoint, settings)
@@ -296,26 +292,6 @@ class _Image:
         return self.tokens
 
 
-def random_network(params: TransformerParams, device: torch.device, dtype: torch.dtype) -> AnimateTransformer:
-    """Random weights that keep activations in bounds, the same on every rank."""
-    with torch.device("meta"):
-        model = AnimateTransformer(params)
-    model.to(dtype).to_empty(device=device)
-    generator = torch.Generator(device).manual_seed(0)
-    for name, tensor in (*model.named_parameters(), *model.named_buffers()):
-        if name.endswith(".kernel"):
-            taps = torch.tensor([1.0, 3.0, 3.0, 1.0])
-            tensor.data.copy_(torch.outer(taps, taps) / 64)
-        elif tensor.ndim < 2 and name.endswith("weight"):
-            tensor.data.fill_(1.0)
-        elif name.startswith("motion_encoder") and tensor.ndim > 1:  # it scales its weights itself
-            tensor.data.normal_(generator=generator)
-        else:
-            width = tensor.numel() // len(tensor) if tensor.ndim > 1 else len(tensor)
-            tensor.data.normal_(std=width**-0.5, generator=generator)
-    return model.eval().requires_grad_(False)
-
-
 def measure(given: argparse.Namespace) -> None:
     """What each rank runs."""
     obey_supervisor()
@@ -325,7 +301,8 @@ def measure(given: argparse.Namespace) -> None:
         kind = "cuda" if ranks.device.type == "cuda" else "cpu"
         what = "tiny, a rehearsal" if given.tiny else "full size"
         command = f"- `python benchmarks/two_gpus.py {' '.join(given.words)}`"
-        report = Report(given.out, [*described(kind), f"- {ranks.count} ranks; random weights, {what}", command])
+        head = [*described(kind), f"- {ranks.count} ranks; random weights, {what}", command]
+        report = Report(given.out, "One job on several GPUs", head)
     bench = Bench(ranks, given.tiny, given.steps, report)
     for part in given.parts:
         bench.restart()
@@ -400,13 +377,13 @@ def main() -> None:
     parser.add_argument("--tiny", action="store_true", help="small networks on the processor")
     parser.add_argument("--steps", type=int, default=3, help="diffusion steps of each measurement")
     parser.add_argument("--frames", type=int, default=250, help="frames of the whole job")
-    parser.add_argument("--job-steps", type=int, default=4, help="diffusion steps of the whole job")
-    parser.add_argument("--parts", nargs="+", default=[*PARTS[:3], "job", "memory", "kill"], choices=[*PARTS, "kill"])
+    parser.add_argument("--job-steps", type=int, default=20, help="diffusion steps of the whole job")
+    parser.add_argument("--parts", nargs="+", default=[*PARTS, "kill"], choices=[*PARTS, "kill"])
     given: Any = parser.parse_args()
     given.words = sys.argv[1:]
     kill = "kill" in given.parts
     given.parts = [part for part in given.parts if part != "kill"]
-    given.parts.sort(key=lambda part: part == "memory")  # it gives the whole weights away
+    given.parts.sort(key=PARTS.index)  # the later ones change the weights
     with _processor_only(given.tiny):
         if "RANK" in os.environ:
             measure(given)

@@ -17,6 +17,8 @@ Mode = Literal["animation", "replacement"]
 Codec = Literal["h264", "h265", "ffv1", "png"]
 WeightsType = Literal["auto", "bf16", "fp16", "fp8"]
 BlocksMode = Literal["auto", "resident", "streamed", "mapped"]
+Speed = Literal["exact", "fast", "turbo"]
+CacheKind = Literal["none", "taylor", "first-block", "magnitude"]
 
 
 class _Settings(BaseModel):
@@ -130,6 +132,16 @@ class GenerateSettings(_Settings):
     lora: tuple[LoraUse, ...] = ()
     lora_fuse: bool = Field(default=False, description="Add LoRAs to a copy of the weights they change, once a job.")
     lora_partial: bool = Field(default=False, description="Leave out a LoRA's keys that find no place.")
+    cache: CacheKind | None = Field(
+        default=None,
+        description="Forecast steps instead of computing them (`sampling.cache`); None is as `speed` says.",
+    )
+    cache_gate: float | None = Field(
+        default=None,
+        gt=0,
+        allow_inf_nan=False,
+        description="Error below which a step is skipped; None is the cache's own.",
+    )
     relight: bool | None = Field(
         default=None, description="The checkpoint's relighting LoRA; None: in replacement, where it has one."
     )
@@ -142,8 +154,11 @@ class GenerateSettings(_Settings):
 
 
 class RuntimeSettings(_Settings):
-    """Where the networks live and what they may take. Nothing here changes what a job is, only how it is computed."""
+    """Where the networks live, what they may take and how exact they compute. Nothing here changes what a job is."""
 
+    speed: Speed = Field(
+        default="exact", description="fast: float8 products and attention on a GPU; turbo: also skip steps by forecast."
+    )
     weights_dtype: WeightsType = "auto"
     blocks: BlocksMode = "auto"
     vae_tile: int | None = Field(default=None, ge=128, description="Side of VAE tiles in pixels; None: as needed.")

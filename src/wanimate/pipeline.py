@@ -45,10 +45,12 @@ from wanimate.preprocess.run import preprocess
 from wanimate.runtime.offload import slice_tokens, stream_blocks
 from wanimate.runtime.parallel.ranks import Ranks
 from wanimate.runtime.parallel.team import Part, Team, follow, load_for
-from wanimate.runtime.plan import Placement, Plan, Work, vae_chunk, weights_type
+from wanimate.runtime.plan import Placement, Plan, Work, vae_chunk, wanted_weights, weights_type
+from wanimate.runtime.speed import TRIAL_TOKENS, quicken
 from wanimate.runtime.tiles import CELL, TiledVae
 from wanimate.runtime.will_it_fit import plan_for
-from wanimate.sampling.guidance import Network, PhasedNetwork, guided
+from wanimate.sampling.cache import TURBO, Caching
+from wanimate.sampling.guidance import PhasedNetwork, SegmentNetwork, guided
 from wanimate.segment_loop import FramesReady, LoopEvent, run_segments
 from wanimate.types import (
     Clip,
@@ -64,6 +66,7 @@ from wanimate.types import (
     Segment,
     StageFinished,
     StageStarted,
+    StepDone,
 )  # fmt: skip
 from wanimate.weights.load import Card, Checkpoint, best_device, load_checkpoint, open_prompts, read_card
 from wanimate.weights.lora import Lora, LoraFile, LoraStack, match_lora, read_lora
@@ -94,6 +97,7 @@ class Animator:
         self.text_on_cpu = False
         self._checkpoint: Checkpoint | None = None
         self._plan: Plan | None = None
+        self._tokens = TRIAL_TOKENS
         asked = runtime.blocks if runtime.blocks != "auto" else "resident"
         self._placement = Placement(asked, None, runtime.vae_tile and runtime.vae_tile // CELL)
 
@@ -121,16 +125,18 @@ class Animator:
 
     def _opened(self, prompts: PromptEncoder | None) -> Checkpoint:
         if self.ranks is not None:
-            checkpoint = load_for(self.ranks, self.folder, self.parallel)
+            checkpoint = load_for(self.ranks, self.folder, self.parallel, self.runtime)
             self._team = Team(Part(self.ranks, checkpoint, self.parallel))
             return checkpoint
         device = best_device(self.device)
-        dtype, compress = weights_type(self.runtime.weights_dtype, device)
+        dtype, compress = weights_type(wanted_weights(self.runtime, device), device)
         if self._plan is None and compress == "stored":
             compress = "never"  # a small checkpoint gains nothing from expanding its weights at every use
         home = None if self._placement.blocks == "resident" else "cpu"
         checkpoint = load_checkpoint(self.folder, device, dtype, compress, home, prompts)
         self._arrange(checkpoint, self._placement)
+        if device.type == "cuda":
+            quicken(checkpoint, self.runtime.speed, self._tokens, compiled=self._plan is not None)
         return checkpoint
 
     def _arrange(self, checkpoint: Checkpoint, placement: Placement) -> None:
@@ -145,7 +151,7 @@ class Animator:
     def follow(self) -> None:
         """Ranks but the first: work for the first one's jobs until it dismisses this one."""
         assert self.ranks is not None
-        follow(Part(self.ranks, load_for(self.ranks, self.folder, self.parallel), self.parallel))
+        follow(Part(self.ranks, load_for(self.ranks, self.folder, self.parallel, self.runtime), self.parallel))
 
     def dismiss(self) -> None:
         """Rank 0: let the other ranks go, after the last job."""
@@ -163,7 +169,7 @@ class Animator:
             InputError: an input cannot be used. OutputError: the result cannot be written. OutOfMemory.
         """
         clock = _Clock()
-        settings, warning = with_relighting(job.generate, job.mode, self.folder)
+        settings, warning = with_relighting(self._settled(job.generate), job.mode, self.folder)
         loras = self._check(settings)
         if job.mode == "replacement":
             replacement.check(job.preprocess)
@@ -194,7 +200,7 @@ class Animator:
         clock = _Clock()
         with OutputClaim(out, output.codec) as claim:
             loaded = guides if isinstance(guides, Guides) else load_guides(guides)
-            generate, warning = with_relighting(generate, loaded.mode, self.folder)
+            generate, warning = with_relighting(self._settled(generate), loaded.mode, self.folder)
             files = self._check(generate)
             if warning:
                 yield Notice(warning, "warning")
@@ -205,12 +211,19 @@ class Animator:
                 loaded, out, generate, output, claim, clock, clip, {"guides": loaded.folder or Path()}, None, files
             )
 
+    def _settled(self, generate: GenerateSettings) -> GenerateSettings:
+        """With the step cache that the speed comes to, unless one is named."""
+        if generate.cache is not None or self.runtime.speed != "turbo":
+            return generate
+        return generate.model_copy(update={"cache": TURBO})
+
     def _check(self, generate: GenerateSettings) -> list[LoraFile]:
         """Refuse settings that cannot work on any clip longer than a segment, before anything large is opened.
 
         Returns the job's LoRA files, opened.
         """
         settings = generate.resolve(self.card.defaults)
+        Caching.of(generate.cache, generate.cache_gate, settings.steps)
         plan_segments(settings.clip_length + 1, settings.clip_length, settings.overlap, generate.compat)
         files: list[LoraFile] = []
         for use in generate.lora:
@@ -235,7 +248,10 @@ class Animator:
             and (branches == 1 or prompts.is_known(generate.negative_prompt, negative=True))
         )
         if self._checkpoint is None and self.ranks is None:
-            work = Work(size, segments, settings.steps, branches, new)
+            caching = Caching.of(generate.cache, generate.cache_gate, settings.steps)
+            kept = 0 if caching is None else caching.kept(branches)
+            work = Work(size, segments, settings.steps, branches, new, kept)
+            self._tokens = work.tokens
             self._plan = plan_for(self.folder, self.card, work, self.runtime, device)
             if self._plan is not None:
                 self._placement = self._plan.placement
@@ -280,6 +296,7 @@ class Animator:
                 yield Notice(f"LoRA {lora.path.name}: {what}{', '.join(lora.unused)}", "warning")
         columns = sample_columns(guides.count)
         shown: dict[int, Frame] = {}
+        skipped = [0] * len(segments)
         with OutputWriter(out, guides.fps, width, height, output, clip, claim) as writer:
             for event in _memory_checked(self._frames(guides, generate, settings, segments, seed, loras)):
                 if isinstance(event, FramesReady):
@@ -287,9 +304,14 @@ class Animator:
                     shown |= {i: pixels[i - event.start] for i in columns if 0 <= i - event.start < len(pixels)}
                     writer.write(pixels)
                 else:
+                    if isinstance(event, StepDone):
+                        skipped[event.segment] = event.skipped
                     yield from clock.note(event)
             yield from clock.start("write the file")
         yield from writer.notices
+        caching = Caching.of(generate.cache, generate.cache_gate, settings.steps)
+        if caching is not None:
+            yield Notice(f"{caching}: {sum(skipped)} of {len(segments) * settings.steps} steps were skipped")
         sheet = None
         if output.sheet:
             sheet = write_sheet(out, _sheet(guides, clip, columns, shown, self.card))
@@ -304,6 +326,7 @@ class Animator:
             "settings": generate.model_dump() | settings.model_dump() | {"seed": seed},
             "output": output, "preprocess": job.preprocess if job else guides.manifest.get("settings"),
             "segments": [[s.start, s.length, s.overlap] for s in segments],
+            "cache": caching and {"kind": caching.kind, "gate": caching.gate, "skipped": skipped},
             "device": str(self.checkpoint.device), "gpus": self.parallel.gpus, "runtime": self.runtime,
             "placement": str(self._placement), "memory": self._memory(), "seconds": clock.seconds,
         }  # fmt: skip
@@ -349,16 +372,17 @@ class Animator:
 
     def _engine(
         self, generate: GenerateSettings, settings: Defaults, loras: list[Lora]
-    ) -> tuple[TiledVae | Team, Callable[[Conditions], Network], Callable[[str], str | None]]:
+    ) -> tuple[TiledVae | Team, Callable[[Conditions], SegmentNetwork], Callable[[str], str | None]]:
         """The VAE, what makes a segment's network, and what takes the next notch of the placement: here or on all ranks."""
         team, scale, checkpoint = self._team, generate.guidance, self.checkpoint
+        caching = Caching.of(generate.cache, generate.cache_gate, settings.steps)
         if team is not None:
             team.use_loras(generate.lora, generate.lora_partial, generate.lora_fuse)
 
-            def shared(conditions: Conditions) -> Network:
+            def shared(conditions: Conditions) -> SegmentNetwork:
                 return PhasedNetwork(
                     lambda step: team.active(step, settings.steps),
-                    lambda active: team.network(active, conditions, scale),
+                    lambda active, start: team.network(active, conditions, scale, caching and caching.at(start)),
                 )
 
             return team, shared, lambda stage: None
@@ -378,10 +402,12 @@ class Animator:
             stack, vae.side = LoraStack(checkpoint.transformer, uses, generate.lora_fuse), eased[0].tile
             return eased[1]
 
-        def network(conditions: Conditions) -> Network:
+        def network(conditions: Conditions) -> SegmentNetwork:
             return PhasedNetwork(
                 lambda step: stack.active(step, settings.steps),
-                lambda active: guided(stack.transformer(active), conditions, scale),
+                lambda active, start: guided(
+                    stack.transformer(active), conditions, scale, caching and caching.at(start)
+                ),
             )
 
         return vae, network, ease

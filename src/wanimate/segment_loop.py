@@ -12,7 +12,7 @@ from wanimate.conditions.build import ConditionBuilder
 from wanimate.config import Defaults
 from wanimate.finish.decode import LatentDecoder, SegmentDecoder
 from wanimate.sampling.denoise import denoise
-from wanimate.sampling.guidance import Network
+from wanimate.sampling.guidance import SegmentNetwork
 from wanimate.types import Conditions, Notice, Segment, StageFinished, StageProgress, StageStarted, StepDone
 
 
@@ -33,7 +33,7 @@ def run_segments(
     segments: Sequence[Segment],
     count: int,
     builder: ConditionBuilder,
-    make_network: Callable[[Conditions], Network],
+    make_network: Callable[[Conditions], SegmentNetwork],
     codec: LatentDecoder,
     settings: Defaults,
     seed: int,
@@ -83,7 +83,7 @@ def _run_segment(
     segment: Segment,
     segments: int,
     builder: ConditionBuilder,
-    make_network: Callable[[Conditions], Network],
+    make_network: Callable[[Conditions], SegmentNetwork],
     decoder: SegmentDecoder,
     settings: Defaults,
     generator: torch.Generator,
@@ -92,13 +92,13 @@ def _run_segment(
     yield StageStarted("conditions")
     conditions = builder.build(segment, decoder.tail if segment.index else None)
     noise = torch.randn(16, *conditions.y.shape[1:], generator=generator).to(conditions.y.device)
-    network: Network | None = make_network(conditions)
+    network: SegmentNetwork | None = make_network(conditions)
     yield StageStarted("denoise", settings.steps)
     assert network is not None
     latents = noise
     for state in denoise(network, noise, settings.solver, settings.steps, settings.shift):
         latents = state.latents
-        yield StepDone(segment.index, segments, state.step, state.steps, state.estimate[:, 1:])
+        yield StepDone(segment.index, segments, state.step, state.steps, state.estimate[:, 1:], network.skipped)
     network = None  # its context has no more use
     yield StageStarted("decode", segment.length)
     start = segment.start + segment.overlap

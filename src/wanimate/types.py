@@ -217,13 +217,15 @@ class StageFinished:
 
 @dataclass(frozen=True)
 class StepDone:
-    """One diffusion step: `preview` is the current estimate of the clean latents, [16, T, h, w]."""
+    """One diffusion step: `preview` is the current estimate of the clean latents, [16, T, h, w]; `skipped` counts the
+    segment's steps that a cache has answered so far."""
 
     segment: int
     segments: int
     step: int
     steps: int
     preview: torch.Tensor = field(repr=False)
+    skipped: int = 0
 
 
 @dataclass(frozen=True)

@@ -49,6 +49,8 @@ def animate(
     lora_partial: o.LoraPartial = o.GENERATE["lora_partial"],
     relight: o.Relight = o.GENERATE["relight"],
     relight_strength: o.RelightStrength = o.GENERATE["relight_strength"],
+    cache: o.Cache = o.GENERATE["cache"],
+    cache_gate: o.CacheGate = o.GENERATE["cache_gate"],
     codec: o.CodecName = o.OUTPUT["codec"],
     crf: o.Crf = o.OUTPUT["crf"],
     audio: o.Audio = o.OUTPUT["audio"],
@@ -57,6 +59,7 @@ def animate(
     gpus: o.Gpus = o.PARALLEL["gpus"],
     shard_weights: o.ShardWeights = o.PARALLEL["shard_weights"],
     split_guidance: o.SplitGuidance = o.PARALLEL["split_guidance"],
+    speed: o.SpeedMode = o.RUNTIME["speed"],
     weights_dtype: o.WeightsDtype = o.RUNTIME["weights_dtype"],
     blocks: o.Blocks = o.RUNTIME["blocks"],
     vae_tile: o.VaeTile = o.RUNTIME["vae_tile"],
@@ -88,6 +91,7 @@ def animate(
             GenerateSettings, steps=steps, solver=solver, shift=shift, guidance=guidance, clip_length=clip_length,
             overlap=overlap, seed=seed, prompt=prompt, negative_prompt=negative_prompt, compat=compat, lora=lora,
             lora_fuse=lora_fuse, lora_partial=lora_partial, relight=relight, relight_strength=relight_strength,
+            cache=cache, cache_gate=cache_gate,
         )  # fmt: skip
         output = o.make(OutputSettings, codec=codec, crf=crf, audio=audio, sheet=sheet)
         job = Job(
@@ -95,8 +99,9 @@ def animate(
             keep_guides=keep_guides,
         )  # fmt: skip
         runtime = o.make(
-            RuntimeSettings, weights_dtype=weights_dtype, blocks=blocks, vae_tile=vae_tile, gpu_memory=gpu_memory
-        )
+            RuntimeSettings, speed=speed, weights_dtype=weights_dtype, blocks=blocks, vae_tile=vae_tile,
+            gpu_memory=gpu_memory,
+        )  # fmt: skip
         parallel = o.make(ParallelSettings, gpus=gpus, shard_weights=shard_weights, split_guidance=split_guidance)
         run(report, checkpoint, runtime, parallel, out, lambda animator: animator.run(job))
 
@@ -124,6 +129,8 @@ def generate(
     lora_partial: o.LoraPartial = o.GENERATE["lora_partial"],
     relight: o.Relight = o.GENERATE["relight"],
     relight_strength: o.RelightStrength = o.GENERATE["relight_strength"],
+    cache: o.Cache = o.GENERATE["cache"],
+    cache_gate: o.CacheGate = o.GENERATE["cache_gate"],
     compat: o.Compat = o.GENERATE["compat"],
     codec: o.CodecName = o.OUTPUT["codec"],
     crf: o.Crf = o.OUTPUT["crf"],
@@ -134,6 +141,7 @@ def generate(
     gpus: o.Gpus = o.PARALLEL["gpus"],
     shard_weights: o.ShardWeights = o.PARALLEL["shard_weights"],
     split_guidance: o.SplitGuidance = o.PARALLEL["split_guidance"],
+    speed: o.SpeedMode = o.RUNTIME["speed"],
     weights_dtype: o.WeightsDtype = o.RUNTIME["weights_dtype"],
     blocks: o.Blocks = o.RUNTIME["blocks"],
     vae_tile: o.VaeTile = o.RUNTIME["vae_tile"],
@@ -152,13 +160,15 @@ def generate(
             GenerateSettings, steps=steps, solver=solver, shift=shift, guidance=guidance, clip_length=clip_length,
             overlap=overlap, seed=seed, prompt=prompt, negative_prompt=negative_prompt, compat=compat, lora=lora,
             lora_fuse=lora_fuse, lora_partial=lora_partial, relight=relight, relight_strength=relight_strength,
+            cache=cache, cache_gate=cache_gate,
         )  # fmt: skip
         output = o.make(
             OutputSettings, codec=codec, crf=crf, audio=audio, sheet=sheet, composite=composite, feather=feather
         )
         runtime = o.make(
-            RuntimeSettings, weights_dtype=weights_dtype, blocks=blocks, vae_tile=vae_tile, gpu_memory=gpu_memory
-        )
+            RuntimeSettings, speed=speed, weights_dtype=weights_dtype, blocks=blocks, vae_tile=vae_tile,
+            gpu_memory=gpu_memory,
+        )  # fmt: skip
         parallel = o.make(ParallelSettings, gpus=gpus, shard_weights=shard_weights, split_guidance=split_guidance)
         run(
             report,

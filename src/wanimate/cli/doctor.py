@@ -26,6 +26,7 @@ def doctor(
     steps: o.Steps = o.GENERATE["steps"],
     guidance: o.Guidance = o.GENERATE["guidance"],
     clip_length: o.ClipLength = o.GENERATE["clip_length"],
+    speed: o.SpeedMode = o.RUNTIME["speed"],
     weights_dtype: o.WeightsDtype = o.RUNTIME["weights_dtype"],
     blocks: o.Blocks = o.RUNTIME["blocks"],
     vae_tile: o.VaeTile = o.RUNTIME["vae_tile"],
@@ -47,8 +48,9 @@ def doctor(
     with reporting(False, debug):
         settings = o.make(GenerateSettings, steps=steps, guidance=guidance, clip_length=clip_length)
         runtime = o.make(
-            RuntimeSettings, weights_dtype=weights_dtype, blocks=blocks, vae_tile=vae_tile, gpu_memory=gpu_memory
-        )
+            RuntimeSettings, speed=speed, weights_dtype=weights_dtype, blocks=blocks, vae_tile=vae_tile,
+            gpu_memory=gpu_memory,
+        )  # fmt: skip
         pixels = o.parse_area(area)
         from ..measure.doctor import examine, plan_job
 

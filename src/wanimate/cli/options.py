@@ -12,6 +12,7 @@ from pydantic import BaseModel, ValidationError
 
 from ..config import (
     BlocksMode,
+    CacheKind,
     ClipLimits,
     Codec,
     GenerateSettings,
@@ -22,6 +23,7 @@ from ..config import (
     Retarget,
     RuntimeSettings,
     Solver,
+    Speed,
     WeightsType,
 )
 from ..config import Mode as JobMode
@@ -263,6 +265,20 @@ LoraFuse = Annotated[
         "--lora-fuse",
     ),
 ]
+Cache = Annotated[
+    str,
+    option(
+        DIFFUSION,
+        "Skip steps whose result can be forecast from earlier ones: faster and less exact. The result says how many were.",
+        metavar=f"[{choices(CacheKind)}]",
+    ),
+]
+CacheGate = Annotated[
+    float | None,
+    option(
+        DIFFUSION, "Error up to which the cache skips: smaller is closer to no cache.", show_default="the cache's own"
+    ),
+]
 LoraPartial = Annotated[bool, option(DIFFUSION, "Leave out keys of a LoRA that find no place.", "--lora-partial")]
 Relight = Annotated[
     bool | None,
@@ -307,6 +323,16 @@ SplitGuidance = Annotated[
     bool, option(GPUS, "With guidance: each half of the GPUs computes one of its two branches.", "--split-guidance")
 ]
 
+SpeedMode = Annotated[
+    str,
+    option(
+        MACHINE,
+        "exact: the published arithmetic. fast: float8 products and attention, where the GPU has them. turbo: fast, and steps "
+        "that can be forecast are skipped.",
+        "--speed",
+        metavar=f"[{choices(Speed)}]",
+    ),
+]
 WeightsDtype = Annotated[
     str,
     option(

@@ -43,6 +43,8 @@ def replace(
     lora_partial: o.LoraPartial = o.GENERATE["lora_partial"],
     relight: o.Relight = o.GENERATE["relight"],
     relight_strength: o.RelightStrength = o.GENERATE["relight_strength"],
+    cache: o.Cache = o.GENERATE["cache"],
+    cache_gate: o.CacheGate = o.GENERATE["cache_gate"],
     codec: o.CodecName = o.OUTPUT["codec"],
     crf: o.Crf = o.OUTPUT["crf"],
     audio: o.Audio = o.OUTPUT["audio"],
@@ -53,6 +55,7 @@ def replace(
     gpus: o.Gpus = o.PARALLEL["gpus"],
     shard_weights: o.ShardWeights = o.PARALLEL["shard_weights"],
     split_guidance: o.SplitGuidance = o.PARALLEL["split_guidance"],
+    speed: o.SpeedMode = o.RUNTIME["speed"],
     weights_dtype: o.WeightsDtype = o.RUNTIME["weights_dtype"],
     blocks: o.Blocks = o.RUNTIME["blocks"],
     vae_tile: o.VaeTile = o.RUNTIME["vae_tile"],
@@ -84,6 +87,7 @@ def replace(
             GenerateSettings, steps=steps, solver=solver, shift=shift, guidance=guidance, clip_length=clip_length,
             overlap=overlap, seed=seed, prompt=prompt, negative_prompt=negative_prompt, compat=compat, lora=lora,
             lora_fuse=lora_fuse, lora_partial=lora_partial, relight=relight, relight_strength=relight_strength,
+            cache=cache, cache_gate=cache_gate,
         )  # fmt: skip
         output = o.make(
             OutputSettings, codec=codec, crf=crf, audio=audio, sheet=sheet, composite=composite, feather=feather
@@ -93,7 +97,8 @@ def replace(
             keep_guides=keep_guides,
         )  # fmt: skip
         runtime = o.make(
-            RuntimeSettings, weights_dtype=weights_dtype, blocks=blocks, vae_tile=vae_tile, gpu_memory=gpu_memory
-        )
+            RuntimeSettings, speed=speed, weights_dtype=weights_dtype, blocks=blocks, vae_tile=vae_tile,
+            gpu_memory=gpu_memory,
+        )  # fmt: skip
         parallel = o.make(ParallelSettings, gpus=gpus, shard_weights=shard_weights, split_guidance=split_guidance)
         run(report, checkpoint, runtime, parallel, out, lambda animator: animator.run(job))

@@ -3,7 +3,6 @@
 from __future__ import annotations
 
 import importlib.metadata
-import importlib.util
 import os
 import platform
 from pathlib import Path
@@ -19,8 +18,10 @@ from ..errors import InputError
 from ..media.probe import probe
 from ..media.resize import exact_size
 from ..media.video import plan_frames
+from ..model.attention import backends
 from ..preprocess.models import find
 from ..runtime.plan import Work
+from ..runtime.speed import TRIAL_HEADS, TRIAL_TOKENS, attention_trials
 from ..runtime.will_it_fit import plan_for
 from ..weights.load import best_device, embedded_path, read_card
 
@@ -94,7 +95,6 @@ def _backends(models: Path | None, gpus: list[dict[str, Any]]) -> list[dict[str,
     litert = pose_backend(models)
     onnx = _version("onnxruntime")
     device = f"{gpus[0]['name']}" if gpus else "no CUDA device was found by torch"
-    fa3 = importlib.util.find_spec("flash_attn_interface") is not None
     rows = [
         ("pose", "mediapipe", litert is None, litert is None, litert or "models and ai-edge-litert are there"),
         (
@@ -108,11 +108,30 @@ def _backends(models: Path | None, gpus: list[dict[str, Any]]) -> list[dict[str,
         ("masks", "sam2", True, False, "needs a SAM 2 video checkpoint and --sam2"),
         ("networks", "cuda", bool(gpus), bool(gpus), device),
         ("networks", "cpu", True, not gpus, "always there" if gpus else "the only device"),
-        ("attention", "flash-attention 3", fa3, False, "installed, not used" if fa3 else "not installed"),
-        ("attention", "torch sdpa", True, True, "part of torch, exact"),
+        *_attention(bool(gpus)),
     ]
     names = ("for", "name", "available", "used", "why")
     return [dict(zip(names, row, strict=True)) for row in rows]
+
+
+def _attention(gpu: bool) -> list[tuple[str, str, bool, bool, str]]:
+    """Each backend's time on this GPU; the quickest exact one and the quickest of all are used."""
+    known = backends()
+    missing = [name for name in ("flash-attention 3", "flash-attention 3 fp8", "sage") if name not in known]
+    rows = [("attention", name, False, False, "not installed") for name in missing]
+    if not gpu:
+        return [("attention", "torch", True, True, "part of torch, exact"), *rows]
+    device = best_device()
+    trials = attention_trials(device, torch.bfloat16, TRIAL_TOKENS, 128, exact=False)
+    exact = next(trial.name for trial in trials if known[trial.name].exact)
+    used = {trials[0].name: "--speed fast and turbo", exact: "--speed exact"}
+    if trials[0].name == exact:
+        used[exact] = "every --speed"
+    for trial in trials:
+        taken = f"{1e3 * trial.seconds:.1f} ms for {TRIAL_TOKENS} tokens, {TRIAL_HEADS} heads"
+        why = trial.why or taken + (f"; {used[trial.name]}" if trial.name in used else "")
+        rows.append(("attention", trial.name, not trial.why, trial.name in used, why))
+    return rows
 
 
 def _jobs(models: Path | None, gpus: list[dict[str, Any]]) -> list[dict[str, Any]]:

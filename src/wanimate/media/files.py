@@ -13,6 +13,12 @@ from typing import BinaryIO
 from ..errors import OutputError
 
 
+def cache_folder() -> Path:
+    """Where the package keeps what it can make again: WANIMATE_CACHE, else XDG_CACHE_HOME/wanimate, else ~/.cache/wanimate."""
+    named = os.environ.get("WANIMATE_CACHE")
+    return Path(named) if named else Path(os.environ.get("XDG_CACHE_HOME") or Path.home() / ".cache") / "wanimate"
+
+
 def sha256(path: Path) -> str:
     """SHA-256 of a file's bytes in hex, read in pieces."""
     digest = hashlib.sha256()

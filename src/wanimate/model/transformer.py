@@ -11,13 +11,14 @@ from __future__ import annotations
 
 from collections.abc import Iterable
 from dataclasses import dataclass
+from typing import Protocol
 
 import torch
 import torch.nn.functional as F
 from einops import rearrange
 from torch import Tensor, nn
 
-from wanimate.model.attention import attention
+from wanimate.model.attention import Attend, attention
 from wanimate.model.face import FaceAdapter, FaceEncoder, FaceKV, RMSNorm
 from wanimate.model.motion import MotionEncoder
 from wanimate.model.params import TransformerParams
@@ -40,6 +41,25 @@ class Context:
     pose: Tensor
     cross: tuple[CrossKV, ...]
     face: tuple[FaceKV, ...]
+
+
+class Shortcut(Protocol):
+    """May answer for blocks of one network call, asked at three places with the tokens [B, L, D] there.
+
+    Tokens that it is shown may be changed in place afterwards: what it wants to keep, it copies.
+    """
+
+    def enter(self, tokens: Tensor) -> Tensor | None:
+        """Before the first block: what the last one would give, or None to go on."""
+        ...
+
+    def first(self, tokens: Tensor) -> Tensor | None:
+        """As the second block would receive them, which is after the first face residual; otherwise as `enter`."""
+        ...
+
+    def leave(self, tokens: Tensor) -> None:
+        """What the last block and fuser gave; not asked where one of the others answered."""
+        ...
 
 
 class AnimateTransformer(nn.Module):
@@ -84,20 +104,31 @@ class AnimateTransformer(nn.Module):
             face=self.face_adapter.keys_values(face_tokens),
         )
 
-    def forward(self, x: Tensor, t: Tensor, y: Tensor, context: Context) -> Tensor:
+    def forward(self, x: Tensor, t: Tensor, y: Tensor, context: Context, shortcut: Shortcut | None = None) -> Tensor:
         """x noisy latents [B, 16, T+1, h, w], t integer timesteps [B], y conditions [B, 20, T+1, h, w] -> v like x, float32."""
         e, e0 = self.embed_time(t)
-        tokens = self.run_blocks(self.embed_video(x, y, context.pose), e0, context)
+        tokens = self.run_blocks(self.embed_video(x, y, context.pose), e0, context, shortcut)
         return self.unpatchify(self.head(tokens, e), context.grid)
 
-    def run_blocks(self, tokens: Tensor, e0: Tensor, context: Context) -> Tensor:
+    def run_blocks(self, tokens: Tensor, e0: Tensor, context: Context, shortcut: Shortcut | None = None) -> Tensor:
         """Tokens [B, L, D] through all blocks and fusers, which look at nothing else of the video."""
+        if shortcut is not None and (known := shortcut.enter(tokens)) is not None:
+            return known
         for i, block in enumerate(self._blocks):
             tokens = block(tokens, e0, context.rope, context.cross[i])
             if i % self.params.face_every == 0:
                 k = i // self.params.face_every
                 tokens = tokens + self.face_adapter.fuser_blocks[k](tokens, context.face[k]).float()
+            if i == 0 and shortcut is not None and (known := shortcut.first(tokens)) is not None:
+                return known
+        if shortcut is not None:
+            shortcut.leave(tokens)
         return tokens
+
+    @staticmethod
+    def total(parts: Tensor, context: Context) -> Tensor:
+        """Sums over all tokens, [n], of a number or more for each, [n, L]; where ranks share the tokens, over all ranks."""
+        return parts.sum(-1)
 
     @property
     def dtype(self) -> torch.dtype:
@@ -167,14 +198,27 @@ class Block(nn.Module):
         return self.cross_attn.keys_values(text, image)
 
     def forward(self, x: Tensor, e0: Tensor, rope: Rope, cross: CrossKV) -> Tensor:
-        dtype = self.self_attn.norm_q.weight.dtype  # that of the linears may be a quantised one
-        shift, scale, gate, ffn_shift, ffn_scale, ffn_gate = (self.modulation.float() + e0).chunk(6, dim=1)
+        mixed = self.self_attn.attend(*self.before_attention(x, e0, rope))
+        return self.after_attention(x, mixed, e0, cross)
+
+    def before_attention(self, x: Tensor, e0: Tensor, rope: Rope) -> tuple[Tensor, Tensor, Tensor]:
+        """Tokens x [B, L, D] -> queries, keys and values [B, L, N, d]; tokens do not look at each other."""
+        shift, scale = (self.modulation.float() + e0).chunk(6, dim=1)[:2]
         a = layer_norm(x, self.eps).float() * (1 + scale) + shift
-        x = x.float() + self.self_attn(a.to(dtype), rope).float() * gate
+        return self.self_attn.project(a.to(self._dtype), rope)
+
+    def after_attention(self, x: Tensor, mixed: Tensor, e0: Tensor, cross: CrossKV) -> Tensor:
+        """What self-attention found, [B, L, N, d], into tokens x [B, L, D]; tokens do not look at each other."""
+        gate, ffn_shift, ffn_scale, ffn_gate = (self.modulation.float() + e0).chunk(6, dim=1)[2:]
+        x = x.float() + self.self_attn.o(mixed.flatten(2)).float() * gate
         c = F.layer_norm(x, x.shape[-1:], self.norm3.weight.float(), self.norm3.bias.float(), self.eps)
-        x = x + self.cross_attn(c.to(dtype), cross).float()
+        x = x + self.cross_attn(c.to(self._dtype), cross).float()
         f = layer_norm(x, self.eps) * (1 + ffn_scale) + ffn_shift
-        return x + self.ffn(f.to(dtype)).float() * ffn_gate
+        return x + self.ffn(f.to(self._dtype)).float() * ffn_gate
+
+    @property
+    def _dtype(self) -> torch.dtype:
+        return self.self_attn.norm_q.weight.dtype  # that of the linears may be a quantised one
 
 
 class _Attention(nn.Module):
@@ -193,14 +237,16 @@ class _Attention(nn.Module):
 
 
 class SelfAttention(_Attention):
-    """`attend` is where every token looks at every other: the one place that a sequence spread over processes changes."""
+    """`attend` is where every token looks at every other: the one place that another backend, or a sequence spread over
+    processes, changes."""
 
-    attend = staticmethod(attention)
+    attend: Attend = staticmethod(attention)
 
-    def forward(self, x: Tensor, rope: Rope) -> Tensor:
+    def project(self, x: Tensor, rope: Rope) -> tuple[Tensor, Tensor, Tensor]:
+        """[B, L, D] -> queries and keys, turned by their positions, and values, [B, L, N, d] each."""
         q = apply_rope(self.split(self.norm_q(self.q(x))), rope).to(x.dtype)
         k = apply_rope(self.split(self.norm_k(self.k(x))), rope).to(x.dtype)
-        return self.o(self.attend(q, k, self.split(self.v(x))).flatten(2))
+        return q, k, self.split(self.v(x))
 
 
 class CrossAttention(_Attention):

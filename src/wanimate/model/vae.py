@@ -10,7 +10,7 @@ whole or in pieces with the same result; the pieces share a `Stream` that keeps 
 from __future__ import annotations
 
 import itertools
-from collections.abc import Iterator
+from collections.abc import Callable, Iterator
 
 import torch
 import torch.nn.functional as F
@@ -72,8 +72,11 @@ class VideoVae(nn.Module):
 
     def decode_piece(self, latents: Tensor, stream: Stream) -> Tensor:
         """The next piece of a video: one latent frame if it is the first, else any number."""
-        z = latents.to(self.dtype, memory_format=torch.channels_last_3d) * self.std + self.mean
-        return self.decoder(self.conv2(z, stream), stream)
+        return self.decoder(self.conv2(self.widened(latents), stream), stream)
+
+    def widened(self, latents: Tensor) -> Tensor:
+        """Normalised latents as the decoder takes them."""
+        return (latents * self.std + self.mean).to(self.dtype, memory_format=torch.channels_last_3d)
 
     def channels_last(self) -> VideoVae:
         """Lay the weights out for channels-last convolutions, the faster ones; the results are the same."""
@@ -143,7 +146,9 @@ class ResidualBlock(nn.Module):
 
 
 class AttentionBlock(nn.Module):
-    """Single-head attention over the positions of each frame."""
+    """Single-head attention over the positions of each frame; `attend` takes and gives [frames, 1, positions, C]."""
+
+    attend: Callable[[Tensor, Tensor, Tensor], Tensor] = staticmethod(F.scaled_dot_product_attention)
 
     def __init__(self, channels: int) -> None:
         super().__init__()
@@ -155,7 +160,7 @@ class AttentionBlock(nn.Module):
         frames, height = x.shape[2], x.shape[3]
         flat = rearrange(x, "b c t h w -> (b t) c h w")
         q, k, v = rearrange(self.to_qkv(self.norm(flat)), "n (three c) h w -> three n 1 (h w) c", three=3)
-        out = F.scaled_dot_product_attention(q, k, v)
+        out = self.attend(q, k, v)
         out = self.proj(rearrange(out, "n 1 (h w) c -> n c h w", h=height))
         return x + rearrange(out, "(b t) c h w -> b c t h w", t=frames)
 
@@ -173,7 +178,7 @@ class Downsample(nn.Module):
         if self.time_conv is None:
             return x
         before = stream.get(self)
-        stream[self] = x[:, :, -1:]
+        stream[self] = x[:, :, -1:].clone()
         if before is not None:
             return self.time_conv(torch.cat((before, x), dim=2))
         return torch.cat((x[:, :, :1], self.time_conv(x)), dim=2) if x.shape[2] > 1 else x
@@ -217,7 +222,7 @@ class CausalConv3d(nn.Conv3d):
             stream[self] = F.pad(x, (0, 0, 0, 0, self.history - 1, 0))
             return F.conv2d(x[:, :, 0], self.weight[:, :, -1], self.bias, padding=self.padding[1:])[:, :, None]
         x = F.pad(x, (0, 0, 0, 0, self.history, 0)) if past is None else torch.cat((past, x), dim=2)
-        stream[self] = x[:, :, -self.history :]
+        stream[self] = x[:, :, -self.history :].clone()  # a view would keep all of x
         return super().forward(x)
 
 

@@ -11,18 +11,18 @@ import copy
 import weakref
 from collections.abc import Callable, Iterator
 from concurrent.futures import Future, ThreadPoolExecutor
+from contextlib import suppress
 from dataclasses import dataclass, field
 from types import MethodType
 from typing import Any
 
 import torch
-import torch.nn.functional as F
 from torch import Tensor, nn
 
 from wanimate.log import LOG
 from wanimate.model.face import FaceFuser, FaceKV
-from wanimate.model.rope import Rope, apply_rope
-from wanimate.model.transformer import AnimateTransformer, Block, CrossKV, Head, layer_norm
+from wanimate.model.rope import Rope
+from wanimate.model.transformer import AnimateTransformer, Block, CrossKV, Head
 
 ALIGNMENT = 256
 
@@ -175,12 +175,19 @@ def page_lock(module: nn.Module) -> None:
         if int(runtime.cudaHostRegister(pointer, whole.nbytes, 0)) == 0:
             weakref.finalize(whole.untyped_storage(), runtime.cudaHostUnregister, pointer)
         else:
+            clear_error(torch.device("cuda"))
             LOG.warning("page-locked memory was refused; copies of the blocks may not hide behind the computing")
     for (table, name, tensor), piece in zip(places, whole.split(sizes), strict=True):
         here = piece[: tensor.nbytes].view(tensor.dtype).view(tensor.shape)
         here.copy_(tensor)
         is_parameter = isinstance(tensor, nn.Parameter)
         table[name] = nn.Parameter(here, requires_grad=False) if is_parameter else here
+
+
+def clear_error(device: torch.device) -> None:
+    """CUDA reports the error of a refused call once more at the next one: let that be this one."""
+    with suppress(RuntimeError):
+        torch.zeros(1, device=device)
 
 
 def _tensors(module: nn.Module) -> list[tuple[dict[str, Any], str, Tensor]]:
@@ -217,27 +224,18 @@ class _SlicedBlock(_Sliced):
     """`Block.forward`; the residual stream is changed in place."""
 
     def __call__(self, block: Block, x: Tensor, e0: Tensor, rope: Rope, cross: CrossKV) -> Tensor:
-        dtype, me = block.self_attn.norm_q.weight.dtype, block.self_attn
-        shift, scale, gate, ffn_shift, ffn_scale, ffn_gate = (block.modulation.float() + e0).chunk(6, dim=1)
         x = x.float()
-        slices = self.of(x.shape[1])
-        q, k, v = (x.new_empty(*x.shape[:2], me.heads, x.shape[2] // me.heads, dtype=dtype) for _ in range(3))
-        for s in slices:
-            a = (layer_norm(x[:, s], block.eps).float() * (1 + scale) + shift).to(dtype)
-            turn = (rope[0][s], rope[1][s])
-            q[:, s] = apply_rope(me.split(me.norm_q(me.q(a))), turn)
-            k[:, s] = apply_rope(me.split(me.norm_k(me.k(a))), turn)
-            v[:, s] = me.split(me.v(a))
-        mixed = me.attend(q, k, v).flatten(2)
-        del q, k, v
-        for s in slices:
-            part = x[:, s] + me.o(mixed[:, s]).float() * gate
-            norm = block.norm3
-            c = F.layer_norm(part, part.shape[-1:], norm.weight.float(), norm.bias.float(), block.eps)
-            part = part + block.cross_attn(c.to(dtype), cross).float()
-            f = layer_norm(part, block.eps) * (1 + ffn_scale) + ffn_shift
-            x[:, s] = part + block.ffn(f.to(dtype)).float() * ffn_gate
+        mixed = block.self_attn.attend(*self._before(block, x, e0, rope))
+        for s in self.of(x.shape[1]):
+            x[:, s] = block.after_attention(x[:, s], mixed[:, s], e0, cross)
         return x
+
+    def _before(self, block: Block, x: Tensor, e0: Tensor, rope: Rope) -> tuple[Tensor, Tensor, Tensor]:
+        shape = *x.shape[:2], block.self_attn.heads, x.shape[2] // block.self_attn.heads
+        q, k, v = (x.new_empty(shape, dtype=block.self_attn.norm_q.weight.dtype) for _ in range(3))
+        for s in self.of(x.shape[1]):
+            q[:, s], k[:, s], v[:, s] = block.before_attention(x[:, s], e0, (rope[0][s], rope[1][s]))
+        return q, k, v
 
 
 class _SlicedFuser(_Sliced):
@@ -251,7 +249,7 @@ class _SlicedFuser(_Sliced):
         out = x.new_empty(x.shape, dtype=k.dtype)
         for i in range(0, len(k), few):
             s = slice(i * tokens, (i + few) * tokens)
-            out[:, s] = FaceFuser.forward(fuser, x[:, s], (k[i : i + few], v[i : i + few]))
+            out[:, s] = fuser.look(x[:, s], (k[i : i + few], v[i : i + few]))
         return out
 
 

@@ -11,16 +11,25 @@ import psutil
 import torch
 import torch.nn.functional as F
 
-from wanimate.config import BlocksMode, RuntimeSettings, WeightsType
+from wanimate.config import BlocksMode, RuntimeSettings, Speed, WeightsType
 from wanimate.errors import InputError, OutOfMemory
-from wanimate.model.attention import attention
+from wanimate.model.fp8 import to_fp8
 from wanimate.model.params import TransformerParams, VaeParams
 from wanimate.runtime.simulate import TransformerCost, VaeCost, transformer_cost, vae_cost
+from wanimate.runtime.speed import attention_trials, has_fp8
 from wanimate.runtime.tiles import CELL
 from wanimate.types import Segment
 from wanimate.weights.formats import open_tensors
 from wanimate.weights.layouts import native_transformer, native_vae
-from wanimate.weights.load import Card, Compress, find_text_encoder, find_vae, fits_beside, open_transformer
+from wanimate.weights.load import (
+    Card,
+    Compress,
+    find_text_encoder,
+    find_vae,
+    fits_beside,
+    open_transformer,
+    transformer_files,
+)
 from wanimate.weights.names import transformer_params, vae_params
 from wanimate.weights.quantize import is_quantizable
 from wanimate.weights.stored import Scaled, Values
@@ -35,6 +44,9 @@ WORKSPACE = 256 * 2**20
 ROWS = 8192
 TILES = (96, 64, 48, 32, 24, 16)
 """Sides of VAE tiles in latents, largest first."""
+FUSED_MEMORY, FUSED_TRAFFIC = 0.65, 0.3
+"""What compiled blocks leave of what a step holds besides its context, and of the bytes it reads and writes, uncompiled
+(measured at 480p and 720p: benchmarks/results/speed_h100_2026-11-27.md)."""
 PIXELS_AT_ONCE = 1 << 18
 """On a GPU the VAE takes so many latent frames at once that their pictures stay below this many pixels together."""
 
@@ -95,17 +107,24 @@ class Networks:
 
 @dataclass(frozen=True)
 class Work:
-    """What a job asks for. `size` is width and height; `branches` is 2 with guidance; `new_prompt`: the text encoder runs."""
+    """What a job asks for. `size` is width and height; `branches` is 2 with guidance; `new_prompt`: the text encoder runs;
+    `kept`: tensors of all tokens that a step cache holds."""
 
     size: tuple[int, int]
     segments: tuple[Segment, ...]
     steps: int
     branches: int = 1
     new_prompt: bool = False
+    kept: int = 0
 
     @property
     def length(self) -> int:
         return max(s.length for s in self.segments)
+
+    @property
+    def tokens(self) -> int:
+        """Of the longest segment, the reference frame's included."""
+        return ((self.length + 3) // 4 + 1) * (self.size[0] // (2 * CELL)) * (self.size[1] // (2 * CELL))
 
 
 @dataclass(frozen=True)
@@ -140,6 +159,17 @@ class Plan:
             f"plan: {self.device}, weights {self.weights}, {self.placement}; peak {where}host {self.host / GIB:.1f} GiB; "
             f"about {_seconds(self.step_seconds)} a step, {_seconds(self.clip_seconds)} for the clip"
         )
+
+
+def is_big(folder: Path) -> bool:
+    """Whether a checkpoint's transformer is large enough for a plan, and for waiting for a compiler."""
+    return sum(f.stat().st_size for f in transformer_files(folder) if f.is_file()) >= BIG
+
+
+def wanted_weights(settings: RuntimeSettings, device: torch.device) -> WeightsType:
+    """The weights' type that the settings come to: float8 products need float8 weights."""
+    fast = settings.speed != "exact" and has_fp8(device)
+    return "fp8" if fast and settings.weights_dtype == "auto" else settings.weights_dtype
 
 
 def weights_type(setting: WeightsType, device: torch.device) -> tuple[torch.dtype, Compress]:
@@ -212,7 +242,7 @@ def make_plan(
     """
     smallest: Plan | None = None
     for placement in _ladder(nets, settings, device):
-        plan = _forecast(nets, work, placement, device, name, room, rates)
+        plan = _forecast(nets, work, placement, settings.speed, device, name, room, rates)
         fits = plan.host <= host_room and (not plan.gpu or SPARE * plan.gpu + WORKSPACE <= room)
         if fits:
             return plan
@@ -248,20 +278,27 @@ def _ladder(nets: Networks, settings: RuntimeSettings, device: torch.device) -> 
 
 
 def _forecast(
-    nets: Networks, work: Work, placement: Placement, device: torch.device, name: str, room: int, rates: Rates
-) -> Plan:
+    nets: Networks, work: Work, placement: Placement, speed: Speed, device: torch.device, name: str, room: int,
+    rates: Rates,
+) -> Plan:  # fmt: skip
     width, height = work.size
     cuda = device.type == "cuda"
     chunk = vae_chunk(work.size, device)
     cost = transformer_cost(nets.params, nets.dtype, nets.quantized, work.size, work.length, placement.rows)
     vae = vae_cost(nets.vae_params, work.size, work.length, chunk, placement.tile)
+    if cuda:
+        fused = cost.context + int(FUSED_MEMORY * (cost.forward - cost.context))
+        cost = replace(cost, forward=fused, traffic=FUSED_TRAFFIC * cost.traffic)
+    vae_share = 2 if cuda and speed != "exact" else 1
+    vae = replace(vae, encode=vae.encode // vae_share, decode=vae.decode // vae_share)
     resident = placement.blocks == "resident"
-    fixed = nets.rest + nets.vae + (nets.blocks if resident else 2 * nets.block)
+    fixed = nets.rest + nets.vae // vae_share + (nets.blocks if resident else 2 * nets.block)
     video = 12 * work.length * width * height
     inputs = 2 * video + 12 * work.length * nets.params.motion.size**2
+    history = work.kept * work.tokens * nets.params.dim * nets.dtype.itemsize
     stages = {
         "conditions": fixed + inputs + max(vae.encode, work.branches * cost.context + cost.prepare - cost.context),
-        "denoise": fixed + inputs // 2 + cost.forward + (work.branches - 1) * cost.context,
+        "denoise": fixed + inputs // 2 + cost.forward + (work.branches - 1) * cost.context + history,
         "decode": fixed + inputs // 2 + vae.decode,
     }
     if work.new_prompt and fits_beside(nets.text, room):
@@ -296,20 +333,25 @@ def vae_chunk(size: tuple[int, int], device: torch.device) -> int:
 
 
 @torch.inference_mode()
-def measure_rates(device: torch.device, dtype: torch.dtype) -> Rates:
-    """Short measurements on the device itself, a fraction of a second in all."""
+def measure_rates(device: torch.device, dtype: torch.dtype, speed: Speed = "exact") -> Rates:
+    """Short measurements on the device itself, a few seconds in all, of what `speed` makes use of."""
     cuda = device.type == "cuda"
     n, tokens, side, count = (8192, 16384, 256, 2**28) if cuda else (512, 512, 32, 2**22)
     a = torch.randn(n, n, device=device, dtype=dtype)
-    q = torch.randn(1, tokens, 8, 128, device=device, dtype=dtype)
     x, w = torch.randn(1, 96, 4, side, side, device=device), torch.randn(96, 96, 3, 3, 3, device=device)
     x, w = (t.contiguous(memory_format=torch.channels_last_3d) for t in (x, w))
     wide = torch.zeros(count // 4, device=device)
     home = torch.zeros(count // 4, pin_memory=cuda)
     convolution = 2 * 96 * 96 * 27 * 2 * side * side
+    attend = attention_trials(device, dtype, tokens, 128, speed == "exact")[0].seconds
+    product = _time(lambda: a @ a, device)
+    if speed != "exact" and has_fp8(device):
+        levels, scale = to_fp8(a, (1,))
+        other = scale.view(1, -1).contiguous()
+        product = _time(lambda: torch._scaled_mm(levels, levels.t(), scale, other, out_dtype=dtype), device)
     return Rates(
-        2 * n**3 / _time(lambda: a @ a, device),
-        4 * tokens**2 * 8 * 128 / _time(lambda: attention(q, q, q), device),
+        2 * n**3 / product,
+        4 * tokens**2 * 8 * 128 / attend,
         convolution / _time(lambda: F.conv3d(x, w, padding=(0, 1, 1)), device),
         2 * count / _time(lambda: wide + 1, device),
         count / _time(lambda: wide.copy_(home, non_blocking=True), device),

@@ -20,12 +20,13 @@ from torch.utils._python_dispatch import TorchDispatchMode
 from torch.utils._pytree import tree_iter
 from torch.utils.flop_counter import FlopCounterMode
 
+from wanimate.model.fp8 import FP8
 from wanimate.model.params import TransformerParams, VaeParams
 from wanimate.model.transformer import AnimateTransformer
 from wanimate.model.vae import VideoVae
 from wanimate.runtime.offload import slice_tokens
-from wanimate.runtime.tiles import CELL, DECODE_REACH, ENCODE_REACH
-from wanimate.weights.quantize import FP8, QuantizedLinear, is_quantizable
+from wanimate.runtime.tiles import CELL, DECODE_REACH, ENCODE_REACH, cut
+from wanimate.weights.quantize import QuantizedLinear, is_quantizable
 
 
 @dataclass(frozen=True)
@@ -93,12 +94,12 @@ def vae_cost(params: VaeParams, size: tuple[int, int], length: int, chunk: int, 
     small, latents = _small_vae_cost(params, chunk, min(frames, 1 + 2 * chunk))
     shares, features = [], 0
     for reach in (ENCODE_REACH, DECODE_REACH):
-        w, h = (n if side is None else min(n, _even(n, side) + 2 * reach) for n in (width, height))
+        w, h = (max(t.outer.stop - t.outer.start for t in cut(n, side or n, reach)) for n in (width, height))
         shares.append(w * h / latents)
     tiles = 1
     if side is not None:
         features = 4 * params.base * params.multipliers[-1] * frames * height * width
-        tiles = (-(-width // side)) * (-(-height // side))
+        tiles = len(cut(width, side, 0)) * len(cut(height, side, 0))
     encode, decode = shares
     return VaeCost(
         int(small.encode * encode) + features, int(small.decode * decode) + 2 * features,
@@ -125,11 +126,6 @@ def _small_vae_cost(params: VaeParams, chunk: int, frames: int) -> tuple[VaeCost
 
 def _bytes(pairs: Sequence[tuple[Tensor | None, ...]]) -> int:
     return sum(t.nbytes for pair in pairs for t in pair if t is not None)
-
-
-def _even(length: int, side: int) -> int:
-    """Side of the largest tile when a length is cut into equal ones of at most `side`."""
-    return -(-length // -(-length // side))
 
 
 def _network(params: TransformerParams, dtype: torch.dtype, quantized: bool) -> AnimateTransformer:

@@ -88,8 +88,8 @@ class TiledVae:
         stream: Stream = {}
         parts = []
         for piece in latents.split(pieces, dim=2):
-            z = piece.to(self.vae.dtype, memory_format=torch.channels_last_3d) * self.vae.std + self.vae.mean
-            parts.append(run((decoder.conv1, *decoder.middle), self.vae.conv2(z, stream), stream))
+            z = self.vae.conv2(self.vae.widened(piece), stream)
+            parts.append(run((decoder.conv1, *decoder.middle), z, stream))
         features = torch.cat(parts, dim=2)
         del parts
         video = torch.empty(*latents.shape[:1], 3, 4 * frames - 3, *(CELL * n for n in latents.shape[3:]))

@@ -11,12 +11,23 @@ import psutil
 import torch
 
 from wanimate.conditions.segments import plan_segments
-from wanimate.config import RuntimeSettings
+from wanimate.config import RuntimeSettings, Speed
 from wanimate.log import chosen
 from wanimate.media.resize import exact_size
-from wanimate.runtime.plan import BIG, GIB, Networks, Plan, Rates, Work, make_plan, measure_rates, networks
+from wanimate.runtime.plan import (
+    GIB,
+    Networks,
+    Plan,
+    Rates,
+    Work,
+    is_big,
+    make_plan,
+    measure_rates,
+    networks,
+    wanted_weights,
+)
 from wanimate.types import Segment
-from wanimate.weights.load import Card, gpu_room, transformer_files
+from wanimate.weights.load import Card, gpu_room
 
 CLIP_LENGTHS = (61, 49, 33, 21)
 AREAS = (960 * 544, 832 * 480, 640 * 368, 480 * 272)
@@ -32,14 +43,14 @@ def plan_for(
         CheckpointError: the files are not those of the architecture.
     """
     limit_gpu(settings, device)
-    if not small_too and sum(f.stat().st_size for f in transformer_files(folder) if f.is_file()) < BIG:
+    if not small_too and not is_big(folder):
         return None
-    nets = networks(folder, card, settings.weights_dtype, device)
+    nets = networks(folder, card, wanted_weights(settings, device), device)
     name, room = "CPU", 0
     if device.type == "cuda":
         name, room = torch.cuda.get_device_name(device), gpu_room(device)
     host = psutil.virtual_memory().available + psutil.Process().memory_info().rss
-    rates = _rates(str(device), nets.dtype)
+    rates = _rates(str(device), nets.dtype, settings.speed)
     chosen("rates", name, ", ".join(f"{k} {v / 1e12:.3g}e12/s" for k, v in vars(rates).items()))
 
     def alternatives() -> Iterator[tuple[str, Networks, Work]]:
@@ -72,5 +83,5 @@ def _shorter(work: Work, length: int) -> tuple[Segment, ...]:
 
 
 @lru_cache(maxsize=8)
-def _rates(device: str, dtype: torch.dtype) -> Rates:
-    return measure_rates(torch.device(device), dtype)
+def _rates(device: str, dtype: torch.dtype, speed: Speed) -> Rates:
+    return measure_rates(torch.device(device), dtype, speed)

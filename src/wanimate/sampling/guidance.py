@@ -9,7 +9,8 @@ from typing import Protocol
 import torch
 from torch import Tensor
 
-from wanimate.model.transformer import Context
+from wanimate.model.transformer import Context, Shortcut
+from wanimate.sampling.cache import Caching, StepCache
 from wanimate.types import Conditions
 
 Key = tuple[int, ...]
@@ -17,12 +18,27 @@ Network = Callable[[Tensor, Tensor], Tensor]
 """(x [16, T+1, h, w], timestep []) -> flow of the same shape, float32."""
 
 
+class SegmentNetwork(Protocol):
+    """The network of one segment's steps; a call is a step."""
+
+    @property
+    def skipped(self) -> int:
+        """How many of its steps so far a cache has answered."""
+        ...
+
+    def __call__(self, x: Tensor, t: Tensor) -> Tensor: ...
+
+
 class FlowModel(Protocol):
     """`AnimateTransformer`, or what works like it."""
 
     def prepare(self, text: Tensor, image_tokens: Tensor | None, face: Tensor, pose_latents: Tensor) -> Context: ...
 
-    def __call__(self, x: Tensor, t: Tensor, y: Tensor, context: Context) -> Tensor: ...
+    def __call__(
+        self, x: Tensor, t: Tensor, y: Tensor, context: Context, shortcut: Shortcut | None = None
+    ) -> Tensor: ...
+
+    def total(self, parts: Tensor, context: Context) -> Tensor: ...
 
 
 @dataclass(frozen=True)
@@ -34,26 +50,39 @@ class GuidedNetwork:
     positive: Context
     negative: Context | None
     scale: float
+    cache: StepCache | None = None
+
+    @property
+    def skipped(self) -> int:
+        return 0 if self.cache is None else self.cache.skipped
 
     @torch.inference_mode()
     def __call__(self, x: Tensor, t: Tensor) -> Tensor:
-        v = self._flow(x, t, self.positive)
+        if self.cache is not None:
+            self.cache.begin()
+        v = self._flow(x, t, self.positive, 0)
         if self.negative is None:
             return v
-        unconditional = self._flow(x, t, self.negative)
+        unconditional = self._flow(x, t, self.negative, 1)
         return unconditional + self.scale * (v - unconditional)
 
-    def _flow(self, x: Tensor, t: Tensor, context: Context) -> Tensor:
-        out: Tensor = self.transformer(x[None], t[None], self.y[None], context)
+    def _flow(self, x: Tensor, t: Tensor, context: Context, branch: int) -> Tensor:
+        shortcut = None if self.cache is None else self.cache.branches[branch]
+        out: Tensor = self.transformer(x[None], t[None], self.y[None], context, shortcut)
         return out[0]
 
 
 @torch.inference_mode()
-def guided(transformer: FlowModel, conditions: Conditions, scale: float) -> GuidedNetwork:
+def guided(
+    transformer: FlowModel, conditions: Conditions, scale: float, caching: Caching | None = None
+) -> GuidedNetwork:
     """Everything a segment's steps share, computed once. `scale` 1 runs one branch."""
     positive = prepared(transformer, conditions)
     negative = None if scale == 1 else prepared(transformer, conditions, unconditional=True)
-    return GuidedNetwork(transformer, conditions.y, positive, negative, scale)
+    cache = None
+    if caching is not None:
+        cache = caching.make(lambda parts: transformer.total(parts, positive), positive.pose.dtype)
+    return GuidedNetwork(transformer, conditions.y, positive, negative, scale, cache)
 
 
 def prepared(transformer: FlowModel, conditions: Conditions, unconditional: bool = False) -> Context:
@@ -70,18 +99,23 @@ def prepared(transformer: FlowModel, conditions: Conditions, unconditional: bool
 class PhasedNetwork:
     """Networks that take turns over the steps of one segment; a call is a step. Each is made anew, with all that it prepares.
 
-    `key` tells which one a step needs; `make` makes it.
+    `key` tells which one a step needs; `make` makes it, from its key and the step at which it takes over.
     """
 
-    def __init__(self, key: Callable[[int], Key], make: Callable[[Key], Network]) -> None:
+    def __init__(self, key: Callable[[int], Key], make: Callable[[Key, int], SegmentNetwork]) -> None:
         self.key, self.make, self.step = key, make, 0
         self.current = key(0)
-        self.network: Network | None = make(self.current)
+        self.network: SegmentNetwork | None = make(self.current, 0)
+        self._before = 0
+
+    @property
+    def skipped(self) -> int:
+        return self._before + (0 if self.network is None else self.network.skipped)
 
     def __call__(self, x: Tensor, t: Tensor) -> Tensor:
         wanted = self.key(self.step)
         if wanted != self.current or self.network is None:
-            self.network = None  # its memory is needed by the next one
-            self.current, self.network = wanted, self.make(wanted)
+            self._before, self.network = self.skipped, None  # its memory is needed by the next one
+            self.current, self.network = wanted, self.make(wanted, self.step)
         self.step += 1
         return self.network(x, t)

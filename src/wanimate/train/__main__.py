@@ -59,6 +59,16 @@ def vae(
     frames: int = 17,
     frame_batch: int = 128,
     clip_batch: int = 8,
+    frame_share: Annotated[
+        float,
+        typer.Option(help="First share of the run that sees single frames only; 0 when going on from a trained one."),
+    ] = 0.35,
+    face_share: Annotated[float, typer.Option(help="Share of the steps that show cuts around faces.")] = 0.7,
+    face_batch: Annotated[int, typer.Option(help="Clips of such a step.")] = 16,
+    edges: Annotated[float, typer.Option(help="Weight of the loss on differences between neighbouring pixels.")] = 1.0,
+    changes: Annotated[float, typer.Option(help="Weight of the loss on differences from frame to frame.")] = 0.5,
+    rate: Annotated[float, typer.Option(help="Peak learning rate.")] = 1e-3,
+    refresh: Annotated[int, typer.Option(help="Steps between two renewals of a part of the clips.")] = 90,
     start: Annotated[
         Path | None, typer.Option(help="Checkpoint folder, or folder of a training, to begin with.")
     ] = None,
@@ -66,10 +76,11 @@ def vae(
     device: Device = default_device(),
     record: Record = torch.cuda.is_available(),
     resume: Resume = False,
+    seed: int = 0,
 ) -> None:
     """Train the VAE; writes vae.pt and statistics.pt."""
     ranks, where = join(device)
-    mannequins = World(load(device=where), WORLD)
+    mannequins = World(load(device=where), replace(WORLD, compiled=where.type == "cuda", face_size=16))
 
     def render(count: int, width: int, height: int, seed: int) -> tuple[torch.Tensor, torch.Tensor]:
         batch = mannequins.sample_batch(count, frames, width, height, seed)
@@ -78,24 +89,26 @@ def vae(
         return torch.cat((batch.video, weight), -1), torch.cat((batch.skeleton, sticks), -1)
 
     started = time.monotonic()
-    clips = ClipPool(render, pool, part, seed=1_000_000 * ranks.rank)
+    clips = ClipPool(render, pool, part, seed=1_000_000 * (64 * seed + ranks.rank))
     if ranks.first:
         Log(out / "log.jsonl").write(what="pool", clips=len(SIZES) * pool, seconds=time.monotonic() - started)
     config = vae_training.VaeTraining(
-        seconds=seconds, steps=steps, frame_batch=frame_batch, clip_batch=clip_batch, decoder_only=decoder_only
-    )
+        seconds=seconds, steps=steps, frame_batch=frame_batch, clip_batch=clip_batch, frame_share=frame_share,
+        face_share=face_share, face_batch=face_batch, edges=edges, changes=changes, rate=rate, refresh=refresh,
+        decoder_only=decoder_only, seed=seed,
+    )  # fmt: skip
     weights = (
         None if start is None else start / ("vae.safetensors" if (start / "vae.safetensors").is_file() else "vae.pt")
     )
-    trained = vae_training.train_vae(config, clips, out, where, resume, weights, ranks, record)
-    if not ranks.first:
-        return
-    if decoder_only and start is not None:  # the latents are the old ones, and so are their statistics
+    if start is not None and ranks.first:  # so that a run cut short can be used as well
         known = load_trained_vae(start, torch.device("cpu"))
-        mean, std = list(known.params.mean), list(known.params.std)
-    else:
+        save_state(out / "statistics.pt", mean=list(known.params.mean), std=list(known.params.std))
+    trained = vae_training.train_vae(config, clips, out, where, resume, weights, ranks, record)
+    if ranks.first and not (
+        decoder_only and start is not None
+    ):  # else the latents and their statistics are the old ones
         mean, std = vae_training.latent_statistics(trained, clips)
-    save_state(out / "statistics.pt", mean=mean, std=std)
+        save_state(out / "statistics.pt", mean=mean, std=std)
 
 
 def load_trained_vae(folder: Path, device: torch.device) -> VideoVae:
@@ -156,6 +169,10 @@ def transformer(
     short_batch: int = 48,
     short_share: Annotated[float, typer.Option(help="Share of the run on clips of 17 frames.")] = 0.0,
     device: Device = default_device(),
+    face_weight: Annotated[
+        float, typer.Option(help="How often more eyes and mouths count in the loss; faces half as often.")
+    ] = 8.0,
+    rate: Annotated[float, typer.Option(help="AdamW's peak learning rate; Muon's is ten times as high.")] = 1e-3,
     record: Record = torch.cuda.is_available(),
     start: Annotated[Path | None, typer.Option(help="Checkpoint folder to begin with.")] = None,
     resume: Resume = False,
@@ -165,7 +182,7 @@ def transformer(
     ranks, where = join(device)
     data, log = _clips(
         load_trained_vae(vae, where), WORLD, where, ranks, out, part=part, frames=frames, most=clips, seconds=render_seconds,
-        seed=seed,
+        seed=seed, face_weight=face_weight,
     )  # fmt: skip
     config = flow.FlowTraining(
         seconds=seconds,
@@ -175,6 +192,8 @@ def transformer(
         short_batch=short_batch,
         short_share=short_share,
         short=min(17, frames),
+        rate=rate,
+        matrix_rate=10 * rate,
         seed=seed,
     )
     flow.train_flow(config, data, out, where, resume, start, ranks, record)
@@ -185,6 +204,7 @@ def transformer(
 def _clips(
     codec: VideoVae, settings: WorldSettings, where: torch.device, ranks: Ranks, out: Path,
     *, part: int, frames: int, most: int, seconds: float, seed: int,
+    face_weight: float = 0.0,
 ) -> tuple[latents.LatentSet, Log]:  # fmt: skip
     """Clips of the world, rendered and encoded for `seconds`, at most `most`; training renews them as it goes."""
     fast = where.type == "cuda"
@@ -198,7 +218,7 @@ def _clips(
 
     def make(size: int) -> latents.LatentClips:
         rendered = mannequins.sample_batch(part, frames, *SIZES[size], next(seeds))
-        return latents.encode_batch(codec, rendered, generator, grey)
+        return latents.encode_batch(codec, rendered, generator, grey, face_weight)
 
     parts: list[list[latents.LatentClips]] = [[make(size)] for size in range(len(SIZES))]
     started, drawn = time.monotonic(), len(SIZES) * part

@@ -15,7 +15,7 @@ from torch import Tensor
 from wanimate.model.vae import VideoVae
 from wanimate.train.common import mixed
 from wanimate.train.mannequins.world import WorldBatch
-from wanimate.train.pool import SIZES, importance
+from wanimate.train.pool import FACE, SIZES, importance
 
 
 @dataclass
@@ -23,7 +23,8 @@ class LatentClips:
     """Clips of one size on the training device, latents in float16.
 
     target, pose, known: [M, 16, T, h, w]; reference: [M, 16, 1, h, w]; keep: packed mask [M, 4, T, h, w] in 0..1;
-    person: share of person in each latent pixel, faces counted three, eyes and mouth five times, [M, T, h, w];
+    person: share of person in each latent pixel, faces counted three, eyes and mouth five times, or more
+    (`encode_batch`), [M, T, h, w];
     face: uint8 [M, K, S, S, 3].
     """
 
@@ -50,9 +51,13 @@ def to_video(pixels: Tensor) -> Tensor:
 
 @torch.no_grad()
 def encode_batch(
-    vae: VideoVae, batch: WorldBatch, generator: torch.Generator, grey: dict[tuple[int, ...], Tensor]
-) -> LatentClips:
-    """Encode one rendered batch. A third of the clips continue a segment: their first 1 or 5 frames are known."""
+    vae: VideoVae, batch: WorldBatch, generator: torch.Generator, grey: dict[tuple[int, ...], Tensor],
+    face_weight: float = 0.0,
+) -> LatentClips:  # fmt: skip
+    """Encode one rendered batch. A third of the clips continue a segment: their first 1 or 5 frames are known.
+
+    `face_weight`: how often more eyes and mouths count as person, faces half as often.
+    """
     video = to_video(batch.video)
     n, _, frames, height, width = video.shape
     known = torch.zeros(n, dtype=torch.long)
@@ -66,7 +71,7 @@ def encode_batch(
     keep = torch.where(animation.view(-1, 1, 1, 1), 0.0, 1 - batch.hole[:, :, ::8, ::8].float())
     keep = torch.where(place[:, :, None, None], 1.0, keep)
     packed = torch.cat((keep[:, :1].expand(-1, 3, -1, -1), keep), dim=1).unflatten(1, (-1, 4)).transpose(1, 2)
-    share = F.avg_pool2d((batch.cover.float() + 4 * importance(batch.region, batch.cover)) / 255, 8)
+    share = F.avg_pool2d(person_weight(batch, face_weight), 8)
     share = torch.cat((share[:, :1].expand(-1, 3, -1, -1), share), dim=1).unflatten(1, (-1, 4)).mean(2)
 
     shape = (frames, height, width)
@@ -84,6 +89,12 @@ def encode_batch(
         person=share.half(),
         face=batch.face,
     )
+
+
+def person_weight(batch: WorldBatch, face_weight: float) -> Tensor:
+    """How much each pixel counts as person, float32 [n, K, H, W]: see `LatentClips.person`."""
+    weight = importance(batch.region, batch.cover).float()  # its bytes would overflow
+    return (batch.cover.float() + 4 * weight + face_weight * weight * (weight >= FACE)) / 255
 
 
 def _encode(vae: VideoVae, video: Tensor) -> Tensor:

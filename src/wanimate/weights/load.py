@@ -155,7 +155,10 @@ def load_checkpoint(
 
 def best_device(asked: str | torch.device | None = None) -> torch.device:
     """The device asked for, else the GPU where there is one."""
-    return torch.device(asked or ("cuda" if torch.cuda.is_available() else "cpu"))
+    device = torch.device(asked or ("cuda" if torch.cuda.is_available() else "cpu"))
+    if str(device) == "cuda" and torch.cuda.is_available():
+        device = torch.device("cuda", torch.cuda.current_device())  # some of torch.cuda refuses one without its number
+    return device
 
 
 def find_vae(folder: Path) -> Path:

@@ -238,12 +238,13 @@ def with_loras(
     for name, deltas in changes.items():
         module, _, leaf = name.rpartition(".")
         owner = twin.get_submodule(module)
+        delta = torch.stack(deltas).sum(0)
         if isinstance(owner, QuantizedLinear) and leaf == "weight":
-            owner = owner.expanded(model.dtype)
             parent, _, own_name = module.rpartition(".")
-            setattr(twin.get_submodule(parent), own_name, owner)
+            setattr(twin.get_submodule(parent), own_name, owner.changed(delta, model.dtype))
+            continue
         weight = owner.get_parameter(leaf)
-        changed = (weight.float() + torch.stack(deltas).sum(0)).to(weight.dtype)
+        changed = (weight.float() + delta).to(weight.dtype)
         setattr(owner, leaf, nn.Parameter(changed, requires_grad=weight.requires_grad))
     for name, parts in branches.items():
         twin.get_submodule(name).register_forward_hook(_Branches(parts))

@@ -1,13 +1,12 @@
 """Prompts to embeddings. What umT5 made of a prompt is kept on disk, so that its 11 GB are opened for a new prompt only.
 
-The cache is WANIMATE_CACHE, else XDG_CACHE_HOME/wanimate, else ~/.cache/wanimate, in its folder `prompts`.
+The cache is the folder `prompts` of `media.files.cache_folder`.
 """
 
 from __future__ import annotations
 
 import hashlib
 import json
-import os
 from collections.abc import Callable, Sequence
 from pathlib import Path
 from typing import Protocol
@@ -19,7 +18,7 @@ from torch import Tensor
 
 from wanimate.errors import OutputError
 from wanimate.log import LOG, chosen
-from wanimate.media.files import AtomicFile
+from wanimate.media.files import AtomicFile, cache_folder
 from wanimate.model.text_encoder import TextEncoder
 
 DEFAULT_PROMPT = "视频中的人在做动作"
@@ -93,7 +92,7 @@ class PublishedPrompt:
             torch.cuda.empty_cache()
 
     def _file(self, text: str) -> Path:
-        return cache_folder() / f"{self.key(text)}.safetensors"
+        return cache_folder() / "prompts" / f"{self.key(text)}.safetensors"
 
     def key(self, text: str) -> str:
         """Name of an embedding in the cache: it changes with the text and with the files of the encoder."""
@@ -102,13 +101,6 @@ class PublishedPrompt:
 
 def _text(prompt: str, negative: bool) -> str:
     return prompt or (DEFAULT_NEGATIVE if negative else DEFAULT_PROMPT)
-
-
-def cache_folder() -> Path:
-    """Where embeddings are kept."""
-    named = os.environ.get("WANIMATE_CACHE")
-    cache = Path(os.environ.get("XDG_CACHE_HOME") or Path.home() / ".cache") / "wanimate"
-    return (Path(named) if named else cache) / "prompts"
 
 
 def identity(files: Sequence[Path]) -> list[list[object]]:

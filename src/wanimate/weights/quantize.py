@@ -11,11 +11,9 @@ import torch
 import torch.nn.functional as F
 from torch import Tensor, nn
 
+from wanimate.model.fp8 import fp8_linear, to_fp8
 from wanimate.weights.stored import Scaled, Value, expand, value
 
-FP8 = torch.float8_e4m3fn
-LARGEST = 448.0
-"""The largest number of float8_e4m3fn."""
 _LINEARS = re.compile(
     r"(blocks\.\d+\.(self_attn\.[qkvo]|cross_attn\.([qkvo]|[kv]_img)|ffn\.[02])"
     r"|face_adapter\.fuser_blocks\.\d+\.linear(1_kv|1_q|2))\.weight"
@@ -25,9 +23,10 @@ _LINEARS = re.compile(
 class QuantizedLinear(nn.Linear):
     """A linear layer whose weight is float8 or int8 levels [O, I]; `weight_scale` is float32, [O, 1] or one number.
 
-    It computes in the type of its input.
+    It computes in the type of its input; with `products`, which a GPU can switch on, as a product of float8 matrices.
     """
 
+    products = False
     weight_scale: Tensor
 
     def __init__(self, like: nn.Linear, levels: torch.dtype, scale: torch.Size) -> None:
@@ -35,30 +34,33 @@ class QuantizedLinear(nn.Linear):
         self.weight = nn.Parameter(torch.empty(like.weight.shape, dtype=levels, device="meta"), requires_grad=False)
         self.register_buffer("weight_scale", torch.empty(scale, device="meta"))
 
+    @classmethod
+    def of(cls, like: nn.Linear, levels: Tensor, scale: Tensor, products: bool = False) -> QuantizedLinear:
+        """With these levels and scales, and the bias of `like`."""
+        layer = cls(like, levels.dtype, scale.shape)
+        layer.weight, layer.weight_scale = nn.Parameter(levels, requires_grad=False), scale
+        layer.bias, layer.products = like.bias, products
+        return layer
+
     def forward(self, x: Tensor) -> Tensor:
-        return scaled_linear(x, self.weight, self.weight_scale, self.bias)
+        if self.products:
+            return fp8_linear(x, self.weight, self.weight_scale, self.bias)
+        return F.linear(x, expand(self.weight, self.weight_scale).to(x.dtype), self.bias)
 
-    def expanded(self, dtype: torch.dtype) -> nn.Linear:
-        """A plain layer with the weight it stands for."""
-        plain = nn.Linear(self.in_features, self.out_features, self.bias is not None, "meta")
-        plain.weight = nn.Parameter(expand(self.weight, self.weight_scale).to(dtype), requires_grad=False)
-        plain.bias = self.bias
-        return plain
-
-
-def scaled_linear(x: Tensor, levels: Tensor, scale: Tensor, bias: Tensor | None) -> Tensor:
-    """x (levels * scale)^T + bias: [..., I] -> [..., O], on any device.
-
-    The one place where a product of float8 matrices can take over.
-    """
-    return F.linear(x, expand(levels, scale).to(x.dtype), bias)
+    def changed(self, delta: Tensor, dtype: torch.dtype) -> nn.Linear:
+        """A layer whose weight is what this one's stands for plus `delta` [O, I]: a plain one of type `dtype`, or float8 again
+        where that is what it multiplies."""
+        weight = expand(self.weight, self.weight_scale).float() + delta
+        if self.products:
+            return QuantizedLinear.of(self, *quantize_fp8(weight), products=True)
+        layer = nn.Linear(self.in_features, self.out_features, self.bias is not None, "meta")
+        layer.weight, layer.bias = nn.Parameter(weight.to(dtype), requires_grad=False), self.bias
+        return layer
 
 
 def quantize_fp8(weight: Tensor) -> tuple[Tensor, Tensor]:
     """float [O, I] -> float8_e4m3fn levels and float32 scales [O, 1]; the largest value of a row becomes 448."""
-    wide = weight.float()
-    scale = wide.abs().amax(1, keepdim=True).clamp_min(1e-12) / LARGEST
-    return (wide / scale).clamp(-LARGEST, LARGEST).to(FP8), scale
+    return to_fp8(weight, (1,))
 
 
 def is_quantizable(name: str) -> bool:

@@ -111,6 +111,36 @@ def test_solvers_and_steps(animator: Animator, guides: MakeGuides, tmp_path: Pat
     assert (one != three).any()
 
 
+@pytest.mark.parametrize(("kind", "skipped"), [("taylor", [1, 1]), ("first-block", [5, 5]), ("magnitude", [4, 4])])
+def test_step_caches(animator: Animator, guides: MakeGuides, tmp_path: Path, kind: str, skipped: list[int]) -> None:
+    """Eight steps with a gate that lets everything through: the user is told, and the record says how many."""
+    events = list(
+        animator.generate(guides(11), tmp_path / "a.mkv", settings(steps=8, cache=kind, cache_gate=1e9), LOSSLESS)
+    )
+    said = f"step cache {kind} (gate 1e+09): {sum(skipped)} of 16 steps were skipped"
+    assert said in [event.message for event in events if isinstance(event, Notice)]
+    record = json.loads((tmp_path / "a.json").read_text())
+    assert record["cache"] == {"kind": kind, "gate": 1e9, "skipped": skipped}
+    last = {event.segment: event.skipped for event in events if isinstance(event, StepDone)}
+    assert list(last.values()) == skipped
+
+
+@pytest.mark.parametrize("kind", ["taylor", "first-block", "magnitude"])
+def test_a_cache_that_skips_nothing_gives_the_same_frames(
+    animator: Animator, guides: MakeGuides, tmp_path: Path, kind: str
+) -> None:
+    without = frames_of(animator, guides(11), tmp_path / "a.mkv", steps=8)
+    assert json.loads((tmp_path / "a.json").read_text())["cache"] is None
+    assert (frames_of(animator, guides(11), tmp_path / "b.mkv", steps=8, cache=kind, cache_gate=1e-30) == without).all()
+    few = frames_of(animator, guides(11), tmp_path / "c.mkv", steps=2, cache=kind, cache_gate=1e9)
+    assert (few == frames_of(animator, guides(11), tmp_path / "d.mkv", steps=2)).all()
+
+
+def test_a_gate_needs_a_cache(animator: Animator, guides: MakeGuides, tmp_path: Path) -> None:
+    with pytest.raises(InputError, match=r"--cache-gate.*no cache"):
+        frames_of(animator, guides(11), tmp_path / "a.mkv", cache_gate=0.1)
+
+
 def test_guidance(animator: Animator, guides: MakeGuides, tmp_path: Path) -> None:
     plain = frames_of(animator, guides(5), tmp_path / "a.mkv", steps=2)
     guided = frames_of(animator, guides(5), tmp_path / "b.mkv", steps=2, guidance=3.0)

@@ -16,7 +16,7 @@ import torch
 from torch import Tensor
 
 from golden import fill
-from wanimate.config import LoraUse, ParallelSettings
+from wanimate.config import CacheKind, LoraUse, ParallelSettings
 from wanimate.errors import InputError
 from wanimate.model.params import MotionParams, TransformerParams, VaeParams
 from wanimate.model.transformer import AnimateTransformer
@@ -26,6 +26,7 @@ from wanimate.runtime.parallel.sequence import SplitTransformer
 from wanimate.runtime.parallel.shard import sharded
 from wanimate.runtime.parallel.strips import StripVae
 from wanimate.runtime.parallel.team import Part, Team, follow
+from wanimate.sampling.cache import Caching
 from wanimate.sampling.guidance import guided
 from wanimate.types import Conditions
 from wanimate.weights.load import Card, Checkpoint, FixedPrompt
@@ -182,6 +183,31 @@ def check_team(ranks: Ranks, settings: ParallelSettings, lora: Path) -> None:
     team.stop()
 
 
+def check_cache(ranks: Ranks, kind: CacheKind, settings: ParallelSettings) -> None:
+    """All ranks skip the steps that one process skips, by gates that lie among this network's errors; filled-up tokens
+    have no say."""
+    part = team_part(ranks, settings)
+    if not ranks.first:
+        follow(part)
+        return
+    team = Team(part)
+    given, x = conditions(GRIDS["one short"])
+    steps, between = 10, torch.randn(16, generator=torch.Generator().manual_seed(4))
+    for scale in (1.0, 2.5):
+        for gate in {"taylor": (0.28, 0.35, 9.0), "first-block": (0.2, 0.24), "magnitude": (0.003, 0.1)}[kind]:
+            caching = Caching(kind, gate, steps)
+            team.use_loras((), False)
+            net, alone = (
+                team.network((), given, scale, caching),
+                guided(part.checkpoint.transformer, given, scale, caching),
+            )
+            for i in range(steps):
+                state, t = x * (1 - i / steps) + between.view(-1, 1, 1, 1) * i / steps, torch.tensor(990 - 80 * i)
+                close(net(state, t), alone(state, t), 1e-4)
+                assert net.skipped == alone.skipped, f"scale {scale}, gate {gate}, step {i}"
+    team.stop()
+
+
 def checks(lora: Path) -> dict[str, Callable[[Ranks], None]]:
     found: dict[str, Callable[[Ranks], None]] = {
         f"sequence, {name}": lambda r, g=grid: check_sequence(r, g) for name, grid in GRIDS.items()
@@ -193,6 +219,10 @@ def checks(lora: Path) -> dict[str, Callable[[Ranks], None]]:
     }.items():  # fmt: skip
         settings = ParallelSettings(**values)
         found[f"team, {name}"] = lambda r, s=settings: check_team(r, s, lora)
+    for kind in ("taylor", "first-block", "magnitude"):
+        for name, values in {"plain": {}, "both": {"shard_weights": True, "split_guidance": True}}.items():
+            settings = ParallelSettings(**values)
+            found[f"cache, {kind}, {name}"] = lambda r, k=kind, s=settings: check_cache(r, k, s)
     return found | {
         "shares": check_shares, "heads": check_heads, "sharded": check_sharded, "messages": check_messages,
     }  # fmt: skip

@@ -270,7 +270,7 @@ def test_when_nothing_is_left_to_give_it_is_exit_3(tmp_path: Path, monkeypatch: 
 
 def test_a_large_checkpoint_tells_its_plan(tmp_path: Path, monkeypatch: pytest.MonkeyPatch) -> None:
     folder, guides = published_checkpoint(tmp_path / "tiny-14b"), write_guides(tmp_path / "guides", 5)
-    monkeypatch.setattr("wanimate.runtime.will_it_fit.BIG", 0)
+    monkeypatch.setattr("wanimate.runtime.plan.BIG", 0)
     settings = GenerateSettings(steps=1, seed=3, prompt="a person")
     events = list(
         Animator.from_checkpoint(folder, "cpu").generate(

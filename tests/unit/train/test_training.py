@@ -31,8 +31,9 @@ TINY = TransformerParams(
 )  # fmt: skip
 SIZES = ((32, 32), (32, 48), (48, 32))
 VAE_RUN = VaeTraining(
-    steps=STEPS, seconds=1e9, crop=32, frame_batch=8, clip_batch=4, rate=8e-3, refresh=10**6, frame_share=0.5
-)
+    steps=STEPS, seconds=1e9, crop=32, frame_batch=8, clip_batch=4, face_crop=16, face_batch=4, rate=8e-3, refresh=10**6,
+    frame_share=0.5,
+)  # fmt: skip
 FLOW_RUN = FlowTraining(steps=STEPS, seconds=1e9, frames=5, short=1, short_batch=16, batch=16, rate=2e-2, renew=10**6)
 CPU = torch.device("cpu")
 
@@ -311,6 +312,49 @@ def test_the_clip_pool_renews_itself_piece_by_piece() -> None:
     for _ in range(4):
         clips.refresh()
     assert [v[:, 0, 0, 0, 0].tolist() for v in clips.videos] == [[7, 7, 10, 10], [8, 8, 4, 4], [9, 9, 6, 6]]
+
+
+def test_face_cuts_follow_the_faces() -> None:
+    """Cuts of a clip show its face; what is drawn there is what the clip has there."""
+
+    def faced(count: int, width: int, height: int, seed: int) -> tuple[Tensor, Tensor]:
+        clips = torch.zeros(count, 3, height, width, 4, dtype=torch.uint8)
+        for i in range(count):
+            x, y = 4 + 5 * (i % 4), 6 + 4 * (i % 5)
+            clips[i, :, y : y + 4, x : x + 4] = torch.tensor([200, 10 * i, 0, pool.FACE], dtype=torch.uint8)
+        return clips, clips
+
+    people = ClipPool(faced, capacity=8, step=8)
+    assert people.places[0][:2].tolist() == [[6, 8], [11, 12]]
+    for single, frames in ((False, 3), (True, 1)):
+        cut = people.faces(6, 16, torch.Generator().manual_seed(1), single)
+        assert cut.shape == (6, 4, frames, 16, 16)
+        assert (cut[:, 3].amax((1, 2, 3)) == pool.FACE / 255).all()
+        seen = cut[:, 3] > 0
+        assert (seen.sum((1, 2, 3)) == 16 * frames).all()
+        assert torch.equal(cut[:, 0][seen], torch.full_like(cut[:, 0][seen], 200 / 127.5 - 1))
+    nobody = torch.zeros(2, 3, 8, 12)
+    assert pool.face_places(nobody).tolist() == [[6, 4], [6, 4]]
+
+
+def test_steps_of_every_kind_are_spread_over_a_run() -> None:
+    kinds = [vae.kind_of(VaeTraining(face_share=0.7, frame_mix=0.2), step, 0.5) for step in range(2000)]
+    shares = {kind: kinds.count(kind) / 2000 for kind in vae.KINDS}
+    assert shares == pytest.approx({"clips": 0.24, "frames": 0.06, "face_clips": 0.56, "face_frames": 0.14}, abs=0.02)
+    assert set(kinds[:40]) == set(vae.KINDS)
+    early = {vae.kind_of(VaeTraining(frame_share=0.35), step, 0.1) for step in range(100)}
+    assert early == {"frames", "face_frames"}
+
+
+def test_faces_count_more_than_bodies() -> None:
+    from types import SimpleNamespace
+
+    region = torch.tensor([[[[0, 4, 1, 2, 7]]]], dtype=torch.uint8)  # background, top, skin, face, eye
+    batch = SimpleNamespace(region=region, cover=torch.tensor([[[[0, 255, 255, 255, 255]]]], dtype=torch.uint8))
+    plain = latents.person_weight(batch, 0.0).flatten().tolist()  # type: ignore[arg-type]
+    assert plain == pytest.approx([0, 1.49, 1.86, 3.0, 5.0], abs=0.02)
+    more = latents.person_weight(batch, 8.0).flatten().tolist()  # type: ignore[arg-type]
+    assert more == pytest.approx([0, 1.49, 1.86, 7.0, 13.0], abs=0.04)
 
 
 def test_learning_share_and_budget() -> None:

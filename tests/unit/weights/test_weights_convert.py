@@ -25,12 +25,13 @@ from typer.testing import CliRunner
 
 from wanimate.cli.main import app
 from wanimate.errors import InputError
+from wanimate.model.fp8 import FP8
 from wanimate.weights import convert as converting
 from wanimate.weights.convert import convert, write_safetensors
 from wanimate.weights.formats import open_tensors, read_tensors
 from wanimate.weights.inspect import find_networks, verify
 from wanimate.weights.load import CLIP, T5, TRANSFORMER, VAE, load_checkpoint, open_transformer
-from wanimate.weights.quantize import FP8, QuantizedLinear, is_quantizable
+from wanimate.weights.quantize import QuantizedLinear, is_quantizable
 from wanimate.weights.stored import value
 from wanimate.weights.to_diffusers import diffusers_transformer, diffusers_vae
 

@@ -4,6 +4,7 @@ from __future__ import annotations
 
 import os
 from collections.abc import Callable
+from dataclasses import dataclass
 from pathlib import Path
 
 import detgen
@@ -153,15 +154,25 @@ def test_schedule(model: AnimateTransformer) -> None:
     uses = [LoraUse.model_validate("a.safetensors:0.8@0-50%"), LoraUse.model_validate("b.safetensors@25-100%")]
     stack = LoraStack(model, [(lora, use) for use in uses])
     assert [stack.active(i, 4) for i in range(4)] == [(0,), (0, 1), (1,), (1,)]
-    made: list[tuple[int, ...]] = []
+    made: list[tuple[tuple[int, ...], int]] = []
 
-    def make(key: tuple[int, ...]) -> Callable[[Tensor, Tensor], Tensor]:
-        made.append(key)
-        return lambda x, t: x + len(made)
+    @dataclass
+    class Counted:
+        number: int
+        skipped: int = 0
+
+        def __call__(self, x: Tensor, t: Tensor) -> Tensor:
+            self.skipped += 1
+            return x + self.number
+
+    def make(key: tuple[int, ...], start: int) -> Counted:
+        made.append((key, start))
+        return Counted(len(made))
 
     network = PhasedNetwork(lambda step: stack.active(step, 4), make)
     assert [network(torch.tensor(0), torch.tensor(0)).item() for _ in range(4)] == [1, 2, 3, 3]
-    assert made == [(0,), (0, 1), (1,)]
+    assert made == [((0,), 0), ((0, 1), 1), ((1,), 2)]
+    assert network.skipped == 4  # of all of them
 
 
 @pytest.mark.parametrize(

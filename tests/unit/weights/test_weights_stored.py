@@ -16,12 +16,13 @@ from tiny_checkpoints import OWN, PUBLISHED, own_checkpoint, transformer_tensors
 
 from wanimate.config import LoraUse
 from wanimate.errors import CheckpointError
+from wanimate.model.fp8 import FP8
 from wanimate.model.transformer import AnimateTransformer
 from wanimate.weights import load, prompts, stored
 from wanimate.weights.formats import open_tensors, read_tensors
 from wanimate.weights.load import T5, TOKENIZER, TRANSFORMER, Card, load_checkpoint, load_transformer
 from wanimate.weights.lora import LoraStack, match_lora, read_lora
-from wanimate.weights.quantize import FP8, QuantizedLinear, is_quantizable, quantize_fp8
+from wanimate.weights.quantize import QuantizedLinear, is_quantizable, quantize_fp8
 from wanimate.weights.stored import Stored, defer, value
 
 Copied = Callable[[Path], Path]

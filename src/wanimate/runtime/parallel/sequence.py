@@ -11,14 +11,15 @@ N heads, d width of a head.
 from __future__ import annotations
 
 from dataclasses import dataclass, replace
+from functools import partial
 
 import torch.nn.functional as F
 from einops import rearrange
 from torch import Tensor
 
 from wanimate.errors import InputError
-from wanimate.model.attention import attention
-from wanimate.model.transformer import AnimateTransformer, Context
+from wanimate.model.attention import Attend, attention
+from wanimate.model.transformer import AnimateTransformer, Context, Shortcut
 from wanimate.runtime.parallel.ranks import Group
 
 
@@ -54,10 +55,16 @@ class TokenSplit:
         parts = self.group.gather(x)
         return rearrange(parts, "n b (f s) c -> b f (n s) c", f=self.frames)[:, :, : self.tokens].flatten(1, 2)
 
-    def attend(self, q: Tensor, k: Tensor, v: Tensor) -> Tensor:
+    def total(self, parts: Tensor) -> Tensor:
+        """Sums over all real tokens, [n], of numbers for this rank's, [n, F * S]; the same on every rank."""
+        real = min(self.share, max(0, self.tokens - self.group.index * self.share))
+        mine = parts.unflatten(-1, (self.frames, self.share))[..., :real].sum((-2, -1))
+        return self.group.gather(mine).sum(0)
+
+    def attend(self, q: Tensor, k: Tensor, v: Tensor, backend: Attend = attention) -> Tensor:
         """Self-attention over the whole sequence; q, k, v and the result are this rank's [B, F * S, N, d]."""
         q, k, v = (self._all_tokens(x) for x in (q, k, v))
-        return self._own_tokens(attention(q, k, v))
+        return self._own_tokens(backend(q, k, v))
 
     def _all_tokens(self, x: Tensor) -> Tensor:
         """[B, F * S, N, d] -> [B, F * P, N / n, d] in one order on every rank, which attention need not know."""
@@ -100,16 +107,22 @@ class SplitTransformer:
         cos, sin = (split.own(table[None])[0] for table in context.rope)
         return replace(context, rope=(cos, sin))
 
-    def __call__(self, x: Tensor, t: Tensor, y: Tensor, context: Context) -> Tensor:
+    def total(self, parts: Tensor, context: Context) -> Tensor:
+        """As the transformer's."""
+        return TokenSplit.of(context.grid, self.group).total(parts)
+
+    def __call__(self, x: Tensor, t: Tensor, y: Tensor, context: Context, shortcut: Shortcut | None = None) -> Tensor:
         """As the transformer's forward; the flow is whole on every rank."""
         net = self.transformer
         split = TokenSplit.of(context.grid, self.group)
-        for block in net.blocks:
-            block.self_attn.attend = split.attend  # type: ignore[union-attr]
+        parts = [block.self_attn for block in net.blocks.children()]
+        backends = [part.attend for part in parts]  # type: ignore[union-attr]
+        for part, backend in zip(parts, backends, strict=True):
+            part.attend = partial(split.attend, backend=backend)  # type: ignore[arg-type, union-attr]
         try:
             e, e0 = net.embed_time(t)
-            tokens = net.run_blocks(split.own(net.embed_video(x, y, context.pose)), e0, context)
+            tokens = net.run_blocks(split.own(net.embed_video(x, y, context.pose)), e0, context, shortcut)
             return net.unpatchify(split.whole(net.head(tokens, e)), context.grid)
         finally:
-            for block in net.blocks:
-                del block.self_attn.attend  # type: ignore[union-attr]
+            for part, backend in zip(parts, backends, strict=True):
+                part.attend = backend  # type: ignore[union-attr]

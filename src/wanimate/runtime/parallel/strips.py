@@ -152,7 +152,7 @@ class _Attention:
         flat = rearrange(x, "b c t h w -> (b t) c h w")
         q, k, v = rearrange(self.block.to_qkv(self.block.norm(flat)), "n (three c) h w -> three n (h w) c", three=3)
         k, v = self._everyone(torch.stack((k, v)))
-        out = F.scaled_dot_product_attention(q[:, None], k[:, None], v[:, None])
+        out = self.block.attend(q[:, None], k[:, None], v[:, None])
         out = self.block.proj(rearrange(out, "n 1 (h w) c -> n c h w", h=height))
         return x + rearrange(out, "(b t) c h w -> b c t h w", t=frames)
 

@@ -3,19 +3,23 @@
 from __future__ import annotations
 
 from collections.abc import Callable, Iterator
+from dataclasses import dataclass
 from pathlib import Path
 from typing import Any
 
 import torch
 from torch import Tensor
 
-from wanimate.config import LoraUse, ParallelSettings
+from wanimate.config import LoraUse, ParallelSettings, RuntimeSettings
 from wanimate.errors import InputError, RankFailed
 from wanimate.model.transformer import AnimateTransformer, Context
-from wanimate.runtime.parallel.ranks import Ranks
+from wanimate.runtime.parallel.ranks import Group, Ranks
 from wanimate.runtime.parallel.sequence import SplitTransformer
 from wanimate.runtime.parallel.strips import StripVae
-from wanimate.sampling.guidance import Network, guided, prepared
+from wanimate.runtime.plan import is_big, wanted_weights, weights_type
+from wanimate.runtime.speed import TRIAL_TOKENS, quicken
+from wanimate.sampling.cache import Caching, StepCache
+from wanimate.sampling.guidance import SegmentNetwork, guided, prepared
 from wanimate.types import Conditions
 from wanimate.weights.load import Checkpoint, load_checkpoint
 from wanimate.weights.lora import LoraStack, match_lora, read_lora
@@ -31,7 +35,7 @@ class Part:
         self.vae = StripVae(checkpoint.vae, ranks.everyone)
         self.stack = LoraStack(checkpoint.transformer, [])
         self._sharded: dict[tuple[int, ...], AnimateTransformer] = {}
-        self._network: Network | None = None
+        self._network: SegmentNetwork | None = None
         self._splits_guidance = settings.split_guidance
         if settings.split_guidance and ranks.half is None:
             rule = f"the two branches of guidance need an even number of GPUs, not {ranks.count}"
@@ -45,7 +49,14 @@ class Part:
         self._sharded.clear()
         self.stack = LoraStack(model, [(match_lora(read_lora(use.path), model, partial), use) for use in uses], fuse)
 
-    def prepare(self, active: tuple[int, ...], conditions: Conditions, scale: float) -> None:
+    @property
+    def skipped(self) -> int:
+        """Steps of the network in use that a cache has answered; the same on every rank."""
+        return 0 if self._network is None else self._network.skipped
+
+    def prepare(
+        self, active: tuple[int, ...], conditions: Conditions, scale: float, caching: Caching | None = None
+    ) -> None:
         """Get ready for the steps of a segment, in which the LoRAs `active` act."""
         self._network = None  # its memory is needed by the next one
         half, pair = self.ranks.half, self.ranks.pair
@@ -53,9 +64,13 @@ class Part:
             model = SplitTransformer(self._transformer(active), half)
             unconditional = pair.index == 1
             context = prepared(model, conditions, unconditional)
-            self._network = _Branch(model, conditions.y, context, scale, pair.gather)
+            cache = None
+            if caching is not None:
+                cache = caching.make(lambda parts: pair.gather(model.total(parts, context))[0], context.pose.dtype)
+            self._network = _Branch(model, conditions.y, context, scale, pair, cache)
         else:
-            self._network = guided(SplitTransformer(self._transformer(active), self.ranks.everyone), conditions, scale)
+            model = SplitTransformer(self._transformer(active), self.ranks.everyone)
+            self._network = guided(model, conditions, scale, caching)
 
     def flow(self, x: Tensor, t: Tensor) -> Tensor:
         """The flow of a state [16, T+1, h, w] at timestep t []; whole on every rank."""
@@ -80,17 +95,41 @@ class Part:
         return self._sharded[active]
 
 
+@dataclass(frozen=True)
 class _Branch:
-    """One branch of guidance; the other one's flow comes from the pair."""
+    """One branch of guidance; the other one's flow comes from the pair, and the conditional one's decisions, too."""
 
-    def __init__(
-        self, model: SplitTransformer, y: Tensor, context: Context, scale: float, gather: Callable[[Tensor], Tensor]
-    ) -> None:
-        self.model, self.y, self.context, self.scale, self.gather = model, y, context, scale, gather
+    model: SplitTransformer
+    y: Tensor
+    context: Context
+    scale: float
+    pair: Group
+    cache: StepCache | None
+
+    @property
+    def skipped(self) -> int:
+        return 0 if self.cache is None else self.cache.skipped
 
     def __call__(self, x: Tensor, t: Tensor) -> Tensor:
-        v, unconditional = self.gather(self.model(x[None], t[None], self.y[None], self.context)[0])
+        shortcut = None
+        if self.cache is not None:
+            self.cache.begin()
+            shortcut = self.cache.branches[self.pair.index]
+        v, unconditional = self.pair.gather(self.model(x[None], t[None], self.y[None], self.context, shortcut)[0])
         return unconditional + self.scale * (v - unconditional)
+
+
+@dataclass(frozen=True)
+class _TeamNetwork:
+    part: Part
+    flow: Callable[[Tensor, Tensor], Tensor]
+
+    @property
+    def skipped(self) -> int:
+        return self.part.skipped
+
+    def __call__(self, x: Tensor, t: Tensor) -> Tensor:
+        return self.flow(x, t)
 
 
 class Team:
@@ -106,10 +145,12 @@ class Team:
         """Which LoRAs act in `step` of `steps`."""
         return self.part.stack.active(step, steps)
 
-    def network(self, active: tuple[int, ...], conditions: Conditions, scale: float) -> Network:
+    def network(
+        self, active: tuple[int, ...], conditions: Conditions, scale: float, caching: Caching | None = None
+    ) -> SegmentNetwork:
         """A segment's network; it is valid until the next one is made."""
-        self._all("prepare", active, conditions, scale)
-        return lambda x, t: self._all("flow", x, t)
+        self._all("prepare", active, conditions, scale, caching)
+        return _TeamNetwork(self.part, lambda x, t: self._all("flow", x, t))
 
     def encode(self, video: Tensor, chunk: int = 1) -> Tensor:
         """[B, 3, K, H, W] in [-1, 1] -> [B, 16, T, h, w]."""
@@ -146,11 +187,19 @@ def follow(part: Part) -> None:
         getattr(part, name)(*values)
 
 
-def load_for(ranks: Ranks, folder: Path, settings: ParallelSettings) -> Checkpoint:
+def load_for(
+    ranks: Ranks, folder: Path, settings: ParallelSettings, runtime: RuntimeSettings = RuntimeSettings()
+) -> Checkpoint:
     """A checkpoint for one rank: on its device, but for the blocks of a transformer that is to be sharded: in host memory."""
-    if not settings.shard_weights or ranks.device.type == "cpu":
+    if ranks.device.type == "cpu":
         return load_checkpoint(folder, ranks.device)
-    return load_checkpoint(folder, ranks.device, torch.bfloat16, blocks_on="cpu")
+    if settings.shard_weights:
+        checkpoint = load_checkpoint(folder, ranks.device, torch.bfloat16, blocks_on="cpu")
+    else:
+        dtype, compress = weights_type(wanted_weights(runtime, ranks.device), ranks.device)
+        checkpoint = load_checkpoint(folder, ranks.device, dtype, compress)
+    quicken(checkpoint, runtime.speed, TRIAL_TOKENS, compiled=is_big(folder) and not settings.shard_weights)
+    return checkpoint
 
 
 def is_lost_connection(error: BaseException) -> bool:

@@ -1,4 +1,4 @@
-"""Channel RMS norm and SiLU as one Triton kernel each way, for channels-last activations of few channels.
+"""Triton kernels for channels-last activations of few channels: RMS norm and SiLU in one, each way, and a convolution's bias.
 
 y = SiLU(x / max(||x||, 1e-12) * sqrt(C) * gamma), the norm over the C channels of each pixel (`model.vae.RmsNorm`).
 Rows are pixels of all frames and clips, columns the channels.
@@ -14,6 +14,7 @@ import triton.language as tl
 from torch import Tensor
 
 ROWS = 64
+BLOCK = 4096
 
 
 @triton.jit  # type: ignore[untyped-decorator]
@@ -49,6 +50,14 @@ def _backward(x, gamma, dy, dx, dgamma, rows, scale, C: tl.constexpr, WIDTH: tl.
     tl.store(dx + place, ((du - u * along[:, None]) / length[:, None]).to(dx.dtype.element_ty), mask=mask)
 
 
+@triton.jit  # type: ignore[untyped-decorator]
+def _bias(x, bias, count, C: tl.constexpr, BLOCK: tl.constexpr):  # type: ignore[no-untyped-def]
+    place = tl.program_id(0).to(tl.int64) * BLOCK + tl.arange(0, BLOCK)
+    mask = place < count
+    v = tl.load(x + place, mask=mask) + tl.load(bias + place % C, mask=mask)
+    tl.store(x + place, v, mask=mask)
+
+
 class _NormSilu(torch.autograd.Function):
     @staticmethod
     def forward(ctx: Any, x: Tensor, gamma: Tensor) -> Tensor:
@@ -80,5 +89,17 @@ def norm_silu(x: Tensor, gamma: Tensor) -> Tensor:
     return y
 
 
+def add_bias(x: Tensor, bias: Tensor) -> Tensor:
+    """x [B, C, ...] + bias [C], in place. PyTorch's own takes a quarter of a VAE's time: it does not vectorise this."""
+    if not x.is_contiguous(memory_format=_order(x)):
+        return x.add_(bias.view(-1, *[1] * (x.ndim - 2)))
+    _bias[(triton.cdiv(x.numel(), BLOCK),)](x, bias, x.numel(), C=x.shape[1], BLOCK=BLOCK)
+    return x
+
+
+def _order(x: Tensor) -> torch.memory_format:
+    return torch.channels_last_3d if x.ndim == 5 else torch.channels_last
+
+
 def _channels_last(x: Tensor) -> Tensor:
-    return x.contiguous(memory_format=torch.channels_last_3d if x.ndim == 5 else torch.channels_last)
+    return x.contiguous(memory_format=_order(x))

@@ -1,0 +1,81 @@
+"""Networks and conditions of random numbers at any size, and a report that survives being cut short; for benchmarks."""
+
+from __future__ import annotations
+
+from dataclasses import dataclass, field
+from pathlib import Path
+
+import torch
+from torch import Tensor
+
+from wanimate.model.params import TransformerParams
+from wanimate.model.transformer import AnimateTransformer
+from wanimate.types import Conditions
+from wanimate.weights.quantize import QuantizedLinear, is_quantizable, quantize_fp8
+
+
+@dataclass
+class Report:
+    """Tables of a Markdown file, rewritten after every row."""
+
+    path: Path
+    title: str
+    head: list[str]
+    tables: dict[str, list[list[str]]] = field(default_factory=dict)
+
+    def add(self, table: str, columns: list[str], row: list[object]) -> None:
+        self.tables.setdefault(table, [columns]).append([f"{x:.3f}" if isinstance(x, float) else str(x) for x in row])
+        print(f"{table}: {dict(zip(columns, row, strict=True))}", flush=True)
+        lines = [f"# {self.title}", "", *self.head]
+        for title, (names, *rows) in self.tables.items():
+            lines += ["", f"## {title}", "", f"| {' | '.join(names)} |", "|" + "---|" * len(names)]
+            lines += [f"| {' | '.join(cells)} |" for cells in rows]
+        self.path.write_text("\n".join(lines) + "\n")
+
+
+def random_network(params: TransformerParams, device: torch.device, dtype: torch.dtype) -> AnimateTransformer:
+    """Random weights that keep activations in bounds, the same on every rank."""
+    with torch.device("meta"):
+        model = AnimateTransformer(params)
+    model.to(dtype).to_empty(device=device)
+    generator = torch.Generator(device).manual_seed(0)
+    for name, tensor in (*model.named_parameters(), *model.named_buffers()):
+        if name.endswith(".kernel"):
+            taps = torch.tensor([1.0, 3.0, 3.0, 1.0])
+            tensor.data.copy_(torch.outer(taps, taps) / 64)
+        elif tensor.ndim < 2 and name.endswith("weight"):
+            tensor.data.fill_(1.0)
+        elif name.startswith("motion_encoder") and tensor.ndim > 1:  # it scales its weights itself
+            tensor.data.normal_(generator=generator)
+        else:
+            width = tensor.numel() // len(tensor) if tensor.ndim > 1 else len(tensor)
+            tensor.data.normal_(std=width**-0.5, generator=generator)
+    return model.eval().requires_grad_(False)
+
+
+def quantize_network(model: AnimateTransformer) -> None:
+    """Its linear layers in float8, in place, one after the other."""
+    for name in [name for name, _ in model.named_parameters() if is_quantizable(name)]:
+        parent, _, leaf = name.removesuffix(".weight").rpartition(".")
+        owner = model.get_submodule(parent)
+        old = getattr(owner, leaf)
+        setattr(owner, leaf, QuantizedLinear.of(old, *quantize_fp8(old.weight)))
+
+
+def random_conditions(
+    params: TransformerParams, size: tuple[int, int], frames: int, device: torch.device
+) -> tuple[Conditions, Tensor]:
+    """Random conditions of a segment and its noise, the same whoever calls."""
+    (width, height), latent, side = size, (frames + 3) // 4, params.motion.size
+    generator = torch.Generator().manual_seed(1)
+
+    def randn(*shape: int) -> Tensor:
+        return torch.randn(shape, generator=generator).to(device)
+
+    shape = height // 8, width // 8
+    text, image = (params.text_length, params.text_width), (257, params.image_width or 0)
+    given = Conditions(
+        randn(20, latent + 1, *shape), randn(16, latent, *shape), randn(3, frames, side, side).clamp(-1, 1),
+        randn(*text), randn(*text), randn(*image),
+    )  # fmt: skip
+    return given, randn(16, latent + 1, *shape)

@@ -1,0 +1,42 @@
+"""Numbers of eight bits: what rounds to them, and the matrix product of them.
+
+Letters: R rows, I inputs, O outputs.
+"""
+
+from __future__ import annotations
+
+import torch
+from torch import Tensor
+
+FP8 = torch.float8_e4m3fn
+LARGEST = 448.0
+"""The largest number of float8_e4m3fn."""
+
+
+def to_fp8(x: Tensor, axes: tuple[int, ...]) -> tuple[Tensor, Tensor]:
+    """Float8 levels of x, and the float32 scales that give it back; one scale for all that lies along `axes`, kept as ones.
+
+    The largest number of each group becomes the largest level.
+    """
+    wide = x.float()
+    scale = wide.abs().amax(axes, keepdim=True).clamp_min(1e-12) / LARGEST
+    return (wide / scale).clamp(-LARGEST, LARGEST).to(FP8), scale
+
+
+def fp8_linear(x: Tensor, levels: Tensor, scale: Tensor, bias: Tensor | None) -> Tensor:
+    """x (levels * scale)^T + bias as a product of float8 matrices: [..., I] -> [..., O] in bfloat16.
+
+    levels float8 [O, I]; scale float32 [O, 1] or one number. x is rounded with a scale for each of its rows. Needs a GPU of
+    compute capability 8.9 or more; I and O are multiples of 16.
+    """
+    rounded, row_scale = to_fp8(x.flatten(0, -2), (1,))
+    return fp8_product(rounded, row_scale, levels, scale, bias).view(*x.shape[:-1], -1)
+
+
+def fp8_product(x: Tensor, row_scale: Tensor, levels: Tensor, scale: Tensor, bias: Tensor | None) -> Tensor:
+    """The same of x that is rounded already: levels [R, I] and scales [R, 1] -> bfloat16 [R, O]."""
+    columns = scale.reshape(1, -1).expand(1, levels.shape[0]).contiguous()
+    bias = None if bias is None else bias.to(torch.bfloat16)
+    return torch._scaled_mm(
+        x, levels.t(), row_scale, columns, bias, out_dtype=torch.bfloat16, use_fast_accum=True
+    )  # fmt: skip

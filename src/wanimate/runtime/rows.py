@@ -1,0 +1,184 @@
+"""Triton kernels over rows of tokens: what stands between the matrix products of a block, each in one pass over memory.
+
+A row is read once, kept in registers, and written once; where the next product is one of float8 matrices, it is written as
+float8 levels with a scale a row. Statistics and sums are float32.
+
+Letters: R rows (tokens), D width of a row, N heads, d = D/N.
+"""
+
+from __future__ import annotations
+
+from typing import Any
+
+import torch
+import triton
+import triton.language as tl
+from torch import Tensor
+
+from wanimate.model.fp8 import FP8, LARGEST
+
+Rounded = tuple[Tensor, Tensor]
+"""Float8 levels [R, D] and the scale of each row, [R, 1]."""
+_MOST = tl.constexpr(LARGEST)
+TILE = 64
+
+
+@triton.jit  # type: ignore[untyped-decorator]
+def _store(value, out, scales, row, place, mask, FLOAT8: tl.constexpr):  # type: ignore[no-untyped-def]
+    if FLOAT8:
+        scale = tl.maximum(tl.max(tl.where(mask, tl.abs(value), 0.0), axis=0), 1e-12) / _MOST
+        tl.store(scales + row, scale)
+        value = tl.minimum(tl.maximum(value / scale, -_MOST), _MOST)
+    tl.store(out + place, value.to(out.dtype.element_ty), mask=mask)
+
+
+@triton.jit  # type: ignore[untyped-decorator]
+def _residual_norm(  # type: ignore[no-untyped-def]
+    x, y, gate, weight, bias, new_x, out, scales, eps, D: tl.constexpr, BLOCK: tl.constexpr, ADDS: tl.constexpr,
+    GATED: tl.constexpr, NORMS: tl.constexpr, FLOAT8: tl.constexpr,
+):  # fmt: skip
+    row = tl.program_id(0).to(tl.int64)
+    column = tl.arange(0, BLOCK)
+    mask = column < D
+    place = row * D + column
+    v = tl.load(x + place, mask=mask, other=0.0).to(tl.float32)
+    if ADDS:
+        u = tl.load(y + place, mask=mask, other=0.0).to(tl.float32)
+        if GATED:
+            u = u * tl.load(gate + column, mask=mask, other=0.0)
+        v = v + u
+        tl.store(new_x + place, v, mask=mask)
+    if NORMS:
+        centred = tl.where(mask, v - tl.sum(v, axis=0) / D, 0.0)
+        spread = tl.sum(centred * centred, axis=0) / D
+        w = tl.load(weight + column, mask=mask, other=0.0)
+        b = tl.load(bias + column, mask=mask, other=0.0)
+        _store(centred * tl.rsqrt(spread + eps) * w + b, out, scales, row, place, mask, FLOAT8)
+
+
+@triton.jit  # type: ignore[untyped-decorator]
+def _rms(x, weight, cosine, sine, out, eps, D: tl.constexpr, d: tl.constexpr, BLOCK: tl.constexpr, TURNS: tl.constexpr):  # type: ignore[no-untyped-def]
+    row = tl.program_id(0).to(tl.int64)
+    column = tl.arange(0, BLOCK)
+    mask = column < D
+    v = tl.load(x + row * D + column, mask=mask, other=0.0).to(tl.float32)
+    w = tl.load(weight + column, mask=mask, other=0.0).to(tl.float32)
+    kind = out.dtype.element_ty
+    n = (v * tl.rsqrt(tl.sum(v * v, axis=0) / D + eps)).to(kind).to(tl.float32)
+    n = (n * w).to(kind).to(tl.float32)
+    if TURNS:
+        real, imaginary = tl.split(tl.reshape(n, (BLOCK // 2, 2)))
+        pair = tl.arange(0, BLOCK // 2)
+        angle = row * (d // 2) + pair % (d // 2)
+        c = tl.load(cosine + angle, mask=pair < D // 2, other=0.0)
+        s = tl.load(sine + angle, mask=pair < D // 2, other=0.0)
+        n = tl.reshape(tl.join(real * c - imaginary * s, real * s + imaginary * c), (BLOCK,))
+    tl.store(out + row * D + column, n.to(kind), mask=mask)
+
+
+@triton.jit  # type: ignore[untyped-decorator]
+def _round(x, other, out, scales, D: tl.constexpr, BLOCK: tl.constexpr, ADDS: tl.constexpr, GELU: tl.constexpr):  # type: ignore[no-untyped-def]
+    row = tl.program_id(0).to(tl.int64)
+    column = tl.arange(0, BLOCK)
+    mask = column < D
+    place = row * D + column
+    v = tl.load(x + place, mask=mask, other=0.0).to(tl.float32)
+    if ADDS:
+        v = v + tl.load(other + place, mask=mask, other=0.0).to(tl.float32)
+    if GELU:
+        v = v * tl.sigmoid(1.5957691216057308 * (v + 0.044715 * v * v * v))
+    _store(v, out, scales, row, place, mask, True)
+
+
+@triton.jit  # type: ignore[untyped-decorator]
+def _head_largest(x, mean, largest, rows, N: tl.constexpr, d: tl.constexpr, TILE: tl.constexpr, SHIFTS: tl.constexpr):  # type: ignore[no-untyped-def]
+    row = tl.program_id(0).to(tl.int64) * TILE + tl.arange(0, TILE)
+    head = tl.program_id(1)
+    column = head * d + tl.arange(0, d)
+    mask = (row < rows)[:, None] & (column < N * d)[None, :]
+    v = tl.load(x + row[:, None] * (N * d) + column[None, :], mask=mask, other=0.0).to(tl.float32)
+    if SHIFTS:
+        v = tl.where(mask, v - tl.load(mean + column)[None, :], 0.0)
+    tl.atomic_max(largest + head, tl.max(tl.max(tl.abs(v), axis=1), axis=0))
+
+
+@triton.jit  # type: ignore[untyped-decorator]
+def _head_round(  # type: ignore[no-untyped-def]
+    x, mean, scale, out, rows, N: tl.constexpr, d: tl.constexpr, TILE: tl.constexpr, SHIFTS: tl.constexpr
+):
+    row = tl.program_id(0).to(tl.int64) * TILE + tl.arange(0, TILE)
+    head = tl.program_id(1)
+    column = head * d + tl.arange(0, d)
+    mask = (row < rows)[:, None] & (column < N * d)[None, :]
+    place = row[:, None] * (N * d) + column[None, :]
+    v = tl.load(x + place, mask=mask, other=0.0).to(tl.float32)
+    if SHIFTS:
+        v = v - tl.load(mean + column)[None, :]
+    v = tl.minimum(tl.maximum(v / tl.load(scale + head), -_MOST), _MOST)
+    tl.store(out + place, v.to(out.dtype.element_ty), mask=mask)
+
+
+def _shape(width: int) -> dict[str, Any]:
+    block = triton.next_power_of_2(width)
+    return {"BLOCK": block, "num_warps": max(1, min(16, block // 512))}
+
+
+def residual_norm(
+    x: Tensor, y: Tensor | None, gate: Tensor | None, weight: Tensor, bias: Tensor, eps: float, dtype: torch.dtype
+) -> tuple[Tensor, Tensor | Rounded]:
+    """x + y * gate, and its layer norm (without weights) * weight + bias in `dtype`; of float8, levels and scales.
+
+    x float32 [1, R, D], y [1, R, D] or None (then x itself is normed and given back), gate, weight and bias float32 [D].
+    """
+    rows, width = x.shape[1:]
+    out = torch.empty((rows, width) if dtype == FP8 else x.shape, dtype=dtype, device=x.device)
+    scales = torch.empty(rows if dtype == FP8 else 0, 1, device=x.device)
+    new = x if y is None else torch.empty_like(x)
+    _residual_norm[(rows,)](
+        x, x if y is None else y, weight if gate is None else gate, weight, bias, new, out, scales, eps, D=width,
+        ADDS=y is not None, GATED=gate is not None, NORMS=True, FLOAT8=dtype == FP8, **_shape(width),
+    )  # fmt: skip
+    return new, (out, scales) if dtype == FP8 else out
+
+
+def residual(x: Tensor, y: Tensor, gate: Tensor) -> Tensor:
+    """x + y * gate in place: x float32 [1, R, D], y [1, R, D], gate float32 [D]."""
+    rows, width = x.shape[1:]
+    _residual_norm[(rows,)](
+        x, y, gate, gate, gate, x, x, x, 0.0, D=width, ADDS=True, GATED=True, NORMS=False, FLOAT8=False, **_shape(width)
+    )
+    return x
+
+
+def rms(x: Tensor, weight: Tensor, eps: float, rope: tuple[Tensor, Tensor] | None, heads: int) -> Tensor:
+    """`RMSNorm` of x [1, R, D] and, with `rope`, its rotation -> [1, R, N, d] in x's type."""
+    rows, width = x.shape[1:]
+    out = torch.empty_like(x)
+    cosine, sine = rope or (x, x)
+    _rms[(rows,)](x, weight, cosine, sine, out, eps, D=width, d=width // heads, TURNS=rope is not None, **_shape(width))
+    return out.unflatten(-1, (heads, -1))
+
+
+def rounded(x: Tensor, other: Tensor | None = None, gelu: bool = False) -> Rounded:
+    """Float8 of the rows of x [1, R, D], of x + other, or of GELU(x)."""
+    rows, width = x.shape[1:]
+    out = torch.empty(rows, width, dtype=FP8, device=x.device)
+    scales = torch.empty(rows, 1, device=x.device)
+    _round[(rows,)](
+        x, x if other is None else other, out, scales, D=width, ADDS=other is not None, GELU=gelu, **_shape(width)
+    )
+    return out, scales
+
+
+def fp8_heads(x: Tensor, smooth: bool = False) -> tuple[Tensor, Tensor]:
+    """x [1, L, N, d] -> float8 levels and a scale for each head [1, N]; `smooth` takes the mean over tokens away."""
+    rows, heads, width = x.shape[1:]
+    x = x.contiguous()
+    mean = x.mean(1, dtype=torch.float32).flatten() if smooth else x
+    largest = torch.zeros(heads, device=x.device)
+    grid, settings = (triton.cdiv(rows, TILE), heads), {"N": heads, "d": width, "TILE": TILE, "SHIFTS": smooth}
+    _head_largest[grid](x, mean, largest, rows, **settings)
+    scale = largest.clamp_min(1e-12) / LARGEST
+    out = torch.empty(x.shape, dtype=FP8, device=x.device)
+    _head_round[grid](x, mean, scale, out, rows, **settings)
+    return out, scale[None]

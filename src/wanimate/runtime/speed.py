@@ -1,0 +1,214 @@
+"""Making the networks fast on a GPU, from outside: the quickest attention, compiled blocks, products of float8 matrices.
+
+exact   the arithmetic of the published bfloat16 flow
+fast    float8 matrix products and attention, the VAE in bfloat16
+turbo   fast, and steps skipped by forecasting (`sampling.cache`)
+"""
+
+from __future__ import annotations
+
+import importlib.util
+import os
+import statistics
+import time
+from collections.abc import Callable, Sequence
+from dataclasses import dataclass, replace
+from functools import cache, lru_cache
+from itertools import pairwise
+from types import MethodType
+from typing import Any
+
+import torch
+from torch import Tensor, nn
+
+from wanimate.config import Speed
+from wanimate.log import LOG, chosen
+from wanimate.media.files import cache_folder
+from wanimate.model.attention import Attend, Backend, Fp8Attention, backends, fp8_qkv
+from wanimate.model.face import FaceFuser
+from wanimate.model.fp8 import FP8
+from wanimate.model.transformer import AnimateTransformer, Block
+from wanimate.model.vae import AttentionBlock, RmsNorm, VideoVae
+from wanimate.weights.load import Checkpoint
+from wanimate.weights.quantize import QuantizedLinear
+
+TRIAL_TOKENS = 32_768
+"""Backends are compared on so many tokens where no job says how many it has."""
+TRIAL_HEADS = 8
+"""Of more tokens fewer heads are tried, so that a trial takes milliseconds."""
+FP8_CAPABILITY = (8, 9)
+
+
+@dataclass(frozen=True)
+class Trial:
+    """A backend on one shape: seconds of a call, infinite with the reason where it cannot run."""
+
+    name: str
+    seconds: float
+    why: str = ""
+
+
+def has_fp8(device: torch.device) -> bool:
+    """Whether a device multiplies float8 matrices."""
+    return device.type == "cuda" and torch.cuda.get_device_capability(device) >= FP8_CAPABILITY
+
+
+@lru_cache(maxsize=32)
+@torch.inference_mode()
+def attention_trials(
+    device: torch.device, dtype: torch.dtype, tokens: int, head_dim: int, exact: bool, compiled: bool = False
+) -> tuple[Trial, ...]:
+    """Every backend on random tokens of this device, the quickest first; `compiled`: as compiled blocks use it."""
+    heads = max(1, min(TRIAL_HEADS, TRIAL_TOKENS**2 * TRIAL_HEADS // tokens**2))
+    q, k, v = (torch.randn(1, tokens, heads, head_dim, device=device, dtype=dtype) for _ in range(3))
+    found = []
+    for backend in backends().values():
+        if exact and not backend.exact:
+            continue
+        attend = _in_use(backend, compiled)
+        try:
+            found.append(Trial(backend.name, _seconds(lambda attend=attend: attend(q, k, v), device)))  # type: ignore[misc]
+        except (RuntimeError, ValueError, AssertionError) as error:
+            found.append(Trial(backend.name, float("inf"), (str(error).splitlines() or ["it failed"])[0]))
+    return tuple(sorted(found, key=lambda trial: trial.seconds))
+
+
+def _in_use(backend: Backend, compiled: bool) -> Attend:
+    if compiled and isinstance(backend.attend, Fp8Attention):
+        return replace(backend.attend, quantize=_compiled_quantize())
+    return backend.attend
+
+
+@cache
+def _compiled_quantize() -> Callable[..., Any]:
+    return _compiled(fp8_qkv, False, (1,), (1,), (1,))
+
+
+def _seconds(call: Callable[[], object], device: torch.device, rounds: int = 6) -> float:
+    """The median of some calls after one that warms up."""
+    times = []
+    for _ in range(rounds + 1):
+        if device.type == "cuda":
+            torch.cuda.synchronize(device)
+        began = time.perf_counter()
+        call()
+        if device.type == "cuda":
+            torch.cuda.synchronize(device)
+        times.append(time.perf_counter() - began)
+    return statistics.median(times[1:])
+
+
+def quicken(checkpoint: Checkpoint, speed: Speed, tokens: int, compiled: bool) -> None:
+    """Give the networks of a checkpoint on a GPU the quickest attention that `speed` allows for so many tokens and, if they
+    are to be `compiled`, compiled blocks. Where `speed` is not exact, quantised layers multiply float8 matrices, and the VAE
+    computes in bfloat16."""
+    quicken_transformer(checkpoint.transformer, checkpoint.device, speed, tokens, compiled)
+    quicken_vae(checkpoint.vae, speed)
+
+
+def quicken_transformer(
+    model: AnimateTransformer, device: torch.device, speed: Speed, tokens: int, compiled: bool
+) -> None:
+    """The transformer's part of `quicken`."""
+    exact = speed == "exact"
+    best = attention_trials(device, model.dtype, tokens, model.params.head_dim, exact, compiled)[0]
+    chosen("attention", best.name, f"the quickest for {tokens} tokens: {1e3 * best.seconds:.2f} ms for some heads")
+    attend = _in_use(backends()[best.name], compiled)
+    for block in model.blocks.children():
+        block.self_attn.attend = attend  # type: ignore[union-attr]
+    if not exact and has_fp8(device):
+        for layer in model.modules():
+            if isinstance(layer, QuantizedLinear) and layer.weight.dtype == FP8:
+                layer.products = True
+    if compiled:
+        compile_blocks(model, exact)
+
+
+def compile_blocks(model: AnimateTransformer, exact: bool) -> None:
+    """Compile what stands around self-attention in every block, and the fusers; the number of tokens may change.
+
+    `exact` keeps the roundings between fused operations.
+    """
+    os.environ.setdefault("TORCHINDUCTOR_CACHE_DIR", str(cache_folder() / "compiled"))
+    before = _compiled(Block.before_attention, exact, (), (1,), (), (0,))
+    after = _compiled(Block.after_attention, exact, (), (1,), (1,))
+    look = _compiled(FaceFuser.look, exact, (), (1,), (0,))
+    for block in model.blocks.children():
+        block.__dict__["before_attention"] = MethodType(before, block)
+        block.__dict__["after_attention"] = MethodType(after, block)
+    for fuser in model.face_adapter.fuser_blocks.children():
+        fuser.__dict__["look"] = MethodType(look, fuser)
+
+
+def _compiled(function: Callable[..., Any], exact: bool, *varying: Sequence[int]) -> Callable[..., Any]:
+    """`function` compiled once for any size of the axes `varying`, listed for each argument (tuples of tensors alike)."""
+    from torch._dynamo import maybe_mark_dynamic  # it takes a second to import
+    from torch._dynamo.exc import TorchDynamoException
+
+    current = torch.compile(function, options={"emulate_precision_casts": exact})
+
+    def call(*arguments: Any) -> Any:
+        nonlocal current
+        if current is function:
+            return function(*arguments)
+        for argument, axes in zip(arguments, varying, strict=False):
+            for tensor in argument if isinstance(argument, tuple) else (argument,):
+                for axis in axes:
+                    maybe_mark_dynamic(tensor, axis)
+        try:
+            return current(*arguments)
+        except TorchDynamoException as error:  # no compiler on this machine, for instance
+            LOG.warning("%s runs uncompiled: %s", function.__name__, (str(error).splitlines() or [""])[0])
+            current = function
+            return function(*arguments)
+
+    return call
+
+
+def quicken_vae(vae: VideoVae, speed: Speed) -> None:
+    """Norm and SiLU in one kernel wherever one follows the other; bfloat16 weights, unless `speed` is exact."""
+    if speed != "exact":
+        for parameter in vae.parameters():
+            parameter.data = parameter.data.to(torch.bfloat16)
+    if speed != "exact":
+        for module in vae.modules():
+            if isinstance(module, AttentionBlock):
+                module.attend = wide_attention
+    if importlib.util.find_spec("triton") is not None:
+        fuse_norms(vae)
+        fuse_biases(vae)
+
+
+def wide_attention(q: Tensor, k: Tensor, v: Tensor) -> Tensor:
+    """[n, 1, L, d] each. PyTorch has no kernel for heads this wide and would compute in float32; scores are rounded here."""
+    scores = (q / q.shape[-1] ** 0.5) @ k.mT
+    return scores.softmax(-1, dtype=torch.float32).to(v.dtype) @ v
+
+
+def fuse_biases(vae: VideoVae) -> None:
+    """The bias of every convolution by a kernel of our own."""
+    from wanimate.runtime.channels_last import add_bias
+
+    def convolved(conv: nn.Conv2d | nn.Conv3d, x: Tensor, weight: Tensor, bias: Tensor | None) -> Tensor:
+        out = type(conv)._conv_forward(conv, x, weight, None)  # type: ignore[arg-type]
+        return out if bias is None else add_bias(out, bias)
+
+    for conv in vae.modules():
+        if isinstance(conv, nn.Conv2d | nn.Conv3d):
+            conv.__dict__["_conv_forward"] = MethodType(convolved, conv)
+
+
+def fuse_norms(vae: VideoVae) -> None:
+    """One kernel for norm and SiLU wherever one follows the other; results in channels-last order."""
+    from wanimate.runtime.channels_last import norm_silu  # Triton is there only on a GPU machine
+
+    def fused(norm: RmsNorm, x: Tensor) -> Tensor:
+        return norm_silu(x, norm.gamma)
+
+    for layers in vae.modules():
+        if not isinstance(layers, nn.ModuleList):
+            continue
+        for i, (norm, act) in enumerate(pairwise(layers)):
+            if isinstance(norm, RmsNorm) and isinstance(act, nn.SiLU):
+                norm.__dict__["forward"] = MethodType(fused, norm)
+                layers[i + 1] = nn.Identity()
