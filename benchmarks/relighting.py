@@ -300,8 +300,10 @@ def picture(bench: Bench, out: Path) -> None:
         shown = [composite(made[s], background, mask, feather)[moment] for s in strengths]
         cells.append([*shown, truth[moment]])
     grid = np.concatenate([np.concatenate(column, axis=0) for column in cells], axis=1)
+    grid = cv2.resize(grid, (grid.shape[1] * 5 // 6, grid.shape[0] * 5 // 6), interpolation=cv2.INTER_AREA)
+    high = len(grid) // 3
     for row, words in enumerate(("without", "with relighting", "true render")):
-        place = (6, height * row + (16 if row != 1 else height - 8))
+        place = (6, high * row + (16 if row != 1 else high - 8))
         cv2.putText(grid, words, place, cv2.FONT_HERSHEY_SIMPLEX, 0.45, (255, 255, 255), 1, cv2.LINE_AA)
     out.parent.mkdir(parents=True, exist_ok=True)
     cv2.imwrite(str(out), grid[..., ::-1], [cv2.IMWRITE_PNG_COMPRESSION, 9])

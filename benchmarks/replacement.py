@@ -86,6 +86,8 @@ class Bench:
             mode: World(people, WorldSettings(replacement=share, disturb=False, other_face=1.0))
             for mode, share in (("animation", 0.0), ("replacement", 1.0))
         }
+        width, height = (int(x) for x in args.size.split("x"))
+        self.size = width, height
         self.source = {"frames": args.frames, "size": args.size, "world": world_version()}
         folder = find(args.models)
         self.detector, self.masks = MediapipeBackend(folder), SelfieMasks(folder)
@@ -97,8 +99,7 @@ class Bench:
     def scene(self, number: int, mode: str) -> Scene:
         file = self.store.path("scene", seed=number, mode=mode, **self.source)
         if not file.is_file():
-            size = tuple(int(x) for x in self.args.size.split("x"))
-            b = self.worlds[mode].sample_batch(1, self.args.frames, *size, number, held_out=True)
+            b = self.worlds[mode].sample_batch(1, self.args.frames, *self.size, number, held_out=True)
             parts = {name: getattr(b, name)[0].numpy() for name in ("video", "skeleton", "face", "reference", "cover")}
             np.savez_compressed(file, **parts, rate=np.array(float(b.rate[0])))
         return Scene.load(file)
@@ -250,7 +251,7 @@ def main() -> None:
     args.work.mkdir(parents=True, exist_ok=True)
     checkpoint = load_checkpoint(args.checkpoint, "cpu")
     bench, job = Bench(args, checkpoint), Job.of("", "", "")
-    shape, feather = mask_shape(job.preprocess), OutputSettings().feather
+    shape, feather = mask_shape(job.preprocess, bench.size), OutputSettings().feather
     numbers = bench.numbers()
     modes = by_mode(bench, numbers, shape, feather)
     shapes = by_shape(bench, compared, feather) if (compared := numbers[: args.shape_clips]) else []

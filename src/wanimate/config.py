@@ -52,7 +52,9 @@ class PreprocessSettings(_Settings):
     )
     mask: Path | None = Field(default=None, description="Replacement: a mask video; None finds the performer's pixels.")
     sam2: Path | None = Field(default=None, description="Replacement: folder of a SAM 2 checkpoint that finds them.")
-    iterations: int = Field(default=3, ge=0, le=100, description="Replacement: rounds by which the outline grows.")
+    iterations: int | None = Field(
+        default=None, ge=0, le=100, description="Replacement: rounds by which the outline grows; None is 3, or fewer."
+    )
     k: int = Field(default=7, ge=1, le=101, description="Replacement: side in pixels of the square it grows by.")
     w_len: int | None = Field(default=None, ge=1, description="Replacement: grid columns; None is the outline.")
     h_len: int | None = Field(default=None, ge=1, description="Replacement: grid rows; None is the outline.")

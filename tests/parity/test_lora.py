@@ -17,8 +17,11 @@ from test_networks import params_of, transformer_inputs
 from torch import Tensor
 
 from golden import Golden, check, fill
+from wanimate.errors import InputError
+from wanimate.integrations.diffusers import lora_weights
 from wanimate.model.params import TransformerParams
 from wanimate.model.transformer import AnimateTransformer
+from wanimate.train.adapters import ALL, AdapterSettings, write_lora
 from wanimate.weights.lora import LoraFile, match_lora, read_lora, with_loras
 
 KEYS = Path(__file__).parent.parent / "golden" / "keys"
@@ -124,6 +127,39 @@ def test_equals_diffusers(tmp_path: Path) -> None:
     )[0]  # fmt: skip
     for fuse in (False, True):
         check(f"fuse {fuse}", run(with_loras(model, [(lora, 1.0)], fuse), given), expected, 5e-5, 2e-5)
+
+
+@torch.no_grad()
+def test_a_trained_lora_in_diffusers(tmp_path: Path) -> None:
+    """What `wanimate train lora` writes, alpha other than rank, into diffusers' twin and into ours."""
+    model = AnimateTransformer(SMALL)
+    fill(model)
+    theirs: WanAnimateTransformer3DModel = twin(SMALL).eval()
+    theirs.load_state_dict(transformer_to_diffusers(model.state_dict()), strict=True)
+    settings = AdapterSettings(rank=3, alpha=4.5)
+    tensors = {f"base_model.model.{k}": v for k, v in adapter(model, settings.rank, ALL).items()}
+    write_lora(tensors, settings, tmp_path / "own.safetensors", torch.float32, {})
+    lora = match_lora(read_lora(tmp_path / "own.safetensors"), model)
+    given = inputs(SMALL)
+    plain = run(model, given)
+    named = lora_weights(tmp_path / "own.safetensors")
+    theirs.load_lora_adapter(named, prefix="transformer")
+    loaded = [name for name, _ in theirs.named_parameters() if "lora_" in name]
+    assert len(loaded) == len(named) == len(tensors)
+    expected = theirs(
+        torch.cat((given["x"], given["y"]), 1), given["t"], given["text"], given["image"], given["pose"], given["face"],
+        return_dict=False,
+    )[0]  # fmt: skip
+    ours = run(with_loras(model, [(lora, 1.0)]), given)
+    assert (ours - plain).abs().max() > 0.05
+    check("trained", ours, expected, 5e-5, 2e-5)
+
+
+def test_other_dialects_are_not_for_lora_weights(tmp_path: Path) -> None:
+    file = tmp_path / "other.safetensors"
+    save_file({"lora_unet_blocks_0_ffn_0.lora_down.weight": torch.ones(2, 3)}, file)
+    with pytest.raises(InputError, match="none of the keys that `wanimate train lora` writes"):
+        lora_weights(file)
 
 
 @pytest.mark.parametrize("spelling", ["{}.lora_{}.default.weight", "base_model.model.{}.lora_{}.weight"])

@@ -25,6 +25,7 @@ SAID_IN_WORDS = {
     "mask": "they are found",
     "sam2": "MediaPipe's",
     "seed": "drawn, printed, recorded",
+    "iterations": "3, fewer under 250 pixels",
     "relight": "on in replacement, if the checkpoint has one",
     "keep_guides": "thrown away",
     "vae_tile": "none, or as memory needs",

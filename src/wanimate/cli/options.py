@@ -207,7 +207,14 @@ Sam2 = Annotated[
         metavar="DIR",
     ),
 ]
-Iterations = Annotated[int, option(HOLE, "Rounds by which the performer's outline grows; 0 leaves it as it is.")]
+Iterations = Annotated[
+    int | None,
+    option(
+        HOLE,
+        "Rounds by which the performer's outline grows; 0 leaves it as it is.",
+        show_default="3, fewer under 250 pixels",
+    ),
+]
 KernelSide = Annotated[int, option(HOLE, "Side in pixels of the square by which it grows.", "--k")]
 GridColumns = Annotated[
     int | None,

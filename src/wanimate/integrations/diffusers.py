@@ -18,7 +18,9 @@ from torch import Tensor, nn
 from wanimate.errors import InputError
 from wanimate.model.transformer import AnimateTransformer, Context
 from wanimate.weights.layouts import native_transformer
+from wanimate.weights.lora import read_lora
 from wanimate.weights.names import transformer_params
+from wanimate.weights.to_diffusers import diffusers_transformer
 
 BRANCHES = 2
 """Contexts that are kept: with and without guidance's condition."""
@@ -46,6 +48,33 @@ def accelerate(pipe: Any) -> Any:
     # Offloading of accelerate keeps the forward that it wraps under this name.
     setattr(module, "_old_forward" if hasattr(module, "_hf_hook") else "forward", forward)
     return pipe
+
+
+def lora_weights(path: Path) -> dict[str, Tensor]:
+    """A LoRA as `wanimate train lora` writes it, under diffusers' names and with alpha / rank in its tensors.
+
+    >>> pipe.load_lora_weights(wanimate.integrations.diffusers.lora_weights(Path("hero.safetensors")))
+
+    Raises:
+        InputError: the file cannot be read, or is in another dialect than peft's on the published names.
+    """
+    file = read_lora(path)
+    pairs = {key.removeprefix("base_model.model."): tensor for key, tensor in file.tensors.items()}
+    strange = [
+        k for k in pairs if not re.fullmatch(r"blocks\.\d+\.(self_attn|cross_attn|ffn)\.\w+\.lora_[AB]\.weight", k)
+    ]
+    if strange:
+        rule = f"{strange[0]} is none of the keys that `wanimate train lora` writes"
+        raise InputError("lora", path, rule, "Give such a file; diffusers may know the other dialects itself.")
+
+    def scaled(key: str, tensor: Tensor) -> Tensor:
+        if file.alpha is None or "lora_A" in key:
+            return tensor
+        rank = tensor.shape[1]
+        return tensor * (file.alpha / (rank**0.5 if file.root else rank))
+
+    named = diffusers_transformer({key: scaled(key, tensor) for key, tensor in pairs.items()})
+    return {f"transformer.{key}": tensor for key, tensor in named.items()}
 
 
 class SharedForward:

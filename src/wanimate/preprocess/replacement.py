@@ -54,6 +54,8 @@ from wanimate.types import (
 
 _DIFFERENT = 1.4
 """Proportions that differ by this factor make a character stretched to the performer's bones look wrong."""
+_GROWTH, _ROUNDS = 0.03, 3
+"""By which part of the short side an outline grows unless told otherwise, and the most rounds (dev/LOG.md, 2026-11-27)."""
 
 
 def check(settings: PreprocessSettings) -> None:
@@ -132,7 +134,7 @@ def preprocess_scene(
     squares = steady_squares(keypoints[:, FACE], valid, fps)
     placed = steady if clip_size == size else _placed(steady, clip_size, size)
     drawing = _drawing(placed, size, settings.compat)
-    shape = mask_shape(settings)
+    shape = mask_shape(settings, size)
 
     started, empty, covered = time.perf_counter(), np.zeros(len(indices), dtype=bool), 0.0
     yield StageStarted(DRAW, len(indices))
@@ -161,11 +163,18 @@ def preprocess_scene(
     return load_guides(folder)
 
 
-def mask_shape(settings: PreprocessSettings) -> MaskShape:
-    """The hole's shape; without a grid it is the outline, with `compat` the published box."""
+def mask_shape(settings: PreprocessSettings, size: tuple[int, int]) -> MaskShape:
+    """The hole's shape in frames of this size; without a grid it is the outline, with `compat` the published box.
+
+    Unless told otherwise, small frames get fewer rounds than the published three: a scene is worth more than a wide margin.
+    """
+    rounds = settings.iterations
+    if rounds is None:
+        fitting = round(_GROWTH * min(size) / max(settings.k // 2, 1))
+        rounds = _ROUNDS if settings.compat else min(max(fitting, 1), _ROUNDS)
     if settings.compat:
-        return MaskShape(settings.iterations, settings.k, settings.w_len or 1, settings.h_len or 1)
-    return MaskShape(settings.iterations, settings.k, settings.w_len, settings.h_len)
+        return MaskShape(rounds, settings.k, settings.w_len or 1, settings.h_len or 1)
+    return MaskShape(rounds, settings.k, settings.w_len, settings.h_len)
 
 
 def _size(clip: Clip, area: int, compat: bool) -> tuple[int, int]:

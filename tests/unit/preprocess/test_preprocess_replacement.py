@@ -3,6 +3,7 @@
 from __future__ import annotations
 
 from fractions import Fraction
+from typing import Any
 
 import numpy as np
 import pytest
@@ -14,7 +15,7 @@ from wanimate.media.probe import probe
 from wanimate.media.video import LosslessWriter, iter_indices
 from wanimate.preprocess.guides import export_published, load_guides
 from wanimate.preprocess.pose import PersonPose
-from wanimate.preprocess.replacement import preprocess_scene
+from wanimate.preprocess.replacement import mask_shape, preprocess_scene
 from wanimate.types import Notice
 
 AREA = 320 * 240
@@ -63,7 +64,7 @@ def _run(clip, folder, people=None, masks=None, image=IMAGE, **settings):
 
 
 def test_the_scene_is_the_clip_with_a_hole_where_the_person_is(clip, tmp_path):
-    guides, notices = _run(clip, tmp_path / "g")
+    guides, notices = _run(clip, tmp_path / "g", iterations=3)
     assert (guides.mode, guides.count, guides.fps, guides.size) == ("replacement", COUNT, Fraction(25), (320, 240))
     assert not notices
     source = np.stack(list(iter_indices(clip, range(COUNT))))
@@ -165,3 +166,20 @@ def test_two_runs_give_the_same_bytes_and_a_run_given_up_leaves_nothing(clip, tm
         next(steps)
     steps.close()
     assert sorted(p.name for p in tmp_path.iterdir()) == ["a", "b"]
+
+
+@pytest.mark.parametrize(
+    ("size", "more", "rounds"),
+    [
+        ((1280, 720), {}, 3),
+        ((192, 192), {}, 2),
+        ((192, 144), {}, 1),
+        ((64, 64), {}, 1),
+        ((192, 192), {"iterations": 3}, 3),
+        ((192, 192), {"iterations": 0}, 0),
+        ((192, 192), {"k": 1}, 3),
+        ((64, 64), {"compat": True}, 3),
+    ],
+)
+def test_rounds_fit_the_frame(size: tuple[int, int], more: dict[str, Any], rounds: int) -> None:
+    assert mask_shape(PreprocessSettings(**more), size).iterations == rounds
