@@ -30,6 +30,7 @@ SAID_IN_WORDS = {
     "keep_guides": "thrown away",
     "vae_tile": "none, or as memory needs",
     "gpu_memory": "all that is free",
+    "cache": "none; `turbo` has its own",
     "cache_gate": "the cache's own",
     "retarget": "auto; off in replacement",
     "w_len": "the outline; 1 with `compat`",
