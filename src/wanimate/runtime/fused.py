@@ -17,7 +17,7 @@ from wanimate.model.attention import Fp8, attention, fp8_qkv
 from wanimate.model.face import FaceFuser, FaceKV
 from wanimate.model.fp8 import FP8, fp8_product
 from wanimate.model.rope import Rope
-from wanimate.model.transformer import AnimateTransformer, Block, CrossKV
+from wanimate.model.transformer import AnimateTransformer, Block, CrossAttention, CrossKV
 from wanimate.runtime.rows import Rounded, fp8_heads, residual, residual_norm, rms, rounded
 from wanimate.weights.quantize import QuantizedLinear
 
@@ -60,18 +60,34 @@ def _after_attention(block: Block, x: Tensor, mixed: Tensor, e0: Tensor, cross: 
     assert isinstance(out_of, nn.Linear)
     kind = _kind((me.o, other.q, other.o, into, out_of), me.norm_q.weight.dtype)
     eight = kind == FP8
+    x = x.float()
+
+    def rest(y: Tensor, gate: Tensor | None, weight: Tensor, bias: Tensor) -> Tensor | Rounded:
+        """Adds y to the tokens, in place, and gives what the next layer takes."""
+        nonlocal x
+        x, normed = residual_norm(x, y, gate, weight, bias, block.eps, kind)
+        return normed
+
     mixed = mixed.flatten(2)
     y = _product(me.o, rounded(mixed) if eight else mixed)
-    x, c = residual_norm(x.float(), y, gate, norm.weight.float(), norm.bias.float(), block.eps, kind)
-    q = rms(_product(other.q, c), other.norm_q.weight, other.norm_q.eps, None, other.heads)
+    del mixed
+    y = _look_around(other, rest(y, gate, norm.weight.float(), norm.bias.float()), cross, eight)
+    h = _product(into, rest(y, None, 1 + ffn_scale, ffn_shift))
+    del y
+    h = _product(out_of, rounded(h, gelu=True) if eight else F.gelu(h, approximate="tanh"))
+    return residual(x, h, ffn_gate)
+
+
+def _look_around(layer: CrossAttention, x: Tensor | Rounded, cross: CrossKV, eight: bool) -> Tensor:
+    """`CrossAttention.forward`; `eight`: its output layer takes float8."""
+    q = rms(_product(layer.q, x), layer.norm_q.weight, layer.norm_q.eps, None, layer.heads)
+    del x
     k, v, k_image, v_image = cross
     found, more = attention(q, k, v).flatten(2), None
     if k_image is not None and v_image is not None:
         more = attention(q, k_image, v_image).flatten(2)
-    y = _product(other.o, rounded(found, more) if eight else found if more is None else found + more)
-    x, f = residual_norm(x, y, None, 1 + ffn_scale, ffn_shift, block.eps, kind)
-    h = _product(into, f)
-    return residual(x, _product(out_of, rounded(h, gelu=True) if eight else F.gelu(h, approximate="tanh")), ffn_gate)
+    del q
+    return _product(layer.o, rounded(found, more) if eight else found if more is None else found.add_(more))
 
 
 def _look(fuser: FaceFuser, x: Tensor, kv: FaceKV) -> Tensor:

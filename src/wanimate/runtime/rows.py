@@ -126,7 +126,7 @@ def _shape(width: int) -> dict[str, Any]:
 def residual_norm(
     x: Tensor, y: Tensor | None, gate: Tensor | None, weight: Tensor, bias: Tensor, eps: float, dtype: torch.dtype
 ) -> tuple[Tensor, Tensor | Rounded]:
-    """x + y * gate, and its layer norm (without weights) * weight + bias in `dtype`; of float8, levels and scales.
+    """x + y * gate, in place, and its layer norm (without weights) * weight + bias in `dtype`; of float8, levels and scales.
 
     x float32 [1, R, D], y [1, R, D] or None (then x itself is normed and given back), gate, weight and bias float32 [D].
     """
@@ -134,12 +134,11 @@ def residual_norm(
     rows, width = x.shape[1:]
     out = torch.empty((rows, width) if dtype == FP8 else x.shape, dtype=dtype, device=x.device)
     scales = torch.empty(rows if dtype == FP8 else 0, 1, device=x.device)
-    new = x if y is None else torch.empty_like(x)
     _residual_norm[(rows,)](
-        x, x if y is None else y, weight if gate is None else gate, weight, bias, new, out, scales, eps, D=width,
+        x, x if y is None else y, weight if gate is None else gate, weight, bias, x, out, scales, eps, D=width,
         ADDS=y is not None, GATED=gate is not None, NORMS=True, FLOAT8=dtype == FP8, **_shape(width),
     )  # fmt: skip
-    return new, (out, scales) if dtype == FP8 else out
+    return x, (out, scales) if dtype == FP8 else out
 
 
 def residual(x: Tensor, y: Tensor, gate: Tensor) -> Tensor:
