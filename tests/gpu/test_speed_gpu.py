@@ -1,0 +1,166 @@
+"""On CUDA: the kernels give what PyTorch's operations give, and networks that use them what plain ones give."""
+
+from __future__ import annotations
+
+import copy
+import sys
+from pathlib import Path
+
+import pytest
+import torch
+import torch.nn.functional as F
+from torch import Tensor
+
+sys.path.insert(0, str(Path(__file__).parents[1] / "parity"))
+from golden import fill
+from wanimate.model.attention import attention, backends
+from wanimate.model.face import RMSNorm
+from wanimate.model.fp8 import FP8, to_fp8
+from wanimate.model.params import MotionParams, TransformerParams, VaeParams
+from wanimate.model.rope import apply_rope, rope_table
+from wanimate.model.transformer import AnimateTransformer
+from wanimate.model.vae import VideoVae
+from wanimate.runtime.offload import slice_tokens, stream_blocks
+from wanimate.runtime.speed import has_fp8, quicken_transformer, quicken_vae
+from wanimate.weights.quantize import QuantizedLinear, is_quantizable, quantize_fp8
+
+pytestmark = pytest.mark.gpu
+PARAMS = TransformerParams(
+    dim=1024, ffn_dim=2816, num_heads=8, num_layers=10, text_width=64, image_width=64, face_width=64,
+    motion=MotionParams(channels=(8, 16, 16), width=32, directions=8),
+)  # fmt: skip
+CUDA = "cuda"
+
+
+def distance(found: Tensor, wanted: Tensor) -> float:
+    return float((found.double() - wanted.double()).norm() / wanted.double().norm())
+
+
+@torch.inference_mode()
+def flow(model: AnimateTransformer, size: tuple[int, int] = (96, 64), length: int = 9) -> Tensor:
+    generator = torch.Generator(CUDA).manual_seed(1)
+    frames, width, height = (length + 3) // 4, size[0] // 8, size[1] // 8
+
+    def noise(*shape: int) -> Tensor:
+        return torch.randn(1, *shape, generator=generator, device=CUDA)
+
+    side = PARAMS.motion.size
+    context = model.prepare(
+        noise(512, 64), noise(257, 64), noise(3, length, side, side), noise(16, frames, height, width)
+    )
+    x, y = noise(16, frames + 1, height, width), noise(20, frames + 1, height, width)
+    return model(x, torch.tensor([500], device=CUDA), y, context)
+
+
+@pytest.fixture(scope="module")
+def plain() -> AnimateTransformer:
+    return fill(AnimateTransformer(PARAMS)).eval().requires_grad_(False).bfloat16().cuda()
+
+
+def in_float8(model: AnimateTransformer) -> AnimateTransformer:
+    twin = copy.deepcopy(model)
+    for name in [name for name, _ in twin.named_parameters() if is_quantizable(name)]:
+        parent, _, leaf = name.removesuffix(".weight").rpartition(".")
+        old = getattr(twin.get_submodule(parent), leaf)
+        setattr(twin.get_submodule(parent), leaf, QuantizedLinear.of(old, *quantize_fp8(old.weight)))
+    return twin
+
+
+@pytest.mark.parametrize("width", [128, 320, 5120])
+def test_rows(width: int) -> None:
+    from wanimate.runtime import rows
+
+    torch.manual_seed(0)
+    x, y = torch.randn(1, 48, width, device=CUDA) * 3, torch.randn(1, 48, width, device=CUDA).bfloat16()
+    gate, weight, bias = (torch.randn(width, device=CUDA) for _ in range(3))
+    wanted = x + y.float() * gate
+    normed = F.layer_norm(wanted, (width,), eps=1e-6) * weight + bias
+    given = x.clone()
+    out, found = rows.residual_norm(given, y, gate, weight, bias, 1e-6, torch.bfloat16)
+    assert out.data_ptr() == given.data_ptr()
+    torch.testing.assert_close(out, wanted)
+    assert isinstance(found, Tensor)
+    assert distance(found, normed) < 3e-3
+    _, eight = rows.residual_norm(wanted, None, None, weight, bias, 1e-6, FP8)
+    levels, scale = to_fp8(normed[0], (1,))
+    torch.testing.assert_close(eight[1], scale, rtol=1e-5, atol=0)
+    assert (eight[0].float() != levels.float()).float().mean() < 1e-3
+    torch.testing.assert_close(rows.residual(x.clone(), y, gate), wanted)
+
+    other = torch.randn_like(y)
+    for found8, exact in (
+        (rows.rounded(y, other), y.float() + other.float()),
+        (rows.rounded(y, gelu=True), F.gelu(y.float(), approximate="tanh")),
+    ):
+        assert distance(found8[0].float() * found8[1], exact[0]) < 0.03
+
+    heads = width // 64
+    norm = RMSNorm(width, 1e-6).cuda().bfloat16()
+    norm.weight.data.normal_()
+    rope = rope_table((4, 3, 4), 64, CUDA)
+    turned = apply_rope(norm(y).unflatten(-1, (heads, 64)), rope).to(y.dtype)
+    assert distance(rows.rms(y, norm.weight, norm.eps, rope, heads), turned) < 1e-3
+    assert distance(rows.rms(y, norm.weight, norm.eps, None, 1)[:, :, 0], norm(y)) < 1e-3
+
+
+def test_a_stream_of_tokens_in_any_layout() -> None:
+    """The first block gets tokens whose rows lie apart in memory."""
+    from wanimate.runtime.rows import residual_norm
+
+    x = torch.randn(1, 256, 40, device=CUDA).transpose(1, 2)
+    one, zero = torch.ones(256, device=CUDA), torch.zeros(256, device=CUDA)
+    _, found = residual_norm(x, None, None, one, zero, 1e-6, torch.bfloat16)
+    assert isinstance(found, Tensor)
+    assert distance(found, F.layer_norm(x, (256,), eps=1e-6)) < 3e-3
+
+
+def test_every_attention_is_attention() -> None:
+    q, k, v = (torch.randn(1, 700, 4, 128, device=CUDA, dtype=torch.bfloat16) for _ in range(3))
+    wanted = attention(q.double(), k.double(), v.double())
+    for name, backend in backends().items():
+        try:
+            found = backend.attend(q, k, v)
+        except RuntimeError:
+            continue
+        assert distance(found, wanted) < (5e-3 if backend.exact else 8e-2), name
+
+
+def test_exact_is_the_plain_arithmetic(plain: AnimateTransformer) -> None:
+    wanted, twin = flow(plain), copy.deepcopy(plain)
+    quicken_transformer(twin, torch.device(CUDA, 0), "exact", 480)
+    assert "before_attention" in twin.blocks[0].__dict__
+    found = flow(twin)
+    reference = flow(copy.deepcopy(plain).float())
+    assert distance(found, wanted) < 1e-2
+    assert distance(found, reference) < 1.2 * distance(wanted, reference)
+    assert torch.equal(flow(twin), found)
+
+    stream_blocks(twin, CUDA)
+    assert torch.equal(flow(twin), found)
+    slice_tokens(twin, 96)
+    assert distance(flow(twin), found) < 5e-3
+
+
+def test_fast_is_close(plain: AnimateTransformer) -> None:
+    if not has_fp8(torch.device(CUDA)):
+        pytest.skip("no float8 products on this GPU")
+    wanted, twin = flow(plain), in_float8(plain)
+    expanded = flow(twin)
+    quicken_transformer(twin, torch.device(CUDA, 0), "fast", 480)
+    assert all(m.products for m in twin.modules() if isinstance(m, QuantizedLinear))
+    found = flow(twin)
+    assert distance(found, wanted) < 3 * distance(expanded, wanted) + 1e-2
+
+
+@pytest.mark.parametrize("speed", ["exact", "fast"])
+def test_the_vae(speed: str) -> None:
+    vae = fill(VideoVae(VaeParams(base=32))).eval().requires_grad_(False).cuda().channels_last()
+    video = torch.randn(1, 3, 9, 64, 96, device=CUDA).clamp(-1, 1)
+    quick = copy.deepcopy(vae)
+    quicken_vae(quick, speed)  # type: ignore[arg-type]
+    with torch.inference_mode():
+        latents = vae.encode(video)
+        frames = vae.decode(latents)
+        bound = 3e-3 if speed == "exact" else 5e-2
+        assert distance(quick.encode(video), latents) < bound
+        assert distance(quick.decode(latents), frames) < bound
