@@ -33,6 +33,7 @@ TRIAL_TOKENS = 32_768
 """Backends are compared on so many tokens where no job says how many it has."""
 TRIAL_HEADS = 8
 """Of more tokens fewer heads are tried, so that a trial takes milliseconds."""
+ROUNDS = 7
 FP8_CAPABILITY = (8, 9)
 HAS_TRITON = importlib.util.find_spec("triton") is not None
 
@@ -59,15 +60,19 @@ def attention_trials(
     """Every backend on random tokens of this device, the quickest first."""
     heads = max(1, min(TRIAL_HEADS, TRIAL_TOKENS**2 * TRIAL_HEADS // tokens**2))
     q, k, v = (torch.randn(1, tokens, heads, head_dim, device=device, dtype=dtype) for _ in range(3))
-    found = []
-    for backend in backends().values():
-        if exact and not backend.exact:
-            continue
-        attend = _in_use(backend)
-        try:
-            found.append(Trial(backend.name, _seconds(lambda attend=attend: attend(q, k, v), device)))  # type: ignore[misc]
-        except (RuntimeError, ValueError, AssertionError) as error:
-            found.append(Trial(backend.name, float("inf"), (str(error).splitlines() or ["it failed"])[0]))
+    attends = {b.name: _in_use(b) for b in backends().values() if b.exact or not exact}
+    times: dict[str, list[float]] = {name: [] for name in attends}
+    refused: dict[str, str] = {}
+    for _ in range(ROUNDS + 1):  # in turn: a GPU is quicker while it is cool
+        for name in attends.keys() - refused.keys():
+            try:
+                times[name].append(_seconds(lambda name=name: attends[name](q, k, v), device))  # type: ignore[misc]
+            except (RuntimeError, ValueError, AssertionError) as error:
+                refused[name] = (str(error).splitlines() or ["it failed"])[0]
+    found = [
+        Trial(name, float("inf"), refused[name]) if name in refused else Trial(name, statistics.median(times[name][1:]))
+        for name in attends
+    ]
     return tuple(sorted(found, key=lambda trial: trial.seconds))
 
 
@@ -80,18 +85,14 @@ def _in_use(backend: Backend) -> Attend:
     return backend.attend
 
 
-def _seconds(call: Callable[[], object], device: torch.device, rounds: int = 6) -> float:
-    """The median of some calls after one that warms up."""
-    times = []
-    for _ in range(rounds + 1):
-        if device.type == "cuda":
-            torch.cuda.synchronize(device)
-        began = time.perf_counter()
-        call()
-        if device.type == "cuda":
-            torch.cuda.synchronize(device)
-        times.append(time.perf_counter() - began)
-    return statistics.median(times[1:])
+def _seconds(call: Callable[[], object], device: torch.device) -> float:
+    if device.type == "cuda":
+        torch.cuda.synchronize(device)
+    began = time.perf_counter()
+    call()
+    if device.type == "cuda":
+        torch.cuda.synchronize(device)
+    return time.perf_counter() - began
 
 
 def quicken(checkpoint: Checkpoint, speed: Speed, tokens: int) -> None:
