@@ -201,7 +201,7 @@ class Upsample(nn.Module):
             tail = x[:, :, head.shape[2] :]
             if tail.shape[2]:
                 tail = rearrange(self.time_conv(tail, stream), "b (two c) t h w -> b c (t two) h w", two=2)
-            x = torch.cat((head, tail), dim=2)
+            x = torch.cat((in_order(head), in_order(tail)), dim=2)
         return per_frame(self.resample, x)
 
 
@@ -215,15 +215,21 @@ class CausalConv3d(nn.Conv3d):
 
     def forward(self, x: Tensor, stream: Stream) -> Tensor:  # type: ignore[override]
         if not self.history:
-            return super().forward(x)
+            return in_order(super().forward(x))
         past = stream.get(self)
         if past is None and x.shape[2] == 1:
             # Two zero frames in front: only the last tap sees anything.
-            stream[self] = F.pad(x, (0, 0, 0, 0, self.history - 1, 0))
-            return F.conv2d(x[:, :, 0], self.weight[:, :, -1], self.bias, padding=self.padding[1:])[:, :, None]
-        x = F.pad(x, (0, 0, 0, 0, self.history, 0)) if past is None else torch.cat((past, x), dim=2)
+            stream[self] = in_order(F.pad(x, (0, 0, 0, 0, self.history - 1, 0)))
+            weight = in_order(self.weight[:, :, -1])
+            return in_order(F.conv2d(in_order(x[:, :, 0]), weight, self.bias, padding=self.padding[1:])[:, :, None])
+        x = in_order(F.pad(x, (0, 0, 0, 0, self.history, 0)) if past is None else torch.cat((past, x), dim=2))
         stream[self] = x[:, :, -self.history :].clone()  # a view would keep all of x
         return super().forward(x)
+
+
+def in_order(x: Tensor) -> Tensor:
+    """Channels last in memory: one tensor in another order makes its successors so, and every convolution copies."""
+    return x.contiguous(memory_format=torch.channels_last_3d if x.ndim == 5 else torch.channels_last)
 
 
 class RmsNorm(nn.Module):
