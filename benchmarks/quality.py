@@ -194,13 +194,13 @@ def variants() -> list[Variant]:
     out = [Variant("full", "full")]
     out += [Variant(f"{n} steps", "fewer steps", steps=n) for n in (5, 7, 9, 11, 14)]
     gates: dict[CacheKind, tuple[float, ...]] = {
-        "taylor": (0.005, 0.007, 0.01, 0.02, 0.18), "first-block": (0.04, 0.07, 0.12, 0.2, 0.4),
+        "taylor": (0.005, 0.01, 0.02, 0.05, 0.1, 0.3), "first-block": (0.04, 0.07, 0.12, 0.2),
         "magnitude": (0.02, 0.05, 0.1, 0.3),
     }  # fmt: skip
     for kind, values in gates.items():
         out += [Variant(f"{kind} {gate:g}", kind, caching=Caching(kind, gate, STEPS)) for gate in values]
-    middle = Caching("taylor", 0.01, STEPS)
-    out.append(Variant("taylor 0.01, bf16 history", "taylor, bf16 history", caching=middle, history=torch.bfloat16))
+    middle = Caching("taylor", 0.05, STEPS)
+    out.append(Variant("taylor 0.05, bf16 history", "taylor, bf16 history", caching=middle, history=torch.bfloat16))
     for density in (0.4, 0.55, 0.7):
         sparse = attending(lambda grid, d=density: block_sparse(d, grid))
         out.append(Variant(f"sparse {density:g}", "block-sparse", change=sparse, dense=density))
