@@ -194,13 +194,16 @@ def variants() -> list[Variant]:
     out = [Variant("full", "full")]
     out += [Variant(f"{n} steps", "fewer steps", steps=n) for n in (5, 7, 9, 11, 14)]
     gates: dict[CacheKind, tuple[float, ...]] = {
-        "taylor": (0.005, 0.01, 0.02, 0.05, 0.1, 0.3), "first-block": (0.04, 0.07, 0.12, 0.2),
+        "taylor": (0.005, 0.01, 0.02, 0.05, 0.1, 0.18, 0.3), "first-block": (0.04, 0.07, 0.12, 0.2),
         "magnitude": (0.02, 0.05, 0.1, 0.3),
     }  # fmt: skip
     for kind, values in gates.items():
         out += [Variant(f"{kind} {gate:g}", kind, caching=Caching(kind, gate, STEPS)) for gate in values]
     middle = Caching("taylor", 0.05, STEPS)
     out.append(Variant("taylor 0.05, bf16 history", "taylor, bf16 history", caching=middle, history=torch.bfloat16))
+    for n in (12, 14, 16):
+        fewer = Caching("taylor", 0.05, n)
+        out.append(Variant(f"taylor 0.05, {n} steps", "taylor 0.05, fewer steps", steps=n, caching=fewer))
     for density in (0.4, 0.55, 0.7):
         sparse = attending(lambda grid, d=density: block_sparse(d, grid))
         out.append(Variant(f"sparse {density:g}", "block-sparse", change=sparse, dense=density))
