@@ -192,7 +192,7 @@ def fp8_both(model: AnimateTransformer, grid: tuple[int, int, int]) -> Iterator[
 def variants() -> list[Variant]:
     """All rows; the first one is what the others are compared with."""
     out = [Variant("full", "full")]
-    out += [Variant(f"{n} steps", "fewer steps", steps=n) for n in (5, 7, 9, 11, 14)]
+    out += [Variant(f"{n} steps", "fewer steps", steps=n) for n in (5, 7, 9, 11, 14, 17)]
     gates: dict[CacheKind, tuple[float, ...]] = {
         "taylor": (0.005, 0.01, 0.02, 0.05, 0.1, 0.18, 0.3), "first-block": (0.04, 0.07, 0.12, 0.2),
         "magnitude": (0.02, 0.05, 0.1, 0.3),
