@@ -31,7 +31,7 @@ GATES: dict[CacheKind, float] = {"taylor": 0.05, "first-block": 0.04, "magnitude
 """Gates where none is given, by `benchmarks/quality.py`. For Wan 2.1 with 50 steps CG-Taylor's authors give 0.18 to 0.36."""
 TURBO: CacheKind = "taylor"
 """The cache of choice, with its own gate. On the embedded checkpoint it comes closer to the full computation than as much
-arithmetic spent on fewer plain steps, in whole frames and in faces; 0.05 is the largest gate measured at which it is so in both.
+arithmetic spent on fewer plain steps, in whole frames and in faces; 0.05 is the largest gate measured for which both hold.
 Where less than half of the arithmetic is wanted, fewer steps with this gate are better than a larger gate."""
 KEPT: dict[CacheKind, tuple[int, int]] = {"taylor": (6, 2), "first-block": (3, 1), "magnitude": (1, 1)}
 """Tensors [L, D] that a cache holds at most, for the branch that decides and for the one that follows."""
