@@ -339,8 +339,9 @@ def table(rows: dict[str, list[dict[str, float]]], chosen: list[Variant]) -> lis
 
 
 COLOURS = {
-    "fewer steps": (40, 40, 40), "taylor": (30, 110, 30), "taylor 0.05, fewer steps": (70, 190, 70), "first-block": (180, 90, 20),
-    "magnitude": (190, 30, 150), "block-sparse": (20, 20, 200), "bf16": (150, 130, 0), "fp8": (0, 130, 230),
+    "fewer steps": (40, 40, 40), "taylor": (30, 110, 30), "taylor 0.05, fewer steps": (70, 190, 70),
+    "first-block": (180, 90, 20), "magnitude": (190, 30, 150), "block-sparse": (20, 20, 200), "bf16": (150, 130, 0),
+    "fp8": (0, 130, 230), "taylor, bf16 history": (30, 170, 150),
 }  # fmt: skip
 """BGR, by family."""
 PANEL, EDGE, LOWEST, HIGHEST = (620, 480), 60, 25.0, 70.0
@@ -375,7 +376,7 @@ def draw(rows: dict[str, list[dict[str, float]]], chosen: list[Variant], path: P
                 place(*(float(np.mean([row[name] for row in rows[v.name]])) for name in ("cost", key)))
                 for v in chosen if v.family == family
             )  # fmt: skip
-            if family not in ("bf16", "fp8"):
+            if points and family not in ("bf16", "fp8"):
                 cv2.polylines(panel, [np.array(points, np.int32).reshape(-1, 1, 2)], False, colour, 2, cv2.LINE_AA)
             for point in points:
                 cv2.circle(panel, point, 4, colour, -1, cv2.LINE_AA)
