@@ -1,6 +1,6 @@
 """What each way to save time costs: error against the same seed computed in full, on the embedded checkpoint.
 
-    python benchmarks/quality.py                            # 2 clips of 17 frames: about 12 minutes on one core
+    python benchmarks/quality.py                            # 2 clips of 17 frames: about 20 minutes on one core
     python benchmarks/quality.py --clips 1 --only taylor    # a quick look at some rows
 
 Held-out people of the mannequin world in the checkpoint's own size. Every row is one whole diffusion of 20 steps from the same
