@@ -32,7 +32,7 @@ from wanimate.conditions.segments import plan_segments
 from wanimate.finish.decode import to_pixels
 from wanimate.measure.metrics import place_cutout, similarity
 from wanimate.media.video import ArrayFrames
-from wanimate.sampling.guidance import Network, guided
+from wanimate.sampling.guidance import SegmentNetwork, guided
 from wanimate.segment_loop import FramesReady, run_segments
 from wanimate.train.mannequins.assets import assets_path, load
 from wanimate.train.mannequins.body import Posed
@@ -117,7 +117,7 @@ def generate(checkpoint: Checkpoint, guides: Guides, args: argparse.Namespace) -
         device=checkpoint.device, chunk=4,
     )  # fmt: skip
 
-    def network(conditions: Conditions) -> Network:
+    def network(conditions: Conditions) -> SegmentNetwork:
         return guided(checkpoint.transformer, conditions, args.guidance)
 
     events = run_segments(segments, guides.count, builder, network, checkpoint.vae, settings, args.seed, chunk=4)

@@ -71,6 +71,7 @@ class FormulaNetwork:
             blank = flow(x, torch.full_like(conditions.face, -1.0), -1.0)
             return blank + self.scale * (v - blank)
 
+        network.skipped = 0  # type: ignore[attr-defined]
         return network
 
 

@@ -145,6 +145,7 @@ def test_options_of_replacement_become_the_job(stub: type[StubAnimator]) -> None
     done = run(
         "replace", *FILES, "--iterations", "2", "--k", "5", "--w-len", "4", "--h-len", "8", "--no-composite",
         "--feather", "3", "--steps", "9", "--fps", "12", "--checkpoint", "c", "--mask", "m.mkv", "--sam2", "s", "--lora-fuse",
+        "--cache", "first-block", "--cache-gate", "0.2",
     )  # fmt: skip
     assert done.exit_code == 0, done.output
     _, job = stub.asked
@@ -153,6 +154,7 @@ def test_options_of_replacement_become_the_job(stub: type[StubAnimator]) -> None
     assert (pre.iterations, pre.k, pre.w_len, pre.h_len, pre.retarget, pre.fps) == (2, 5, 4, 8, None, 12)
     assert (pre.mask, pre.sam2, job.generate.lora_fuse) == (Path("m.mkv"), Path("s"), True)
     assert (job.output.composite, job.output.feather, job.generate.steps) == (False, 3, 9)
+    assert (job.generate.cache, job.generate.cache_gate) == ("first-block", 0.2)
 
 
 def test_options_become_the_job(stub: type[StubAnimator]) -> None:

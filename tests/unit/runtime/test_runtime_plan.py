@@ -40,6 +40,7 @@ from wanimate.runtime.plan import (
 )
 from wanimate.runtime.simulate import transformer_cost, vae_cost
 from wanimate.runtime.tiles import TiledVae
+from wanimate.sampling.cache import Caching
 from wanimate.types import Finished, FrameSource, Notice, StepDone
 from wanimate.weights.load import Card, load_checkpoint, read_card
 from wanimate.weights.stored import Stored
@@ -124,6 +125,14 @@ def test_the_fastest_placement_that_fits_is_taken() -> None:
     assert planned(15.5).placement.rows == plans.ROWS
     assert planned(11.5, full_size("fp8")).placement.blocks == "streamed"
     assert planned(7.5, full_size("fp8"), work((832, 480))).gpu < 7.5 * GIB
+
+
+def test_histories_of_step_caches_are_in_the_plan() -> None:
+    """CG-Taylor at 720p keeps six tensors of 75,600 x 5,120 tokens in bfloat16."""
+    caching = Caching("taylor", 0.18, 20)
+    plain, cached = planned(139), planned(139, job=replace(work(), kept=caching.kept(1)))
+    assert cached.stages["denoise"] - plain.stages["denoise"] == 6 * 75_600 * 5_120 * 2
+    assert cached.stages["decode"] == plain.stages["decode"]
 
 
 def test_host_memory_counts() -> None:

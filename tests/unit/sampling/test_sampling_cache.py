@@ -166,13 +166,17 @@ def test_a_failed_gate_refreshes_both_histories() -> None:
     assert branch.seen.step >= 7  # type: ignore[attr-defined]
 
 
-def test_the_first_blocks_history_is_refreshed_only_by_its_own_gate() -> None:
-    """On a straight line its forecast holds from the third step on, and it stays as the second left it, warm-up or not."""
+def test_histories_are_refreshed_by_the_warm_up_and_by_a_failed_gate_only() -> None:
     line = [torch.full((1, 3, 2), 1.0 + i) for i in range(12)]
     cache = fresh("taylor", 1e-3)
-    drive(cache, line, line)
-    assert cache.branches[0].seen.step == 1  # type: ignore[attr-defined]
-    assert cache.branches[0].last.step == 5  # type: ignore[attr-defined]
+    branch = cache.branches[0]
+    steps = []
+    for tokens in line:
+        drive(cache, [tokens], [tokens])
+        steps.append((branch.seen.step, branch.last.step))  # type: ignore[attr-defined]
+    assert steps == [(min(i, 5), min(i, 5)) for i in range(12)]
+    assert len(branch.seen.terms) == 4  # type: ignore[attr-defined]
+    assert len(branch.last.terms) == 2  # type: ignore[attr-defined]
 
 
 @pytest.mark.parametrize("kind", KINDS)
