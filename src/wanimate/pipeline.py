@@ -368,7 +368,10 @@ class Animator:
                     raise torch.OutOfMemoryError(reason)
                 yield Notice(f"too little memory for the character's picture: {how}", "warning")
         checkpoint.release_encoders()
-        yield from run_segments(segments, guides.count, builder, network, codec, settings, seed, chunk, ease)
+        for event in run_segments(segments, guides.count, builder, network, codec, settings, seed, chunk, ease):
+            if isinstance(event, StageStarted) and device.type == "cuda":
+                torch.cuda.empty_cache()  # the pieces that one stage leaves do not fit the next one's
+            yield event
 
     def _engine(
         self, generate: GenerateSettings, settings: Defaults, loras: list[Lora]

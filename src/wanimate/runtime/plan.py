@@ -45,8 +45,10 @@ ROWS = 8192
 TILES = (96, 64, 48, 32, 24, 16)
 """Sides of VAE tiles in latents, largest first."""
 FUSED_MEMORY, FUSED_TRAFFIC = 0.65, 0.3
-"""What compiled blocks leave of what a step holds besides its context, and of the bytes it reads and writes, uncompiled
-(measured at 480p and 720p: benchmarks/results/speed_h100_2026-11-27.md)."""
+"""What fused blocks leave of what a step holds besides its context, and of the bytes it reads and writes, unfused (measured
+at 480p and 720p: benchmarks/results/speed_h100_2026-11-27.md)."""
+VAE_ENCODE, VAE_DECODE = 1.15, 1.25
+"""What the VAE holds on a GPU, with the workspaces of its convolutions, over what its tensors take (same file, 720p)."""
 PIXELS_AT_ONCE = 1 << 18
 """On a GPU the VAE takes so many latent frames at once that their pictures stay below this many pixels together."""
 
@@ -290,7 +292,9 @@ def _forecast(
         fused = cost.context + int(FUSED_MEMORY * (cost.forward - cost.context))
         cost = replace(cost, forward=fused, traffic=FUSED_TRAFFIC * cost.traffic)
     vae_share = 2 if cuda and speed != "exact" else 1
-    vae = replace(vae, encode=vae.encode // vae_share, decode=vae.decode // vae_share)
+    if cuda:
+        encode, decode = VAE_ENCODE * vae.encode / vae_share, VAE_DECODE * vae.decode / vae_share
+        vae = replace(vae, encode=int(encode), decode=int(decode))
     resident = placement.blocks == "resident"
     fixed = nets.rest + nets.vae // vae_share + (nets.blocks if resident else 2 * nets.block)
     video = 12 * work.length * width * height

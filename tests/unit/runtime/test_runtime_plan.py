@@ -108,7 +108,7 @@ def test_slices_float8_and_tiles_take_less() -> None:
     assert sliced.forward < 0.7 * whole.forward
     assert whole.products == pytest.approx(2 * 7 * 1560 * 40 * 298.8e6, rel=0.05)
     sizes = [vae_cost(VaeParams(), (832, 480), 21, 1, side) for side in (None, 32, 16)]
-    assert sizes[0].decode > 1.5 * sizes[1].decode > 2 * sizes[2].decode
+    assert sizes[0].decode > 2 * sizes[1].decode > 2.4 * sizes[2].decode
     assert sizes[0].decode_flops < sizes[1].decode_flops < sizes[2].decode_flops
 
 
@@ -116,13 +116,13 @@ def test_the_fastest_placement_that_fits_is_taken() -> None:
     """720p, 77 frames: what each card gets."""
     assert planned(139).placement == Placement("resident", None, None)
     assert planned(76).placement.blocks == "resident"
-    assert planned(47).placement == Placement("resident", plans.ROWS, planned(47).placement.tile)
+    assert planned(41).placement == Placement("resident", plans.ROWS, planned(41).placement.tile)
     small = {gib: planned(gib) for gib in (23.5, 15.5)}
     for gib, plan in small.items():
         assert plan.placement.blocks == "streamed"
         assert plan.gpu < gib * GIB
         assert plan.host > full_size().blocks
-    assert planned(15.5).placement.rows == plans.ROWS
+    assert planned(12.5).placement.rows == plans.ROWS
     assert planned(11.5, full_size("fp8")).placement.blocks == "streamed"
     assert planned(7.5, full_size("fp8"), work((832, 480))).gpu < 7.5 * GIB
 
