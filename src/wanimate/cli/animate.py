@@ -2,20 +2,23 @@
 
 from __future__ import annotations
 
-from collections.abc import Iterator
+from collections.abc import Iterator, Sequence
 from contextlib import closing
+from functools import partial
 from pathlib import Path
 from typing import TYPE_CHECKING, Annotated, Any, cast
 
 import typer
 
 from ..config import GenerateSettings, Job, OutputSettings, ParallelSettings, RuntimeSettings
+from ..errors import InputError
 from ..finish.claim import manifest_path
 from . import options as o
 from .ranks import run
 from .report import Reporter, reporting
 
 if TYPE_CHECKING:
+    from ..pipeline import Animator
     from ..types import Event, Result
 
 
@@ -107,7 +110,11 @@ def animate(
 
 
 Guides = Annotated[
-    Path, typer.Argument(help="Folder made by [cyan]wanimate preprocess[/cyan], or a published set of src_*.mp4 files.")
+    list[Path],
+    typer.Argument(
+        help="Folders made by [cyan]wanimate preprocess[/cyan], or published sets of src_*.mp4 files. Several are made "
+        "with the same weights, one after the other; --out is then a folder."
+    ),
 ]
 
 
@@ -154,8 +161,11 @@ def generate(
     [bold]Example[/bold]
 
     [cyan]wanimate generate guides --out hero.mp4 --steps 30 --seed 8[/cyan]
+
+    [cyan]wanimate generate monday tuesday wednesday --out week[/cyan]
     """
     with reporting(as_json, debug) as report:
+        places = results(guides, out, codec)
         settings = o.make(
             GenerateSettings, steps=steps, solver=solver, shift=shift, guidance=guidance, clip_length=clip_length,
             overlap=overlap, seed=seed, prompt=prompt, negative_prompt=negative_prompt, compat=compat, lora=lora,
@@ -176,8 +186,38 @@ def generate(
             runtime,
             parallel,
             out,
-            lambda animator: animator.generate(guides, out, settings, output),
+            *(
+                partial(_generate, folder, place, settings, output)
+                for folder, place in zip(guides, places, strict=True)
+            ),
         )
+
+
+def _generate(
+    folder: Path, place: Path, settings: GenerateSettings, output: OutputSettings, animator: Animator
+) -> Iterator[Event]:
+    return animator.generate(folder, place, settings, output)
+
+
+def results(guides: Sequence[Path], out: Path, codec: str) -> list[Path]:
+    """Where each folder's result goes: `out`, or within it, called as the folder is.
+
+    Raises:
+        InputError: the results of several folders cannot be told apart, or one of the folders holds no guides.
+    """
+    if len(guides) == 1:
+        return [out]
+    if out.suffix or out.is_file():
+        raise InputError("--out", out, f"{len(guides)} results need a folder", "Name a folder.")
+    names = [folder.resolve().name for folder in guides]
+    for folder, name in zip(guides, names, strict=True):
+        if names.count(name) > 1:
+            raise InputError("guides", folder, f"several folders are called {name}", "Rename one, or run them apart.")
+        from ..preprocess.guides import load_guides
+
+        load_guides(folder)  # what cannot be used is refused before the first one takes its hours
+    suffix = {"png": "", "ffv1": ".mkv"}.get(codec, ".mp4")
+    return [out / f"{name}{suffix}" for name in names]
 
 
 def finish(report: Reporter, events: Iterator[Event]) -> None:

@@ -4,7 +4,7 @@ from __future__ import annotations
 
 import os
 import sys
-from collections.abc import Callable, Iterator
+from collections.abc import Callable, Iterator, Sequence
 from pathlib import Path
 from typing import TYPE_CHECKING
 
@@ -34,9 +34,10 @@ def ranks_launched() -> int:
 
 def run(
     report: Reporter, checkpoint: Path | None, runtime: RuntimeSettings, parallel: ParallelSettings, out: Path,
-    job: Callable[[Animator], Iterator[Event]],
+    *jobs: Callable[[Animator], Iterator[Event]],
 ) -> None:  # fmt: skip
-    """Run a job that ends in a video `out`: here, as a rank of a launcher's, or by starting the ranks."""
+    """Run jobs, one after the other with the same weights, that end in `out` or beside it: here, as a rank of a launcher's, or
+    by starting the ranks."""
     from .animate import finish
 
     launched = ranks_launched()
@@ -45,17 +46,20 @@ def run(
             raise InputError(
                 f"--{name.replace('_', '-')}", True, "it needs several GPUs", "Give --gpus, or leave it out."
             )
-    if runtime != RuntimeSettings() and max(launched, parallel.gpus) > 1:
-        rule = "streaming, tiles and weight types are settings of one GPU"
+    shared = runtime.model_copy(update={"speed": "exact", "weights_dtype": "auto"})
+    if shared != RuntimeSettings() and max(launched, parallel.gpus) > 1:
+        rule = "streaming, tiles and a cap of its memory are settings of one GPU"
         raise InputError(
             "--gpus", max(launched, parallel.gpus), rule, "Leave them out; --shard-weights saves memory here."
         )
     if launched > 1:
-        _as_rank(report, checkpoint, parallel.model_copy(update={"gpus": launched}), job)
+        _as_rank(report, checkpoint, runtime, parallel.model_copy(update={"gpus": launched}), jobs)
     elif parallel.gpus == 1:
         from ..pipeline import Animator
 
-        finish(report, job(Animator.from_checkpoint(checkpoint, runtime=runtime)))
+        animator = Animator.from_checkpoint(checkpoint, runtime=runtime)
+        for job in jobs:
+            finish(report, job(animator))
     else:
         _start_ranks(report, parallel.gpus, out)
 
@@ -85,8 +89,9 @@ def _start_ranks(report: Reporter, gpus: int, out: Path) -> None:
 
 
 def _as_rank(
-    report: Reporter, checkpoint: Path | None, parallel: ParallelSettings, job: Callable[[Animator], Iterator[Event]]
-) -> None:
+    report: Reporter, checkpoint: Path | None, runtime: RuntimeSettings, parallel: ParallelSettings,
+    jobs: Sequence[Callable[[Animator], Iterator[Event]]],
+) -> None:  # fmt: skip
     from ..pipeline import Animator
     from ..runtime.parallel.ranks import join, leave
     from ..runtime.parallel.supervise import LOST, SUPERVISED, obey_supervisor
@@ -95,13 +100,14 @@ def _as_rank(
     try:
         obey_supervisor()
         ranks = join()
-        animator = Animator.from_checkpoint(checkpoint, ranks=ranks, parallel=parallel)
+        animator = Animator.from_checkpoint(checkpoint, runtime=runtime, ranks=ranks, parallel=parallel)
         if not ranks.first:
             with reporting(as_json=True, debug=False):
                 animator.follow()
             leave()
             return
-        finish(report, job(animator))
+        for job in jobs:
+            finish(report, job(animator))
         animator.dismiss()
         leave()
     except RankFailed as error:

@@ -191,6 +191,25 @@ def test_no_options_are_the_defaults(stub: type[StubAnimator]) -> None:
     assert stub.asked == [None, Path("folder"), Path("a.mp4"), GenerateSettings(), OutputSettings()]
 
 
+def test_several_guides_share_the_weights(
+    stub: type[StubAnimator], monkeypatch: pytest.MonkeyPatch, tmp_path: Path
+) -> None:
+    checked: list[Path] = []
+    monkeypatch.setattr("wanimate.preprocess.guides.load_guides", checked.append)
+    folders = [str(tmp_path / name) for name in ("monday", "tuesday")]
+    assert run("generate", *folders, "--out", str(tmp_path / "week")).exit_code == 0
+    assert [Path(folder) for folder in folders] == checked
+    assert stub.asked[1:3] == [tmp_path / "monday", tmp_path / "week" / "monday.mp4"]
+    assert stub.asked[5:7] == [tmp_path / "tuesday", tmp_path / "week" / "tuesday.mp4"]
+
+    one_file = run("generate", *folders, "--out", str(tmp_path / "week.mp4"))
+    assert one_file.exit_code == 2
+    assert "2 results need a folder" in one_file.output
+    twice = run("generate", folders[0], str(tmp_path / "old" / "monday"), "--out", str(tmp_path / "week"))
+    assert twice.exit_code == 2
+    assert "several folders are called monday" in twice.output
+
+
 def test_words_for_people(stub: type[StubAnimator]) -> None:
     done = run("animate", *FILES)
     expected = "hero.mp4: 106 frames of 192x128 at 29.97/s, seed 7 (beside it hero.json, hero.sheet.png)\n"
