@@ -5,10 +5,8 @@ from __future__ import annotations
 import gc
 import secrets
 import tempfile
-import time
 from collections.abc import Callable, Generator, Iterator
 from contextlib import contextmanager
-from dataclasses import dataclass, field
 from pathlib import Path
 from typing import Any, TypeVar
 
@@ -32,12 +30,12 @@ from wanimate.finish.composite import composite
 from wanimate.finish.decode import to_pixels
 from wanimate.finish.encode import OutputWriter
 from wanimate.finish.manifest import hash_file, peak_rss, write_manifest
-from wanimate.finish.sheet import contact_sheet, sample_columns, write_sheet
+from wanimate.finish.sheet import sample_columns, sheet_of, write_sheet
 from wanimate.log import chosen
 from wanimate.media.image import load_image
 from wanimate.media.probe import probe
 from wanimate.media.resize import exact_size
-from wanimate.media.video import iter_indices, plan_frames
+from wanimate.media.video import plan_frames
 from wanimate.preprocess import replacement
 from wanimate.preprocess.guides import load_guides
 from wanimate.preprocess.pose import PoseBackend, backend
@@ -52,6 +50,7 @@ from wanimate.runtime.will_it_fit import plan_for
 from wanimate.sampling.cache import TURBO, Caching
 from wanimate.sampling.guidance import PhasedNetwork, SegmentNetwork, guided
 from wanimate.segment_loop import FramesReady, LoopEvent, run_segments
+from wanimate.stage_clock import StageClock
 from wanimate.types import (
     Clip,
     Conditions,
@@ -64,7 +63,6 @@ from wanimate.types import (
     Notice,
     Result,
     Segment,
-    StageFinished,
     StageStarted,
     StepDone,
 )  # fmt: skip
@@ -168,7 +166,7 @@ class Animator:
         Raises:
             InputError: an input cannot be used. OutputError: the result cannot be written. OutOfMemory.
         """
-        clock = _Clock()
+        clock = StageClock()
         settings, warning = with_relighting(self._settled(job.generate), job.mode, self.folder)
         loras = self._check(settings)
         if job.mode == "replacement":
@@ -197,7 +195,7 @@ class Animator:
         output: OutputSettings = OutputSettings(),
     ) -> Iterator[Event]:  # fmt: skip
         """The same from a guides folder, ours or a published one. Its sound is the clip's, where the folder names one."""
-        clock = _Clock()
+        clock = StageClock()
         with OutputClaim(out, output.codec) as claim:
             loaded = guides if isinstance(guides, Guides) else load_guides(guides)
             generate, warning = with_relighting(self._settled(generate), loaded.mode, self.folder)
@@ -234,7 +232,9 @@ class Animator:
                 raise InputError("lora", use.path, rule, "Give it a wider share, or take more --steps.")
         return files
 
-    def _load(self, clock: _Clock, generate: GenerateSettings, size: tuple[int, int], count: int) -> Iterator[Event]:
+    def _load(
+        self, clock: StageClock, generate: GenerateSettings, size: tuple[int, int], count: int
+    ) -> Iterator[Event]:
         """Plan, encode the prompts, and only then bring the transformer in."""
         device = best_device(self.device) if self.ranks is None else self.ranks.device
         settings = generate.resolve(self.card.defaults)
@@ -273,7 +273,7 @@ class Animator:
 
     def _finish(
         self, guides: Guides, out: Path, generate: GenerateSettings, output: OutputSettings, claim: OutputClaim,
-        clock: _Clock, clip: Clip | None, inputs: dict[str, Path], job: Job | None, files: list[LoraFile],
+        clock: StageClock, clip: Clip | None, inputs: dict[str, Path], job: Job | None, files: list[LoraFile],
     ) -> Iterator[Event]:  # fmt: skip
         width, height = guides.size
         if width % SIDE or height % SIDE:
@@ -314,7 +314,7 @@ class Animator:
             yield Notice(f"{caching}: {sum(skipped)} of {len(segments) * settings.steps} steps were skipped")
         sheet = None
         if output.sheet:
-            sheet = write_sheet(out, _sheet(guides, clip, columns, shown, self.card))
+            sheet = write_sheet(out, sheet_of(guides, clip, columns, shown, f"wanimate, checkpoint {self.card.name}"))
         yield from clock.stop()
         record: dict[str, Any] = {
             "checkpoint": {
@@ -474,46 +474,6 @@ def _finished(pixels: Frames, guides: Guides, start: int, output: OutputSettings
     return composite(pixels, guides.background.take(indices), guides.mask.take(indices), output.feather)
 
 
-@dataclass
-class _Clock:
-    """Closes a stage where the next one opens, and keeps the seconds of each."""
-
-    seconds: dict[str, float] = field(default_factory=dict)
-    stage: str | None = None
-    since: float = 0.0
-
-    def start(self, stage: str, total: int = 0) -> Iterator[Event]:
-        yield from self.stop()
-        self.stage, self.since = stage, time.perf_counter()
-        yield StageStarted(stage, total)
-
-    def stop(self) -> Iterator[Event]:
-        if self.stage is not None:
-            stage, spent = self.stage, time.perf_counter() - self.since
-            self.stage = None
-            self.seconds[stage] = self.seconds.get(stage, 0.0) + spent
-            yield StageFinished(stage, spent)
-
-    def note(self, event: Event) -> Iterator[Event]:
-        """Pass an event on; starts and ends of stages are timed."""
-        if isinstance(event, StageStarted):
-            yield from self.start(event.stage, event.total)
-        elif isinstance(event, StageFinished):
-            yield from self.stop()
-        else:
-            yield event
-
-    def watch(self, events: Generator[Event, None, _Value]) -> Generator[Event, None, _Value]:
-        """`note` every event; returns what the generator returns."""
-        while True:
-            try:
-                event = next(events)
-            except StopIteration as stop:
-                result: _Value = stop.value
-                return result
-            yield from self.note(event)
-
-
 @contextmanager
 def _guides_folder(job: Job) -> Iterator[Path]:
     """Where the guides go: the user's folder, or one that vanishes with the job."""
@@ -522,21 +482,6 @@ def _guides_folder(job: Job) -> Iterator[Path]:
         return
     with tempfile.TemporaryDirectory(prefix="wanimate-") as folder:
         yield Path(folder) / "guides"
-
-
-def _sheet(guides: Guides, clip: Clip | None, columns: list[int], shown: dict[int, Frame], card: Card) -> Frame:
-    """Driver, skeleton, face and output at the same moments."""
-    rows: list[tuple[str, list[Frame]]] = []
-    frames = guides.manifest.get("source", {}).get("frames")
-    if clip is not None and frames:
-        rows.append(("driver", list(iter_indices(clip, [frames[i] for i in columns]))))
-    rows.append(("skeleton", list(guides.pose.take(columns))))
-    rows.append(("face", list(guides.face.take(columns))))
-    if guides.background is not None:
-        rows.append(("scene", list(guides.background.take(columns))))
-    rows.append(("output", [shown[i] for i in columns]))
-    times = [float(i / guides.fps) for i in columns]
-    return contact_sheet(rows, times, f"wanimate, checkpoint {card.name}")
 
 
 def _lora_record(lora: Lora, use: LoraUse) -> dict[str, Any]:

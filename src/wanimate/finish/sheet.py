@@ -11,7 +11,8 @@ from PIL import Image, ImageDraw, ImageFont
 
 from ..media.files import AtomicFile
 from ..media.resize import AREA, LINEAR
-from ..types import Frame, FrameSource
+from ..media.video import iter_indices
+from ..types import Clip, Frame, FrameSource, Guides
 from .claim import sheet_path
 
 PAPER, INK, FAINT = (250, 250, 248), (32, 32, 36), (120, 120, 128)
@@ -22,6 +23,21 @@ def sample_columns(count: int, columns: int = 8) -> list[int]:
     """At most `columns` frame indices in the middles of equal parts of 0..count-1."""
     columns = min(columns, count)
     return [(2 * i + 1) * count // (2 * columns) for i in range(columns)]
+
+
+def sheet_of(guides: Guides, clip: Clip | None, columns: list[int], shown: dict[int, Frame], title: str) -> Frame:
+    """Driver, skeleton, face and output at the same moments."""
+    rows: list[tuple[str, list[Frame]]] = []
+    frames = guides.manifest.get("source", {}).get("frames")
+    if clip is not None and frames:
+        rows.append(("driver", list(iter_indices(clip, [frames[i] for i in columns]))))
+    rows.append(("skeleton", list(guides.pose.take(columns))))
+    rows.append(("face", list(guides.face.take(columns))))
+    if guides.background is not None:
+        rows.append(("scene", list(guides.background.take(columns))))
+    rows.append(("output", [shown[i] for i in columns]))
+    times = [float(i / guides.fps) for i in columns]
+    return contact_sheet(rows, times, title)
 
 
 def contact_sheet(
