@@ -81,7 +81,7 @@ class Encoders:
     @torch.inference_mode()
     def encode(self, video: Tensor) -> Tensor:
         """[3, K, H, W] in [-1, 1] -> float16 [16, T, h, w] on the CPU."""
-        return self.vae.encode(video[None].to(self.device), self.chunk)[0].half().cpu()
+        return self.vae.encode(video[None].to(self.device), self.chunk)[0].half().cpu().contiguous()
 
 
 def find_sources(data: Path) -> list[Source]:
@@ -96,7 +96,7 @@ def find_sources(data: Path) -> list[Source]:
     if not videos:
         rule = f"there is no clip in it ({', '.join(VIDEOS)})"
         raise InputError(
-            "--data", data, rule, "Put clips of one to ten seconds there, each with a picture of its name."
+            "--data", data, rule, "Put clips of two seconds and more there, each with a picture of its name."
         )
     return [Source(v, next((p for e in PICTURES if (p := v.with_suffix(e)).is_file()), None)) for v in videos]
 

@@ -6,13 +6,14 @@ from pathlib import Path
 
 import pytest
 import torch
+from safetensors.torch import save_file
 from torch import Tensor
 
 from wanimate.errors import InputError
 from wanimate.model.params import MotionParams, TransformerParams
 from wanimate.model.transformer import AnimateTransformer
 from wanimate.train.adapters import ALL, AdapterSettings, adapter_state, attach, write_lora
-from wanimate.train.examples import find_sources, relit
+from wanimate.train.examples import Encoders, find_sources, relit
 from wanimate.train.flow import LossSettings, flow_loss, predict
 from wanimate.train.latents import LatentClips
 from wanimate.train.lora import LoraTraining, train_adapters
@@ -150,6 +151,16 @@ def test_sources(tmp_path: Path) -> None:
         (tmp_path / name).touch()
     found = [(s.video.name, s.picture and s.picture.name) for s in find_sources(tmp_path)]
     assert found == [("a.mov", "a.png"), ("b.mp4", None)]
+
+
+def test_encoded_examples_can_be_saved(tmp_path: Path) -> None:
+    """The VAE answers channels-last; a file of tensors takes none that are."""
+    base = load_checkpoint(embedded_path(), "cpu")
+    encoders = Encoders("", base.vae, None, base.face_size, base.device)
+    for frames, expected in ((1, (16, 1, 4, 6)), (5, (16, 2, 4, 6))):
+        latents = encoders.encode(torch.zeros(3, frames, 32, 48))
+        assert latents.shape == expected
+        save_file({"x": latents}, tmp_path / "x.safetensors")
 
 
 def test_relit_pictures_differ_and_keep_their_shape() -> None:
