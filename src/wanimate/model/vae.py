@@ -228,7 +228,12 @@ class CausalConv3d(nn.Conv3d):
 
 
 def in_order(x: Tensor) -> Tensor:
-    """Channels last in memory: one tensor in another order makes its successors so, and every convolution copies."""
+    """Channels last in memory, on a GPU: one tensor in another order makes its successors so, and every convolution copies.
+
+    A processor's 3-D convolutions give the other order whatever they get.
+    """
+    if not x.is_cuda:
+        return x
     return x.contiguous(memory_format=torch.channels_last_3d if x.ndim == 5 else torch.channels_last)
 
 

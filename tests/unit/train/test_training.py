@@ -284,7 +284,7 @@ def test_latents_get_unit_size(trained: Path) -> None:
     with torch.no_grad():
         z = codec.encode_piece(video[:, :3], {})
     assert z.mean().abs() < 0.4
-    assert 0.6 < z.std() < 1.6
+    assert 0.5 < z.std() < 2
 
 
 def test_new_clips_replace_the_oldest() -> None:
