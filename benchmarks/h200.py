@@ -31,7 +31,7 @@ from wanimate.model.attention import backends, flash3_module
 from wanimate.model.fp8 import fp8_linear, to_fp8
 from wanimate.model.params import MotionParams, TransformerParams, VaeParams
 from wanimate.model.vae import VideoVae
-from wanimate.runtime.speed import attention_trials, has_fp8, quicken_transformer, quicken_vae
+from wanimate.runtime.speed import attention_trials, best_trial, has_fp8, quicken_transformer, quicken_vae
 from wanimate.sampling.cache import TURBO, Caching
 from wanimate.sampling.denoise import denoise
 from wanimate.sampling.guidance import guided
@@ -133,7 +133,7 @@ class Bench:
             )  # fmt: skip
 
     def best_attention(self, tokens: int, exact: bool) -> str:
-        return attention_trials(self.device, self.dtype, tokens, self.params.head_dim, exact)[0].name
+        return best_trial(attention_trials(self.device, self.dtype, tokens, self.params.head_dim, exact)).name
 
     def exact(self) -> None:
         self.model = random_network(self.params, self.device, self.dtype)

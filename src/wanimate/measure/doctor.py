@@ -21,7 +21,7 @@ from ..media.video import plan_frames
 from ..model.attention import backends
 from ..preprocess.models import find
 from ..runtime.plan import Work
-from ..runtime.speed import TRIAL_HEADS, TRIAL_TOKENS, attention_trials
+from ..runtime.speed import TRIAL_HEADS, TRIAL_TOKENS, attention_trials, best_trial
 from ..runtime.will_it_fit import plan_for
 from ..weights.load import best_device, embedded_path, read_card
 
@@ -123,9 +123,10 @@ def _attention(gpu: bool) -> list[tuple[str, str, bool, bool, str]]:
         return [("attention", "torch", True, True, "part of torch, exact"), *rows]
     device = best_device()
     trials = attention_trials(device, torch.bfloat16, TRIAL_TOKENS, 128, exact=False)
-    exact = next(trial.name for trial in trials if known[trial.name].exact)
-    used = {trials[0].name: "--speed fast and turbo", exact: "--speed exact"}
-    if trials[0].name == exact:
+    exact = best_trial([trial for trial in trials if known[trial.name].exact]).name
+    best = best_trial(trials).name
+    used = {best: "--speed fast and turbo", exact: "--speed exact"}
+    if best == exact:
         used[exact] = "every --speed"
     for trial in trials:
         taken = f"{1e3 * trial.seconds:.1f} ms for {TRIAL_TOKENS} tokens, {TRIAL_HEADS} heads"

@@ -28,6 +28,9 @@ def test_the_quickest_attention_that_is_allowed_is_taken(monkeypatch: pytest.Mon
     assert all(trial.why for trial in failed)
     assert "torch" in [trial.name for trial in found if trial not in failed]
 
+    close = (speed.Trial("torch", 0.100), speed.Trial("cudnn", 0.103), speed.Trial("torch flash", 0.2))
+    assert speed.best_trial(close).name == speed.best_trial((close[0], close[1])).name == "cudnn"
+
     trials = (speed.Trial("torch flash", 0.1), speed.Trial("torch", 0.2))
     monkeypatch.setattr(speed, "attention_trials", lambda *_: trials)
     model = fill(AnimateTransformer(PARAMS))
