@@ -40,7 +40,7 @@ from mannequin import (
     through_codec,
     world_version,
 )
-from mannequin_measures import Truth
+from mannequin_measures import Truth, read_kept
 from robots import RobotWorld
 
 from wanimate.conditions.build import ConditionBuilder
@@ -209,7 +209,7 @@ def main() -> None:
             file = store.path(f"truth-{kind}", seed=number, **source)
             if not file.is_file():
                 render(drawn, number, args.frames, (width, height)).save(file)
-            truth = Truth.load(file)
+            truth = read_kept(Truth, file)
             how = {"steps": args.sampling_steps, "noise": args.seed, "weights": checkpoint.hashes, **source}
             kept = {n: store.path(f"{n}-{kind}", seed=number, lora=versions[n], **how) for n in LABELS if n in versions}
             missing = {n: models[n] for n in models if not kept[n].is_file()}

@@ -24,7 +24,7 @@ import cv2
 import numpy as np
 import torch
 from hardware import described
-from mannequin_measures import Detectors, Truth, measure, summarise
+from mannequin_measures import Detectors, Truth, measure, read_kept, summarise
 from torch import Tensor
 
 from wanimate.conditions.build import ConditionBuilder
@@ -166,7 +166,7 @@ def clips(
     for number in numbers:
         file = store.path("truth", seed=number, **source)
         if file.is_file():
-            truth = Truth.load(file)
+            truth = read_kept(Truth, file)
         else:
             truth = render(world, number, frames, tuple(int(x) for x in args.size.split("x")))
             truth.save(file)

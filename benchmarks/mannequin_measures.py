@@ -5,7 +5,7 @@ from __future__ import annotations
 from collections.abc import Mapping, Sequence
 from dataclasses import dataclass, fields
 from pathlib import Path
-from typing import Any
+from typing import Any, TypeVar
 
 import cv2
 import numpy as np
@@ -36,6 +36,15 @@ LEAST_JAW, MEASURABLE = 0.05, 0.7
 Row = dict[str, dict[str, float]]
 
 
+Kept = TypeVar("Kept")
+
+
+def read_kept(kind: type[Kept], path: Path) -> Kept:
+    """A dataclass of arrays, from a file of arrays of the same names."""
+    with np.load(path) as kept:
+        return kind(**{f.name: kept[f.name] for f in fields(kind)})  # type: ignore[arg-type]
+
+
 @dataclass(frozen=True)
 class Truth:
     """One clip with its ground truth (`WorldBatch` without the first axis), and the reference picture's own mask [H, W],
@@ -58,11 +67,6 @@ class Truth:
 
     def save(self, path: Path) -> None:
         np.savez_compressed(path, **vars(self))
-
-    @classmethod
-    def load(cls, path: Path) -> Truth:
-        with np.load(path) as kept:
-            return cls(**{f.name: kept[f.name] for f in fields(cls)})
 
     @property
     def person_size(self) -> float:

@@ -46,7 +46,7 @@ from mannequin import (
     seeds,
     world_version,
 )
-from mannequin_measures import LEAST_JAW, Detectors
+from mannequin_measures import LEAST_JAW, Detectors, read_kept
 from torch import Tensor, nn
 
 from wanimate.conditions.build import ConditionBuilder
@@ -259,7 +259,7 @@ def measurable(
         if not file.is_file():
             width, height = (int(x) for x in args.size.split("x"))
             render(world, number, args.frames, (width, height)).save(file)
-        truth = Truth.load(file)
+        truth = read_kept(Truth, file)
         mouths = detectors.mouths(truth.video, truth.face_box)
         wide = float((truth.face_box[:, 2] - truth.face_box[:, 0]).mean())
         if wide >= LEAST_FACE and np.isnan(mouths).mean() <= 0.5 and truth.jaw.std() >= LEAST_JAW:

@@ -28,6 +28,7 @@ import numpy as np
 import torch
 from hardware import described
 from mannequin import ANCHORS, FIRST_SEED, RecordingWorld, Store, seeds, through_codec, world_version
+from mannequin_measures import read_kept
 from torch import Tensor
 
 from wanimate.conditions.build import ConditionBuilder
@@ -92,11 +93,6 @@ class Scene:
     reference_cover: np.ndarray
     reference_region: np.ndarray
     rate: np.ndarray
-
-    @classmethod
-    def load(cls, path: Path) -> Scene:
-        with np.load(path) as kept:
-            return cls(**{f.name: kept[f.name] for f in dataclasses.fields(cls)})
 
 
 class LitWorld(RecordingWorld):
@@ -174,7 +170,7 @@ class Bench:
         file = self.store.path("lit", seed=number, **self.source)
         if not file.is_file():
             np.savez_compressed(file, **vars(render(self.world, number, self.args.frames, self.size)))
-        return Scene.load(file)
+        return read_kept(Scene, file)
 
     def outputs(self, number: int, scene: Scene) -> dict[float, Frames]:
         """What the network makes of a scene at every strength, before compositing."""

@@ -27,6 +27,7 @@ import numpy as np
 import torch
 from hardware import described
 from mannequin import FIRST_SEED, Store, generate, seeds, world_version
+from mannequin_measures import read_kept
 
 from wanimate.config import Job, OutputSettings
 from wanimate.finish.composite import composite
@@ -69,11 +70,6 @@ class Scene:
     cover: np.ndarray
     rate: np.ndarray
 
-    @classmethod
-    def load(cls, path: Path) -> Scene:
-        with np.load(path) as kept:
-            return cls(**{f.name: kept[f.name] for f in dataclasses.fields(cls)})
-
 
 class Bench:
     """Renders, finds and generates, each thing once."""
@@ -102,7 +98,7 @@ class Bench:
             b = self.worlds[mode].sample_batch(1, self.args.frames, *self.size, number, held_out=True)
             parts = {name: getattr(b, name)[0].numpy() for name in ("video", "skeleton", "face", "reference", "cover")}
             np.savez_compressed(file, **parts, rate=np.array(float(b.rate[0])))
-        return Scene.load(file)
+        return read_kept(Scene, file)
 
     def outlines(self, number: int, scene: Scene) -> np.ndarray:
         """The person as the default backend finds it, uint8 [n, H, W]; empty where nobody is found."""

@@ -21,7 +21,6 @@ from wanimate.train.mannequins.body import Posed
 from wanimate.train.mannequins.camera import Camera
 from wanimate.train.mannequins.layout import MATERIALS
 from wanimate.train.mannequins.look import COLUMNS, REGIONS
-from wanimate.train.mannequins.raster import barycentric
 from wanimate.train.mannequins.render import Picture
 
 BARE = ("skirt", "long_hair")
@@ -98,12 +97,7 @@ def robot_surface(
     material: Tensor, table: Tensor, turn: Tensor, owner: Tensor, look: Tensor, light: Tensor,
 ) -> tuple[Tensor, Tensor]:  # fmt: skip
     """What `render.surface` gives, for metal."""
-    view = place // (height * width)
-    row, column = place // width % height, place % width
-    weights = barycentric(screen, triangles, view, hit, column + 0.5, row + 0.5).unsqueeze(-1)
-    corner = triangles[hit]
-    fields = (table[corner] * weights).sum(1)
-    normal = normalize((normals[view.unsqueeze(1), corner] * weights).sum(1), dim=-1)
+    view, fields, normal = rendering.surface_points(place, hit, height, width, screen, normals, triangles, table)
     clip = owner[view]
     colour, metal, glow, region = metal_paint(look[clip], fields, material[hit])
     return metal_shade(colour, metal, glow, normal, -turn[view, 2], light[clip]), region

@@ -266,11 +266,12 @@ LoraFuse = Annotated[
     ),
 ]
 Cache = Annotated[
-    str,
+    str | None,
     option(
         DIFFUSION,
         "Skip steps whose result can be forecast from earlier ones: faster and less exact. The result says how many were.",
         metavar=f"[{choices(CacheKind)}]",
+        show_default="none; turbo has its own",
     ),
 ]
 CacheGate = Annotated[

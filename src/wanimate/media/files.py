@@ -13,10 +13,15 @@ from typing import BinaryIO
 from ..errors import OutputError
 
 
+def user_cache() -> Path:
+    """The package's folder in the user's cache: XDG_CACHE_HOME/wanimate, else ~/.cache/wanimate."""
+    return Path(os.environ.get("XDG_CACHE_HOME") or Path.home() / ".cache") / "wanimate"
+
+
 def cache_folder() -> Path:
-    """Where the package keeps what it can make again: WANIMATE_CACHE, else XDG_CACHE_HOME/wanimate, else ~/.cache/wanimate."""
+    """Where the package keeps what it can make again: WANIMATE_CACHE, else `user_cache`."""
     named = os.environ.get("WANIMATE_CACHE")
-    return Path(named) if named else Path(os.environ.get("XDG_CACHE_HOME") or Path.home() / ".cache") / "wanimate"
+    return Path(named) if named else user_cache()
 
 
 def sha256(path: Path) -> str:

@@ -17,7 +17,7 @@ import zipfile
 from pathlib import Path
 
 from wanimate.errors import InputError, OutputError
-from wanimate.media.files import sha256
+from wanimate.media.files import sha256, user_cache
 
 WHEEL = "mediapipe==0.10.21"
 WHEEL_SHA256 = "05dc4a9e593655a79558d05d6227d31018c2537a4bd3362b51e230cf22aecfe3"
@@ -55,8 +55,7 @@ def default_folder() -> Path:
     """Where the models are kept when nothing else is said."""
     if named := os.environ.get("WANIMATE_MODELS"):
         return Path(named)
-    cache = os.environ.get("XDG_CACHE_HOME") or Path.home() / ".cache"
-    return Path(cache) / "wanimate" / "models"
+    return user_cache() / "models"
 
 
 def find(folder: Path | None = None) -> Path:

@@ -2,7 +2,6 @@
 
 from __future__ import annotations
 
-import time
 from collections.abc import Callable, Iterator, Sequence
 from dataclasses import dataclass, replace
 from pathlib import Path
@@ -16,7 +15,7 @@ from wanimate.errors import InputError, OutOfMemory
 from wanimate.model.fp8 import to_fp8
 from wanimate.model.params import TransformerParams, VaeParams
 from wanimate.runtime.simulate import TransformerCost, VaeCost, transformer_cost, vae_cost
-from wanimate.runtime.speed import attention_trials, has_fp8
+from wanimate.runtime.speed import attention_trials, has_fp8, seconds_of
 from wanimate.runtime.tiles import CELL
 from wanimate.types import Segment
 from wanimate.weights.formats import open_tensors
@@ -164,7 +163,7 @@ class Plan:
 
 
 def is_big(folder: Path) -> bool:
-    """Whether a checkpoint's transformer is large enough for a plan, and for waiting for a compiler."""
+    """Whether a checkpoint's transformer is large enough for a plan."""
     return sum(f.stat().st_size for f in transformer_files(folder) if f.is_file()) >= BIG
 
 
@@ -364,16 +363,7 @@ def measure_rates(device: torch.device, dtype: torch.dtype, speed: Speed = "exac
 
 def _time(call: Callable[[], object], device: torch.device, rounds: int = 3) -> float:
     """Seconds of one call: the best of some, after one that warms up."""
-    best = float("inf")
-    for i in range(rounds + 1):
-        if device.type == "cuda":
-            torch.cuda.synchronize(device)
-        start = time.perf_counter()
-        call()
-        if device.type == "cuda":
-            torch.cuda.synchronize(device)
-        best = best if i == 0 else min(best, time.perf_counter() - start)
-    return best
+    return min([seconds_of(call, device) for _ in range(rounds + 1)][1:])
 
 
 def _seconds(value: float) -> str:

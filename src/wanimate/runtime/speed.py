@@ -68,7 +68,7 @@ def attention_trials(
     for _ in range(ROUNDS + 1):  # in turn: a GPU is quicker while it is cool
         for name in attends.keys() - refused.keys():
             try:
-                times[name].append(_seconds(lambda name=name: attends[name](q, k, v), device))  # type: ignore[misc]
+                times[name].append(seconds_of(lambda name=name: attends[name](q, k, v), device))  # type: ignore[misc]
             except (RuntimeError, ValueError, AssertionError) as error:
                 refused[name] = (str(error).splitlines() or ["it failed"])[0]
     found = [
@@ -94,7 +94,8 @@ def _in_use(backend: Backend) -> Attend:
     return backend.attend
 
 
-def _seconds(call: Callable[[], object], device: torch.device) -> float:
+def seconds_of(call: Callable[[], object], device: torch.device) -> float:
+    """Seconds of one call, until the device has done it."""
     if device.type == "cuda":
         torch.cuda.synchronize(device)
     began = time.perf_counter()

@@ -82,15 +82,29 @@ def surface(
     material: Tensor, table: Tensor, turn: Tensor, owner: Tensor, look: Tensor, light: Tensor,
 ) -> tuple[Tensor, Tensor]:  # fmt: skip
     """Colour [P, 3] and region [P] of the pixels `place` [P] (flat index) that show triangle `hit` [P]."""
+    view, fields, normal = surface_points(place, hit, height, width, screen, normals, triangles, table)
+    clip = owner[view]
+    colour, region, gloss = paint(look[clip], fields, material[hit])
+    return shade(colour, normal, -turn[view, 2], light[clip], gloss), region
+
+
+def surface_points(
+    place: Tensor,
+    hit: Tensor,
+    height: int,
+    width: int,
+    screen: Tensor,
+    normals: Tensor,
+    triangles: Tensor,
+    table: Tensor,
+) -> tuple[Tensor, Tensor, Tensor]:
+    """View [P], fields of `table` [P, F] and unit normal [P, 3] of these pixels' surface points."""
     view = place // (height * width)
     row, column = place // width % height, place % width
     weights = barycentric(screen, triangles, view, hit, column + 0.5, row + 0.5).unsqueeze(-1)
     corner = triangles[hit]
     fields = (table[corner] * weights).sum(1)
-    normal = normalize((normals[view.unsqueeze(1), corner] * weights).sum(1), dim=-1)
-    clip = owner[view]
-    colour, region, gloss = paint(look[clip], fields, material[hit])
-    return shade(colour, normal, -turn[view, 2], light[clip], gloss), region
+    return view, fields, normalize((normals[view.unsqueeze(1), corner] * weights).sum(1), dim=-1)
 
 
 @functools.cache
