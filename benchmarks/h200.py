@@ -31,7 +31,8 @@ from wanimate.model.attention import backends, flash3_module
 from wanimate.model.fp8 import fp8_linear, to_fp8
 from wanimate.model.params import MotionParams, TransformerParams, VaeParams
 from wanimate.model.vae import VideoVae
-from wanimate.runtime.speed import attention_trials, best_trial, has_fp8, quicken_transformer, quicken_vae
+from wanimate.runtime.fused_vae import quicken_vae
+from wanimate.runtime.speed import attention_trials, best_trial, has_fp8, quicken_transformer
 from wanimate.sampling.cache import TURBO, Caching
 from wanimate.sampling.denoise import denoise
 from wanimate.sampling.guidance import guided

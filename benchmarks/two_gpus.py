@@ -37,12 +37,13 @@ from wanimate.media.video import ArrayFrames
 from wanimate.model.params import MotionParams, TransformerParams, VaeParams
 from wanimate.model.transformer import AnimateTransformer
 from wanimate.model.vae import VideoVae
+from wanimate.runtime.fused_vae import quicken_vae
 from wanimate.runtime.parallel.ranks import Ranks, join, leave
 from wanimate.runtime.parallel.sequence import SplitTransformer
 from wanimate.runtime.parallel.shard import sharded
 from wanimate.runtime.parallel.supervise import obey_supervisor, supervise
 from wanimate.runtime.parallel.team import Part, Team, follow
-from wanimate.runtime.speed import TRIAL_TOKENS, quicken_transformer, quicken_vae
+from wanimate.runtime.speed import TRIAL_TOKENS, quicken_transformer
 from wanimate.sampling.cache import TURBO, Caching
 from wanimate.sampling.denoise import denoise
 from wanimate.sampling.guidance import Network, guided

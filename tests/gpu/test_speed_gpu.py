@@ -20,8 +20,9 @@ from wanimate.model.params import MotionParams, TransformerParams, VaeParams
 from wanimate.model.rope import apply_rope, rope_table
 from wanimate.model.transformer import AnimateTransformer
 from wanimate.model.vae import VideoVae
+from wanimate.runtime.fused_vae import quicken_vae
 from wanimate.runtime.offload import slice_tokens, stream_blocks
-from wanimate.runtime.speed import has_fp8, quicken_transformer, quicken_vae
+from wanimate.runtime.speed import has_fp8, quicken_transformer
 from wanimate.weights.quantize import QuantizedLinear, is_quantizable, quantize_fp8
 
 pytestmark = pytest.mark.gpu

@@ -8,24 +8,20 @@ turbo   fast, and steps skipped by forecasting (`sampling.cache`)
 
 from __future__ import annotations
 
-import importlib.util
 import statistics
 import time
 from collections.abc import Callable, Sequence
 from dataclasses import dataclass, replace
 from functools import lru_cache
-from itertools import pairwise
-from types import MethodType
 
 import torch
-from torch import Tensor, nn
 
 from wanimate.config import Speed
 from wanimate.log import chosen
 from wanimate.model.attention import Attend, Backend, Fp8Attention, backends
 from wanimate.model.fp8 import FP8
 from wanimate.model.transformer import AnimateTransformer
-from wanimate.model.vae import AttentionBlock, RmsNorm, VideoVae
+from wanimate.runtime.fused_vae import HAS_TRITON, quicken_vae
 from wanimate.weights.load import Checkpoint
 from wanimate.weights.quantize import QuantizedLinear
 
@@ -37,7 +33,6 @@ ROUNDS = 7
 CLOSE = 1.05
 """Trials whose seconds differ by less are as good as equal."""
 FP8_CAPABILITY = (8, 9)
-HAS_TRITON = importlib.util.find_spec("triton") is not None
 
 
 @dataclass(frozen=True)
@@ -129,51 +124,3 @@ def quicken_transformer(model: AnimateTransformer, device: torch.device, speed: 
         from wanimate.runtime.fused import fuse
 
         fuse(model)
-
-
-def quicken_vae(vae: VideoVae, speed: Speed) -> None:
-    """Norm and SiLU in one kernel wherever one follows the other; bfloat16 weights, unless `speed` is exact."""
-    if speed != "exact":
-        for parameter in vae.parameters():
-            parameter.data = parameter.data.to(torch.bfloat16)
-        for module in vae.modules():
-            if isinstance(module, AttentionBlock):
-                module.attend = wide_attention
-    if HAS_TRITON:
-        fuse_norms(vae)
-        fuse_biases(vae)
-
-
-def wide_attention(q: Tensor, k: Tensor, v: Tensor) -> Tensor:
-    """[n, 1, L, d] each. PyTorch has no kernel for heads this wide and would compute in float32; scores are rounded here."""
-    scores = (q / q.shape[-1] ** 0.5) @ k.mT
-    return scores.softmax(-1, dtype=torch.float32).to(v.dtype) @ v
-
-
-def fuse_biases(vae: VideoVae) -> None:
-    """The bias of every convolution by a kernel of our own."""
-    from wanimate.runtime.channels_last import add_bias
-
-    def convolved(conv: nn.Conv2d | nn.Conv3d, x: Tensor, weight: Tensor, bias: Tensor | None) -> Tensor:
-        out = type(conv)._conv_forward(conv, x, weight, None)  # type: ignore[arg-type]
-        return out if bias is None else add_bias(out, bias)
-
-    for conv in vae.modules():
-        if isinstance(conv, nn.Conv2d | nn.Conv3d):
-            conv.__dict__["_conv_forward"] = MethodType(convolved, conv)
-
-
-def fuse_norms(vae: VideoVae) -> None:
-    """One kernel for norm and SiLU wherever one follows the other; results in channels-last order."""
-    from wanimate.runtime.channels_last import norm_silu  # Triton is there only on a GPU machine
-
-    def fused(norm: RmsNorm, x: Tensor) -> Tensor:
-        return norm_silu(x, norm.gamma)
-
-    for layers in vae.modules():
-        if not isinstance(layers, nn.ModuleList):
-            continue
-        for i, (norm, act) in enumerate(pairwise(layers)):
-            if isinstance(norm, RmsNorm) and isinstance(act, nn.SiLU):
-                norm.__dict__["forward"] = MethodType(fused, norm)
-                layers[i + 1] = nn.Identity()

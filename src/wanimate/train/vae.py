@@ -19,7 +19,7 @@ from torch import Tensor
 from torch.nn.utils import clip_grad_norm_
 
 from wanimate.model.vae import VideoVae
-from wanimate.runtime.speed import fuse_norms
+from wanimate.runtime.fused_vae import fuse_norms
 from wanimate.train.common import Budget, Ema, Log, learning_share, load_state, mixed, save_state
 from wanimate.train.grow import grow_vae
 from wanimate.train.networks import VAE, initialise_vae

@@ -1,0 +1,105 @@
+"""The VAE on a GPU with the kernels of `channels_last` between its convolutions: what they spare is reading and writing.
+
+Of a residual block's two convolutions the first one's bias is added by the norm that follows, the second one's with the
+block's input; norms write their results behind the frames that a convolution keeps from the piece before.
+"""
+
+from __future__ import annotations
+
+import importlib.util
+from itertools import pairwise
+from types import MethodType
+from typing import Any
+
+import torch
+import torch.nn.functional as F
+from torch import Tensor, nn
+
+from wanimate.config import Speed
+from wanimate.model.vae import AttentionBlock, CausalConv3d, ResidualBlock, RmsNorm, Stream, VideoVae
+
+HAS_TRITON = importlib.util.find_spec("triton") is not None
+
+
+def quicken_vae(vae: VideoVae, speed: Speed) -> None:
+    """Fewer passes over memory; bfloat16 weights, unless `speed` is exact."""
+    if speed != "exact":
+        for parameter in vae.parameters():
+            parameter.data = parameter.data.to(torch.bfloat16)
+        for module in vae.modules():
+            if isinstance(module, AttentionBlock):
+                module.attend = wide_attention
+    if HAS_TRITON:
+        fuse_norms(vae)
+        fuse_biases(vae)
+        for module in vae.modules():
+            if isinstance(module, ResidualBlock):
+                module.__dict__["forward"] = MethodType(_residual, module)
+
+
+def wide_attention(q: Tensor, k: Tensor, v: Tensor) -> Tensor:
+    """[n, 1, L, d] each. PyTorch has no kernel for heads this wide and would compute in float32; scores are rounded here."""
+    scores = (q / q.shape[-1] ** 0.5) @ k.mT
+    return scores.softmax(-1, dtype=torch.float32).to(v.dtype) @ v
+
+
+def fuse_biases(vae: VideoVae) -> None:
+    """The bias of every convolution by a kernel of our own."""
+    from wanimate.runtime.channels_last import add_bias
+
+    def convolved(conv: nn.Conv2d | nn.Conv3d, x: Tensor, weight: Tensor, bias: Tensor | None) -> Tensor:
+        out = type(conv)._conv_forward(conv, x, weight, None)  # type: ignore[arg-type]
+        return out if bias is None else add_bias(out, bias)
+
+    for conv in vae.modules():
+        if isinstance(conv, nn.Conv2d | nn.Conv3d):
+            conv.__dict__["_conv_forward"] = MethodType(convolved, conv)
+
+
+def fuse_norms(vae: VideoVae) -> None:
+    """One kernel for norm and SiLU wherever one follows the other; results in channels-last order. Also for training."""
+    from wanimate.runtime.channels_last import norm_silu  # Triton is there only on a GPU machine
+
+    def fused(norm: RmsNorm, x: Tensor) -> Tensor:
+        return norm_silu(x, norm.gamma)
+
+    for layers in vae.modules():
+        if not isinstance(layers, nn.ModuleList):
+            continue
+        for i, (norm, act) in enumerate(pairwise(layers)):
+            if isinstance(norm, RmsNorm) and isinstance(act, nn.SiLU):
+                norm.__dict__["forward"] = MethodType(fused, norm)
+                layers[i + 1] = nn.Identity()
+
+
+def _residual(block: ResidualBlock, x: Tensor, stream: Stream) -> Tensor:
+    """`ResidualBlock.forward`, of one video."""
+    from wanimate.runtime.channels_last import add_bias
+
+    if len(x) > 1:
+        return ResidualBlock.forward(block, x, stream)
+    layers: Any = block.residual
+    norm, _, conv, second_norm, _, _, second_conv = layers
+    x = x.contiguous(memory_format=torch.channels_last_3d)
+    h = _normed_and_convolved(norm, conv, x, None, stream)
+    h = _normed_and_convolved(second_norm, second_conv, h, conv.bias, stream)
+    bias, shortcut = second_conv.bias, block.shortcut
+    if isinstance(shortcut, CausalConv3d):
+        bias = bias + shortcut.bias
+        x = F.conv3d(x, shortcut.weight)
+    return add_bias(h, bias, x)
+
+
+def _normed_and_convolved(norm: RmsNorm, conv: CausalConv3d, x: Tensor, bias: Tensor | None, stream: Stream) -> Tensor:
+    """conv(SiLU(norm(x + bias))) without the convolution's own bias."""
+    from wanimate.runtime.channels_last import norm_silu_into
+
+    past, kept, frames = stream.get(conv), conv.history, x.shape[2]
+    framed = torch.empty(
+        (1, x.shape[1], kept + frames, *x.shape[3:]), dtype=x.dtype, device=x.device,
+        memory_format=torch.channels_last_3d,
+    )  # fmt: skip
+    framed[:, :, :kept] = 0 if past is None else past
+    norm_silu_into(x, bias, norm.gamma, framed[:, :, kept:])
+    stream[conv] = framed[:, :, frames:].clone()
+    return F.conv3d(framed, conv.weight, padding=conv.padding)
