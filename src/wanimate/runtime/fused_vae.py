@@ -102,4 +102,6 @@ def _normed_and_convolved(norm: RmsNorm, conv: CausalConv3d, x: Tensor, bias: Te
     framed[:, :, :kept] = 0 if past is None else past
     norm_silu_into(x, bias, norm.gamma, framed[:, :, kept:])
     stream[conv] = framed[:, :, frames:].clone()
+    for hook in conv._forward_pre_hooks.values():  # of a strip: it adds the rows of its neighbours
+        framed = hook(conv, (framed,))[0]
     return F.conv3d(framed, conv.weight, padding=conv.padding)

@@ -17,7 +17,7 @@ import torch.nn.functional as F
 from einops import rearrange
 from torch import Tensor, nn
 
-from wanimate.model.vae import AttentionBlock, CausalConv3d, Downsample, Stream, Upsample, VideoVae
+from wanimate.model.vae import AttentionBlock, CausalConv3d, Downsample, Stream, Upsample, VideoVae, in_order
 from wanimate.runtime.parallel.ranks import Group
 
 ROWS = 3
@@ -103,7 +103,7 @@ def with_borders(x: Tensor, group: Group, above: int, below: int, axis: int) -> 
             calls.append(_call(dist.irecv, bottom, down, group))
     for work in dist.batch_isend_irecv(calls):
         work.wait()
-    return torch.cat(pieces, dim=axis)
+    return torch.cat([in_order(piece) for piece in pieces], dim=axis)
 
 
 def _call(kind: Callable[..., Any], x: Tensor, member: int, group: Group) -> dist.P2POp:
