@@ -214,6 +214,8 @@ class Bench:
         self.model = None
         self.restart()
         self.model = random_network(self.params, self.ranks.device, self.dtype)
+        self.speed = "exact"
+        self.quicken()
         self.restart()
         _, seconds = self.denoised(guided(SplitTransformer(self.whole, self.ranks.everyone), given, 1.0), noise)
         self.add("Memory", columns, [size, "whole on each", self.peak(), seconds])
@@ -250,6 +252,7 @@ class Bench:
         )  # fmt: skip
         segments = plan_segments(frames, settings.clip_length, settings.overlap)
         seconds: dict[str, float] = {}
+        skipped = [0] * len(segments)
         stage, since = "conditions", began
         events = run_segments(
             segments, frames, builder, lambda c: team.network((), c, 1.0, caching), team, settings, 0, chunk
@@ -261,16 +264,17 @@ class Bench:
                 now = time.perf_counter()
                 seconds[stage], stage, since = seconds.get(stage, 0.0) + now - since, event.stage, now
             if isinstance(event, StepDone):
+                skipped[event.segment] = event.skipped
                 self.wait()
         seconds[stage] = seconds.get(stage, 0.0) + time.perf_counter() - since
         team.stop()
         whole = time.perf_counter() - began
         mode = f"{self.speed} weights, {caching}"
-        columns = ["mode", "frames", "size", "steps", "s", *seconds]
+        columns = ["mode", "frames", "size", "steps", "skipped", "s", *seconds]
         self.add(
             "A whole job, guides to pixels",
             columns,
-            [mode, frames, f"{width}x{height}", steps, whole, *seconds.values()],
+            [mode, frames, f"{width}x{height}", steps, str(skipped), whole, *seconds.values()],
         )
 
     def _part(self, settings: ParallelSettings) -> Part:
