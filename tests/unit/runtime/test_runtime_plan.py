@@ -46,7 +46,7 @@ from wanimate.weights.load import Card, load_checkpoint, read_card
 from wanimate.weights.stored import Stored
 
 CUDA = torch.device("cuda")
-RATES = Rates(700e12, 500e12, 100e12, 3e12, 50e9)
+RATES = Rates(700e12, 500e12, 100e12, 3e12, 50e9, 45e12)
 FULL = TransformerParams()
 KEYS = Path(__file__).parents[2] / "golden" / "keys"
 
@@ -253,7 +253,7 @@ def test_out_of_memory_takes_a_notch_and_goes_on(
         greedy = Greedy(getattr(TiledVae, name), calls)
         monkeypatch.setattr(TiledVae, name, lambda *a, **more: greedy(*a, **more))
     got, events = frames_of(animator, guides, tmp_path / "b.mkv")
-    assert animator._placement == placement
+    assert animator.placed.placement == placement
     assert isinstance(animator.checkpoint.transformer.blocks, StreamedBlocks) == (placement.blocks == "streamed")
     assert abs(got.astype(int) - wanted.astype(int)).max() <= 1
     told = [e.message for e in events if isinstance(e, Notice) and "too little memory" in e.message]
