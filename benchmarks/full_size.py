@@ -2,27 +2,36 @@
 
 python benchmarks/full_size.py build              # 48 GB as a published folder; needs 64 GB of disk
 python benchmarks/full_size.py run                # both modes, 480p and 720p, bf16 and fp8
-python benchmarks/full_size.py run --caps 24 16 12 --areas 1280x720 --modes animation    # the process's memory capped, GiB
-python benchmarks/full_size.py run --frames 21 49 77 --areas 832x480 1280x720 1280x1280 --steps 2 --modes animation
-python benchmarks/full_size.py run --frames 250 --areas 1280x720 --steps 20 --weights auto --speeds exact fast turbo
+python benchmarks/full_size.py run --caps 0 24 16 12 --areas 1280x720 --modes animation  # hard caps in GiB; 0 is none
+python benchmarks/full_size.py run --together --frames 21 49 77 --areas 832x480 1280x720 1280x1280 --steps 1 --modes animation
+python benchmarks/full_size.py run --frames 250 --areas 1280x720 --steps 20 --weights auto --speeds turbo fast exact
 python benchmarks/full_size.py run --frames 250 --areas 1280x720 --steps 4 --modes animation --weights auto --speeds fast --lora
 python benchmarks/full_size.py build --tiny; python benchmarks/full_size.py run --tiny --device cpu    # a rehearsal
 
 Weights are random, so the pictures are noise: sizes, seconds and memory are those of the published checkpoint. Every case runs
-in a process of its own. `run` writes benchmarks/results/full_size_DEVICE_DATE.md and the cases as JSON lines beside it.
+in a process of its own; `--together`, cases with the same runtime settings in one, after one load, each with a plan of its own
+(host peaks are then the process's so far). `run` writes benchmarks/results/full_size_DEVICE_DATE.md and the cases as JSON lines
+beside it, after every case.
+
+"to step 1" is from the start of the process, imports and all, until the first diffusion step begins and until it is done;
+"after load" is from the loaded checkpoint to the written file. "s/step" is the median without a segment's first step, "mean" of
+all steps, skipped ones too.
 """
 
 from __future__ import annotations
 
 import argparse
+import fcntl
 import hashlib
 import itertools
 import json
 import math
 import subprocess
 import sys
+import tempfile
 import time
-from collections.abc import Callable
+from collections.abc import Callable, Iterator
+from contextlib import contextmanager
 from datetime import date
 from fractions import Fraction
 from functools import partial
@@ -34,6 +43,7 @@ import torch
 from hardware import described
 
 from wanimate.config import Defaults, GenerateSettings, OutputSettings, RuntimeSettings, Speed
+from wanimate.errors import WanimateError
 from wanimate.media.resize import exact_size
 from wanimate.model.params import MotionParams, TransformerParams, VaeParams
 from wanimate.model.transformer import AnimateTransformer
@@ -149,9 +159,23 @@ def guides(folder: Path, area: int, count: int, mode: str, tiny: bool) -> Path:
     """A guides folder of moving shapes, for where no real one is given."""
     width, height = exact_size(16, 9, area)
     place = folder / f"{mode}-{width}x{height}-{count}"
-    if place.is_dir():
-        return place
-    face = 64 if tiny else 512
+    with locked(folder / f"{place.name}.lock"):
+        if not place.is_dir():
+            write_guides(place, (width, height), count, mode, face=64 if tiny else 512)
+    return place
+
+
+@contextmanager
+def locked(file: Path) -> Iterator[None]:
+    """Alone among the processes of this machine that lock the same file."""
+    file.parent.mkdir(parents=True, exist_ok=True)
+    with file.open("w") as held:
+        fcntl.flock(held, fcntl.LOCK_EX)
+        yield
+
+
+def write_guides(place: Path, size: tuple[int, int], count: int, mode: str, face: int) -> None:
+    width, height = size
     rows, columns = np.mgrid[:height, :width]
     with GuidesWriter(place, mode, FPS, (width, height), face) as writer:  # type: ignore[arg-type]
         for i in range(count):
@@ -168,34 +192,47 @@ def guides(folder: Path, area: int, count: int, mode: str, tiny: bool) -> Path:
             writer.write(*frames)
         reference = np.stack([columns % 256, rows % 256, np.full_like(rows, 128)], -1).astype(np.uint8)
         writer.finish(reference, {}, {"source": np.zeros((count, 133, 3))})
-    return place
 
 
 def case(args: argparse.Namespace) -> None:
-    """One job in this process; its numbers as one line of JSON, the last of the output."""
+    """Jobs of one Animator in this process; the numbers of each as a line of JSON."""
     wanted = json.loads(args.case)
     if args.tiny:
         planning.BIG = 0
-    runtime = RuntimeSettings.model_validate(wanted["runtime"])
-    settings = GenerateSettings(
-        steps=wanted["steps"], seed=1, prompt="a person dances", clip_length=wanted["clip_length"],
-        lora=wanted["lora"], lora_fuse=bool(wanted["lora"]),
-    )  # fmt: skip
+    runtime = RuntimeSettings.model_validate(wanted[0]["runtime"])
     animator = Animator.from_checkpoint(args.work / "checkpoint", args.device, runtime)
-    out = args.work / "out" / f"{wanted['name']}.mp4"
-    started = time.perf_counter()
-    steps, notices, stage, stages = [], [], "", {}
-    last = started
+    for i, one in enumerate(wanted):
+        try:
+            result = job(args, animator, one, args.since if i == 0 else None)
+        except (WanimateError, torch.OutOfMemoryError) as error:
+            result = {"ok": False, "error": str(error)}
+        print(json.dumps(one | result, default=str), flush=True)
+
+
+def job(args: argparse.Namespace, animator: Animator, wanted: dict[str, Any], since: float | None) -> dict[str, Any]:
+    """One job; `since`: when the process was started, in seconds of the clock on the wall."""
+    settings = GenerateSettings(
+        steps=wanted["steps"], seed=1, prompt=args.prompt, clip_length=wanted["clip_length"], lora=wanted["lora"],
+        lora_fuse=args.lora != "beside",
+    )  # fmt: skip
+    out = args.work / "out" / args.out.stem / f"{wanted['name']}.mp4"
+    out.parent.mkdir(parents=True, exist_ok=True)
+    steps: list[tuple[int, float]] = []
+    notices: list[str] = []
+    stages: dict[str, float] = {}
+    startup: list[float] = []
+    began = last = loaded = time.perf_counter()
     for event in animator.generate(Path(wanted["guides"]), out, settings, OutputSettings(audio=False)):
-        now = time.perf_counter()
-        if isinstance(event, StageStarted):
-            stage = event.stage
-        elif isinstance(event, StageFinished):
-            stages[event.stage] = stages.get(event.stage, 0.0) + event.seconds
-        elif isinstance(event, StepDone):
+        if isinstance(event, StepDone) or (isinstance(event, StageStarted) and event.stage == "denoise"):
             if args.device != "cpu":
                 torch.cuda.synchronize()
-                now = time.perf_counter()
+            if since is not None and len(startup) < 2:
+                startup.append(time.time() - since)
+        now = time.perf_counter()
+        if isinstance(event, StageFinished):
+            stages[event.stage] = stages.get(event.stage, 0.0) + event.seconds
+            loaded = now if event.stage == "load the checkpoint" else loaded
+        elif isinstance(event, StepDone):
             steps.append((event.step, now - last))
         elif isinstance(event, Notice):
             notices.append(event.message)
@@ -203,18 +240,21 @@ def case(args: argparse.Namespace) -> None:
             record = event.result.manifest
         last = now
     later = sorted(seconds for step, seconds in steps if step > 1) or [seconds for _, seconds in steps]
-    plan = animator._plan
-    result = wanted | {
-        "ok": True, "seconds": time.perf_counter() - started, "stages": stages, "step": later[len(later) // 2],
-        "memory": record["memory"], "placement": record["placement"], "size": record["size"], "notices": notices, "at": stage,
-        "planned_step": plan.step_seconds if plan else None, "planned_stages": plan.stages if plan else None,
+    plan, cache = animator.placed.plan, record["cache"]
+    return {
+        "ok": True, "seconds": last - began, "after_load": last - loaded, "startup": startup, "stages": stages,
+        "step": later[len(later) // 2], "mean_step": sum(seconds for _, seconds in steps) / len(steps),
+        "steps_done": len(steps), "skipped": sum(cache["skipped"]) if cache else 0, "each_step": steps,
+        "memory": record["memory"], "placement": record["placement"], "attention": record["attention"],
+        "size": record["size"], "notices": notices,
+        "planned_step": plan.step_seconds if plan else None, "planned_clip": plan.clip_seconds if plan else None,
+        "planned_stages": plan.stages if plan else None, "planned_placement": str(plan.placement) if plan else None,
     }  # fmt: skip
-    print(json.dumps(result, default=str))
 
 
 def cases(args: argparse.Namespace) -> list[dict[str, Any]]:
     out = []
-    caps = args.caps or [None]
+    caps = args.caps or [0]
     kinds = itertools.product(args.areas, args.frames, args.modes, args.weights, caps, args.speeds)
     for area, count, mode, weights, cap, speed in kinds:
         width, height = map(int, area.split("x"))
@@ -225,7 +265,7 @@ def cases(args: argparse.Namespace) -> list[dict[str, Any]]:
         )
         lora = [args.work / "lora.safetensors"] if args.lora else []
         extra = [f"{cap:g}GiB"] if cap else []
-        extra += ["LoRA"] if lora else []
+        extra += [f"LoRA-{args.lora}"] if lora else []
         name = "-".join(str(x) for x in (mode, area, count, weights, args.blocks, speed, *extra))
         length = min((count + 2) // 4 * 4 + 1, Defaults().clip_length)
         out.append({
@@ -236,28 +276,51 @@ def cases(args: argparse.Namespace) -> list[dict[str, Any]]:
 
 
 def run(args: argparse.Namespace) -> None:
-    """Every case in a process of its own; a table of all of them, kept up to date, since a machine may be taken away."""
-    (args.work / "out").mkdir(parents=True, exist_ok=True)
+    """All cases; a table of them, kept up to date, since a machine may be taken away."""
     args.out.parent.mkdir(parents=True, exist_ok=True)
-    own = ["--work", str(args.work), "--device", args.device, *(["--tiny"] if args.tiny else [])]
+    own = ["--work", str(args.work), "--device", args.device, "--out", str(args.out), "--prompt", args.prompt]
+    own += [*(["--tiny"] if args.tiny else []), *(["--lora", args.lora] if args.lora else [])]
     results: list[dict[str, Any]] = []
-    for wanted in cases(args):
-        words = [sys.executable, __file__, "case", *own, "--case", json.dumps(wanted)]
-        done = subprocess.run(words, capture_output=True, text=True)
-        if done.returncode == 0:
-            results.append(json.loads(done.stdout.strip().splitlines()[-1]))
-        else:
-            results.append(wanted | {"ok": False, "error": (done.stderr.strip().splitlines() or ["?"])[-1]})
-        shown = {k: results[-1].get(k) for k in ("name", "ok", "step", "seconds", "placement", "error")}
-        print(json.dumps(shown), flush=True)
-        args.out.with_suffix(".jsonl").write_text("".join(json.dumps(r) + "\n" for r in results))
-        args.out.write_text("\n".join(report(results, args.device)) + "\n")
+    for group in groups(cases(args), args.together):
+        words = [sys.executable, __file__, "case", *own, "--case", json.dumps(group), "--since", repr(time.time())]
+        with tempfile.TemporaryFile("w+") as said, subprocess.Popen(
+            words, stdout=subprocess.PIPE, stderr=said, text=True
+        ) as process:  # fmt: skip
+            assert process.stdout is not None
+            done = 0
+            for line in process.stdout:
+                if line.startswith("{"):
+                    done += 1
+                    keep(json.loads(line), results, args)
+            process.wait()
+            said.seek(0)
+            last = (said.read().strip().splitlines() or ["it ended early"])[-1]
+        for wanted in group[done:]:
+            keep(wanted | {"ok": False, "error": last}, results, args)
     print(args.out.read_text())
 
 
+def groups(wanted: list[dict[str, Any]], together: bool) -> list[list[dict[str, Any]]]:
+    """What runs in one process each."""
+    if not together:
+        return [[one] for one in wanted]
+    found: dict[str, list[dict[str, Any]]] = {}
+    for one in wanted:
+        found.setdefault(json.dumps(one["runtime"]), []).append(one)
+    return list(found.values())
+
+
+def keep(result: dict[str, Any], results: list[dict[str, Any]], args: argparse.Namespace) -> None:
+    results.append(result)
+    shown = {k: result.get(k) for k in ("name", "ok", "step", "mean_step", "seconds", "placement", "error")}
+    print(json.dumps(shown), flush=True)
+    args.out.with_suffix(".jsonl").write_text("".join(json.dumps(r) + "\n" for r in results))
+    args.out.write_text("\n".join(report(results, args.device)) + "\n")
+
+
 COLUMNS = (
-    "case", "placement", "s/step", "planned", "GPU peak GiB", "planned", "off %", "host peak GiB", "load s", "prompt s",
-    "conditions s", "decode s", "all s",
+    "case", "placement", "attention", "s/step", "mean", "planned", "skipped", "GPU peak GiB", "planned", "off %",
+    "host peak GiB", "to step 1 s", "load s", "prompt s", "conditions s", "denoise s", "decode s", "after load s", "all s",
 )  # fmt: skip
 
 
@@ -277,10 +340,12 @@ def row(r: dict[str, Any]) -> list[str]:
     gpu, planned = memory.get("gpu", 0) / GIB, memory.get("planned_gpu", 0) / GIB
     coding = stages.get("encode the conditions", 0) + stages.get("conditions", 0)
     return [
-        r["name"], r["placement"], f"{r['step']:.3f}", f"{r['planned_step'] or 0:.3f}", f"{gpu:.2f}", f"{planned:.2f}",
+        r["name"], r["placement"], r["attention"] or "torch", f"{r['step']:.3f}", f"{r['mean_step']:.3f}",
+        f"{r['planned_step'] or 0:.3f}", f"{r['skipped']} of {r['steps_done']}", f"{gpu:.2f}", f"{planned:.2f}",
         f"{100 * (planned / gpu - 1):+.1f}" if gpu else "", f"{memory['host'] / GIB:.1f}",
-        f"{stages['load the checkpoint']:.1f}", f"{stages.get('encode the prompt', 0):.1f}", f"{coding:.1f}",
-        f"{stages['decode']:.1f}", f"{r['seconds']:.1f}",
+        " / ".join(f"{seconds:.1f}" for seconds in r["startup"]), f"{stages['load the checkpoint']:.1f}",
+        f"{stages.get('encode the prompt', 0):.1f}", f"{coding:.1f}", f"{stages['denoise']:.1f}",
+        f"{stages['decode']:.1f}", f"{r['after_load']:.1f}", f"{r['seconds']:.1f}",
     ]  # fmt: skip
 
 
@@ -300,12 +365,20 @@ def main() -> None:
     parser.add_argument("--weights", nargs="+", default=["bf16", "fp8"])
     parser.add_argument("--blocks", default="auto", choices=["auto", "resident", "streamed", "mapped"])
     parser.add_argument("--speeds", nargs="+", default=["exact"], choices=get_args(Speed))
-    parser.add_argument("--lora", action="store_true", help="With the random LoRA of rank 64, added to the weights.")
-    parser.add_argument("--caps", nargs="*", type=float, metavar="GIB", help="Hard caps of the process's GPU memory.")
+    parser.add_argument(
+        "--lora", nargs="?", const="fused", choices=["fused", "beside"],
+        help="With the random LoRA of rank 64: added to the weights, or beside them.",
+    )  # fmt: skip
+    parser.add_argument("--together", action="store_true", help="One process for all cases with the same settings.")
+    parser.add_argument("--prompt", default="a person dances", help="A new one opens the text encoder.")
+    parser.add_argument(
+        "--caps", nargs="*", type=float, metavar="GIB", help="Hard caps of the process's GPU memory; 0: none."
+    )
     parser.add_argument("--steps", type=int, default=4)
     parser.add_argument("--guides", type=Path, help="A real guides folder for animation.")
     parser.add_argument("--guides-replacement", type=Path)
     parser.add_argument("--case", help=argparse.SUPPRESS)
+    parser.add_argument("--since", type=float, help=argparse.SUPPRESS)
     parser.add_argument("--out", type=Path, default=None)
     args = parser.parse_args()
     args.areas = args.areas or (["64x48"] if args.tiny else ["832x480", "1280x720"])

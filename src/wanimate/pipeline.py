@@ -2,11 +2,12 @@
 
 from __future__ import annotations
 
-import gc
 import secrets
 import tempfile
 from collections.abc import Callable, Generator, Iterator
 from contextlib import contextmanager
+from dataclasses import dataclass
+from functools import cached_property
 from pathlib import Path
 from typing import Any, TypeVar
 
@@ -36,17 +37,16 @@ from wanimate.media.image import load_image
 from wanimate.media.probe import probe
 from wanimate.media.resize import exact_size
 from wanimate.media.video import plan_frames
+from wanimate.model.transformer import AnimateTransformer
 from wanimate.preprocess import replacement
 from wanimate.preprocess.guides import load_guides
 from wanimate.preprocess.pose import PoseBackend, backend
 from wanimate.preprocess.run import preprocess
-from wanimate.runtime.offload import slice_tokens, stream_blocks
 from wanimate.runtime.parallel.ranks import Ranks
 from wanimate.runtime.parallel.team import Part, Team, follow, load_for
-from wanimate.runtime.plan import Placement, Plan, Work, vae_chunk, wanted_weights, weights_type
-from wanimate.runtime.speed import TRIAL_TOKENS, quicken
-from wanimate.runtime.tiles import CELL, TiledVae
-from wanimate.runtime.will_it_fit import plan_for
+from wanimate.runtime.placing import PlacedNetworks
+from wanimate.runtime.plan import Work, vae_chunk
+from wanimate.runtime.tiles import TiledVae
 from wanimate.sampling.cache import TURBO, Caching
 from wanimate.sampling.guidance import PhasedNetwork, SegmentNetwork, guided
 from wanimate.segment_loop import FramesReady, LoopEvent, run_segments
@@ -66,8 +66,8 @@ from wanimate.types import (
     StageStarted,
     StepDone,
 )  # fmt: skip
-from wanimate.weights.load import Card, Checkpoint, best_device, load_checkpoint, open_prompts, read_card
-from wanimate.weights.lora import Lora, LoraFile, LoraStack, match_lora, read_lora
+from wanimate.weights.load import Card, Checkpoint, best_device, open_prompts, read_card
+from wanimate.weights.lora import Lora, LoraFile, LoraStack, TwinSizes, match_lora, read_lora
 from wanimate.weights.prompts import PromptEncoder
 from wanimate.weights.relighting import with_relighting
 
@@ -93,11 +93,6 @@ class Animator:
         self.ranks, self.parallel = ranks, parallel
         self._team: Team | None = None
         self.text_on_cpu = False
-        self._checkpoint: Checkpoint | None = None
-        self._plan: Plan | None = None
-        self._tokens = TRIAL_TOKENS
-        asked = runtime.blocks if runtime.blocks != "auto" else "resident"
-        self._placement = Placement(asked, None, runtime.vae_tile and runtime.vae_tile // CELL)
 
     @classmethod
     def from_checkpoint(
@@ -114,37 +109,24 @@ class Animator:
         """
         return cls(*read_card(path), device, runtime, ranks, parallel)
 
+    @cached_property
+    def placed(self) -> PlacedNetworks:
+        """Where the networks are. On several ranks they are the team's."""
+        device = best_device(self.device) if self.ranks is None else self.ranks.device
+        return PlacedNetworks(self.folder, self.card, device, self.runtime)
+
     @property
     def checkpoint(self) -> Checkpoint:
         """The networks. Raises CheckpointError, naming the keys, if the files do not hold them."""
-        if self._checkpoint is None:
-            self._checkpoint = self._opened(None)
-        return self._checkpoint
+        return self._opened(None)
 
     def _opened(self, prompts: PromptEncoder | None) -> Checkpoint:
-        if self.ranks is not None:
+        if self.ranks is None:
+            return self.placed.open(prompts)
+        if self._team is None:
             checkpoint = load_for(self.ranks, self.folder, self.parallel, self.runtime)
             self._team = Team(Part(self.ranks, checkpoint, self.parallel))
-            return checkpoint
-        device = best_device(self.device)
-        dtype, compress = weights_type(wanted_weights(self.runtime, device), device)
-        if self._plan is None and compress == "stored":
-            compress = "never"  # a small checkpoint gains nothing from expanding its weights at every use
-        home = None if self._placement.blocks == "resident" else "cpu"
-        checkpoint = load_checkpoint(self.folder, device, dtype, compress, home, prompts)
-        self._arrange(checkpoint, self._placement)
-        if device.type == "cuda":
-            quicken(checkpoint, self.runtime.speed, self._tokens)
-        return checkpoint
-
-    def _arrange(self, checkpoint: Checkpoint, placement: Placement) -> None:
-        """Bring the networks where the placement wants them; blocks in host memory stay there."""
-        if placement.blocks != "resident":
-            stream_blocks(checkpoint.transformer, checkpoint.device, lock=placement.blocks == "streamed")
-        slice_tokens(checkpoint.transformer, placement.rows)
-        if checkpoint.device.type == "cuda":
-            torch.cuda.empty_cache()
-        self._placement = placement
+        return self._team.part.checkpoint
 
     def follow(self) -> None:
         """Ranks but the first: work for the first one's jobs until it dismisses this one."""
@@ -168,7 +150,7 @@ class Animator:
         """
         clock = StageClock()
         settings, warning = with_relighting(self._settled(job.generate), job.mode, self.folder)
-        loras = self._check(settings)
+        order = self._check(settings)
         if job.mode == "replacement":
             replacement.check(job.preprocess)
         inputs = {"image": job.image, "video": job.video}
@@ -186,9 +168,9 @@ class Animator:
             count = len(plan_frames(clip, job.preprocess.fps, job.preprocess.max_fps)[0])
             if warning:
                 yield Notice(warning, "warning")
-            yield from self._load(clock, settings, size, count)
+            yield from self._load(clock, order, size, count)
             guides = yield from clock.watch(making)
-            yield from self._finish(guides, job.out, settings, job.output, claim, clock, clip, inputs, job, loras)
+            yield from self._finish(guides, job.out, order, job.output, claim, clock, clip, inputs, job)
 
     def generate(
         self, guides: Path | Guides, out: Path, generate: GenerateSettings = GenerateSettings(),
@@ -199,15 +181,14 @@ class Animator:
         with OutputClaim(out, output.codec) as claim:
             loaded = guides if isinstance(guides, Guides) else load_guides(guides)
             generate, warning = with_relighting(self._settled(generate), loaded.mode, self.folder)
-            files = self._check(generate)
+            order = self._check(generate)
             if warning:
                 yield Notice(warning, "warning")
-            yield from self._load(clock, generate, loaded.size, loaded.count)
+            yield from self._load(clock, order, loaded.size, loaded.count)
             source = Path(loaded.manifest.get("source", {}).get("path", ""))
             clip = probe(source, None) if source.is_file() else None
-            yield from self._finish(
-                loaded, out, generate, output, claim, clock, clip, {"guides": loaded.folder or Path()}, None, files
-            )
+            inputs = {"guides": loaded.folder or Path()}
+            yield from self._finish(loaded, out, order, output, claim, clock, clip, inputs, None)
 
     def _settled(self, generate: GenerateSettings) -> GenerateSettings:
         """With the step cache that the speed comes to, unless one is named."""
@@ -215,13 +196,10 @@ class Animator:
             return generate
         return generate.model_copy(update={"cache": TURBO})
 
-    def _check(self, generate: GenerateSettings) -> list[LoraFile]:
-        """Refuse settings that cannot work on any clip longer than a segment, before anything large is opened.
-
-        Returns the job's LoRA files, opened.
-        """
+    def _check(self, generate: GenerateSettings) -> _Order:
+        """Refuse settings that cannot work on any clip longer than a segment, before anything large is opened."""
         settings = generate.resolve(self.card.defaults)
-        Caching.of(generate.cache, generate.cache_gate, settings.steps)
+        caching = Caching.of(generate.cache, generate.cache_gate, settings.steps)
         plan_segments(settings.clip_length + 1, settings.clip_length, settings.overlap, generate.compat)
         files: list[LoraFile] = []
         for use in generate.lora:
@@ -230,41 +208,31 @@ class Animator:
             if not any(use.acts(step, settings.steps) for step in range(settings.steps)):
                 rule = f"none of the {settings.steps} steps lies in {100 * use.start:g}-{100 * use.stop:g}%"
                 raise InputError("lora", use.path, rule, "Give it a wider share, or take more --steps.")
-        return files
+        return _Order(generate, settings, caching, tuple(files))
 
-    def _load(
-        self, clock: StageClock, generate: GenerateSettings, size: tuple[int, int], count: int
-    ) -> Iterator[Event]:
+    def _load(self, clock: StageClock, order: _Order, size: tuple[int, int], count: int) -> Iterator[Event]:
         """Plan, encode the prompts, and only then bring the transformer in."""
-        device = best_device(self.device) if self.ranks is None else self.ranks.device
-        settings = generate.resolve(self.card.defaults)
-        segments = plan_segments(count, settings.clip_length, settings.overlap, generate.compat)
-        branches = 1 if generate.guidance == 1 else 2
-        prompts = None if self._checkpoint is None else self._checkpoint.prompts
+        generate, device = order.generate, self.placed.device
+        is_open = self.placed.is_open if self.ranks is None else self._team is not None
+        prompts = self.checkpoint.prompts if is_open else None
         if prompts is None and not self.card.fixed_prompt:
             prompts = open_prompts(self.folder, self.card, torch.device("cpu") if self.text_on_cpu else device)
         new = prompts is not None and not (
             prompts.is_known(generate.prompt)
-            and (branches == 1 or prompts.is_known(generate.negative_prompt, negative=True))
+            and (order.branches == 1 or prompts.is_known(generate.negative_prompt, negative=True))
         )
-        if self._checkpoint is None and self.ranks is None:
-            caching = Caching.of(generate.cache, generate.cache_gate, settings.steps)
-            kept = 0 if caching is None else caching.kept(branches)
-            work = Work(size, segments, settings.steps, branches, new, kept)
-            self._tokens = work.tokens
-            self._plan = plan_for(self.folder, self.card, work, self.runtime, device)
-            if self._plan is not None:
-                self._placement = self._plan.placement
-                yield Notice(str(self._plan))
+        if self.ranks is None:
+            plan = self.placed.foresee(order.work(size, count, new), order.twins if generate.lora else None)
+            if plan is not None:
+                yield Notice(str(plan))
         if prompts is not None and new:
             yield from clock.start("encode the prompt")
             prompts.encode(generate.prompt)
-            if branches == 2:
+            if order.branches == 2:
                 prompts.encode(generate.negative_prompt, negative=True)
             prompts.release()
         yield from clock.start("load the checkpoint")
-        if self._checkpoint is None:
-            self._checkpoint = self._opened(prompts)
+        self._opened(prompts)
         why = "asked for" if self.device else "the best that PyTorch sees"
         chosen("device", str(device), why)
         yield from clock.stop()
@@ -272,15 +240,15 @@ class Animator:
             yield Notice(f"checkpoint {self.card.name}: {self.card.note}")
 
     def _finish(
-        self, guides: Guides, out: Path, generate: GenerateSettings, output: OutputSettings, claim: OutputClaim,
-        clock: StageClock, clip: Clip | None, inputs: dict[str, Path], job: Job | None, files: list[LoraFile],
+        self, guides: Guides, out: Path, order: _Order, output: OutputSettings, claim: OutputClaim,
+        clock: StageClock, clip: Clip | None, inputs: dict[str, Path], job: Job | None,
     ) -> Iterator[Event]:  # fmt: skip
         width, height = guides.size
         if width % SIDE or height % SIDE:
             rule = f"the pose video is {width}x{height}, but both sides have to be multiples of {SIDE}"
             raise InputError("guides", guides.folder, rule, "Make the guides again with `wanimate preprocess`.")
-        settings = generate.resolve(self.card.defaults)
-        segments = plan_segments(guides.count, settings.clip_length, settings.overlap, generate.compat)
+        generate, settings, caching = order.generate, order.settings, order.caching
+        segments = order.segments(guides.count)
         seed = secrets.randbelow(2**32) if generate.seed is None else generate.seed
         if generate.seed is None:
             yield Notice(f"seed {seed} was drawn; pass it to get the same frames again")
@@ -288,8 +256,8 @@ class Animator:
             yield Notice(
                 f"the checkpoint {self.card.name} was trained with one fixed prompt: yours has no effect", "warning"
             )
-        loras = [match_lora(file, self.checkpoint.transformer, generate.lora_partial) for file in files]
-        for lora in loras:
+        loras = order.matched(self.checkpoint.transformer)
+        for lora, _ in loras:
             chosen("LoRA", str(lora.path), f"{lora.dialect}, changes {lora.targets} tensors")
             if lora.unused:
                 what = f"{len(lora.unused)} keys of it have no place in this network and are left out: "
@@ -298,7 +266,7 @@ class Animator:
         shown: dict[int, Frame] = {}
         skipped = [0] * len(segments)
         with OutputWriter(out, guides.fps, width, height, output, clip, claim) as writer:
-            for event in _memory_checked(self._frames(guides, generate, settings, segments, seed, loras)):
+            for event in _memory_checked(self._frames(guides, order, segments, seed, loras)):
                 if isinstance(event, FramesReady):
                     pixels = _finished(to_pixels(event.frames), guides, event.start, output)
                     shown |= {i: pixels[i - event.start] for i in columns if 0 <= i - event.start < len(pixels)}
@@ -309,7 +277,6 @@ class Animator:
                     yield from clock.note(event)
             yield from clock.start("write the file")
         yield from writer.notices
-        caching = Caching.of(generate.cache, generate.cache_gate, settings.steps)
         if caching is not None:
             yield Notice(f"{caching}: {sum(skipped)} of {len(segments) * settings.steps} steps were skipped")
         sheet = None
@@ -321,14 +288,15 @@ class Animator:
                 "name": self.card.name, "note": self.card.note, "path": self.folder, "hashes": self.checkpoint.hashes,
             },
             "inputs": {name: _described(path) for name, path in inputs.items()},
-            "lora": [_lora_record(lora, use) for lora, use in zip(loras, generate.lora, strict=True)],
+            "lora": [_lora_record(lora, use) for lora, use in loras],
             "frames": guides.count, "fps": guides.fps, "size": guides.size, "seed": seed,
             "settings": generate.model_dump() | settings.model_dump() | {"seed": seed},
             "output": output, "preprocess": job.preprocess if job else guides.manifest.get("settings"),
             "segments": [[s.start, s.length, s.overlap] for s in segments],
             "cache": caching and {"kind": caching.kind, "gate": caching.gate, "skipped": skipped},
             "device": str(self.checkpoint.device), "gpus": self.parallel.gpus, "runtime": self.runtime,
-            "placement": str(self._placement), "memory": self._memory(), "seconds": clock.seconds,
+            "placement": str(self.placed.placement), "attention": self.placed.attention, "memory": self._memory(),
+            "seconds": clock.seconds,
         }  # fmt: skip
         write_manifest(out, record)
         yield Finished(Result(out, guides.count, guides.size, guides.fps, seed, sheet, record))
@@ -338,16 +306,15 @@ class Animator:
         found = {"host": peak_rss()}
         if self.checkpoint.device.type == "cuda":
             found |= {"gpu": torch.cuda.max_memory_allocated(), "gpu_reserved": torch.cuda.max_memory_reserved()}
-        if self._plan is not None:
-            found |= {"planned_host": self._plan.host, "planned_gpu": self._plan.gpu}
+        if (plan := self.placed.plan) is not None:
+            found |= {"planned_host": plan.host, "planned_gpu": plan.gpu}
         return found
 
     def _frames(
-        self, guides: Guides, generate: GenerateSettings, settings: Defaults, segments: tuple[Segment, ...], seed: int,
-        loras: list[Lora],
-    ) -> Iterator[LoopEvent]:  # fmt: skip
-        checkpoint, device = self.checkpoint, self.checkpoint.device
-        codec, network, ease = self._engine(generate, settings, loras)
+        self, guides: Guides, order: _Order, segments: tuple[Segment, ...], seed: int, loras: list[tuple[Lora, LoraUse]]
+    ) -> Iterator[LoopEvent]:
+        checkpoint, device, generate = self.checkpoint, self.checkpoint.device, order.generate
+        codec, network, ease = self._engine(order, loras)
         chunk = vae_chunk(guides.size, device)
         yield StageStarted("encode the conditions")
         text = checkpoint.prompts.encode(generate.prompt)
@@ -368,52 +335,79 @@ class Animator:
                     raise torch.OutOfMemoryError(reason)
                 yield Notice(f"too little memory for the character's picture: {how}", "warning")
         checkpoint.release_encoders()
-        for event in run_segments(segments, guides.count, builder, network, codec, settings, seed, chunk, ease):
+        for event in run_segments(segments, guides.count, builder, network, codec, order.settings, seed, chunk, ease):
             if isinstance(event, StageStarted) and device.type == "cuda":
                 torch.cuda.empty_cache()  # the pieces that one stage leaves do not fit the next one's
             yield event
 
     def _engine(
-        self, generate: GenerateSettings, settings: Defaults, loras: list[Lora]
+        self, order: _Order, loras: list[tuple[Lora, LoraUse]]
     ) -> tuple[TiledVae | Team, Callable[[Conditions], SegmentNetwork], Callable[[str], str | None]]:
         """The VAE, what makes a segment's network, and what takes the next notch of the placement: here or on all ranks."""
-        team, scale, checkpoint = self._team, generate.guidance, self.checkpoint
-        caching = Caching.of(generate.cache, generate.cache_gate, settings.steps)
+        team, transformer, generate = self._team, self.checkpoint.transformer, order.generate
+        scale, caching, steps = generate.guidance, order.caching, order.settings.steps
         if team is not None:
             team.use_loras(generate.lora, generate.lora_partial, generate.lora_fuse)
 
             def shared(conditions: Conditions) -> SegmentNetwork:
                 return PhasedNetwork(
-                    lambda step: team.active(step, settings.steps),
+                    lambda step: team.active(step, steps),
                     lambda active, start: team.network(active, conditions, scale, caching and caching.at(start)),
                 )
 
             return team, shared, lambda stage: None
-        vae = TiledVae(checkpoint.vae, self._placement.tile)
-        uses = list(zip(loras, generate.lora, strict=True))
-        stack = LoraStack(checkpoint.transformer, uses, generate.lora_fuse)
+        vae = TiledVae(self.checkpoint.vae, self.placed.placement.tile)
+        stack = LoraStack(transformer, loras, generate.lora_fuse)
 
         def ease(stage: str) -> str | None:
             """Twins of the transformer are made anew."""
             nonlocal stack
-            eased = self._placement.eased(stage)
-            if eased is None:
-                return None
-            stack = LoraStack(checkpoint.transformer, [])
-            gc.collect()
-            self._arrange(checkpoint, eased[0])
-            stack, vae.side = LoraStack(checkpoint.transformer, uses, generate.lora_fuse), eased[0].tile
-            return eased[1]
+            stack = LoraStack(transformer, [])
+            how = self.placed.ease(stage)
+            stack, vae.side = LoraStack(transformer, loras, generate.lora_fuse), self.placed.placement.tile
+            return how
 
         def network(conditions: Conditions) -> SegmentNetwork:
             return PhasedNetwork(
-                lambda step: stack.active(step, settings.steps),
+                lambda step: stack.active(step, steps),
                 lambda active, start: guided(
                     stack.transformer(active), conditions, scale, caching and caching.at(start)
                 ),
             )
 
         return vae, network, ease
+
+
+@dataclass(frozen=True)
+class _Order:
+    """What is to be generated, every setting filled in: `settings` with the checkpoint's defaults; LoRA files are open."""
+
+    generate: GenerateSettings
+    settings: Defaults
+    caching: Caching | None
+    files: tuple[LoraFile, ...]
+
+    @property
+    def branches(self) -> int:
+        return 1 if self.generate.guidance == 1 else 2
+
+    def segments(self, count: int) -> tuple[Segment, ...]:
+        """Of a job of `count` frames."""
+        return plan_segments(count, self.settings.clip_length, self.settings.overlap, self.generate.compat)
+
+    def work(self, size: tuple[int, int], count: int, new_prompt: bool) -> Work:
+        """As the plan sees it, but for the LoRAs."""
+        kept = 0 if self.caching is None else self.caching.kept(self.branches)
+        return Work(size, self.segments(count), self.settings.steps, self.branches, new_prompt, kept)
+
+    def matched(self, model: AnimateTransformer) -> list[tuple[Lora, LoraUse]]:
+        """The LoRAs for this transformer, which may be on the meta device."""
+        loras = [match_lora(file, model, self.generate.lora_partial) for file in self.files]
+        return list(zip(loras, self.generate.lora, strict=True))
+
+    def twins(self, model: AnimateTransformer) -> TwinSizes:
+        """What the LoRAs take."""
+        return LoraStack(model, self.matched(model), self.generate.lora_fuse).sizes(self.settings.steps)
 
 
 def animate(

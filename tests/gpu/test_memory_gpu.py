@@ -10,12 +10,17 @@ import pytest
 import torch
 
 sys.path.insert(0, str(Path(__file__).parents[1] / "parity"))
+sys.path.insert(0, str(Path(__file__).parents[1] / "unit" / "weights"))
+from tiny_checkpoints import published_checkpoint, write_guides
+
 from golden import fill
+from wanimate.config import GenerateSettings, OutputSettings
 from wanimate.model.params import MotionParams, TransformerParams, VaeParams
 from wanimate.model.transformer import AnimateTransformer
 from wanimate.model.vae import VideoVae
-from wanimate.runtime.offload import clear_error, page_lock, slice_tokens, stream_blocks
-from wanimate.runtime.plan import measure_rates
+from wanimate.pipeline import Animator
+from wanimate.runtime.offload import StreamedBlocks, clear_error, page_lock, settle_blocks, slice_tokens, stream_blocks
+from wanimate.runtime.plan import Placement, measure_rates
 from wanimate.runtime.simulate import transformer_cost, vae_cost
 from wanimate.runtime.tiles import TiledVae
 
@@ -66,6 +71,44 @@ def test_streamed_blocks_compute_the_same(model: AnimateTransformer, lock: bool)
         assert torch.equal(flow(streamed), wanted)
     assert all(p.device.type == "cpu" for p in blocks.parameters())
     assert all(p.is_pinned() == lock for p in blocks.parameters())
+
+
+@pytest.mark.gpu
+def test_blocks_come_back_to_the_device(model: AnimateTransformer) -> None:
+    there = copy.deepcopy(model).cuda()
+    wanted = flow(there)
+    stream_blocks(there, "cuda")
+    assert torch.equal(flow(there), wanted)
+    before = torch.cuda.memory_allocated()
+    settle_blocks(there, "cuda")
+    assert torch.equal(flow(there), wanted)
+    assert all(p.device.type == "cuda" for p in there.blocks.parameters())
+    assert torch.cuda.memory_allocated() - before > sum(p.nbytes for p in there.blocks.parameters()) // 2
+
+
+@pytest.mark.gpu
+def test_later_jobs_are_planned(tmp_path: Path, monkeypatch: pytest.MonkeyPatch) -> None:
+    """With what the networks hold taken as theirs; blocks that went to host memory come back."""
+    monkeypatch.setattr("wanimate.runtime.plan.BIG", 0)
+    folder, guides = published_checkpoint(tmp_path / "tiny-14b"), write_guides(tmp_path / "guides", 5)
+    animator = Animator.from_checkpoint(folder, "cuda")
+
+    def run(name: str) -> tuple[int, int]:
+        settings = GenerateSettings(steps=1, seed=3, prompt="a person")
+        list(animator.generate(guides, tmp_path / name, settings, OutputSettings(codec="ffv1")))
+        plan = animator.placed.plan
+        assert plan is not None
+        return plan.gpu, plan.room
+
+    (first, room), (second, later) = run("a.mkv"), run("b.mkv")
+    assert second == first
+    assert later == pytest.approx(room, rel=0.02)
+    animator.placed.arrange(Placement("streamed"))
+    assert isinstance(animator.checkpoint.transformer.blocks, StreamedBlocks)
+    run("c.mkv")
+    assert animator.placed.placement == Placement()
+    assert not isinstance(animator.checkpoint.transformer.blocks, StreamedBlocks)
+    assert animator.placed.attention is not None
 
 
 @pytest.mark.gpu

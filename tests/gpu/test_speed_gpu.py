@@ -23,6 +23,7 @@ from wanimate.model.vae import VideoVae
 from wanimate.runtime.fused_vae import quicken_vae
 from wanimate.runtime.offload import slice_tokens, stream_blocks
 from wanimate.runtime.speed import has_fp8, quicken_transformer
+from wanimate.weights.lora import LoraFile, match_lora, with_loras
 from wanimate.weights.quantize import QuantizedLinear, is_quantizable, quantize_fp8
 
 pytestmark = pytest.mark.gpu
@@ -140,6 +141,20 @@ def test_exact_is_the_plain_arithmetic(plain: AnimateTransformer) -> None:
     assert torch.equal(flow(twin), found)
     slice_tokens(twin, 96)
     assert distance(flow(twin), found) < 5e-3
+
+
+@pytest.mark.parametrize("fuse", [False, True])
+@pytest.mark.parametrize("speed", ["exact", "fast"])
+def test_loras_on_fused_blocks(plain: AnimateTransformer, fuse: bool, speed: str) -> None:
+    torch.manual_seed(1)
+    down = {f"blocks.{i}.ffn.0.lora_A.weight": 0.05 * torch.randn(8, plain.params.dim) for i in (0, 3)}
+    up = {f"blocks.{i}.ffn.0.lora_B.weight": torch.randn(plain.params.ffn_dim, 8) for i in (0, 3)}
+    lora = match_lora(LoraFile(Path("a.safetensors"), down | up), plain)
+    wanted, without = flow(with_loras(plain, [(lora, 1.0)])), flow(plain)
+    quick = copy.deepcopy(plain) if speed == "exact" else in_float8(plain)
+    quicken_transformer(quick, torch.device(CUDA, 0), speed, 480)  # type: ignore[arg-type]
+    found = flow(with_loras(quick, [(lora, 1.0)], fuse))
+    assert distance(found, wanted) < min(0.5 * distance(wanted, without), 2e-2 if speed == "exact" else 1e-1)
 
 
 def test_fast_is_close(plain: AnimateTransformer) -> None:

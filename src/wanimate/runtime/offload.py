@@ -162,6 +162,13 @@ def stream_blocks(model: AnimateTransformer, device: torch.device | str, lock: b
     model.blocks = StreamedBlocks(blocks, BlockLane(device))
 
 
+def settle_blocks(model: AnimateTransformer, device: torch.device | str) -> None:
+    """The opposite of `stream_blocks`: the blocks live on `device` again."""
+    if isinstance(model.blocks, StreamedBlocks):
+        model.blocks.lane.clear()
+        model.blocks = nn.ModuleList([block.to(device) for block in model.blocks.children()])
+
+
 def page_lock(module: nn.Module) -> None:
     """Move all tensors of a module into one page-locked piece of host memory; ordinary memory where that is refused.
 

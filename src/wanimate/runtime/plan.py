@@ -3,7 +3,7 @@
 from __future__ import annotations
 
 from collections.abc import Callable, Iterator, Sequence
-from dataclasses import dataclass, replace
+from dataclasses import dataclass, field, replace
 from pathlib import Path
 
 import psutil
@@ -29,6 +29,7 @@ from wanimate.weights.load import (
     open_transformer,
     transformer_files,
 )
+from wanimate.weights.lora import TwinSizes
 from wanimate.weights.names import transformer_params, vae_params
 from wanimate.weights.quantize import is_quantizable
 from wanimate.weights.stored import Scaled, Values
@@ -109,7 +110,7 @@ class Networks:
 @dataclass(frozen=True)
 class Work:
     """What a job asks for. `size` is width and height; `branches` is 2 with guidance; `new_prompt`: the text encoder runs;
-    `kept`: tensors of all tokens that a step cache holds."""
+    `kept`: tensors of all tokens that a step cache holds; `twins`: what its LoRAs take."""
 
     size: tuple[int, int]
     segments: tuple[Segment, ...]
@@ -117,6 +118,7 @@ class Work:
     branches: int = 1
     new_prompt: bool = False
     kept: int = 0
+    twins: TwinSizes = field(default_factory=TwinSizes)
 
     @property
     def length(self) -> int:
@@ -131,13 +133,22 @@ class Work:
 @dataclass(frozen=True)
 class Rates:
     """What a device does in a second: operations of matrix products, attention and convolutions; bytes of its memory, and
-    bytes that reach it from the host."""
+    bytes that reach it from the host; operations of matrix products in float32."""
 
     products: float
     attention: float
     convolutions: float
     memory: float
     copies: float
+    singles: float
+
+
+@dataclass(frozen=True)
+class Held:
+    """Bytes that the networks of a checkpoint take before a job begins: none before the first one."""
+
+    gpu: int = 0
+    host: int = 0
 
 
 @dataclass(frozen=True)
@@ -231,11 +242,12 @@ def network_sizes(
 
 def make_plan(
     nets: Networks, work: Work, settings: RuntimeSettings, device: torch.device, name: str, room: int, host_room: int,
-    rates: Rates, alternatives: Callable[[], Iterator[tuple[str, Networks, Work]]] | None = None,
+    rates: Rates, alternatives: Callable[[], Iterator[tuple[str, Networks, Work]]] | None = None, held: Held = Held(),
 ) -> Plan:  # fmt: skip
     """The first placement that fits: everything resident, then slices of tokens, then streamed blocks, then smaller VAE tiles.
 
-    room, host_room: bytes that can still be taken on the GPU and in the host (on a CPU the second one counts).
+    room, host_room: bytes that the job may take on the GPU and in the host, with those held already (on a CPU the second
+    one counts).
     alternatives: other settings to look at, nearest first, with their names, if this one does not fit.
 
     Raises:
@@ -243,7 +255,7 @@ def make_plan(
     """
     smallest: Plan | None = None
     for placement in _ladder(nets, settings, device):
-        plan = _forecast(nets, work, placement, settings.speed, device, name, room, rates)
+        plan = _forecast(nets, work, placement, settings.speed, device, name, room, rates, held)
         fits = plan.host <= host_room and (not plan.gpu or SPARE * plan.gpu + WORKSPACE <= room)
         if fits:
             return plan
@@ -254,7 +266,7 @@ def make_plan(
     rule = f"the job needs at least {taken}{smallest.host / GIB:.1f} of {host_room / GIB:.1f} GiB of host memory"
     for words, other, less in () if alternatives is None else alternatives():
         try:
-            make_plan(other, less, settings, device, name, room, host_room, rates)
+            make_plan(other, less, settings, device, name, room, host_room, rates, held=held)
         except OutOfMemory:
             continue
         raise OutOfMemory(f"{rule}. It fits with {words}.")
@@ -280,48 +292,64 @@ def _ladder(nets: Networks, settings: RuntimeSettings, device: torch.device) -> 
 
 def _forecast(
     nets: Networks, work: Work, placement: Placement, speed: Speed, device: torch.device, name: str, room: int,
-    rates: Rates,
+    rates: Rates, held: Held,
 ) -> Plan:  # fmt: skip
     width, height = work.size
     cuda = device.type == "cuda"
     chunk = vae_chunk(work.size, device)
-    cost = transformer_cost(nets.params, nets.dtype, nets.quantized, work.size, work.length, placement.rows)
+    shape = (nets.params, nets.dtype, nets.quantized, work.size, work.length, placement.rows)
+    cost, twins = transformer_cost(*shape), work.twins
+    beside = transformer_cost(*shape, twins.rank).traffic - cost.traffic
     vae = vae_cost(nets.vae_params, work.size, work.length, chunk, placement.tile)
     if cuda:
         fused = cost.context + int(FUSED_MEMORY * (cost.forward - cost.context))
         cost = replace(cost, forward=fused, traffic=FUSED_TRAFFIC * cost.traffic)
+    cost = replace(cost, traffic=cost.traffic + beside)
     vae_share = 2 if cuda and speed != "exact" else 1
     if cuda:
         encode, decode = VAE_ENCODE * vae.encode / vae_share, VAE_DECODE * vae.decode / vae_share
         vae = replace(vae, encode=int(encode), decode=int(decode))
     resident = placement.blocks == "resident"
-    fixed = nets.rest + nets.vae // vae_share + (nets.blocks if resident else 2 * nets.block)
+    own, grown, others = _copies(nets, twins, eight=speed != "exact" and has_fp8(device))
+    fixed = nets.rest + nets.vae // vae_share + (nets.blocks if resident else 2 * (nets.block + grown))
+    lora = others + (own if resident else 0) + (twins.beside if cuda else 0)  # a CPU's are those of the mapped file
     video = 12 * work.length * width * height
     inputs = 2 * video + 12 * work.length * nets.params.motion.size**2
     history = work.kept * work.tokens * nets.params.dim * nets.dtype.itemsize
+    preparing = lora + work.branches * cost.context + cost.prepare - cost.context
+    encoding = vae.encode + (lora if len(work.segments) > 1 else 0)
     stages = {
-        "conditions": fixed + inputs + max(vae.encode, work.branches * cost.context + cost.prepare - cost.context),
-        "denoise": fixed + inputs // 2 + cost.forward + (work.branches - 1) * cost.context + history,
-        "decode": fixed + inputs // 2 + vae.decode,
+        "conditions": fixed + inputs + max(encoding, preparing),
+        "denoise": fixed + inputs // 2 + lora + cost.forward + (work.branches - 1) * cost.context + history,
+        "decode": fixed + inputs // 2 + lora + vae.decode,
     }
-    if work.new_prompt and fits_beside(nets.text, room):
-        stages["prompt"] = nets.text
-    base = psutil.Process().memory_info().rss + 2 * video + (video if placement.tile else 0)
+    if work.new_prompt and fits_beside(nets.text, room - held.gpu):
+        stages["prompt"] = held.gpu + nets.text
+    base = max(0, psutil.Process().memory_info().rss - held.host) + 2 * video + (video if placement.tile else 0)
     step, clip = _seconds_of(nets, work, placement, cost, vae, rates)
     most = max(stages.values())
-    host = base + (nets.blocks if placement.blocks == "streamed" else 0) if cuda else base + most
+    host = base + (nets.blocks + own if placement.blocks == "streamed" else 0) if cuda else base + most
     return Plan(name, nets.weights, placement, room, most if cuda else 0, host, stages, step, clip)
+
+
+def _copies(nets: Networks, twins: TwinSizes, eight: bool) -> tuple[int, int, int]:
+    """Bytes of the twins' own copies: of blocks' tensors; by which the largest block grows with them; of others. `eight`:
+    quantised layers multiply float8 matrices, so that their copies are float8, too; else they are of the network's type."""
+    size = 1 if nets.quantized and eight else nets.dtype.itemsize
+    grown = (size - 1) * twins.block if nets.quantized else 0
+    return size * twins.blocks, grown, nets.dtype.itemsize * twins.others
 
 
 def _seconds_of(
     nets: Networks, work: Work, placement: Placement, cost: TransformerCost, vae: VaeCost, rates: Rates
 ) -> tuple[float, float]:
-    """Seconds of a step of the longest segment, and of all segments."""
+    """Seconds of a step of the longest segment, and of all segments; as if LoRAs acted in every step."""
     copying = 0.0 if placement.blocks == "resident" else nets.blocks / rates.copies
+    beside = 2 * work.tokens * work.twins.values
 
     def step(length: int) -> float:
         share = ((length + 3) // 4 + 1) / ((work.length + 3) // 4 + 1)
-        computing = share * (cost.products / rates.products + cost.traffic / rates.memory)
+        computing = share * (cost.products / rates.products + cost.traffic / rates.memory + beside / rates.singles)
         computing += share**2 * cost.attention / rates.attention
         return work.branches * max(computing, copying)
 
@@ -343,6 +371,7 @@ def measure_rates(device: torch.device, dtype: torch.dtype, speed: Speed = "exac
     a = torch.randn(n, n, device=device, dtype=dtype)
     x, w = torch.randn(1, 96, 4, side, side, device=device), torch.randn(96, 96, 3, 3, 3, device=device)
     x, w = (t.contiguous(memory_format=torch.channels_last_3d) for t in (x, w))
+    single = torch.randn(n // 2, n // 2, device=device)
     wide = torch.zeros(count // 4, device=device)
     home = torch.zeros(count // 4, pin_memory=cuda)
     convolution = 2 * 96 * 96 * 27 * 2 * side * side
@@ -358,6 +387,7 @@ def measure_rates(device: torch.device, dtype: torch.dtype, speed: Speed = "exac
         convolution / _time(lambda: F.conv3d(x, w, padding=(0, 1, 1)), device),
         2 * count / _time(lambda: wide + 1, device),
         count / _time(lambda: wide.copy_(home, non_blocking=True), device),
+        2 * (n // 2) ** 3 / _time(lambda: single @ single, device),
     )
 
 

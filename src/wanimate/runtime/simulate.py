@@ -26,6 +26,7 @@ from wanimate.model.transformer import AnimateTransformer
 from wanimate.model.vae import VideoVae
 from wanimate.runtime.offload import slice_tokens
 from wanimate.runtime.tiles import CELL, DECODE_REACH, ENCODE_REACH, cut
+from wanimate.weights.lora import Branches, LowRank
 from wanimate.weights.quantize import QuantizedLinear, is_quantizable
 
 
@@ -56,15 +57,19 @@ class VaeCost:
 
 @lru_cache(maxsize=256)
 def transformer_cost(
-    params: TransformerParams, dtype: torch.dtype, quantized: bool, size: tuple[int, int], length: int, rows: int | None
-) -> TransformerCost:
-    """For a segment of `length` frames of `size` (width, height) pixels; `rows` as in `slice_tokens`."""
+    params: TransformerParams, dtype: torch.dtype, quantized: bool, size: tuple[int, int], length: int,
+    rows: int | None, rank: int = 0,
+) -> TransformerCost:  # fmt: skip
+    """For a segment of `length` frames of `size` (width, height) pixels; `rows` as in `slice_tokens`. `rank`: of LoRAs
+    beside the layers of the blocks, whose own products are not counted."""
     width, height = (n // CELL for n in size)
     frames, p = (length + 3) // 4, params
     few = min(2, p.num_layers)  # the other blocks repeat them
     with FakeTensorMode(), _FusedAttention(), torch.inference_mode():
         model = _network(TransformerParams(**(vars(p) | {"num_layers": few, "face_every": few})), dtype, quantized)
         slice_tokens(model, rows)
+        if rank:
+            _add_branches(model, rank, dtype)
         image = None if p.image_width is None else torch.zeros(1, 257, p.image_width)
         face = torch.zeros(1, 3, length, p.motion.size, p.motion.size)
         pose = torch.zeros(1, p.out_channels, frames, height, width)
@@ -144,6 +149,16 @@ def _network(params: TransformerParams, dtype: torch.dtype, quantized: bool) -> 
             layer.weight_scale, layer.bias = torch.empty(old.out_features, 1), old.bias
             setattr(owner, leaf, layer)
     return model
+
+
+def _add_branches(model: AnimateTransformer, rank: int, dtype: torch.dtype) -> None:
+    for layer in model.blocks.modules():
+        if isinstance(layer, nn.Linear):
+            down, up = (
+                torch.zeros(rank, layer.in_features, dtype=dtype),
+                torch.zeros(layer.out_features, rank, dtype=dtype),
+            )
+            layer.register_forward_hook(Branches([(LowRank("", None, down, up, 1.0), 1.0)]))
 
 
 class _FusedAttention(TorchFunctionMode):

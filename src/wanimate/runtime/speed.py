@@ -100,16 +100,16 @@ def seconds_of(call: Callable[[], object], device: torch.device) -> float:
     return time.perf_counter() - began
 
 
-def quicken(checkpoint: Checkpoint, speed: Speed, tokens: int) -> None:
+def quicken(checkpoint: Checkpoint, speed: Speed, tokens: int) -> str:
     """Give the networks of a checkpoint on a GPU the quickest attention that `speed` allows for so many tokens, and kernels
     that spare memory traffic. Where `speed` is not exact, quantised layers multiply float8 matrices, and the VAE computes in
-    bfloat16."""
-    quicken_transformer(checkpoint.transformer, checkpoint.device, speed, tokens)
+    bfloat16. Returns the name of the attention backend."""
     quicken_vae(checkpoint.vae, speed)
+    return quicken_transformer(checkpoint.transformer, checkpoint.device, speed, tokens)
 
 
-def quicken_transformer(model: AnimateTransformer, device: torch.device, speed: Speed, tokens: int) -> None:
-    """The transformer's part of `quicken`."""
+def quicken_transformer(model: AnimateTransformer, device: torch.device, speed: Speed, tokens: int) -> str:
+    """The transformer's part of `quicken`; it can be repeated for another number of tokens."""
     exact = speed == "exact"
     best = best_trial(attention_trials(device, model.dtype, tokens, model.params.head_dim, exact))
     chosen("attention", best.name, f"the quickest for {tokens} tokens: {1e3 * best.seconds:.2f} ms for some heads")
@@ -124,3 +124,4 @@ def quicken_transformer(model: AnimateTransformer, device: torch.device, speed: 
         from wanimate.runtime.fused import fuse
 
         fuse(model)
+    return best.name

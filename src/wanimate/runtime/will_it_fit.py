@@ -2,7 +2,7 @@
 
 from __future__ import annotations
 
-from collections.abc import Iterator
+from collections.abc import Callable, Iterator
 from dataclasses import replace
 from functools import lru_cache
 from pathlib import Path
@@ -14,8 +14,10 @@ from wanimate.conditions.segments import plan_segments
 from wanimate.config import RuntimeSettings, Speed
 from wanimate.log import chosen
 from wanimate.media.resize import exact_size
+from wanimate.model.transformer import AnimateTransformer
 from wanimate.runtime.plan import (
     GIB,
+    Held,
     Networks,
     Plan,
     Rates,
@@ -28,19 +30,24 @@ from wanimate.runtime.plan import (
 )
 from wanimate.types import Segment
 from wanimate.weights.load import Card, gpu_room
+from wanimate.weights.lora import TwinSizes
 
 CLIP_LENGTHS = (61, 49, 33, 21)
 AREAS = (960 * 544, 832 * 480, 640 * 368, 480 * 272)
 
 
 def plan_for(
-    folder: Path, card: Card, work: Work, settings: RuntimeSettings, device: torch.device, small_too: bool = False
-) -> Plan | None:
+    folder: Path, card: Card, work: Work, settings: RuntimeSettings, device: torch.device, small_too: bool = False,
+    held: Held = Held(), twins: Callable[[AnimateTransformer], TwinSizes] | None = None,
+) -> Plan | None:  # fmt: skip
     """None for a checkpoint that is small enough for any machine, unless `small_too`.
+
+    held: what its networks take already. twins: sizes of the job's LoRAs, told from a transformer without values.
 
     Raises:
         OutOfMemory: it does not fit; the message names the nearest setting that does.
         CheckpointError: the files are not those of the architecture.
+        InputError: as `twins` says.
     """
     limit_gpu(settings, device)
     if not small_too and not is_big(folder):
@@ -48,8 +55,11 @@ def plan_for(
     nets = networks(folder, card, wanted_weights(settings, device), device)
     name, room = "CPU", 0
     if device.type == "cuda":
-        name, room = torch.cuda.get_device_name(device), gpu_room(device)
+        name, room = torch.cuda.get_device_name(device), gpu_room(device) + held.gpu
     host = psutil.virtual_memory().available + psutil.Process().memory_info().rss
+    if twins is not None:
+        with torch.device("meta"):
+            work = replace(work, twins=twins(AnimateTransformer(nets.params)))
     rates = _rates(str(device), nets.dtype, settings.speed)
     chosen("rates", name, ", ".join(f"{k} {v / 1e12:.3g}e12/s" for k, v in vars(rates).items()))
 
@@ -66,7 +76,7 @@ def plan_for(
                 smallest = replace(work, size=(width, height), segments=_shorter(work, CLIP_LENGTHS[-1]))
                 yield f"--area {width}x{height} --clip-length {CLIP_LENGTHS[-1]}", nets, smallest
 
-    return make_plan(nets, work, settings, device, name, room, host, rates, alternatives)
+    return make_plan(nets, work, settings, device, name, room, host, rates, alternatives, held)
 
 
 def limit_gpu(settings: RuntimeSettings, device: torch.device) -> None:

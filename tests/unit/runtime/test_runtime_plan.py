@@ -29,6 +29,7 @@ from wanimate.runtime import simulate
 from wanimate.runtime.offload import StreamedBlocks, slice_tokens
 from wanimate.runtime.plan import (
     GIB,
+    Held,
     Networks,
     Placement,
     Rates,
@@ -43,10 +44,11 @@ from wanimate.runtime.tiles import TiledVae
 from wanimate.sampling.cache import Caching
 from wanimate.types import Finished, FrameSource, Notice, StepDone
 from wanimate.weights.load import Card, load_checkpoint, read_card
+from wanimate.weights.lora import TwinSizes
 from wanimate.weights.stored import Stored
 
 CUDA = torch.device("cuda")
-RATES = Rates(700e12, 500e12, 100e12, 3e12, 50e9)
+RATES = Rates(700e12, 500e12, 100e12, 3e12, 50e9, 45e12)
 FULL = TransformerParams()
 KEYS = Path(__file__).parents[2] / "golden" / "keys"
 
@@ -133,6 +135,39 @@ def test_histories_of_step_caches_are_in_the_plan() -> None:
     plain, cached = planned(139), planned(139, job=replace(work(), kept=caching.kept(1)))
     assert cached.stages["denoise"] - plain.stages["denoise"] == 6 * 75_600 * 5_120 * 2
     assert cached.stages["decode"] == plain.stages["decode"]
+
+
+def test_loras_are_in_the_plan() -> None:
+    """As large as the published relighting LoRA: 718 million values in bfloat16, rank 128 on all linears of the blocks."""
+    values = 718_000_000
+    beside = replace(work(), twins=TwinSizes(beside=2 * values, rank=128, values=values))
+    plain, with_lora = planned(139), planned(139, job=beside)
+    for stage in ("denoise", "decode"):
+        assert with_lora.stages[stage] - plain.stages[stage] == 2 * values
+    assert with_lora.stages["conditions"] == plain.stages["conditions"]  # a first segment's are made before the twins
+    two = replace(beside, segments=plan_segments(153, 77, 1))
+    assert planned(139, job=two).stages["conditions"] - plain.stages["conditions"] == 2 * values
+    taken = 2 * work().tokens * values / RATES.singles
+    assert plain.step_seconds + taken < with_lora.step_seconds < plain.step_seconds + 2 * taken
+
+    all_blocks = TwinSizes(blocks=full_size().blocks // 2, block=full_size().block // 2)
+    fused = replace(work(), twins=all_blocks)
+    assert planned(139, job=fused).stages["denoise"] - plain.stages["denoise"] == full_size().blocks
+    assert planned(60, job=fused).placement.blocks == "streamed" != planned(60).placement.blocks
+    assert planned(23.5, job=fused).host - planned(23.5).host == full_size().blocks
+
+
+def test_networks_that_are_there_already_count_once() -> None:
+    first = planned(139)
+    held = Held(host=100 * GIB)
+    room = (139 * GIB, 128 * GIB)
+    later = make_plan(full_size(), work(), RuntimeSettings(), CUDA, "card", *room, RATES, held=held)
+    assert later.gpu == first.gpu
+    assert later.host < first.host
+    new = replace(work(), new_prompt=True)
+    held = Held(gpu=130 * GIB)
+    assert "prompt" in planned(139, job=new).stages
+    assert "prompt" not in make_plan(full_size(), new, RuntimeSettings(), CUDA, "card", *room, RATES, held=held).stages
 
 
 def test_host_memory_counts() -> None:
@@ -253,7 +288,7 @@ def test_out_of_memory_takes_a_notch_and_goes_on(
         greedy = Greedy(getattr(TiledVae, name), calls)
         monkeypatch.setattr(TiledVae, name, lambda *a, **more: greedy(*a, **more))
     got, events = frames_of(animator, guides, tmp_path / "b.mkv")
-    assert animator._placement == placement
+    assert animator.placed.placement == placement
     assert isinstance(animator.checkpoint.transformer.blocks, StreamedBlocks) == (placement.blocks == "streamed")
     assert abs(got.astype(int) - wanted.astype(int)).max() <= 1
     told = [e.message for e in events if isinstance(e, Notice) and "too little memory" in e.message]

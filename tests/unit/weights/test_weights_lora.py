@@ -2,6 +2,7 @@
 
 from __future__ import annotations
 
+import itertools
 import os
 from collections.abc import Callable
 from dataclasses import dataclass
@@ -19,8 +20,9 @@ from wanimate.config import GenerateSettings, Job, LoraUse
 from wanimate.errors import InputError
 from wanimate.model.transformer import AnimateTransformer
 from wanimate.sampling.guidance import PhasedNetwork
+from wanimate.weights import lora as loras
 from wanimate.weights.formats import dequantize, quantize_rows
-from wanimate.weights.lora import Lora, LoraFile, LoraStack, match_lora, read_lora, with_loras
+from wanimate.weights.lora import Lora, LoraFile, LoraStack, TwinSizes, match_lora, read_lora, with_loras
 
 MODULES = ("blocks.0.self_attn.q", "blocks.1.cross_attn.k", "blocks.2.self_attn.o", "blocks.3.ffn.0", "blocks.4.ffn.2")
 THEIRS = dict(
@@ -147,6 +149,43 @@ def test_a_delta_on_quantised_weights_is_not_rounded_with_them(model: AnimateTra
         down, up = parts(model, module)
         change = twin.get_parameter(f"{module}.weight") - coarse.get_parameter(f"{module}.weight")
         assert (change - 1e-4 * up @ down).abs().max() < 1e-7
+
+
+@pytest.mark.parametrize("fuse", [False, True])
+def test_sizes_are_what_the_twins_hold(model: AnimateTransformer, fuse: bool) -> None:
+    tensors = spelled(model, "peft") | {"patch_embedding.diff": torch.ones(model.patch_embedding.weight.shape)}
+    uses = [LoraUse.model_validate("a.pt@0-50%"), LoraUse.model_validate("b.pt@25-100%")]
+    stack = LoraStack(model, [(matched(model, tensors), use) for use in uses], fuse)
+    with torch.device("meta"):
+        empty = AnimateTransformer(OWN)
+    sizes = LoraStack(empty, [(matched(empty, tensors), use) for use in uses], fuse).sizes(4)
+    assert sizes == stack.sizes(4)
+
+    shared = {id(p) for p in model.parameters()}
+    own: list[dict[str, int]] = []
+    beside, ranks = 0, []
+    for active in ((0,), (0, 1), (1,)):
+        twin = stack.transformer(active)
+        own.append({name: p.numel() for name, p in twin.named_parameters() if id(p) not in shared})
+        hooks = [hook.parts for m in twin.modules() for hook in m._forward_hooks.values()]
+        beside += sum(part.down.nbytes + part.up.nbytes for part, _ in itertools.chain(*hooks))
+        ranks += [sum(len(part.down) for part, _ in parts) for parts in hooks]
+    blocks = [{n: v for n, v in names.items() if n.startswith("blocks.")} for names in own]
+    assert sizes.beside == beside
+    assert sizes.rank == max(ranks, default=0) == (0 if fuse else 8)
+    assert sizes.blocks == sum(sum(names.values()) for names in blocks)
+    assert sizes.block == max((v for names in blocks for v in names.values()), default=0)
+    assert sizes.others == 3 * model.patch_embedding.weight.numel()
+    at_text = sum(part.numel() for part in parts(model, "blocks.1.cross_attn.k"))
+    assert sizes.values == (0 if fuse else 2 * (sum(p.numel() for m in MODULES for p in parts(model, m)) - at_text))
+    assert LoraStack(model, []).sizes(4) == TwinSizes()
+
+
+def test_few_tokens_at_a_time_are_the_same(model: AnimateTransformer, monkeypatch: pytest.MonkeyPatch) -> None:
+    twin = with_loras(model, [(matched(model, spelled(model, "peft")), 1.0)])
+    whole = run(twin)
+    monkeypatch.setattr(loras, "ROWS", 5)
+    assert (run(twin) - whole).abs().max() < 1e-5
 
 
 def test_schedule(model: AnimateTransformer) -> None:
