@@ -40,6 +40,7 @@ from wanimate.preprocess import replacement
 from wanimate.preprocess.guides import load_guides
 from wanimate.preprocess.pose import PoseBackend, backend
 from wanimate.preprocess.run import preprocess
+from wanimate.preprocess.segment import MaskBackend
 from wanimate.runtime.offload import slice_tokens, stream_blocks
 from wanimate.runtime.parallel.ranks import Ranks
 from wanimate.runtime.parallel.team import Part, Team, follow, load_for
@@ -450,9 +451,9 @@ def replace(
 
 def preprocessing(
     mode: Mode, clip: Clip, image: Frame, settings: PreprocessSettings, folder: Path, area: int,
-    detector: PoseBackend | None = None,
+    detector: PoseBackend | None = None, masks: MaskBackend | None = None,
 ) -> Generator[Event, None, Guides]:  # fmt: skip
-    """The preprocessing of a mode, its models loaded: `preprocess.run.preprocess`, `replacement.preprocess_scene`."""
+    """The preprocessing of a mode: `preprocess.run.preprocess`, `replacement.preprocess_scene`. Loads models not given."""
     if mode == "animation":
         if settings.mask is not None or settings.sam2 is not None:
             option, value = ("--mask", settings.mask) if settings.mask is not None else ("--sam2", settings.sam2)
@@ -461,8 +462,9 @@ def preprocessing(
             )
         return preprocess(clip, image, settings, folder, area, detector)
     replacement.check(settings)
-    masks, why = replacement.mask_backend(clip, settings, area)
-    chosen("mask backend", masks.name, why)
+    if masks is None:
+        masks, why = replacement.mask_backend(clip, settings, area)
+        chosen("mask backend", masks.name, why)
     return replacement.preprocess_scene(clip, image, settings, folder, area, masks, detector)
 
 
