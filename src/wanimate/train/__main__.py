@@ -250,7 +250,7 @@ def relight(
     shift: Annotated[float, typer.Option(help="Of the times: the more, the noisier. Light is decided early.")] = 6.0,
     person_weight: Annotated[float, typer.Option(help="How often more errors on the person count.")] = 8.0,
     coarse_weight: Annotated[float, typer.Option(help="Weight of errors of the person's light and shading.")] = 6.0,
-    offset: Annotated[float, typer.Option(help="Standard deviation of an offset of the noise on the person.")] = 0.15,
+    offset: Annotated[float, typer.Option(help="Standard deviation of an offset of the noise on the person.")] = 0.2,
     renew: Annotated[int, typer.Option(help="Steps between two renewals of a part of the clips.")] = 32,
     start: Annotated[Path | None, typer.Option(help="LoRA to begin with, of the same targets.")] = None,
     device: Device = default_device(),
