@@ -2,10 +2,12 @@
 
     python benchmarks/finetune.py                                          # about a quarter of an hour on one core
     python benchmarks/finetune.py --steps 20 --held-out 2                  # a quick look
+    python benchmarks/finetune.py --device cuda --guides true --size 192x192 --frames 33 --clip-frames 66 --steps 2000
     python benchmarks/finetune.py --picture docs/finetune.png
 
 Training takes a user's road: clips as .mp4 with a picture of whom they show beside them go through `wanimate train lora`,
-with the default detectors. Held-out clips show other bodies, motions and paints; the network gets their reference, the true
+with the default detectors, or, with `--guides true`, with the world's own keypoints and outlines in their place.
+Held-out clips show other bodies, motions and paints; the network gets their reference, the true
 skeleton and a person's face with the expression, and what it makes of them, without and with the LoRA and from the same noise,
 is compared with the true render. The same seeds drawn as people show what is forgotten. Clips, the LoRA with its samples and
 its curve, and outputs are kept in --work and used again; a LoRA that is there already is measured, not trained again.
@@ -20,7 +22,8 @@ import shlex
 import subprocess
 import sys
 import time
-from dataclasses import replace
+from collections.abc import Iterable, Iterator
+from dataclasses import dataclass, replace
 from datetime import date
 from fractions import Fraction
 from pathlib import Path
@@ -43,16 +46,20 @@ from mannequin import (
 from mannequin_measures import Truth, read_kept
 from robots import RobotWorld
 
+from wanimate.cli.options import preprocess_settings
 from wanimate.conditions.build import ConditionBuilder
 from wanimate.finish.decode import to_pixels
 from wanimate.measure.metrics import psnr
 from wanimate.media.files import sha256
 from wanimate.media.writer import write_h264
 from wanimate.model.transformer import AnimateTransformer
+from wanimate.preprocess.pose import PersonPose
 from wanimate.sampling.denoise import denoise
 from wanimate.sampling.guidance import guided
+from wanimate.train.examples import Encoders, ExampleSettings, find_sources, prepare
 from wanimate.train.mannequins.assets import load
-from wanimate.types import Frames, Guides, Segment
+from wanimate.train.own import named
+from wanimate.types import Frame, Frames, Guides, Keypoints, Segment
 from wanimate.weights.load import Checkpoint, embedded_path, load_checkpoint
 from wanimate.weights.lora import match_lora, read_lora, with_loras
 
@@ -63,19 +70,65 @@ SLOW = (12.0, 14.0)
 TRAINING_SEED, HELD_OUT_SEED = 3 * FIRST_SEED, 4 * FIRST_SEED
 
 
+@dataclass(frozen=True)
+class Known:
+    """What detectors would find in a clip of the world, from the world itself: keypoints [F, 133, 3], cover uint8 [F, H, W] of
+    its frames, and the reference picture's keypoints [133, 3], in pixels of clip and picture. A pose and a mask backend."""
+
+    keypoints: np.ndarray
+    cover: np.ndarray
+    reference: np.ndarray
+    name: str = "truth"
+
+    def detect(self, image: Frame) -> PersonPose:
+        return PersonPose(self.reference, True)
+
+    def track(self, frames: Iterable[Frame]) -> Iterator[PersonPose]:
+        for _, points in zip(frames, self.keypoints, strict=True):
+            yield PersonPose(points, True, "detector")
+
+    def candidates(self, image: Frame) -> list[PersonPose]:
+        return [self.detect(image)]
+
+    def follow(
+        self, frames: Iterable[Frame], people: Keypoints, valid: np.ndarray
+    ) -> Iterator[tuple[Frame, np.ndarray]]:
+        for frame, cover in zip(frames, self.cover, strict=True):
+            small = cv2.resize(cover, (frame.shape[1], frame.shape[0]), interpolation=cv2.INTER_AREA)
+            yield frame, (small > 127).astype(np.uint8)
+
+
 def write_clips(world: RobotWorld, count: int, frames: int, side: int, folder: Path) -> None:
-    """robot-NN.mp4 with robot-NN.png, of bodies that are not held out; what is there already stays."""
+    """robot-NN.mp4 with robot-NN.png, of bodies that are not held out, and with robot-NN.npz, which holds a `Known`; what is
+    there already stays."""
     folder.mkdir(parents=True, exist_ok=True)
     for number in range(count):
         clip = folder / f"robot-{number:02d}.mp4"
-        if clip.is_file():
+        if clip.is_file() and clip.with_suffix(".npz").is_file():
             continue
         batch = world.sample_batch(1, frames, side, side, TRAINING_SEED + number)
         cv2.imwrite(str(clip.with_suffix(".png")), batch.reference[0].numpy()[..., ::-1])
+        posed, camera, _ = world.drawn[1]
+        still = np.concatenate([camera.project(posed.keypoints)[0, :, :2].numpy(), np.ones((133, 1))], axis=1)
+        known = Known(batch.keypoints[0].numpy(), batch.cover[0].numpy(), still)
+        np.savez_compressed(clip.with_suffix(".npz"), **{k: v for k, v in vars(known).items() if k != "name"})
         rate = Fraction(round(float(batch.rate[0])))
         with write_h264(clip, rate, side, side) as writer:
             for frame in batch.video[0].numpy():
                 writer.write(frame)
+
+
+def encode_known(args: argparse.Namespace, checkpoint: Checkpoint, cache: Path) -> None:
+    """Fill the training's `cache` with examples whose guides are the world's own; it then needs no detectors."""
+    preprocess = preprocess_settings(args.size, None, "30", False, backend="mediapipe", models=None)
+    area = preprocess.area or checkpoint.card.defaults.area
+    settings = ExampleSettings(("animation",), area, args.frames, checkpoint.card.defaults.overlap, preprocess)
+    encoders = Encoders(named(checkpoint), checkpoint.vae, checkpoint.image, checkpoint.face_size, checkpoint.device, 4)
+    for source in find_sources(args.work / "clips"):
+        with np.load(source.video.with_suffix(".npz")) as file:
+            known = Known(**file)
+        for _ in prepare([source], settings, encoders, cache, known, known):
+            pass
 
 
 def train(args: argparse.Namespace, lora: Path) -> tuple[list[str], float]:
@@ -83,7 +136,8 @@ def train(args: argparse.Namespace, lora: Path) -> tuple[list[str], float]:
     words = [
         "train", "lora", "--data", str(args.work / "clips"), "--out", str(lora), "--area", args.size,
         "--clip-length", str(args.frames), "--steps", str(args.steps), "--rate", f"{args.rate:g}",
-        "--rank", str(args.rank), "--save-every", "25", "--sample-every", str(args.steps), "--device", "cpu",
+        "--rank", str(args.rank), "--save-every", str(max(25, args.steps // 12)), "--sample-every", str(args.steps),
+        "--device", args.device, "--accumulate", str(args.accumulate),
     ]  # fmt: skip
     if args.checkpoint != embedded_path():
         words += ["--checkpoint", str(args.checkpoint)]
@@ -107,9 +161,10 @@ def made(
 ) -> dict[str, Frames]:
     """One segment by every model from the same noise; its conditions are encoded once."""
     text, negative = c.prompts.encode(""), c.prompts.encode("", negative=True)
-    builder = ConditionBuilder(guides, c.vae, c.image, text, negative, face_size=c.face_size, device="cpu", chunk=4)
+    builder = ConditionBuilder(guides, c.vae, c.image, text, negative, face_size=c.face_size, device=c.device, chunk=4)
     conditions = builder.build(Segment(0, 0, guides.count, 0), None)
     noise = torch.randn(16, *conditions.y.shape[1:], generator=torch.Generator().manual_seed(seed))
+    noise = noise.to(c.device)
     found, defaults = {}, c.card.defaults
     for name, model in models.items():
         *_, last = (
@@ -166,14 +221,18 @@ def main() -> None:
     parser.add_argument("--steps", type=int, default=300)
     parser.add_argument("--rate", type=float, default=1e-3)
     parser.add_argument("--rank", type=int, default=16)
+    parser.add_argument("--accumulate", type=int, default=1, help="windows of a training step")
+    parser.add_argument("--guides", choices=("found", "true"), default="found", help="of the clips that are trained on")
+    parser.add_argument("--device", default="cpu", help="of the networks; clips are drawn on the processor")
     parser.add_argument("--sampling-steps", type=int, default=8)
     parser.add_argument("--seed", type=int, default=0, help="of the diffusion noise")
     parser.add_argument("--threads", type=int, default=2)
     parser.add_argument("--work", type=Path, default=Path("build/benchmark/finetune"))
+    parser.add_argument("--only-clips", action="store_true", help="write the clips that are trained on")
     parser.add_argument("--only-train", action="store_true")
     parser.add_argument("--only-before", action="store_true", help="fill --work with what needs no LoRA")
     parser.add_argument("--picture", type=Path, help="also write reference, truth, before, after")
-    parser.add_argument("--out", type=Path, help="default: benchmarks/results/finetune_cpu_DATE.md")
+    parser.add_argument("--out", type=Path, help="default: benchmarks/results/finetune_DEVICE_DATE.md")
     args = parser.parse_args()
     torch.set_num_threads(args.threads)
     cv2.setNumThreads(args.threads)
@@ -183,14 +242,19 @@ def main() -> None:
     world = RobotWorld(people, settings)
     slow = RobotWorld(people, replace(settings, slowest=SLOW[0], fastest=SLOW[1]))
     write_clips(slow, args.clips, args.clip_frames, args.clip_side, args.work / "clips")
-    lora = args.work / f"robots-r{args.rank}-{args.steps}x{args.rate:g}.safetensors"
+    if args.only_clips:
+        return
+    checkpoint: Checkpoint = load_checkpoint(args.checkpoint, args.device, torch.float32)
+    size = f"{args.size}x{args.frames}"
+    lora = args.work / f"robots-{size}-r{args.rank}-{args.steps}x{args.accumulate}x{args.rate:g}.safetensors"
     facts = lora.with_suffix(".json")
     if not lora.is_file() and not args.only_before:
+        if args.guides == "true":
+            encode_known(args, checkpoint, lora.with_suffix("") / "examples")
         words, seconds = train(args, lora)
         facts.write_text(json.dumps({"command": ["wanimate", *words], "seconds": seconds}))
     if args.only_train:
         return
-    checkpoint: Checkpoint = load_checkpoint(args.checkpoint, "cpu")
     models, versions = {"before": checkpoint.transformer}, {"before": "", "codec": ""}
     if not args.only_before:
         found = match_lora(read_lora(lora), checkpoint.transformer)
@@ -201,6 +265,7 @@ def main() -> None:
     drawing = sha256(Path(__file__).with_name("robots.py"))
     source = {"frames": args.frames, "size": args.size, "world": [world_version(), drawing, vars(settings)]}
     width, height = (int(v) for v in args.size.split("x"))
+    where = checkpoint.device.type
     rows: dict[str, Rows] = {"Robots": [], "People": []}
     lines_of_picture: list[np.ndarray] = []
     plain = RecordingWorld(people, settings)
@@ -210,7 +275,13 @@ def main() -> None:
             if not file.is_file():
                 render(drawn, number, args.frames, (width, height)).save(file)
             truth = read_kept(Truth, file)
-            how = {"steps": args.sampling_steps, "noise": args.seed, "weights": checkpoint.hashes, **source}
+            how = {
+                "steps": args.sampling_steps,
+                "noise": args.seed,
+                "weights": checkpoint.hashes,
+                "on": where,
+                **source,
+            }
             kept = {n: store.path(f"{n}-{kind}", seed=number, lora=versions[n], **how) for n in LABELS if n in versions}
             missing = {n: models[n] for n in models if not kept[n].is_file()}
             if missing:
@@ -235,12 +306,12 @@ def main() -> None:
     files = list((lora.with_suffix("") / "examples").rglob("window_*.safetensors"))
     used = len({f.parent for f in files})
     lines = [
-        "# A look learned from ten clips", "", *described("cpu", args.threads),
+        "# A look learned from ten clips", "", *described(args.device, args.threads),
         f"- `{shlex.join(['python', 'benchmarks/finetune.py', *sys.argv[1:]])}`",
         f"- trained by `{shlex.join(trained['command'])}` in {trained['seconds']:.0f} s, encoding included",
         f"- {len(files)} windows of {args.frames} frames from {used} of {args.clips} clips of {args.clip_frames} frames at "
         f"{args.clip_side}x{args.clip_side}; LoRA of {lora.stat().st_size / 2**20:.1f} MiB",
-        f"- loss, mean of 25 steps: {', '.join(f'{loss:.3f} ({step})' for step, loss in losses)}",
+        f"- loss, mean of {max(25, args.steps // 12)} steps: {', '.join(f'{loss:.3f} ({step})' for step, loss in losses)}",
         f"- measured on {args.held_out} clips of {args.frames} frames at {args.size}, held-out bodies, "
         f"{args.sampling_steps} steps",
         f"- checkpoint {checkpoint.card.name}",
@@ -256,7 +327,7 @@ def main() -> None:
         "are a person's.",
     ]
     text = "\n".join(lines) + "\n"
-    out = args.out or Path(__file__).parent / "results" / f"finetune_cpu_{date.today()}.md"
+    out = args.out or Path(__file__).parent / "results" / f"finetune_{where}_{date.today()}.md"
     out.write_text(text)
     print(text, out, sep="\n")
     if args.picture:

@@ -152,7 +152,7 @@ class Bench:
         people = load(device="cpu")
         people = dataclasses.replace(people, clips=people.clips[:0], clip_lengths=people.clip_lengths[:0])
         self.world = LitWorld(people, SETTINGS)
-        self.checkpoint: Checkpoint = load_checkpoint(args.checkpoint, "cpu")
+        self.checkpoint: Checkpoint = load_checkpoint(args.checkpoint, args.device, torch.float32)
         file = args.lora or find_relighting(args.checkpoint)
         if file is None:
             raise SystemExit(f"{args.checkpoint} holds no relighting LoRA: give one with --lora")
@@ -161,6 +161,7 @@ class Bench:
         self.weights = [self.checkpoint.hashes, file.stat().st_mtime_ns]
         self.source = {"frames": args.frames, "size": args.size, "world": [world_version(), vars(SETTINGS)]}
         self.size = tuple(int(x) for x in args.size.split("x"))
+        self.on = self.checkpoint.device.type
         self.seconds: list[float] = []
 
     def numbers(self) -> list[int]:
@@ -174,7 +175,7 @@ class Bench:
 
     def outputs(self, number: int, scene: Scene) -> dict[float, Frames]:
         """What the network makes of a scene at every strength, before compositing."""
-        how = {"steps": self.args.steps, "noise": self.args.seed, "weights": self.weights, **self.source}
+        how = {"steps": self.args.steps, "noise": self.args.seed, "weights": self.weights, "on": self.on, **self.source}
         files = {s: self.store.path("relit", seed=number, strength=s, **how) for s in self.models}
         if missing := [s for s, f in files.items() if not f.is_file()]:
             for strength, frames in self.made(guides_of(scene), missing).items():
@@ -186,9 +187,12 @@ class Bench:
         """One segment with the same noise for every strength; its conditions are encoded once."""
         c, started = self.checkpoint, time.perf_counter()
         text, negative = c.prompts.encode(""), c.prompts.encode("", negative=True)
-        builder = ConditionBuilder(guides, c.vae, c.image, text, negative, face_size=c.face_size, device="cpu", chunk=4)
+        builder = ConditionBuilder(
+            guides, c.vae, c.image, text, negative, face_size=c.face_size, device=c.device, chunk=4
+        )
         conditions = builder.build(Segment(0, 0, guides.count, 0), None)
         noise = torch.randn(16, *conditions.y.shape[1:], generator=torch.Generator().manual_seed(self.args.seed))
+        noise = noise.to(c.device)
         found, defaults = {}, c.card.defaults
         for strength in strengths:
             states = denoise(
@@ -318,9 +322,12 @@ def main() -> None:
     parser.add_argument("--seed", type=int, default=0, help="of the diffusion noise")
     parser.add_argument("--picture", type=Path, help="also write a picture of one character in four lights")
     parser.add_argument("--picture-seed", type=int, default=PICTURE_SEED, help="who is in it")
+    parser.add_argument(
+        "--device", default="cpu", help="of the networks; scenes are drawn on the processor, so that they are the same"
+    )
     parser.add_argument("--threads", type=int, default=2)
     parser.add_argument("--work", type=Path, default=Path("build/benchmark/relighting"))
-    parser.add_argument("--out", type=Path, help="default: benchmarks/results/relighting_cpu_DATE.md")
+    parser.add_argument("--out", type=Path, help="default: benchmarks/results/relighting_DEVICE_DATE.md")
     args = parser.parse_args()
     torch.set_num_threads(args.threads)
     cv2.setNumThreads(args.threads)
@@ -339,14 +346,14 @@ def main() -> None:
             else "outputs kept from an earlier run"
         )
         lines = [
-            "# Relighting", "", *described("cpu", args.threads),
+            "# Relighting", "", *described(args.device, args.threads),
             f"- {len(rows)} scenes of {args.frames} frames at {args.size}, {args.steps} steps, held-out bodies; {spent}",
             f"- checkpoint {bench.checkpoint.card.name}",
             *(f"  - {name} {digest[:16]}" for name, digest in bench.checkpoint.hashes.items()), "",
             *table(rows, args.strengths), "", *EXPLAINED,
         ]  # fmt: skip
         text = "\n".join(lines) + "\n"
-        out = args.out or Path(__file__).parent / "results" / f"relighting_cpu_{date.today()}.md"
+        out = args.out or Path(__file__).parent / "results" / f"relighting_{bench.on}_{date.today()}.md"
         out.write_text(text)
         print(text, out, sep="\n")
     if args.picture:

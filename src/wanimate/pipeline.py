@@ -42,6 +42,7 @@ from wanimate.preprocess import replacement
 from wanimate.preprocess.guides import load_guides
 from wanimate.preprocess.pose import PoseBackend, backend
 from wanimate.preprocess.run import preprocess
+from wanimate.preprocess.segment import MaskBackend
 from wanimate.runtime.parallel.ranks import Ranks
 from wanimate.runtime.parallel.team import Part, Team, follow, load_for
 from wanimate.runtime.placing import PlacedNetworks
@@ -444,9 +445,9 @@ def replace(
 
 def preprocessing(
     mode: Mode, clip: Clip, image: Frame, settings: PreprocessSettings, folder: Path, area: int,
-    detector: PoseBackend | None = None,
+    detector: PoseBackend | None = None, masks: MaskBackend | None = None,
 ) -> Generator[Event, None, Guides]:  # fmt: skip
-    """The preprocessing of a mode, its models loaded: `preprocess.run.preprocess`, `replacement.preprocess_scene`."""
+    """The preprocessing of a mode: `preprocess.run.preprocess`, `replacement.preprocess_scene`. Loads models not given."""
     if mode == "animation":
         if settings.mask is not None or settings.sam2 is not None:
             option, value = ("--mask", settings.mask) if settings.mask is not None else ("--sam2", settings.sam2)
@@ -455,8 +456,9 @@ def preprocessing(
             )
         return preprocess(clip, image, settings, folder, area, detector)
     replacement.check(settings)
-    masks, why = replacement.mask_backend(clip, settings, area)
-    chosen("mask backend", masks.name, why)
+    if masks is None:
+        masks, why = replacement.mask_backend(clip, settings, area)
+        chosen("mask backend", masks.name, why)
     return replacement.preprocess_scene(clip, image, settings, folder, area, masks, detector)
 
 

@@ -66,8 +66,8 @@ def lora(
         str,
         o.option(
             TRAINING,
-            "Which linears of the blocks: all, attention, self-attention, feed-forward, or names such as "
-            "self_attn.q,ffn.0.",
+            "Which linears of the blocks: all, attention, self-attention, feed-forward, no-cross-attention, or names such "
+            "as self_attn.q,ffn.0.",
         ),
     ] = "all",
     accumulate: Annotated[int, o.option(TRAINING, "Windows a step.", min=1)] = 1,

@@ -25,7 +25,7 @@ from wanimate.model.params import VaeParams
 from wanimate.model.vae import VideoVae
 from wanimate.train import flow, latents
 from wanimate.train import vae as vae_training
-from wanimate.train.adapters import AdapterSettings, adapter_state, attach, write_lora
+from wanimate.train.adapters import TARGETS, AdapterSettings, adapter_state, attach, begin_with, write_lora
 from wanimate.train.common import Log, load_state, mixed, save_state
 from wanimate.train.lora import LoraTraining, train_adapters
 from wanimate.train.mannequins.assets import load
@@ -204,7 +204,7 @@ def transformer(
 def _clips(
     codec: VideoVae, settings: WorldSettings, where: torch.device, ranks: Ranks, out: Path,
     *, part: int, frames: int, most: int, seconds: float, seed: int,
-    face_weight: float = 0.0,
+    face_weight: float = 0.0, continued: float = 0.36,
 ) -> tuple[latents.LatentSet, Log]:  # fmt: skip
     """Clips of the world, rendered and encoded for `seconds`, at most `most`; training renews them as it goes."""
     fast = where.type == "cuda"
@@ -218,7 +218,7 @@ def _clips(
 
     def make(size: int) -> latents.LatentClips:
         rendered = mannequins.sample_batch(part, frames, *SIZES[size], next(seeds))
-        return latents.encode_batch(codec, rendered, generator, grey, face_weight)
+        return latents.encode_batch(codec, rendered, generator, grey, face_weight, continued)
 
     parts: list[list[latents.LatentClips]] = [[make(size)] for size in range(len(SIZES))]
     started, drawn = time.monotonic(), len(SIZES) * part
@@ -242,8 +242,17 @@ def relight(
     part: Annotated[int, typer.Option(help="Clips rendered at once.")] = 24,
     frames: int = 33,
     batch: int = 28,
-    rank: Annotated[int, typer.Option(help="Rank of the LoRA, and its alpha.")] = 16,
+    rank: Annotated[int, typer.Option(help="Rank of the LoRA, and its alpha.")] = 64,
+    targets: Annotated[
+        str, typer.Option(help="Linears of the blocks: " + ", ".join(TARGETS) + ".")
+    ] = "no-cross-attention",
     rate: Annotated[float, typer.Option(help="Peak learning rate.")] = 1e-3,
+    shift: Annotated[float, typer.Option(help="Of the times: the more, the noisier. Light is decided early.")] = 6.0,
+    person_weight: Annotated[float, typer.Option(help="How often more errors on the person count.")] = 8.0,
+    coarse_weight: Annotated[float, typer.Option(help="Weight of errors of the person's light and shading.")] = 6.0,
+    offset: Annotated[float, typer.Option(help="Standard deviation of an offset of the noise on the person.")] = 0.2,
+    renew: Annotated[int, typer.Option(help="Steps between two renewals of a part of the clips.")] = 32,
+    start: Annotated[Path | None, typer.Option(help="LoRA to begin with, of the same targets.")] = None,
     device: Device = default_device(),
     record: Record = torch.cuda.is_available(),
     resume: Resume = False,
@@ -251,31 +260,25 @@ def relight(
 ) -> None:
     """Train a relighting LoRA: the reference stands in another light than the scene, the target in the scene's.
 
-    Writes relighting_lora.safetensors.
+    Writes relighting_lora.safetensors, also on the way. Its learning rate falls over the last 40 % of the time.
     """
     from wanimate.weights.load import load_checkpoint
 
     ranks, where = join(device)
     base = load_checkpoint(checkpoint, where, torch.float32)
     data, _ = _clips(
-        base.vae,
-        RELIGHT_WORLD,
-        where,
-        ranks,
-        out,
-        part=part,
-        frames=frames,
-        most=clips,
-        seconds=render_seconds,
-        seed=seed,
-    )
-    settings = AdapterSettings(rank=rank, alpha=rank)
+        base.vae, RELIGHT_WORLD, where, ranks, out, part=part, frames=frames, most=clips, seconds=render_seconds, seed=seed,
+        continued=0.1,
+    )  # fmt: skip
+    settings = AdapterSettings(rank=rank, alpha=rank, targets=TARGETS[targets])
     network, fast = base.transformer, where.type == "cuda"
     adapters = attach(network, settings, seed)
+    if start is not None:
+        begin_with(adapters, start)
     if fast:
         flow.speed_up(network, frames)
     prompts = torch.stack([base.prompts.encode("", negative=negative) for negative in (False, True)]).to(where)
-    loss = flow.LossSettings(shift=base.card.defaults.shift)
+    loss = flow.LossSettings(shift=shift, person_weight=person_weight, coarse_weight=coarse_weight, offset=offset)
 
     def predict(x: torch.Tensor, t: torch.Tensor, c: latents.LatentClips, dropped: torch.Tensor) -> torch.Tensor:
         with mixed(where):
@@ -285,18 +288,22 @@ def relight(
         return (flow.flow_loss(predict, latents.LatentClips(*fields), loss),)
 
     def draw(number: int) -> tuple[torch.Tensor, ...]:
-        if number // ranks.count % 96 == 95:
+        if number // ranks.count % renew == renew - 1:
             data.renew()
         drawn = data.draw(batch, frames, torch.Generator("cpu").manual_seed(number))
         return tuple(vars(drawn).values())
 
-    config = LoraTraining(steps=steps, seconds=seconds, rate=rate, save_every=200, seed=seed)
-    done = 0
-    for done in train_adapters(config, adapters, measure, draw, out, resume, record, ranks):  # noqa: B007 - the last counts
-        pass
-    if ranks.first:
+    def write(done: int) -> None:
         about = {"checkpoint": base.card.name, "steps": str(done), "what": "relighting LoRA"}
         write_lora(adapter_state(adapters), settings, out / "relighting_lora.safetensors", torch.float16, about)
+
+    config = LoraTraining(steps=steps, seconds=seconds, rate=rate, save_every=200, seed=seed)
+    done = 0
+    for done in train_adapters(config, adapters, measure, draw, out, resume, record, ranks):
+        if ranks.first and done % 1000 == 0:
+            write(done)
+    if ranks.first:
+        write(done)
 
 
 @app.command()

@@ -33,8 +33,9 @@ from wanimate.media.resize import cover
 from wanimate.media.video import iter_indices
 from wanimate.model.vae import VideoVae
 from wanimate.pipeline import preprocessing
-from wanimate.preprocess.pose import PoseBackend
+from wanimate.preprocess.pose import PoseBackend, backend
 from wanimate.preprocess.run import plan
+from wanimate.preprocess.segment import MaskBackend
 from wanimate.types import Event, Frame, Guides
 
 VIDEOS = (".mp4", ".mov", ".mkv", ".webm", ".m4v", ".avi", ".gif")
@@ -107,8 +108,11 @@ def prepare(
     encoders: Encoders,
     cache: Path,
     detector: PoseBackend | None = None,
+    masks: MaskBackend | None = None,
 ) -> Generator[Event, None, list[Path]]:
     """Files of examples, one a window, in the order of `sources`. What `cache` has already is taken from there.
+
+    `detector`, `masks`: find the person and its pixels; None loads those that the settings name, once they are needed.
 
     Raises:
         InputError: a clip or picture cannot be used, or no window of 5 frames with a person is in any clip.
@@ -117,7 +121,8 @@ def prepare(
     for source in sources:
         folder = cache / f"{source.video.stem}-{_key(source, settings, encoders)}"
         if not folder.is_dir():
-            yield from _encode(source, settings, encoders, folder, detector)
+            detector = detector or backend(settings.preprocess)
+            yield from _encode(source, settings, encoders, folder, detector, masks)
         windows += sorted(folder.glob("*.safetensors"))
     if not windows:
         rule = f"no clip shows a person in {SHORTEST} frames on end"
@@ -136,8 +141,9 @@ def _key(source: Source, settings: ExampleSettings, encoders: Encoders) -> str:
 
 
 def _encode(
-    source: Source, settings: ExampleSettings, encoders: Encoders, folder: Path, detector: PoseBackend | None
-) -> Generator[Event, None, None]:
+    source: Source, settings: ExampleSettings, encoders: Encoders, folder: Path, detector: PoseBackend,
+    masks: MaskBackend | None,
+) -> Generator[Event, None, None]:  # fmt: skip
     clip = probe(source.video, settings.preprocess.limits, "--data")
     indices, _ = plan(clip, settings.preprocess)
     picture = (
@@ -148,7 +154,14 @@ def _encode(
     folder.parent.mkdir(parents=True, exist_ok=True)
     with tempfile.TemporaryDirectory(prefix=".part-", dir=folder.parent) as temporary:
         guides = yield from preprocessing(
-            "replacement", clip, picture, settings.preprocess, Path(temporary) / "guides", settings.area, detector
+            "replacement",
+            clip,
+            picture,
+            settings.preprocess,
+            Path(temporary) / "guides",
+            settings.area,
+            detector,
+            masks,
         )
         made = Path(temporary) / "made"
         made.mkdir()

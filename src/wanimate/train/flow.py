@@ -32,12 +32,18 @@ from wanimate.train.steps import Step
 @dataclass(frozen=True)
 class LossSettings:
     """`shift` is the sampler's, whose times are trained on. Errors on the person weigh `person_weight` times more than the
-    scene's, those of the reference frame `reference_weight`. `drop_face`: share of clips trained without face and prompt."""
+    scene's, those of the reference frame `reference_weight`. `drop_face`: share of clips trained without face and prompt.
+
+    For what is even over the person, as light is: `coarse_weight` times `coarse_error` is added, and the noise on the person
+    gets an offset a clip and channel of this standard deviation. A noisy state then does not tell the person's mean
+    colour, which has to come from the conditions; sampling starts without offset, in the middle of what they allow."""
 
     shift: float = 3.0
     person_weight: float = 3.0
     reference_weight: float = 0.1
     drop_face: float = 0.1
+    coarse_weight: float = 0.0
+    offset: float = 0.0
 
 
 @dataclass(frozen=True)
@@ -219,6 +225,8 @@ def shifted_blur(padding: int, x: Tensor) -> Tensor:
     return x
 
 
+CELL = 6
+"""Latent pixels; a quarter of a square picture's side."""
 Flow = Callable[[Tensor, Tensor, LatentClips, Tensor], Tensor]
 """(noisy x, t, clips, dropped) -> v."""
 
@@ -229,14 +237,33 @@ def flow_loss(flow: Flow, clips: LatentClips, config: LossSettings) -> Tensor:
     u = torch.rand(len(clean), device=clean.device)
     sigma = config.shift * u / (1 + (config.shift - 1) * u)
     noise = torch.randn_like(clean)
+    if config.offset:
+        offset = config.offset * torch.randn_like(clean[:, :, :1, :1, :1])
+        noise[:, :, 1:] += offset * clips.person.clamp(0, 1).unsqueeze(1)
     s = sigma.view(-1, 1, 1, 1, 1)
     dropped = torch.rand(len(clean), device=clean.device) < config.drop_face
     v = flow((1 - s) * clean + s * noise, (1000 * sigma).long(), clips, dropped)
-    error = (v.float() - (noise - clean)).square().mean(1)
+    off = v.float() - (noise - clean)
+    error = off.square().mean(1)
     weight = torch.cat(
         (torch.full_like(error[:, :1], config.reference_weight), 1 + config.person_weight * clips.person), dim=1
     )
-    return (error * weight).sum() / weight.sum()
+    loss = (error * weight).sum() / weight.sum()
+    if config.coarse_weight:
+        loss = loss + config.coarse_weight * coarse_error(off[:, :, 1:], clips.person)
+    return loss
+
+
+def coarse_error(off: Tensor, person: Tensor) -> Tensor:
+    """Squared means of errors `off` [B, C, T, h, w] over the person, in cells of CELL x CELL latent pixels and all of T.
+
+    Errors that differ from pixel to pixel vanish in it; a wrong light stays. `person` [B, T, h, w]: share of each pixel.
+    """
+    share = person.clamp(0, 1).unsqueeze(1)
+    cell = min(CELL, *off.shape[-2:])
+    total, mass = (F.avg_pool2d(x.mean(2), cell, ceil_mode=True) for x in (off * share, share))
+    mean = (total / mass.clamp_min(1e-4)).square().mean(1, keepdim=True)
+    return (mean * mass).sum() / mass.sum().clamp_min(1e-4)
 
 
 @torch.no_grad()

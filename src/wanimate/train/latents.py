@@ -52,17 +52,17 @@ def to_video(pixels: Tensor) -> Tensor:
 @torch.no_grad()
 def encode_batch(
     vae: VideoVae, batch: WorldBatch, generator: torch.Generator, grey: dict[tuple[int, ...], Tensor],
-    face_weight: float = 0.0,
+    face_weight: float = 0.0, continued: float = 0.36,
 ) -> LatentClips:  # fmt: skip
-    """Encode one rendered batch. A third of the clips continue a segment: their first 1 or 5 frames are known.
+    """Encode one rendered batch. The share `continued` of the clips go on from a segment: their first frame is known, or 5 are.
 
     `face_weight`: how often more eyes and mouths count as person, faces half as often.
     """
     video = to_video(batch.video)
     n, _, frames, height, width = video.shape
     known = torch.zeros(n, dtype=torch.long)
-    known[torch.rand(n, generator=generator) < 0.36] = 1
-    known[torch.rand(n, generator=generator) < 0.18] = 5
+    known[torch.rand(n, generator=generator) < continued] = 1
+    known[torch.rand(n, generator=generator) < continued / 2] = 5
     place = torch.arange(frames)[None] < known[:, None]
     place = place.to(video.device)
     animation = ~batch.replacement

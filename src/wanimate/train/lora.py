@@ -87,14 +87,13 @@ def train_adapters(
             torch.manual_seed(config.seed * 1_000_003 + number)
             loss = step(*batch)[0]
             gradients = [w.grad for w in weights if w.grad is not None]
-            sums = (
-                [g.clone() for g in gradients]
-                if part == 0
-                else [s.add_(g) for s, g in zip(sums, gradients, strict=True)]
-            )
+            if part == 0:
+                sums = list(torch._foreach_mul(gradients, 1 / config.accumulate))
+            else:
+                torch._foreach_add_(sums, gradients, alpha=1 / config.accumulate)
             total += loss / config.accumulate
         for weight, gradient in zip(weights, sums, strict=True):
-            weight.grad = gradient / config.accumulate
+            weight.grad = gradient
         ranks.average(weights)
         clip_grad_norm_(weights, 1.0)
         optimizer.step()

@@ -16,7 +16,6 @@ from torch.utils.checkpoint import checkpoint as recomputed
 from wanimate.errors import InputError, OutputError
 from wanimate.finish.decode import to_pixels
 from wanimate.model.transformer import AnimateTransformer
-from wanimate.preprocess.pose import backend
 from wanimate.train.adapters import AdapterSettings, adapter_state, attach, write_lora
 from wanimate.train.examples import Encoders, Examples, ExampleSettings, find_sources, prepare
 from wanimate.train.flow import Flow, LossSettings, flow_loss, predict, sample
@@ -73,8 +72,8 @@ def train_own(job: OwnTraining) -> Iterator[Event]:
     text = torch.stack(_padded([base.prompts.encode(job.prompt), base.prompts.encode("", negative=True)])).to(
         base.device
     )
-    encoders = Encoders(_named(base), base.vae, base.image, base.face_size, base.device)
-    files = yield from prepare(sources, job.examples, encoders, job.work / "examples", backend(job.examples.preprocess))
+    encoders = Encoders(named(base), base.vae, base.image, base.face_size, base.device)
+    files = yield from prepare(sources, job.examples, encoders, job.work / "examples")
     yield Notice(f"{len(files)} windows from {len(sources)} clips")
     adapters = attach(base.transformer, job.adapters, job.training.seed)
     network = base.transformer
@@ -99,8 +98,8 @@ def train_own(job: OwnTraining) -> Iterator[Event]:
 
 
 def recompute_blocks(network: AnimateTransformer) -> None:
-    """Keep only each block's input for the backward pass (gradient checkpointing, arXiv 1604.06174)."""
-    for block in network.blocks:
+    """Keep only the input of each block and fuser for the backward pass (gradient checkpointing, arXiv 1604.06174)."""
+    for block in (*network.blocks, *network.face_adapter.fuser_blocks):
         setattr(block, "forward", partial(recomputed, block.forward, use_reentrant=False))  # noqa: B010 - replaces a method
 
 
@@ -133,7 +132,7 @@ def _padded(prompts: list[Tensor]) -> list[Tensor]:
     return [torch.nn.functional.pad(p, (0, 0, 0, longest - len(p))) for p in prompts]
 
 
-def _named(base: Checkpoint) -> str:
+def named(base: Checkpoint) -> str:
     """What the examples of this checkpoint depend on: its VAE, told by its weights."""
     weight = base.vae.decoder.conv1.weight
     return f"{base.card.name} {weight.double().sum().item():.9g}"
