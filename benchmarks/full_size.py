@@ -41,6 +41,7 @@ from typing import Any, get_args
 import numpy as np
 import torch
 from hardware import described
+from random_network import skip_like
 
 from wanimate.config import Defaults, GenerateSettings, OutputSettings, RuntimeSettings, Speed
 from wanimate.errors import WanimateError
@@ -199,6 +200,8 @@ def case(args: argparse.Namespace) -> None:
     wanted = json.loads(args.case)
     if args.tiny:
         planning.BIG = 0
+    if args.skips:
+        skip_like(args.skips)
     runtime = RuntimeSettings.model_validate(wanted[0]["runtime"])
     animator = Animator.from_checkpoint(args.work / "checkpoint", args.device, runtime)
     for i, one in enumerate(wanted):
@@ -280,6 +283,7 @@ def run(args: argparse.Namespace) -> None:
     args.out.parent.mkdir(parents=True, exist_ok=True)
     own = ["--work", str(args.work), "--device", args.device, "--out", str(args.out), "--prompt", args.prompt]
     own += [*(["--tiny"] if args.tiny else []), *(["--lora", args.lora] if args.lora else [])]
+    own += ["--skips", args.skips] if args.skips else []
     results: list[dict[str, Any]] = []
     for group in groups(cases(args), args.together):
         words = [sys.executable, __file__, "case", *own, "--case", json.dumps(group), "--since", repr(time.time())]
@@ -375,6 +379,9 @@ def main() -> None:
         "--caps", nargs="*", type=float, metavar="GIB", help="Hard caps of the process's GPU memory; 0: none."
     )
     parser.add_argument("--steps", type=int, default=4)
+    parser.add_argument(
+        "--skips", metavar="FF..F", help="Steps that caches skip (dots): random weights foretell nothing."
+    )
     parser.add_argument("--guides", type=Path, help="A real guides folder for animation.")
     parser.add_argument("--guides-replacement", type=Path)
     parser.add_argument("--case", help=argparse.SUPPRESS)

@@ -25,7 +25,7 @@ import numpy as np
 import torch
 import torch.distributed as dist
 from hardware import described
-from random_network import Report, quantize_network, random_conditions, random_network
+from random_network import Report, quantize_network, random_conditions, random_network, skip_like
 from torch import Tensor
 
 from wanimate.conditions.build import ConditionBuilder
@@ -300,6 +300,8 @@ class _Image:
 def measure(given: argparse.Namespace) -> None:
     """What each rank runs."""
     obey_supervisor()
+    if given.skips:
+        skip_like(given.skips)
     ranks = join()
     report = None
     if ranks.first:
@@ -383,6 +385,9 @@ def main() -> None:
     parser.add_argument("--steps", type=int, default=3, help="diffusion steps of each measurement")
     parser.add_argument("--frames", type=int, default=250, help="frames of the whole job")
     parser.add_argument("--job-steps", type=int, default=20, help="diffusion steps of the whole job")
+    parser.add_argument(
+        "--skips", metavar="FF..F", help="steps that the job's cache skips (dots)"
+    )
     parser.add_argument("--parts", nargs="+", default=[*PARTS, "kill"], choices=[*PARTS, "kill"])
     given: Any = parser.parse_args()
     given.words = sys.argv[1:]

@@ -18,7 +18,7 @@ Codec = Literal["h264", "h265", "ffv1", "png"]
 WeightsType = Literal["auto", "bf16", "fp16", "fp8"]
 BlocksMode = Literal["auto", "resident", "streamed", "mapped"]
 Speed = Literal["exact", "fast", "turbo"]
-CacheKind = Literal["none", "taylor", "first-block", "magnitude"]
+CacheKind = Literal["none", "taylor", "early-taylor", "first-block", "magnitude"]
 
 
 class _Settings(BaseModel):

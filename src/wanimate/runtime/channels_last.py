@@ -18,20 +18,40 @@ BLOCK = 4096
 
 
 @triton.jit  # type: ignore[untyped-decorator]
-def _forward(  # type: ignore[no-untyped-def]
-    x, bias, gamma, y, rows, scale, C: tl.constexpr, WIDTH: tl.constexpr, BLOCK: tl.constexpr, BIASED: tl.constexpr
-):
-    row = tl.program_id(0).to(tl.int64) * BLOCK + tl.arange(0, BLOCK)
-    column = tl.arange(0, WIDTH)
-    mask = (row < rows)[:, None] & (column < C)[None, :]
-    place = row[:, None] * C + column[None, :]
+def _normed(x, bias, gamma, place, column, mask, scale, C: tl.constexpr, BIASED: tl.constexpr):  # type: ignore[no-untyped-def]
     v = tl.load(x + place, mask=mask, other=0.0).to(tl.float32)
     if BIASED:
         v = v + tl.load(bias + column, mask=column < C, other=0.0).to(tl.float32)[None, :]
     g = tl.load(gamma + column, mask=column < C, other=0.0).to(tl.float32)
     length = tl.maximum(tl.sqrt(tl.sum(v * v, axis=1)), 1e-12)
     z = v / length[:, None] * (scale * g)[None, :]
-    tl.store(y + place, (z * tl.sigmoid(z)).to(y.dtype.element_ty), mask=mask)
+    return z * tl.sigmoid(z)
+
+
+@triton.jit  # type: ignore[untyped-decorator]
+def _forward(x, gamma, y, rows, scale, C: tl.constexpr, WIDTH: tl.constexpr, BLOCK: tl.constexpr):  # type: ignore[no-untyped-def]
+    row = tl.program_id(0).to(tl.int64) * BLOCK + tl.arange(0, BLOCK)
+    column = tl.arange(0, WIDTH)
+    mask = (row < rows)[:, None] & (column < C)[None, :]
+    place = row[:, None] * C + column[None, :]
+    z = _normed(x, gamma, gamma, place, column, mask, scale, C, False)
+    tl.store(y + place, z.to(y.dtype.element_ty), mask=mask)
+
+
+@triton.jit  # type: ignore[untyped-decorator]
+def _stacked(  # type: ignore[no-untyped-def]
+    x, bias, gamma, out, rows, pixels, scale, C: tl.constexpr, WIDTH: tl.constexpr, BLOCK: tl.constexpr,
+    BIASED: tl.constexpr,
+):  # fmt: skip
+    row = tl.program_id(0).to(tl.int64) * BLOCK + tl.arange(0, BLOCK)
+    column = tl.arange(0, WIDTH)
+    mask = (row < rows)[:, None] & (column < C)[None, :]
+    place = row[:, None] * C + column[None, :]
+    z = _normed(x, bias, gamma, place, column, mask, scale, C, BIASED).to(out.dtype.element_ty)
+    for ahead in tl.static_range(3):
+        later = row + ahead * pixels
+        place = later[:, None] * (3 * C) + (2 - ahead) * C + column[None, :]
+        tl.store(out + place, z, mask=mask & (later < rows)[:, None])
 
 
 @triton.jit  # type: ignore[untyped-decorator]
@@ -55,6 +75,15 @@ def _backward(x, gamma, dy, dx, dgamma, rows, scale, C: tl.constexpr, WIDTH: tl.
 
 
 @triton.jit  # type: ignore[untyped-decorator]
+def _double(x, out, count, W: tl.constexpr, C: tl.constexpr, BLOCK: tl.constexpr):  # type: ignore[no-untyped-def]
+    place = tl.program_id(0).to(tl.int64) * BLOCK + tl.arange(0, BLOCK)
+    mask = place < count
+    pixel, channel = place // C, place % C
+    line, across = pixel // (2 * W), pixel % (2 * W)
+    tl.store(out + place, tl.load(x + ((line // 2) * W + across // 2) * C + channel, mask=mask), mask=mask)
+
+
+@triton.jit  # type: ignore[untyped-decorator]
 def _add(x, bias, other, count, C: tl.constexpr, BLOCK: tl.constexpr, ADDS: tl.constexpr):  # type: ignore[no-untyped-def]
     place = tl.program_id(0).to(tl.int64) * BLOCK + tl.arange(0, BLOCK)
     mask = place < count
@@ -67,7 +96,9 @@ def _add(x, bias, other, count, C: tl.constexpr, BLOCK: tl.constexpr, ADDS: tl.c
 class _NormSilu(torch.autograd.Function):
     @staticmethod
     def forward(ctx: Any, x: Tensor, gamma: Tensor) -> Tensor:
-        y = norm_silu_into(x, None, gamma, torch.empty_like(x))
+        channels, y = x.shape[1], torch.empty_like(x)
+        rows, width = x.numel() // channels, triton.next_power_of_2(channels)
+        _forward[(triton.cdiv(rows, ROWS),)](x, gamma, y, rows, channels**0.5, C=channels, WIDTH=width, BLOCK=ROWS)
         ctx.save_for_backward(x, gamma)
         return y
 
@@ -90,15 +121,31 @@ def norm_silu(x: Tensor, gamma: Tensor) -> Tensor:
     return y
 
 
-def norm_silu_into(x: Tensor, bias: Tensor | None, gamma: Tensor, out: Tensor) -> Tensor:
-    """Norm and SiLU of x [B, C, ...] + bias, without gradients, written to `out`, like x and dense with channels last."""
+def norm_silu_stacked(x: Tensor, bias: Tensor | None, gamma: Tensor, before: Tensor | None) -> Tensor:
+    """Norm and SiLU of x [1, C, T, H, W] + bias, each frame with the two before it: [T, 3C, H, W], the oldest one's channels
+    first. `before` [1, 2C, H, W]: the two frames before x, None for zeros. Without gradients."""
     x = _channels_last(x)
-    channels = x.shape[1]
-    rows = x.numel() // channels
-    _forward[(triton.cdiv(rows, ROWS),)](
-        x, gamma if bias is None else bias, gamma, out, rows, channels**0.5, C=channels,
+    channels, frames, height, width = x.shape[1:]
+    out = torch.empty(
+        frames, 3 * channels, height, width, dtype=x.dtype, device=x.device, memory_format=torch.channels_last
+    )
+    _stacked[(triton.cdiv(frames * height * width, ROWS),)](
+        x, gamma if bias is None else bias, gamma, out, frames * height * width, height * width, channels**0.5, C=channels,
         WIDTH=triton.next_power_of_2(channels), BLOCK=ROWS, BIASED=bias is not None,
     )  # fmt: skip
+    out[:1, : 2 * channels] = 0 if before is None else before
+    out[1:2, :channels] = 0 if before is None else before[:, channels:]
+    return out
+
+
+def doubled(x: Tensor) -> Tensor:
+    """x [N, C, H, W] at twice the height and width, every pixel four times."""
+    x = _channels_last(x)
+    number, channels, height, width = x.shape
+    out = torch.empty(
+        number, channels, 2 * height, 2 * width, dtype=x.dtype, device=x.device, memory_format=torch.channels_last
+    )
+    _double[(triton.cdiv(out.numel(), BLOCK),)](x, out, out.numel(), W=width, C=channels, BLOCK=BLOCK)
     return out
 
 

@@ -1,7 +1,8 @@
 """The VAE on a GPU with the kernels of `channels_last` between its convolutions: what they spare is reading and writing.
 
 Of a residual block's two convolutions the first one's bias is added by the norm that follows, the second one's with the
-block's input; norms write their results behind the frames that a convolution keeps from the piece before.
+block's input. Norms write each frame with the two before it as channels of one picture: the 3-D convolution over them is a
+2-D one of three times the channels, which cuDNN computes up to twice as fast (benchmarks/results, `dev/LOG.md`).
 """
 
 from __future__ import annotations
@@ -35,6 +36,9 @@ def quicken_vae(vae: VideoVae, speed: Speed) -> None:
         for module in vae.modules():
             if isinstance(module, ResidualBlock):
                 module.__dict__["forward"] = MethodType(_residual, module)
+            elif isinstance(module, nn.Upsample):
+                module.__dict__["forward"] = MethodType(_doubled, module)
+        vae.encoder.conv1.__dict__["forward"] = MethodType(_few_channels, vae.encoder.conv1)
 
 
 def wide_attention(q: Tensor, k: Tensor, v: Tensor) -> Tensor:
@@ -91,17 +95,41 @@ def _residual(block: ResidualBlock, x: Tensor, stream: Stream) -> Tensor:
 
 
 def _normed_and_convolved(norm: RmsNorm, conv: CausalConv3d, x: Tensor, bias: Tensor | None, stream: Stream) -> Tensor:
-    """conv(SiLU(norm(x + bias))) without the convolution's own bias."""
-    from wanimate.runtime.channels_last import norm_silu_into
+    """conv(SiLU(norm(x + bias))) without the convolution's own bias; x [1, C, T, H, W]. The stream keeps [1, 2C, H, W]."""
+    from wanimate.runtime.channels_last import norm_silu_stacked
 
-    past, kept, frames = stream.get(conv), conv.history, x.shape[2]
-    framed = torch.empty(
-        (1, x.shape[1], kept + frames, *x.shape[3:]), dtype=x.dtype, device=x.device,
-        memory_format=torch.channels_last_3d,
-    )  # fmt: skip
-    framed[:, :, :kept] = 0 if past is None else past
-    norm_silu_into(x, bias, norm.gamma, framed[:, :, kept:])
-    stream[conv] = framed[:, :, frames:].clone()
+    taps = norm_silu_stacked(x, bias, norm.gamma, stream.get(conv))
+    stream[conv] = taps[-1:, x.shape[1] :].contiguous(memory_format=torch.channels_last)
     for hook in conv._forward_pre_hooks.values():  # of a strip: it adds the rows of its neighbours
-        framed = hook(conv, (framed,))[0]
-    return F.conv3d(framed, conv.weight, padding=conv.padding)
+        taps = hook(conv, (taps.transpose(0, 1)[None],))[0][0].transpose(0, 1)
+    return _over_taps(conv, taps)
+
+
+def _few_channels(conv: CausalConv3d, x: Tensor, stream: Stream) -> Tensor:
+    """`CausalConv3d.forward` of pictures, filled up to as many channels as tensor cores take at once."""
+    from wanimate.runtime.channels_last import add_bias
+
+    if len(x) > 1:
+        return CausalConv3d.forward(conv, x, stream)
+    past = stream.get(conv)
+    frames = F.pad(x, (0, 0, 0, 0, conv.history, 0)) if past is None else torch.cat((past, x), dim=2)
+    stream[conv] = frames[:, :, -conv.history :].clone()
+    taps = torch.cat([frames[0, :, i : i + x.shape[2]] for i in range(conv.history + 1)]).transpose(0, 1)
+    taps = F.pad(taps, (0, 0, 0, 0, 0, -len(taps[0]) % 8)).contiguous(memory_format=torch.channels_last)
+    assert conv.bias is not None
+    return add_bias(_over_taps(conv, taps), conv.bias)
+
+
+def _over_taps(conv: CausalConv3d, taps: Tensor) -> Tensor:
+    """A causal 3-D convolution, without its bias, of frames stacked as channels, [T, 3C or more, H, W] -> [1, C', T, H, W]."""
+    weight = conv.weight.transpose(1, 2).flatten(1, 2)
+    weight = F.pad(weight, (0, 0, 0, 0, 0, taps.shape[1] - weight.shape[1]))
+    weight = weight.contiguous(memory_format=torch.channels_last)
+    return F.conv2d(taps, weight, padding=conv.padding[1:]).transpose(0, 1)[None]
+
+
+def _doubled(layer: nn.Upsample, x: Tensor) -> Tensor:
+    """`nn.Upsample.forward`."""
+    from wanimate.runtime.channels_last import doubled
+
+    return doubled(x)

@@ -1,8 +1,9 @@
 """Step caching: steps whose last block is forecast from earlier steps instead of computed.
 
 `taylor` is CG-Taylor (arXiv 2508.02240): the forecast of the first block's output tells how far the forecast of the last one's
-can be trusted. `first-block` adds the change that the other blocks made in the last full step, while the first block's own
-change stays nearly the same (known as FBCache, after TeaCache, arXiv 2411.19108). `magnitude` does so for all blocks, while the
+can be trusted. `early-taylor` does so from a fifth of the steps on: the first six are many where there are twenty.
+`first-block` adds the change that the other blocks made in the last full step, while the first block's own change stays nearly
+the same (known as FBCache, after TeaCache, arXiv 2411.19108). `magnitude` does so for all blocks, while the
 sizes of those changes, measured on the way, promise a small error (MagCache, arXiv 2506.09045).
 
 "The first block's output" is what the second one receives: with the first face residual, so that the gate sees the face, and a
@@ -27,13 +28,15 @@ from wanimate.model.transformer import Shortcut
 Total = Callable[[Tensor], Tensor]
 """Numbers of each token, [n, L], to their sums over all tokens and ranks, [n]. All ranks call it together."""
 
-GATES: dict[CacheKind, float] = {"taylor": 0.05, "first-block": 0.04, "magnitude": 0.02}
+GATES: dict[CacheKind, float] = {"taylor": 0.05, "early-taylor": 0.1, "first-block": 0.04, "magnitude": 0.02}
 """Gates where none is given, by `benchmarks/quality.py`. For Wan 2.1 with 50 steps CG-Taylor's authors give 0.18 to 0.36."""
-TURBO: CacheKind = "taylor"
+TURBO: CacheKind = "early-taylor"
 """The cache of choice, with its own gate. On the embedded checkpoint it comes closer to the full computation than as much
 arithmetic spent on fewer plain steps, in whole frames and in faces; 0.05 is the largest gate measured for which both hold.
 Where less than half of the arithmetic is wanted, fewer steps with this gate are better than a larger gate."""
-KEPT: dict[CacheKind, tuple[int, int]] = {"taylor": (6, 2), "first-block": (3, 1), "magnitude": (1, 1)}
+KEPT: dict[CacheKind, tuple[int, int]] = {
+    "taylor": (6, 2), "early-taylor": (6, 2), "first-block": (3, 1), "magnitude": (1, 1),
+}  # fmt: skip
 """Tensors [L, D] that a cache holds at most, for the branch that decides and for the one that follows."""
 ROWS = 8192
 """Tokens handled at once, so that float32 copies of a whole video are not made on the way."""
@@ -178,6 +181,12 @@ class TaylorCache(StepCache):
 
     def branch(self, leads: bool) -> Shortcut:
         return _TaylorBranch(self, leads)
+
+
+class EarlyTaylorCache(TaylorCache):
+    @staticmethod
+    def warm_up(caching: Caching) -> int:
+        return max(_a_fifth(caching), caching.start + TaylorCache.LAST_ORDER + 1)
 
 
 class _TaylorBranch:
@@ -335,7 +344,7 @@ class _MagnitudeBranch:
 
 
 _CACHES: dict[CacheKind, type[StepCache]] = {
-    "taylor": TaylorCache, "first-block": FirstBlockCache, "magnitude": MagnitudeCache,
+    "taylor": TaylorCache, "early-taylor": EarlyTaylorCache, "first-block": FirstBlockCache, "magnitude": MagnitudeCache,
 }  # fmt: skip
 
 
