@@ -194,7 +194,8 @@ def variants() -> list[Variant]:
     out = [Variant("full", "full")]
     out += [Variant(f"{n} steps", "fewer steps", steps=n) for n in (5, 7, 9, 11, 14, 17)]
     gates: dict[CacheKind, tuple[float, ...]] = {
-        "taylor": (0.005, 0.01, 0.02, 0.05, 0.1, 0.18, 0.3), "first-block": (0.04, 0.07, 0.12, 0.2),
+        "taylor": (0.005, 0.01, 0.02, 0.05, 0.1, 0.18, 0.3), "early-taylor": (0.01, 0.02, 0.05, 0.1, 0.18),
+        "first-block": (0.04, 0.07, 0.12, 0.2),
         "magnitude": (0.02, 0.05, 0.1, 0.3),
     }  # fmt: skip
     for kind, values in gates.items():

@@ -385,9 +385,7 @@ def main() -> None:
     parser.add_argument("--steps", type=int, default=3, help="diffusion steps of each measurement")
     parser.add_argument("--frames", type=int, default=250, help="frames of the whole job")
     parser.add_argument("--job-steps", type=int, default=20, help="diffusion steps of the whole job")
-    parser.add_argument(
-        "--skips", metavar="FF..F", help="steps that the job's cache skips (dots)"
-    )
+    parser.add_argument("--skips", metavar="FF..F", help="steps that the job's cache skips (dots)")
     parser.add_argument("--parts", nargs="+", default=[*PARTS, "kill"], choices=[*PARTS, "kill"])
     given: Any = parser.parse_args()
     given.words = sys.argv[1:]

@@ -111,7 +111,9 @@ def test_solvers_and_steps(animator: Animator, guides: MakeGuides, tmp_path: Pat
     assert (one != three).any()
 
 
-@pytest.mark.parametrize(("kind", "skipped"), [("taylor", [1, 1]), ("first-block", [5, 5]), ("magnitude", [4, 4])])
+@pytest.mark.parametrize(
+    ("kind", "skipped"), [("taylor", [1, 1]), ("early-taylor", [4, 4]), ("first-block", [5, 5]), ("magnitude", [4, 4])]
+)
 def test_step_caches(animator: Animator, guides: MakeGuides, tmp_path: Path, kind: str, skipped: list[int]) -> None:
     """Eight steps with a gate that lets everything through: the user is told, and the record says how many."""
     events = list(

@@ -23,7 +23,7 @@ from wanimate.types import Conditions
 KINDS: tuple[CacheKind, ...] = tuple(kind for kind in get_args(CacheKind) if kind != "none")
 ALWAYS, NEVER = 1e9, 1e-30
 SKIPPED: dict[CacheKind, str] = {
-    "taylor": "FFFFFFSSSSSF", "first-block": "FFFSSSSSSSSF", "magnitude": "FFFSSSFSSSFF",
+    "taylor": "FFFFFFSSSSSF", "early-taylor": "FFFSSSSSSSSF", "first-block": "FFFSSSSSSSSF", "magnitude": "FFFSSSFSSSFF",
 }  # fmt: skip
 """Twelve steps where every one that may be skipped is."""
 
@@ -210,7 +210,7 @@ def test_magnitude_sums_the_promised_errors() -> None:
 
 
 def test_few_steps_have_no_cache() -> None:
-    few = {"taylor": 7, "first-block": 2, "magnitude": 3}
+    few = {"taylor": 7, "early-taylor": 4, "first-block": 2, "magnitude": 3}
     for kind in KINDS:
         for steps in range(1, 12):
             made = plan(kind, ALWAYS, steps).make(lambda parts: parts.sum(-1), torch.float32)
@@ -234,7 +234,7 @@ def test_histories_are_in_the_type_of_the_weights(kind: CacheKind) -> None:
     cache = fresh(kind, ALWAYS, 12, dtype=torch.bfloat16)
     drive(cache, values, values, torch.zeros(1, 3, 2))
     branch = cache.branches[0]
-    held = [*branch.seen.terms, *branch.last.terms] if kind == "taylor" else [branch.change]  # type: ignore[attr-defined]
+    held = [*branch.seen.terms, *branch.last.terms] if "taylor" in kind else [branch.change]  # type: ignore[attr-defined]
     assert {t.dtype for t in held} == {torch.bfloat16}
 
 
@@ -270,7 +270,9 @@ def test_calls_of_blocks(
 ) -> None:
     network = guided(model, conditions, scale, plan(kind, ALWAYS))
     every = list(range(len(model.blocks)))
-    skipped = {"taylor": ([0], []), "first-block": ([0], [0]), "magnitude": ([], [])}[kind]
+    skipped = {
+        "taylor": ([0], []), "early-taylor": ([0], []), "first-block": ([0], [0]), "magnitude": ([], []),
+    }[kind]  # fmt: skip
     branches = 1 if scale == 1 else 2
     for i, what in enumerate(SKIPPED[kind]):
         with counted(model) as calls:
@@ -320,7 +322,10 @@ def test_another_network_begins_with_full_steps(
         with counted(model) as calls:
             network(noise, torch.tensor(900 - 50 * i))
         done += "F" if len(calls) == 4 else "S"
-    wanted = {"taylor": "FFFFFFSSFFSSSF", "first-block": "FFFSSSSSFSSSSF", "magnitude": "FFFSSSFSFFSSSF"}[kind]
+    wanted = {
+        "taylor": "FFFFFFSSFFSSSF", "early-taylor": "FFFSSSSSFFFSSF", "first-block": "FFFSSSSSFSSSSF",
+        "magnitude": "FFFSSSFSFFSSSF",
+    }[kind]  # fmt: skip
     assert done == wanted
     assert network.skipped == wanted.count("S")
 
