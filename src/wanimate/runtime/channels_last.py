@@ -75,6 +75,15 @@ def _backward(x, gamma, dy, dx, dgamma, rows, scale, C: tl.constexpr, WIDTH: tl.
 
 
 @triton.jit  # type: ignore[untyped-decorator]
+def _copy(x, out, rows, wide, x_wide, out_wide, BLOCK: tl.constexpr, WIDTH: tl.constexpr):  # type: ignore[no-untyped-def]
+    row = tl.program_id(0).to(tl.int64) * BLOCK + tl.arange(0, BLOCK)
+    column = tl.arange(0, WIDTH)
+    mask = (row < rows)[:, None] & (column < wide)[None, :]
+    v = tl.load(x + row[:, None] * x_wide + column[None, :], mask=mask)
+    tl.store(out + row[:, None] * out_wide + column[None, :], v, mask=mask)
+
+
+@triton.jit  # type: ignore[untyped-decorator]
 def _double(x, out, count, W: tl.constexpr, C: tl.constexpr, BLOCK: tl.constexpr):  # type: ignore[no-untyped-def]
     place = tl.program_id(0).to(tl.int64) * BLOCK + tl.arange(0, BLOCK)
     mask = place < count
@@ -133,8 +142,31 @@ def norm_silu_stacked(x: Tensor, bias: Tensor | None, gamma: Tensor, before: Ten
         x, gamma if bias is None else bias, gamma, out, frames * height * width, height * width, channels**0.5, C=channels,
         WIDTH=triton.next_power_of_2(channels), BLOCK=ROWS, BIASED=bias is not None,
     )  # fmt: skip
-    out[:1, : 2 * channels] = 0 if before is None else before
-    out[1:2, :channels] = 0 if before is None else before[:, channels:]
+    if before is None:
+        out[:1, : 2 * channels] = 0
+        out[1:2, :channels] = 0
+    else:
+        _copy_channels(before, out[:1, : 2 * channels])
+        if frames > 1:
+            _copy_channels(before[:, channels:], out[1:2, :channels])
+    return out
+
+
+def last_frames(stacked: Tensor) -> Tensor:
+    """The last two frames, [1, 2C, H, W], of what `norm_silu_stacked` gives."""
+    last = stacked[-1:, len(stacked[0]) // 3 :]
+    return _copy_channels(
+        last, torch.empty(last.shape, dtype=last.dtype, device=last.device, memory_format=torch.channels_last)
+    )
+
+
+def _copy_channels(x: Tensor, out: Tensor) -> Tensor:
+    """x to out, [1, C, H, W] both: some channels of pictures that lie channels last. PyTorch copies an element at a time."""
+    _, channels, height, width = x.shape
+    rows = height * width
+    _copy[(triton.cdiv(rows, ROWS),)](
+        x, out, rows, channels, x.stride(3), out.stride(3), BLOCK=ROWS, WIDTH=triton.next_power_of_2(channels)
+    )
     return out
 
 

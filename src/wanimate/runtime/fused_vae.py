@@ -96,10 +96,10 @@ def _residual(block: ResidualBlock, x: Tensor, stream: Stream) -> Tensor:
 
 def _normed_and_convolved(norm: RmsNorm, conv: CausalConv3d, x: Tensor, bias: Tensor | None, stream: Stream) -> Tensor:
     """conv(SiLU(norm(x + bias))) without the convolution's own bias; x [1, C, T, H, W]. The stream keeps [1, 2C, H, W]."""
-    from wanimate.runtime.channels_last import norm_silu_stacked
+    from wanimate.runtime.channels_last import last_frames, norm_silu_stacked
 
     taps = norm_silu_stacked(x, bias, norm.gamma, stream.get(conv))
-    stream[conv] = taps[-1:, x.shape[1] :].contiguous(memory_format=torch.channels_last)
+    stream[conv] = last_frames(taps)
     for hook in conv._forward_pre_hooks.values():  # of a strip: it adds the rows of its neighbours
         taps = hook(conv, (taps.transpose(0, 1)[None],))[0][0].transpose(0, 1)
     return _over_taps(conv, taps)
