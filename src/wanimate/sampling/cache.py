@@ -14,6 +14,7 @@ A cache lives as long as its network: one segment, or less where the LoRAs chang
 
 from __future__ import annotations
 
+import weakref
 from abc import ABC, abstractmethod
 from collections.abc import Callable, Iterator
 from dataclasses import dataclass, replace
@@ -193,7 +194,8 @@ class EarlyTaylorCache(TaylorCache):
 
 class _TaylorBranch:
     def __init__(self, cache: TaylorCache, leads: bool) -> None:
-        self.cache, self.leads = cache, leads
+        self.leads = leads
+        self.cache: TaylorCache = weakref.proxy(cache)  # no circle: histories go with their segment
         self.seen = Series(cache.FIRST_ORDER, cache.dtype)
         self.last = Series(cache.LAST_ORDER, cache.dtype)
 
@@ -236,7 +238,8 @@ class FirstBlockCache(StepCache):
 
 class _FirstBlockBranch:
     def __init__(self, cache: FirstBlockCache, leads: bool) -> None:
-        self.cache, self.leads = cache, leads
+        self.leads = leads
+        self.cache: FirstBlockCache = weakref.proxy(cache)  # no circle: histories go with their segment
         self.change: Tensor | None = None
         self.rest: Tensor | None = None
         self._before: Tensor | None = None
@@ -316,7 +319,8 @@ class MagnitudeCache(StepCache):
 
 class _MagnitudeBranch:
     def __init__(self, cache: MagnitudeCache, leads: bool) -> None:
-        self.cache, self.leads = cache, leads
+        self.leads = leads
+        self.cache: MagnitudeCache = weakref.proxy(cache)  # no circle: histories go with their segment
         self.change: Tensor | None = None
         self.size: Tensor | None = None
         self.step = 0

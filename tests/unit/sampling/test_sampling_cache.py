@@ -2,6 +2,8 @@
 
 from __future__ import annotations
 
+import gc
+import weakref
 from collections.abc import Callable, Iterator
 from contextlib import contextmanager
 from typing import get_args
@@ -236,6 +238,21 @@ def test_histories_are_in_the_type_of_the_weights(kind: CacheKind) -> None:
     branch = cache.branches[0]
     held = [*branch.seen.terms, *branch.last.terms] if "taylor" in kind else [branch.change]  # type: ignore[attr-defined]
     assert {t.dtype for t in held} == {torch.bfloat16}
+
+
+@pytest.mark.parametrize("kind", KINDS)
+def test_histories_go_with_the_last_reference(kind: CacheKind) -> None:
+    """Not when garbage is collected some time: a segment's would stay beside those of the next one."""
+    values = [torch.randn(1, 3, 2) for _ in range(6)]
+    cache = fresh(kind, ALWAYS, 12)
+    drive(cache, values, values, torch.zeros(1, 3, 2))
+    branch = weakref.ref(cache.branches[0])
+    gc.disable()
+    try:
+        del cache
+        assert branch() is None
+    finally:
+        gc.enable()
 
 
 def test_what_is_refused() -> None:
