@@ -184,8 +184,15 @@ class Downsample(nn.Module):
         return torch.cat((x[:, :, :1], self.time_conv(x)), dim=2) if x.shape[2] > 1 else x
 
 
+def interleaved(x: Tensor) -> Tensor:
+    """[B, 2C, t, H, W] -> [B, C, 2t, H, W]: half the channels are the first frame of two."""
+    return rearrange(x, "b (two c) t h w -> b c (t two) h w", two=2)
+
+
 class Upsample(nn.Module):
     """Twice the height and width at half the channels; with `temporal`, every frame after the first becomes two."""
+
+    interleave: Callable[[Tensor], Tensor] = staticmethod(interleaved)
 
     def __init__(self, channels: int, temporal: bool) -> None:
         super().__init__()
@@ -200,8 +207,8 @@ class Upsample(nn.Module):
             stream[self] = x[:, :, :0]
             tail = x[:, :, head.shape[2] :]
             if tail.shape[2]:
-                tail = rearrange(self.time_conv(tail, stream), "b (two c) t h w -> b c (t two) h w", two=2)
-            x = torch.cat((in_order(head), in_order(tail)), dim=2)
+                tail = in_order(self.interleave(self.time_conv(tail, stream)))
+            x = torch.cat((in_order(head), tail), dim=2) if head.shape[2] else tail
         return per_frame(self.resample, x)
 
 

@@ -13,6 +13,8 @@ import triton
 import triton.language as tl
 from torch import Tensor
 
+from wanimate.model import vae
+
 ROWS = 64
 BLOCK = 4096
 
@@ -158,6 +160,21 @@ def last_frames(stacked: Tensor) -> Tensor:
     return _copy_channels(
         last, torch.empty(last.shape, dtype=last.dtype, device=last.device, memory_format=torch.channels_last)
     )
+
+
+def interleaved(x: Tensor) -> Tensor:
+    """As `model.vae.interleaved`."""
+    if len(x) > 1:
+        return vae.interleaved(x)
+    x = _channels_last(x)
+    channels, frames, height, width = x.shape[1] // 2, *x.shape[2:]
+    out = torch.empty(
+        (1, channels, 2 * frames, height, width), dtype=x.dtype, device=x.device, memory_format=torch.channels_last_3d
+    )
+    for i in range(2 * frames):
+        half = slice(channels, None) if i % 2 else slice(channels)
+        _copy_channels(x[:, half, i // 2], out[:, :, i])
+    return out
 
 
 def _copy_channels(x: Tensor, out: Tensor) -> Tensor:

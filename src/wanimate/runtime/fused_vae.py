@@ -8,6 +8,7 @@ block's input. Norms write each frame with the two before it as channels of one 
 from __future__ import annotations
 
 import importlib.util
+from collections.abc import Callable
 from itertools import pairwise
 from types import MethodType
 from typing import Any
@@ -17,7 +18,7 @@ import torch.nn.functional as F
 from torch import Tensor, nn
 
 from wanimate.config import Speed
-from wanimate.model.vae import AttentionBlock, CausalConv3d, ResidualBlock, RmsNorm, Stream, VideoVae
+from wanimate.model.vae import AttentionBlock, CausalConv3d, ResidualBlock, RmsNorm, Stream, Upsample, VideoVae
 
 HAS_TRITON = importlib.util.find_spec("triton") is not None
 
@@ -31,14 +32,29 @@ def quicken_vae(vae: VideoVae, speed: Speed) -> None:
             if isinstance(module, AttentionBlock):
                 module.attend = wide_attention
     if HAS_TRITON:
-        fuse_norms(vae)
-        fuse_biases(vae)
-        for module in vae.modules():
-            if isinstance(module, ResidualBlock):
-                module.__dict__["forward"] = MethodType(_residual, module)
-            elif isinstance(module, nn.Upsample):
-                module.__dict__["forward"] = MethodType(_doubled, module)
-        vae.encoder.conv1.__dict__["forward"] = MethodType(_few_channels, vae.encoder.conv1)
+        fuse(vae)
+
+
+def fuse(vae: VideoVae) -> None:
+    """The kernels wherever they fit, for one video at a time; more go the usual way."""
+    from wanimate.runtime.channels_last import interleaved
+
+    fuse_norms(vae)
+    fuse_biases(vae)
+    for module in vae.modules():
+        if isinstance(module, ResidualBlock):
+            module.__dict__["forward"] = MethodType(_residual, module)
+        elif isinstance(module, nn.Upsample):
+            module.__dict__["forward"] = MethodType(_doubled, module)
+        elif isinstance(module, Upsample):
+            module.__dict__["interleave"] = interleaved
+        elif isinstance(module, CausalConv3d) and module.kernel_size == (3, 3, 3):
+            module.weight.data = _with_taps_beside_channels(module.weight.data)
+    vae.encoder.conv1.__dict__["forward"] = MethodType(_few_channels, vae.encoder.conv1)
+    for head in (vae.encoder.head, vae.decoder.head):
+        norm, conv = head[0], head[2]
+        conv.__dict__["forward"] = MethodType(_after(norm), conv)  # type: ignore[arg-type]
+        head[0] = nn.Identity()
 
 
 def wide_attention(q: Tensor, k: Tensor, v: Tensor) -> Tensor:
@@ -105,6 +121,21 @@ def _normed_and_convolved(norm: RmsNorm, conv: CausalConv3d, x: Tensor, bias: Te
     return _over_taps(conv, taps)
 
 
+def _after(norm: RmsNorm) -> Callable[[CausalConv3d, Tensor, Stream], Tensor]:
+    """`CausalConv3d.forward` of SiLU(norm(x))."""
+    from wanimate.runtime.channels_last import add_bias, last_frames, norm_silu, norm_silu_stacked
+
+    def forward(conv: CausalConv3d, x: Tensor, stream: Stream) -> Tensor:
+        if len(x) > 1:
+            return CausalConv3d.forward(conv, norm_silu(x, norm.gamma), stream)
+        taps = norm_silu_stacked(x, None, norm.gamma, stream.get(conv))
+        stream[conv] = last_frames(taps)
+        assert conv.bias is not None
+        return add_bias(_over_taps(conv, taps), conv.bias)
+
+    return forward
+
+
 def _few_channels(conv: CausalConv3d, x: Tensor, stream: Stream) -> Tensor:
     """`CausalConv3d.forward` of pictures, filled up to as many channels as tensor cores take at once."""
     from wanimate.runtime.channels_last import add_bias
@@ -122,10 +153,15 @@ def _few_channels(conv: CausalConv3d, x: Tensor, stream: Stream) -> Tensor:
 
 def _over_taps(conv: CausalConv3d, taps: Tensor) -> Tensor:
     """A causal 3-D convolution, without its bias, of frames stacked as channels, [T, 3C or more, H, W] -> [1, C', T, H, W]."""
-    weight = conv.weight.transpose(1, 2).flatten(1, 2)
-    weight = F.pad(weight, (0, 0, 0, 0, 0, taps.shape[1] - weight.shape[1]))
-    weight = weight.contiguous(memory_format=torch.channels_last)
+    weight = conv.weight.transpose(1, 2).flatten(1, 2)  # a view
+    if taps.shape[1] > weight.shape[1]:
+        weight = F.pad(weight, (0, 0, 0, 0, 0, taps.shape[1] - weight.shape[1]))
     return F.conv2d(taps, weight, padding=conv.padding[1:]).transpose(0, 1)[None]
+
+
+def _with_taps_beside_channels(weight: Tensor) -> Tensor:
+    """The same weight [C', C, taps, kh, kw], in memory as [C', kh, kw, taps, C]."""
+    return weight.permute(0, 3, 4, 2, 1).contiguous().permute(0, 4, 3, 1, 2)
 
 
 def _doubled(layer: nn.Upsample, x: Tensor) -> Tensor:
