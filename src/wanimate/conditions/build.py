@@ -78,7 +78,7 @@ class ConditionBuilder:
 
     def _read(self, source: FrameSource, segment: Segment) -> Tensor:
         """The segment's frames of one video, [3, K, H, W]; past its end it runs backwards."""
-        return to_network(source.take(reflected(segment.start, segment.stop, source.count))).to(self.device)
+        return to_network(source.take(reflected(segment.start, segment.stop, source.count)), self.device)
 
     @torch.inference_mode()
     def _encode(self, video: Tensor) -> Tensor:

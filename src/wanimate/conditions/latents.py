@@ -23,9 +23,9 @@ class LatentCodec(Protocol):
         ...
 
 
-def to_network(frames: Frames) -> Tensor:
-    """uint8 [k, H, W, 3] -> float32 [3, k, H, W] in [-1, 1]."""
-    return rearrange(torch.from_numpy(frames).float() / 127.5 - 1, "k h w c -> c k h w")
+def to_network(frames: Frames, device: torch.device | str = "cpu") -> Tensor:
+    """uint8 [k, H, W, 3] -> float32 [3, k, H, W] in [-1, 1]; a quarter of the bytes travel to the device."""
+    return rearrange(torch.from_numpy(frames).to(device).float().div_(127.5).sub_(1), "k h w c -> c k h w")
 
 
 def resize_faces(faces: Tensor, size: int) -> Tensor:

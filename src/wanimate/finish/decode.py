@@ -5,7 +5,6 @@ from __future__ import annotations
 from collections.abc import Iterator
 from typing import Protocol
 
-import numpy as np
 import torch
 from torch import Tensor
 
@@ -47,4 +46,5 @@ class SegmentDecoder:
 def to_pixels(frames: Tensor) -> Frames:
     """float [3, k, H, W] in [-1, 1] -> uint8 [k, H, W, 3], rounded to the nearest level."""
     levels = ((frames + 1) * 127.5).round().clamp(0, 255).to(torch.uint8)
-    return np.ascontiguousarray(levels.permute(1, 2, 3, 0).cpu().numpy())
+    pixels: Frames = levels.permute(1, 2, 3, 0).contiguous().cpu().numpy()
+    return pixels
