@@ -47,6 +47,7 @@ from wanimate.runtime.parallel.ranks import Ranks
 from wanimate.runtime.parallel.team import Part, Team, follow, load_for
 from wanimate.runtime.placing import PlacedNetworks
 from wanimate.runtime.plan import Work, vae_chunk
+from wanimate.runtime.processor import has_bf16
 from wanimate.runtime.tiles import TiledVae
 from wanimate.sampling.cache import TURBO, Caching
 from wanimate.sampling.guidance import PhasedNetwork, SegmentNetwork, guided
@@ -237,6 +238,9 @@ class Animator:
         why = "asked for" if self.device else "the best that PyTorch sees"
         chosen("device", str(device), why)
         yield from clock.stop()
+        if self.runtime.speed != "exact" and device.type == "cpu" and not has_bf16(device):
+            kind = self.runtime.speed
+            yield Notice(f"speed {kind} computes like exact here: this processor does not multiply bfloat16", "warning")
         if self.card.note:
             yield Notice(f"checkpoint {self.card.name}: {self.card.note}")
 

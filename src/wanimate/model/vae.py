@@ -235,11 +235,11 @@ class CausalConv3d(nn.Conv3d):
 
 
 def in_order(x: Tensor) -> Tensor:
-    """Channels last in memory, on a GPU: one tensor in another order makes its successors so, and every convolution copies.
+    """Channels last in memory: one tensor in another order makes its successors so, and every convolution copies.
 
-    A processor's 3-D convolutions give the other order whatever they get.
+    Without oneDNN a processor's 3-D convolutions give the other order whatever they get.
     """
-    if not x.is_cuda:
+    if not (x.is_cuda or torch.backends.mkldnn.is_available()):
         return x
     return x.contiguous(memory_format=torch.channels_last_3d if x.ndim == 5 else torch.channels_last)
 
@@ -253,7 +253,8 @@ class RmsNorm(nn.Module):
         self.scale = channels**0.5
 
     def forward(self, x: Tensor) -> Tensor:
-        return F.normalize(x, dim=1) * self.scale * self.gamma
+        length = torch.linalg.vector_norm(x, dim=1, keepdim=True).clamp_min(1e-12)
+        return x / length * (self.scale * self.gamma)
 
 
 def run(layers: tuple[nn.Module, ...], x: Tensor, stream: Stream) -> Tensor:

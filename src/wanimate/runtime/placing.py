@@ -13,6 +13,7 @@ from wanimate.config import RuntimeSettings
 from wanimate.model.transformer import AnimateTransformer
 from wanimate.runtime.offload import StreamedBlocks, settle_blocks, slice_tokens, stream_blocks
 from wanimate.runtime.plan import Held, Placement, Plan, Work, wanted_weights, weights_type
+from wanimate.runtime.processor import quicken_vae_here
 from wanimate.runtime.speed import TRIAL_TOKENS, quicken, quicken_transformer
 from wanimate.runtime.tiles import CELL
 from wanimate.runtime.will_it_fit import plan_for
@@ -77,6 +78,8 @@ class PlacedNetworks:
             self.arrange(self.placement)
             if self.device.type == "cuda":
                 self.attention = quicken(self._checkpoint, self.runtime.speed, self._tokens)
+            elif self.device.type == "cpu":
+                quicken_vae_here(self._checkpoint.vae, self.runtime.speed)
         return self._checkpoint
 
     def arrange(self, placement: Placement) -> None:

@@ -14,6 +14,7 @@ from wanimate.config import BlocksMode, RuntimeSettings, Speed, WeightsType
 from wanimate.errors import InputError, OutOfMemory
 from wanimate.model.fp8 import to_fp8
 from wanimate.model.params import TransformerParams, VaeParams
+from wanimate.runtime.processor import has_bf16
 from wanimate.runtime.simulate import TransformerCost, VaeCost, transformer_cost, vae_cost
 from wanimate.runtime.speed import attention_trials, has_fp8, seconds_of
 from wanimate.runtime.tiles import CELL
@@ -179,9 +180,10 @@ def is_big(folder: Path) -> bool:
 
 
 def wanted_weights(settings: RuntimeSettings, device: torch.device) -> WeightsType:
-    """The weights' type that the settings come to: float8 products need float8 weights."""
-    fast = settings.speed != "exact" and has_fp8(device)
-    return "fp8" if fast and settings.weights_dtype == "auto" else settings.weights_dtype
+    """The weights' type that the settings come to: products in a smaller type need weights of that type."""
+    if settings.speed == "exact" or settings.weights_dtype != "auto":
+        return settings.weights_dtype
+    return "fp8" if has_fp8(device) else "bf16" if has_bf16(device) else "auto"
 
 
 def weights_type(setting: WeightsType, device: torch.device) -> tuple[torch.dtype, Compress]:

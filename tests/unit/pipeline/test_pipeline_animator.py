@@ -12,12 +12,13 @@ from pathlib import Path
 import detgen
 import numpy as np
 import pytest
+import torch
 from PIL import Image
 from safetensors.torch import save_file
 from tiny_checkpoints import DEFAULTS, FPS, Shape, write_guides
 
 from wanimate import pipeline
-from wanimate.config import GenerateSettings, Job, OutputSettings
+from wanimate.config import GenerateSettings, Job, OutputSettings, RuntimeSettings
 from wanimate.errors import CheckpointError, InputError, OutputError
 from wanimate.media.video import VideoFrames
 from wanimate.pipeline import Animator
@@ -53,6 +54,20 @@ def test_the_same_seed_gives_identical_frames(animator: Animator, guides: MakeGu
     other = frames_of(animator, guides(11), tmp_path / "c.mkv", seed=8)
     assert (first == again).all()
     assert [bool((a != b).any()) for a, b in zip(first, other, strict=True)] == [True] * 11
+
+
+@pytest.mark.parametrize("has", [False, True])
+def test_fast_on_a_processor(
+    checkpoint: Path, guides: MakeGuides, tmp_path: Path, monkeypatch: pytest.MonkeyPatch, has: bool
+) -> None:
+    """Smaller products where the processor has them; otherwise the job says that nothing changed."""
+    for module in ("pipeline", "runtime.plan", "runtime.processor"):
+        monkeypatch.setattr(f"wanimate.{module}.has_bf16", lambda device: has)
+    fast = Animator.from_checkpoint(checkpoint, "cpu", RuntimeSettings(speed="fast"))
+    events = list(fast.generate(guides(5), tmp_path / "out.mkv", settings(), LOSSLESS))
+    said = any(isinstance(event, Notice) and "speed fast" in event.message for event in events)
+    wanted = torch.bfloat16 if has else torch.float32
+    assert (said, fast.checkpoint.vae.dtype, fast.checkpoint.transformer.dtype) == (not has, wanted, wanted)
 
 
 def test_two_animators_in_one_process(checkpoint: Path, guides: MakeGuides, tmp_path: Path) -> None:

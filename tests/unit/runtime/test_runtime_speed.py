@@ -40,9 +40,12 @@ def test_the_quickest_attention_that_is_allowed_is_taken(monkeypatch: pytest.Mon
 
 
 def test_what_a_speed_comes_to(monkeypatch: pytest.MonkeyPatch) -> None:
-    """Float8 weights only where the device multiplies them; a cache only for turbo, and never over the user's own choice."""
+    """Smaller weights only where the device multiplies them; a cache only for turbo, and never over the user's own choice."""
     fast = RuntimeSettings(speed="fast")
+    monkeypatch.setattr("wanimate.runtime.plan.has_bf16", lambda device: False)
     assert wanted_weights(fast, CPU) == "auto"
+    monkeypatch.setattr("wanimate.runtime.plan.has_bf16", lambda device: True)
+    assert wanted_weights(fast, CPU) == "bf16"
     monkeypatch.setattr("wanimate.runtime.plan.has_fp8", lambda device: True)
     assert wanted_weights(fast, CPU) == "fp8"
     assert wanted_weights(RuntimeSettings(), CPU) == "auto"
