@@ -6,6 +6,7 @@ BIN := $(VENV)/bin
 ASSETS := src/wanimate/weights/embedded/demo
 CHARACTER ?= $(firstword $(sort $(wildcard $(ASSETS)/*.png $(ASSETS)/*.jpg)))
 SEED ?= 1
+SPEED ?= exact
 export PIP_DISABLE_PIP_VERSION_CHECK := 1
 
 .DEFAULT_GOAL := help
@@ -22,7 +23,7 @@ help:
 
 demo: $(VENV)/.run models
 	@test -n "$(CHARACTER)" || { echo "No character image in $(ASSETS): is the checkout whole?" >&2; exit 1; }
-	$(BIN)/wanimate animate --image $(CHARACTER) --video $(ASSETS)/performer.mp4 --out out/demo.mp4 --sheet --seed $(SEED)
+	$(BIN)/wanimate animate --image $(CHARACTER) --video $(ASSETS)/performer.mp4 --out out/demo.mp4 --sheet --seed $(SEED) --speed $(SPEED)
 	@echo
 	@echo "The video is $(CURDIR)/out/demo.mp4"
 	@echo "A contact sheet of it is $(CURDIR)/out/demo.sheet.png"

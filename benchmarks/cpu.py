@@ -36,7 +36,7 @@ def run(speed: str, out: Path) -> Result:
 
 
 def frames_of(result: Result) -> Frames:
-    video = VideoFrames(result.path)
+    video = VideoFrames(result.out)
     return video.take(range(video.count))
 
 
@@ -55,7 +55,7 @@ def main() -> None:
             for speed in args.speeds:
                 result = run(speed, Path(folder) / f"{speed}{turn}.mkv")
                 frames.setdefault(speed, frames_of(result))
-                spent: dict[str, float] = result.record["seconds"]
+                spent: dict[str, float] = result.manifest["seconds"]
                 print(turn, speed, {stage: round(s, 2) for stage, s in spent.items()}, flush=True)
                 best = seconds[speed]
                 seconds[speed] = {stage: min(s, best.get(stage, s)) for stage, s in spent.items()}

@@ -157,7 +157,8 @@ class RuntimeSettings(_Settings):
     """Where the networks live, what they may take and how exact they compute. Nothing here changes what a job is."""
 
     speed: Speed = Field(
-        default="exact", description="fast: float8 products and attention on a GPU; turbo: also skip steps by forecast."
+        default="exact",
+        description="fast: float8 products and attention on a GPU, bfloat16 on a processor; turbo: skips steps as well.",
     )
     weights_dtype: WeightsType = "auto"
     blocks: BlocksMode = "auto"

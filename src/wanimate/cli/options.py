@@ -328,8 +328,8 @@ SpeedMode = Annotated[
     str,
     option(
         MACHINE,
-        "exact: the published arithmetic. fast: float8 products and attention, where the GPU has them. turbo: fast, and steps "
-        "that can be forecast are skipped.",
+        "exact: the published arithmetic. fast: float8 products and attention, where the GPU has them; bfloat16 on a processor "
+        "that multiplies it. turbo: fast, and steps that can be forecast are skipped.",
         "--speed",
         metavar=f"[{choices(Speed)}]",
     ),

@@ -1,5 +1,5 @@
 """Making the networks fast on a GPU, from outside: the quickest attention, kernels that spare memory
-traffic, products of float8 matrices.
+traffic, products of float8 matrices. (On a processor: `runtime.processor`.)
 
 exact   the arithmetic of the published bfloat16 flow
 fast    float8 matrix products and attention, the VAE in bfloat16
