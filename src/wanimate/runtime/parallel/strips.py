@@ -17,7 +17,7 @@ import torch.nn.functional as F
 from einops import rearrange
 from torch import Tensor, nn
 
-from wanimate.model.vae import AttentionBlock, CausalConv3d, Downsample, Stream, Upsample, VideoVae, in_order
+from wanimate.model.vae import AttentionBlock, CausalConv3d, Downsample, Stream, Upsample, VideoVae
 from wanimate.runtime.parallel.ranks import Group
 
 ROWS = 3
@@ -79,31 +79,42 @@ def bounds(rows: int, size: int) -> list[tuple[int, int]]:
 
 
 def with_borders(x: Tensor, group: Group, above: int, below: int, axis: int) -> Tensor:
-    """x with so many rows of its neighbours above and below it; zeros at the edges of the picture."""
-    size = x.shape[axis]
+    """x with so many rows of its neighbours above and below it, channels last; zeros at the edges of the picture."""
+    size, up, down = x.shape[axis], group.index - 1, group.index + 1
+    shape = list(x.shape)
+    shape[axis] += above + below
+    order = torch.channels_last_3d if x.ndim == 5 else torch.channels_last
+    out = torch.empty(shape, dtype=x.dtype, device=x.device, memory_format=order)
 
     def rows(start: int, count: int) -> Tensor:
-        return x.narrow(axis, start, count).contiguous()
+        return x.narrow(axis, start, count).movedim(1, -1).contiguous()  # as they lie
 
-    up, down = group.index - 1, group.index + 1
-    pieces, calls = [x], []
+    borders, calls = [], []
     if above:
         top = torch.zeros_like(rows(0, above))
-        pieces.insert(0, top)
+        borders.append((top, 0))
         if down < group.size:
             calls.append(_call(dist.isend, rows(size - above, above), down, group))
         if up >= 0:
             calls.append(_call(dist.irecv, top, up, group))
     if below:
         bottom = torch.zeros_like(rows(0, below))
-        pieces.append(bottom)
+        borders.append((bottom, above + size))
         if up >= 0:
             calls.append(_call(dist.isend, rows(0, below), up, group))
         if down < group.size:
             calls.append(_call(dist.irecv, bottom, down, group))
-    for work in dist.batch_isend_irecv(calls):
+    works = dist.batch_isend_irecv(calls)
+    middle = out.narrow(axis, above, size)
+    frames = 2 if x.ndim == 5 else 0
+    for whole, own in zip(middle.unbind(frames), x.unbind(frames), strict=True):
+        whole.copy_(own)  # what lies together in memory is copied as a block
+    for work in works:
         work.wait()
-    return torch.cat([in_order(piece) for piece in pieces], dim=axis)
+    for border, start in borders:
+        border = border.movedim(-1, 1)
+        out.narrow(axis, start, border.shape[axis]).copy_(border)
+    return out
 
 
 def _call(kind: Callable[..., Any], x: Tensor, member: int, group: Group) -> dist.P2POp:
