@@ -45,11 +45,12 @@ WORKSPACE = 256 * 2**20
 ROWS = 8192
 TILES = (96, 64, 48, 32, 24, 16)
 """Sides of VAE tiles in latents, largest first."""
-FUSED_MEMORY, FUSED_TRAFFIC = 0.65, 0.3
-"""What fused blocks leave of what a step holds besides its context, and of the bytes it reads and writes, unfused (measured
-at 480p and 720p: benchmarks/results/speed_h100_2026-11-27.md)."""
-VAE_ENCODE, VAE_DECODE = 1.15, 1.25
-"""What the VAE holds on a GPU, with the workspaces of its convolutions, over what its tensors take (same file, 720p)."""
+FUSED_MEMORY, FUSED_MEMORY_FP8, FUSED_TRAFFIC = 0.65, 0.55, 0.3
+"""What fused blocks leave of what a step holds besides its context (with float8 products, less), and of the bytes it reads and
+writes, unfused (measured at 480p and 720p: benchmarks/results/speed_h100_2026-11-27.md)."""
+VAE_ENCODE, VAE_DECODE = 1.15, 1.12
+"""What the VAE holds on a GPU, with frames stacked and the workspaces of its convolutions, over what its tensors take unfused
+(same file, 720p)."""
 PIXELS_AT_ONCE = 1 << 18
 """On a GPU the VAE takes so many latent frames at once that their pictures stay below this many pixels together."""
 
@@ -304,7 +305,8 @@ def _forecast(
     beside = transformer_cost(*shape, twins.rank).traffic - cost.traffic
     vae = vae_cost(nets.vae_params, work.size, work.length, chunk, placement.tile)
     if cuda:
-        fused = cost.context + int(FUSED_MEMORY * (cost.forward - cost.context))
+        share = FUSED_MEMORY_FP8 if nets.quantized and speed != "exact" and has_fp8(device) else FUSED_MEMORY
+        fused = cost.context + int(share * (cost.forward - cost.context))
         cost = replace(cost, forward=fused, traffic=FUSED_TRAFFIC * cost.traffic)
     cost = replace(cost, traffic=cost.traffic + beside)
     vae_share = 2 if cuda and speed != "exact" else 1
@@ -369,7 +371,7 @@ def vae_chunk(size: tuple[int, int], device: torch.device) -> int:
 def measure_rates(device: torch.device, dtype: torch.dtype, speed: Speed = "exact") -> Rates:
     """Short measurements on the device itself, a few seconds in all, of what `speed` makes use of."""
     cuda = device.type == "cuda"
-    n, tokens, side, count = (8192, 16384, 256, 2**28) if cuda else (512, 512, 32, 2**22)
+    n, tokens, side, count = (8192, 32768, 256, 2**28) if cuda else (512, 512, 32, 2**22)
     a = torch.randn(n, n, device=device, dtype=dtype)
     x, w = torch.randn(1, 96, 4, side, side, device=device), torch.randn(96, 96, 3, 3, 3, device=device)
     x, w = (t.contiguous(memory_format=torch.channels_last_3d) for t in (x, w))
