@@ -7,6 +7,7 @@ import secrets
 import shutil
 from contextlib import ExitStack
 from fractions import Fraction
+from functools import partial
 from pathlib import Path
 from types import TracebackType
 
@@ -18,13 +19,15 @@ from ..media.files import output_error
 from ..media.writer import FFV1, StreamWriter
 from ..types import Clip, Frame, Frames, Notice
 from .audio import AudioCopy
+from .background import Background
 from .claim import OutputClaim
 
 FORMATS = {".mp4": "mp4", ".m4v": "mp4", ".mov": "mov", ".mkv": "matroska"}
 
 
 class OutputWriter:
-    """Writes a job's frames as they come. Use as a context manager: an exception inside removes everything written.
+    """Writes a job's frames as they come, beside the caller's own work (`Background`). Use as a context manager: an exception
+    inside removes everything written.
 
     Args:
         path: the final name (`finish.claim.ENDINGS` lists the endings a codec allows).
@@ -38,7 +41,7 @@ class OutputWriter:
         notices: what the user should be told (sound encoded anew, 4:4:4, no sound beside PNGs); complete after `close`.
 
     Raises:
-        OutputError: see `OutputClaim`; the disk is full.
+        OutputError: see `OutputClaim`; the disk is full (raised by the next call after the write that failed).
     """
 
     def __init__(
@@ -55,10 +58,15 @@ class OutputWriter:
             self._audio = self._add_audio(audio_from) if settings.audio else None
             if self._audio is not None:
                 undo.callback(self._audio.close)
+            self._background = Background()
+            undo.callback(self._background.abandon)
             self._undo = undo.pop_all()
 
     def write(self, frames: Frames) -> None:
-        """Add frames, uint8 RGB [n, H, W, 3]."""
+        """Add frames, uint8 RGB [n, H, W, 3], that nobody changes afterwards."""
+        self._background.do(partial(self._write, frames))
+
+    def _write(self, frames: Frames) -> None:
         for frame in frames:
             self._sink.write(frame)
             self.count += 1
@@ -68,6 +76,7 @@ class OutputWriter:
     def close(self) -> None:
         """Finish the file under its final name; on failure nothing is left."""
         with self._undo:
+            self._background.finish()
             self._sink.close()
         if self._audio is not None and self._audio.failure is not None:
             self.notices.append(
