@@ -340,7 +340,8 @@ def table(rows: dict[str, list[dict[str, float]]], chosen: list[Variant]) -> lis
 
 
 COLOURS = {
-    "fewer steps": (40, 40, 40), "taylor": (30, 110, 30), "taylor 0.05, fewer steps": (70, 190, 70),
+    "fewer steps": (40, 40, 40), "taylor": (30, 110, 30), "early-taylor": (0, 170, 255),
+    "taylor 0.05, fewer steps": (70, 190, 70),
     "first-block": (180, 90, 20), "magnitude": (190, 30, 150), "block-sparse": (20, 20, 200), "bf16": (150, 130, 0),
     "fp8": (0, 130, 230), "taylor, bf16 history": (30, 170, 150),
 }  # fmt: skip
