@@ -6,7 +6,8 @@
 Every clip shows one held-out body with a procedural motion, drawn twice with the same seed: once with a reference that
 shares scene and light (animation), once with one from another scene in other light (replacement). The default backend
 finds where the person is, as in a job; it is the character's own place, so a performer of another build would leave more
-over. Scenes, masks and outputs are kept in --work and used again while nothing they depend on has changed.
+over. In replacement the checkpoint's relighting LoRA acts as in a job, where there is one. Scenes, masks and outputs are
+kept in --work and used again while nothing they depend on has changed.
 """
 
 from __future__ import annotations
@@ -43,6 +44,8 @@ from wanimate.train.mannequins.assets import load
 from wanimate.train.mannequins.world import World, WorldSettings
 from wanimate.types import Finished, Frames, Guides
 from wanimate.weights.load import Checkpoint, embedded_path, load_checkpoint
+from wanimate.weights.lora import match_lora, read_lora, with_loras
+from wanimate.weights.relighting import find_relighting
 
 SHAPES = {
     "outline as found": MaskShape(0, 7, None, None),
@@ -76,6 +79,13 @@ class Bench:
 
     def __init__(self, args: argparse.Namespace, checkpoint: Checkpoint) -> None:
         self.args, self.checkpoint, self.store = args, checkpoint, Store(args.work)
+        self.lit: Checkpoint | None = None
+        strength: float = args.relight_strength
+        if strength and (file := find_relighting(args.checkpoint)):
+            lora = match_lora(read_lora(file), checkpoint.transformer)
+            self.lit = dataclasses.replace(
+                checkpoint, transformer=with_loras(checkpoint.transformer, [(lora, strength)])
+            )
         people = load(device="cpu")
         people = dataclasses.replace(people, clips=people.clips[:0], clip_lengths=people.clip_lengths[:0])
         self.worlds = {
@@ -117,16 +127,20 @@ class Bench:
             np.savez_compressed(file, outlines=np.stack(list(found)))
         return np.asarray(np.load(file)["outlines"])
 
-    def made(self, number: int, scene_: Scene, holes: np.ndarray | None, shape: MaskShape | None) -> Frames:
-        """What the network makes of a scene, before compositing; animation without holes."""
+    def made(
+        self, number: int, scene_: Scene, holes: np.ndarray | None, shape: MaskShape | None, relit: bool = True
+    ) -> Frames:
+        """What the network makes of a scene, before compositing; animation without holes. `relit`: with holes only."""
         args = self.args
+        lit = self.lit if relit and holes is not None else None
         how = {k: getattr(args, k) for k in ("steps", "clip_length", "solver", "overlap", "guidance")}
         weights = [self.checkpoint.path, self.checkpoint.hashes]
         kind = None if shape is None else list(vars(shape).values())
+        how |= {} if lit is None else {"relight": args.relight_strength}
         file = self.store.path("made", seed=number, noise=args.seed, weights=weights, shape=kind, **how, **self.source)
         if not file.is_file():
             started = time.perf_counter()
-            frames, _ = generate(self.checkpoint, guides_of(scene_, holes), args)
+            frames, _ = generate(lit or self.checkpoint, guides_of(scene_, holes), args)
             self.seconds.append((time.perf_counter() - started) / len(frames))
             np.savez_compressed(file, made=frames)
         return np.asarray(np.load(file)["made"])
@@ -155,6 +169,8 @@ def row(video: Frames, clip: Scene) -> list[float]:
 def by_mode(bench: Bench, numbers: Sequence[int], shape: MaskShape, feather: int) -> list[str]:
     """Both modes on the same clips, and the scene outside of the hole with and without compositing."""
     rows: dict[str, list[list[float]]] = {"animation": [], "replacement": [], "replacement, not composited": []}
+    if bench.lit is not None:
+        rows["replacement without relighting"] = []
     outside: dict[str, list[float]] = {"composited": [], "not composited": []}
     exact = True
     for number in numbers:
@@ -167,6 +183,9 @@ def by_mode(bench: Bench, numbers: Sequence[int], shape: MaskShape, feather: int
         done = composite(raw, emptied, pictures, feather)
         rows["replacement"].append(row(done, clip))
         rows["replacement, not composited"].append(row(raw, clip))
+        if bench.lit is not None:
+            unlit = composite(bench.made(number, clip, holes, shape, relit=False), emptied, pictures, feather)
+            rows["replacement without relighting"].append(row(unlit, clip))
         scenery = holes == 0
         for name, video in (("composited", done), ("not composited", raw)):
             outside[name].append(psnr(video, clip.video, scenery))
@@ -236,6 +255,7 @@ def main() -> None:
     parser.add_argument("--solver")
     parser.add_argument("--overlap", type=int)
     parser.add_argument("--guidance", type=float, default=1.0)
+    parser.add_argument("--relight-strength", type=float, default=1.0, help="0 leaves relighting out")
     parser.add_argument("--seed", type=int, default=0, help="of the diffusion noise")
     parser.add_argument("--threads", type=int, default=2)
     parser.add_argument("--work", type=Path, default=Path("build/benchmark/replacement"))
