@@ -16,6 +16,12 @@ from torch import Tensor, nn
 from wanimate.model.params import MotionParams
 
 
+def random_parameter(*shape: int, std: float = 1.0) -> nn.Parameter:
+    """Normal numbers for training to begin with; none on the meta device, where arithmetic imports PyTorch's compiler (2 s)."""
+    values = torch.empty(*shape)
+    return nn.Parameter(values if values.is_meta else values.normal_(std=std))
+
+
 class MotionEncoder(nn.Module):
     """Faces [B, 3, S, S] in [-1, 1] -> motion vectors [B, M]."""
 
@@ -78,7 +84,7 @@ class _Directions(nn.Module):
     def __init__(self, params: MotionParams) -> None:
         super().__init__()
         self.direction = nn.Module()
-        self.direction.weight = nn.Parameter(torch.randn(params.width, params.directions))
+        self.direction.weight = random_parameter(params.width, params.directions)
         self._known: tuple[tuple[object, ...], Tensor] | None = None
 
     def basis(self) -> Tensor:
@@ -101,7 +107,7 @@ class EqualConv(nn.Module):
 
     def __init__(self, before: int, after: int, kernel: int, stride: int = 1, padding: int = 0) -> None:
         super().__init__()
-        self.weight = nn.Parameter(torch.randn(after, before, kernel, kernel))
+        self.weight = random_parameter(after, before, kernel, kernel)
         self.scale = 1 / math.sqrt(before * kernel**2)
         self.stride, self.padding = stride, padding
 
@@ -114,7 +120,7 @@ class EqualLinear(nn.Module):
 
     def __init__(self, before: int, after: int) -> None:
         super().__init__()
-        self.weight = nn.Parameter(torch.randn(after, before))
+        self.weight = random_parameter(after, before)
         self.bias = nn.Parameter(torch.zeros(after))
         self.scale = 1 / math.sqrt(before)
 
@@ -140,8 +146,8 @@ class Blur(nn.Module):
 
     def __init__(self, padding: int) -> None:
         super().__init__()
-        taps = torch.tensor([1.0, 3.0, 3.0, 1.0])
-        self.register_buffer("kernel", torch.outer(taps, taps) / 64)
+        taps = (1.0, 3.0, 3.0, 1.0)
+        self.register_buffer("kernel", torch.tensor([[a * b / 64 for b in taps] for a in taps]))
         self.padding = padding
 
     def forward(self, x: Tensor) -> Tensor:

@@ -1,4 +1,4 @@
-"""The umT5 text encoder (model spec, section 7), run by transformers.
+"""The umT5 text encoder (model spec, section 7), run by transformers, which is imported where it is used: it takes seconds.
 
 Letters: X tokens of the prompt, E text width.
 """
@@ -7,11 +7,13 @@ from __future__ import annotations
 
 import html
 import re
-from typing import Protocol
+from typing import TYPE_CHECKING, Protocol
 
 import torch
 from torch import Tensor, nn
-from transformers import UMT5Config, UMT5EncoderModel
+
+if TYPE_CHECKING:
+    from transformers import UMT5Config
 
 MAX_TOKENS = 512
 
@@ -27,6 +29,8 @@ class TextEncoder(nn.Module):
     """
 
     def __init__(self, config: UMT5Config, tokenizer: Tokenizer | None) -> None:
+        from transformers import UMT5EncoderModel
+
         super().__init__()
         self.model = UMT5EncoderModel(config).eval()
         self.tokenizer = tokenizer
@@ -54,6 +58,8 @@ def clean(prompt: str) -> str:
 
 def umt5_config(vocab: int, width: int, inner: int, ffn: int, heads: int, layers: int) -> UMT5Config:
     """The published layout with these sizes: 32 buckets up to distance 128 in every layer, gated GELU (tanh), no dropout."""
+    from transformers import UMT5Config
+
     return UMT5Config(
         vocab_size=vocab, d_model=width, d_kv=inner // heads, d_ff=ffn, num_heads=heads, num_layers=layers,
         relative_attention_num_buckets=32, relative_attention_max_distance=128, layer_norm_epsilon=1e-6,

@@ -20,7 +20,7 @@ from torch import Tensor, nn
 
 from wanimate.model.attention import Attend, attention
 from wanimate.model.face import FaceAdapter, FaceEncoder, FaceKV, RMSNorm
-from wanimate.model.motion import MotionEncoder
+from wanimate.model.motion import MotionEncoder, random_parameter
 from wanimate.model.params import TransformerParams
 from wanimate.model.rope import Rope, apply_rope, rope_table
 
@@ -192,7 +192,7 @@ class Block(nn.Module):
         self.ffn = nn.Sequential(
             nn.Linear(dim, params.ffn_dim), nn.GELU(approximate="tanh"), nn.Linear(params.ffn_dim, dim)
         )
-        self.modulation = nn.Parameter(torch.randn(1, 6, dim) / dim**0.5)
+        self.modulation = random_parameter(1, 6, dim, std=dim**-0.5)
 
     def keys_values(self, text: Tensor, image: Tensor | None) -> CrossKV:
         return self.cross_attn.keys_values(text, image)
@@ -295,7 +295,7 @@ class Head(nn.Module):
         self.eps = params.eps
         patch = params.patch[0] * params.patch[1] * params.patch[2]
         self.head = nn.Linear(params.dim, patch * params.out_channels)
-        self.modulation = nn.Parameter(torch.randn(1, 2, params.dim) / params.dim**0.5)
+        self.modulation = random_parameter(1, 2, params.dim, std=params.dim**-0.5)
 
     def forward(self, x: Tensor, e: Tensor) -> Tensor:
         shift, scale = (self.modulation.float() + e[:, None]).chunk(2, dim=1)

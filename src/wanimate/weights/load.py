@@ -11,7 +11,6 @@ from typing import Literal
 import torch
 from pydantic import BaseModel, ConfigDict, ValidationError
 from torch import Tensor
-from transformers import AutoTokenizer
 
 from wanimate.config import Defaults
 from wanimate.errors import CheckpointError
@@ -197,6 +196,8 @@ def open_prompts(
 
 def _open_text_encoder(weights: Path, words: Path, device: torch.device) -> TextEncoder:
     """umT5 on `device`, or on the CPU, straight from the mapped file, where the GPU has no room for it."""
+    from transformers import AutoTokenizer
+
     try:
         tokenizer = AutoTokenizer.from_pretrained(words, local_files_only=True)
     except (OSError, ValueError) as error:
