@@ -179,3 +179,5 @@ def test_the_vae(speed: str) -> None:
         bound = 3e-3 if speed == "exact" else 5e-2
         assert distance(quick.encode(video), latents) < bound
         assert distance(quick.decode(latents), frames) < bound
+        assert distance(quick.decode(latents, chunk=2), frames) < bound
+        assert distance(quick.decode(torch.cat((latents, latents)))[1:], frames) < bound

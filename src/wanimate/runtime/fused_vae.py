@@ -26,13 +26,18 @@ HAS_TRITON = importlib.util.find_spec("triton") is not None
 def quicken_vae(vae: VideoVae, speed: Speed) -> None:
     """Fewer passes over memory; bfloat16 weights, unless `speed` is exact."""
     if speed != "exact":
-        for parameter in vae.parameters():
-            parameter.data = parameter.data.to(torch.bfloat16)
-        for module in vae.modules():
-            if isinstance(module, AttentionBlock):
-                module.attend = wide_attention
+        in_bfloat16(vae)
     if HAS_TRITON:
         fuse(vae)
+
+
+def in_bfloat16(vae: VideoVae) -> None:
+    """All weights and the attention in the middle."""
+    for parameter in vae.parameters():
+        parameter.data = parameter.data.to(torch.bfloat16)
+    for module in vae.modules():
+        if isinstance(module, AttentionBlock):
+            module.attend = wide_attention
 
 
 def fuse(vae: VideoVae) -> None:

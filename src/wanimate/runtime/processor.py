@@ -9,8 +9,8 @@ import torch
 from torch import Tensor, nn
 
 from wanimate.config import Speed
-from wanimate.model.vae import AttentionBlock, VideoVae
-from wanimate.runtime.fused_vae import wide_attention
+from wanimate.model.vae import VideoVae
+from wanimate.runtime.fused_vae import in_bfloat16
 
 
 def has_bf16(device: torch.device) -> bool:
@@ -24,11 +24,7 @@ def has_bf16(device: torch.device) -> bool:
 def quicken_vae_here(vae: VideoVae, speed: Speed) -> None:
     """`fused_vae.quicken_vae` for a VAE on the processor; bfloat16 only where it is multiplied."""
     if speed != "exact" and has_bf16(vae.mean.device):
-        for parameter in vae.parameters():
-            parameter.data = parameter.data.to(torch.bfloat16)
-        for module in vae.modules():
-            if isinstance(module, AttentionBlock):
-                module.attend = wide_attention
+        in_bfloat16(vae)
     if torch.backends.mkldnn.is_available() and torch.backends.cpu.get_cpu_capability() in ("AVX2", "AVX512"):
         for module in vae.modules():
             if isinstance(module, nn.Conv3d):
