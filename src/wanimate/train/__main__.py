@@ -4,6 +4,7 @@ python -m wanimate.train vae --out build/train/vae
 python -m wanimate.train transformer --vae build/train/vae --out build/train/transformer
 python -m wanimate.train package --vae build/train/vae --transformer build/train/transformer --out build/mannequin
 python -m wanimate.train relight --checkpoint build/mannequin --out build/train/relight
+python -m wanimate.train clips --checkpoint build/mannequin --feed /dev/shm/clips      # beside a training with the same --feed
 
 vae, transformer and relight use several GPUs when they are started by torchrun --nproc-per-node N -m -- wanimate.train.
 """
@@ -11,7 +12,9 @@ vae, transformer and relight use several GPUs when they are started by torchrun 
 from __future__ import annotations
 
 import time
+from collections.abc import Callable
 from dataclasses import replace
+from functools import partial
 from itertools import count
 from pathlib import Path
 from typing import Annotated
@@ -27,6 +30,7 @@ from wanimate.train import flow, latents
 from wanimate.train import vae as vae_training
 from wanimate.train.adapters import TARGETS, AdapterSettings, adapter_state, attach, begin_with, write_lora
 from wanimate.train.common import Log, load_state, mixed, save_state
+from wanimate.train.feed import Feed
 from wanimate.train.lora import LoraTraining, train_adapters
 from wanimate.train.mannequins.assets import load
 from wanimate.train.mannequins.world import World, WorldSettings
@@ -173,6 +177,8 @@ def transformer(
         float, typer.Option(help="How often more eyes and mouths count in the loss; faces half as often.")
     ] = 8.0,
     rate: Annotated[float, typer.Option(help="AdamW's peak learning rate; Muon's is ten times as high.")] = 1e-3,
+    renew: Annotated[int, typer.Option(help="Steps between two renewals of a part of the clips.")] = 96,
+    feed: Annotated[Path | None, typer.Option(help="Take the clips from here; `clips` puts them there.")] = None,
     record: Record = torch.cuda.is_available(),
     start: Annotated[Path | None, typer.Option(help="Checkpoint folder to begin with.")] = None,
     resume: Resume = False,
@@ -182,7 +188,7 @@ def transformer(
     ranks, where = join(device)
     data, log = _clips(
         load_trained_vae(vae, where), WORLD, where, ranks, out, part=part, frames=frames, most=clips, seconds=render_seconds,
-        seed=seed, face_weight=face_weight,
+        seed=seed, face_weight=face_weight, feed=feed,
     )  # fmt: skip
     config = flow.FlowTraining(
         seconds=seconds,
@@ -194,6 +200,7 @@ def transformer(
         short=min(17, frames),
         rate=rate,
         matrix_rate=10 * rate,
+        renew=renew,
         seed=seed,
     )
     flow.train_flow(config, data, out, where, resume, start, ranks, record)
@@ -201,30 +208,77 @@ def transformer(
         log.write(what="clips seen by this process", count=len(data) + data.renewed * part)
 
 
-def _clips(
-    codec: VideoVae, settings: WorldSettings, where: torch.device, ranks: Ranks, out: Path,
-    *, part: int, frames: int, most: int, seconds: float, seed: int,
-    face_weight: float = 0.0, continued: float = 0.36,
-) -> tuple[latents.LatentSet, Log]:  # fmt: skip
-    """Clips of the world, rendered and encoded for `seconds`, at most `most`; training renews them as it goes."""
+@app.command()
+def clips(
+    feed: Annotated[Path, typer.Option(help="Folder for the clips, for trainings with the same --feed.")],
+    checkpoint: Annotated[Path, typer.Option(help="Checkpoint folder whose VAE encodes them.")],
+    relighting: Annotated[bool, typer.Option(help="For relight; otherwise for transformer.")] = False,
+    seconds: Annotated[float, typer.Option(help="Time to render.")] = 3600.0,
+    part: Annotated[int, typer.Option(help="Clips rendered at once.")] = 24,
+    frames: int = 33,
+    face_weight: Annotated[float, typer.Option(help="As of transformer; relight has 0.")] = 8.0,
+    device: Device = default_device(),
+    seed: int = 1000,
+) -> None:
+    """Render and encode clips beside trainings that take them from a folder, so that these need not stop for new ones."""
+    from wanimate.weights.load import load_checkpoint
+
+    _, where = join(device)
+    codec = load_checkpoint(checkpoint, where, torch.float32).vae
+    world, weight, continued = (RELIGHT_WORLD, 0.0, 0.1) if relighting else (WORLD, face_weight, 0.36)
+    make = _maker(codec, world, where, seed, part, frames, weight, continued)
+    parts, began, number = Feed(feed), time.monotonic(), 0
+    while time.monotonic() - began < seconds:
+        if parts.full:
+            time.sleep(0.05)
+            continue
+        parts.put(number % len(SIZES), make(number % len(SIZES)))
+        number += 1
+
+
+def _maker(
+    codec: VideoVae, settings: WorldSettings, where: torch.device, seed: int, part: int, frames: int, face_weight: float,
+    continued: float,
+) -> Callable[[int], latents.LatentClips]:  # fmt: skip
+    """What renders and encodes a part of clips of a size."""
     fast = where.type == "cuda"
     if fast:
         vae_training.speed_up(codec)
-    log = Log(out / "log.jsonl")
     mannequins = World(load(device=where), replace(settings, compiled=fast))
     grey: dict[tuple[int, ...], torch.Tensor] = {}
-    generator = torch.Generator("cpu").manual_seed(seed + ranks.rank)
-    seeds = count(1_000_000 * (64 * seed + ranks.rank + 1))
+    generator = torch.Generator("cpu").manual_seed(seed)
+    seeds = count(1_000_000 * (seed + 1))
 
     def make(size: int) -> latents.LatentClips:
         rendered = mannequins.sample_batch(part, frames, *SIZES[size], next(seeds))
         return latents.encode_batch(codec, rendered, generator, grey, face_weight, continued)
 
-    parts: list[list[latents.LatentClips]] = [[make(size)] for size in range(len(SIZES))]
-    started, drawn = time.monotonic(), len(SIZES) * part
-    while drawn < most and time.monotonic() - started < seconds:
-        parts[drawn // part % len(SIZES)].append(make(drawn // part % len(SIZES)))
-        drawn += part
+    return make
+
+
+def _clips(
+    codec: VideoVae, settings: WorldSettings, where: torch.device, ranks: Ranks, out: Path,
+    *, part: int, frames: int, most: int, seconds: float, seed: int,
+    face_weight: float = 0.0, continued: float = 0.36, feed: Path | None = None,
+) -> tuple[latents.LatentSet, Log]:  # fmt: skip
+    """Clips of the world, rendered and encoded for `seconds`, or taken from `feed`, at most `most`; training renews them as
+    it goes."""
+    log = Log(out / "log.jsonl")
+    make: Callable[[int], latents.LatentClips | None]
+    if feed is None:
+        make = _maker(codec, settings, where, 64 * seed + ranks.rank, part, frames, face_weight, continued)
+    else:
+        make = partial(Feed(feed).take, device=where)
+    parts: list[list[latents.LatentClips]] = [[] for _ in SIZES]
+    started, drawn = time.monotonic(), 0
+    while not all(parts) or (drawn < most and time.monotonic() - started < seconds):
+        size = min(range(len(SIZES)), key=lambda i: len(parts[i]))
+        made = make(size)
+        if made is None:
+            time.sleep(0.05)
+            continue
+        parts[size].append(made)
+        drawn += len(made)
     data = latents.LatentSet([latents.LatentClips.cat(p) for p in parts], make)
     if ranks.first:
         log.write(what="clips", count=len(data), seconds=time.monotonic() - started)
@@ -252,6 +306,7 @@ def relight(
     coarse_weight: Annotated[float, typer.Option(help="Weight of errors of the person's light and shading.")] = 6.0,
     offset: Annotated[float, typer.Option(help="Standard deviation of an offset of the noise on the person.")] = 0.2,
     renew: Annotated[int, typer.Option(help="Steps between two renewals of a part of the clips.")] = 32,
+    feed: Annotated[Path | None, typer.Option(help="Take the clips from here; `clips` puts them there.")] = None,
     start: Annotated[Path | None, typer.Option(help="LoRA to begin with, of the same targets.")] = None,
     device: Device = default_device(),
     record: Record = torch.cuda.is_available(),
@@ -268,7 +323,7 @@ def relight(
     base = load_checkpoint(checkpoint, where, torch.float32)
     data, _ = _clips(
         base.vae, RELIGHT_WORLD, where, ranks, out, part=part, frames=frames, most=clips, seconds=render_seconds, seed=seed,
-        continued=0.1,
+        continued=0.1, feed=feed,
     )  # fmt: skip
     settings = AdapterSettings(rank=rank, alpha=rank, targets=TARGETS[targets])
     network, fast = base.transformer, where.type == "cuda"

@@ -108,7 +108,7 @@ class LatentSet:
     The VAE looks back only, so the latents of a clip's beginning are those of the shorter clip.
     """
 
-    def __init__(self, clips: list[LatentClips], make: Callable[[int], LatentClips] | None = None) -> None:
+    def __init__(self, clips: list[LatentClips], make: Callable[[int], LatentClips | None] | None = None) -> None:
         assert len(clips) == len(SIZES)
         self.clips, self.make = clips, make
         self.renewed = 0
@@ -117,11 +117,13 @@ class LatentSet:
         return sum(len(c) for c in self.clips)
 
     def renew(self) -> None:
-        """Replace the oldest clips of one size by new ones; sizes take turns."""
+        """Replace the oldest clips of one size by new ones, if there are any; sizes take turns."""
         if self.make is None:
             return
         size = self.renewed % len(self.clips)
         old, new = self.clips[size], self.make(size)
+        if new is None:
+            return
         start = (self.renewed // len(self.clips) * len(new)) % len(old)
         count = min(len(new), len(old) - start)
         for name, tensor in vars(old).items():

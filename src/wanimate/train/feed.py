@@ -1,0 +1,57 @@
+"""Encoded clips through a folder: processes that render and encode on one side, processes that train on the other.
+
+Rendering beside training keeps clips new: a pool that is drawn many times over is learnt by heart (dev/LOG.md, 2026-11-27).
+"""
+
+from __future__ import annotations
+
+import os
+import secrets
+import time
+from contextlib import suppress
+from pathlib import Path
+
+import torch
+from safetensors.torch import load_file, save_file
+
+from wanimate.train.latents import LatentClips
+
+WAITING = 64
+"""Parts that may lie unread."""
+
+
+class Feed:
+    """Parts of clips of one size each in `folder`, which lies on a fast disk or in memory (/dev/shm).
+
+    Any number of processes may put and take. A part is taken once: by whoever manages to rename it.
+    """
+
+    def __init__(self, folder: Path, waiting: int = WAITING) -> None:
+        self.folder, self.waiting = folder, waiting
+        folder.mkdir(parents=True, exist_ok=True)
+
+    @property
+    def full(self) -> bool:
+        """Whether so many parts lie unread that more would only take room."""
+        return len(self._unread("*")) >= self.waiting
+
+    def put(self, size: int, clips: LatentClips) -> None:
+        """Add a part."""
+        name = f"{time.time_ns()}-{secrets.token_hex(3)}"
+        part = self.folder / f"{name}.part"
+        save_file({key: tensor.contiguous().cpu() for key, tensor in vars(clips).items()}, part)
+        os.replace(part, self.folder / f"{name}-{size}.safetensors")
+
+    def take(self, size: int, device: torch.device) -> LatentClips | None:
+        """The oldest unread part of a size, on `device`; None where there is none."""
+        for path in self._unread(str(size)):
+            mine = path.with_suffix(f".{os.getpid()}")
+            with suppress(FileNotFoundError):  # another one was quicker
+                os.rename(path, mine)
+                clips = LatentClips(**load_file(mine, str(device)))
+                mine.unlink()
+                return clips
+        return None
+
+    def _unread(self, size: str) -> list[Path]:
+        return sorted(self.folder.glob(f"*-{size}.safetensors"))
