@@ -241,7 +241,12 @@ def in_order(x: Tensor) -> Tensor:
     """
     if not (x.is_cuda or torch.backends.mkldnn.is_available()):
         return x
-    return x.contiguous(memory_format=torch.channels_last_3d if x.ndim == 5 else torch.channels_last)
+    return x.contiguous(memory_format=order_of(x))
+
+
+def order_of(x: Tensor) -> torch.memory_format:
+    """Channels last, for a picture [N, C, H, W] or a video [B, C, T, H, W]."""
+    return torch.channels_last_3d if x.ndim == 5 else torch.channels_last
 
 
 class RmsNorm(nn.Module):

@@ -298,14 +298,14 @@ def _forecast(
     rates: Rates, held: Held,
 ) -> Plan:  # fmt: skip
     width, height = work.size
-    cuda = device.type == "cuda"
+    cuda, eight = device.type == "cuda", speed != "exact" and has_fp8(device)
     chunk = vae_chunk(work.size, device)
     shape = (nets.params, nets.dtype, nets.quantized, work.size, work.length, placement.rows)
     cost, twins = transformer_cost(*shape), work.twins
     beside = transformer_cost(*shape, twins.rank).traffic - cost.traffic
     vae = vae_cost(nets.vae_params, work.size, work.length, chunk, placement.tile)
     if cuda:
-        share = FUSED_MEMORY_FP8 if nets.quantized and speed != "exact" and has_fp8(device) else FUSED_MEMORY
+        share = FUSED_MEMORY_FP8 if nets.quantized and eight else FUSED_MEMORY
         fused = cost.context + int(share * (cost.forward - cost.context))
         cost = replace(cost, forward=fused, traffic=FUSED_TRAFFIC * cost.traffic)
     cost = replace(cost, traffic=cost.traffic + beside)
@@ -314,7 +314,7 @@ def _forecast(
         encode, decode = VAE_ENCODE * vae.encode / vae_share, VAE_DECODE * vae.decode / vae_share
         vae = replace(vae, encode=int(encode), decode=int(decode))
     resident = placement.blocks == "resident"
-    own, grown, others = _copies(nets, twins, eight=speed != "exact" and has_fp8(device))
+    own, grown, others = _copies(nets, twins, eight)
     fixed = nets.rest + nets.vae // vae_share + (nets.blocks if resident else 2 * (nets.block + grown))
     lora = others + (own if resident else 0) + (twins.beside if cuda else 0)  # a CPU's are those of the mapped file
     video = 12 * work.length * width * height

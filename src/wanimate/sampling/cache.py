@@ -99,7 +99,11 @@ class StepCache(ABC):
         self.step, self.skipped = caching.start - 1, 0
         self._total, self._full = total, True
         self.decided = True
-        self.branches: tuple[Shortcut, Shortcut] = (self.branch(True), self.branch(False))
+        me, kind = (
+            weakref.proxy(self),
+            type(self),
+        )  # branches keep no cache alive: their histories go with their segment
+        self.branches: tuple[Shortcut, Shortcut] = (kind.branch(me, True), kind.branch(me, False))
 
     @staticmethod
     @abstractmethod
@@ -193,8 +197,7 @@ class EarlyTaylorCache(TaylorCache):
 
 class _TaylorBranch:
     def __init__(self, cache: TaylorCache, leads: bool) -> None:
-        self.leads = leads
-        self.cache: TaylorCache = weakref.proxy(cache)  # no circle: histories go with their segment
+        self.cache, self.leads = cache, leads
         self.seen = Series(cache.FIRST_ORDER, cache.dtype)
         self.last = Series(cache.LAST_ORDER, cache.dtype)
 
@@ -237,8 +240,7 @@ class FirstBlockCache(StepCache):
 
 class _FirstBlockBranch:
     def __init__(self, cache: FirstBlockCache, leads: bool) -> None:
-        self.leads = leads
-        self.cache: FirstBlockCache = weakref.proxy(cache)  # no circle: histories go with their segment
+        self.cache, self.leads = cache, leads
         self.change: Tensor | None = None
         self.rest: Tensor | None = None
         self._before: Tensor | None = None
@@ -318,8 +320,7 @@ class MagnitudeCache(StepCache):
 
 class _MagnitudeBranch:
     def __init__(self, cache: MagnitudeCache, leads: bool) -> None:
-        self.leads = leads
-        self.cache: MagnitudeCache = weakref.proxy(cache)  # no circle: histories go with their segment
+        self.cache, self.leads = cache, leads
         self.change: Tensor | None = None
         self.size: Tensor | None = None
         self.step = 0

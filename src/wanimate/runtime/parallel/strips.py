@@ -17,7 +17,7 @@ import torch.nn.functional as F
 from einops import rearrange
 from torch import Tensor, nn
 
-from wanimate.model.vae import AttentionBlock, CausalConv3d, Downsample, Stream, Upsample, VideoVae
+from wanimate.model.vae import AttentionBlock, CausalConv3d, Downsample, Stream, Upsample, VideoVae, order_of
 from wanimate.runtime.parallel.ranks import Group
 
 ROWS = 3
@@ -83,8 +83,7 @@ def with_borders(x: Tensor, group: Group, above: int, below: int, axis: int) -> 
     size, up, down = x.shape[axis], group.index - 1, group.index + 1
     shape = list(x.shape)
     shape[axis] += above + below
-    order = torch.channels_last_3d if x.ndim == 5 else torch.channels_last
-    out = torch.empty(shape, dtype=x.dtype, device=x.device, memory_format=order)
+    out = torch.empty(shape, dtype=x.dtype, device=x.device, memory_format=order_of(x))
 
     def rows(start: int, count: int) -> Tensor:
         return x.narrow(axis, start, count).movedim(1, -1).contiguous()  # as they lie
