@@ -61,7 +61,8 @@ from wanimate.train.mannequins.assets import load
 from wanimate.train.own import named
 from wanimate.types import Frame, Frames, Guides, Keypoints, Segment
 from wanimate.weights.load import Checkpoint, embedded_path, load_checkpoint
-from wanimate.weights.lora import match_lora, read_lora, with_loras
+from wanimate.weights.lora import match_lora, read_lora
+from wanimate.weights.twins import with_loras
 
 FRAMINGS = (0.4, 0.25, 0.35, 0.0)
 """No close-ups: a visor says little about a robot."""

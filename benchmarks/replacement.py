@@ -44,8 +44,9 @@ from wanimate.train.mannequins.assets import load
 from wanimate.train.mannequins.world import World, WorldSettings
 from wanimate.types import Finished, Frames, Guides
 from wanimate.weights.load import Checkpoint, embedded_path, load_checkpoint
-from wanimate.weights.lora import match_lora, read_lora, with_loras
+from wanimate.weights.lora import match_lora, read_lora
 from wanimate.weights.relighting import find_relighting
+from wanimate.weights.twins import with_loras
 
 SHAPES = {
     "outline as found": MaskShape(0, 7, None, None),

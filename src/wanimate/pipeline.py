@@ -4,7 +4,7 @@ from __future__ import annotations
 
 import secrets
 import tempfile
-from collections.abc import Callable, Generator, Iterator
+from collections.abc import Callable, Iterator
 from contextlib import contextmanager
 from dataclasses import dataclass
 from functools import cached_property
@@ -22,7 +22,6 @@ from wanimate.config import (
     LoraUse,
     OutputSettings,
     ParallelSettings,
-    PreprocessSettings,
     RuntimeSettings,
 )  # fmt: skip
 from wanimate.errors import InputError, OutOfMemory
@@ -40,9 +39,8 @@ from wanimate.media.video import plan_frames
 from wanimate.model.transformer import AnimateTransformer
 from wanimate.preprocess import replacement
 from wanimate.preprocess.guides import load_guides
-from wanimate.preprocess.pose import PoseBackend, backend
-from wanimate.preprocess.run import preprocess
-from wanimate.preprocess.segment import MaskBackend
+from wanimate.preprocess.modes import preprocessing
+from wanimate.preprocess.pose import backend
 from wanimate.runtime.parallel.ranks import Ranks
 from wanimate.runtime.parallel.team import Part, Team, follow, load_for
 from wanimate.runtime.placing import PlacedNetworks
@@ -61,7 +59,6 @@ from wanimate.types import (
     Frame,
     Frames,
     Guides,
-    Mode,
     Notice,
     Result,
     Segment,
@@ -69,9 +66,10 @@ from wanimate.types import (
     StepDone,
 )  # fmt: skip
 from wanimate.weights.load import Card, Checkpoint, best_device, open_prompts, read_card
-from wanimate.weights.lora import Lora, LoraFile, LoraStack, TwinSizes, match_lora, read_lora
+from wanimate.weights.lora import Lora, LoraFile, match_lora, read_lora
 from wanimate.weights.prompts import PromptEncoder
 from wanimate.weights.relighting import with_relighting
+from wanimate.weights.twins import LoraStack, TwinSizes
 
 _Value = TypeVar("_Value")
 SIDE = 16
@@ -445,25 +443,6 @@ def replace(
         InputError: an input or a setting cannot be used.
     """
     return animate(image, video, out, checkpoint, mode="replacement", **settings)
-
-
-def preprocessing(
-    mode: Mode, clip: Clip, image: Frame, settings: PreprocessSettings, folder: Path, area: int,
-    detector: PoseBackend | None = None, masks: MaskBackend | None = None,
-) -> Generator[Event, None, Guides]:  # fmt: skip
-    """The preprocessing of a mode: `preprocess.run.preprocess`, `replacement.preprocess_scene`. Loads models not given."""
-    if mode == "animation":
-        if settings.mask is not None or settings.sam2 is not None:
-            option, value = ("--mask", settings.mask) if settings.mask is not None else ("--sam2", settings.sam2)
-            raise InputError(
-                option, value, "animation has no hole that needs a mask", "Leave it out, or take replacement"
-            )
-        return preprocess(clip, image, settings, folder, area, detector)
-    replacement.check(settings)
-    if masks is None:
-        masks, why = replacement.mask_backend(clip, settings, area)
-        chosen("mask backend", masks.name, why)
-    return replacement.preprocess_scene(clip, image, settings, folder, area, masks, detector)
 
 
 def _finished(pixels: Frames, guides: Guides, start: int, output: OutputSettings) -> Frames:

@@ -23,8 +23,9 @@ from wanimate.model.vae import VideoVae
 from wanimate.runtime.fused_vae import quicken_vae
 from wanimate.runtime.offload import slice_tokens, stream_blocks
 from wanimate.runtime.speed import has_fp8, quicken_transformer
-from wanimate.weights.lora import LoraFile, match_lora, with_loras
+from wanimate.weights.lora import LoraFile, match_lora
 from wanimate.weights.quantize import QuantizedLinear, is_quantizable, quantize_fp8
+from wanimate.weights.twins import with_loras
 
 pytestmark = pytest.mark.gpu
 PARAMS = TransformerParams(

@@ -22,7 +22,8 @@ from wanimate.integrations.diffusers import lora_weights
 from wanimate.model.params import TransformerParams
 from wanimate.model.transformer import AnimateTransformer
 from wanimate.train.adapters import ALL, AdapterSettings, write_lora
-from wanimate.weights.lora import LoraFile, match_lora, read_lora, with_loras
+from wanimate.weights.lora import LoraFile, match_lora, read_lora
+from wanimate.weights.twins import with_loras
 
 KEYS = Path(__file__).parent.parent / "golden" / "keys"
 TARGETS = (

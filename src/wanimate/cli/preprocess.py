@@ -71,7 +71,7 @@ def preprocess(
         )  # fmt: skip
         from ..media.image import load_image
         from ..media.probe import probe
-        from ..pipeline import preprocessing
+        from ..preprocess.modes import preprocessing
         from ..weights.load import read_card
 
         clip = probe(video, settings.limits)

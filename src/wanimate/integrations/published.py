@@ -13,8 +13,8 @@ from wanimate.config import PreprocessSettings
 from wanimate.errors import OutputError
 from wanimate.media.files import output_error
 from wanimate.media.writer import StreamWriter
-from wanimate.pipeline import preprocessing
 from wanimate.preprocess.guides import MANIFEST, export_published, load_guides, write_png
+from wanimate.preprocess.modes import preprocessing
 from wanimate.preprocess.pose import PoseBackend
 from wanimate.types import Clip, Event, Frame, Guides, Mode
 

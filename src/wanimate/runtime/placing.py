@@ -18,8 +18,8 @@ from wanimate.runtime.speed import TRIAL_TOKENS, quicken, quicken_transformer
 from wanimate.runtime.tiles import CELL
 from wanimate.runtime.will_it_fit import plan_for
 from wanimate.weights.load import Card, Checkpoint, load_checkpoint
-from wanimate.weights.lora import TwinSizes
 from wanimate.weights.prompts import PromptEncoder
+from wanimate.weights.twins import TwinSizes
 
 
 class PlacedNetworks:

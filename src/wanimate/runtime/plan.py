@@ -30,10 +30,10 @@ from wanimate.weights.load import (
     open_transformer,
     transformer_files,
 )
-from wanimate.weights.lora import TwinSizes
 from wanimate.weights.names import transformer_params, vae_params
 from wanimate.weights.quantize import is_quantizable
 from wanimate.weights.stored import Scaled, Values
+from wanimate.weights.twins import TwinSizes
 
 GIB = 2**30
 BIG = 2 * GIB

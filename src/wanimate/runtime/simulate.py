@@ -26,8 +26,9 @@ from wanimate.model.transformer import AnimateTransformer
 from wanimate.model.vae import VideoVae
 from wanimate.runtime.offload import slice_tokens
 from wanimate.runtime.tiles import CELL, DECODE_REACH, ENCODE_REACH, cut
-from wanimate.weights.lora import Branches, LowRank
+from wanimate.weights.lora import LowRank
 from wanimate.weights.quantize import QuantizedLinear, is_quantizable
+from wanimate.weights.twins import Branches
 
 
 @dataclass(frozen=True)

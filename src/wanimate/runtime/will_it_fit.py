@@ -30,7 +30,7 @@ from wanimate.runtime.plan import (
 )
 from wanimate.types import Segment
 from wanimate.weights.load import Card, gpu_room
-from wanimate.weights.lora import TwinSizes
+from wanimate.weights.twins import TwinSizes
 
 CLIP_LENGTHS = (61, 49, 33, 21)
 AREAS = (960 * 544, 832 * 480, 640 * 368, 480 * 272)

@@ -32,7 +32,7 @@ from wanimate.media.probe import probe
 from wanimate.media.resize import cover
 from wanimate.media.video import iter_indices
 from wanimate.model.vae import VideoVae
-from wanimate.pipeline import preprocessing
+from wanimate.preprocess.modes import preprocessing
 from wanimate.preprocess.pose import PoseBackend, backend
 from wanimate.preprocess.run import plan
 from wanimate.preprocess.segment import MaskBackend

@@ -1,18 +1,14 @@
-"""LoRA files (Hu et al., arXiv 2106.09685) and what they make of a transformer: W' = W + strength * alpha / rank * up down.
+"""LoRA files (Hu et al., arXiv 2106.09685) and where their parts belong: W' = W + strength * alpha / rank * up down.
 
-A file's dialect is told by its keys. The transformer itself is never touched: `LoraStack` makes a twin that shares its tensors,
-so that removing a LoRA is dropping the twin. Whatever the twin prepares for a segment is therefore prepared with the LoRA.
+A file's dialect is told by its keys. What a LoRA makes of a transformer: `weights.twins`.
 """
 
 from __future__ import annotations
 
-import copy
 import json
 import re
-from collections import Counter
-from collections.abc import Callable, Iterator, Mapping, Sequence
+from collections.abc import Iterator, Mapping, Sequence
 from dataclasses import dataclass
-from functools import partial
 from pathlib import Path
 from typing import Any
 
@@ -21,12 +17,10 @@ import torch.nn.functional as F
 from safetensors import safe_open
 from torch import Tensor, nn
 
-from wanimate.config import LoraUse
 from wanimate.errors import CheckpointError, InputError
 from wanimate.model.transformer import AnimateTransformer
 from wanimate.weights.formats import Tensors, read_tensors
 from wanimate.weights.layouts import native_module
-from wanimate.weights.quantize import QuantizedLinear
 
 _PREFIXES = (
     "base_model_model_", "model_diffusion_model_", "diffusion_model_", "pipe_dit_", "transformer_", "lora_unet__", "lora_unet_",
@@ -54,11 +48,6 @@ _DIFFUSERS_BLOCK = ("norm2", "ffn.net.0.proj", "ffn.net.2") + tuple(
     )
 )  # fmt: skip
 _DIFFUSERS_FUSER = ("to_q", "to_out", "norm_q", "norm_k")
-
-_OFF_THE_VIDEO = re.compile(r"cross_attn\.[kv](_img)?$")
-"""Layers that see the prompt and the picture, once a segment."""
-ROWS = 8192
-"""Tokens handled at once beside the weights: float32 copies of a whole video would take more than the layer itself."""
 
 Place = tuple[str, int | None]
 """A module, and which half of its output rows is meant: 0, 1, or None for all (diffusers splits keys and values of a fuser)."""
@@ -191,146 +180,6 @@ def match_lora(file: LoraFile, model: AnimateTransformer, partial: bool = False)
         )
         raise InputError("lora", file.path, rule, remedy)
     return Lora(file.path, _dialect(file.tensors), tuple(low_rank), full, tuple(lost))
-
-
-@dataclass(frozen=True)
-class TwinSizes:
-    """What the twins of a job hold besides the tensors that they share.
-
-    beside: bytes of low-rank parts beside the weights, always on the computing device; rank: the largest sum of ranks beside
-    one layer; values: numbers in all such parts that one token of the video meets in a step. Of own copies of tensors, the
-    number of their values: in all blocks, in the block with most of them, and elsewhere.
-    """
-
-    beside: int = 0
-    rank: int = 0
-    values: int = 0
-    blocks: int = 0
-    block: int = 0
-    others: int = 0
-
-
-class LoraStack:
-    """A transformer with several LoRAs, each with its strength and its share of the denoising steps.
-
-    Low-rank parts of the blocks' linears stay beside the weights and are added to their outputs in float32, whatever the
-    weights' type; everything else is added to the twin's own copy of a weight. `fuse` does the latter with all: faster, but
-    it holds a second copy of every changed weight, rounded once to the weights' type.
-    """
-
-    def __init__(self, model: AnimateTransformer, loras: Sequence[tuple[Lora, LoraUse]], fuse: bool = False) -> None:
-        self.model, self.loras, self.fuse = model, tuple(loras), fuse
-        self._twins: dict[tuple[int, ...], AnimateTransformer] = {(): model}
-
-    def active(self, step: int, steps: int) -> tuple[int, ...]:
-        """Which LoRAs act in `step` (from 0) of `steps`."""
-        return tuple(i for i, (_, use) in enumerate(self.loras) if use.strength and use.acts(step, steps))
-
-    def transformer(self, active: tuple[int, ...]) -> AnimateTransformer:
-        """The twin with these LoRAs, made once; with none it is the transformer itself."""
-        if active not in self._twins:
-            self._twins[active] = with_loras(
-                self.model, [(self.loras[i][0], self.loras[i][1].strength) for i in active], self.fuse
-            )
-        return self._twins[active]
-
-    def sizes(self, steps: int) -> TwinSizes:
-        """Of all twins that so many steps need. Only shapes count, so that the transformer may be on the meta device."""
-        beside = rank = values = blocks = most = others = 0
-        parameters = dict(self.model.named_parameters())
-        for active in {self.active(step, steps) for step in range(steps)}:
-            ranks: Counter[str] = Counter()
-            copied: set[str] = set()
-            met = 0
-            for lora in (self.loras[i][0] for i in active):
-                copied |= set(lora.full)
-                for part in lora.low_rank:
-                    if not _stays_beside(part, self.model, self.fuse):
-                        copied.add(f"{part.module}.weight")
-                        continue
-                    beside += part.down.nbytes + part.up.nbytes
-                    ranks[part.module] += len(part.down)
-                    met += 0 if _OFF_THE_VIDEO.search(part.module) else part.down.numel() + part.up.numel()
-            by_block: Counter[str] = Counter()
-            for name in copied:
-                first, _, rest = name.partition(".")
-                by_block[rest.partition(".")[0] if first == "blocks" else ""] += parameters[name].numel()
-            others += by_block.pop("", 0)
-            blocks, most = blocks + by_block.total(), max(most, *by_block.values(), 0)
-            rank, values = max(rank, *ranks.values(), 0), max(values, met)
-        return TwinSizes(beside, rank, values, blocks, most, others)
-
-
-@torch.no_grad()
-def with_loras(
-    model: AnimateTransformer, loras: Sequence[tuple[Lora, float]], fuse: bool = False
-) -> AnimateTransformer:
-    """A transformer with these LoRAs at these strengths; it shares all unchanged tensors with `model`, which stays as it is.
-
-    Changes of weights are made one weight after the other: in float32, all together are twice the transformer.
-    """
-    shared = {id(t): t for t in (*model.parameters(), *model.buffers())}
-    twin = copy.deepcopy(model, dict(shared))
-    changes: dict[str, list[Callable[[], Tensor]]] = {}
-    branches: dict[str, list[tuple[LowRank, float]]] = {}
-    parameters = dict(model.named_parameters())
-    for lora, strength in loras:
-        for part in lora.low_rank:
-            if _stays_beside(part, model, fuse):
-                branches.setdefault(part.module, []).append((_moved(part, model), strength))
-                continue
-            name = f"{part.module}.weight"
-            weight = parameters[name]
-            changes.setdefault(name, []).append(partial(part.delta, strength, weight.shape, weight.device))
-        for name, tensor in lora.full.items():
-            changes.setdefault(name, []).append(partial(_difference, tensor, strength, parameters[name].device))
-    for name, deltas in changes.items():
-        module, _, leaf = name.rpartition(".")
-        owner = twin.get_submodule(module)
-        delta = deltas[0]()
-        for more in deltas[1:]:
-            delta += more()
-        if isinstance(owner, QuantizedLinear) and leaf == "weight":
-            parent, _, own_name = module.rpartition(".")
-            setattr(twin.get_submodule(parent), own_name, owner.changed(delta, model.dtype))
-            continue
-        weight = owner.get_parameter(leaf)
-        changed = (weight.float() + delta).to(weight.dtype)
-        setattr(owner, leaf, nn.Parameter(changed, requires_grad=weight.requires_grad))
-    for name, parts in branches.items():
-        twin.get_submodule(name).register_forward_hook(Branches(parts))
-    return twin
-
-
-def _stays_beside(part: LowRank, model: AnimateTransformer, fuse: bool) -> bool:
-    inside = part.module.startswith("blocks.") and isinstance(model.get_submodule(part.module), nn.Linear)
-    return inside and not fuse
-
-
-def _difference(tensor: Tensor, strength: float, device: torch.device) -> Tensor:
-    return tensor.to(device, torch.float32) * strength
-
-
-class Branches:
-    """Forward hook of a linear: its output plus the low-rank parts, summed in float32, some tokens at a time, in place."""
-
-    def __init__(self, parts: Sequence[tuple[LowRank, float]]) -> None:
-        self.parts = parts
-
-    def __call__(self, module: nn.Module, inputs: tuple[Tensor, ...], out: Tensor) -> Tensor:
-        x, y = inputs[0].flatten(0, -2), out.view(-1, out.shape[-1])
-        for i in range(0, len(y), ROWS):
-            s = slice(i, i + ROWS)
-            total = y[s].float()
-            for part, strength in self.parts:
-                total += part.branch(x[s], strength)
-            y[s] = total
-        return out
-
-
-def _moved(part: LowRank, model: AnimateTransformer) -> LowRank:
-    device = model.patch_embedding.weight.device  # the blocks' own may be the host's, between their turns
-    return LowRank(part.module, part.half, part.down.to(device), part.up.to(device), part.scale)
 
 
 def _low_rank(file: LoraFile, place: Place, keys: Mapping[str, str], parameters: Mapping[str, Tensor]) -> LowRank:

@@ -30,7 +30,8 @@ from wanimate.sampling.cache import Caching
 from wanimate.sampling.guidance import guided
 from wanimate.types import Conditions
 from wanimate.weights.load import Card, Checkpoint, FixedPrompt
-from wanimate.weights.lora import LoraStack, match_lora, read_lora
+from wanimate.weights.lora import match_lora, read_lora
+from wanimate.weights.twins import LoraStack
 
 PARAMS = TransformerParams(
     dim=48, ffn_dim=64, num_heads=4, num_layers=4, time_width=32, text_width=8, text_length=3, image_width=16, face_width=16,

@@ -23,7 +23,8 @@ from wanimate.runtime.offload import StreamedBlocks, page_lock, slice_tokens, st
 from wanimate.runtime.tiles import DECODE_REACH, ENCODE_REACH, TiledVae, cut
 from wanimate.weights.formats import read_tensors
 from wanimate.weights.load import embedded_path, load_vae, read_card
-from wanimate.weights.lora import LoraStack, match_lora, read_lora
+from wanimate.weights.lora import match_lora, read_lora
+from wanimate.weights.twins import LoraStack
 
 LEVEL = 2 / 255
 """One of 255 steps between black and white, in the VAE's range [-1, 1]."""

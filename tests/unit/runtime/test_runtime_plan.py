@@ -44,8 +44,8 @@ from wanimate.runtime.tiles import TiledVae
 from wanimate.sampling.cache import Caching
 from wanimate.types import Finished, FrameSource, Notice, StepDone
 from wanimate.weights.load import Card, load_checkpoint, read_card
-from wanimate.weights.lora import TwinSizes
 from wanimate.weights.stored import Stored
+from wanimate.weights.twins import TwinSizes
 
 CUDA = torch.device("cuda")
 RATES = Rates(700e12, 500e12, 100e12, 3e12, 50e9, 45e12)

@@ -20,9 +20,10 @@ from wanimate.config import GenerateSettings, Job, LoraUse
 from wanimate.errors import InputError
 from wanimate.model.transformer import AnimateTransformer
 from wanimate.sampling.guidance import PhasedNetwork
-from wanimate.weights import lora as loras
+from wanimate.weights import twins
 from wanimate.weights.formats import dequantize, quantize_rows
-from wanimate.weights.lora import Lora, LoraFile, LoraStack, TwinSizes, match_lora, read_lora, with_loras
+from wanimate.weights.lora import Lora, LoraFile, match_lora, read_lora
+from wanimate.weights.twins import LoraStack, TwinSizes, with_loras
 
 MODULES = ("blocks.0.self_attn.q", "blocks.1.cross_attn.k", "blocks.2.self_attn.o", "blocks.3.ffn.0", "blocks.4.ffn.2")
 THEIRS = dict(
@@ -184,7 +185,7 @@ def test_sizes_are_what_the_twins_hold(model: AnimateTransformer, fuse: bool) ->
 def test_few_tokens_at_a_time_are_the_same(model: AnimateTransformer, monkeypatch: pytest.MonkeyPatch) -> None:
     twin = with_loras(model, [(matched(model, spelled(model, "peft")), 1.0)])
     whole = run(twin)
-    monkeypatch.setattr(loras, "ROWS", 5)
+    monkeypatch.setattr(twins, "ROWS", 5)
     assert (run(twin) - whole).abs().max() < 1e-5
 
 

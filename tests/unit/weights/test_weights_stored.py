@@ -21,9 +21,10 @@ from wanimate.model.transformer import AnimateTransformer
 from wanimate.weights import load, prompts, stored
 from wanimate.weights.formats import open_tensors, read_tensors
 from wanimate.weights.load import T5, TOKENIZER, TRANSFORMER, Card, load_checkpoint, load_transformer
-from wanimate.weights.lora import LoraStack, match_lora, read_lora
+from wanimate.weights.lora import match_lora, read_lora
 from wanimate.weights.quantize import QuantizedLinear, is_quantizable, quantize_fp8
 from wanimate.weights.stored import Stored, defer, value
+from wanimate.weights.twins import LoraStack
 
 Copied = Callable[[Path], Path]
 CARD = Card(name="x", head_dim=OWN.head_dim, text_length=OWN.text_length)

@@ -22,7 +22,8 @@ from wanimate.sampling.cache import Caching, StepCache
 from wanimate.sampling.guidance import SegmentNetwork, guided, prepared
 from wanimate.types import Conditions
 from wanimate.weights.load import Checkpoint, load_checkpoint
-from wanimate.weights.lora import LoraStack, match_lora, read_lora
+from wanimate.weights.lora import match_lora, read_lora
+from wanimate.weights.twins import LoraStack
 
 _STOP = "stop"
 
