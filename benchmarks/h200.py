@@ -239,6 +239,7 @@ class Bench:
             "arithmetic",
             "latent frames at once",
             "encode, s",
+            "encode 5 frames and grey, s",
             "decode, s",
             "peak encode, GiB",
             "peak decode, GiB",
@@ -259,6 +260,8 @@ class Bench:
                     self.fresh()
                     encode = self.seconds(lambda vae=vae, chunk=chunk: vae.encode(video, chunk))  # type: ignore[misc]
                     encode_peak = self.peak()
+                    grey = torch.cat((video[:, :, :5], torch.zeros_like(video[:, :, 5:])), dim=2)
+                    still = self.seconds(lambda vae=vae, x=grey, chunk=chunk: vae.encode(x, chunk))  # type: ignore[misc]
                     latents = vae.encode(video, chunk).float()
                     self.fresh()
                     decode = self.seconds(
@@ -270,7 +273,7 @@ class Bench:
                     frames = vae.decode(reference[0], chunk).float()
                     span = (reference[1].max() - reference[1].min()).item()
                     psnr = 10 * torch.log10(span**2 / (frames - reference[1]).square().mean().clamp_min(1e-20)).item()
-                self.report.add("VAE", columns, [name, chunk, encode, decode, encode_peak, decode_peak, psnr])
+                self.report.add("VAE", columns, [name, chunk, encode, still, decode, encode_peak, decode_peak, psnr])
                 if self.cuda and chunk == 1:
                     self.kernels(
                         f"VAE decode, {name}",

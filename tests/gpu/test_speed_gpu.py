@@ -182,3 +182,13 @@ def test_the_vae(speed: str) -> None:
         assert distance(quick.decode(latents), frames) < bound
         assert distance(quick.decode(latents, chunk=2), frames) < bound
         assert distance(quick.decode(torch.cat((latents, latents)))[1:], frames) < bound
+
+
+@pytest.mark.parametrize("speed", ["exact", "fast"])
+def test_a_video_that_stands_still(speed: str) -> None:
+    vae = fill(VideoVae(VaeParams(base=32))).eval().requires_grad_(False).cuda().channels_last()
+    quicken_vae(vae, speed)  # type: ignore[arg-type]
+    video = torch.zeros(1, 3, 41, 64, 96, device=CUDA)
+    video[:, :, :5] = torch.rand(1, 3, 5, 64, 96, device=CUDA)
+    with torch.inference_mode():
+        assert torch.equal(vae.encode(video), vae.encode(video, thrifty=False))

@@ -44,19 +44,23 @@ class VideoVae(nn.Module):
     def dtype(self) -> torch.dtype:
         return self.conv1.weight.dtype
 
-    def encode(self, video: Tensor, chunk: int = 1) -> Tensor:
-        """[B, 3, K, H, W] in [-1, 1], K = 4n+1, H and W multiples of 8 -> [B, 16, T, h, w]; `chunk` latent frames at once."""
+    def encode(self, video: Tensor, chunk: int = 1, thrifty: bool = True) -> Tensor:
+        """[B, 3, K, H, W] in [-1, 1], K = 4n+1, H and W multiples of 8 -> [B, 16, T, h, w]; `chunk` latent frames at once.
+
+        Where the video stands still, layers are spared whose results repeat, unless `thrifty` is False.
+        """
         frames = video.shape[2]
         assert frames % 4 == 1, "a clip has 4n+1 frames"
         stream: Stream = {}
+        still = Still() if thrifty else None
         pieces = [1] + [min(4 * chunk, frames - i) for i in range(1, frames, 4 * chunk)]
-        means = [self.encode_piece(piece, stream) for piece in video.split(pieces, dim=2)]
+        means = [self.encode_piece(piece, stream, still) for piece in video.split(pieces, dim=2)]
         return torch.cat(means, dim=2)
 
-    def encode_piece(self, video: Tensor, stream: Stream) -> Tensor:
+    def encode_piece(self, video: Tensor, stream: Stream, still: Still | None = None) -> Tensor:
         """The next piece of a video: 4n+1 frames if it is the first, else 4n."""
         video = video.to(self.dtype, memory_format=torch.channels_last_3d)
-        moments = self.conv1(self.encoder(video, stream), stream)
+        moments = self.conv1(self.encoder(video, stream, still), stream)
         return (moments[:, : self.params.latent] - self.mean) / self.std
 
     def decode(self, latents: Tensor, chunk: int = 1) -> Tensor:
@@ -104,8 +108,8 @@ class Encoder(nn.Module):
         self.middle = nn.ModuleList([ResidualBlock(last, last), AttentionBlock(last), ResidualBlock(last, last)])
         self.head = nn.ModuleList([RmsNorm(last), nn.SiLU(), CausalConv3d(last, 2 * params.latent, 3)])
 
-    def forward(self, x: Tensor, stream: Stream) -> Tensor:
-        return run((self.conv1, *self.downsamples, *self.middle, *self.head), x, stream)
+    def forward(self, x: Tensor, stream: Stream, still: Still | None = None) -> Tensor:
+        return (still.run if still else run)((self.conv1, *self.downsamples, *self.middle, *self.head), x, stream)
 
 
 class Decoder(nn.Module):
@@ -267,6 +271,39 @@ def run(layers: tuple[nn.Module, ...], x: Tensor, stream: Stream) -> Tensor:
     for layer in layers:
         x = layer(x, stream) if isinstance(layer, CausalConv3d | ResidualBlock | Downsample | Upsample) else layer(x)
     return x
+
+
+class Still:
+    """Runs layers over the pieces of one video and leaves out those whose results repeat, as they do where it stands still.
+
+    A layer that gets what it got for the piece before, and whose memory that piece has left as it was, gives what it gave.
+    """
+
+    def __init__(self) -> None:
+        self._piece: Tensor | None = None
+        self._settled = 0
+        self._reached: Tensor | None = None
+
+    def run(self, layers: tuple[nn.Module, ...], piece: Tensor, stream: Stream) -> Tensor:
+        """As `run`, bit for bit."""
+        last, self._piece = self._piece, piece
+        if last is None or last.shape != piece.shape or not torch.equal(last, piece):
+            self._settled, self._reached = 0, piece
+            return run(layers, piece, stream)
+        assert self._reached is not None
+        x = self._reached
+        while self._settled < len(layers):
+            layer = layers[self._settled]
+            before = [stream.get(module) for module in layer.modules()]
+            x = run((layer,), x, stream)
+            if not all(map(_same, before, [stream.get(module) for module in layer.modules()])):
+                return run(layers[self._settled + 1 :], x, stream)
+            self._settled, self._reached = self._settled + 1, x
+        return x
+
+
+def _same(a: Tensor | None, b: Tensor | None) -> bool:
+    return a is b is None or (a is not None and b is not None and a.shape == b.shape and torch.equal(a, b))
 
 
 def per_frame(layer: nn.Module, x: Tensor) -> Tensor:

@@ -122,7 +122,11 @@ def _small_vae_cost(params: VaeParams, chunk: int, frames: int) -> tuple[VaeCost
         vae = VideoVae(params).eval().channels_last()
         latents = torch.zeros(1, params.latent, frames, side, side)
         video = torch.zeros(1, 3, 4 * frames - 3, CELL * side, CELL * side)
-        for call in (lambda: vae.encode(video, chunk), lambda: [None for _ in vae.decode_pieces(latents, chunk)]):
+        calls = (
+            lambda: vae.encode(video, chunk, thrifty=False),
+            lambda: [None for _ in vae.decode_pieces(latents, chunk)],
+        )
+        for call in calls:
             with _Alive() as alive, FlopCounterMode(display=False) as counter:
                 call()
             found.append((alive.peak, counter.get_total_flops() / frames))

@@ -16,7 +16,7 @@ from dataclasses import dataclass
 import torch
 from torch import Tensor
 
-from wanimate.model.vae import Stream, VideoVae, run
+from wanimate.model.vae import Still, Stream, VideoVae, run
 
 DECODE_REACH = 13
 """Six 3x3 convolutions at every scale, 1 + 1/2 + 1/4 + 1/8 of a latent each, three upsamplings, the head: 12.3 latents."""
@@ -59,10 +59,10 @@ class TiledVae:
         rows, columns = (cut(n // CELL, self.side, ENCODE_REACH) for n in video.shape[3:])
         for r, c in itertools.product(rows, columns):
             stream: Stream = {}
-            parts = []
+            still, parts = Still(), []
             for piece in video[..., _pixels(r.outer), _pixels(c.outer)].split(pieces, dim=2):
                 piece = piece.to(self.vae.dtype, memory_format=torch.channels_last_3d)
-                out = run((encoder.conv1, *encoder.downsamples), piece, stream)
+                out = still.run((encoder.conv1, *encoder.downsamples), piece, stream)
                 parts.append(out[..., _within(r), _within(c)].clone())
             tile = torch.cat(parts, dim=2)
             if features is None:

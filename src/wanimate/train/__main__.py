@@ -30,7 +30,7 @@ from wanimate.train import flow, latents
 from wanimate.train import vae as vae_training
 from wanimate.train.adapters import TARGETS, AdapterSettings, adapter_state, attach, begin_with, write_lora
 from wanimate.train.common import Log, load_state, mixed, save_state
-from wanimate.train.feed import Feed
+from wanimate.train.feed import WAITING, Feed
 from wanimate.train.lora import LoraTraining, train_adapters
 from wanimate.train.mannequins.assets import load
 from wanimate.train.mannequins.world import World, WorldSettings
@@ -217,17 +217,18 @@ def clips(
     part: Annotated[int, typer.Option(help="Clips rendered at once.")] = 24,
     frames: int = 33,
     face_weight: Annotated[float, typer.Option(help="As of transformer; relight has 0.")] = 8.0,
+    waiting: Annotated[int, typer.Option(help="Parts that may lie unread; rendering pauses at more.")] = WAITING,
     device: Device = default_device(),
     seed: int = 1000,
 ) -> None:
-    """Render and encode clips beside trainings that take them from a folder, so that these need not stop for new ones."""
+    """Render and encode clips beside trainings, or before them, into a folder from which they take them."""
     from wanimate.weights.load import load_checkpoint
 
     _, where = join(device)
     codec = load_checkpoint(checkpoint, where, torch.float32).vae
     world, weight, continued = (RELIGHT_WORLD, 0.0, 0.1) if relighting else (WORLD, face_weight, 0.36)
     make = _maker(codec, world, where, seed, part, frames, weight, continued)
-    parts, began, number = Feed(feed), time.monotonic(), 0
+    parts, began, number = Feed(feed, waiting), time.monotonic(), 0
     while time.monotonic() - began < seconds:
         if parts.full:
             time.sleep(0.05)

@@ -17,7 +17,7 @@ from safetensors.torch import load_file, save_file
 from wanimate.train.latents import LatentClips
 
 WAITING = 64
-"""Parts that may lie unread."""
+"""Parts that may lie unread, unless told otherwise; one of 24 clips of 33 frames takes 23 MB."""
 
 
 class Feed:
