@@ -6,24 +6,14 @@ import secrets
 import tempfile
 from collections.abc import Callable, Iterator
 from contextlib import contextmanager
-from dataclasses import dataclass
 from functools import cached_property
 from pathlib import Path
-from typing import Any, TypeVar
+from typing import Any
 
 import torch
 
 from wanimate.conditions.build import ConditionBuilder
-from wanimate.conditions.segments import plan_segments
-from wanimate.config import (
-    Defaults,
-    GenerateSettings,
-    Job,
-    LoraUse,
-    OutputSettings,
-    ParallelSettings,
-    RuntimeSettings,
-)  # fmt: skip
+from wanimate.config import GenerateSettings, Job, LoraUse, OutputSettings, ParallelSettings, RuntimeSettings
 from wanimate.errors import InputError, OutOfMemory
 from wanimate.finish.claim import OutputClaim
 from wanimate.finish.composite import composite
@@ -36,7 +26,7 @@ from wanimate.media.image import load_image
 from wanimate.media.probe import probe
 from wanimate.media.resize import exact_size
 from wanimate.media.video import plan_frames
-from wanimate.model.transformer import AnimateTransformer
+from wanimate.order import Order
 from wanimate.preprocess import replacement
 from wanimate.preprocess.guides import load_guides
 from wanimate.preprocess.modes import preprocessing
@@ -44,10 +34,9 @@ from wanimate.preprocess.pose import backend
 from wanimate.runtime.parallel.ranks import Ranks
 from wanimate.runtime.parallel.team import Part, Team, follow, load_for
 from wanimate.runtime.placing import PlacedNetworks
-from wanimate.runtime.plan import Work, vae_chunk
+from wanimate.runtime.plan import vae_chunk
 from wanimate.runtime.processor import has_bf16
 from wanimate.runtime.tiles import TiledVae
-from wanimate.sampling.cache import TURBO, Caching
 from wanimate.sampling.guidance import PhasedNetwork, SegmentNetwork, guided
 from wanimate.segment_loop import FramesReady, LoopEvent, run_segments
 from wanimate.stage_clock import StageClock
@@ -59,6 +48,7 @@ from wanimate.types import (
     Frame,
     Frames,
     Guides,
+    Mode,
     Notice,
     Result,
     Segment,
@@ -66,12 +56,10 @@ from wanimate.types import (
     StepDone,
 )  # fmt: skip
 from wanimate.weights.load import Card, Checkpoint, best_device, open_prompts, read_card
-from wanimate.weights.lora import Lora, LoraFile, match_lora, read_lora
+from wanimate.weights.lora import Lora
 from wanimate.weights.prompts import PromptEncoder
-from wanimate.weights.relighting import with_relighting
-from wanimate.weights.twins import LoraStack, TwinSizes
+from wanimate.weights.twins import LoraStack
 
-_Value = TypeVar("_Value")
 SIDE = 16
 """The VAE makes 8 x 8 pixels one latent, the transformer 2 x 2 latents one token."""
 
@@ -149,8 +137,7 @@ class Animator:
             InputError: an input cannot be used. OutputError: the result cannot be written. OutOfMemory.
         """
         clock = StageClock()
-        settings, warning = with_relighting(self._settled(job.generate), job.mode, self.folder)
-        order = self._check(settings)
+        order = self._order(job.generate, job.mode)
         if job.mode == "replacement":
             replacement.check(job.preprocess)
         inputs = {"image": job.image, "video": job.video}
@@ -166,8 +153,8 @@ class Animator:
             width, height = (clip.width, clip.height) if job.mode == "replacement" else image.shape[1::-1]
             size = exact_size(width, height, area)
             count = len(plan_frames(clip, job.preprocess.fps, job.preprocess.max_fps)[0])
-            if warning:
-                yield Notice(warning, "warning")
+            if order.warning:
+                yield Notice(order.warning, "warning")
             yield from self._load(clock, order, size, count)
             guides = yield from clock.watch(making)
             yield from self._finish(guides, job.out, order, job.output, claim, clock, clip, inputs, job)
@@ -180,37 +167,19 @@ class Animator:
         clock = StageClock()
         with OutputClaim(out, output.codec) as claim:
             loaded = guides if isinstance(guides, Guides) else load_guides(guides)
-            generate, warning = with_relighting(self._settled(generate), loaded.mode, self.folder)
-            order = self._check(generate)
-            if warning:
-                yield Notice(warning, "warning")
+            order = self._order(generate, loaded.mode)
+            if order.warning:
+                yield Notice(order.warning, "warning")
             yield from self._load(clock, order, loaded.size, loaded.count)
             source = Path(loaded.manifest.get("source", {}).get("path", ""))
             clip = probe(source, None) if source.is_file() else None
             inputs = {"guides": loaded.folder or Path()}
             yield from self._finish(loaded, out, order, output, claim, clock, clip, inputs, None)
 
-    def _settled(self, generate: GenerateSettings) -> GenerateSettings:
-        """With the step cache that the speed comes to, unless one is named."""
-        if generate.cache is not None or self.runtime.speed != "turbo":
-            return generate
-        return generate.model_copy(update={"cache": TURBO})
+    def _order(self, generate: GenerateSettings, mode: Mode) -> Order:
+        return Order.of(generate, mode, self.folder, self.card, self.runtime.speed)
 
-    def _check(self, generate: GenerateSettings) -> _Order:
-        """Refuse settings that cannot work on any clip longer than a segment, before anything large is opened."""
-        settings = generate.resolve(self.card.defaults)
-        caching = Caching.of(generate.cache, generate.cache_gate, settings.steps)
-        plan_segments(settings.clip_length + 1, settings.clip_length, settings.overlap, generate.compat)
-        files: list[LoraFile] = []
-        for use in generate.lora:
-            opened = next((file for file in files if file.path == use.path), None)
-            files.append(opened or read_lora(use.path))
-            if not any(use.acts(step, settings.steps) for step in range(settings.steps)):
-                rule = f"none of the {settings.steps} steps lies in {100 * use.start:g}-{100 * use.stop:g}%"
-                raise InputError("lora", use.path, rule, "Give it a wider share, or take more --steps.")
-        return _Order(generate, settings, caching, tuple(files))
-
-    def _load(self, clock: StageClock, order: _Order, size: tuple[int, int], count: int) -> Iterator[Event]:
+    def _load(self, clock: StageClock, order: Order, size: tuple[int, int], count: int) -> Iterator[Event]:
         """Plan, encode the prompts, and only then bring the transformer in."""
         generate, device = order.generate, self.placed.device
         is_open = self.placed.is_open if self.ranks is None else self._team is not None
@@ -222,7 +191,7 @@ class Animator:
             and (order.branches == 1 or prompts.is_known(generate.negative_prompt, negative=True))
         )
         if self.ranks is None:
-            plan = self.placed.foresee(order.work(size, count, new), order.twins if generate.lora else None)
+            plan = self.placed.foresee(order.work(size, count, new), order.twins)
             if plan is not None:
                 yield Notice(str(plan))
         if prompts is not None and new:
@@ -243,7 +212,7 @@ class Animator:
             yield Notice(f"checkpoint {self.card.name}: {self.card.note}")
 
     def _finish(
-        self, guides: Guides, out: Path, order: _Order, output: OutputSettings, claim: OutputClaim,
+        self, guides: Guides, out: Path, order: Order, output: OutputSettings, claim: OutputClaim,
         clock: StageClock, clip: Clip | None, inputs: dict[str, Path], job: Job | None,
     ) -> Iterator[Event]:  # fmt: skip
         width, height = guides.size
@@ -314,7 +283,7 @@ class Animator:
         return found
 
     def _frames(
-        self, guides: Guides, order: _Order, segments: tuple[Segment, ...], seed: int, loras: list[tuple[Lora, LoraUse]]
+        self, guides: Guides, order: Order, segments: tuple[Segment, ...], seed: int, loras: list[tuple[Lora, LoraUse]]
     ) -> Iterator[LoopEvent]:
         checkpoint, device, generate = self.checkpoint, self.checkpoint.device, order.generate
         codec, network, ease = self._engine(order, loras)
@@ -344,7 +313,7 @@ class Animator:
             yield event
 
     def _engine(
-        self, order: _Order, loras: list[tuple[Lora, LoraUse]]
+        self, order: Order, loras: list[tuple[Lora, LoraUse]]
     ) -> tuple[TiledVae | Team, Callable[[Conditions], SegmentNetwork], Callable[[str], str | None]]:
         """The VAE, what makes a segment's network, and what takes the next notch of the placement: here or on all ranks."""
         team, transformer, generate = self._team, self.checkpoint.transformer, order.generate
@@ -379,38 +348,6 @@ class Animator:
             )
 
         return vae, network, ease
-
-
-@dataclass(frozen=True)
-class _Order:
-    """What is to be generated, every setting filled in: `settings` with the checkpoint's defaults; LoRA files are open."""
-
-    generate: GenerateSettings
-    settings: Defaults
-    caching: Caching | None
-    files: tuple[LoraFile, ...]
-
-    @property
-    def branches(self) -> int:
-        return 1 if self.generate.guidance == 1 else 2
-
-    def segments(self, count: int) -> tuple[Segment, ...]:
-        """Of a job of `count` frames."""
-        return plan_segments(count, self.settings.clip_length, self.settings.overlap, self.generate.compat)
-
-    def work(self, size: tuple[int, int], count: int, new_prompt: bool) -> Work:
-        """As the plan sees it, but for the LoRAs."""
-        kept = 0 if self.caching is None else self.caching.kept(self.branches)
-        return Work(size, self.segments(count), self.settings.steps, self.branches, new_prompt, kept)
-
-    def matched(self, model: AnimateTransformer) -> list[tuple[Lora, LoraUse]]:
-        """The LoRAs for this transformer, which may be on the meta device."""
-        loras = [match_lora(file, model, self.generate.lora_partial) for file in self.files]
-        return list(zip(loras, self.generate.lora, strict=True))
-
-    def twins(self, model: AnimateTransformer) -> TwinSizes:
-        """What the LoRAs take."""
-        return LoraStack(model, self.matched(model), self.generate.lora_fuse).sizes(self.settings.steps)
 
 
 def animate(

@@ -13,7 +13,7 @@ import wanimate
 PACKAGE = Path(wanimate.__file__).parent
 FOUNDATION = ("types", "config", "errors", "log")
 STAGES = ("media", "preprocess", "conditions", "model", "weights", "sampling", "finish", "runtime")
-ROAD = ("segment_loop", "stage_clock", "pipeline")
+ROAD = ("order", "segment_loop", "stage_clock", "pipeline")
 BESIDE = ("cli", "integrations", "measure", "serve", "train")
 
 

@@ -11,7 +11,7 @@ from rich.console import Console
 from rich.markup import escape
 from rich.table import Table
 
-from ..config import GenerateSettings, RuntimeSettings
+from ..config import GenerateSettings, Mode, RuntimeSettings
 from . import options as o
 from .report import reporting
 
@@ -22,10 +22,21 @@ def doctor(
         Path | None, typer.Option(help="Plan a job with this checkpoint folder.", show_default="none")
     ] = None,
     clip: Annotated[Path | None, typer.Option(help="The job's performer.", show_default="one segment")] = None,
+    mode: Annotated[
+        str,
+        typer.Option(
+            help="The job: the character in its own picture, or in the clip's scene.",
+            metavar=f"[{o.choices(Mode)}]",
+        ),
+    ] = o.MODE,
     area: o.Area = o.PREPROCESS["area"],
     steps: o.Steps = o.GENERATE["steps"],
     guidance: o.Guidance = o.GENERATE["guidance"],
     clip_length: o.ClipLength = o.GENERATE["clip_length"],
+    lora: o.Loras = o.GENERATE["lora"],
+    lora_fuse: o.LoraFuse = o.GENERATE["lora_fuse"],
+    lora_partial: o.LoraPartial = o.GENERATE["lora_partial"],
+    relight: o.Relight = o.GENERATE["relight"],
     speed: o.SpeedMode = o.RUNTIME["speed"],
     weights_dtype: o.WeightsDtype = o.RUNTIME["weights_dtype"],
     blocks: o.Blocks = o.RUNTIME["blocks"],
@@ -36,17 +47,23 @@ def doctor(
 ) -> None:
     """Tell what this machine can run: processor, memory, GPUs, detectors, encoders, and which of them is used and why.
 
-    With --checkpoint, also what a job would take: where its weights would live, peak memory, seconds. Reads no weights and
-    changes nothing.
+    With --checkpoint, also what a job would take, its LoRAs counted: where its weights would live, peak memory, seconds.
+    Reads no weights but the LoRAs' and changes nothing.
 
-    [bold]Example[/bold]
+    [bold]Examples[/bold]
 
     [cyan]wanimate doctor --checkpoint ~/models/Wan2.2-Animate-14B --area 1280x720 --clip performer.mp4[/cyan]
 
-    Exit code 3: the job does not fit; the message names the nearest setting that does.
+    [cyan]wanimate doctor --checkpoint ~/models/Wan2.2-Animate-14B --mode replacement --lora hero.safetensors:0.8[/cyan]
+
+    Exit codes: 2 bad input; 3 the job does not fit, and the message names the nearest setting that does.
     """
     with reporting(False, debug):
-        settings = o.make(GenerateSettings, steps=steps, guidance=guidance, clip_length=clip_length)
+        chosen = o.parse_mode(mode)
+        settings = o.make(
+            GenerateSettings, steps=steps, guidance=guidance, clip_length=clip_length, lora=lora, lora_fuse=lora_fuse,
+            lora_partial=lora_partial, relight=relight,
+        )  # fmt: skip
         runtime = o.make(
             RuntimeSettings, speed=speed, weights_dtype=weights_dtype, blocks=blocks, vae_tile=vae_tile,
             gpu_memory=gpu_memory,
@@ -56,7 +73,7 @@ def doctor(
 
         report = examine(models)
         if checkpoint is not None:
-            report["plan"] = plan_job(checkpoint, clip, pixels, settings, runtime)
+            report["plan"] = plan_job(checkpoint, clip, pixels, settings, runtime, mode=chosen)
         if as_json:
             print(json.dumps(report, ensure_ascii=False))
             return

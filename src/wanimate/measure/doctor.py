@@ -1,4 +1,4 @@
-"""What this machine can run: hardware, backends found, which one is used and why. Loads no weights."""
+"""What this machine can run: hardware, backends found, which one is used and why. Loads no networks."""
 
 from __future__ import annotations
 
@@ -12,17 +12,17 @@ import av
 import psutil
 import torch
 
-from ..conditions.segments import plan_segments
-from ..config import GenerateSettings, RuntimeSettings
+from ..config import GenerateSettings, LoraUse, RuntimeSettings
 from ..errors import InputError
 from ..media.probe import probe
 from ..media.resize import exact_size
 from ..media.video import plan_frames
 from ..model.attention import backends
+from ..order import Order
 from ..preprocess.models import find
-from ..runtime.plan import Work
 from ..runtime.speed import TRIAL_HEADS, TRIAL_TOKENS, attention_trials, best_trial
 from ..runtime.will_it_fit import plan_for
+from ..types import Mode
 from ..weights.load import best_device, embedded_path, read_card
 
 GIB = 2**30
@@ -47,33 +47,42 @@ def examine(models: Path | None = None) -> dict[str, Any]:
 
 def plan_job(
     checkpoint: Path, clip: Path | None, area: int | None, generate: GenerateSettings, runtime: RuntimeSettings,
-    device: str | None = None,
+    device: str | None = None, mode: Mode = "animation",
 ) -> dict[str, Any]:  # fmt: skip
     """What a job would take here, as name -> finding. Without a clip it is one segment of the shape 16:9.
 
+    LoRAs and step caches are those of a run with these settings.
+
     Raises:
         OutOfMemory: it does not fit; the message names the nearest setting that does.
-        InputError: the checkpoint or the clip cannot be used.
+        InputError: the checkpoint, the clip or a LoRA cannot be used.
     """
     folder, card = read_card(checkpoint)
-    settings = generate.resolve(card.defaults)
-    shape, count = (16, 9), settings.clip_length
+    order = Order.of(generate, mode, folder, card, runtime.speed)
+    shape, count = (16, 9), order.settings.clip_length
     if clip is not None:
         found = probe(clip, None)
         shape, count = (found.width, found.height), len(plan_frames(found, None)[0])
-    size = exact_size(*shape, area or settings.area)
-    segments = plan_segments(count, settings.clip_length, settings.overlap)
-    work = Work(size, segments, settings.steps, 1 if generate.guidance == 1 else 2, new_prompt=True)
-    plan = plan_for(folder, card, work, runtime, best_device(device), small_too=True)
+    size = exact_size(*shape, area or order.settings.area)
+    work = order.work(size, count, new_prompt=True)
+    plan = plan_for(folder, card, work, runtime, best_device(device), small_too=True, twins=order.twins)
     assert plan is not None
+    loras = ", ".join(_written(use) for use in order.generate.lora)
     peaks = {f"GPU, {stage}": f"{taken / GIB:.2f} GiB" for stage, taken in plan.stages.items() if plan.gpu}
     return {
-        "job": f"{count} frames of {size[0]}x{size[1]}, {len(segments)} segments of up to {work.length}",
+        "job": f"{count} frames of {size[0]}x{size[1]}, {len(work.segments)} segments of up to {work.length}",
+        **({"LoRAs": loras} if loras else {}), **({"note": order.warning} if order.warning else {}),
         "device": plan.device, "weights": plan.weights, "placement": str(plan.placement),
         **({"GPU, free": f"{plan.room / GIB:.2f} GiB"} if plan.gpu else {}), **peaks,
         "host, peak": f"{plan.host / GIB:.2f} GiB",
         "seconds a step": round(plan.step_seconds, 3), "seconds for the clip": round(plan.clip_seconds, 1),
     }  # fmt: skip
+
+
+def _written(use: LoraUse) -> str:
+    """As on the command line, without the folder."""
+    share = "" if (use.start, use.stop) == (0, 1) else f"@{100 * use.start:g}-{100 * use.stop:g}%"
+    return f"{use.path.name}:{use.strength:g}{share}"
 
 
 def _machine(gpus: list[dict[str, Any]]) -> dict[str, Any]:

@@ -348,6 +348,38 @@ def test_doctor(tmp_path: Path) -> None:
     assert {b["for"] for b in report["backends"] if b["used"]} >= {"networks", "attention"}
 
 
+def test_options_of_doctor_become_the_settings_of_a_run(monkeypatch: pytest.MonkeyPatch) -> None:
+    asked: list[Any] = []
+    monkeypatch.setattr("wanimate.measure.doctor.examine", lambda models: {})
+    monkeypatch.setattr(
+        "wanimate.measure.doctor.plan_job", lambda *args, **more: asked.append((*args, more["mode"])) or {"job": "so"}
+    )
+    done = run(
+        "doctor", "--json", "--checkpoint", "c", "--mode", "replacement", "--lora", "a.safetensors:0.8@0-50%",
+        "--lora", "b.safetensors", "--lora-fuse", "--lora-partial", "--no-relight", "--steps", "9",
+    )  # fmt: skip
+    assert done.exit_code == 0, done.output
+    assert json.loads(done.stdout) == {"plan": {"job": "so"}}
+    ((checkpoint, _, _, settings, _, mode),) = asked
+    assert (checkpoint, mode) == (Path("c"), "replacement")
+    assert settings == GenerateSettings(
+        lora=("a.safetensors:0.8@0-50%", "b.safetensors"), lora_fuse=True, lora_partial=True, relight=False, steps=9
+    )
+
+
+@pytest.mark.parametrize("wrong", [("--lora", "a.safetensors:much"), ("--lora", "a.safetensors@50-20%")])
+def test_doctor_reads_loras_as_runs_do(stub: type[StubAnimator], wrong: tuple[str, ...]) -> None:
+    told = [run(*command, *wrong) for command in (("doctor", "--checkpoint", "c"), ("animate", *FILES))]
+    assert [done.exit_code for done in told] == [2, 2]
+    assert told[0].output == told[1].output
+    assert "--lora = " in told[0].output
+
+
+def test_doctor_knows_two_modes() -> None:
+    done = run("doctor", "--checkpoint", "c", "--mode", "both")
+    assert (done.exit_code, "--mode = both" in done.output) == (2, True)
+
+
 STOPPED = textwrap.dedent("""
     import sys, time, types
     from fractions import Fraction

@@ -17,7 +17,7 @@ from PIL import Image
 from safetensors.torch import save_file
 from tiny_checkpoints import DEFAULTS, FPS, Shape, write_guides
 
-from wanimate import pipeline
+from wanimate import order
 from wanimate.config import GenerateSettings, Job, OutputSettings, RuntimeSettings
 from wanimate.errors import CheckpointError, InputError, OutputError
 from wanimate.media.video import VideoFrames
@@ -387,7 +387,7 @@ def test_loras_do_not_leak_into_the_next_job(
         "steps": [0.5, 1.0], "dialect": "peft", "tensors": 10, "unused": [],
     }]  # fmt: skip
     reads: list[Path] = []
-    monkeypatch.setattr(pipeline, "read_lora", lambda path: reads.append(path) or read_lora(path))
+    monkeypatch.setattr(order, "read_lora", lambda path: reads.append(path) or read_lora(path))
     both = [f"{file}:0.8@0-50%", f"{file}:0.8@50-100%"]
     assert (frames_of(animator, guides(5), tmp_path / "both.mkv", steps=2, lora=both) == strong).all()
     assert reads == [file]  # once a job

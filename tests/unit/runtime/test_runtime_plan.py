@@ -5,6 +5,7 @@ from __future__ import annotations
 import itertools
 import json
 from collections.abc import Iterator
+from contextlib import closing
 from dataclasses import replace
 from functools import lru_cache
 from pathlib import Path
@@ -13,11 +14,12 @@ from typing import Any
 import psutil
 import pytest
 import torch
+from safetensors.torch import save_file
 from tiny_checkpoints import OWN, OWN_VAE, PUBLISHED, own_checkpoint, published_checkpoint, write_guides
 
 from golden import fill
 from wanimate.conditions.segments import plan_segments
-from wanimate.config import GenerateSettings, OutputSettings, RuntimeSettings
+from wanimate.config import GenerateSettings, OutputSettings, RuntimeSettings, Speed
 from wanimate.errors import InputError, OutOfMemory
 from wanimate.measure.doctor import plan_job
 from wanimate.media.video import VideoFrames
@@ -32,6 +34,7 @@ from wanimate.runtime.plan import (
     Held,
     Networks,
     Placement,
+    Plan,
     Rates,
     Work,
     make_plan,
@@ -42,7 +45,7 @@ from wanimate.runtime.plan import (
 from wanimate.runtime.simulate import transformer_cost, vae_cost
 from wanimate.runtime.tiles import TiledVae
 from wanimate.sampling.cache import Caching
-from wanimate.types import Finished, FrameSource, Notice, StepDone
+from wanimate.types import Finished, FrameSource, Mode, Notice, StepDone
 from wanimate.weights.load import Card, load_checkpoint, read_card
 from wanimate.weights.stored import Stored
 from wanimate.weights.twins import TwinSizes
@@ -237,6 +240,71 @@ def test_doctor_plans_a_job(tmp_path: Path) -> None:
     assert report["weights"] == "fp32"
     assert float(report["host, peak"].split()[0]) > psutil.Process().memory_info().rss / GIB / 2
     assert report["seconds for the clip"] >= 0
+
+
+@pytest.mark.parametrize(
+    ("mode", "more", "told"),
+    [
+        ("animation", {}, None),
+        ("animation", {"lora": ("hero.safetensors:0.8",)}, "hero.safetensors:0.8"),
+        ("animation", {"lora": ("hero.safetensors:1@0-50%",), "lora_fuse": True}, "hero.safetensors:1@0-50%"),
+        ("replacement", {}, "relighting_lora.safetensors:1"),
+        ("replacement", {"lora": ("hero.safetensors",)}, "hero.safetensors:1, relighting_lora.safetensors:1"),
+        ("replacement", {"relight": False}, None),
+    ],
+)
+@pytest.mark.parametrize("speed", ["exact", "turbo"])
+def test_doctor_plans_the_work_of_the_run(
+    mode: Mode, more: dict[str, Any], told: str | None, speed: Speed, tmp_path: Path, monkeypatch: pytest.MonkeyPatch
+) -> None:
+    """LoRAs and step cache: the very numbers of a run with the same settings."""
+    folder = published_checkpoint(tmp_path / "tiny-14b")
+    guides = write_guides(tmp_path / "guides", 9, replacement=mode == "replacement")
+    parts = {"lora_A": (4, 128), "lora_B": (64, 4)}
+    tensors = {f"blocks.0.ffn.0.{part}.weight": torch.ones(shape) for part, shape in parts.items()}
+    for file in (tmp_path / "hero.safetensors", folder / "relighting_lora.safetensors"):
+        save_file(tensors, file)
+    monkeypatch.chdir(tmp_path)
+    monkeypatch.setattr("wanimate.runtime.plan.BIG", 0)
+    seen: list[Work] = []
+
+    def noted(nets: Networks, work: Work, *rest: Any) -> Plan:
+        seen.append(work)
+        return make_plan(nets, work, *rest)
+
+    monkeypatch.setattr("wanimate.runtime.will_it_fit.make_plan", noted)
+    settings = GenerateSettings(clip_length=9, prompt="a person", **more)
+    runtime = RuntimeSettings(speed=speed)
+    report = plan_job(folder, None, 32 * 16, settings, runtime, "cpu", mode)
+    events = Animator.from_checkpoint(folder, "cpu", runtime).generate(guides, tmp_path / "out.mp4", settings)
+    with closing(events):  # type: ignore[type-var]
+        next(e for e in events if isinstance(e, Notice) and e.message.startswith("plan: "))
+    forecast, run = seen
+    assert forecast == run
+    assert (forecast.kept > 0) == (speed == "turbo")
+    assert (forecast.twins == TwinSizes()) == (told is None)
+    assert (forecast.twins.blocks > 0) == settings.lora_fuse
+    assert report.get("LoRAs") == told
+    assert "note" not in report
+
+
+def test_doctor_refuses_and_tells_as_a_run_does(tmp_path: Path) -> None:
+    folder = published_checkpoint(tmp_path / "tiny-14b")
+    wrong = tmp_path / "wrong.safetensors"
+    save_file({"elsewhere.lora_A.weight": torch.ones(4, 9), "elsewhere.lora_B.weight": torch.ones(9, 4)}, wrong)
+
+    def report(mode: Mode = "animation", **more: Any) -> dict[str, Any]:
+        return plan_job(folder, None, 32 * 16, GenerateSettings(**more), RuntimeSettings(), "cpu", mode)
+
+    with pytest.raises(InputError, match="has no place in this transformer"):
+        report(lora=(f"{wrong}",))
+    with pytest.raises(InputError, match=r"lora = .*nowhere\.safetensors"):
+        report(lora=(f"{tmp_path}/nowhere.safetensors",))
+    with pytest.raises(InputError, match="none of the 20 steps lies in 1-2%"):
+        report(lora=(f"{wrong}@1-2%",))
+    with pytest.raises(InputError, match="holds no relighting LoRA"):
+        report("replacement", relight=True)
+    assert "no effect in animation" in report(relight=True)["note"]
 
 
 class Greedy:
