@@ -3,7 +3,7 @@
 from __future__ import annotations
 
 import json
-from collections.abc import Iterator
+from collections.abc import Iterable, Iterator
 from dataclasses import dataclass, field
 from fractions import Fraction
 from typing import Any
@@ -30,7 +30,10 @@ from wanimate.types import Conditions, Frames, Guides
 class FormulaCodec:
     """The stand-in for the VAE that the golden data was made with."""
 
-    def encode(self, video: Tensor, chunk: int = 1) -> Tensor:
+    def encode_each(self, videos: Iterable[Tensor], chunk: int = 1) -> list[Tensor]:
+        return [self.encode(video) for video in videos]
+
+    def encode(self, video: Tensor) -> Tensor:
         pooled = F.avg_pool2d(video[0].transpose(0, 1), 8)
         groups = [pooled[:1], *(pooled[i : i + 4].mean(0, keepdim=True) for i in range(1, len(pooled), 4))]
         g = torch.cat(groups).transpose(0, 1)

@@ -2,6 +2,8 @@
 
 from __future__ import annotations
 
+from collections.abc import Iterator
+
 import torch
 from torch import Tensor
 
@@ -35,40 +37,34 @@ class ConditionBuilder:
         self.face_size, self.device, self.chunk = face_size, torch.device(device), chunk
         picture = letterboxed(guides.reference, guides.size).to(self.device)
         self.image_tokens = None if image_encoder is None else image_encoder.encode(picture[:, 0])
-        self.reference = self._encode(picture)
-        self._grey: dict[int, Tensor] = {}
+        (self.reference,) = self._encode(iter((picture,)))
 
     @torch.inference_mode()
     def build(self, segment: Segment, previous: Tensor | None) -> Conditions:
         """`previous`: the last `segment.overlap` output frames [3, r, H, W] in [-1, 1]; None for the first segment."""
         known = segment.overlap
         assert (previous is None) == (known == 0)
-        pose = self._encode(self._read(self.guides.pose, segment))
+        pose, scene = self._encode(video(segment, previous) for video in (self._pose, self._scene))
         faces = self._read(self.guides.face, segment)
         if self.face_size is not None:
             faces = resize_faces(faces, self.face_size)
         mask = pack_mask(known_mask(segment.length, known, (pose.shape[2], pose.shape[3]), self._person(segment)))
-        y = assemble(mask.to(self.device), self._known_latents(segment, previous), self.reference)
+        y = assemble(mask.to(self.device), scene, self.reference)
         return Conditions(y, pose, faces, self.text, self.negative, self.image_tokens)
 
-    def _known_latents(self, segment: Segment, previous: Tensor | None) -> Tensor:
-        """Latents of the condition video (model spec, section 3.3): the scene or mid grey, after the frames already made."""
+    def _pose(self, segment: Segment, previous: Tensor | None) -> Tensor:
+        return self._read(self.guides.pose, segment)
+
+    def _scene(self, segment: Segment, previous: Tensor | None) -> Tensor:
+        """The condition video (model spec, section 3.3): the scene or mid grey, after the frames already made."""
         if self.guides.background is not None:
             video = self._read(self.guides.background, segment)
-        elif previous is None:
-            return self._grey_latents(segment.length)
         else:
             width, height = self.guides.size
             video = torch.zeros(3, segment.length, height, width, device=self.device)
         if previous is not None:
-            video = torch.cat((previous.to(self.device), video[:, previous.shape[1] :]), dim=1)
-        return self._encode(video)
-
-    def _grey_latents(self, length: int) -> Tensor:
-        if length not in self._grey:
-            width, height = self.guides.size
-            self._grey[length] = self._encode(torch.zeros(3, length, height, width, device=self.device))
-        return self._grey[length]
+            video[:, : previous.shape[1]] = previous.to(self.device)
+        return video
 
     def _person(self, segment: Segment) -> Tensor | None:
         if self.guides.mask is None:
@@ -81,5 +77,5 @@ class ConditionBuilder:
         return to_network(source.take(reflected(segment.start, segment.stop, source.count)), self.device)
 
     @torch.inference_mode()
-    def _encode(self, video: Tensor) -> Tensor:
-        return self.codec.encode(video[None], self.chunk)[0].float()
+    def _encode(self, videos: Iterator[Tensor]) -> list[Tensor]:
+        return [latents[0].float() for latents in self.codec.encode_each((v[None] for v in videos), self.chunk)]

@@ -5,6 +5,7 @@ Letters: K pixel frames, T latent frames, H W pixels, h = H/8, w = W/8, r frames
 
 from __future__ import annotations
 
+from collections.abc import Iterable
 from typing import Protocol
 
 import torch
@@ -18,8 +19,8 @@ from wanimate.types import Frames
 class LatentCodec(Protocol):
     """What the conditions need of a VAE."""
 
-    def encode(self, video: Tensor, chunk: int = 1) -> Tensor:
-        """[1, 3, K, H, W] in [-1, 1] -> [1, 16, T, h, w]."""
+    def encode_each(self, videos: Iterable[Tensor], chunk: int = 1) -> list[Tensor]:
+        """Videos [1, 3, K, H, W] in [-1, 1] -> latents [1, 16, T, h, w]; each is asked for when its turn comes."""
         ...
 
 

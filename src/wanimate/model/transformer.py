@@ -91,8 +91,11 @@ class AnimateTransformer(nn.Module):
         text [B, X, text width] (padded with zero rows to the text length), image_tokens [B, I, image width] or None,
         face [B, 3, K, S, S] in [-1, 1], pose_latents [B, 16, T, h, w].
         """
+        return self.context(text, image_tokens, self.encode_face(face), pose_latents)
+
+    def context(self, text: Tensor, image_tokens: Tensor | None, face_tokens: Tensor, pose_latents: Tensor) -> Context:
+        """As `prepare`, with face tokens from `encode_face`."""
         text_tokens, image = self.embed_text(text), self.embed_image(image_tokens)
-        face_tokens = self.encode_face(face)
         pose = self.pose_patch_embedding(pose_latents.to(self.dtype))
         grid = (pose.shape[2] + 1, pose.shape[3], pose.shape[4])
         assert face_tokens.shape[1] == grid[0], "face frames and pose latents disagree"
@@ -165,12 +168,19 @@ class AnimateTransformer(nn.Module):
         return self.img_emb(image_tokens.to(self.dtype))
 
     def encode_face(self, face: Tensor) -> Tensor:
-        """Faces [B, 3, K, S, S] -> face tokens [B, T+1, slots+1, D]; the reference frame's are zeros."""
+        """Faces [B, 3, K, S, S] -> face tokens [B, T+1, slots+1, D]."""
+        return self.embed_motion(self.encode_motion(face))
+
+    def encode_motion(self, face: Tensor) -> Tensor:
+        """Faces [B, 3, K, S, S] -> motion vectors [B, K, M], each of its own picture alone."""
         batch = face.shape[0]
         pictures = rearrange(face, "b c k y x -> (b k) c y x")
         motion = torch.cat([self.motion_encoder(part) for part in pictures.split(self.faces_at_once * batch)])
-        tokens = self.face_encoder(rearrange(motion, "(b k) m -> b k m", b=batch))
-        return F.pad(tokens, (0, 0, 0, 0, 1, 0))
+        return rearrange(motion, "(b k) m -> b k m", b=batch)
+
+    def embed_motion(self, motion: Tensor) -> Tensor:
+        """Motion vectors [B, K, M] -> face tokens [B, T+1, slots+1, D]; the reference frame's are zeros."""
+        return F.pad(self.face_encoder(motion), (0, 0, 0, 0, 1, 0))
 
     def unpatchify(self, tokens: Tensor, grid: tuple[int, int, int]) -> Tensor:
         """[B, L, 4 * 16] with the channel fastest -> [B, 16, T+1, h, w]."""

@@ -10,7 +10,7 @@ Letters: T latent frames, h w latent rows and columns, K = 4(T-1)+1 pixel frames
 from __future__ import annotations
 
 import itertools
-from collections.abc import Iterator
+from collections.abc import Iterable, Iterator
 from dataclasses import dataclass
 
 import torch
@@ -77,6 +77,10 @@ class TiledVae:
             moments = self.vae.conv1(run((*encoder.middle, *encoder.head), part, stream), stream)
             means.append((moments[:, : self.vae.params.latent] - self.vae.mean) / self.vae.std)
         return torch.cat(means, dim=2)
+
+    def encode_each(self, videos: Iterable[Tensor], chunk: int = 1) -> list[Tensor]:
+        """Videos [B, 3, K, H, W] as `encode` takes them, one after the other -> their latents."""
+        return [self.encode(video, chunk) for video in videos]
 
     def decode_pieces(self, latents: Tensor, chunk: int = 1) -> Iterator[Tensor]:
         """As `VideoVae.decode_pieces`; of tiles, the pieces come when the last one is done, from host memory."""

@@ -101,7 +101,8 @@ def check_shares(ranks: Ranks) -> None:
     guided(split, given, 1.0)(x, torch.tensor(700))
     share = -(-15 // ranks.count)
     assert set(seen) == {(1, 4 * share, 48)}
-    assert moved == [4 * share * 64]  # the head's output, once
+    faces = -(-given.face.shape[1] // ranks.count)
+    assert moved == [faces * model.params.motion.width, 4 * share * 64]  # the faces' motion and the head's output, once
 
 
 def check_heads(ranks: Ranks) -> None:
@@ -178,8 +179,10 @@ def check_team(ranks: Ranks, settings: ParallelSettings, lora: Path) -> None:
             net, alone = team.network(active, given, scale), guided(stack.transformer(active), given, scale)
             for t in (torch.tensor(900), torch.tensor(100)):
                 close(net(x, t), alone(x, t))
-    video, latents = torch.randn(1, 3, 5, 32, 16), torch.randn(1, 16, 3, 4, 2)
-    close(team.encode(video, 1), vae.encode(video))
+    videos, latents = [torch.randn(1, 3, 9, 32, 16) for _ in range(3)], torch.randn(1, 16, 3, 4, 2)
+    videos[1][:, :, 1:] = 0.0
+    for found, video in zip(team.encode_each(iter(videos), 1), videos, strict=True):
+        close(found, vae.encode(video))
     close(torch.cat(list(team.decode_pieces(latents, 1)), dim=2), vae.decode(latents))
     team.stop()
 

@@ -101,11 +101,20 @@ class SplitTransformer:
             raise InputError("--gpus", group.size, rule, f"Use one of {fitting}.")
 
     def prepare(self, text: Tensor, image_tokens: Tensor | None, face: Tensor, pose_latents: Tensor) -> Context:
-        """As the transformer's; the rotary table is this rank's share."""
-        context: Context = self.transformer.prepare(text, image_tokens, face, pose_latents)
+        """As the transformer's; the rotary table is this rank's share. Each rank looks at a share of the faces."""
+        net = self.transformer
+        context: Context = net.context(text, image_tokens, net.embed_motion(self._motion(face)), pose_latents)
         split = TokenSplit.of(context.grid, self.group)
         cos, sin = (split.own(table[None])[0] for table in context.rope)
         return replace(context, rope=(cos, sin))
+
+    def _motion(self, face: Tensor) -> Tensor:
+        """[B, 3, K, S, S] -> [B, K, M] on every rank."""
+        count = face.shape[2]
+        share = -(-count // self.group.size)
+        own = face[:, :, self.group.index * share :][:, :, :share]
+        own = F.pad(own, (0, 0, 0, 0, 0, share - own.shape[2]))
+        return rearrange(self.group.gather(self.transformer.encode_motion(own)), "n b k m -> b (n k) m")[:, :count]
 
     def total(self, parts: Tensor, context: Context) -> Tensor:
         """As the transformer's."""

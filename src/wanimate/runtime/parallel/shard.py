@@ -35,6 +35,6 @@ def sharded(transformer: AnimateTransformer, ranks: Ranks) -> AnimateTransformer
         register_fsdp_forward_method(unit, "keys_values")
     whole = {p for p in twin.parameters() if not isinstance(p, torch.distributed.tensor.DTensor)}
     fully_shard(twin, mesh=mesh, ignored_params=whole)
-    for method in ("prepare", "run_blocks"):
+    for method in ("context", "run_blocks"):
         register_fsdp_forward_method(twin, method)
     return twin

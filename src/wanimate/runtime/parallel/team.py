@@ -2,7 +2,8 @@
 
 from __future__ import annotations
 
-from collections.abc import Callable, Iterator
+import itertools
+from collections.abc import Callable, Iterable, Iterator
 from dataclasses import dataclass
 from pathlib import Path
 from typing import Any
@@ -34,6 +35,7 @@ class Part:
     def __init__(self, ranks: Ranks, checkpoint: Checkpoint, settings: ParallelSettings) -> None:
         self.ranks, self.checkpoint, self.settings = ranks, checkpoint, settings
         self.vae = StripVae(checkpoint.vae, ranks.everyone)
+        self._half_vae = None if ranks.half is None else StripVae(checkpoint.vae, ranks.half)
         self.stack = LoraStack(checkpoint.transformer, [])
         self._sharded: dict[tuple[int, ...], AnimateTransformer] = {}
         self._network: SegmentNetwork | None = None
@@ -78,8 +80,12 @@ class Part:
         assert self._network is not None, "a segment is prepared before its steps"
         return self._network(x, t)
 
-    def encode(self, video: Tensor, chunk: int) -> Tensor:
-        return self.vae.encode(video, chunk)
+    def encode(self, videos: tuple[Tensor, ...], chunk: int) -> list[Tensor]:
+        """Two videos at once, one by each half of the ranks, where there are halves; else one after the other."""
+        if len(videos) == 2 and self._half_vae is not None and self.ranks.pair is not None:
+            own = self._half_vae.encode(videos[self.ranks.pair.index], chunk)
+            return list(self.ranks.pair.gather(own))
+        return [self.vae.encode(video, chunk) for video in videos]
 
     def decode_piece(self, latents: Tensor, first: bool) -> Tensor:
         return self.vae.decode_piece(latents, first)
@@ -153,9 +159,12 @@ class Team:
         self._all("prepare", active, conditions, scale, caching)
         return _TeamNetwork(self.part, lambda x, t: self._all("flow", x, t))
 
-    def encode(self, video: Tensor, chunk: int = 1) -> Tensor:
-        """[B, 3, K, H, W] in [-1, 1] -> [B, 16, T, h, w]."""
-        return self._all("encode", video, chunk)
+    def encode_each(self, videos: Iterable[Tensor], chunk: int = 1) -> list[Tensor]:
+        """As `TiledVae.encode_each`, by twos; the videos are of one shape."""
+        waiting, latents = iter(videos), []
+        while two := tuple(itertools.islice(waiting, 2)):
+            latents += self._all("encode", two, chunk)
+        return latents
 
     def decode_pieces(self, latents: Tensor, chunk: int = 1) -> Iterator[Tensor]:
         """[B, 16, T, h, w] -> pieces of [B, 3, K, H, W] in order, not clamped; pieces of 1 and then 4 * chunk frames."""
