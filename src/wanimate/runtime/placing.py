@@ -13,7 +13,6 @@ from wanimate.config import LoraUse, RuntimeSettings
 from wanimate.model.transformer import AnimateTransformer
 from wanimate.runtime.offload import StreamedBlocks, page_lock_changes, settle_blocks, slice_tokens, stream_blocks
 from wanimate.runtime.plan import Held, Placement, Plan, Work, wanted_weights, weights_type
-from wanimate.runtime.processor import quicken_vae_here
 from wanimate.runtime.speed import TRIAL_TOKENS, quicken, quicken_transformer
 from wanimate.runtime.tiles import CELL
 from wanimate.runtime.will_it_fit import plan_for
@@ -83,10 +82,7 @@ class PlacedNetworks:
             home = None if self.placement.blocks == "resident" else "cpu"
             self._checkpoint = load_checkpoint(self.folder, self.device, dtype, compress, home, prompts)
             self.arrange(self.placement)
-            if self.device.type == "cuda":
-                self.attention = quicken(self._checkpoint, self.runtime.speed, self._tokens)
-            elif self.device.type == "cpu":
-                quicken_vae_here(self._checkpoint.vae, self.runtime.speed)
+            self.attention = quicken(self._checkpoint, self.runtime.speed, self._tokens)
         return self._checkpoint
 
     def with_loras(self, loras: Sequence[tuple[Lora, LoraUse]], fuse: bool) -> LoraStack:
