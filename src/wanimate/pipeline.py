@@ -316,7 +316,7 @@ class Animator:
         self, order: Order, loras: list[tuple[Lora, LoraUse]]
     ) -> tuple[TiledVae | Team, Callable[[Conditions], SegmentNetwork], Callable[[str], str | None]]:
         """The VAE, what makes a segment's network, and what takes the next notch of the placement: here or on all ranks."""
-        team, transformer, generate = self._team, self.checkpoint.transformer, order.generate
+        team, generate = self._team, order.generate
         scale, caching, steps = generate.guidance, order.caching, order.settings.steps
         if team is not None:
             team.use_loras(generate.lora, generate.lora_partial, generate.lora_fuse)
@@ -329,14 +329,14 @@ class Animator:
 
             return team, shared, lambda stage: None
         vae = TiledVae(self.checkpoint.vae, self.placed.placement.tile)
-        stack = LoraStack(transformer, loras, generate.lora_fuse)
+        stack = self.placed.with_loras(loras, generate.lora_fuse)
 
         def ease(stage: str) -> str | None:
             """Twins of the transformer are made anew."""
             nonlocal stack
-            stack = LoraStack(transformer, [])
+            stack = self.placed.with_loras([], False)
             how = self.placed.ease(stage)
-            stack, vae.side = LoraStack(transformer, loras, generate.lora_fuse), self.placed.placement.tile
+            stack, vae.side = self.placed.with_loras(loras, generate.lora_fuse), self.placed.placement.tile
             return how
 
         def network(conditions: Conditions) -> SegmentNetwork:

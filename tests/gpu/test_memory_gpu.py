@@ -14,15 +14,25 @@ sys.path.insert(0, str(Path(__file__).parents[1] / "unit" / "weights"))
 from tiny_checkpoints import published_checkpoint, write_guides
 
 from golden import fill
-from wanimate.config import GenerateSettings, OutputSettings
+from wanimate.config import GenerateSettings, LoraUse, OutputSettings
 from wanimate.model.params import MotionParams, TransformerParams, VaeParams
 from wanimate.model.transformer import AnimateTransformer
 from wanimate.model.vae import VideoVae
 from wanimate.pipeline import Animator
-from wanimate.runtime.offload import StreamedBlocks, clear_error, page_lock, settle_blocks, slice_tokens, stream_blocks
+from wanimate.runtime.offload import (
+    StreamedBlocks,
+    clear_error,
+    page_lock,
+    page_lock_changes,
+    settle_blocks,
+    slice_tokens,
+    stream_blocks,
+)
 from wanimate.runtime.plan import Placement, measure_rates
 from wanimate.runtime.simulate import transformer_cost, vae_cost
 from wanimate.runtime.tiles import TiledVae
+from wanimate.weights.lora import LoraFile, match_lora
+from wanimate.weights.twins import LoraStack, with_loras
 
 PARAMS = TransformerParams(
     dim=1024, ffn_dim=2816, num_heads=8, num_layers=10, text_width=64, image_width=64, face_width=64,
@@ -71,6 +81,35 @@ def test_streamed_blocks_compute_the_same(model: AnimateTransformer, lock: bool)
         assert torch.equal(flow(streamed), wanted)
     assert all(p.device.type == "cpu" for p in blocks.parameters())
     assert all(p.is_pinned() == lock for p in blocks.parameters())
+
+
+@pytest.mark.gpu
+@pytest.mark.parametrize("lock", [True, False])
+def test_fused_weights_of_streamed_blocks_are_page_locked(model: AnimateTransformer, lock: bool) -> None:
+    """Beside blocks that are, and beside blocks that are not; without the LoRA everything is as before."""
+    tensors = {}
+    for i in (0, 1, 7):
+        tensors[f"blocks.{i}.ffn.0.lora_A.weight"] = 0.1 * torch.randn(4, PARAMS.dim)
+        tensors[f"blocks.{i}.ffn.0.lora_B.weight"] = 0.1 * torch.randn(PARAMS.ffn_dim, 4)
+    lora = match_lora(LoraFile(Path("lora.safetensors"), tensors), model)
+    without = flow(copy.deepcopy(model).cuda())
+    wanted = flow(copy.deepcopy(with_loras(model, [(lora, 1.0)], fuse=True)).cuda())
+    assert not torch.equal(wanted, without)
+    streamed = copy.deepcopy(model)
+    stream_blocks(streamed, "cuda", lock)
+    for name, part in streamed.named_children():
+        if name != "blocks":
+            part.cuda()
+    uses = [(lora, LoraUse(path=lora.path))]
+    twin = LoraStack(streamed, uses, True, lambda made: page_lock_changes(made, streamed)).transformer((0,))
+    base = {id(p) for p in streamed.blocks.parameters()}
+    changed = [p for p in twin.blocks.parameters() if id(p) not in base]
+    assert len(changed) == 3
+    assert all(p.is_pinned() for p in changed)
+    for _ in range(3):
+        assert torch.equal(flow(twin), wanted)
+        assert torch.equal(flow(streamed), without)
+    assert all(p.is_pinned() == lock for p in streamed.blocks.parameters())
 
 
 @pytest.mark.gpu

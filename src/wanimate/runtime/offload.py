@@ -2,14 +2,15 @@
 
 The blocks keep their names and their values; only what iterates over `transformer.blocks` sees them with tensors on the
 device. While a block computes, the next one is copied on a stream of its own, so that the copy hides behind the computing.
-Host memory is page-locked where the system allows it, or the mapped checkpoint file itself.
+Host memory is page-locked where the system allows it, or the mapped checkpoint file itself; what a LoRA twin has of its own is
+page-locked beside either.
 """
 
 from __future__ import annotations
 
 import copy
 import weakref
-from collections.abc import Callable, Iterator
+from collections.abc import Callable, Container, Iterator
 from concurrent.futures import Future, ThreadPoolExecutor
 from contextlib import suppress
 from dataclasses import dataclass, field
@@ -169,26 +170,43 @@ def settle_blocks(model: AnimateTransformer, device: torch.device | str) -> None
         model.blocks = nn.ModuleList([block.to(device) for block in model.blocks.children()])
 
 
-def page_lock(module: nn.Module) -> None:
-    """Move all tensors of a module into one page-locked piece of host memory; ordinary memory where that is refused.
+def page_lock_changes(twin: AnimateTransformer, model: AnimateTransformer) -> None:
+    """Page-lock what streamed blocks of a LoRA twin do not share with those of `model`, which stay as and where they are."""
+    if isinstance(twin.blocks, StreamedBlocks):
+        shared = {id(tensor) for _, _, tensor in _tensors(model.blocks)}
+        for block in twin.blocks.children():
+            page_lock(block, shared)
+
+
+def page_lock(module: nn.Module, but: Container[int] = ()) -> None:
+    """Move all tensors of a module, but for those with these ids, into one page-locked piece of host memory; ordinary memory
+    where that is refused. One tensor at a time is there twice.
 
     PyTorch's own allocator for such memory rounds every tensor up to a power of two, which would cost 40 % more.
     """
-    places = _tensors(module)
+    places = [place for place in _tensors(module) if id(place[2]) not in but]
     sizes = [-(-tensor.nbytes // ALIGNMENT) * ALIGNMENT for _, _, tensor in places]
     whole = torch.empty(sum(sizes), dtype=torch.uint8)
-    if torch.cuda.is_available():
-        runtime, pointer = torch.cuda.cudart(), whole.data_ptr()
-        if int(runtime.cudaHostRegister(pointer, whole.nbytes, 0)) == 0:
-            weakref.finalize(whole.untyped_storage(), runtime.cudaHostUnregister, pointer)
-        else:
-            clear_error(torch.device("cuda"))
-            LOG.warning("page-locked memory was refused; copies of the blocks may not hide behind the computing")
-    for (table, name, tensor), piece in zip(places, whole.split(sizes), strict=True):
+    for piece in whole.split(sizes):
+        table, name, tensor = places.pop(0)
         here = piece[: tensor.nbytes].view(tensor.dtype).view(tensor.shape)
         here.copy_(tensor)
-        is_parameter = isinstance(tensor, nn.Parameter)
-        table[name] = nn.Parameter(here, requires_grad=False) if is_parameter else here
+        table[name] = nn.Parameter(here, requires_grad=False) if isinstance(tensor, nn.Parameter) else here
+        del tensor
+    if len(whole):
+        _lock(whole)  # last: it takes all of the pages at once
+
+
+def _lock(memory: Tensor) -> None:
+    """Page-lock memory until it is freed, where there is a GPU."""
+    if not torch.cuda.is_available():
+        return
+    runtime, pointer = torch.cuda.cudart(), memory.data_ptr()
+    if int(runtime.cudaHostRegister(pointer, memory.nbytes, 0)) == 0:
+        weakref.finalize(memory.untyped_storage(), runtime.cudaHostUnregister, pointer)
+    else:
+        clear_error(torch.device("cuda"))
+        LOG.warning("page-locked memory was refused; copies of the blocks may not hide behind the computing")
 
 
 def clear_error(device: torch.device) -> None:

@@ -3,23 +3,23 @@
 from __future__ import annotations
 
 import gc
-from collections.abc import Callable
+from collections.abc import Callable, Sequence
 from dataclasses import replace
 from pathlib import Path
 
 import torch
 
-from wanimate.config import RuntimeSettings
+from wanimate.config import LoraUse, RuntimeSettings
 from wanimate.model.transformer import AnimateTransformer
-from wanimate.runtime.offload import StreamedBlocks, settle_blocks, slice_tokens, stream_blocks
+from wanimate.runtime.offload import StreamedBlocks, page_lock_changes, settle_blocks, slice_tokens, stream_blocks
 from wanimate.runtime.plan import Held, Placement, Plan, Work, wanted_weights, weights_type
-from wanimate.runtime.processor import quicken_vae_here
 from wanimate.runtime.speed import TRIAL_TOKENS, quicken, quicken_transformer
 from wanimate.runtime.tiles import CELL
 from wanimate.runtime.will_it_fit import plan_for
 from wanimate.weights.load import Card, Checkpoint, load_checkpoint
+from wanimate.weights.lora import Lora
 from wanimate.weights.prompts import PromptEncoder
-from wanimate.weights.twins import TwinSizes
+from wanimate.weights.twins import LoraStack, TwinSizes
 
 
 class PlacedNetworks:
@@ -48,7 +48,8 @@ class PlacedNetworks:
         return self.open()
 
     def foresee(self, work: Work, twins: Callable[[AnimateTransformer], TwinSizes] | None = None) -> Plan | None:
-        """Plan a job (`plan_for`); networks that are open go where the plan wants them, and peaks of memory count anew.
+        """Plan a job (`plan_for`); networks that are open go where the plan wants them, and peaks of memory count anew. Where
+        page-locked blocks have to make room, they are closed, to be opened again with the blocks in the file.
 
         Raises:
             OutOfMemory: it does not fit; the message names the nearest setting that does.
@@ -58,12 +59,17 @@ class PlacedNetworks:
         self._tokens = work.tokens
         self.plan = plan_for(self.folder, self.card, work, self.runtime, device, held=held, twins=twins)
         wanted = self.placement if self.plan is None else self.plan.placement
+        was_open = checkpoint is not None
+        if (self.placement.blocks, wanted.blocks) == ("streamed", "mapped"):
+            self._checkpoint = checkpoint = None
+            gc.collect()
         if checkpoint is None:
             self.placement = wanted
-            return self.plan
-        self.arrange(wanted)
-        if device.type == "cuda":
-            self.attention = quicken_transformer(checkpoint.transformer, device, self.runtime.speed, work.tokens)
+        else:
+            self.arrange(wanted)
+            if device.type == "cuda":
+                self.attention = quicken_transformer(checkpoint.transformer, device, self.runtime.speed, work.tokens)
+        if was_open and device.type == "cuda":
             torch.cuda.reset_peak_memory_stats(device)
         return self.plan
 
@@ -76,11 +82,13 @@ class PlacedNetworks:
             home = None if self.placement.blocks == "resident" else "cpu"
             self._checkpoint = load_checkpoint(self.folder, self.device, dtype, compress, home, prompts)
             self.arrange(self.placement)
-            if self.device.type == "cuda":
-                self.attention = quicken(self._checkpoint, self.runtime.speed, self._tokens)
-            elif self.device.type == "cpu":
-                quicken_vae_here(self._checkpoint.vae, self.runtime.speed)
+            self.attention = quicken(self._checkpoint, self.runtime.speed, self._tokens)
         return self._checkpoint
+
+    def with_loras(self, loras: Sequence[tuple[Lora, LoraUse]], fuse: bool) -> LoraStack:
+        """The transformer with LoRAs. What they change of blocks in host memory is page-locked there."""
+        model = self.checkpoint.transformer
+        return LoraStack(model, loras, fuse, lambda twin: page_lock_changes(twin, model))
 
     def arrange(self, placement: Placement) -> None:
         """Bring the open networks where the placement wants them. Blocks in host memory stay there as they are, page-locked

@@ -332,7 +332,10 @@ def _forecast(
     base = max(0, psutil.Process().memory_info().rss - held.host) + 2 * video + (video if placement.tile else 0)
     step, clip = _seconds_of(nets, work, placement, cost, vae, rates)
     most = max(stages.values())
-    host = base + (nets.blocks + own if placement.blocks == "streamed" else 0) if cuda else base + most
+    if cuda:
+        host = base + (0 if resident else own) + (nets.blocks if placement.blocks == "streamed" else 0)
+    else:
+        host = base + most
     return Plan(name, nets.weights, placement, room, most if cuda else 0, host, stages, step, clip)
 
 

@@ -1,5 +1,5 @@
-"""Making the networks fast on a GPU, from outside: the quickest attention, kernels that spare memory
-traffic, products of float8 matrices. (On a processor: `runtime.processor`.)
+"""Making the networks fast, from outside. On a GPU: the quickest attention, kernels that spare memory traffic, products of
+float8 matrices. On a processor: `runtime.processor`.
 
 exact   the arithmetic of the published bfloat16 flow
 fast    float8 matrix products and attention, the VAE in bfloat16
@@ -22,6 +22,7 @@ from wanimate.model.attention import Attend, Backend, Fp8Attention, backends
 from wanimate.model.fp8 import FP8
 from wanimate.model.transformer import AnimateTransformer
 from wanimate.runtime.fused_vae import HAS_TRITON, quicken_vae
+from wanimate.runtime.processor import quicken_vae_here
 from wanimate.weights.load import Checkpoint
 from wanimate.weights.quantize import QuantizedLinear
 
@@ -100,10 +101,17 @@ def seconds_of(call: Callable[[], object], device: torch.device) -> float:
     return time.perf_counter() - began
 
 
-def quicken(checkpoint: Checkpoint, speed: Speed, tokens: int) -> str:
-    """Give the networks of a checkpoint on a GPU the quickest attention that `speed` allows for so many tokens, and kernels
-    that spare memory traffic. Where `speed` is not exact, quantised layers multiply float8 matrices, and the VAE computes in
-    bfloat16. Returns the name of the attention backend."""
+def quicken(checkpoint: Checkpoint, speed: Speed, tokens: int) -> str | None:
+    """Make the networks of a checkpoint fast where they are; every process that runs jobs calls it once.
+
+    On a GPU they get the quickest attention that `speed` allows for so many tokens, and kernels that spare memory traffic.
+    Where `speed` is not exact, quantised layers multiply float8 matrices, and the VAE computes in bfloat16. On a processor the
+    VAE alone is changed. Returns the name of the attention backend, None where PyTorch chooses.
+    """
+    if checkpoint.device.type == "cpu":
+        quicken_vae_here(checkpoint.vae, speed)
+    if checkpoint.device.type != "cuda":
+        return None
     quicken_vae(checkpoint.vae, speed)
     return quicken_transformer(checkpoint.transformer, checkpoint.device, speed, tokens)
 

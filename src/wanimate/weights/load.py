@@ -132,7 +132,8 @@ def load_checkpoint(
     path: Path | None = None, device: str | torch.device | None = None, dtype: torch.dtype | None = None,
     compress: Compress = "never", blocks_on: str | torch.device | None = None, prompts: PromptEncoder | None = None,
 ) -> Checkpoint:  # fmt: skip
-    """Open a checkpoint folder; None is the one in the package. The transformer is bfloat16 on a GPU, else float32.
+    """Open a checkpoint folder; None is the one in the package. The transformer is bfloat16 on a GPU, else float32. The
+    networks compute as they are written: what makes jobs fast is put on them afterwards (`runtime.speed.quicken`).
 
     Every tensor goes from its mapped file straight to its device and type. `blocks_on`: where the transformer's blocks go,
     None is `device`; on the CPU, tensors that need no conversion stay where they are, in the mapped file. `prompts`: opened

@@ -49,11 +49,15 @@ class LoraStack:
 
     Low-rank parts of the blocks' linears stay beside the weights and are added to their outputs in float32, whatever the
     weights' type; everything else is added to the twin's own copy of a weight. `fuse` does the latter with all: faster, but
-    it holds a second copy of every changed weight, rounded once to the weights' type.
+    it holds a second copy of every changed weight, rounded once to the weights' type. `settle` brings a new twin's own
+    tensors where they are to live.
     """
 
-    def __init__(self, model: AnimateTransformer, loras: Sequence[tuple[Lora, LoraUse]], fuse: bool = False) -> None:
-        self.model, self.loras, self.fuse = model, tuple(loras), fuse
+    def __init__(
+        self, model: AnimateTransformer, loras: Sequence[tuple[Lora, LoraUse]], fuse: bool = False,
+        settle: Callable[[AnimateTransformer], None] | None = None,
+    ) -> None:  # fmt: skip
+        self.model, self.loras, self.fuse, self.settle = model, tuple(loras), fuse, settle
         self._twins: dict[tuple[int, ...], AnimateTransformer] = {(): model}
 
     def active(self, step: int, steps: int) -> tuple[int, ...]:
@@ -63,9 +67,11 @@ class LoraStack:
     def transformer(self, active: tuple[int, ...]) -> AnimateTransformer:
         """The twin with these LoRAs, made once; with none it is the transformer itself."""
         if active not in self._twins:
-            self._twins[active] = with_loras(
-                self.model, [(self.loras[i][0], self.loras[i][1].strength) for i in active], self.fuse
-            )
+            strengths = [(self.loras[i][0], self.loras[i][1].strength) for i in active]
+            twin = with_loras(self.model, strengths, self.fuse)
+            if self.settle is not None:
+                self.settle(twin)
+            self._twins[active] = twin
         return self._twins[active]
 
     def sizes(self, steps: int) -> TwinSizes:

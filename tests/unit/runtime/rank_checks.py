@@ -16,20 +16,22 @@ import torch
 from torch import Tensor
 
 from golden import fill
-from wanimate.config import CacheKind, LoraUse, ParallelSettings
+from wanimate.config import CacheKind, LoraUse, ParallelSettings, RuntimeSettings
 from wanimate.errors import InputError
 from wanimate.model.params import MotionParams, TransformerParams, VaeParams
 from wanimate.model.transformer import AnimateTransformer
 from wanimate.model.vae import VideoVae
+from wanimate.runtime import plan, processor
 from wanimate.runtime.parallel.ranks import Group, Ranks, join, leave
 from wanimate.runtime.parallel.sequence import SplitTransformer
 from wanimate.runtime.parallel.shard import sharded
 from wanimate.runtime.parallel.strips import StripVae
-from wanimate.runtime.parallel.team import Part, Team, follow
+from wanimate.runtime.parallel.team import Part, Team, follow, load_for
+from wanimate.runtime.placing import PlacedNetworks
 from wanimate.sampling.cache import Caching
 from wanimate.sampling.guidance import guided
 from wanimate.types import Conditions
-from wanimate.weights.load import Card, Checkpoint, FixedPrompt
+from wanimate.weights.load import Card, Checkpoint, FixedPrompt, read_card
 from wanimate.weights.lora import match_lora, read_lora
 from wanimate.weights.twins import LoraStack
 
@@ -187,6 +189,32 @@ def check_team(ranks: Ranks, settings: ParallelSettings, lora: Path) -> None:
     team.stop()
 
 
+def check_fast(ranks: Ranks, settings: ParallelSettings, folder: Path) -> None:
+    """`--speed fast` on a processor that multiplies bfloat16: weights, VAE and result are those of one process."""
+    runtime = RuntimeSettings(speed="fast")
+    with pytest.MonkeyPatch.context() as patched:
+        for module in (plan, processor):
+            patched.setattr(module, "has_bf16", lambda device: True)
+        checkpoint = load_for(ranks, folder, settings, runtime)
+        alone = PlacedNetworks(*read_card(folder), ranks.device, runtime).open()
+    assert alone.transformer.dtype == checkpoint.transformer.dtype == torch.bfloat16
+    assert alone.vae.dtype == checkpoint.vae.dtype == torch.bfloat16
+    part = Part(ranks, checkpoint, settings)
+    if not ranks.first:
+        follow(part)
+        return
+    team = Team(part)
+    given, x = conditions(GRIDS["one short"])
+    given = replace(given, image_tokens=None)
+    team.use_loras((), False)
+    t = torch.tensor(300)
+    close(team.network((), given, 2.0)(x, t), guided(alone.transformer, given, 2.0)(x, t), 2e-2)
+    video, latents = torch.randn(1, 3, 5, 32, 16), torch.randn(1, 16, 3, 4, 2)
+    close(team.encode(video, 1), alone.vae.encode(video), 2e-2)
+    close(torch.cat(list(team.decode_pieces(latents, 1)), dim=2), alone.vae.decode(latents), 2e-2)
+    team.stop()
+
+
 def check_cache(ranks: Ranks, kind: CacheKind, settings: ParallelSettings) -> None:
     """All ranks skip the steps that one process skips, by gates that lie among this network's errors; filled-up tokens
     have no say."""
@@ -223,6 +251,7 @@ def checks(lora: Path) -> dict[str, Callable[[Ranks], None]]:
     }.items():  # fmt: skip
         settings = ParallelSettings(**values)
         found[f"team, {name}"] = lambda r, s=settings: check_team(r, s, lora)
+        found[f"fast, {name}"] = lambda r, s=settings: check_fast(r, s, lora.with_name("checkpoint"))
     for kind in ("taylor", "first-block", "magnitude"):
         for name, values in {"plain": {}, "both": {"shard_weights": True, "split_guidance": True}}.items():
             settings = ParallelSettings(**values)

@@ -3,15 +3,17 @@
 from __future__ import annotations
 
 import copy
+import gc
 import itertools
 import threading
+import weakref
 from pathlib import Path
 
 import pytest
 import torch
 from safetensors.torch import save_file
-from tiny_checkpoints import PUBLISHED
-from torch import Tensor
+from tiny_checkpoints import PUBLISHED, published_checkpoint
+from torch import Tensor, UntypedStorage
 
 from golden import fill
 from wanimate.config import LoraUse
@@ -19,12 +21,12 @@ from wanimate.model.params import VaeParams
 from wanimate.model.transformer import AnimateTransformer
 from wanimate.model.vae import VideoVae
 from wanimate.runtime import offload
-from wanimate.runtime.offload import StreamedBlocks, page_lock, slice_tokens, stream_blocks
+from wanimate.runtime.offload import StreamedBlocks, page_lock, page_lock_changes, slice_tokens, stream_blocks
 from wanimate.runtime.tiles import DECODE_REACH, ENCODE_REACH, TiledVae, cut
 from wanimate.weights.formats import read_tensors
-from wanimate.weights.load import embedded_path, load_vae, read_card
-from wanimate.weights.lora import match_lora, read_lora
-from wanimate.weights.twins import LoraStack
+from wanimate.weights.load import Compress, embedded_path, load_checkpoint, load_vae, read_card
+from wanimate.weights.lora import LoraFile, match_lora, read_lora
+from wanimate.weights.twins import LoraStack, with_loras
 
 LEVEL = 2 / 255
 """One of 255 steps between black and white, in the VAE's range [-1, 1]."""
@@ -144,26 +146,96 @@ def test_no_room_for_a_slot_is_told_and_can_be_tried_again(
     assert torch.equal(flow(streamed), wanted)
 
 
-def test_loras_on_streamed_blocks(model: AnimateTransformer, tmp_path: Path) -> None:
+@pytest.fixture
+def lora(tmp_path: Path) -> LoraFile:
+    """Of layers of blocks 1 and 3, and a whole difference in block 2."""
+    tensors = {"blocks.2.diff_m": torch.randn(1, 6, PUBLISHED.dim)}
+    for name, rows, columns in (
+        ("blocks.1.ffn.0", PUBLISHED.ffn_dim, PUBLISHED.dim),
+        ("blocks.1.ffn.2", PUBLISHED.dim, PUBLISHED.ffn_dim),
+        ("blocks.3.cross_attn.k", PUBLISHED.dim, PUBLISHED.dim),
+    ):
+        tensors |= {f"{name}.lora_down.weight": torch.randn(2, columns), f"{name}.lora_up.weight": torch.randn(rows, 2)}
+    save_file(tensors, tmp_path / "lora.safetensors")
+    return read_lora(tmp_path / "lora.safetensors")
+
+
+@pytest.fixture
+def locked(monkeypatch: pytest.MonkeyPatch) -> list[UntypedStorage]:
+    """Pieces of memory that were page-locked."""
+    pieces: list[UntypedStorage] = []
+    monkeypatch.setattr(offload, "_lock", lambda memory: pieces.append(memory.untyped_storage()))
+    return pieces
+
+
+def test_loras_on_streamed_blocks(model: AnimateTransformer, lora: LoraFile) -> None:
     """Twins stream through the same two slots; what a LoRA changes travels too."""
     streamed = copy.deepcopy(model)
     stream_blocks(streamed, "cpu")
-    tensors = {"blocks.2.modulation.diff_m": torch.randn(1, 6, PUBLISHED.dim)}
-    for name in ("blocks.1.ffn.0", "blocks.3.cross_attn.k"):
-        rows, columns = model.get_submodule(name).weight.shape
-        tensors |= {f"{name}.lora_down.weight": torch.randn(2, columns), f"{name}.lora_up.weight": torch.randn(rows, 2)}
-    tensors["blocks.2.diff_m"] = tensors.pop("blocks.2.modulation.diff_m")
-    save_file(tensors, tmp_path / "lora.safetensors")
-    opened, use = read_lora(tmp_path / "lora.safetensors"), LoraUse(path=tmp_path / "lora.safetensors")
+    use = LoraUse(path=lora.path)
     results = {}
     for name, network in (("resident", model), ("streamed", streamed)):
-        stack = LoraStack(network, [(match_lora(opened, network), use)])
+        stack = LoraStack(network, [(match_lora(lora, network), use)])
         results[name] = [flow(stack.transformer(active)) for active in ((), (0,), (), (0,))]
     for wanted, got in zip(results["resident"], results["streamed"], strict=True):
         assert torch.equal(got, wanted)
     assert not torch.equal(results["streamed"][0], results["streamed"][1])
-    twin = LoraStack(streamed, [(match_lora(opened, streamed), use)]).transformer((0,))
+    twin = LoraStack(streamed, [(match_lora(lora, streamed), use)]).transformer((0,))
     assert twin.blocks.lane is streamed.blocks.lane
+
+
+@pytest.mark.parametrize("compress", ["never", "all"])
+def test_fused_weights_are_page_locked(
+    compress: Compress, lora: LoraFile, tmp_path: Path, locked: list[UntypedStorage]
+) -> None:
+    """In one piece a block, and nothing else of it; the blocks in the mapped file stay as and where they are."""
+    folder = published_checkpoint(tmp_path / "tiny-14b")
+    before = {file: file.read_bytes() for file in folder.glob("*.safetensors")}
+    plain, model = (load_checkpoint(folder, "cpu", compress=compress).transformer for _ in range(2))
+    stream_blocks(model, "cpu", lock=False)
+    base = {name: tensor.data_ptr() for name, tensor in model.state_dict().items()}
+    without, wanted = flow(plain), flow(with_loras(plain, [(match_lora(lora, plain), 1.0)], fuse=True))
+    uses = [(match_lora(lora, model), LoraUse(path=lora.path))]
+    stack = LoraStack(model, uses, fuse=True, settle=lambda twin: page_lock_changes(twin, model))
+    twin = stack.transformer((0,))
+
+    changed = {name: t for name, t in twin.blocks.state_dict().items() if t.data_ptr() != base[f"blocks.{name}"]}
+    assert {name.removesuffix("_scale") for name in changed} == {
+        "1.ffn.0.weight", "1.ffn.2.weight", "2.modulation", "3.cross_attn.k.weight"
+    }  # fmt: skip
+    homes = {name: tensor.untyped_storage().data_ptr() for name, tensor in changed.items()}
+    assert len(locked) == len(set(homes.values())) == len({name[0] for name in homes})
+    assert set(homes.values()) == {piece.data_ptr() for piece in locked}
+    assert torch.equal(flow(twin), wanted)
+    assert not torch.equal(wanted, without)
+
+    gone = [weakref.ref(piece) for piece in locked]
+    locked.clear()
+    del stack, twin, changed
+    gc.collect()
+    assert [piece() for piece in gone] == [None] * 3
+    assert torch.equal(flow(model), without)
+    assert {name: tensor.data_ptr() for name, tensor in model.state_dict().items()} == base
+    assert {file: file.read_bytes() for file in before} == before
+
+
+def test_a_twin_that_is_not_streamed_stays_where_it_is(
+    model: AnimateTransformer, lora: LoraFile, locked: list[UntypedStorage]
+) -> None:
+    twin = with_loras(model, [(match_lora(lora, model), 1.0)], fuse=True)
+    before = {name: p.data_ptr() for name, p in twin.named_parameters()}
+    page_lock_changes(twin, model)
+    assert {name: p.data_ptr() for name, p in twin.named_parameters()} == before
+    assert locked == []
+
+
+def test_a_block_is_not_there_twice_while_it_moves(model: AnimateTransformer, monkeypatch: pytest.MonkeyPatch) -> None:
+    block = copy.deepcopy(model.blocks[0])
+    before = [weakref.ref(p) for p in block.parameters()]
+    left: list[int] = []
+    monkeypatch.setattr(offload, "_lock", lambda memory: left.append(sum(p() is not None for p in before)))
+    page_lock(block)
+    assert left == [0]
 
 
 def test_one_piece_of_memory_for_a_block(model: AnimateTransformer) -> None:

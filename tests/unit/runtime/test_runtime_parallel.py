@@ -14,6 +14,7 @@ from safetensors.torch import save_file
 
 sys.path.insert(0, str(Path(__file__).parent))
 import rank_checks
+from tiny_checkpoints import own_checkpoint
 
 
 @pytest.fixture(scope="module")
@@ -24,6 +25,7 @@ def said(tmp_path_factory: pytest.TempPathFactory) -> Path:
     torch.manual_seed(5)
     pair = {"blocks.1.ffn.0.lora_A.weight": torch.randn(2, 48), "blocks.1.ffn.0.lora_B.weight": torch.randn(64, 2)}
     save_file(pair, lora)
+    own_checkpoint(lora.with_name("checkpoint"))
     context = multiprocessing.get_context("forkserver")
     context.set_forkserver_preload(["rank_checks", "torch.distributed.fsdp"])
     for count in (2, 4):

@@ -11,11 +11,11 @@ import torch
 from safetensors.torch import save_file
 from tiny_checkpoints import own_checkpoint, published_checkpoint, write_guides
 
-from wanimate.config import GenerateSettings, LoraUse, OutputSettings
+from wanimate.config import BlocksMode, GenerateSettings, LoraUse, OutputSettings, RuntimeSettings
 from wanimate.errors import InputError, OutOfMemory
 from wanimate.media.video import VideoFrames
 from wanimate.pipeline import Animator
-from wanimate.runtime import placing
+from wanimate.runtime import offload, placing
 from wanimate.runtime.offload import StreamedBlocks
 from wanimate.runtime.plan import Held, Placement, Plan
 from wanimate.types import FrameSource, Notice
@@ -31,7 +31,7 @@ def frames_of(animator: Animator, guides: Path, out: Path, **settings: Any) -> t
 
 
 def test_a_later_job_moves_the_blocks(tmp_path: Path, monkeypatch: pytest.MonkeyPatch) -> None:
-    """Into host memory and back; the frames stay the same."""
+    """Into host memory, from there into the file for want of room, and back; the frames stay the same."""
     folder, guides = own_checkpoint(tmp_path / "tiny"), write_guides(tmp_path / "guides", 9)
     plan = Plan("CPU", "fp32", Placement(), 0, 0, 0, {}, 1.0, 1.0)
     wanted = [Placement(), Placement("streamed", 8, 64), Placement("mapped"), Placement()]
@@ -53,11 +53,32 @@ def test_a_later_job_moves_the_blocks(tmp_path: Path, monkeypatch: pytest.Monkey
         streamed = isinstance(animator.checkpoint.transformer.blocks, StreamedBlocks)
         found.append((animator.placed.placement, streamed))
     assert found == [
-        (wanted[0], False), (wanted[1], True), (Placement("streamed"), True), (wanted[3], False)
+        (wanted[0], False), (wanted[1], True), (wanted[2], True), (wanted[3], False)
     ]  # fmt: skip
     networks = (animator.checkpoint.transformer, animator.checkpoint.vae)
     taken = sum(t.nbytes for n in networks for t in (*n.parameters(), *n.buffers()))
-    assert held == [Held(), *[Held(host=taken)] * 3]
+    assert held == [Held(), Held(host=taken), Held(host=taken), Held()]  # the file's memory is not the process's
+
+
+@pytest.mark.parametrize("blocks", ["streamed", "mapped", "resident"])
+def test_fused_loras_of_streamed_blocks_are_page_locked(
+    blocks: BlocksMode, tmp_path: Path, monkeypatch: pytest.MonkeyPatch
+) -> None:
+    """What was changed, once; the next job is without a trace of it."""
+    folder, guides, lora = own_checkpoint(tmp_path / "tiny"), write_guides(tmp_path / "guides", 9), tmp_path / "a.pt"
+    torch.save(
+        {"blocks.0.ffn.0.lora_A.weight": torch.ones(4, 32), "blocks.0.ffn.0.lora_B.weight": torch.ones(48, 4)}, lora
+    )
+    locked: list[int] = []
+    monkeypatch.setattr(offload, "_lock", lambda memory: locked.append(memory.nbytes))
+    animator = Animator.from_checkpoint(folder, "cpu", RuntimeSettings(blocks=blocks))
+    plain, _ = frames_of(animator, guides, tmp_path / "a.mkv")
+    assert locked == []
+    with_lora, _ = frames_of(animator, guides, tmp_path / "b.mkv", lora=(LoraUse(path=lora),), lora_fuse=True)
+    assert locked == ([] if blocks == "resident" else [4 * 48 * 32])
+    again, _ = frames_of(animator, guides, tmp_path / "c.mkv")
+    assert (again == plain).all()
+    assert (with_lora != plain).any()
 
 
 def test_a_later_job_that_does_not_fit_is_refused(tmp_path: Path, monkeypatch: pytest.MonkeyPatch) -> None:

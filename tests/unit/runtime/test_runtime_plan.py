@@ -158,6 +158,13 @@ def test_loras_are_in_the_plan() -> None:
     assert planned(139, job=fused).stages["denoise"] - plain.stages["denoise"] == full_size().blocks
     assert planned(60, job=fused).placement.blocks == "streamed" != planned(60).placement.blocks
     assert planned(23.5, job=fused).host - planned(23.5).host == full_size().blocks
+    mapped = planned(23.5, job=fused, blocks="mapped")
+    assert mapped.host - planned(23.5, blocks="mapped").host == full_size().blocks
+    assert (
+        planned(23.5, job=fused, host=mapped.host / GIB + 1).placement.blocks == "mapped"
+    )  # room for the copies alone
+    with pytest.raises(OutOfMemory, match="host memory"):
+        planned(23.5, job=fused, host=mapped.host / GIB - 1)
 
 
 def test_networks_that_are_there_already_count_once() -> None:

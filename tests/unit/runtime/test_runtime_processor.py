@@ -3,17 +3,24 @@
 from __future__ import annotations
 
 import copy
+from collections.abc import Callable
+from functools import partial
+from pathlib import Path
 
 import pytest
 import torch
+from tiny_checkpoints import own_checkpoint
 from torch import Tensor
 
 from golden import fill
-from wanimate.config import Speed
+from wanimate.config import ParallelSettings, RuntimeSettings, Speed
 from wanimate.model.params import VaeParams
 from wanimate.model.vae import VideoVae
-from wanimate.runtime import processor
-from wanimate.weights.load import load_checkpoint
+from wanimate.runtime import plan, processor
+from wanimate.runtime.parallel.ranks import Group, Ranks
+from wanimate.runtime.parallel.team import load_for
+from wanimate.runtime.placing import PlacedNetworks
+from wanimate.weights.load import Checkpoint, load_checkpoint, read_card
 
 VIDEO = torch.rand(1, 3, 9, 32, 48, generator=torch.Generator().manual_seed(0)) * 2 - 1
 
@@ -64,6 +71,32 @@ def test_fast_is_bfloat16_only_where_it_is_multiplied(monkeypatch: pytest.Monkey
     assert fast.dtype == torch.bfloat16
     for ours, plain in zip(coded(fast), coded(packaged), strict=True):
         assert float((ours - plain).norm() / plain.norm()) < 0.03
+
+
+def loaded_alone(folder: Path, runtime: RuntimeSettings) -> Checkpoint:
+    return PlacedNetworks(*read_card(folder), torch.device("cpu"), runtime).open()
+
+
+def loaded_by_a_rank(folder: Path, runtime: RuntimeSettings, shard_weights: bool = False) -> Checkpoint:
+    ranks = Ranks(torch.device("cpu"), Group(), None, None, None)
+    return load_for(ranks, folder, ParallelSettings(shard_weights=shard_weights), runtime)
+
+
+@pytest.mark.parametrize("load", [loaded_alone, loaded_by_a_rank, partial(loaded_by_a_rank, shard_weights=True)])
+def test_a_rank_loads_as_one_process_does(
+    load: Callable[[Path, RuntimeSettings], Checkpoint], tmp_path: Path, monkeypatch: pytest.MonkeyPatch
+) -> None:
+    folder = own_checkpoint(tmp_path / "tiny")
+    for module in (plan, processor):
+        monkeypatch.setattr(module, "has_bf16", lambda device: True)
+    types: dict[Speed, torch.dtype] = {"exact": torch.float32, "fast": torch.bfloat16}
+    for speed, dtype in types.items():
+        checkpoint = load(folder, RuntimeSettings(speed=speed))
+        assert (checkpoint.transformer.dtype, checkpoint.vae.dtype) == (dtype, dtype)
+        by_onednn = "_conv_forward" in checkpoint.vae.conv1.__dict__
+        assert by_onednn == ("_conv_forward" in quickened(load_checkpoint(folder, "cpu").vae, speed).conv1.__dict__)
+    half = load(folder, RuntimeSettings(weights_dtype="fp16"))
+    assert half.transformer.dtype == torch.float16
 
 
 def test_a_gpu_is_no_processor() -> None:

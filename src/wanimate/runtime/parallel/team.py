@@ -200,13 +200,12 @@ def follow(part: Part) -> None:
 def load_for(
     ranks: Ranks, folder: Path, settings: ParallelSettings, runtime: RuntimeSettings = RuntimeSettings()
 ) -> Checkpoint:
-    """A checkpoint for one rank: on its device, but for the blocks of a transformer that is to be sharded: in host memory."""
-    if ranks.device.type == "cpu":
-        return load_checkpoint(folder, ranks.device)
+    """A checkpoint for one rank: on its device, but for the blocks of a transformer that is to be sharded: in host memory,
+    and not quantised."""
+    dtype, compress = weights_type(wanted_weights(runtime, ranks.device), ranks.device)
     if settings.shard_weights:
-        checkpoint = load_checkpoint(folder, ranks.device, torch.bfloat16, blocks_on="cpu")
+        checkpoint = load_checkpoint(folder, ranks.device, dtype, blocks_on="cpu")
     else:
-        dtype, compress = weights_type(wanted_weights(runtime, ranks.device), ranks.device)
         checkpoint = load_checkpoint(folder, ranks.device, dtype, compress)
     quicken(checkpoint, runtime.speed, TRIAL_TOKENS)
     return checkpoint
