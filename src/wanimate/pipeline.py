@@ -58,7 +58,6 @@ from wanimate.types import (
 from wanimate.weights.load import Card, Checkpoint, best_device, open_prompts, read_card
 from wanimate.weights.lora import Lora
 from wanimate.weights.prompts import PromptEncoder
-from wanimate.weights.twins import LoraStack
 
 SIDE = 16
 """The VAE makes 8 x 8 pixels one latent, the transformer 2 x 2 latents one token."""
