@@ -210,7 +210,8 @@ def check_fast(ranks: Ranks, settings: ParallelSettings, folder: Path) -> None:
     t = torch.tensor(300)
     close(team.network((), given, 2.0)(x, t), guided(alone.transformer, given, 2.0)(x, t), 2e-2)
     video, latents = torch.randn(1, 3, 5, 32, 16), torch.randn(1, 16, 3, 4, 2)
-    close(team.encode(video, 1), alone.vae.encode(video), 2e-2)
+    (found,) = team.encode_each(iter((video,)), 1)
+    close(found, alone.vae.encode(video), 2e-2)
     close(torch.cat(list(team.decode_pieces(latents, 1)), dim=2), alone.vae.decode(latents), 2e-2)
     team.stop()
 
