@@ -6,6 +6,7 @@ A file's dialect is told by its keys. What a LoRA makes of a transformer: `weigh
 from __future__ import annotations
 
 import json
+import math
 import re
 from collections.abc import Iterator, Mapping, Sequence
 from dataclasses import dataclass
@@ -65,7 +66,7 @@ class LowRank:
 
     def delta(self, strength: float, shape: torch.Size, device: torch.device) -> Tensor:
         """The change of a weight of this shape, float32."""
-        up, down = (x.to(device, torch.float32).flatten(1) for x in (self.up, self.down))
+        up, down = (x.to(device).float().flatten(1) for x in (self.up, self.down))
         change = (up * (self.scale * strength)) @ down
         if self.half is not None:
             change = F.pad(change, (0, 0, 0, len(change)) if self.half == 0 else (0, 0, len(change), 0))
@@ -73,8 +74,8 @@ class LowRank:
 
     def branch(self, x: Tensor, strength: float) -> Tensor:
         """What it adds to the output of a linear with input x, float32."""
-        low = F.linear(x.float(), self.down.to(x.device, torch.float32))
-        return F.linear(low, self.up.to(x.device, torch.float32)) * (self.scale * strength)
+        low = F.linear(x.float(), self.down.to(x.device).float())
+        return F.linear(low, self.up.to(x.device).float()) * (self.scale * strength)
 
 
 @dataclass(frozen=True)
@@ -103,6 +104,12 @@ class LoraFile:
     root: bool = False
 
 
+def _finite(tensor: Tensor) -> bool:
+    """In one pass: NaN comes out of it as NaN."""
+    wide = tensor if tensor.is_floating_point() and tensor.element_size() > 1 else tensor.float()
+    return not tensor.numel() or all(map(math.isfinite, torch.aminmax(wide)))
+
+
 def read_lora(path: Path) -> LoraFile:
     """Open a .safetensors, .ckpt, .pt or .pth file; nothing in it is run.
 
@@ -120,7 +127,7 @@ def read_lora(path: Path) -> LoraFile:
         raise InputError(
             "lora", path, f"the file holds no LoRA{first}", "Give a file with lora_A/lora_B or lora_down/lora_up."
         )
-    bad = [key for key, tensor in tensors.items() if not torch.isfinite(tensor.float()).all()]
+    bad = [key for key, tensor in tensors.items() if not _finite(tensor)]
     if bad:
         raise InputError("lora", path, f"{_few(bad)} is not finite", "Use another copy of the file.")
     config = _peft_config(path)

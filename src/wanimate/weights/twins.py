@@ -148,7 +148,7 @@ def _stays_beside(part: LowRank, model: AnimateTransformer, fuse: bool) -> bool:
 
 
 def _difference(tensor: Tensor, strength: float, device: torch.device) -> Tensor:
-    return tensor.to(device, torch.float32) * strength
+    return tensor.to(device).float() * strength
 
 
 class Branches:
