@@ -32,7 +32,6 @@ from wanimate.conditions.segments import plan_segments
 from wanimate.finish.decode import to_pixels
 from wanimate.measure.metrics import place_cutout, similarity
 from wanimate.media.video import ArrayFrames
-from wanimate.runtime.tiles import TiledVae
 from wanimate.sampling.guidance import SegmentNetwork, guided
 from wanimate.segment_loop import FramesReady, run_segments
 from wanimate.train.mannequins.assets import assets_path, load
@@ -113,16 +112,15 @@ def generate(checkpoint: Checkpoint, guides: Guides, args: argparse.Namespace) -
     settings = checkpoint.card.defaults.model_copy(update={k: v for k, v in given.items() if v is not None})
     segments = plan_segments(guides.count, settings.clip_length, settings.overlap)
     text, negative = checkpoint.prompts.encode(""), checkpoint.prompts.encode("", negative=True)
-    codec = TiledVae(checkpoint.vae, None)
     builder = ConditionBuilder(
-        guides, codec, checkpoint.image, text, negative, face_size=checkpoint.face_size,
+        guides, checkpoint.vae, checkpoint.image, text, negative, face_size=checkpoint.face_size,
         device=checkpoint.device, chunk=4,
     )  # fmt: skip
 
     def network(conditions: Conditions) -> SegmentNetwork:
         return guided(checkpoint.transformer, conditions, args.guidance)
 
-    events = run_segments(segments, guides.count, builder, network, codec, settings, args.seed, chunk=4)
+    events = run_segments(segments, guides.count, builder, network, checkpoint.vae, settings, args.seed, chunk=4)
     return np.concatenate([to_pixels(e.frames) for e in events if isinstance(e, FramesReady)]), segments
 
 

@@ -46,7 +46,6 @@ from wanimate.measure.light import (
 )  # fmt: skip
 from wanimate.measure.metrics import place_cutout, psnr, similarity
 from wanimate.media.video import ArrayFrames
-from wanimate.runtime.tiles import TiledVae
 from wanimate.sampling.denoise import denoise
 from wanimate.sampling.guidance import guided
 from wanimate.train.mannequins.assets import load
@@ -190,7 +189,7 @@ class Bench:
         c, started = self.checkpoint, time.perf_counter()
         text, negative = c.prompts.encode(""), c.prompts.encode("", negative=True)
         builder = ConditionBuilder(
-            guides, TiledVae(c.vae, None), c.image, text, negative, face_size=c.face_size, device=c.device, chunk=4
+            guides, c.vae, c.image, text, negative, face_size=c.face_size, device=c.device, chunk=4
         )
         conditions = builder.build(Segment(0, 0, guides.count, 0), None)
         noise = torch.randn(16, *conditions.y.shape[1:], generator=torch.Generator().manual_seed(self.args.seed))

@@ -24,7 +24,6 @@ from wanimate.model.params import VaeParams
 from wanimate.model.text_encoder import TextEncoder, clean
 from wanimate.model.transformer import AnimateTransformer
 from wanimate.model.vae import VideoVae
-from wanimate.runtime.tiles import TiledVae
 from wanimate.sampling.guidance import guided
 from wanimate.segment_loop import FramesReady, run_segments
 from wanimate.types import Conditions
@@ -78,7 +77,7 @@ def test_whole_road_with_small_networks() -> None:
     text = published_t5(config["t5"], "t5.").encode_ids(ids)
     guides = golden_guides("e2e_animate", case, face=512)
     settings = Defaults(steps=case["steps"], solver=case["solver"], clip_length=case["clip"], overlap=case["ref"])
-    builder = ConditionBuilder(guides, TiledVae(vae, None), published_clip(**config["clip"]), text, None)
+    builder = ConditionBuilder(guides, vae, published_clip(**config["clip"]), text, None)
     assert builder.image_tokens is not None
     check("image tokens", builder.image_tokens[:3], golden["animate.clip_rows"], 3e-4, 1e-4)
 

@@ -10,7 +10,7 @@ whole or in pieces with the same result; the pieces share a `Stream` that keeps 
 from __future__ import annotations
 
 import itertools
-from collections.abc import Callable, Iterator
+from collections.abc import Callable, Iterable, Iterator
 
 import torch
 import torch.nn.functional as F
@@ -56,6 +56,10 @@ class VideoVae(nn.Module):
         pieces = [1] + [min(4 * chunk, frames - i) for i in range(1, frames, 4 * chunk)]
         means = [self.encode_piece(piece, stream, still) for piece in video.split(pieces, dim=2)]
         return torch.cat(means, dim=2)
+
+    def encode_each(self, videos: Iterable[Tensor], chunk: int = 1) -> list[Tensor]:
+        """`encode` of one video after the other; each is asked for when its turn comes."""
+        return [self.encode(video, chunk) for video in videos]
 
     def encode_piece(self, video: Tensor, stream: Stream, still: Still | None = None) -> Tensor:
         """The next piece of a video: 4n+1 frames if it is the first, else 4n."""

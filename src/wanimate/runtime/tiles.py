@@ -79,7 +79,7 @@ class TiledVae:
         return torch.cat(means, dim=2)
 
     def encode_each(self, videos: Iterable[Tensor], chunk: int = 1) -> list[Tensor]:
-        """Videos [B, 3, K, H, W] as `encode` takes them, one after the other -> their latents."""
+        """As `VideoVae.encode_each`."""
         return [self.encode(video, chunk) for video in videos]
 
     def decode_pieces(self, latents: Tensor, chunk: int = 1) -> Iterator[Tensor]:
