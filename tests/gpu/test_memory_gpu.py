@@ -31,6 +31,8 @@ from wanimate.runtime.offload import (
 from wanimate.runtime.plan import Placement, measure_rates
 from wanimate.runtime.simulate import transformer_cost, vae_cost
 from wanimate.runtime.tiles import TiledVae
+from wanimate.weights import quantize
+from wanimate.weights.load import load_checkpoint
 from wanimate.weights.lora import LoraFile, match_lora
 from wanimate.weights.twins import LoraStack, with_loras
 
@@ -110,6 +112,24 @@ def test_fused_weights_of_streamed_blocks_are_page_locked(model: AnimateTransfor
         assert torch.equal(flow(twin), wanted)
         assert torch.equal(flow(streamed), without)
     assert all(p.is_pinned() == lock for p in streamed.blocks.parameters())
+
+
+@pytest.mark.gpu
+def test_float8_blocks_for_host_memory_are_made_on_the_gpu(tmp_path: Path, monkeypatch: pytest.MonkeyPatch) -> None:
+    folder = published_checkpoint(tmp_path / "checkpoint")
+    wanted = load_checkpoint(folder, "cpu", torch.bfloat16, "all").transformer.state_dict()
+    places, usual = set(), quantize.quantize_fp8
+
+    def seen(weight: torch.Tensor) -> tuple[torch.Tensor, torch.Tensor]:
+        places.add(weight.device.type)
+        return usual(weight)
+
+    monkeypatch.setattr(quantize, "quantize_fp8", seen)
+    found = load_checkpoint(folder, "cuda", torch.bfloat16, "all", blocks_on="cpu").transformer
+    assert places == {"cuda"}
+    assert all(p.device.type == "cpu" for p in found.blocks.parameters())
+    for name, tensor in found.state_dict().items():
+        assert torch.equal(tensor.cpu().view(torch.uint8), wanted[name].view(torch.uint8)), name
 
 
 @pytest.mark.gpu

@@ -263,7 +263,7 @@ def load_transformer(
         stays = compress == "all" or (compress == "stored" and isinstance(stored, Scaled))
         if not (stays and is_quantizable(key)):
             return {key: moved(stored, where, dtype)}
-        levels, scale = levels_of(stored, where)
+        levels, scale = levels_of(stored, where, by=device)
         parent, _, leaf = key.removesuffix(".weight").rpartition(".")
         layer = getattr(owner := model.get_submodule(parent), leaf)
         setattr(owner, leaf, QuantizedLinear(layer, levels.dtype, scale.shape))

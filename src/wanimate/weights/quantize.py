@@ -68,8 +68,9 @@ def is_quantizable(name: str) -> bool:
     return _LINEARS.fullmatch(name) is not None
 
 
-def levels_of(source: Value, device: torch.device | str) -> tuple[Tensor, Tensor]:
-    """Levels and scale on `device`: those of the file, if it is quantised with scales, else new float8 ones."""
+def levels_of(source: Value, device: torch.device | str, by: torch.device | str | None = None) -> tuple[Tensor, Tensor]:
+    """Levels and scale on `device`: those of the file, if it is quantised with scales, else new float8 ones, made on `by`."""
     if isinstance(source, Scaled):
         return value(source.levels).to(device), value(source.scale).to(device, torch.float32)
-    return quantize_fp8(value(source).to(device))
+    levels, scale = quantize_fp8(value(source).to(by or device))
+    return levels.to(device), scale.to(device)
