@@ -43,10 +43,9 @@ class StripVae:
             return self.vae.encode(video, chunk)
         start, stop = self._rows(latent_rows)
         own = video[:, :, :, start * STRIDE : stop * STRIDE]
-        alone = (
-            self.group.size == 1
-        )  # else a strip may stand still where others move, and all exchange borders in every layer
-        return self._whole(self.strip.encode(own, chunk, thrifty=alone), latent_rows, 1)
+        # Together, a strip may stand still where others move, and all exchange borders in every layer.
+        latents = self.strip.encode(own, chunk, thrifty=self.group.size == 1)
+        return self._whole(latents, latent_rows, 1)
 
     def decode_piece(self, latents: Tensor, first: bool) -> Tensor:
         """The next piece of a video [B, 16, t, h, w]; `first` begins a new one."""
