@@ -95,7 +95,7 @@ def test_fused_weights_of_streamed_blocks_are_page_locked(model: AnimateTransfor
         tensors[f"blocks.{i}.ffn.0.lora_B.weight"] = 0.1 * torch.randn(PARAMS.ffn_dim, 4)
     lora = match_lora(LoraFile(Path("lora.safetensors"), tensors), model)
     without = flow(copy.deepcopy(model).cuda())
-    wanted = flow(copy.deepcopy(with_loras(model, [(lora, 1.0)], fuse=True)).cuda())
+    wanted = flow(with_loras(copy.deepcopy(model).cuda(), [(lora, 1.0)], fuse=True))
     assert not torch.equal(wanted, without)
     streamed = copy.deepcopy(model)
     stream_blocks(streamed, "cuda", lock)

@@ -49,12 +49,14 @@ class QuantizedLinear(nn.Linear):
 
     def changed(self, delta: Tensor, dtype: torch.dtype) -> nn.Linear:
         """A layer whose weight is what this one's stands for plus `delta` [O, I]: a plain one of type `dtype`, or float8 again
-        where that is what it multiplies."""
-        weight = expand(self.weight, self.weight_scale).float() + delta
+        where that is what it multiplies. Computed where `delta` is."""
+        here = self.weight.device
+        weight = expand(self.weight.to(delta.device), self.weight_scale.to(delta.device)).float() + delta
         if self.products:
-            return QuantizedLinear.of(self, *quantize_fp8(weight), products=True)
+            levels, scale = quantize_fp8(weight)
+            return QuantizedLinear.of(self, levels.to(here), scale.to(here), products=True)
         layer = nn.Linear(self.in_features, self.out_features, self.bias is not None, "meta")
-        layer.weight, layer.bias = nn.Parameter(weight.to(dtype), requires_grad=False), self.bias
+        layer.weight, layer.bias = nn.Parameter(weight.to(dtype).to(here), requires_grad=False), self.bias
         return layer
 
 

@@ -107,23 +107,23 @@ def with_loras(
 ) -> AnimateTransformer:
     """A transformer with these LoRAs at these strengths; it shares all unchanged tensors with `model`, which stays as it is.
 
-    Changes of weights are made one weight after the other: in float32, all together are twice the transformer.
+    Changes of weights are made one weight after the other, in float32, all together being twice the transformer; on the
+    transformer's device, also where its blocks are in host memory.
     """
     shared = {id(t): t for t in (*model.parameters(), *model.buffers())}
     twin = copy.deepcopy(model, dict(shared))
     changes: dict[str, list[Callable[[], Tensor]]] = {}
     branches: dict[str, list[tuple[LowRank, float]]] = {}
-    parameters = dict(model.named_parameters())
+    parameters, device = dict(model.named_parameters()), model.patch_embedding.weight.device
     for lora, strength in loras:
         for part in lora.low_rank:
             if _stays_beside(part, model, fuse):
                 branches.setdefault(part.module, []).append((_moved(part, model), strength))
                 continue
             name = f"{part.module}.weight"
-            weight = parameters[name]
-            changes.setdefault(name, []).append(partial(part.delta, strength, weight.shape, weight.device))
+            changes.setdefault(name, []).append(partial(part.delta, strength, parameters[name].shape, device))
         for name, tensor in lora.full.items():
-            changes.setdefault(name, []).append(partial(_difference, tensor, strength, parameters[name].device))
+            changes.setdefault(name, []).append(partial(_difference, tensor, strength, device))
     for name, deltas in changes.items():
         module, _, leaf = name.rpartition(".")
         owner = twin.get_submodule(module)
@@ -135,7 +135,7 @@ def with_loras(
             setattr(twin.get_submodule(parent), own_name, owner.changed(delta, model.dtype))
             continue
         weight = owner.get_parameter(leaf)
-        changed = (weight.float() + delta).to(weight.dtype)
+        changed = (weight.to(device).float() + delta).to(weight.dtype).to(weight.device)
         setattr(owner, leaf, nn.Parameter(changed, requires_grad=weight.requires_grad))
     for name, parts in branches.items():
         twin.get_submodule(name).register_forward_hook(Branches(parts))
