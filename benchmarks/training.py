@@ -18,12 +18,12 @@ from hardware import described
 
 from wanimate.train import flow, latents
 from wanimate.train import vae as vae_training
-from wanimate.train.__main__ import load_trained_vae
 from wanimate.train.common import Ema
 from wanimate.train.mannequins.assets import load
 from wanimate.train.mannequins.world import World
 from wanimate.train.muon import Muon
 from wanimate.train.pool import SIZES, WORLD
+from wanimate.train.reports import load_trained_vae
 from wanimate.train.steps import Step
 from wanimate.weights.formats import read_tensors
 from wanimate.weights.load import embedded_path

@@ -19,38 +19,31 @@ from itertools import count
 from pathlib import Path
 from typing import Annotated
 
-import cv2
 import torch
 import typer
 
 from wanimate.config import Defaults
-from wanimate.model.params import VaeParams
 from wanimate.model.vae import VideoVae
 from wanimate.train import flow, latents
 from wanimate.train import vae as vae_training
 from wanimate.train.adapters import TARGETS, AdapterSettings, adapter_state, attach, begin_with, write_lora
-from wanimate.train.common import Log, load_state, mixed, save_state
+from wanimate.train.common import Device, Log, default_device, mixed, save_state
 from wanimate.train.feed import WAITING, Feed
 from wanimate.train.lora import LoraTraining, train_adapters
 from wanimate.train.mannequins.assets import load
 from wanimate.train.mannequins.world import World, WorldSettings
-from wanimate.train.networks import VAE
 from wanimate.train.pool import RELIGHT_WORLD, SIZES, WORLD, ClipPool, importance
 from wanimate.train.ranks import Ranks, join
+from wanimate.train.reports import load_trained_vae, sample, vae_report
 
 app = typer.Typer(add_completion=False, no_args_is_help=True, help=__doc__)
 Out = Annotated[Path, typer.Option(help="Folder for states, weights and the loss log.")]
 Seconds = Annotated[float, typer.Option(help="Training time; the learning rate falls to zero at its end.")]
 Steps = Annotated[int, typer.Option(help="Most steps; the run ends by whichever limit comes first.")]
-Device = Annotated[str, typer.Option(help="cuda or cpu.")]
 Resume = Annotated[bool, typer.Option(help="Go on from state.pt in --out.")]
 
 
 Record = Annotated[bool, typer.Option(help="Record a step's kernels and launch them together (GPU only).")]
-
-
-def default_device() -> str:
-    return "cuda" if torch.cuda.is_available() else "cpu"
 
 
 @app.command()
@@ -113,50 +106,6 @@ def vae(
     ):  # else the latents and their statistics are the old ones
         mean, std = vae_training.latent_statistics(trained, clips)
         save_state(out / "statistics.pt", mean=mean, std=std)
-
-
-def load_trained_vae(folder: Path, device: torch.device) -> VideoVae:
-    """The VAE of a checkpoint folder, or what a training run left in `folder` with its own latent statistics."""
-    if (folder / "vae.safetensors").is_file():
-        from wanimate.weights.formats import read_tensors
-        from wanimate.weights.load import load_vae, read_card
-
-        return load_vae(read_tensors(folder / "vae.safetensors"), read_card(folder)[1], folder).to(device)
-    numbers = load_state(folder / "statistics.pt")
-    params: VaeParams = replace(VAE, mean=tuple(numbers["mean"]), std=tuple(numbers["std"]))
-    model = VideoVae(params)
-    model.load_state_dict(load_state(folder / "vae.pt"))
-    return model.to(device).eval().requires_grad_(False)
-
-
-@app.command()
-def vae_report(
-    vae: Annotated[Path, typer.Option(help="Folder of the VAE's training.")],
-    out: Annotated[Path, typer.Option(help="Picture to write: clips above, their reconstruction below.")],
-    clips: int = 8,
-    frames: int = 17,
-    device: Device = default_device(),
-) -> None:
-    """PSNR of reconstructions of held-out people and of their skeletons, and a picture to look at."""
-    where = torch.device(device)
-    codec = load_trained_vae(vae, where)
-    mannequins = World(load(device=where))
-    rows: list[torch.Tensor] = []
-    for width, height in SIZES:
-        batch = mannequins.sample_batch(clips, frames, width, height, 77, held_out=True)
-        for name, pixels in (("video", batch.video), ("skeleton", batch.skeleton)):
-            video = latents.to_video(pixels)
-            with torch.no_grad():
-                decoded = torch.cat([codec.decode(codec.encode(v[None], 2), 2) for v in video]).clamp(-1, 1)
-            error = (decoded - video).square().mean((1, 2, 3, 4))
-            psnr = (-10 * torch.log10(error / 4)).mean().item()
-            print(f"{name} {width}x{height}: {psnr:.2f} dB over {clips} clips of {frames} frames", flush=True)
-            if (width, height) == SIZES[0]:
-                pair = torch.stack((video[:, :, -1], decoded[:, :, -1]))
-                rows.append(pair.permute(0, 3, 1, 4, 2).flatten(0, 1).flatten(1, 2))
-    picture = ((torch.cat(rows) + 1) * 127.5).round().byte().cpu().numpy()
-    out.parent.mkdir(parents=True, exist_ok=True)
-    cv2.imwrite(str(out), picture[:, :, ::-1])
 
 
 @app.command()
@@ -362,44 +311,8 @@ def relight(
         write(done)
 
 
-@app.command()
-def sample(
-    vae: Annotated[Path, typer.Option(help="Folder of the VAE's training.")],
-    transformer: Annotated[Path, typer.Option(help="Folder of the transformer's training.")],
-    out: Annotated[Path, typer.Option(help="Picture to write: true frames, skeletons, generated frames.")],
-    clips: int = 6,
-    frames: int = 33,
-    steps: int = 8,
-    shift: float = 3.0,
-    device: Device = default_device(),
-) -> None:
-    """Animate held-out people straight from their latents: PSNR against the render, and a picture to look at."""
-    where = torch.device(device)
-    codec = load_trained_vae(vae, where)
-    model = flow.Mannequin().to(where).eval().requires_grad_(False)
-    model.load_state_dict(load_state(transformer / "transformer.pt"))
-    world = World(load(device=where), WorldSettings(replacement=0.0))
-    for width, height in SIZES:
-        batch = world.sample_batch(clips, frames, width, height, 99, held_out=True)
-        data = latents.encode_batch(codec, batch, torch.Generator("cpu").manual_seed(0), {})
-        fresh = latents.LatentClips(**{k: v if k == "face" else v.float() for k, v in vars(data).items()})
-        made = flow.sample(model.flow, fresh, Defaults(steps=steps, shift=shift))
-        with torch.no_grad():
-            decoded = torch.cat([codec.decode(z[None], 2) for z in made]).clamp(-1, 1)
-        true = latents.to_video(batch.video)
-        cover = (batch.cover[:, None] > 127).expand_as(true)
-        error = (decoded - true).square()
-        whole, body = error.mean(), error[cover].mean()
-        scores = [round(-10 * torch.log10(e / 4).item(), 2) for e in (whole, body)]
-        print(f"{width}x{height}: PSNR {scores[0]} dB, on the body {scores[1]} dB", flush=True)
-        if (width, height) == SIZES[0]:
-            moments = [frames // 4, frames // 2, frames - 1]
-            rows = [v[:, :, t] for t in moments for v in (true, latents.to_video(batch.skeleton), decoded)]
-            rows = [latents.to_video(batch.reference[:, None])[:, :, 0], *rows]
-            picture = torch.stack(rows).permute(0, 3, 1, 4, 2).flatten(0, 1).flatten(1, 2)
-            out.parent.mkdir(parents=True, exist_ok=True)
-            pixels = ((picture + 1) * 127.5).round().byte().cpu().numpy()
-            cv2.imwrite(str(out), pixels[:, :, ::-1])
+app.command()(vae_report)
+app.command()(sample)
 
 
 @app.command()
