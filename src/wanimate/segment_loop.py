@@ -54,7 +54,7 @@ def run_segments(
         while not finished:
             stage = "conditions"
             try:
-                for event in _run_segment(segment, len(segments), builder, make_network, decoder, settings, generator):
+                for event in _run_segment(segment, segments, builder, make_network, decoder, settings, generator):
                     stage = event.stage if isinstance(event, StageStarted) else stage
                     if not isinstance(event, FramesReady):
                         yield event
@@ -81,7 +81,7 @@ def run_segments(
 
 def _run_segment(
     segment: Segment,
-    segments: int,
+    segments: Sequence[Segment],
     builder: ConditionBuilder,
     make_network: Callable[[Conditions], SegmentNetwork],
     decoder: SegmentDecoder,
@@ -95,11 +95,14 @@ def _run_segment(
     network: SegmentNetwork | None = make_network(conditions)
     yield StageStarted("denoise", settings.steps)
     assert network is not None
+    for following in segments[segment.index + 1 :][:1]:
+        builder.reader.begin(following)
     latents = noise
     for state in denoise(network, noise, settings.solver, settings.steps, settings.shift):
         latents = state.latents
-        yield StepDone(segment.index, segments, state.step, state.steps, state.estimate[:, 1:], network.skipped)
+        yield StepDone(segment.index, len(segments), state.step, state.steps, state.estimate[:, 1:], network.skipped)
     network = None  # its context has no more use
+    builder.reader.wait()  # whoever finishes frames may look at the guides
     yield StageStarted("decode", segment.length)
     start = segment.start + segment.overlap
     for frames in decoder.decode(latents[:, 1:], segment.overlap):

@@ -3,6 +3,7 @@
 from __future__ import annotations
 
 import json
+import threading
 from collections.abc import Iterable, Iterator
 from dataclasses import dataclass, field
 from fractions import Fraction
@@ -104,7 +105,11 @@ def golden_guides(name: str, case: dict[str, Any], face: int = 16) -> Guides:
 
 
 @pytest.mark.parametrize("name", ["animate_ref1", "animate_ref5", "replace_ref1_cfg3", "replace_ref5"])
-def test_whole_loop(name: str) -> None:
+def test_whole_loop(name: str, monkeypatch: pytest.MonkeyPatch) -> None:
+    readers, take = [], ArrayFrames.take
+    monkeypatch.setattr(
+        ArrayFrames, "take", lambda *given: readers.append(threading.current_thread().name) or take(*given)
+    )
     golden = Golden("loop")
     case = golden.meta["cases"][name]
     guides = golden_guides(name, case)
@@ -125,6 +130,8 @@ def test_whole_loop(name: str) -> None:
     assert f"{name}.seg{len(network.seen)}.y" not in golden.names()
     assert network.times == golden[f"{name}.timesteps"].tolist()
     check("frames", frames[:, :, ::8, ::8], golden[f"{name}.out_every_8th_pixel"], 1e-5, 1e-5)
+    ahead = sum(thread.startswith("guides") for thread in readers)
+    assert ahead * len(segments) == len(readers) * (len(segments) - 1), "all segments but the first are read ahead"
 
 
 def test_published_lengths() -> None:

@@ -8,9 +8,9 @@ import torch
 from torch import Tensor
 
 from wanimate.conditions.latents import LatentCodec, assemble, known_mask, pack_mask, resize_faces, to_network
+from wanimate.conditions.read import GuidesReader, SegmentFrames
 from wanimate.conditions.reference import ImageEncoder, letterboxed
-from wanimate.conditions.segments import reflected
-from wanimate.types import Conditions, FrameSource, Guides, Segment
+from wanimate.types import Conditions, Frames, Guides, Segment
 
 
 class ConditionBuilder:
@@ -32,7 +32,7 @@ class ConditionBuilder:
         device: torch.device | str = "cpu",
         chunk: int = 1,
     ) -> None:
-        self.guides, self.codec = guides, codec
+        self.guides, self.codec, self.reader = guides, codec, GuidesReader(guides)
         self.text, self.negative = text.to(device), None if negative is None else negative.to(device)
         self.face_size, self.device, self.chunk = face_size, torch.device(device), chunk
         picture = letterboxed(guides.reference, guides.size).to(self.device)
@@ -44,37 +44,34 @@ class ConditionBuilder:
         """`previous`: the last `segment.overlap` output frames [3, r, H, W] in [-1, 1]; None for the first segment."""
         known = segment.overlap
         assert (previous is None) == (known == 0)
-        pose, scene = self._encode(video(segment, previous) for video in (self._pose, self._scene))
-        faces = self._read(self.guides.face, segment)
+        read = self.reader.read(segment)
+
+        def videos() -> Iterator[Tensor]:
+            yield self._video(read.pose)
+            yield self._scene(read, previous)
+
+        pose, scene = self._encode(videos())
+        faces = self._video(read.face)
         if self.face_size is not None:
             faces = resize_faces(faces, self.face_size)
-        mask = pack_mask(known_mask(segment.length, known, (pose.shape[2], pose.shape[3]), self._person(segment)))
+        person = None if read.mask is None else torch.from_numpy(read.mask[..., 0]).float() / 255
+        mask = pack_mask(known_mask(segment.length, known, (pose.shape[2], pose.shape[3]), person))
         y = assemble(mask.to(self.device), scene, self.reference)
         return Conditions(y, pose, faces, self.text, self.negative, self.image_tokens)
 
-    def _pose(self, segment: Segment, previous: Tensor | None) -> Tensor:
-        return self._read(self.guides.pose, segment)
-
-    def _scene(self, segment: Segment, previous: Tensor | None) -> Tensor:
+    def _scene(self, read: SegmentFrames, previous: Tensor | None) -> Tensor:
         """The condition video (model spec, section 3.3): the scene or mid grey, after the frames already made."""
-        if self.guides.background is not None:
-            video = self._read(self.guides.background, segment)
+        if read.background is not None:
+            video = self._video(read.background)
         else:
             width, height = self.guides.size
-            video = torch.zeros(3, segment.length, height, width, device=self.device)
+            video = torch.zeros(3, len(read.pose), height, width, device=self.device)
         if previous is not None:
             video[:, : previous.shape[1]] = previous.to(self.device)
         return video
 
-    def _person(self, segment: Segment) -> Tensor | None:
-        if self.guides.mask is None:
-            return None
-        indices = reflected(segment.start, segment.stop, self.guides.mask.count)
-        return torch.from_numpy(self.guides.mask.take(indices)[..., 0]).float() / 255
-
-    def _read(self, source: FrameSource, segment: Segment) -> Tensor:
-        """The segment's frames of one video, [3, K, H, W]; past its end it runs backwards."""
-        return to_network(source.take(reflected(segment.start, segment.stop, source.count)), self.device)
+    def _video(self, frames: Frames) -> Tensor:
+        return to_network(frames, self.device)
 
     @torch.inference_mode()
     def _encode(self, videos: Iterator[Tensor]) -> list[Tensor]:
