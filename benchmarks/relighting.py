@@ -1,6 +1,6 @@
 """Relighting on people the checkpoint never saw: how much of the scene's light they take on, with and without the LoRA.
 
-    python benchmarks/relighting.py                                       # 32 scenes of 9 frames: a quarter of an hour
+    python benchmarks/relighting.py                                       # 32 scenes of 33 frames: 40 minutes on two cores
     python benchmarks/relighting.py --scenes 4                            # a quick look
     python benchmarks/relighting.py --strengths 0 0.5 1 1.5               # more strengths
     python benchmarks/relighting.py --scenes 0 --picture docs/relighting.png
@@ -317,7 +317,7 @@ def main() -> None:
     parser.add_argument("--lora", type=Path, help="default: the checkpoint's relighting LoRA")
     parser.add_argument("--strengths", type=float, nargs="+", default=[0.0, 1.0])
     parser.add_argument("--scenes", type=int, default=32)
-    parser.add_argument("--frames", type=int, default=9)
+    parser.add_argument("--frames", type=int, default=33, help="what the embedded checkpoint was trained on")
     parser.add_argument("--size", default="192x192", help="WIDTHxHEIGHT")
     parser.add_argument("--steps", type=int, default=8)
     parser.add_argument("--seed", type=int, default=0, help="of the diffusion noise")
