@@ -98,9 +98,11 @@ class Animator:
 
     @cached_property
     def placed(self) -> PlacedNetworks:
-        """Where the networks are. On several ranks they are the team's."""
-        device = best_device(self.device) if self.ranks is None else self.ranks.device
-        return PlacedNetworks(self.folder, self.card, device, self.runtime)
+        """Where the networks are, or on several ranks, where they are foreseen to be: there they are the team's."""
+        if self.ranks is None:
+            return PlacedNetworks(self.folder, self.card, best_device(self.device), self.runtime)
+        spread = self.parallel.model_copy(update={"gpus": self.ranks.count})
+        return PlacedNetworks(self.folder, self.card, self.ranks.device, self.runtime, spread)
 
     @property
     def checkpoint(self) -> Checkpoint:
@@ -189,7 +191,7 @@ class Animator:
             prompts.is_known(generate.prompt)
             and (order.branches == 1 or prompts.is_known(generate.negative_prompt, negative=True))
         )
-        if self.ranks is None:
+        if self.ranks is None or not is_open:
             plan = self.placed.foresee(order.work(size, count, new), order.twins)
             if plan is not None:
                 yield Notice(str(plan))

@@ -21,6 +21,7 @@ from tiny_checkpoints import own_checkpoint, write_guides
 from wanimate.media.video import VideoFrames
 
 CLI = "from wanimate.cli.main import main; main()"
+PLANNED = "from wanimate.runtime import plan; plan.BIG = 0; " + CLI
 ENDLESS = ["--gpus", 2, "--steps", 1000000]
 
 
@@ -44,8 +45,8 @@ def start(*line: object) -> subprocess.Popen[str]:
     )
 
 
-def command(*more: object) -> subprocess.Popen[str]:
-    return start(sys.executable, "-c", CLI, *more)
+def command(*more: object, code: str = CLI) -> subprocess.Popen[str]:
+    return start(sys.executable, "-c", code, *more)
 
 
 def events(text: str) -> list[dict[str, Any]]:
@@ -87,10 +88,14 @@ def test_a_killed_rank_ends_the_job(place: Path, tmp_path: Path) -> None:
 def test_the_same_frames(place: Path, tmp_path: Path, options: list[object]) -> None:
     frames = []
     for name, more in (("one.mkv", []), ("two.mkv", ["--gpus", 2])):
-        job = command(*words(place, tmp_path / name, *options[:2], *(options[2:] if more else []), *more))
+        given = words(place, tmp_path / name, *options[:2], *(options[2:] if more else []), *more)
+        job = command(*given, code=PLANNED)
         said, wrong = job.communicate(timeout=120)
         assert job.returncode == 0, wrong
         assert [e["event"] for e in events(said)].count("result") == 1
+        (plan,) = (e["message"] for e in events(said) if e["event"] == "notice" and e["message"].startswith("plan: "))
+        assert plan.startswith("plan: 2 x CPU, " if more else "plan: CPU, ")
+        assert ("blocks sharded" in plan) == ("--shard-weights" in given)
         video = VideoFrames(tmp_path / name)
         frames.append(video.take(range(video.count)).astype(int))
     difference = np.abs(frames[0] - frames[1])

@@ -11,8 +11,9 @@ from rich.console import Console
 from rich.markup import escape
 from rich.table import Table
 
-from ..config import GenerateSettings, Mode, RuntimeSettings
+from ..config import GenerateSettings, Mode, ParallelSettings, RuntimeSettings
 from . import options as o
+from .ranks import check_spread
 from .report import reporting
 
 
@@ -42,6 +43,9 @@ def doctor(
     blocks: o.Blocks = o.RUNTIME["blocks"],
     vae_tile: o.VaeTile = o.RUNTIME["vae_tile"],
     gpu_memory: o.GpuMemory = o.RUNTIME["gpu_memory"],
+    gpus: o.Gpus = o.PARALLEL["gpus"],
+    shard_weights: o.ShardWeights = o.PARALLEL["shard_weights"],
+    split_guidance: o.SplitGuidance = o.PARALLEL["split_guidance"],
     as_json: o.Json = False,
     debug: o.Debug = False,
 ) -> None:
@@ -68,12 +72,14 @@ def doctor(
             RuntimeSettings, speed=speed, weights_dtype=weights_dtype, blocks=blocks, vae_tile=vae_tile,
             gpu_memory=gpu_memory,
         )  # fmt: skip
+        spread = o.make(ParallelSettings, gpus=gpus, shard_weights=shard_weights, split_guidance=split_guidance)
+        check_spread(runtime, spread, gpus)
         pixels = o.parse_area(area)
         from ..measure.doctor import examine, plan_job
 
         report = examine(models)
         if checkpoint is not None:
-            report["plan"] = plan_job(checkpoint, clip, pixels, settings, runtime, mode=chosen)
+            report["plan"] = plan_job(checkpoint, clip, pixels, settings, runtime, mode=chosen, spread=spread)
         if as_json:
             print(json.dumps(report, ensure_ascii=False))
             return

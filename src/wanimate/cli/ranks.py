@@ -32,6 +32,23 @@ def ranks_launched() -> int:
     return int(os.environ.get("WORLD_SIZE", "1"))
 
 
+def check_spread(runtime: RuntimeSettings, parallel: ParallelSettings, gpus: int) -> None:
+    """Refuse settings that mean nothing on so many GPUs.
+
+    Raises:
+        InputError: settings of one GPU with several, or of several with one.
+    """
+    for name in ("shard_weights", "split_guidance"):
+        if getattr(parallel, name) and gpus == 1:
+            raise InputError(
+                f"--{name.replace('_', '-')}", True, "it needs several GPUs", "Give --gpus, or leave it out."
+            )
+    shared = runtime.model_copy(update={"speed": "exact", "weights_dtype": "auto"})
+    if shared != RuntimeSettings() and gpus > 1:
+        rule = "streaming, tiles and a cap of its memory are settings of one GPU"
+        raise InputError("--gpus", gpus, rule, "Leave them out; --shard-weights saves memory here.")
+
+
 def run(
     report: Reporter, checkpoint: Path | None, runtime: RuntimeSettings, parallel: ParallelSettings, out: Path,
     *jobs: Callable[[Animator], Iterator[Event]],
@@ -41,17 +58,7 @@ def run(
     from .animate import finish
 
     launched = ranks_launched()
-    for name in ("shard_weights", "split_guidance"):
-        if getattr(parallel, name) and max(launched, parallel.gpus) == 1:
-            raise InputError(
-                f"--{name.replace('_', '-')}", True, "it needs several GPUs", "Give --gpus, or leave it out."
-            )
-    shared = runtime.model_copy(update={"speed": "exact", "weights_dtype": "auto"})
-    if shared != RuntimeSettings() and max(launched, parallel.gpus) > 1:
-        rule = "streaming, tiles and a cap of its memory are settings of one GPU"
-        raise InputError(
-            "--gpus", max(launched, parallel.gpus), rule, "Leave them out; --shard-weights saves memory here."
-        )
+    check_spread(runtime, parallel, max(launched, parallel.gpus))
     if launched > 1:
         _as_rank(report, checkpoint, runtime, parallel.model_copy(update={"gpus": launched}), jobs)
     elif parallel.gpus == 1:

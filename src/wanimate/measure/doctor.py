@@ -12,7 +12,7 @@ import av
 import psutil
 import torch
 
-from ..config import GenerateSettings, LoraUse, RuntimeSettings
+from ..config import GenerateSettings, LoraUse, ParallelSettings, RuntimeSettings
 from ..errors import InputError
 from ..media.probe import probe
 from ..media.resize import exact_size
@@ -47,7 +47,7 @@ def examine(models: Path | None = None) -> dict[str, Any]:
 
 def plan_job(
     checkpoint: Path, clip: Path | None, area: int | None, generate: GenerateSettings, runtime: RuntimeSettings,
-    device: str | None = None, mode: Mode = "animation",
+    device: str | None = None, mode: Mode = "animation", spread: ParallelSettings = ParallelSettings(),
 ) -> dict[str, Any]:  # fmt: skip
     """What a job would take here, as name -> finding. Without a clip it is one segment of the shape 16:9.
 
@@ -65,7 +65,7 @@ def plan_job(
         shape, count = (found.width, found.height), len(plan_frames(found, None)[0])
     size = exact_size(*shape, area or order.settings.area)
     work = order.work(size, count, new_prompt=True)
-    plan = plan_for(folder, card, work, runtime, best_device(device), small_too=True, twins=order.twins)
+    plan = plan_for(folder, card, work, runtime, best_device(device), small_too=True, twins=order.twins, spread=spread)
     assert plan is not None
     loras = ", ".join(_written(use) for use in order.generate.lora)
     peaks = {f"GPU, {stage}": f"{taken / GIB:.2f} GiB" for stage, taken in plan.stages.items() if plan.gpu}

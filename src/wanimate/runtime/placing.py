@@ -9,7 +9,7 @@ from pathlib import Path
 
 import torch
 
-from wanimate.config import LoraUse, RuntimeSettings
+from wanimate.config import LoraUse, ParallelSettings, RuntimeSettings
 from wanimate.model.transformer import AnimateTransformer
 from wanimate.runtime.offload import StreamedBlocks, page_lock_changes, settle_blocks, slice_tokens, stream_blocks
 from wanimate.runtime.plan import Held, Placement, Plan, Work, wanted_weights, weights_type
@@ -29,8 +29,11 @@ class PlacedNetworks:
     they are opened. attention: name of the backend in use, None for PyTorch's own choice.
     """
 
-    def __init__(self, folder: Path, card: Card, device: torch.device, runtime: RuntimeSettings) -> None:
-        self.folder, self.card, self.device, self.runtime = folder, card, device, runtime
+    def __init__(
+        self, folder: Path, card: Card, device: torch.device, runtime: RuntimeSettings,
+        spread: ParallelSettings = ParallelSettings(),
+    ) -> None:  # fmt: skip
+        self.folder, self.card, self.device, self.runtime, self.spread = folder, card, device, runtime, spread
         self.plan: Plan | None = None
         self.attention: str | None = None
         asked = runtime.blocks if runtime.blocks != "auto" else "resident"
@@ -57,7 +60,9 @@ class PlacedNetworks:
         checkpoint, device = self._checkpoint, self.device
         held = Held() if checkpoint is None else self._held(checkpoint)
         self._tokens = work.tokens
-        self.plan = plan_for(self.folder, self.card, work, self.runtime, device, held=held, twins=twins)
+        self.plan = plan_for(
+            self.folder, self.card, work, self.runtime, device, held=held, twins=twins, spread=self.spread
+        )
         wanted = self.placement if self.plan is None else self.plan.placement
         was_open = checkpoint is not None
         if (self.placement.blocks, wanted.blocks) == ("streamed", "mapped"):

@@ -10,7 +10,7 @@ import psutil
 import torch
 import torch.nn.functional as F
 
-from wanimate.config import BlocksMode, RuntimeSettings, Speed, WeightsType
+from wanimate.config import BlocksMode, ParallelSettings, RuntimeSettings, Speed, WeightsType
 from wanimate.errors import InputError, OutOfMemory
 from wanimate.model.fp8 import to_fp8
 from wanimate.model.params import TransformerParams, VaeParams
@@ -51,17 +51,25 @@ writes, unfused (measured at 480p and 720p: benchmarks/results/speed_h100_2026-1
 VAE_ENCODE, VAE_DECODE = 1.15, 1.12
 """What the VAE holds on a GPU, with frames stacked and the workspaces of its convolutions, over what its tensors take unfused
 (same file, 720p)."""
+EXCHANGED = 3
+"""Tensors of a GPU's own tokens that the exchange around attention holds besides, on several GPUs
+(benchmarks/results/two_gpus_h100_2026-11-27.md)."""
 PIXELS_AT_ONCE = 1 << 18
 """On a GPU the VAE takes so many latent frames at once that their pictures stay below this many pixels together."""
 
 
+ALONE = ParallelSettings()
+
+
 @dataclass(frozen=True)
 class Placement:
-    """Where the blocks live, how many tokens go at once (None: all), the side of VAE tiles in latents (None: no tiles)."""
+    """Where the blocks live, how many tokens go at once (None: all), the side of VAE tiles in latents (None: no tiles), and how
+    the job is spread over GPUs."""
 
     blocks: BlocksMode = "resident"
     rows: int | None = None
     tile: int | None = None
+    spread: ParallelSettings = ALONE
 
     def eased(self, stage: str) -> tuple[Placement, str] | None:
         """The next one that takes less in this stage, and in words what changed; None where nothing is left to give."""
@@ -82,6 +90,8 @@ class Placement:
         return None
 
     def __str__(self) -> str:
+        if self.spread.gpus > 1:
+            return "blocks sharded" if self.spread.shard_weights else "blocks and VAE whole on each"
         rows = "" if self.rows is None else f", {self.rows} tokens at once"
         tile = "VAE whole" if self.tile is None else f"VAE in tiles of {CELL * self.tile} pixels"
         return f"blocks {self.blocks}{rows}, {tile}"
@@ -155,7 +165,8 @@ class Held:
 
 @dataclass(frozen=True)
 class Plan:
-    """A forecast. `gpu` and `host` are peaks in bytes (`gpu` is 0 without one), `stages` the GPU's by stage."""
+    """A forecast. `gpu` and `host` are peaks in bytes (`gpu` is 0 without one), `stages` the GPU's by stage; on several GPUs
+    they are those of the first one and of its process."""
 
     device: str
     weights: str
@@ -173,6 +184,10 @@ class Plan:
             f"plan: {self.device}, weights {self.weights}, {self.placement}; peak {where}host {self.host / GIB:.1f} GiB; "
             f"about {_seconds(self.step_seconds)} a step, {_seconds(self.clip_seconds)} for the clip"
         )
+
+
+Alternative = tuple[str, Networks, Work, ParallelSettings]
+"""Another setting's name, and what it comes to."""
 
 
 def is_big(folder: Path) -> bool:
@@ -245,11 +260,12 @@ def network_sizes(
 
 def make_plan(
     nets: Networks, work: Work, settings: RuntimeSettings, device: torch.device, name: str, room: int, host_room: int,
-    rates: Rates, alternatives: Callable[[], Iterator[tuple[str, Networks, Work]]] | None = None, held: Held = Held(),
+    rates: Rates, alternatives: Callable[[], Iterator[Alternative]] | None = None, held: Held = Held(),
+    spread: ParallelSettings = ALONE,
 ) -> Plan:  # fmt: skip
     """The first placement that fits: everything resident, then slices of tokens, then streamed blocks, then smaller VAE tiles.
 
-    room, host_room: bytes that the job may take on the GPU and in the host, with those held already (on a CPU the second
+    room, host_room: bytes that the job may take on each GPU and in the host, with those held already (on a CPU the second
     one counts).
     alternatives: other settings to look at, nearest first, with their names, if this one does not fit.
 
@@ -257,26 +273,33 @@ def make_plan(
         OutOfMemory: nothing fits; the message names the nearest setting that does.
     """
     smallest: Plan | None = None
-    for placement in _ladder(nets, settings, device):
+    for placement in _ladder(nets, settings, device, spread):
         plan = _forecast(nets, work, placement, settings.speed, device, name, room, rates, held)
-        fits = plan.host <= host_room and (not plan.gpu or SPARE * plan.gpu + WORKSPACE <= room)
+        fits = spread.gpus * plan.host <= host_room and (not plan.gpu or SPARE * plan.gpu + WORKSPACE <= room)
         if fits:
             return plan
         if smallest is None or plan.gpu + plan.host < smallest.gpu + smallest.host:
             smallest = plan
     assert smallest is not None
-    taken = f"{smallest.gpu / GIB:.1f} of {room / GIB:.1f} GiB of the GPU and " if smallest.gpu else ""
-    rule = f"the job needs at least {taken}{smallest.host / GIB:.1f} of {host_room / GIB:.1f} GiB of host memory"
-    for words, other, less in () if alternatives is None else alternatives():
+    which = "the GPU" if spread.gpus == 1 else "each GPU"
+    taken = f"{smallest.gpu / GIB:.1f} of {room / GIB:.1f} GiB of {which} and " if smallest.gpu else ""
+    host = spread.gpus * smallest.host
+    rule = f"the job needs at least {taken}{host / GIB:.1f} of {host_room / GIB:.1f} GiB of host memory"
+    for words, other, less, wider in () if alternatives is None else alternatives():
         try:
-            make_plan(other, less, settings, device, name, room, host_room, rates, held=held)
+            make_plan(other, less, settings, device, name, room, host_room, rates, held=held, spread=wider)
         except OutOfMemory:
             continue
         raise OutOfMemory(f"{rule}. It fits with {words}.")
     raise OutOfMemory(f"{rule}. No smaller setting of this checkpoint fits here.")
 
 
-def _ladder(nets: Networks, settings: RuntimeSettings, device: torch.device) -> Iterator[Placement]:
+def _ladder(
+    nets: Networks, settings: RuntimeSettings, device: torch.device, spread: ParallelSettings
+) -> Iterator[Placement]:
+    if spread.gpus > 1:  # nothing is streamed there, and the VAE works in strips
+        yield Placement(spread=spread)
+        return
     if device.type != "cuda":
         yield Placement(tile=None if settings.vae_tile is None else settings.vae_tile // CELL)
         return
@@ -300,10 +323,16 @@ def _forecast(
     width, height = work.size
     cuda, eight = device.type == "cuda", speed != "exact" and has_fp8(device)
     chunk = vae_chunk(work.size, device)
+    spread, twins = placement.spread, work.twins
+    halves = spread.split_guidance and work.branches == 2
+    sharing, branches = (spread.gpus // 2, 1) if halves else (spread.gpus, work.branches)
     shape = (nets.params, nets.dtype, nets.quantized, work.size, work.length, placement.rows)
-    cost, twins = transformer_cost(*shape), work.twins
-    beside = transformer_cost(*shape, twins.rank).traffic - cost.traffic
+    cost = transformer_cost(*shape, processes=sharing)
+    beside = transformer_cost(*shape, twins.rank, sharing).traffic - cost.traffic
     vae = vae_cost(nets.vae_params, work.size, work.length, chunk, placement.tile)
+    if spread.gpus > 1:  # an even number of ranks encodes two videos at once
+        both = 2 if spread.gpus % 2 == 0 else 1
+        vae = replace(vae, encode=both * vae.encode // spread.gpus, decode=vae.decode // spread.gpus)
     if cuda:
         share = FUSED_MEMORY_FP8 if nets.quantized and eight else FUSED_MEMORY
         fused = cost.context + int(share * (cost.forward - cost.context))
@@ -315,22 +344,28 @@ def _forecast(
         vae = replace(vae, encode=int(encode), decode=int(decode))
     resident = placement.blocks == "resident"
     own, grown, others = _copies(nets, twins, eight)
-    fixed = nets.rest + nets.vae // vae_share + (nets.blocks if resident else 2 * (nets.block + grown))
+    blocks = nets.blocks if resident else 2 * (nets.block + grown)
+    if spread.shard_weights:  # the fusers are sharded as the blocks are
+        fusers = nets.params.num_layers // nets.params.face_every * 4 * nets.params.dim**2 * nets.dtype.itemsize
+        own = own // spread.gpus
+        blocks = (blocks + fusers) // spread.gpus - fusers + 2 * (nets.block + grown)
+    fixed = nets.rest + nets.vae // vae_share + blocks
     lora = others + (own if resident else 0) + (twins.beside if cuda else 0)  # a CPU's are those of the mapped file
     video = 12 * work.length * width * height
     inputs = 2 * video + 12 * work.length * nets.params.motion.size**2
-    history = work.kept * work.tokens * nets.params.dim * nets.dtype.itemsize
-    preparing = lora + work.branches * cost.context + cost.prepare - cost.context
+    tensor = work.tokens // sharing * nets.params.dim * nets.dtype.itemsize
+    history = (work.kept + (EXCHANGED if sharing > 1 else 0)) * tensor
+    preparing = lora + branches * cost.context + cost.prepare - cost.context
     encoding = vae.encode + (lora if len(work.segments) > 1 else 0)
     stages = {
         "conditions": fixed + inputs + max(encoding, preparing),
-        "denoise": fixed + inputs // 2 + lora + cost.forward + (work.branches - 1) * cost.context + history,
+        "denoise": fixed + inputs // 2 + lora + cost.forward + (branches - 1) * cost.context + history,
         "decode": fixed + inputs // 2 + lora + vae.decode,
     }
     if work.new_prompt and fits_beside(nets.text, room - held.gpu):
         stages["prompt"] = held.gpu + nets.text
     base = max(0, psutil.Process().memory_info().rss - held.host) + 2 * video + (video if placement.tile else 0)
-    step, clip = _seconds_of(nets, work, placement, cost, vae, rates)
+    step, clip = _seconds_of(nets, replace(work, branches=branches), placement, cost, vae, rates)
     most = max(stages.values())
     if cuda:
         host = base + (0 if resident else own) + (nets.blocks if placement.blocks == "streamed" else 0)
@@ -352,7 +387,7 @@ def _seconds_of(
 ) -> tuple[float, float]:
     """Seconds of a step of the longest segment, and of all segments; as if LoRAs acted in every step."""
     copying = 0.0 if placement.blocks == "resident" else nets.blocks / rates.copies
-    beside = 2 * work.tokens * work.twins.values
+    beside = 2 * work.tokens * work.twins.values / placement.spread.gpus
 
     def step(length: int) -> float:
         share = ((length + 3) // 4 + 1) / ((work.length + 3) // 4 + 1)
@@ -361,7 +396,7 @@ def _seconds_of(
         return work.branches * max(computing, copying)
 
     frames = sum(s.latent_frames for s in work.segments)
-    coding = frames * (2 * vae.encode_flops + vae.decode_flops) / rates.convolutions
+    coding = frames * (2 * vae.encode_flops + vae.decode_flops) / rates.convolutions / placement.spread.gpus
     return step(work.length), work.steps * sum(step(s.length) for s in work.segments) + coding
 
 

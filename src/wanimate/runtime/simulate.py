@@ -25,6 +25,8 @@ from wanimate.model.params import TransformerParams, VaeParams
 from wanimate.model.transformer import AnimateTransformer
 from wanimate.model.vae import VideoVae
 from wanimate.runtime.offload import slice_tokens
+from wanimate.runtime.parallel.ranks import Group
+from wanimate.runtime.parallel.sequence import SplitTransformer
 from wanimate.runtime.tiles import CELL, DECODE_REACH, ENCODE_REACH, cut
 from wanimate.weights.lora import LowRank
 from wanimate.weights.quantize import QuantizedLinear, is_quantizable
@@ -59,10 +61,11 @@ class VaeCost:
 @lru_cache(maxsize=256)
 def transformer_cost(
     params: TransformerParams, dtype: torch.dtype, quantized: bool, size: tuple[int, int], length: int,
-    rows: int | None, rank: int = 0,
+    rows: int | None, rank: int = 0, processes: int = 1,
 ) -> TransformerCost:  # fmt: skip
     """For a segment of `length` frames of `size` (width, height) pixels; `rows` as in `slice_tokens`. `rank`: of LoRAs
-    beside the layers of the blocks, whose own products are not counted."""
+    beside the layers of the blocks, whose own products are not counted. Where several processes share the tokens, all is
+    that of one of them."""
     width, height = (n // CELL for n in size)
     frames, p = (length + 3) // 4, params
     few = min(2, p.num_layers)  # the other blocks repeat them
@@ -76,11 +79,12 @@ def transformer_cost(
         pose = torch.zeros(1, p.out_channels, frames, height, width)
         text = torch.zeros(1, p.text_length, p.text_width)
         with _Alive() as preparing:
-            context = model.prepare(text, image, face, pose)
+            net = model if processes == 1 else SplitTransformer(model, _OneOf(0, processes))
+            context = net.prepare(text, image, face, pose)
         x = torch.zeros(1, p.out_channels, frames + 1, height, width)
         y = torch.zeros(1, p.in_channels - p.out_channels, frames + 1, height, width)
         with _Alive() as running:
-            model(x, torch.zeros(1, dtype=torch.int64), y, context)
+            net(x, torch.zeros(1, dtype=torch.int64), y, context)
     fusers = p.num_layers // p.face_every
     more = _bytes(context.cross) * (p.num_layers - few) // few + _bytes(context.face) * (fusers - 1)
     kept = preparing.now + more
@@ -89,8 +93,9 @@ def transformer_cost(
     keys = p.text_length + (257 if p.image_width else 0)
     scores = 4 * tokens * p.dim * (p.num_layers * (tokens + keys) + fusers * (p.face_slots + 1))
     return TransformerCost(
-        kept, preparing.peak + more, kept + running.peak, products, scores, running.traffic * p.num_layers / few
-    )
+        kept, preparing.peak + more, kept + running.peak, products / processes, scores / processes,
+        running.traffic * p.num_layers / few,
+    )  # fmt: skip
 
 
 def vae_cost(params: VaeParams, size: tuple[int, int], length: int, chunk: int, side: int | None) -> VaeCost:
@@ -164,6 +169,16 @@ def _add_branches(model: AnimateTransformer, rank: int, dtype: torch.dtype) -> N
                 torch.zeros(layer.out_features, rank, dtype=dtype),
             )
             layer.register_forward_hook(Branches([(LowRank("", None, down, up, 1.0), 1.0)]))
+
+
+class _OneOf(Group):
+    """A member of a group that is alone here: what it would be given has the right shape and no values."""
+
+    def gather(self, x: Tensor) -> Tensor:
+        return x.new_empty(self.size, *x.shape)
+
+    def exchange(self, x: Tensor) -> Tensor:
+        return torch.empty_like(x, memory_format=torch.contiguous_format)
 
 
 class _FusedAttention(TorchFunctionMode):

@@ -11,12 +11,13 @@ import psutil
 import torch
 
 from wanimate.conditions.segments import plan_segments
-from wanimate.config import RuntimeSettings, Speed
+from wanimate.config import ParallelSettings, RuntimeSettings, Speed, WeightsType
 from wanimate.log import chosen
 from wanimate.media.resize import exact_size
 from wanimate.model.transformer import AnimateTransformer
 from wanimate.runtime.plan import (
     GIB,
+    Alternative,
     Held,
     Networks,
     Plan,
@@ -39,10 +40,12 @@ AREAS = (960 * 544, 832 * 480, 640 * 368, 480 * 272)
 def plan_for(
     folder: Path, card: Card, work: Work, settings: RuntimeSettings, device: torch.device, small_too: bool = False,
     held: Held = Held(), twins: Callable[[AnimateTransformer], TwinSizes] | None = None,
+    spread: ParallelSettings = ParallelSettings(),
 ) -> Plan | None:  # fmt: skip
     """None for a checkpoint that is small enough for any machine, unless `small_too`.
 
-    held: what its networks take already. twins: sizes of the job's LoRAs, told from a transformer without values.
+    held: what its networks take already. twins: sizes of the job's LoRAs, told from a transformer without values. spread: over
+    how many GPUs, which are taken to be alike.
 
     Raises:
         OutOfMemory: it does not fit; the message names the nearest setting that does.
@@ -52,7 +55,8 @@ def plan_for(
     limit_gpu(settings, device)
     if not small_too and not is_big(folder):
         return None
-    nets = networks(folder, card, wanted_weights(settings, device), device)
+    wanted = wanted_weights(settings, device)
+    nets = networks(folder, card, unquantised(wanted, device) if spread.shard_weights else wanted, device)
     name, room = "CPU", 0
     if device.type == "cuda":
         name, room = torch.cuda.get_device_name(device), gpu_room(device) + held.gpu
@@ -63,8 +67,15 @@ def plan_for(
     rates = _rates(str(device), nets.dtype, settings.speed)
     chosen("rates", name, ", ".join(f"{k} {v / 1e12:.3g}e12/s" for k, v in vars(rates).items()))
 
-    def alternatives() -> Iterator[tuple[str, Networks, Work]]:
-        if not nets.quantized:
+    def alternatives() -> Iterator[Alternative]:
+        if spread.gpus > 1 and not spread.shard_weights:
+            whole = networks(folder, card, unquantised(wanted, device), device)
+            yield "--shard-weights", whole, work, spread.model_copy(update={"shard_weights": True})
+        for words, other, less in smaller():
+            yield words, other, less, spread
+
+    def smaller() -> Iterator[tuple[str, Networks, Work]]:
+        if not (nets.quantized or spread.shard_weights):
             yield "--weights-dtype fp8", networks(folder, card, "fp8", device), work
         for length in CLIP_LENGTHS:
             if length < work.length:
@@ -76,7 +87,16 @@ def plan_for(
                 smallest = replace(work, size=(width, height), segments=_shorter(work, CLIP_LENGTHS[-1]))
                 yield f"--area {width}x{height} --clip-length {CLIP_LENGTHS[-1]}", nets, smallest
 
-    return make_plan(nets, work, settings, device, name, room, host, rates, alternatives, held)
+    if spread.gpus > 1:
+        name = f"{spread.gpus} x {name}"
+    return make_plan(nets, work, settings, device, name, room, host, rates, alternatives, held, spread)
+
+
+def unquantised(setting: WeightsType, device: torch.device) -> WeightsType:
+    """The type of weights that are sharded, which are not quantised."""
+    if setting != "fp8" and (setting != "auto" or device.type != "cuda"):
+        return setting
+    return "bf16" if device.type == "cuda" else "auto"
 
 
 def limit_gpu(settings: RuntimeSettings, device: torch.device) -> None:

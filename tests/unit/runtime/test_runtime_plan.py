@@ -19,7 +19,7 @@ from tiny_checkpoints import OWN, OWN_VAE, PUBLISHED, own_checkpoint, published_
 
 from golden import fill
 from wanimate.conditions.segments import plan_segments
-from wanimate.config import GenerateSettings, OutputSettings, RuntimeSettings, Speed
+from wanimate.config import GenerateSettings, OutputSettings, ParallelSettings, RuntimeSettings, Speed
 from wanimate.errors import InputError, OutOfMemory
 from wanimate.measure.doctor import plan_job
 from wanimate.media.video import VideoFrames
@@ -30,7 +30,9 @@ from wanimate.runtime import plan as plans
 from wanimate.runtime import simulate
 from wanimate.runtime.offload import StreamedBlocks, slice_tokens
 from wanimate.runtime.plan import (
+    ALONE,
     GIB,
+    Alternative,
     Held,
     Networks,
     Placement,
@@ -196,9 +198,9 @@ def test_settings_are_kept() -> None:
 
 
 def test_nothing_fits_names_the_nearest_setting() -> None:
-    def others() -> Iterator[tuple[str, Networks, Work]]:
-        yield "--clip-length 61", full_size(), work(length=61)
-        yield "--area 832x480", full_size(), work((832, 480))
+    def others() -> Iterator[Alternative]:
+        yield "--clip-length 61", full_size(), work(length=61), ALONE
+        yield "--area 832x480", full_size(), work((832, 480)), ALONE
 
     with pytest.raises(OutOfMemory, match=r"needs at least .*It fits with --area 832x480\.") as caught:
         make_plan(
@@ -207,6 +209,56 @@ def test_nothing_fits_names_the_nearest_setting() -> None:
     assert caught.value.exit_code == 3
     with pytest.raises(OutOfMemory, match="No smaller setting"):
         make_plan(full_size(), work(), RuntimeSettings(), CUDA, "card", GIB, 128 * GIB, RATES, others)
+
+
+@pytest.mark.parametrize(
+    ("size", "setting", "speed", "shard", "measured"),
+    [
+        ((1280, 720), "bf16", "exact", False, 38.0), ((832, 480), "bf16", "exact", False, 35.3),
+        ((1280, 720), "bf16", "exact", True, 24.2),
+        ((1280, 720), "fp8", "fast", False, 22.1), ((832, 480), "fp8", "fast", False, 19.4),
+    ],
+)  # fmt: skip
+def test_two_gpus_take_what_was_measured(
+    size: tuple[int, int], setting: str, speed: Any, shard: bool, measured: float, monkeypatch: pytest.MonkeyPatch
+) -> None:
+    """GiB a GPU without VAE and frames, which a job has besides (benchmarks/results/two_gpus_h100_2026-11-27.md)."""
+    monkeypatch.setattr(plans, "has_fp8", lambda device: True)
+    nets, spread = full_size(setting), ParallelSettings(gpus=2, shard_weights=shard)
+    runtime, room = RuntimeSettings(speed=speed), 80 * GIB
+    plan = make_plan(nets, work(size), runtime, CUDA, "card", room, 128 * GIB, RATES, spread=spread)
+    frames = 12 * 77 * size[0] * size[1] + 6 * 77 * 512**2
+    network = plan.stages["denoise"] - frames - nets.vae // (1 if speed == "exact" else 2)
+    assert network / GIB == pytest.approx(measured, rel=0.03)
+    alone = make_plan(nets, work(size), runtime, CUDA, "card", room, 128 * GIB, RATES)
+    assert 0.45 < plan.step_seconds / alone.step_seconds < 0.6
+    assert ("sharded" in str(plan)) == shard
+
+
+def test_several_gpus_that_are_too_small() -> None:
+    """Sharded weights are named where they help; all processes count in the host's memory."""
+    nets, two = full_size("bf16"), ParallelSettings(gpus=2)
+
+    def others() -> Iterator[Alternative]:
+        yield "--shard-weights", nets, work(), two.model_copy(update={"shard_weights": True})
+
+    with pytest.raises(OutOfMemory, match=r"of each GPU and .*It fits with --shard-weights\."):
+        make_plan(nets, work(), RuntimeSettings(), CUDA, "card", 40 * GIB, 128 * GIB, RATES, others, spread=two)
+    fits = make_plan(nets, work(), RuntimeSettings(), CUDA, "card", 80 * GIB, 128 * GIB, RATES, spread=two)
+    with pytest.raises(OutOfMemory, match="No smaller setting"):
+        make_plan(
+            nets, work(), RuntimeSettings(), CUDA, "card", 80 * GIB, int(1.5 * fits.host), RATES, spread=two
+        )  # fmt: skip
+
+
+def test_branches_on_halves_of_the_gpus() -> None:
+    guided = replace(work(), branches=2)
+    plans_ = [
+        make_plan(full_size("bf16"), guided, RuntimeSettings(), CUDA, "card", 80 * GIB, 256 * GIB, RATES, spread=spread)
+        for spread in (ParallelSettings(gpus=4), ParallelSettings(gpus=4, split_guidance=True))
+    ]
+    assert plans_[1].step_seconds == pytest.approx(plans_[0].step_seconds, rel=0.1)
+    assert plans_[1].stages["denoise"] > plans_[0].stages["denoise"]
 
 
 def test_seconds_follow_the_rates() -> None:
