@@ -28,7 +28,8 @@ from wanimate.runtime.offload import (
     slice_tokens,
     stream_blocks,
 )
-from wanimate.runtime.plan import Placement, measure_rates
+from wanimate.runtime.plan import Placement
+from wanimate.runtime.rates import measure_rates
 from wanimate.runtime.simulate import transformer_cost, vae_cost
 from wanimate.runtime.tiles import TiledVae
 from wanimate.weights import quantize

@@ -8,15 +8,14 @@ from pathlib import Path
 
 import psutil
 import torch
-import torch.nn.functional as F
 
 from wanimate.config import BlocksMode, ParallelSettings, RuntimeSettings, Speed, WeightsType
 from wanimate.errors import InputError, OutOfMemory
-from wanimate.model.fp8 import to_fp8
 from wanimate.model.params import TransformerParams, VaeParams
 from wanimate.runtime.processor import has_bf16
+from wanimate.runtime.rates import Rates
 from wanimate.runtime.simulate import TransformerCost, VaeCost, transformer_cost, vae_cost
-from wanimate.runtime.speed import attention_trials, has_fp8, seconds_of
+from wanimate.runtime.speed import has_fp8
 from wanimate.runtime.tiles import CELL
 from wanimate.types import Segment
 from wanimate.weights.formats import open_tensors
@@ -140,19 +139,6 @@ class Work:
     def tokens(self) -> int:
         """Of the longest segment, the reference frame's included."""
         return ((self.length + 3) // 4 + 1) * (self.size[0] // (2 * CELL)) * (self.size[1] // (2 * CELL))
-
-
-@dataclass(frozen=True)
-class Rates:
-    """What a device does in a second: operations of matrix products, attention and convolutions; bytes of its memory, and
-    bytes that reach it from the host; operations of matrix products in float32."""
-
-    products: float
-    attention: float
-    convolutions: float
-    memory: float
-    copies: float
-    singles: float
 
 
 @dataclass(frozen=True)
@@ -403,39 +389,6 @@ def _seconds_of(
 def vae_chunk(size: tuple[int, int], device: torch.device) -> int:
     """Latent frames that the VAE takes at once; on a CPU, pieces that fit its cache are fastest."""
     return 1 if device.type == "cpu" else max(1, PIXELS_AT_ONCE // (size[0] * size[1]))
-
-
-@torch.inference_mode()
-def measure_rates(device: torch.device, dtype: torch.dtype, speed: Speed = "exact") -> Rates:
-    """Short measurements on the device itself, a few seconds in all, of what `speed` makes use of."""
-    cuda = device.type == "cuda"
-    n, tokens, side, count = (8192, 32768, 256, 2**28) if cuda else (512, 512, 32, 2**22)
-    a = torch.randn(n, n, device=device, dtype=dtype)
-    x, w = torch.randn(1, 96, 4, side, side, device=device), torch.randn(96, 96, 3, 3, 3, device=device)
-    x, w = (t.contiguous(memory_format=torch.channels_last_3d) for t in (x, w))
-    single = torch.randn(n // 2, n // 2, device=device)
-    wide = torch.zeros(count // 4, device=device)
-    home = torch.zeros(count // 4, pin_memory=cuda)
-    convolution = 2 * 96 * 96 * 27 * 2 * side * side
-    attend = attention_trials(device, dtype, tokens, 128, speed == "exact")[0].seconds
-    product = _time(lambda: a @ a, device)
-    if speed != "exact" and has_fp8(device):
-        levels, scale = to_fp8(a, (1,))
-        other = scale.view(1, -1).contiguous()
-        product = _time(lambda: torch._scaled_mm(levels, levels.t(), scale, other, out_dtype=dtype), device)
-    return Rates(
-        2 * n**3 / product,
-        4 * tokens**2 * 8 * 128 / attend,
-        convolution / _time(lambda: F.conv3d(x, w, padding=(0, 1, 1)), device),
-        2 * count / _time(lambda: wide + 1, device),
-        count / _time(lambda: wide.copy_(home, non_blocking=True), device),
-        2 * (n // 2) ** 3 / _time(lambda: single @ single, device),
-    )
-
-
-def _time(call: Callable[[], object], device: torch.device, rounds: int = 3) -> float:
-    """Seconds of one call: the best of some, after one that warms up."""
-    return min([seconds_of(call, device) for _ in range(rounds + 1)][1:])
 
 
 def _seconds(value: float) -> str:

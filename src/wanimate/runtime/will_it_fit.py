@@ -21,14 +21,13 @@ from wanimate.runtime.plan import (
     Held,
     Networks,
     Plan,
-    Rates,
     Work,
     is_big,
     make_plan,
-    measure_rates,
     networks,
     wanted_weights,
 )
+from wanimate.runtime.rates import Rates, measure_rates
 from wanimate.types import Segment
 from wanimate.weights.load import Card, gpu_room
 from wanimate.weights.twins import TwinSizes

@@ -37,13 +37,12 @@ from wanimate.runtime.plan import (
     Networks,
     Placement,
     Plan,
-    Rates,
     Work,
     make_plan,
-    measure_rates,
     network_sizes,
     networks,
 )
+from wanimate.runtime.rates import Rates, measure_rates
 from wanimate.runtime.simulate import transformer_cost, vae_cost
 from wanimate.runtime.tiles import TiledVae
 from wanimate.sampling.cache import Caching
