@@ -34,6 +34,8 @@ def doctor(
     steps: o.Steps = o.GENERATE["steps"],
     guidance: o.Guidance = o.GENERATE["guidance"],
     clip_length: o.ClipLength = o.GENERATE["clip_length"],
+    overlap: o.Overlap = o.GENERATE["overlap"],
+    cache: o.Cache = o.GENERATE["cache"],
     lora: o.Loras = o.GENERATE["lora"],
     lora_fuse: o.LoraFuse = o.GENERATE["lora_fuse"],
     lora_partial: o.LoraPartial = o.GENERATE["lora_partial"],
@@ -65,8 +67,8 @@ def doctor(
     with reporting(False, debug):
         chosen = o.parse_mode(mode)
         settings = o.make(
-            GenerateSettings, steps=steps, guidance=guidance, clip_length=clip_length, lora=lora, lora_fuse=lora_fuse,
-            lora_partial=lora_partial, relight=relight,
+            GenerateSettings, steps=steps, guidance=guidance, clip_length=clip_length, overlap=overlap, cache=cache, lora=lora,
+            lora_fuse=lora_fuse, lora_partial=lora_partial, relight=relight,
         )  # fmt: skip
         runtime = o.make(
             RuntimeSettings, speed=speed, weights_dtype=weights_dtype, blocks=blocks, vae_tile=vae_tile,

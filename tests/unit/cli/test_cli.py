@@ -21,7 +21,7 @@ import typer
 from typer.testing import CliRunner
 
 from wanimate.cli.main import app
-from wanimate.config import GenerateSettings, Job, OutputSettings, PreprocessSettings, RuntimeSettings
+from wanimate.config import GenerateSettings, Job, OutputSettings, ParallelSettings, PreprocessSettings, RuntimeSettings
 from wanimate.errors import Cancelled, CheckpointError, InputError, OutOfMemory, OutputError
 from wanimate.measure.doctor import verdict_14b
 from wanimate.types import (
@@ -352,19 +352,36 @@ def test_options_of_doctor_become_the_settings_of_a_run(monkeypatch: pytest.Monk
     asked: list[Any] = []
     monkeypatch.setattr("wanimate.measure.doctor.examine", lambda models: {})
     monkeypatch.setattr(
-        "wanimate.measure.doctor.plan_job", lambda *args, **more: asked.append((*args, more["mode"])) or {"job": "so"}
+        "wanimate.measure.doctor.plan_job", lambda *args, **more: asked.append((*args, more)) or {"job": "so"}
     )
     done = run(
         "doctor", "--json", "--checkpoint", "c", "--mode", "replacement", "--lora", "a.safetensors:0.8@0-50%",
-        "--lora", "b.safetensors", "--lora-fuse", "--lora-partial", "--no-relight", "--steps", "9",
+        "--lora", "b.safetensors", "--lora-fuse", "--lora-partial", "--no-relight", "--steps", "9", "--cache", "taylor",
+        "--overlap", "1", "--gpus", "2", "--shard-weights",
     )  # fmt: skip
     assert done.exit_code == 0, done.output
     assert json.loads(done.stdout) == {"plan": {"job": "so"}}
-    ((checkpoint, _, _, settings, _, mode),) = asked
-    assert (checkpoint, mode) == (Path("c"), "replacement")
+    ((checkpoint, _, _, settings, _, more),) = asked
+    spread = ParallelSettings(gpus=2, shard_weights=True)
+    assert (checkpoint, more) == (Path("c"), {"mode": "replacement", "spread": spread})
     assert settings == GenerateSettings(
-        lora=("a.safetensors:0.8@0-50%", "b.safetensors"), lora_fuse=True, lora_partial=True, relight=False, steps=9
+        lora=("a.safetensors:0.8@0-50%", "b.safetensors"),
+        lora_fuse=True,
+        lora_partial=True,
+        relight=False,
+        steps=9,
+        cache="taylor",
+        overlap=1,
     )
+
+
+@pytest.mark.parametrize(
+    ("wrong", "named"), [(("--shard-weights",), "--shard-weights"), (("--gpus", "2", "--vae-tile", "256"), "--gpus")]
+)
+def test_doctor_refuses_what_runs_refuse(wrong: tuple[str, ...], named: str) -> None:
+    done = run("doctor", "--checkpoint", "c", *wrong)
+    assert done.exit_code == 2
+    assert f"{named} = " in done.output
 
 
 @pytest.mark.parametrize("wrong", [("--lora", "a.safetensors:much"), ("--lora", "a.safetensors@50-20%")])
