@@ -6,13 +6,14 @@ import pytest
 import torch
 
 from golden import fill
-from wanimate.config import GenerateSettings, RuntimeSettings
+from wanimate.config import GenerateSettings, RuntimeSettings, Speed
 from wanimate.model.attention import attention
 from wanimate.model.params import MotionParams, TransformerParams
 from wanimate.model.transformer import AnimateTransformer
-from wanimate.pipeline import Animator
+from wanimate.order import Order
 from wanimate.runtime import speed
 from wanimate.runtime.plan import wanted_weights
+from wanimate.weights.load import read_card
 
 PARAMS = TransformerParams(
     dim=64, ffn_dim=128, num_heads=2, num_layers=10, text_width=32, text_length=16, image_width=32, face_width=32,
@@ -51,7 +52,9 @@ def test_what_a_speed_comes_to(monkeypatch: pytest.MonkeyPatch) -> None:
     assert wanted_weights(RuntimeSettings(), CPU) == "auto"
     assert wanted_weights(RuntimeSettings(speed="fast", weights_dtype="bf16"), CPU) == "bf16"
 
-    turbo = Animator.from_checkpoint(runtime=RuntimeSettings(speed="turbo"))
-    assert turbo._settled(GenerateSettings()).cache not in (None, "none")
-    assert turbo._settled(GenerateSettings(cache="none")).cache == "none"
-    assert Animator.from_checkpoint(runtime=fast)._settled(GenerateSettings()).cache is None
+    def cache(given: GenerateSettings, speed: Speed) -> str | None:
+        return Order.of(given, "animation", *read_card(None), speed).generate.cache
+
+    assert cache(GenerateSettings(), "turbo") not in (None, "none")
+    assert cache(GenerateSettings(cache="none"), "turbo") == "none"
+    assert cache(GenerateSettings(), "fast") is None
