@@ -340,12 +340,12 @@ def _forecast(
     video = 12 * work.length * width * height
     inputs = 2 * video + 12 * work.length * nets.params.motion.size**2
     tensor = work.tokens // sharing * nets.params.dim * nets.dtype.itemsize
-    history = (work.kept + (EXCHANGED if sharing > 1 else 0)) * tensor
+    beside_blocks = (work.kept + (EXCHANGED if sharing > 1 else 0)) * tensor  # a step cache's, and the exchange
     preparing = lora + branches * cost.context + cost.prepare - cost.context
     encoding = vae.encode + (lora if len(work.segments) > 1 else 0)
     stages = {
         "conditions": fixed + inputs + max(encoding, preparing),
-        "denoise": fixed + inputs // 2 + lora + cost.forward + (branches - 1) * cost.context + history,
+        "denoise": fixed + inputs // 2 + lora + cost.forward + (branches - 1) * cost.context + beside_blocks,
         "decode": fixed + inputs // 2 + lora + vae.decode,
     }
     if work.new_prompt and fits_beside(nets.text, room - held.gpu):
