@@ -188,17 +188,18 @@ def wanted_weights(settings: RuntimeSettings, device: torch.device) -> WeightsTy
     return "fp8" if has_fp8(device) else "bf16" if has_bf16(device) else "auto"
 
 
-def weights_type(setting: WeightsType, device: torch.device) -> tuple[torch.dtype, Compress]:
-    """The type the transformer computes in, and which of its weights stay quantised."""
+def weights_type(setting: WeightsType, device: torch.device, sharded: bool = False) -> tuple[torch.dtype, Compress]:
+    """The type the transformer computes in, and which of its weights stay quantised: of sharded ones none."""
     usual = torch.bfloat16 if device.type == "cuda" else torch.float32
     types: dict[str, tuple[torch.dtype, Compress]] = {
         "auto": (usual, "stored" if device.type == "cuda" else "never"), "fp8": (usual, "all"),
         "bf16": (torch.bfloat16, "never"), "fp16": (torch.float16, "never"),
     }  # fmt: skip
-    return types[setting]
+    dtype, compress = types[setting]
+    return dtype, "never" if sharded else compress
 
 
-def networks(folder: Path, card: Card, setting: WeightsType, device: torch.device) -> Networks:
+def networks(folder: Path, card: Card, setting: WeightsType, device: torch.device, sharded: bool = False) -> Networks:
     """Sizes in memory, read off the headers of the files.
 
     Raises:
@@ -208,14 +209,16 @@ def networks(folder: Path, card: Card, setting: WeightsType, device: torch.devic
     if not card.fixed_prompt:
         weights = find_text_encoder(folder)[0]
         text = sum(f.stat().st_size for f in (weights.glob("*.safetensors") if weights.is_dir() else [weights]))
-    return network_sizes(open_transformer(folder), open_tensors(find_vae(folder)), text, card, setting, device, folder)
+    transformer, vae = open_transformer(folder), open_tensors(find_vae(folder))
+    return network_sizes(transformer, vae, text, card, setting, device, folder, sharded)
 
 
 def network_sizes(
-    transformer: Values, vae: Values, text: int, card: Card, setting: WeightsType, device: torch.device, source: Path
-) -> Networks:
+    transformer: Values, vae: Values, text: int, card: Card, setting: WeightsType, device: torch.device, source: Path,
+    sharded: bool = False,
+) -> Networks:  # fmt: skip
     """The same from the tensors of the files, which are not read; `text` is the text encoder's size in bytes."""
-    dtype, compress = weights_type(setting, device)
+    dtype, compress = weights_type(setting, device, sharded)
     tensors, vae = native_transformer(transformer), native_vae(vae)
 
     def small(key: str) -> bool:

@@ -11,7 +11,7 @@ import psutil
 import torch
 
 from wanimate.conditions.segments import plan_segments
-from wanimate.config import ParallelSettings, RuntimeSettings, Speed, WeightsType
+from wanimate.config import ParallelSettings, RuntimeSettings, Speed
 from wanimate.log import chosen
 from wanimate.media.resize import exact_size
 from wanimate.model.transformer import AnimateTransformer
@@ -55,7 +55,7 @@ def plan_for(
     if not small_too and not is_big(folder):
         return None
     wanted = wanted_weights(settings, device)
-    nets = networks(folder, card, unquantised(wanted, device) if spread.shard_weights else wanted, device)
+    nets = networks(folder, card, wanted, device, spread.shard_weights)
     name, room = "CPU", 0
     if device.type == "cuda":
         name, room = torch.cuda.get_device_name(device), gpu_room(device) + held.gpu
@@ -68,8 +68,8 @@ def plan_for(
 
     def alternatives() -> Iterator[Alternative]:
         if spread.gpus > 1 and not spread.shard_weights:
-            whole = networks(folder, card, unquantised(wanted, device), device)
-            yield "--shard-weights", whole, work, spread.model_copy(update={"shard_weights": True})
+            parts = networks(folder, card, wanted, device, sharded=True)
+            yield "--shard-weights", parts, work, spread.model_copy(update={"shard_weights": True})
         for words, other, less in smaller():
             yield words, other, less, spread
 
@@ -89,13 +89,6 @@ def plan_for(
     if spread.gpus > 1:
         name = f"{spread.gpus} x {name}"
     return make_plan(nets, work, settings, device, name, room, host, rates, alternatives, held, spread)
-
-
-def unquantised(setting: WeightsType, device: torch.device) -> WeightsType:
-    """The type of weights that are sharded, which are not quantised."""
-    if setting != "fp8" and (setting != "auto" or device.type != "cuda"):
-        return setting
-    return "bf16" if device.type == "cuda" else "auto"
 
 
 def limit_gpu(settings: RuntimeSettings, device: torch.device) -> None:

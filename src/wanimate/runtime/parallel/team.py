@@ -202,11 +202,9 @@ def load_for(
 ) -> Checkpoint:
     """A checkpoint for one rank: on its device, but for the blocks of a transformer that is to be sharded: in host memory,
     and not quantised."""
-    dtype, compress = weights_type(wanted_weights(runtime, ranks.device), ranks.device)
-    if settings.shard_weights:
-        checkpoint = load_checkpoint(folder, ranks.device, dtype, blocks_on="cpu")
-    else:
-        checkpoint = load_checkpoint(folder, ranks.device, dtype, compress)
+    sharded = settings.shard_weights
+    dtype, compress = weights_type(wanted_weights(runtime, ranks.device), ranks.device, sharded)
+    checkpoint = load_checkpoint(folder, ranks.device, dtype, compress, blocks_on="cpu" if sharded else None)
     quicken(checkpoint, runtime.speed, TRIAL_TOKENS)
     return checkpoint
 
