@@ -262,6 +262,7 @@ class Bench:
                     encode_peak = self.peak()
                     grey = torch.cat((video[:, :, :5], torch.zeros_like(video[:, :, 5:])), dim=2)
                     still = self.seconds(lambda vae=vae, x=grey, chunk=chunk: vae.encode(x, chunk))  # type: ignore[misc]
+                    del grey
                     latents = vae.encode(video, chunk).float()
                     self.fresh()
                     decode = self.seconds(

@@ -95,8 +95,8 @@ def _run_segment(
     network: SegmentNetwork | None = make_network(conditions)
     yield StageStarted("denoise", settings.steps)
     assert network is not None
-    for following in segments[segment.index + 1 :][:1]:
-        builder.reader.begin(following)
+    if segment is not segments[-1]:
+        builder.reader.begin(segments[segment.index + 1])
     latents = noise
     for state in denoise(network, noise, settings.solver, settings.steps, settings.shift):
         latents = state.latents

@@ -291,7 +291,7 @@ class Still:
     def run(self, layers: tuple[nn.Module, ...], piece: Tensor, stream: Stream) -> Tensor:
         """As `run`, bit for bit."""
         last, self._piece = self._piece, piece
-        if last is None or last.shape != piece.shape or not torch.equal(last, piece):
+        if not _same(last, piece):
             self._settled, self._reached = 0, piece
             return run(layers, piece, stream)
         assert self._reached is not None
@@ -307,7 +307,7 @@ class Still:
 
 
 def _same(a: Tensor | None, b: Tensor | None) -> bool:
-    return a is b is None or (a is not None and b is not None and a.shape == b.shape and torch.equal(a, b))
+    return a is b if a is None or b is None else torch.equal(a, b)
 
 
 def per_frame(layer: nn.Module, x: Tensor) -> Tensor:

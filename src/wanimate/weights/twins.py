@@ -114,11 +114,12 @@ def with_loras(
     twin = copy.deepcopy(model, dict(shared))
     changes: dict[str, list[Callable[[], Tensor]]] = {}
     branches: dict[str, list[tuple[LowRank, float]]] = {}
-    parameters, device = dict(model.named_parameters()), model.patch_embedding.weight.device
+    parameters = dict(model.named_parameters())
+    device = model.patch_embedding.weight.device  # the blocks' own may be the host's, between their turns
     for lora, strength in loras:
         for part in lora.low_rank:
             if _stays_beside(part, model, fuse):
-                branches.setdefault(part.module, []).append((_moved(part, model), strength))
+                branches.setdefault(part.module, []).append((_moved(part, device), strength))
                 continue
             name = f"{part.module}.weight"
             changes.setdefault(name, []).append(partial(part.delta, strength, parameters[name].shape, device))
@@ -168,6 +169,5 @@ class Branches:
         return out
 
 
-def _moved(part: LowRank, model: AnimateTransformer) -> LowRank:
-    device = model.patch_embedding.weight.device  # the blocks' own may be the host's, between their turns
+def _moved(part: LowRank, device: torch.device) -> LowRank:
     return LowRank(part.module, part.half, part.down.to(device), part.up.to(device), part.scale)
