@@ -13,7 +13,7 @@ from torch import Tensor
 
 sys.path.insert(0, str(Path(__file__).parents[1] / "parity"))
 from golden import fill
-from wanimate.model.attention import attention, backends
+from wanimate.model.attention import Fp8, Fp8Attention, attention, backends
 from wanimate.model.face import RMSNorm
 from wanimate.model.fp8 import FP8, to_fp8
 from wanimate.model.params import MotionParams, TransformerParams, VaeParams
@@ -106,6 +106,28 @@ def test_rows(width: int) -> None:
     assert distance(rows.rms(y, norm.weight, norm.eps, None, 1)[:, :, 0], norm(y)) < 1e-3
 
 
+@pytest.mark.parametrize("width", [128, 320, 5120])
+def test_queries_and_keys_in_float8_at_once(width: int) -> None:
+    """Scales hold what is largest of all: a row of one number, where the weight is largest. Keys lose the mean of some."""
+    from wanimate.runtime.rows import SAMPLE, rms_fp8
+
+    heads = width // 64
+    norm = RMSNorm(width, 1e-6).cuda().bfloat16().requires_grad_(False)
+    norm.weight.normal_()
+    x = (torch.randn(1, 48, width, device=CUDA) + 3 * torch.randn(width, device=CUDA)).bfloat16()
+    x[0, 5] = 0
+    x[0, 5, norm.weight.abs().argmax()] = 2
+    rope = rope_table((4, 3, 4), 64, CUDA)
+    turned = apply_rope(norm(x).unflatten(-1, (heads, 64)), rope)
+    for smooth in (False, True):
+        levels, scale = rms_fp8(x, norm.weight, norm.eps, rope, heads, smooth)
+        assert (levels.dtype, levels.shape, scale.shape) == (FP8, turned.shape, (1, heads))
+        found = levels.float() * scale[:, None, :, None]
+        wanted = turned - turned[:, ::SAMPLE].mean(1, keepdim=True) if smooth else turned
+        assert distance(found, wanted) < 0.04
+        assert distance(found[:, 5], wanted[:, 5]) < 0.07
+
+
 def test_a_stream_of_tokens_in_any_layout() -> None:
     """The first block gets tokens whose rows lie apart in memory."""
     from wanimate.runtime.rows import residual_norm
@@ -166,6 +188,32 @@ def test_fast_is_close(plain: AnimateTransformer) -> None:
     assert all(m.products == eight for m in twin.modules() if isinstance(m, QuantizedLinear))
     found = flow(twin)
     assert distance(found, wanted) < 3 * distance(expanded, wanted) + 1e-2
+
+
+def test_float8_attention_in_the_network(plain: AnimateTransformer) -> None:
+    """Queries and keys that are float8 at once do as well as those that are rounded later, in slices for instance."""
+    from wanimate.runtime.rows import fp8_heads
+
+    rounded: list[bool] = []
+
+    def heads(x: Tensor, smooth: bool = False) -> Fp8:
+        rounded.append(smooth)
+        return fp8_heads(x, smooth)
+
+    def kernel(*given: Fp8) -> Tensor:
+        return attention(*((x.float() * s[:, None, :, None]).bfloat16() for x, s in given))
+
+    wanted, twin = flow(plain), copy.deepcopy(plain)
+    quicken_transformer(twin, torch.device(CUDA, 0), "exact", 480)
+    for block in twin.blocks:
+        block.self_attn.attend = Fp8Attention(heads, fp8_heads, kernel)
+    found = flow(twin)
+    assert not rounded
+    slice_tokens(twin, 96)
+    later = flow(twin)
+    assert rounded == [False, True] * len(twin.blocks)
+    assert distance(found, wanted) < 1.3 * distance(later, wanted)
+    assert distance(later, wanted) < 5e-2
 
 
 @pytest.mark.parametrize("speed", ["exact", "fast"])

@@ -88,23 +88,31 @@ Fp8 = tuple[Tensor, Tensor]
 """Float8 levels [B, L, N, d], and a scale for each head, [B, N]."""
 
 
-def fp8_qkv(q: Tensor, k: Tensor, v: Tensor) -> tuple[Fp8, Fp8, Fp8]:
-    """q, k and v in float8.
+def to_fp8_heads(x: Tensor, smooth: bool = False) -> Fp8:
+    """x [B, L, N, d] in float8; `smooth`, for keys, takes the mean over tokens away.
 
     What is the same in all keys shifts every score of a query alike, which softmax does not see; without it the keys need
     fewer levels (smoothing of K: SageAttention, arXiv 2410.02367, section 4.2).
     """
-    k = k.float() - k.float().mean(1, keepdim=True)
-    (q, sq), (k, sk), (v, sv) = (to_fp8(x, (1, 3)) for x in (q, k, v))
-    return (q, sq[:, 0, :, 0]), (k, sk[:, 0, :, 0]), (v, sv[:, 0, :, 0])
+    levels, scale = to_fp8(x.float() - x.float().mean(1, keepdim=True) if smooth else x, (1, 3))
+    return levels, scale[:, 0, :, 0]
+
+
+def _flash3_fp8(q: Fp8, k: Fp8, v: Fp8) -> Tensor:
+    return _flash3(q[0], k[0], v[0], q_descale=q[1], k_descale=k[1], v_descale=v[1])
 
 
 @dataclass(frozen=True)
 class Fp8Attention:
-    """FlashAttention-3 on float8 queries, keys and values."""
+    """Attention on float8 queries and keys, which `heads` makes, and on what `values` makes of the values."""
 
-    quantize: Callable[[Tensor, Tensor, Tensor], tuple[Fp8, Fp8, Fp8]] = fp8_qkv
+    heads: Callable[..., Fp8] = to_fp8_heads
+    values: Callable[[Tensor], Any] = to_fp8_heads
+    kernel: Callable[[Fp8, Fp8, Any], Tensor] = _flash3_fp8
 
     def __call__(self, q: Tensor, k: Tensor, v: Tensor) -> Tensor:
-        (q8, sq), (k8, sk), (v8, sv) = self.quantize(q, k, v)
-        return _flash3(q8, k8, v8, q_descale=sq, k_descale=sk, v_descale=sv).to(q.dtype)
+        return self.rounded(self.heads(q), self.heads(k, smooth=True), v)
+
+    def rounded(self, q: Fp8, k: Fp8, v: Tensor) -> Tensor:
+        """The same of queries and keys that are float8 already."""
+        return self.kernel(q, k, self.values(v)).to(v.dtype)

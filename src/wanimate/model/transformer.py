@@ -208,7 +208,11 @@ class Block(nn.Module):
         return self.cross_attn.keys_values(text, image)
 
     def forward(self, x: Tensor, e0: Tensor, rope: Rope, cross: CrossKV) -> Tensor:
-        return self.after_attention(x, self.self_attn.attend(*self.before_attention(x, e0, rope)), e0, cross)
+        return self.after_attention(x, self.mix(x, e0, rope), e0, cross)
+
+    def mix(self, x: Tensor, e0: Tensor, rope: Rope) -> Tensor:
+        """What self-attention finds for tokens x [B, L, D]: [B, L, N, d]."""
+        return self.self_attn.attend(*self.before_attention(x, e0, rope))
 
     def before_attention(self, x: Tensor, e0: Tensor, rope: Rope) -> tuple[Tensor, Tensor, Tensor]:
         """Tokens x [B, L, D] -> queries, keys and values [B, L, N, d]; tokens do not look at each other."""

@@ -13,12 +13,12 @@ import torch
 import torch.nn.functional as F
 from torch import Tensor, nn
 
-from wanimate.model.attention import Fp8, attention, fp8_qkv
+from wanimate.model.attention import Fp8Attention, attention
 from wanimate.model.face import FaceFuser, FaceKV
 from wanimate.model.fp8 import FP8, fp8_product
 from wanimate.model.rope import Rope
 from wanimate.model.transformer import AnimateTransformer, Block, CrossAttention, CrossKV
-from wanimate.runtime.rows import Rounded, fp8_heads, residual, residual_norm, rms, rounded
+from wanimate.runtime.rows import Rounded, residual, residual_norm, rms, rms_fp8, rounded
 from wanimate.weights.quantize import QuantizedLinear
 
 
@@ -26,27 +26,41 @@ def fuse(model: AnimateTransformer) -> None:
     """Let the blocks and fusers of a transformer on a GPU use the kernels, for one video at a time."""
     for block in model.blocks.children():
         block.__dict__["before_attention"] = MethodType(_before_attention, block)
+        block.__dict__["mix"] = MethodType(_mix, block)
         block.__dict__["after_attention"] = MethodType(_after_attention, block)
     for fuser in model.face_adapter.fuser_blocks.children():
         fuser.__dict__["look"] = MethodType(_look, fuser)
 
 
-def quantize(q: Tensor, k: Tensor, v: Tensor) -> tuple[Fp8, Fp8, Fp8]:
-    """As `fp8_qkv`."""
-    return fp8_qkv(q, k, v) if len(q) > 1 else (fp8_heads(q), fp8_heads(k, smooth=True), fp8_heads(v))
+def _mix(block: Block, x: Tensor, e0: Tensor, rope: Rope) -> Tensor:
+    """`Block.mix`; queries and keys for attention in float8 are written as that and nothing else."""
+    me = block.self_attn
+    if len(x) > 1 or not isinstance(me.attend, Fp8Attention):
+        return Block.mix(block, x, e0, rope)
+    a = _modulated(block, x, e0)
+    q = rms_fp8(_product(me.q, a), me.norm_q.weight, me.norm_q.eps, rope, me.heads)
+    k = rms_fp8(_product(me.k, a), me.norm_k.weight, me.norm_k.eps, rope, me.heads, smooth=True)
+    v = me.split(_product(me.v, a))
+    del a
+    return me.attend.rounded(q, k, v)
 
 
 def _before_attention(block: Block, x: Tensor, e0: Tensor, rope: Rope) -> tuple[Tensor, Tensor, Tensor]:
     """`Block.before_attention`."""
     if len(x) > 1:
         return Block.before_attention(block, x, e0, rope)
-    me = block.self_attn
-    shift, scale = (block.modulation.float() + e0)[0, :2]
-    kind = _kind((me.q, me.k, me.v), me.norm_q.weight.dtype)
-    _, a = residual_norm(x.float(), None, None, 1 + scale, shift, block.eps, kind)
+    me, a = block.self_attn, _modulated(block, x, e0)
     q = rms(_product(me.q, a), me.norm_q.weight, me.norm_q.eps, rope, me.heads)
     k = rms(_product(me.k, a), me.norm_k.weight, me.norm_k.eps, rope, me.heads)
     return q, k, me.split(_product(me.v, a))
+
+
+def _modulated(block: Block, x: Tensor, e0: Tensor) -> Tensor | Rounded:
+    """What the layers before self-attention take."""
+    me = block.self_attn
+    shift, scale = (block.modulation.float() + e0)[0, :2]
+    kind = _kind((me.q, me.k, me.v), me.norm_q.weight.dtype)
+    return residual_norm(x.float(), None, None, 1 + scale, shift, block.eps, kind)[1]
 
 
 def _after_attention(block: Block, x: Tensor, mixed: Tensor, e0: Tensor, cross: CrossKV) -> Tensor:

@@ -8,6 +8,7 @@ Letters: R rows (tokens), D width of a row, N heads, d = D/N.
 
 from __future__ import annotations
 
+import math
 from typing import Any
 
 import torch
@@ -15,12 +16,16 @@ import triton
 import triton.language as tl
 from torch import Tensor
 
+from wanimate.model.attention import Fp8, to_fp8_heads
 from wanimate.model.fp8 import FP8, LARGEST
+from wanimate.model.rope import Rope
 
 Rounded = tuple[Tensor, Tensor]
 """Float8 levels [R, D] and the scale of each row, [R, 1]."""
 _MOST = tl.constexpr(LARGEST)
 TILE = 64
+SAMPLE = 17
+"""Every so many tokens tell what keys have in common; a prime, so that they are of all columns of a picture."""
 
 
 @triton.jit  # type: ignore[untyped-decorator]
@@ -57,13 +62,16 @@ def _residual_norm(  # type: ignore[no-untyped-def]
 
 
 @triton.jit  # type: ignore[untyped-decorator]
-def _rms(x, weight, cosine, sine, out, eps, D: tl.constexpr, d: tl.constexpr, BLOCK: tl.constexpr, TURNS: tl.constexpr):  # type: ignore[no-untyped-def]
+def _rms(  # type: ignore[no-untyped-def]
+    x, weight, cosine, sine, shift, steps, out, eps, D: tl.constexpr, d: tl.constexpr, BLOCK: tl.constexpr,
+    TURNS: tl.constexpr, SHIFTS: tl.constexpr, FLOAT8: tl.constexpr,
+):  # fmt: skip
     row = tl.program_id(0).to(tl.int64)
     column = tl.arange(0, BLOCK)
     mask = column < D
     v = tl.load(x + row * D + column, mask=mask, other=0.0).to(tl.float32)
     w = tl.load(weight + column, mask=mask, other=0.0).to(tl.float32)
-    kind = out.dtype.element_ty
+    kind = x.dtype.element_ty
     n = (v * tl.rsqrt(tl.sum(v * v, axis=0) / D + eps)).to(kind).to(tl.float32)
     n = (n * w).to(kind).to(tl.float32)
     if TURNS:
@@ -73,7 +81,12 @@ def _rms(x, weight, cosine, sine, out, eps, D: tl.constexpr, d: tl.constexpr, BL
         c = tl.load(cosine + angle, mask=pair < D // 2, other=0.0)
         s = tl.load(sine + angle, mask=pair < D // 2, other=0.0)
         n = tl.reshape(tl.join(real * c - imaginary * s, real * s + imaginary * c), (BLOCK,))
-    tl.store(out + row * D + column, n.to(kind), mask=mask)
+    if SHIFTS:
+        n = n - tl.load(shift + column, mask=mask, other=0.0)
+    if FLOAT8:
+        n = n * tl.load(steps + column // d, mask=mask, other=0.0)
+        n = tl.minimum(tl.maximum(n, -_MOST), _MOST)
+    tl.store(out + row * D + column, n.to(out.dtype.element_ty), mask=mask)
 
 
 @triton.jit  # type: ignore[untyped-decorator]
@@ -150,14 +163,37 @@ def residual(x: Tensor, y: Tensor, gate: Tensor) -> Tensor:
     return x
 
 
-def rms(x: Tensor, weight: Tensor, eps: float, rope: tuple[Tensor, Tensor] | None, heads: int) -> Tensor:
+def rms(x: Tensor, weight: Tensor, eps: float, rope: Rope | None, heads: int) -> Tensor:
     """`RMSNorm` of x [1, R, D] and, with `rope`, its rotation -> [1, R, N, d] in x's type."""
     x = x.contiguous()
     rows, width = x.shape[1:]
     out = torch.empty_like(x)
     cosine, sine = rope or (x, x)
-    _rms[(rows,)](x, weight, cosine, sine, out, eps, D=width, d=width // heads, TURNS=rope is not None, **_shape(width))
+    _rms[(rows,)](
+        x, weight, cosine, sine, weight, weight, out, eps, D=width, d=width // heads, TURNS=rope is not None,
+        SHIFTS=False, FLOAT8=False, **_shape(width),
+    )  # fmt: skip
     return out.unflatten(-1, (heads, -1))
+
+
+def rms_fp8(x: Tensor, weight: Tensor, eps: float, rope: Rope, heads: int, smooth: bool = False) -> Fp8:
+    """`rms` in float8, [1, R, N, d], with scales [1, N] that are known before: what a norm gives is at most sqrt(D), and no
+    rotation makes more of it than that times the largest weight of a head. `smooth`: as in `to_fp8_heads`, the mean of some."""
+    x = x.contiguous()
+    rows, width = x.shape[1:]
+    largest = math.sqrt(width) * weight.float().abs().view(heads, -1).amax(1)
+    shift = weight
+    if smooth:
+        cosine, sine = (table[::SAMPLE].contiguous() for table in rope)
+        common = rms(x[:, ::SAMPLE], weight, eps, (cosine, sine), heads)[0].mean(0, dtype=torch.float32)
+        largest, shift = largest + common.abs().amax(1), common.flatten()
+    scale = largest.clamp_min(1e-12) / LARGEST
+    out = torch.empty(1, rows, heads, width // heads, dtype=FP8, device=x.device)
+    _rms[(rows,)](
+        x, weight, *rope, shift, 1 / scale, out, eps, D=width, d=width // heads, TURNS=True, SHIFTS=smooth,
+        FLOAT8=True, **_shape(width),
+    )  # fmt: skip
+    return out, scale[None]
 
 
 def rounded(x: Tensor, other: Tensor | None = None, gelu: bool = False) -> Rounded:
@@ -172,8 +208,10 @@ def rounded(x: Tensor, other: Tensor | None = None, gelu: bool = False) -> Round
     return out, scales
 
 
-def fp8_heads(x: Tensor, smooth: bool = False) -> tuple[Tensor, Tensor]:
-    """x [1, L, N, d] -> float8 levels and a scale for each head [1, N]; `smooth` takes the mean over tokens away."""
+def fp8_heads(x: Tensor, smooth: bool = False) -> Fp8:
+    """`to_fp8_heads`; of several videos it is that."""
+    if len(x) > 1:
+        return to_fp8_heads(x, smooth)
     rows, heads, width = x.shape[1:]
     x = x.contiguous()
     mean = x.mean(1, dtype=torch.float32).flatten() if smooth else x

@@ -84,9 +84,9 @@ def best_trial(trials: Sequence[Trial]) -> Trial:
 def _in_use(backend: Backend) -> Attend:
     """With kernels of our own for what they are for."""
     if isinstance(backend.attend, Fp8Attention) and HAS_TRITON:
-        from wanimate.runtime.fused import quantize
+        from wanimate.runtime.rows import fp8_heads
 
-        return replace(backend.attend, quantize=quantize)
+        return replace(backend.attend, heads=fp8_heads, values=fp8_heads)
     return backend.attend
 
 

@@ -6,7 +6,7 @@ import pytest
 import torch
 from torch import Tensor
 
-from wanimate.model.attention import Fp8Attention, attention, backends, fp8_qkv
+from wanimate.model.attention import Fp8Attention, attention, backends, to_fp8_heads
 from wanimate.model.fp8 import FP8, LARGEST, to_fp8
 
 
@@ -57,8 +57,8 @@ def test_smoothing_takes_what_all_keys_share() -> None:
         wanted = plain(q, shifted, v)
         return float((plain(q8, k8, v8) - wanted).norm() / wanted.norm())
 
-    smooth = error(fp8_qkv(q, shifted, v))
-    rough = error(tuple((x, s[:, 0, :, 0]) for x, s in (to_fp8(x, (1, 3)) for x in (q, shifted, v))))
+    smooth = error((to_fp8_heads(q), to_fp8_heads(shifted, smooth=True), to_fp8_heads(v)))
+    rough = error(tuple(to_fp8_heads(x) for x in (q, shifted, v)))
     assert smooth < 0.06
     assert smooth < rough / 3
 
@@ -75,3 +75,23 @@ def test_float8_attention_hands_over_a_scale_a_head(monkeypatch: pytest.MonkeyPa
     found = Fp8Attention()(q, k, v)
     assert found.dtype == q.dtype
     assert (found.double() - wanted).norm() / wanted.norm() < 0.06
+    assert torch.equal(Fp8Attention().rounded(to_fp8_heads(q), to_fp8_heads(k, smooth=True), v), found)
+
+
+def test_a_loose_scale_and_a_guessed_mean_cost_float8_next_to_nothing() -> None:
+    """Scales by a bound ten times the largest number, and any vector for what keys share."""
+    q, k, v = qkv(200)
+    wanted = plain(q, k, v)
+
+    def kernel(*given: tuple[Tensor, Tensor]) -> Tensor:
+        return plain(*(x.float() * s[:, None, :, None] for x, s in given)).to(v.dtype)
+
+    def bounded(x: Tensor) -> tuple[Tensor, Tensor]:
+        scale = 10 * x.abs().amax((1, 3)) / LARGEST
+        return (x / scale[:, None, :, None]).to(FP8), scale
+
+    attend = Fp8Attention(kernel=kernel)
+    tight = (attend(q, k, v) - wanted).norm()
+    loose = (attend.rounded(bounded(q), bounded(k - k[:, ::17].mean(1, keepdim=True)), v) - wanted).norm()
+    assert loose < 1.1 * tight
+    assert tight < 0.06 * wanted.norm()
