@@ -121,7 +121,7 @@ class AnimateTransformer(nn.Module):
             tokens = block(tokens, e0, context.rope, context.cross[i])
             if i % self.params.face_every == 0:
                 k = i // self.params.face_every
-                tokens = tokens + self.face_adapter.fuser_blocks[k](tokens, context.face[k]).float()
+                tokens = tokens + self.face_adapter.fuser_blocks[k](tokens, context.face[k])
             if i == 0 and shortcut is not None and (known := shortcut.first(tokens)) is not None:
                 return known
         if shortcut is not None:
