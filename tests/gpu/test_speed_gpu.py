@@ -128,6 +128,25 @@ def test_queries_and_keys_in_float8_at_once(width: int) -> None:
         assert distance(found[:, 5], wanted[:, 5]) < 0.07
 
 
+def test_gelu_within_the_product(monkeypatch: pytest.MonkeyPatch) -> None:
+    """Only of a plain layer whose output nothing else wants to see; rounded once, it is no further off than rounded twice."""
+    from wanimate.runtime.fused import _gelu_product
+
+    calls: list[int] = []
+    at_once = torch._addmm_activation
+    monkeypatch.setattr(torch, "_addmm_activation", lambda *a, **k: (calls.append(1), at_once(*a, **k))[1])
+    layer = torch.nn.Linear(512, 1408, device=CUDA, dtype=torch.bfloat16).requires_grad_(False)
+    x = 3 * torch.randn(1, 300, 512, device=CUDA).bfloat16()
+    wanted = F.gelu(F.linear(x.double(), layer.weight.double(), layer.bias.double()), approximate="tanh")
+    found, twice = _gelu_product(layer, x), F.gelu(layer(x), approximate="tanh")
+    assert found.shape == twice.shape
+    assert calls == [1]
+    assert distance(found, wanted) < 1.2 * distance(twice, wanted)
+    layer.register_forward_hook(lambda module, inputs, out: out + 1)
+    assert distance(_gelu_product(layer, x), F.gelu(layer(x), approximate="tanh")) == 0
+    assert calls == [1]
+
+
 def test_a_stream_of_tokens_in_any_layout() -> None:
     """The first block gets tokens whose rows lie apart in memory."""
     from wanimate.runtime.rows import residual_norm
