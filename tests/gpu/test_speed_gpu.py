@@ -159,20 +159,22 @@ def test_a_stream_of_tokens_in_any_layout() -> None:
 
 
 def test_every_attention_is_attention() -> None:
-    q, k, v = (torch.randn(1, 700, 4, 128, device=CUDA, dtype=torch.bfloat16) for _ in range(3))
-    wanted = attention(q.double(), k.double(), v.double())
-    for name, backend in backends().items():
-        try:
-            found = backend.attend(q, k, v)
-        except RuntimeError:
-            continue
-        assert distance(found, wanted) < (5e-3 if backend.exact else 8e-2), name
+    for keys in (700, 512, 257):  # tokens, text, a picture
+        q, k, v = (torch.randn(1, n, 4, 128, device=CUDA, dtype=torch.bfloat16) for n in (700, keys, keys))
+        wanted = attention(q.double(), k.double(), v.double())
+        for name, backend in backends().items():
+            try:
+                found = backend.attend(q, k, v)
+            except RuntimeError:
+                continue
+            assert distance(found, wanted) < (5e-3 if backend.exact else 8e-2), name
 
 
 def test_exact_is_the_plain_arithmetic(plain: AnimateTransformer) -> None:
     wanted, twin = flow(plain), copy.deepcopy(plain)
     quicken_transformer(twin, torch.device(CUDA, 0), "exact", 480)
     assert "before_attention" in twin.blocks[0].__dict__
+    assert twin.blocks[0].cross_attn.attend in [backend.attend for backend in backends().values() if backend.exact]
     found = flow(twin)
     reference = flow(copy.deepcopy(plain).float())
     assert distance(found, wanted) < 1e-2

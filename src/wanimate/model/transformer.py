@@ -235,7 +235,10 @@ class Block(nn.Module):
 
 
 class _Attention(nn.Module):
-    """What both attentions share: four linears and RMS norms of q and k over the full width, before the head split."""
+    """What both attentions share: four linears and RMS norms of q and k over the full width, before the head split. `attend`
+    is the one place that another backend changes."""
+
+    attend: Attend = staticmethod(attention)
 
     def __init__(self, params: TransformerParams) -> None:
         super().__init__()
@@ -250,10 +253,7 @@ class _Attention(nn.Module):
 
 
 class SelfAttention(_Attention):
-    """`attend` is where every token looks at every other: the one place that another backend, or a sequence spread over
-    processes, changes."""
-
-    attend: Attend = staticmethod(attention)
+    """`attend` is where every token looks at every other: what a sequence spread over processes changes, too."""
 
     def project(self, x: Tensor, rope: Rope) -> tuple[Tensor, Tensor, Tensor]:
         """[B, L, D] -> queries and keys, turned by their positions, and values, [B, L, N, d] each."""
@@ -282,9 +282,9 @@ class CrossAttention(_Attention):
     def forward(self, x: Tensor, kv: CrossKV) -> Tensor:
         k, v, k_img, v_img = kv
         q = self.split(self.norm_q(self.q(x)))
-        out = attention(q, k, v)
+        out = self.attend(q, k, v)
         if k_img is not None and v_img is not None:
-            out = out + attention(q, k_img, v_img)
+            out = out + self.attend(q, k_img, v_img)
         return self.o(out.flatten(2))
 
 

@@ -98,9 +98,9 @@ def _look_around(layer: CrossAttention, x: Tensor | Rounded, cross: CrossKV, eig
     q = rms(_product(layer.q, x), layer.norm_q.weight, layer.norm_q.eps, None, layer.heads)
     del x
     k, v, k_image, v_image = cross
-    found, more = attention(q, k, v).flatten(2), None
+    found, more = layer.attend(q, k, v).flatten(2), None
     if k_image is not None and v_image is not None:
-        more = attention(q, k_image, v_image).flatten(2)
+        more = layer.attend(q, k_image, v_image).flatten(2)
     del q
     return _product(layer.o, rounded(found, more) if eight else found if more is None else found.add_(more))
 

@@ -38,7 +38,7 @@ def measure_rates(device: torch.device, dtype: torch.dtype, speed: Speed = "exac
     wide = torch.zeros(count // 4, device=device)
     home = torch.zeros(count // 4, pin_memory=cuda)
     convolution = 2 * 96 * 96 * 27 * 2 * side * side
-    attend = attention_trials(device, dtype, tokens, 128, speed == "exact")[0].seconds
+    attend = attention_trials(device, dtype, tokens, tokens, 128, speed == "exact")[0].seconds
     product = _time(lambda: a @ a, device)
     if speed != "exact" and has_fp8(device):
         levels, scale = to_fp8(a, (1,))
