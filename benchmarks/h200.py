@@ -27,10 +27,10 @@ from random_network import SEEN_SKIPS, Report, quantize_network, random_conditio
 from torch import Tensor, nn
 
 from wanimate.config import Speed
-from wanimate.model.attention import backends, flash3_module
 from wanimate.model.fp8 import fp8_linear, to_fp8
 from wanimate.model.params import MotionParams, TransformerParams, VaeParams
 from wanimate.model.vae import VideoVae
+from wanimate.runtime.backends import backends, flash3_module
 from wanimate.runtime.fused_vae import quicken_vae
 from wanimate.runtime.speed import attention_trials, best_trial, has_fp8, quicken_transformer
 from wanimate.sampling.cache import TURBO, Caching

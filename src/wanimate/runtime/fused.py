@@ -13,11 +13,12 @@ import torch
 import torch.nn.functional as F
 from torch import Tensor, nn
 
-from wanimate.model.attention import Fp8Attention, attention
+from wanimate.model.attention import attention
 from wanimate.model.face import FaceFuser, FaceKV
 from wanimate.model.fp8 import FP8, fp8_product
 from wanimate.model.rope import Rope
 from wanimate.model.transformer import AnimateTransformer, Block, CrossAttention, CrossKV
+from wanimate.runtime.attention8 import Fp8Attention
 from wanimate.runtime.rows import Rounded, residual, residual_norm, rms, rms_fp8, rounded
 from wanimate.weights.quantize import QuantizedLinear
 

@@ -7,7 +7,6 @@ block's input. Norms write each frame with the two before it as channels of one 
 
 from __future__ import annotations
 
-import importlib.util
 from collections.abc import Callable
 from itertools import pairwise
 from types import MethodType
@@ -19,8 +18,7 @@ from torch import Tensor, nn
 
 from wanimate.config import Speed
 from wanimate.model.vae import AttentionBlock, CausalConv3d, ResidualBlock, RmsNorm, Stream, Upsample, VideoVae
-
-HAS_TRITON = importlib.util.find_spec("triton") is not None
+from wanimate.runtime.backends import HAS_TRITON
 
 
 def quicken_vae(vae: VideoVae, speed: Speed) -> None:

@@ -16,14 +16,17 @@ import triton
 import triton.language as tl
 from torch import Tensor
 
-from wanimate.model.attention import Fp8, to_fp8_heads
 from wanimate.model.fp8 import FP8, LARGEST
 from wanimate.model.rope import Rope
 
 Rounded = tuple[Tensor, Tensor]
 """Float8 levels [R, D] and the scale of each row, [R, 1]."""
+Fp8 = tuple[Tensor, Tensor]
+"""Float8 levels of one video's heads, [1, R, N, d] unless said otherwise, and a scale for each head, [1, N]."""
 _MOST = tl.constexpr(LARGEST)
 TILE = 64
+VALUES = 128
+"""Tokens of a tile of `attention8.cu`."""
 SAMPLE = 17
 """Every so many tokens tell what keys have in common; a prime, so that they are of all columns of a picture."""
 
@@ -131,6 +134,20 @@ def _head_round(  # type: ignore[no-untyped-def]
     tl.store(out + place, v.to(out.dtype.element_ty), mask=mask)
 
 
+@triton.jit  # type: ignore[untyped-decorator]
+def _values_round(x, scale, out, rows, N: tl.constexpr, d: tl.constexpr, TILE: tl.constexpr):  # type: ignore[no-untyped-def]
+    place = tl.program_id(0).to(tl.int64) * TILE + tl.arange(0, TILE)
+    row = place // 16 * 16 + place // 2 % 2 * 8 + place % 16 // 4 * 2 + place % 2
+    head = tl.program_id(1)
+    column = tl.arange(0, d)
+    v = tl.load(x + row[:, None] * (N * d) + head * d + column[None, :], mask=(row < rows)[:, None], other=0.0).to(
+        tl.float32
+    )
+    v = tl.trans(tl.minimum(tl.maximum(v / tl.load(scale + head), -_MOST), _MOST))
+    to = out + (head * d + column[:, None]) * (tl.num_programs(0).to(tl.int64) * TILE) + place[None, :]
+    tl.store(to, v.to(out.dtype.element_ty))
+
+
 def _shape(width: int) -> dict[str, Any]:
     block = triton.next_power_of_2(width)
     return {"BLOCK": block, "num_warps": max(1, min(16, block // 512))}
@@ -178,7 +195,7 @@ def rms(x: Tensor, weight: Tensor, eps: float, rope: Rope | None, heads: int) ->
 
 def rms_fp8(x: Tensor, weight: Tensor, eps: float, rope: Rope, heads: int, smooth: bool = False) -> Fp8:
     """`rms` in float8, [1, R, N, d], with scales [1, N] that are known before: what a norm gives is at most sqrt(D), and no
-    rotation makes more of it than that times the largest weight of a head. `smooth`: as in `to_fp8_heads`, the mean of some."""
+    rotation makes more of it than that times the largest weight of a head. `smooth`: as in `fp8_heads`, by the mean of some."""
     x = x.contiguous()
     rows, width = x.shape[1:]
     largest = math.sqrt(width) * weight.float().abs().view(heads, -1).amax(1)
@@ -209,16 +226,36 @@ def rounded(x: Tensor, other: Tensor | None = None, gelu: bool = False) -> Round
 
 
 def fp8_heads(x: Tensor, smooth: bool = False) -> Fp8:
-    """`to_fp8_heads`; of several videos it is that."""
-    if len(x) > 1:
-        return to_fp8_heads(x, smooth)
+    """x [1, R, N, d] in float8; `smooth`, for keys, takes the mean over tokens away.
+
+    What is the same in all keys shifts every score of a query alike, which softmax does not see; without it the keys need
+    fewer levels (smoothing of K: SageAttention, arXiv 2410.02367, section 4.2).
+    """
     rows, heads, width = x.shape[1:]
     x = x.contiguous()
     mean = x.mean(1, dtype=torch.float32).flatten() if smooth else x
-    largest = torch.zeros(heads, device=x.device)
-    grid, settings = (triton.cdiv(rows, TILE), heads), {"N": heads, "d": width, "TILE": TILE, "SHIFTS": smooth}
-    _head_largest[grid](x, mean, largest, rows, **settings)
-    scale = largest.clamp_min(1e-12) / LARGEST
+    scale = _head_scale(x, mean, smooth)
     out = torch.empty(x.shape, dtype=FP8, device=x.device)
-    _head_round[grid](x, mean, scale, out, rows, **settings)
+    grid = triton.cdiv(rows, TILE), heads
+    _head_round[grid](x, mean, scale, out, rows, N=heads, d=width, TILE=TILE, SHIFTS=smooth)
     return out, scale[None]
+
+
+def fp8_values(x: Tensor) -> Fp8:
+    """Values x [1, R, N, d] in float8, [1, N, d, tokens], as `attention8.cu` reads them: tokens filled up with zeros to whole
+    tiles, and every 16 in the order 0 1 8 9 2 3 10 11 4 5 12 13 6 7 14 15."""
+    rows, heads, width = x.shape[1:]
+    x = x.contiguous()
+    scale = _head_scale(x, x, False)
+    tiles = triton.cdiv(rows, VALUES)
+    out = torch.empty(1, heads, width, tiles * VALUES, dtype=FP8, device=x.device)
+    _values_round[(tiles, heads)](x, scale, out, rows, N=heads, d=width, TILE=VALUES)
+    return out, scale[None]
+
+
+def _head_scale(x: Tensor, mean: Tensor, shifts: bool) -> Tensor:
+    """[N], from the largest number of each head."""
+    rows, heads, width = x.shape[1:]
+    largest = torch.zeros(heads, device=x.device)
+    _head_largest[(triton.cdiv(rows, TILE), heads)](x, mean, largest, rows, N=heads, d=width, TILE=TILE, SHIFTS=shifts)
+    return largest.clamp_min(1e-12) / LARGEST

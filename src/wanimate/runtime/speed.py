@@ -11,17 +11,18 @@ from __future__ import annotations
 import statistics
 import time
 from collections.abc import Callable, Sequence
-from dataclasses import dataclass, replace
+from dataclasses import dataclass
 from functools import lru_cache, partial
 
 import torch
 
 from wanimate.config import Speed
 from wanimate.log import chosen
-from wanimate.model.attention import Attend, Backend, Fp8Attention, backends
+from wanimate.model.attention import Attend
 from wanimate.model.fp8 import FP8
 from wanimate.model.transformer import AnimateTransformer
-from wanimate.runtime.fused_vae import HAS_TRITON, quicken_vae
+from wanimate.runtime.backends import HAS_TRITON, backends
+from wanimate.runtime.fused_vae import quicken_vae
 from wanimate.runtime.processor import quicken_vae_here
 from wanimate.weights.load import Checkpoint
 from wanimate.weights.quantize import QuantizedLinear
@@ -62,7 +63,7 @@ def attention_trials(
     heads = max(1, min(TRIAL_HEADS, work))
     calls = max(1, min(TRIAL_CALLS, work // heads)) if device.type == "cuda" else 1
     q, k, v = (torch.randn(1, n, heads, head_dim, device=device, dtype=dtype) for n in (tokens, keys, keys))
-    attends = {b.name: _in_use(b) for b in backends().values() if b.exact or not exact}
+    attends = {b.name: b.attend for b in backends().values() if b.exact or not exact}
     times: dict[str, list[float]] = {name: [] for name in attends}
     refused: dict[str, str] = {}
 
@@ -88,15 +89,6 @@ def best_trial(trials: Sequence[Trial]) -> Trial:
     order = list(backends())
     close = [trial for trial in trials if trial.seconds <= CLOSE * trials[0].seconds]
     return max(close, key=lambda trial: order.index(trial.name))
-
-
-def _in_use(backend: Backend) -> Attend:
-    """With kernels of our own for what they are for."""
-    if isinstance(backend.attend, Fp8Attention) and HAS_TRITON:
-        from wanimate.runtime.rows import fp8_heads
-
-        return replace(backend.attend, heads=fp8_heads, values=fp8_heads)
-    return backend.attend
 
 
 def seconds_of(call: Callable[[], object], device: torch.device) -> float:
@@ -138,7 +130,7 @@ def quicken_transformer(model: AnimateTransformer, device: torch.device, speed: 
 
     best, cross = quickest(exact, tokens), quickest(True, model.params.text_length)
     for block in model.blocks.children():
-        block.self_attn.attend = _in_use(backends()[best.name])  # type: ignore[union-attr]
+        block.self_attn.attend = backends()[best.name].attend  # type: ignore[union-attr]
         block.cross_attn.attend = backends()[cross.name].attend  # type: ignore[union-attr]
     if not exact and has_fp8(device):
         for layer in model.modules():

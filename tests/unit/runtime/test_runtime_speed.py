@@ -7,11 +7,11 @@ import torch
 
 from golden import fill
 from wanimate.config import GenerateSettings, RuntimeSettings, Speed
-from wanimate.model.attention import backends
 from wanimate.model.params import MotionParams, TransformerParams
 from wanimate.model.transformer import AnimateTransformer
 from wanimate.order import Order
 from wanimate.runtime import speed
+from wanimate.runtime.backends import backends
 from wanimate.runtime.plan import wanted_weights
 from wanimate.weights.load import read_card
 

@@ -1,0 +1,124 @@
+"""CUDA C++ compiled when it is first wanted, by the compiler that PyTorch brings (NVRTC), and launched through the driver.
+
+For what Triton does not express. Nothing is built at installation, and nothing here is loaded before it is asked for.
+"""
+
+from __future__ import annotations
+
+import ctypes
+import site
+import sys
+from collections.abc import Sequence
+from functools import cache
+from pathlib import Path
+from typing import Any
+
+import torch
+from torch import Tensor
+
+_DYNAMIC_SHARED_MEMORY = 8
+_BYTES, _NO_INTERLEAVE, _SWIZZLE_128, _PROMOTE_256, _FILL_ZEROS = 0, 0, 3, 3, 0
+
+
+class Kernel:
+    """One kernel of a source file on one device.
+
+    Raises:
+        RuntimeError: there is no NVRTC or no driver, or they refuse; with what they say.
+    """
+
+    def __init__(self, source: Path, name: str, device: torch.device, shared: int) -> None:
+        """`shared`: bytes of dynamic shared memory of a thread block."""
+        self.shared = shared
+        self._module, self._function = ctypes.c_void_p(), ctypes.c_void_p()
+        with torch.cuda.device(device):
+            torch.cuda.current_stream().synchronize()  # PyTorch makes the device's context
+            _do("cuModuleLoadData", ctypes.byref(self._module), compiled(source, device))
+            _do("cuModuleGetFunction", ctypes.byref(self._function), self._module, name.encode())
+            _do("cuFuncSetAttribute", self._function, _DYNAMIC_SHARED_MEMORY, shared)
+
+    def launch(self, grid: tuple[int, int], threads: int, arguments: Sequence[TensorMap | Tensor | int]) -> None:
+        """On the current stream of the current device; tensors are handed over as pointers, numbers as 32-bit integers."""
+        held: list[Any] = []
+        for a in arguments:
+            if isinstance(a, Tensor):
+                held.append(ctypes.c_void_p(a.data_ptr()))
+            else:
+                held.append(a if isinstance(a, TensorMap) else ctypes.c_int(a))
+        places = (ctypes.c_void_p * len(held))(
+            *(a.address if isinstance(a, TensorMap) else ctypes.addressof(a) for a in held)
+        )
+        stream = ctypes.c_void_p(torch.cuda.current_stream().cuda_stream)
+        _do("cuLaunchKernel", self._function, *grid, 1, threads, 1, 1, self.shared, stream, places, None)
+
+
+class TensorMap:
+    """How the tensor memory accelerator finds boxes of a matrix of bytes [R, C]; rows go to shared memory swizzled by 128
+    bytes, what lies outside of the matrix as zeros."""
+
+    def __init__(self, matrix: Tensor, rows: int, columns: int) -> None:
+        """Boxes of `rows` x `columns`; a row of the matrix is a multiple of 16 bytes."""
+        self._buffer = ctypes.create_string_buffer(128 + 64)
+        self.address = -(-ctypes.addressof(self._buffer) // 64) * 64
+        _do(
+            "cuTensorMapEncodeTiled", ctypes.c_void_p(self.address), _BYTES, 2, ctypes.c_void_p(matrix.data_ptr()),
+            (ctypes.c_uint64 * 2)(matrix.shape[1], matrix.shape[0]), (ctypes.c_uint64 * 1)(matrix.stride(0)),
+            (ctypes.c_uint32 * 2)(columns, rows), (ctypes.c_uint32 * 2)(1, 1), _NO_INTERLEAVE, _SWIZZLE_128,
+            _PROMOTE_256, _FILL_ZEROS,
+        )  # fmt: skip
+
+
+@cache
+def compiled(source: Path, device: torch.device) -> bytes:
+    """The source as machine code of the device's architecture, with all its own instructions."""
+    nvrtc, program, size = _nvrtc(), ctypes.c_void_p(), ctypes.c_size_t()
+    major, minor = torch.cuda.get_device_capability(device)
+    options = [f"--gpu-architecture=sm_{major}{minor}{'a' if major >= 9 else ''}".encode(), b"-std=c++17"]
+    _check(
+        nvrtc.nvrtcCreateProgram(ctypes.byref(program), source.read_bytes(), source.name.encode(), 0, None, None),
+        "NVRTC",
+    )
+    try:
+        failed = nvrtc.nvrtcCompileProgram(program, len(options), (ctypes.c_char_p * len(options))(*options))
+        if failed:
+            nvrtc.nvrtcGetProgramLogSize(program, ctypes.byref(size))
+            log = ctypes.create_string_buffer(size.value)
+            nvrtc.nvrtcGetProgramLog(program, log)
+            raise RuntimeError(f"{source.name} does not compile here: {log.value.decode(errors='replace').strip()}")
+        _check(nvrtc.nvrtcGetCUBINSize(program, ctypes.byref(size)), "NVRTC")
+        code = ctypes.create_string_buffer(size.value)
+        _check(nvrtc.nvrtcGetCUBIN(program, code), "NVRTC")
+        return code.raw
+    finally:
+        nvrtc.nvrtcDestroyProgram(ctypes.byref(program))
+
+
+@cache
+def _nvrtc() -> Any:
+    """The one that belongs to PyTorch's CUDA, by the loader's own search or among the packages beside PyTorch."""
+    major = (torch.version.cuda or "0").split(".")[0]
+    name = f"libnvrtc.so.{major}"
+    folders = [Path(torch.__file__).parents[1], *map(Path, site.getsitepackages()), *map(Path, sys.path)]
+    for place in [name, *(str(p) for f in folders for p in f.glob(f"nvidia/*/lib/{name}"))]:
+        try:
+            return ctypes.CDLL(place)
+        except OSError:
+            continue
+    raise RuntimeError(f"{name} was not found, which CUDA packages of PyTorch bring along")
+
+
+@cache
+def _driver() -> Any:
+    try:
+        return ctypes.CDLL("libcuda.so.1")
+    except OSError as error:
+        raise RuntimeError(f"there is no CUDA driver: {error}") from error
+
+
+def _do(function: str, *arguments: object) -> None:
+    _check(getattr(_driver(), function)(*arguments), function)
+
+
+def _check(code: int, what: str) -> None:
+    if code:
+        raise RuntimeError(f"{what} failed with error {code}")
