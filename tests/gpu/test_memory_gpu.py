@@ -118,7 +118,7 @@ def test_fused_weights_of_streamed_blocks_are_page_locked(model: AnimateTransfor
 @pytest.mark.gpu
 def test_float8_blocks_for_host_memory_are_made_on_the_gpu(tmp_path: Path, monkeypatch: pytest.MonkeyPatch) -> None:
     folder = published_checkpoint(tmp_path / "checkpoint")
-    wanted = load_checkpoint(folder, "cpu", torch.bfloat16, "all").transformer.state_dict()
+    wanted = load_checkpoint(folder, "cuda", torch.bfloat16, "all").transformer.state_dict()
     places, usual = set(), quantize.quantize_fp8
 
     def seen(weight: torch.Tensor) -> tuple[torch.Tensor, torch.Tensor]:
@@ -130,7 +130,7 @@ def test_float8_blocks_for_host_memory_are_made_on_the_gpu(tmp_path: Path, monke
     assert places == {"cuda"}
     assert all(p.device.type == "cpu" for p in found.blocks.parameters())
     for name, tensor in found.state_dict().items():
-        assert torch.equal(tensor.cpu().view(torch.uint8), wanted[name].view(torch.uint8)), name
+        assert torch.equal(tensor.cpu().view(torch.uint8), wanted[name].cpu().view(torch.uint8)), name
 
 
 @pytest.mark.gpu

@@ -25,6 +25,8 @@ Fp8 = tuple[Tensor, Tensor]
 """Float8 levels of one video's heads, [1, R, N, d] unless said otherwise, and a scale for each head, [1, N]."""
 _MOST = tl.constexpr(LARGEST)
 TILE = 64
+ROWS = 4
+"""One after the other in a program, which keeps the weights."""
 VALUES = 128
 """Tokens of a tile of `attention8.cu`."""
 SAMPLE = 17
@@ -65,16 +67,13 @@ def _residual_norm(  # type: ignore[no-untyped-def]
 
 
 @triton.jit  # type: ignore[untyped-decorator]
-def _rms(  # type: ignore[no-untyped-def]
-    x, weight, cosine, sine, shift, steps, out, eps, D: tl.constexpr, d: tl.constexpr, BLOCK: tl.constexpr,
-    TURNS: tl.constexpr, SHIFTS: tl.constexpr, FLOAT8: tl.constexpr,
-):  # fmt: skip
+def _rms(x, weight, cosine, sine, out, eps, D: tl.constexpr, d: tl.constexpr, BLOCK: tl.constexpr, TURNS: tl.constexpr):  # type: ignore[no-untyped-def]
     row = tl.program_id(0).to(tl.int64)
     column = tl.arange(0, BLOCK)
     mask = column < D
     v = tl.load(x + row * D + column, mask=mask, other=0.0).to(tl.float32)
     w = tl.load(weight + column, mask=mask, other=0.0).to(tl.float32)
-    kind = x.dtype.element_ty
+    kind = out.dtype.element_ty
     n = (v * tl.rsqrt(tl.sum(v * v, axis=0) / D + eps)).to(kind).to(tl.float32)
     n = (n * w).to(kind).to(tl.float32)
     if TURNS:
@@ -84,12 +83,47 @@ def _rms(  # type: ignore[no-untyped-def]
         c = tl.load(cosine + angle, mask=pair < D // 2, other=0.0)
         s = tl.load(sine + angle, mask=pair < D // 2, other=0.0)
         n = tl.reshape(tl.join(real * c - imaginary * s, real * s + imaginary * c), (BLOCK,))
+    tl.store(out + row * D + column, n.to(kind), mask=mask)
+
+
+@triton.jit
+def _two(pairs, mask):  # type: ignore[no-untyped-def]
+    """Two bfloat16 numbers of 32 bits each."""
+    bits = tl.load(pairs, mask=mask, other=0)
+    return (bits << 16).to(tl.float32, bitcast=True), (bits & -65536).to(tl.float32, bitcast=True)
+
+
+@triton.jit
+def _level(value):  # type: ignore[no-untyped-def]
+    value = tl.minimum(tl.maximum(value, -_MOST), _MOST)
+    return value.to(tl.float8e4nv).to(tl.uint8, bitcast=True).to(tl.int16)
+
+
+@triton.jit  # type: ignore[untyped-decorator]
+def _rms_fp8(  # type: ignore[no-untyped-def]
+    x, weight, cosine, sine, shift, steps, out, rows, eps, D: tl.constexpr, d: tl.constexpr, BLOCK: tl.constexpr,
+    ROWS: tl.constexpr, SHIFTS: tl.constexpr,
+):  # fmt: skip
+    pair = tl.arange(0, BLOCK)
+    mask = pair < D // 2
+    w, w_next = _two(weight + pair, mask)
+    step = tl.load(steps + pair // (d // 2), mask=mask, other=0.0)
     if SHIFTS:
-        n = n - tl.load(shift + column, mask=mask, other=0.0)
-    if FLOAT8:
-        n = n * tl.load(steps + column // d, mask=mask, other=0.0)
-        n = tl.minimum(tl.maximum(n, -_MOST), _MOST)
-    tl.store(out + row * D + column, n.to(out.dtype.element_ty), mask=mask)
+        h, h_next = _two(shift + pair, mask)
+    for i in range(ROWS):
+        row = tl.program_id(0).to(tl.int64) * ROWS + i
+        mine = mask & (row < rows)
+        v, v_next = _two(x + row * (D // 2) + pair, mine)
+        size = tl.rsqrt(tl.sum(v * v + v_next * v_next, axis=0) / D + eps)
+        v = ((v * size).to(tl.bfloat16).to(tl.float32) * w).to(tl.bfloat16).to(tl.float32)
+        v_next = ((v_next * size).to(tl.bfloat16).to(tl.float32) * w_next).to(tl.bfloat16).to(tl.float32)
+        angle = row * (d // 2) + pair % (d // 2)
+        c = tl.load(cosine + angle, mask=mine, other=0.0)
+        s = tl.load(sine + angle, mask=mine, other=0.0)
+        real, imaginary = v * c - v_next * s, v * s + v_next * c
+        if SHIFTS:
+            real, imaginary = real - h, imaginary - h_next
+        tl.store(out + row * (D // 2) + pair, _level(real * step) | (_level(imaginary * step) << 8), mask=mine)
 
 
 @triton.jit  # type: ignore[untyped-decorator]
@@ -186,29 +220,30 @@ def rms(x: Tensor, weight: Tensor, eps: float, rope: Rope | None, heads: int) ->
     rows, width = x.shape[1:]
     out = torch.empty_like(x)
     cosine, sine = rope or (x, x)
-    _rms[(rows,)](
-        x, weight, cosine, sine, weight, weight, out, eps, D=width, d=width // heads, TURNS=rope is not None,
-        SHIFTS=False, FLOAT8=False, **_shape(width),
-    )  # fmt: skip
+    _rms[(rows,)](x, weight, cosine, sine, out, eps, D=width, d=width // heads, TURNS=rope is not None, **_shape(width))
     return out.unflatten(-1, (heads, -1))
 
 
 def rms_fp8(x: Tensor, weight: Tensor, eps: float, rope: Rope, heads: int, smooth: bool = False) -> Fp8:
     """`rms` in float8, [1, R, N, d], with scales [1, N] that are known before: what a norm gives is at most sqrt(D), and no
-    rotation makes more of it than that times the largest weight of a head. `smooth`: as in `fp8_heads`, by the mean of some."""
-    x = x.contiguous()
+    rotation makes more of it than that times the largest weight of a head. `smooth`: as in `fp8_heads`, by the mean of some.
+
+    x and weight count as bfloat16, as all shifts of the keys are as good.
+    """
+    x, weight = x.to(torch.bfloat16).contiguous(), weight.to(torch.bfloat16).contiguous()
     rows, width = x.shape[1:]
     largest = math.sqrt(width) * weight.float().abs().view(heads, -1).amax(1)
     shift = weight
     if smooth:
         cosine, sine = (table[::SAMPLE].contiguous() for table in rope)
         common = rms(x[:, ::SAMPLE], weight, eps, (cosine, sine), heads)[0].mean(0, dtype=torch.float32)
-        largest, shift = largest + common.abs().amax(1), common.flatten()
+        largest, shift = largest + common.abs().amax(1), common.flatten().to(torch.bfloat16)
     scale = largest.clamp_min(1e-12) / LARGEST
     out = torch.empty(1, rows, heads, width // heads, dtype=FP8, device=x.device)
-    _rms[(rows,)](
-        x, weight, *rope, shift, 1 / scale, out, eps, D=width, d=width // heads, TURNS=True, SHIFTS=smooth,
-        FLOAT8=True, **_shape(width),
+    block = triton.next_power_of_2(width // 2)
+    _rms_fp8[(triton.cdiv(rows, ROWS),)](
+        x.view(torch.int32), weight.view(torch.int32), *rope, shift.view(torch.int32), 1 / scale, out.view(torch.int16),
+        rows, eps, D=width, d=width // heads, BLOCK=block, ROWS=ROWS, SHIFTS=smooth, num_warps=max(1, min(16, block // 256)),
     )  # fmt: skip
     return out, scale[None]
 
