@@ -18,7 +18,6 @@ from wanimate.config import GenerateSettings, Job, LoraUse, OutputSettings, Para
 from wanimate.errors import InputError, OutOfMemory
 from wanimate.finish.claim import OutputClaim
 from wanimate.finish.composite import composite
-from wanimate.finish.decode import to_pixels
 from wanimate.finish.encode import OutputWriter
 from wanimate.finish.manifest import hash_file, peak_rss, write_manifest
 from wanimate.finish.sheet import sample_columns, sheet_of, write_sheet
@@ -38,7 +37,7 @@ from wanimate.runtime.parallel.team import Part, Team, follow, load_for
 from wanimate.runtime.placing import PlacedNetworks
 from wanimate.runtime.plan import vae_chunk
 from wanimate.runtime.processor import has_bf16
-from wanimate.segment_loop import FramesReady, LoopEvent, run_segments
+from wanimate.segment_loop import LoopEvent, PixelsReady, run_segments, with_pixels
 from wanimate.stage_clock import StageClock
 from wanimate.types import (
     Clip,
@@ -250,9 +249,9 @@ class Animator:
         shown: dict[int, Frame] = {}
         skipped = [0] * len(segments)
         with OutputWriter(out, guides.fps, width, height, output, clip, claim) as writer:
-            for event in _memory_checked(self._frames(reader, order, segments, seed, engine)):
-                if isinstance(event, FramesReady):
-                    pixels = _finished(to_pixels(event.frames), guides, event.start, output)
+            for event in with_pixels(_memory_checked(self._frames(reader, order, segments, seed, engine))):
+                if isinstance(event, PixelsReady):
+                    pixels = _finished(event.pixels, guides, event.start, output)
                     shown |= {i: pixels[i - event.start] for i in columns if 0 <= i - event.start < len(pixels)}
                     writer.write(pixels)
                 else:
