@@ -5,6 +5,7 @@ from __future__ import annotations
 import secrets
 import tempfile
 from collections.abc import Generator, Iterator
+from concurrent.futures import ThreadPoolExecutor
 from contextlib import contextmanager
 from functools import cached_property
 from pathlib import Path
@@ -245,6 +246,9 @@ class Animator:
             if lora.unused:
                 what = f"{len(lora.unused)} keys of it have no place in this network and are left out: "
                 yield Notice(f"LoRA {lora.path.name}: {what}{', '.join(lora.unused)}", "warning")
+        hashing = ThreadPoolExecutor(1, "hashes")
+        paths = [*inputs.values(), *(lora.path for lora, _ in loras)]
+        files = {path: hashing.submit(_described, path) for path in paths}
         columns = sample_columns(guides.count)
         shown: dict[int, Frame] = {}
         skipped = [0] * len(segments)
@@ -270,8 +274,8 @@ class Animator:
             "checkpoint": {
                 "name": self.card.name, "note": self.card.note, "path": self.folder, "hashes": self.checkpoint.hashes,
             },
-            "inputs": {name: _described(path) for name, path in inputs.items()},
-            "lora": [_lora_record(lora, use) for lora, use in loras],
+            "inputs": {name: files[path].result() for name, path in inputs.items()},
+            "lora": [files[lora.path].result() | _lora_record(lora, use) for lora, use in loras],
             "frames": guides.count, "fps": guides.fps, "size": guides.size, "seed": seed,
             "settings": generate.model_dump() | settings.model_dump() | {"seed": seed},
             "output": output, "preprocess": job.preprocess if job else guides.manifest.get("settings"),
@@ -382,7 +386,7 @@ def _guides_folder(job: Job) -> Iterator[Path]:
 
 
 def _lora_record(lora: Lora, use: LoraUse) -> dict[str, Any]:
-    return _described(lora.path) | {
+    return {
         "strength": use.strength, "steps": [use.start, use.stop], "dialect": lora.dialect, "tensors": lora.targets,
         "unused": list(lora.unused),
     }  # fmt: skip
