@@ -17,7 +17,7 @@ from .files import AtomicFile, output_error
 FFV1 = {"level": "3", "slices": "4", "slicecrc": "1", "g": "1"}
 X264_THREADS = 8
 """Frames that x264 encodes at once. With slices, PyAV's choice, files are larger and differ with the machine's cores; with more
-frames, motion can be followed less far (dev/LOG.md)."""
+frames at once, vertical motion can be followed less far (measured: dev/LOG.md)."""
 W = TypeVar("W", bound="StreamWriter")
 
 
