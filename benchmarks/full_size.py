@@ -14,8 +14,9 @@ in a process of its own; `--together`, cases with the same runtime settings in o
 beside it, after every case.
 
 "to step 1" is from the start of the process, imports and all, until the first diffusion step begins and until it is done;
-"after load" is from the loaded checkpoint to the written file. "s/step" is the median without a segment's first step, "mean" of
-all steps, skipped ones too.
+"after load" is from the loaded checkpoint, LoRAs added, to the written file; "load" and "LoRA" are the two by themselves. The
+first segment's guides and CLIP's classes are read beside loading, CLIP's weights after it. "s/step" is the median without a
+segment's first step, "mean" of all steps, skipped ones too.
 """
 
 from __future__ import annotations
@@ -234,7 +235,7 @@ def job(args: argparse.Namespace, animator: Animator, wanted: dict[str, Any], si
         now = time.perf_counter()
         if isinstance(event, StageFinished):
             stages[event.stage] = stages.get(event.stage, 0.0) + event.seconds
-            loaded = now if event.stage == "load the checkpoint" else loaded
+            loaded = now if event.stage in ("load the checkpoint", "add the LoRAs") else loaded
         elif isinstance(event, StepDone):
             steps.append((event.step, now - last))
         elif isinstance(event, Notice):
@@ -324,7 +325,8 @@ def keep(result: dict[str, Any], results: list[dict[str, Any]], args: argparse.N
 
 COLUMNS = (
     "case", "placement", "attention", "s/step", "mean", "planned", "skipped", "GPU peak GiB", "planned", "off %",
-    "host peak GiB", "to step 1 s", "load s", "prompt s", "conditions s", "denoise s", "decode s", "after load s", "all s",
+    "host peak GiB", "to step 1 s", "prompt s", "load s", "LoRA s", "conditions s", "denoise s", "decode s", "write s",
+    "after load s", "all s",
 )  # fmt: skip
 
 
@@ -347,9 +349,10 @@ def row(r: dict[str, Any]) -> list[str]:
         r["name"], r["placement"], r["attention"] or "torch", f"{r['step']:.3f}", f"{r['mean_step']:.3f}",
         f"{r['planned_step'] or 0:.3f}", f"{r['skipped']} of {r['steps_done']}", f"{gpu:.2f}", f"{planned:.2f}",
         f"{100 * (planned / gpu - 1):+.1f}" if gpu else "", f"{memory['host'] / GIB:.1f}",
-        " / ".join(f"{seconds:.1f}" for seconds in r["startup"]), f"{stages['load the checkpoint']:.1f}",
-        f"{stages.get('encode the prompt', 0):.1f}", f"{coding:.1f}", f"{stages['denoise']:.1f}",
-        f"{stages['decode']:.1f}", f"{r['after_load']:.1f}", f"{r['seconds']:.1f}",
+        " / ".join(f"{seconds:.1f}" for seconds in r["startup"]), f"{stages.get('encode the prompt', 0):.1f}",
+        f"{stages['load the checkpoint']:.1f}", f"{stages.get('add the LoRAs', 0):.1f}", f"{coding:.1f}",
+        f"{stages['denoise']:.1f}", f"{stages['decode']:.1f}", f"{stages['write the file']:.1f}",
+        f"{r['after_load']:.1f}", f"{r['seconds']:.1f}",
     ]  # fmt: skip
 
 

@@ -4,7 +4,8 @@ from __future__ import annotations
 
 import secrets
 import tempfile
-from collections.abc import Callable, Iterator
+from collections.abc import Generator, Iterator
+from concurrent.futures import ThreadPoolExecutor
 from contextlib import contextmanager
 from functools import cached_property
 from pathlib import Path
@@ -13,11 +14,11 @@ from typing import Any
 import torch
 
 from wanimate.conditions.build import ConditionBuilder
+from wanimate.conditions.read import GuidesReader
 from wanimate.config import GenerateSettings, Job, LoraUse, OutputSettings, ParallelSettings, RuntimeSettings
 from wanimate.errors import InputError, OutOfMemory
 from wanimate.finish.claim import OutputClaim
 from wanimate.finish.composite import composite
-from wanimate.finish.decode import to_pixels
 from wanimate.finish.encode import OutputWriter
 from wanimate.finish.manifest import hash_file, peak_rss, write_manifest
 from wanimate.finish.sheet import sample_columns, sheet_of, write_sheet
@@ -31,18 +32,16 @@ from wanimate.preprocess import replacement
 from wanimate.preprocess.guides import load_guides
 from wanimate.preprocess.modes import preprocessing
 from wanimate.preprocess.pose import backend
+from wanimate.runtime.engine import Engine, alone, together
 from wanimate.runtime.parallel.ranks import Ranks
 from wanimate.runtime.parallel.team import Part, Team, follow, load_for
 from wanimate.runtime.placing import PlacedNetworks
 from wanimate.runtime.plan import vae_chunk
 from wanimate.runtime.processor import has_bf16
-from wanimate.runtime.tiles import TiledVae
-from wanimate.sampling.guidance import PhasedNetwork, SegmentNetwork, guided
-from wanimate.segment_loop import FramesReady, LoopEvent, run_segments
+from wanimate.segment_loop import LoopEvent, PixelsReady, run_segments, with_pixels
 from wanimate.stage_clock import StageClock
 from wanimate.types import (
     Clip,
-    Conditions,
     Event,
     Finished,
     Frame,
@@ -59,6 +58,7 @@ from wanimate.weights.load import Card, Checkpoint, best_device, open_prompts, r
 from wanimate.weights.lora import Lora
 from wanimate.weights.prompts import PromptEncoder
 
+Loras = list[tuple[Lora, LoraUse]]
 SIDE = 16
 """The VAE makes 8 x 8 pixels one latent, the transformer 2 x 2 latents one token."""
 
@@ -156,9 +156,9 @@ class Animator:
             count = len(plan_frames(clip, job.preprocess.fps, job.preprocess.max_fps)[0])
             if order.warning:
                 yield Notice(order.warning, "warning")
-            yield from self._load(clock, order, size, count)
-            guides = yield from clock.watch(making)
-            yield from self._finish(guides, job.out, order, job.output, claim, clock, clip, inputs, job)
+            loras, engine = yield from self._load(clock, order, size, count)
+            reader = _reading((yield from clock.watch(making)), order)
+            yield from self._finish(reader, job.out, order, loras, engine, job.output, claim, clock, clip, inputs, job)
 
     def generate(
         self, guides: Path | Guides, out: Path, generate: GenerateSettings = GenerateSettings(),
@@ -171,17 +171,20 @@ class Animator:
             order = self._order(generate, loaded.mode)
             if order.warning:
                 yield Notice(order.warning, "warning")
-            yield from self._load(clock, order, loaded.size, loaded.count)
+            reader = _reading(loaded, order)
+            loras, engine = yield from self._load(clock, order, loaded.size, loaded.count)
             source = Path(loaded.manifest.get("source", {}).get("path", ""))
             clip = probe(source, None) if source.is_file() else None
             inputs = {"guides": loaded.folder or Path()}
-            yield from self._finish(loaded, out, order, output, claim, clock, clip, inputs, None)
+            yield from self._finish(reader, out, order, loras, engine, output, claim, clock, clip, inputs, None)
 
     def _order(self, generate: GenerateSettings, mode: Mode) -> Order:
         return Order.of(generate, mode, self.folder, self.card, self.runtime.speed)
 
-    def _load(self, clock: StageClock, order: Order, size: tuple[int, int], count: int) -> Iterator[Event]:
-        """Plan, encode the prompts, and only then bring the transformer in."""
+    def _load(
+        self, clock: StageClock, order: Order, size: tuple[int, int], count: int
+    ) -> Generator[Event, None, tuple[Loras, Engine]]:
+        """Plan, encode the prompts, and only then bring the transformer in, with its LoRAs."""
         generate, device = order.generate, self.placed.device
         is_open = self.placed.is_open if self.ranks is None else self._team is not None
         prompts = self.checkpoint.prompts if is_open else None
@@ -205,17 +208,26 @@ class Animator:
         self._opened(prompts)
         why = "asked for" if self.device else "the best that PyTorch sees"
         chosen("device", str(device), why)
+        if order.files:
+            yield from clock.start("add the LoRAs")
+        loras = order.matched(self.checkpoint.transformer)
+        if self._team is None:
+            engine = alone(self.placed, loras, generate, order.caching, order.settings.steps)
+        else:
+            engine = together(self._team, generate, order.caching, order.settings.steps)
         yield from clock.stop()
         if self.runtime.speed != "exact" and device.type == "cpu" and not has_bf16(device):
             kind = self.runtime.speed
             yield Notice(f"speed {kind} computes like exact here: this processor does not multiply bfloat16", "warning")
         if self.card.note:
             yield Notice(f"checkpoint {self.card.name}: {self.card.note}")
+        return loras, engine
 
     def _finish(
-        self, guides: Guides, out: Path, order: Order, output: OutputSettings, claim: OutputClaim,
-        clock: StageClock, clip: Clip | None, inputs: dict[str, Path], job: Job | None,
+        self, reader: GuidesReader, out: Path, order: Order, loras: Loras, engine: Engine, output: OutputSettings,
+        claim: OutputClaim, clock: StageClock, clip: Clip | None, inputs: dict[str, Path], job: Job | None,
     ) -> Iterator[Event]:  # fmt: skip
+        guides = reader.guides
         width, height = guides.size
         if width % SIDE or height % SIDE:
             rule = f"the pose video is {width}x{height}, but both sides have to be multiples of {SIDE}"
@@ -229,19 +241,21 @@ class Animator:
             yield Notice(
                 f"the checkpoint {self.card.name} was trained with one fixed prompt: yours has no effect", "warning"
             )
-        loras = order.matched(self.checkpoint.transformer)
         for lora, _ in loras:
             chosen("LoRA", str(lora.path), f"{lora.dialect}, changes {lora.targets} tensors")
             if lora.unused:
                 what = f"{len(lora.unused)} keys of it have no place in this network and are left out: "
                 yield Notice(f"LoRA {lora.path.name}: {what}{', '.join(lora.unused)}", "warning")
+        hashing = ThreadPoolExecutor(1, "hashes")
+        paths = [*inputs.values(), *(lora.path for lora, _ in loras)]
+        files = {path: hashing.submit(_described, path) for path in paths}
         columns = sample_columns(guides.count)
         shown: dict[int, Frame] = {}
         skipped = [0] * len(segments)
         with OutputWriter(out, guides.fps, width, height, output, clip, claim) as writer:
-            for event in _memory_checked(self._frames(guides, order, segments, seed, loras)):
-                if isinstance(event, FramesReady):
-                    pixels = _finished(to_pixels(event.frames), guides, event.start, output)
+            for event in with_pixels(_memory_checked(self._frames(reader, order, segments, seed, engine))):
+                if isinstance(event, PixelsReady):
+                    pixels = _finished(event.pixels, guides, event.start, output)
                     shown |= {i: pixels[i - event.start] for i in columns if 0 <= i - event.start < len(pixels)}
                     writer.write(pixels)
                 else:
@@ -260,8 +274,8 @@ class Animator:
             "checkpoint": {
                 "name": self.card.name, "note": self.card.note, "path": self.folder, "hashes": self.checkpoint.hashes,
             },
-            "inputs": {name: _described(path) for name, path in inputs.items()},
-            "lora": [_lora_record(lora, use) for lora, use in loras],
+            "inputs": {name: files[path].result() for name, path in inputs.items()},
+            "lora": [files[lora.path].result() | _lora_record(lora, use) for lora, use in loras],
             "frames": guides.count, "fps": guides.fps, "size": guides.size, "seed": seed,
             "settings": generate.model_dump() | settings.model_dump() | {"seed": seed},
             "output": output, "preprocess": job.preprocess if job else guides.manifest.get("settings"),
@@ -284,10 +298,10 @@ class Animator:
         return found
 
     def _frames(
-        self, guides: Guides, order: Order, segments: tuple[Segment, ...], seed: int, loras: list[tuple[Lora, LoraUse]]
+        self, reader: GuidesReader, order: Order, segments: tuple[Segment, ...], seed: int, engine: Engine
     ) -> Iterator[LoopEvent]:
-        checkpoint, device, generate = self.checkpoint, self.checkpoint.device, order.generate
-        codec, network, ease = self._engine(order, loras)
+        guides, checkpoint, device, generate = reader.guides, self.checkpoint, self.checkpoint.device, order.generate
+        codec, network, ease = engine.codec, engine.network, engine.ease
         chunk = vae_chunk(guides.size, device)
         yield StageStarted("encode the conditions")
         text = checkpoint.prompts.encode(generate.prompt)
@@ -299,7 +313,7 @@ class Animator:
             try:
                 builder = ConditionBuilder(
                     guides, codec, checkpoint.image, text, negative, face_size=checkpoint.face_size, device=device,
-                    chunk=chunk,
+                    chunk=chunk, reader=reader,
                 )  # fmt: skip
             except torch.OutOfMemoryError as error:
                 reason = str(error)
@@ -312,43 +326,6 @@ class Animator:
             if isinstance(event, StageStarted) and device.type == "cuda":
                 torch.cuda.empty_cache()  # the pieces that one stage leaves do not fit the next one's
             yield event
-
-    def _engine(
-        self, order: Order, loras: list[tuple[Lora, LoraUse]]
-    ) -> tuple[TiledVae | Team, Callable[[Conditions], SegmentNetwork], Callable[[str], str | None]]:
-        """The VAE, what makes a segment's network, and what takes the next notch of the placement: here or on all ranks."""
-        team, generate = self._team, order.generate
-        scale, caching, steps = generate.guidance, order.caching, order.settings.steps
-        if team is not None:
-            team.use_loras(generate.lora, generate.lora_partial, generate.lora_fuse)
-
-            def shared(conditions: Conditions) -> SegmentNetwork:
-                return PhasedNetwork(
-                    lambda step: team.active(step, steps),
-                    lambda active, start: team.network(active, conditions, scale, caching and caching.at(start)),
-                )
-
-            return team, shared, lambda stage: None
-        vae = TiledVae(self.checkpoint.vae, self.placed.placement.tile)
-        stack = self.placed.with_loras(loras, generate.lora_fuse)
-
-        def ease(stage: str) -> str | None:
-            """Twins of the transformer are made anew."""
-            nonlocal stack
-            stack = self.placed.with_loras([], False)
-            how = self.placed.ease(stage)
-            stack, vae.side = self.placed.with_loras(loras, generate.lora_fuse), self.placed.placement.tile
-            return how
-
-        def network(conditions: Conditions) -> SegmentNetwork:
-            return PhasedNetwork(
-                lambda step: stack.active(step, steps),
-                lambda active, start: guided(
-                    stack.transformer(active), conditions, scale, caching and caching.at(start)
-                ),
-            )
-
-        return vae, network, ease
 
 
 def animate(
@@ -383,6 +360,13 @@ def replace(
     return animate(image, video, out, checkpoint, mode="replacement", **settings)
 
 
+def _reading(guides: Guides, order: Order) -> GuidesReader:
+    """The first segment's frames are read beside what comes before it."""
+    reader = GuidesReader(guides)
+    reader.begin(order.segments(guides.count)[0])
+    return reader
+
+
 def _finished(pixels: Frames, guides: Guides, start: int, output: OutputSettings) -> Frames:
     """Decoded frames from job frame `start` on, in replacement with the scene's own pixels around the character."""
     if guides.background is None or guides.mask is None or not output.composite:
@@ -402,7 +386,7 @@ def _guides_folder(job: Job) -> Iterator[Path]:
 
 
 def _lora_record(lora: Lora, use: LoraUse) -> dict[str, Any]:
-    return _described(lora.path) | {
+    return {
         "strength": use.strength, "steps": [use.start, use.stop], "dialect": lora.dialect, "tensors": lora.targets,
         "unused": list(lora.unused),
     }  # fmt: skip

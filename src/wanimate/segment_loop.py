@@ -10,10 +10,20 @@ from torch import Tensor
 
 from wanimate.conditions.build import ConditionBuilder
 from wanimate.config import Defaults
-from wanimate.finish.decode import LatentDecoder, SegmentDecoder
+from wanimate.finish.decode import LatentDecoder, Pixels, SegmentDecoder
 from wanimate.sampling.denoise import denoise
 from wanimate.sampling.guidance import SegmentNetwork
-from wanimate.types import Conditions, Notice, Segment, StageFinished, StageProgress, StageStarted, StepDone
+from wanimate.types import (
+    Conditions,
+    Event,
+    Frames,
+    Notice,
+    Segment,
+    StageFinished,
+    StageProgress,
+    StageStarted,
+    StepDone,
+)
 
 
 @dataclass(frozen=True)
@@ -22,6 +32,14 @@ class FramesReady:
 
     start: int
     frames: Tensor
+
+
+@dataclass(frozen=True)
+class PixelsReady:
+    """Finished frames from job frame `start` on: uint8 [k, H, W, 3]."""
+
+    start: int
+    pixels: Frames
 
 
 LoopEvent = StageStarted | StageProgress | StageFinished | StepDone | FramesReady | Notice
@@ -77,6 +95,22 @@ def run_segments(
                 decoder.tail = before
                 generator.set_state(drawn)
     assert done == count
+
+
+def with_pixels(events: Iterator[LoopEvent]) -> Iterator[Event | PixelsReady]:
+    """Every `FramesReady` as pixels, one event late: they travel to host memory while the device makes the next frames."""
+    waiting: tuple[int, Pixels] | None = None
+    for event in events:
+        if isinstance(event, StageProgress):  # it comes with the frames, before the next ones are begun
+            yield event
+            continue
+        arrived, waiting = waiting, (event.start, Pixels(event.frames)) if isinstance(event, FramesReady) else None
+        if arrived is not None:
+            yield PixelsReady(arrived[0], arrived[1].wait())
+        if not isinstance(event, FramesReady):
+            yield event
+    if waiting is not None:
+        yield PixelsReady(waiting[0], waiting[1].wait())
 
 
 def _run_segment(

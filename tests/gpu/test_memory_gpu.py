@@ -15,6 +15,7 @@ from tiny_checkpoints import published_checkpoint, write_guides
 
 from golden import fill
 from wanimate.config import GenerateSettings, LoraUse, OutputSettings
+from wanimate.finish.decode import Pixels, to_pixels
 from wanimate.model.params import MotionParams, TransformerParams, VaeParams
 from wanimate.model.transformer import AnimateTransformer
 from wanimate.model.vae import VideoVae
@@ -215,3 +216,13 @@ def test_rates_are_those_of_a_gpu() -> None:
     rates = measure_rates(torch.device("cuda"), torch.bfloat16)
     assert rates.products > 5e12
     assert rates.memory > 1e11
+
+
+def test_pixels_travel_beside_the_work() -> None:
+    """Through page-locked memory, which the device writes while it computes on."""
+    frames = torch.rand(3, 4, 64, 96, device="cuda") * 2 - 1
+    wanted = to_pixels(frames.cpu())
+    later = Pixels(frames)
+    frames.zero_()
+    assert torch.from_numpy(later.wait()).is_pinned()
+    assert (later.wait() == wanted).all()

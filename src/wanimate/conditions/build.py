@@ -17,7 +17,8 @@ class ConditionBuilder:
     """Builds each segment's `Conditions`.
 
     text, negative: prompt embeddings [tokens, width]; `negative` is None without guidance. `face_size` None leaves the
-    faces as the guides have them. `chunk` is how many latent frames the codec encodes at once.
+    faces as the guides have them. `chunk` is how many latent frames the codec encodes at once. `reader`: of these guides, where
+    one reads ahead already.
     """
 
     def __init__(
@@ -31,8 +32,9 @@ class ConditionBuilder:
         face_size: int | None = None,
         device: torch.device | str = "cpu",
         chunk: int = 1,
+        reader: GuidesReader | None = None,
     ) -> None:
-        self.guides, self.codec, self.reader = guides, codec, GuidesReader(guides)
+        self.guides, self.codec, self.reader = guides, codec, reader or GuidesReader(guides)
         self.text, self.negative = text.to(device), None if negative is None else negative.to(device)
         self.face_size, self.device, self.chunk = face_size, torch.device(device), chunk
         picture = letterboxed(guides.reference, guides.size).to(self.device)

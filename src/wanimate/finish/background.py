@@ -6,8 +6,8 @@ import queue
 import threading
 from collections.abc import Callable
 
-WAITING = 4
-"""Calls that may wait; the caller waits with one more."""
+WAITING = 20
+"""Calls that may wait; the caller waits with one more. So many take the pictures of a segment of 77 frames."""
 
 
 class Background:

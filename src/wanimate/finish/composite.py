@@ -20,9 +20,14 @@ def composite(made: Frames, scene: Frames, mask: Frames, feather: int) -> Frames
 
 def _one(made: Frame, scene: Frame, mask: npt.NDArray[np.uint8], feather: int) -> Frame:
     outside = np.asarray(mask <= 127, dtype=np.uint8)
-    if outside.all():
+    left, top, width, height = cv2.boundingRect(1 - outside)
+    if not width:
         return scene
-    away = cv2.distanceTransform(outside, cv2.DIST_L2, 5)
-    share = np.clip(1 - away / (feather + 1), 0, 1)[..., None]
-    mixed = np.rint(made * share + scene * (1 - share)).astype(np.uint8)
-    return np.where(share > 0, mixed, scene)
+    reach = feather + 1
+    box = slice(max(0, top - reach), top + height + reach), slice(max(0, left - reach), left + width + reach)
+    away = cv2.distanceTransform(outside[box], cv2.DIST_L2, 5)
+    share = np.clip(1 - away / reach, 0, 1)[..., None]
+    mixed = np.rint(made[box] * share + scene[box] * (1 - share)).astype(np.uint8)
+    whole = scene.copy()
+    whole[box] = np.where(share > 0, mixed, scene[box])
+    return whole

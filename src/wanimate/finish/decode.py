@@ -43,8 +43,22 @@ class SegmentDecoder:
             yield frames
 
 
+class Pixels:
+    """Frames on their way to host memory, float [3, k, H, W] in [-1, 1]; their device goes on meanwhile."""
+
+    def __init__(self, frames: Tensor) -> None:
+        levels = ((frames + 1) * 127.5).round().clamp(0, 255).to(torch.uint8)
+        self._levels = levels.permute(1, 2, 3, 0).contiguous().to("cpu", non_blocking=True)
+        self._arrived = torch.cuda.current_stream(frames.device).record_event() if frames.is_cuda else None
+
+    def wait(self) -> Frames:
+        """uint8 [k, H, W, 3], rounded to the nearest level."""
+        if self._arrived is not None:
+            self._arrived.synchronize()
+        pixels: Frames = self._levels.numpy()
+        return pixels
+
+
 def to_pixels(frames: Tensor) -> Frames:
     """float [3, k, H, W] in [-1, 1] -> uint8 [k, H, W, 3], rounded to the nearest level."""
-    levels = ((frames + 1) * 127.5).round().clamp(0, 255).to(torch.uint8)
-    pixels: Frames = levels.permute(1, 2, 3, 0).contiguous().cpu().numpy()
-    return pixels
+    return Pixels(frames).wait()

@@ -15,6 +15,9 @@ from ..types import Frame
 from .files import AtomicFile, output_error
 
 FFV1 = {"level": "3", "slices": "4", "slicecrc": "1", "g": "1"}
+X264_THREADS = 8
+"""Frames that x264 encodes at once. With slices, PyAV's choice, files are larger and differ with the machine's cores; with more
+frames at once, vertical motion can be followed less far (measured: dev/LOG.md)."""
 W = TypeVar("W", bound="StreamWriter")
 
 
@@ -45,8 +48,10 @@ class StreamWriter:
             self.container: Any = av.open(self._target, "w", format=format, options=muxer or {})
             self.stream: Any = self.container.add_stream(codec, rate=Fraction(fps), options=options)
             self.stream.width, self.stream.height, self.stream.pix_fmt = width, height, pixels
+            context = self.stream.codec_context
+            if codec == "libx264":
+                context.thread_type, context.thread_count = "FRAME", X264_THREADS
             if pixels.startswith("yuv"):
-                context = self.stream.codec_context
                 context.color_primaries = context.color_trc = context.colorspace = 1  # BT.709 in all three tables
                 context.color_range = 1  # limited
         except BaseException:

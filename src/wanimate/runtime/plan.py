@@ -345,9 +345,8 @@ def _forecast(
     tensor = work.tokens // sharing * nets.params.dim * nets.dtype.itemsize
     beside_blocks = (work.kept + (EXCHANGED if sharing > 1 else 0)) * tensor  # a step cache's, and the exchange
     preparing = lora + branches * cost.context + cost.prepare - cost.context
-    encoding = vae.encode + (lora if len(work.segments) > 1 else 0)
     stages = {
-        "conditions": fixed + inputs + max(encoding, preparing),
+        "conditions": fixed + inputs + max(vae.encode + lora, preparing),
         "denoise": fixed + inputs // 2 + lora + cost.forward + (branches - 1) * cost.context + beside_blocks,
         "decode": fixed + inputs // 2 + lora + vae.decode,
     }

@@ -3,6 +3,7 @@
 from __future__ import annotations
 
 import json
+from concurrent.futures import ThreadPoolExecutor
 from dataclasses import dataclass, field
 from importlib.resources import files
 from pathlib import Path
@@ -142,15 +143,22 @@ def load_checkpoint(
     folder, card = read_card(path)
     where = best_device(device)
     kind = dtype or (torch.bfloat16 if where.type == "cuda" else torch.float32)
-    transformer = load_transformer(open_transformer(folder), card, folder, kind, where, compress, blocks_on)
-    vae_file = find_vae(folder)
-    vae = load_vae(open_tensors(vae_file), card, vae_file, where)
+    with ThreadPoolExecutor(1, "import") as beside:
+        if find_clip(folder).is_file():
+            beside.submit(_import_clip)  # seconds of the interpreter's, while tensors are read, which imports nothing
+        transformer = load_transformer(open_transformer(folder), card, folder, kind, where, compress, blocks_on)
+        vae_file = find_vae(folder)
+        vae = load_vae(open_tensors(vae_file), card, vae_file, where)
     prompts = prompts or open_prompts(folder, card, where, transformer.params)
     image = None
     if transformer.params.image_width is not None:
         image = PublishedImage(find_clip(folder), where)
     hashes = {f.name: sha256(f) for f in sorted(folder.glob("*.safetensors"))} if card.fixed_prompt else {}
     return Checkpoint(folder, card, transformer, vae, prompts, image, where, hashes)
+
+
+def _import_clip() -> None:
+    from transformers import CLIPVisionModel  # noqa: F401 - `model.image_encoder` imports it where it is used
 
 
 def best_device(asked: str | torch.device | None = None) -> torch.device:

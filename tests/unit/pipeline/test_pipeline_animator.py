@@ -5,9 +5,12 @@ from __future__ import annotations
 import hashlib
 import json
 import os
-from collections.abc import Callable
+import threading
+from collections.abc import Callable, Sequence
+from dataclasses import replace
 from fractions import Fraction
 from pathlib import Path
+from typing import Any
 
 import detgen
 import numpy as np
@@ -20,8 +23,10 @@ from tiny_checkpoints import DEFAULTS, FPS, Shape, write_guides
 from wanimate import order
 from wanimate.config import GenerateSettings, Job, OutputSettings, RuntimeSettings
 from wanimate.errors import CheckpointError, InputError, OutputError
-from wanimate.media.video import VideoFrames
+from wanimate.media.video import ArrayFrames, VideoFrames
+from wanimate.model.transformer import AnimateTransformer
 from wanimate.pipeline import Animator
+from wanimate.preprocess.guides import load_guides
 from wanimate.types import (
     Event,
     Finished,
@@ -32,7 +37,9 @@ from wanimate.types import (
     StageStarted,
     StepDone,
 )  # fmt: skip
+from wanimate.weights import twins
 from wanimate.weights.lora import read_lora
+from wanimate.weights.twins import with_loras
 
 LOSSLESS = OutputSettings(codec="ffv1")
 MakeGuides = Callable[..., Path]
@@ -362,15 +369,69 @@ def test_what_is_not_there_is_named(animator: Animator, tmp_path: Path) -> None:
     assert os.listdir(tmp_path) == []
 
 
-def test_loras_do_not_leak_into_the_next_job(
-    animator: Animator, guides: MakeGuides, tmp_path: Path, monkeypatch: pytest.MonkeyPatch
-) -> None:
+@pytest.fixture
+def lora_file(tmp_path: Path) -> Path:
     tensors = {
         f"blocks.{i}.{name}.lora_{x}.weight": detgen.randn(f"leak/{i}{name}{x}", shape)
         for i in range(5) for name in ("self_attn.v", "cross_attn.v") for x, shape in (("A", (2, 32)), ("B", (32, 2)))
     }  # fmt: skip
-    file = tmp_path / "strong.safetensors"
-    save_file(tensors, file)
+    save_file(tensors, tmp_path / "strong.safetensors")
+    return tmp_path / "strong.safetensors"
+
+
+@pytest.mark.parametrize("room", [True, False])
+def test_loras_are_added_before_the_conditions(
+    animator: Animator, guides: MakeGuides, tmp_path: Path, lora_file: Path, monkeypatch: pytest.MonkeyPatch, room: bool
+) -> None:
+    """In a stage of their own; where there is no room for them, the first segment tries again."""
+    wanted = frames_of(animator, guides(5), tmp_path / "wanted.mkv", lora=[lora_file])
+    made: list[str] = []
+    stage = ""
+
+    def watched(model: AnimateTransformer, *more: Any) -> AnimateTransformer:
+        made.append(stage)
+        if not room and len(made) == 1:
+            raise torch.OutOfMemoryError("full")
+        return with_loras(model, *more)
+
+    monkeypatch.setattr(twins, "with_loras", watched)
+    found = []
+    for event in animator.generate(guides(5), tmp_path / "out.mkv", settings(lora=[lora_file]), LOSSLESS):
+        if isinstance(event, StageStarted):
+            stage = event.stage
+            found.append(stage)
+    assert found[:3] == ["load the checkpoint", "add the LoRAs", "encode the conditions"]
+    assert made == ["add the LoRAs"] + ([] if room else ["conditions"])
+    assert (VideoFrames(tmp_path / "out.mkv").take(range(5)) == wanted).all()
+
+
+def test_guides_are_read_beside_the_work(animator: Animator, guides: MakeGuides, tmp_path: Path) -> None:
+    """The first segment's from before the weights are opened, all by the reading thread."""
+    asked: list[str] = []
+    begun = threading.Event()
+
+    class Watched(ArrayFrames):
+        def take(self, indices: Sequence[int]) -> Frames:
+            asked.append(threading.current_thread().name)
+            begun.set()
+            return super().take(indices)
+
+    loaded = load_guides(guides(11))
+    pose = Watched(loaded.pose.take(range(11)))
+    events = animator.generate(replace(loaded, pose=pose), tmp_path / "out.mkv", settings(), LOSSLESS)
+    assert isinstance(first := next(events), StageStarted)
+    assert first.stage == "load the checkpoint"
+    assert begun.wait(10)
+    for _ in events:
+        pass
+    assert len(asked) == 2
+    assert all(name.startswith("guides") for name in asked)
+
+
+def test_loras_do_not_leak_into_the_next_job(
+    animator: Animator, guides: MakeGuides, tmp_path: Path, lora_file: Path, monkeypatch: pytest.MonkeyPatch
+) -> None:
+    file = lora_file
     plain = frames_of(animator, guides(5), tmp_path / "plain.mkv", steps=2)
     strong = frames_of(animator, guides(5), tmp_path / "strong.mkv", steps=2, lora=[f"{file}:0.8"])
     late = frames_of(animator, guides(5), tmp_path / "late.mkv", steps=2, lora=[f"{file}:0.8@50-100%"])
