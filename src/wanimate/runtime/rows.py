@@ -25,8 +25,6 @@ Fp8 = tuple[Tensor, Tensor]
 """Float8 levels of one video's heads, [1, R, N, d] unless said otherwise, and a scale for each head, [1, N]."""
 _MOST = tl.constexpr(LARGEST)
 TILE = 64
-ROWS = 4
-"""One after the other in a program, which keeps the weights."""
 VALUES = 128
 """Tokens of a tile of `attention8.cu`."""
 SAMPLE = 17
@@ -93,37 +91,31 @@ def _two(pairs, mask):  # type: ignore[no-untyped-def]
     return (bits << 16).to(tl.float32, bitcast=True), (bits & -65536).to(tl.float32, bitcast=True)
 
 
-@triton.jit
-def _level(value):  # type: ignore[no-untyped-def]
-    value = tl.minimum(tl.maximum(value, -_MOST), _MOST)
-    return value.to(tl.float8e4nv).to(tl.uint8, bitcast=True).to(tl.int16)
-
-
 @triton.jit  # type: ignore[untyped-decorator]
 def _rms_fp8(  # type: ignore[no-untyped-def]
-    x, weight, cosine, sine, shift, steps, out, rows, eps, D: tl.constexpr, d: tl.constexpr, BLOCK: tl.constexpr,
-    ROWS: tl.constexpr, SHIFTS: tl.constexpr,
+    x, weight, cosine, sine, shift, steps, out, eps, D: tl.constexpr, d: tl.constexpr, BLOCK: tl.constexpr,
+    SHIFTS: tl.constexpr,
 ):  # fmt: skip
-    pair = tl.arange(0, BLOCK)
+    row = tl.program_id(0).to(tl.int64)
+    pair = tl.arange(0, BLOCK // 2)
     mask = pair < D // 2
+    v, v_next = _two(x + row * (D // 2) + pair, mask)
     w, w_next = _two(weight + pair, mask)
-    step = tl.load(steps + pair // (d // 2), mask=mask, other=0.0)
+    size = tl.rsqrt(tl.sum(v * v + v_next * v_next, axis=0) / D + eps)
+    v = ((v * size).to(tl.bfloat16).to(tl.float32) * w).to(tl.bfloat16).to(tl.float32)
+    v_next = ((v_next * size).to(tl.bfloat16).to(tl.float32) * w_next).to(tl.bfloat16).to(tl.float32)
+    angle = row * (d // 2) + pair % (d // 2)
+    c = tl.load(cosine + angle, mask=mask, other=0.0)
+    s = tl.load(sine + angle, mask=mask, other=0.0)
+    real, imaginary = v * c - v_next * s, v * s + v_next * c
     if SHIFTS:
         h, h_next = _two(shift + pair, mask)
-    for i in range(ROWS):
-        row = tl.program_id(0).to(tl.int64) * ROWS + i
-        mine = mask & (row < rows)
-        v, v_next = _two(x + row * (D // 2) + pair, mine)
-        size = tl.rsqrt(tl.sum(v * v + v_next * v_next, axis=0) / D + eps)
-        v = ((v * size).to(tl.bfloat16).to(tl.float32) * w).to(tl.bfloat16).to(tl.float32)
-        v_next = ((v_next * size).to(tl.bfloat16).to(tl.float32) * w_next).to(tl.bfloat16).to(tl.float32)
-        angle = row * (d // 2) + pair % (d // 2)
-        c = tl.load(cosine + angle, mask=mine, other=0.0)
-        s = tl.load(sine + angle, mask=mine, other=0.0)
-        real, imaginary = v * c - v_next * s, v * s + v_next * c
-        if SHIFTS:
-            real, imaginary = real - h, imaginary - h_next
-        tl.store(out + row * (D // 2) + pair, _level(real * step) | (_level(imaginary * step) << 8), mask=mine)
+        real, imaginary = real - h, imaginary - h_next
+    step = tl.load(steps + pair // (d // 2), mask=mask, other=0.0)
+    n = tl.interleave(real * step, imaginary * step)
+    column = tl.arange(0, BLOCK)
+    n = tl.minimum(tl.maximum(n, -_MOST), _MOST)
+    tl.store(out + row * D + column, n.to(out.dtype.element_ty), mask=column < D)
 
 
 @triton.jit  # type: ignore[untyped-decorator]
@@ -184,7 +176,7 @@ def _values_round(x, scale, out, rows, N: tl.constexpr, d: tl.constexpr, TILE: t
 
 def _shape(width: int) -> dict[str, Any]:
     block = triton.next_power_of_2(width)
-    return {"BLOCK": block, "num_warps": max(1, min(16, block // 512))}
+    return {"BLOCK": block, "num_warps": max(1, min(8, block // 2048))}
 
 
 def residual_norm(
@@ -240,10 +232,9 @@ def rms_fp8(x: Tensor, weight: Tensor, eps: float, rope: Rope, heads: int, smoot
         largest, shift = largest + common.abs().amax(1), common.flatten().to(torch.bfloat16)
     scale = largest.clamp_min(1e-12) / LARGEST
     out = torch.empty(1, rows, heads, width // heads, dtype=FP8, device=x.device)
-    block = triton.next_power_of_2(width // 2)
-    _rms_fp8[(triton.cdiv(rows, ROWS),)](
-        x.view(torch.int32), weight.view(torch.int32), *rope, shift.view(torch.int32), 1 / scale, out.view(torch.int16),
-        rows, eps, D=width, d=width // heads, BLOCK=block, ROWS=ROWS, SHIFTS=smooth, num_warps=max(1, min(16, block // 256)),
+    _rms_fp8[(rows,)](
+        x.view(torch.int32), weight.view(torch.int32), *rope, shift.view(torch.int32), 1 / scale, out, eps,
+        D=width, d=width // heads, SHIFTS=smooth, **_shape(width),
     )  # fmt: skip
     return out, scale[None]
 
