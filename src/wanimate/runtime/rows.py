@@ -27,8 +27,8 @@ _MOST = tl.constexpr(LARGEST)
 TILE = 64
 VALUES = 128
 """Tokens of a tile of `attention8.cu`."""
-SAMPLE = 17
-"""Every so many tokens tell what keys have in common; a prime, so that they are of all columns of a picture."""
+SAMPLE = 1024
+"""So many tokens, about, tell what keys have in common."""
 
 
 @triton.jit  # type: ignore[untyped-decorator]
@@ -227,8 +227,9 @@ def rms_fp8(x: Tensor, weight: Tensor, eps: float, rope: Rope, heads: int, smoot
     largest = math.sqrt(width) * weight.float().abs().view(heads, -1).amax(1)
     shift = weight
     if smooth:
-        cosine, sine = (table[::SAMPLE].contiguous() for table in rope)
-        common = rms(x[:, ::SAMPLE], weight, eps, (cosine, sine), heads)[0].mean(0, dtype=torch.float32)
+        every = rows // SAMPLE | 1  # odd, so that they are of many columns of a picture
+        cosine, sine = (table[::every].contiguous() for table in rope)
+        common = rms(x[:, ::every], weight, eps, (cosine, sine), heads)[0].mean(0, dtype=torch.float32)
         largest, shift = largest + common.abs().amax(1), common.flatten().to(torch.bfloat16)
     scale = largest.clamp_min(1e-12) / LARGEST
     out = torch.empty(1, rows, heads, width // heads, dtype=FP8, device=x.device)
