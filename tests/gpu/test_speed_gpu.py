@@ -250,6 +250,17 @@ def test_float8_attention_of_any_length(queries: int, keys: int) -> None:
 
 
 @hopper
+def test_float8_attention_of_equal_scores() -> None:
+    """Queries of zeros: every key that is there counts the same, and none of those that fill up a tile."""
+    from wanimate.runtime.attention8 import Fp8Attention
+
+    q, k, v = (torch.randn(1, 300, 2, 128, device=CUDA, dtype=torch.bfloat16) for _ in range(3))
+    v += 1
+    found = Fp8Attention()(torch.zeros_like(q), k, v)
+    assert distance(found, v.float().mean(1, keepdim=True).expand_as(v)) < 1e-2
+
+
+@hopper
 def test_float8_attention_over_a_long_sequence() -> None:
     """Sums on the tensor cores alone would lose a third of it (benchmarks/attention.py)."""
     from wanimate.runtime.attention8 import Fp8Attention

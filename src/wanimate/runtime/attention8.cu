@@ -22,7 +22,7 @@ constexpr int KEYS = 128, PART = 64, STAGES = 4;       // of a tile, of a step; 
 constexpr int KEEP = 8;                                // tiles between two moves to float32
 constexpr int TILE = KEYS * WIDTH, QUERIES = ROWS * WIDTH, KEPT = GROUPS * QUERIES * 4, ONES = 1024;  // bytes
 constexpr int SCORES = PART / 2, PACKED = PART / 8, MIXED = WIDTH / 2;  // registers of a thread
-constexpr float NONE = -1e30f;                         // a score of nothing
+constexpr float LEAST = -1e30f;                        // below every score
 constexpr float LOG2E_BY_SQRT_WIDTH = 0.12751743f;
 constexpr float LARGEST = 8.0f;                        // the largest probability is 2^8 of float8's 448
 
@@ -214,7 +214,7 @@ extern "C" __global__ void __launch_bounds__(THREADS + 128, 1)
   const float factor = q_scale[head] * k_scale[head] * LOG2E_BY_SQRT_WIDTH;
   const u64 all_k = matrix(k), all_v = matrix(v), one = matrix(ones);
   float s[SCORES], mixed[MIXED], sum[4], alpha[2];
-  float total[2] = {0.0f, 0.0f}, top[2] = {NONE, NONE}, top_kept[2] = {NONE, NONE};
+  float total[2] = {0.0f, 0.0f}, top[2] = {LEAST, LEAST}, top_kept[2] = {LEAST, LEAST};
   u32 p[2][PACKED], mine[16];
   wait(q_ready, 0);
 #pragma unroll
@@ -245,7 +245,7 @@ extern "C" __global__ void __launch_bounds__(THREADS + 128, 1)
     const int limit = keys - (tiles - 1) * KEYS;
 #pragma unroll
     for (int i = 0; i < SCORES; i++)
-      if (h * PART + i / 4 * 8 + lane % 4 * 2 + i % 2 >= limit) s[i] = NONE;
+      if (h * PART + i / 4 * 8 + lane % 4 * 2 + i % 2 >= limit) s[i] = __int_as_float(0xFF800000);  // minus infinity
   };
   int stage = 0, last = 0, left = KEEP;
   u32 phase = 0, last_phase = 0;

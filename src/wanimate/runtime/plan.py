@@ -44,9 +44,10 @@ WORKSPACE = 256 * 2**20
 ROWS = 8192
 TILES = (96, 64, 48, 32, 24, 16)
 """Sides of VAE tiles in latents, largest first."""
-FUSED_MEMORY, FUSED_MEMORY_FP8, FUSED_TRAFFIC = 0.65, 0.55, 0.3
-"""What fused blocks leave of what a step holds besides its context (with float8 products, less), and of the bytes it reads and
-writes, unfused (measured at 480p and 720p: benchmarks/results/speed_h100_2026-11-27.md)."""
+FUSED_MEMORY, FUSED_TRAFFIC = 0.65, 0.3
+FUSED_MEMORY_FP8, FUSED_TRAFFIC_FP8 = 0.55, 0.22
+"""What fused blocks leave of what a step holds besides its context, and of the bytes it reads and writes, unfused; with float8
+products, less (measured at 480p and 720p: benchmarks/results/speed_h100_2026-11-27.md)."""
 VAE_ENCODE, VAE_DECODE = 1.15, 1.12
 """What the VAE holds on a GPU, with frames stacked and the workspaces of its convolutions, over what its tensors take unfused
 (same file, 720p)."""
@@ -323,9 +324,10 @@ def _forecast(
         both = 2 if spread.gpus % 2 == 0 else 1
         vae = replace(vae, encode=both * vae.encode // spread.gpus, decode=vae.decode // spread.gpus)
     if cuda:
-        share = FUSED_MEMORY_FP8 if nets.quantized and eight else FUSED_MEMORY
-        fused = cost.context + int(share * (cost.forward - cost.context))
-        cost = replace(cost, forward=fused, traffic=FUSED_TRAFFIC * cost.traffic)
+        less = nets.quantized and eight
+        memory, traffic = (FUSED_MEMORY_FP8, FUSED_TRAFFIC_FP8) if less else (FUSED_MEMORY, FUSED_TRAFFIC)
+        fused = cost.context + int(memory * (cost.forward - cost.context))
+        cost = replace(cost, forward=fused, traffic=traffic * cost.traffic)
     cost = replace(cost, traffic=cost.traffic + beside)
     vae_share = 2 if cuda and speed != "exact" else 1
     if cuda:
