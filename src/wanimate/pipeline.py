@@ -58,7 +58,6 @@ from wanimate.weights.load import Card, Checkpoint, best_device, open_prompts, r
 from wanimate.weights.lora import Lora
 from wanimate.weights.prompts import PromptEncoder
 
-Loras = list[tuple[Lora, LoraUse]]
 SIDE = 16
 """The VAE makes 8 x 8 pixels one latent, the transformer 2 x 2 latents one token."""
 
@@ -156,9 +155,9 @@ class Animator:
             count = len(plan_frames(clip, job.preprocess.fps, job.preprocess.max_fps)[0])
             if order.warning:
                 yield Notice(order.warning, "warning")
-            loras, engine = yield from self._load(clock, order, size, count)
+            engine = yield from self._load(clock, order, size, count)
             reader = _reading((yield from clock.watch(making)), order)
-            yield from self._finish(reader, job.out, order, loras, engine, job.output, claim, clock, clip, inputs, job)
+            yield from self._finish(reader, job.out, order, engine, job.output, claim, clock, clip, inputs, job)
 
     def generate(
         self, guides: Path | Guides, out: Path, generate: GenerateSettings = GenerateSettings(),
@@ -172,18 +171,18 @@ class Animator:
             if order.warning:
                 yield Notice(order.warning, "warning")
             reader = _reading(loaded, order)
-            loras, engine = yield from self._load(clock, order, loaded.size, loaded.count)
+            engine = yield from self._load(clock, order, loaded.size, loaded.count)
             source = Path(loaded.manifest.get("source", {}).get("path", ""))
             clip = probe(source, None) if source.is_file() else None
             inputs = {"guides": loaded.folder or Path()}
-            yield from self._finish(reader, out, order, loras, engine, output, claim, clock, clip, inputs, None)
+            yield from self._finish(reader, out, order, engine, output, claim, clock, clip, inputs, None)
 
     def _order(self, generate: GenerateSettings, mode: Mode) -> Order:
         return Order.of(generate, mode, self.folder, self.card, self.runtime.speed)
 
     def _load(
         self, clock: StageClock, order: Order, size: tuple[int, int], count: int
-    ) -> Generator[Event, None, tuple[Loras, Engine]]:
+    ) -> Generator[Event, None, Engine]:
         """Plan, encode the prompts, and only then bring the transformer in, with its LoRAs."""
         generate, device = order.generate, self.placed.device
         is_open = self.placed.is_open if self.ranks is None else self._team is not None
@@ -214,18 +213,18 @@ class Animator:
         if self._team is None:
             engine = alone(self.placed, loras, generate, order.caching, order.settings.steps)
         else:
-            engine = together(self._team, generate, order.caching, order.settings.steps)
+            engine = together(self._team, loras, generate, order.caching, order.settings.steps)
         yield from clock.stop()
         if self.runtime.speed != "exact" and device.type == "cpu" and not has_bf16(device):
             kind = self.runtime.speed
             yield Notice(f"speed {kind} computes like exact here: this processor does not multiply bfloat16", "warning")
         if self.card.note:
             yield Notice(f"checkpoint {self.card.name}: {self.card.note}")
-        return loras, engine
+        return engine
 
     def _finish(
-        self, reader: GuidesReader, out: Path, order: Order, loras: Loras, engine: Engine, output: OutputSettings,
-        claim: OutputClaim, clock: StageClock, clip: Clip | None, inputs: dict[str, Path], job: Job | None,
+        self, reader: GuidesReader, out: Path, order: Order, engine: Engine, output: OutputSettings, claim: OutputClaim,
+        clock: StageClock, clip: Clip | None, inputs: dict[str, Path], job: Job | None,
     ) -> Iterator[Event]:  # fmt: skip
         guides = reader.guides
         width, height = guides.size
@@ -241,14 +240,15 @@ class Animator:
             yield Notice(
                 f"the checkpoint {self.card.name} was trained with one fixed prompt: yours has no effect", "warning"
             )
-        for lora, _ in loras:
+        for lora, _ in engine.loras:
             chosen("LoRA", str(lora.path), f"{lora.dialect}, changes {lora.targets} tensors")
             if lora.unused:
                 what = f"{len(lora.unused)} keys of it have no place in this network and are left out: "
                 yield Notice(f"LoRA {lora.path.name}: {what}{', '.join(lora.unused)}", "warning")
         hashing = ThreadPoolExecutor(1, "hashes")
-        paths = [*inputs.values(), *(lora.path for lora, _ in loras)]
+        paths = [*inputs.values(), *(lora.path for lora, _ in engine.loras)]
         files = {path: hashing.submit(_described, path) for path in paths}
+        hashing.shutdown(wait=False)
         columns = sample_columns(guides.count)
         shown: dict[int, Frame] = {}
         skipped = [0] * len(segments)
@@ -275,7 +275,7 @@ class Animator:
                 "name": self.card.name, "note": self.card.note, "path": self.folder, "hashes": self.checkpoint.hashes,
             },
             "inputs": {name: files[path].result() for name, path in inputs.items()},
-            "lora": [files[lora.path].result() | _lora_record(lora, use) for lora, use in loras],
+            "lora": [files[lora.path].result() | _lora_record(lora, use) for lora, use in engine.loras],
             "frames": guides.count, "fps": guides.fps, "size": guides.size, "seed": seed,
             "settings": generate.model_dump() | settings.model_dump() | {"seed": seed},
             "output": output, "preprocess": job.preprocess if job else guides.manifest.get("settings"),

@@ -55,7 +55,8 @@ def attend(q: Fp8, k: Fp8, v: Fp8) -> Tensor:
     ]
     out = torch.empty(q8.shape, dtype=torch.bfloat16, device=q8.device)
     grid = (-(-queries // (GROUPS * ROWS)), heads)
-    kernel.launch(grid, 128 * (GROUPS + 1), [*maps, q_scale, k_scale, v_scale, out, queries, k8.shape[1], heads])
+    with torch.cuda.device(q8.device):
+        kernel.launch(grid, 128 * (GROUPS + 1), [*maps, q_scale, k_scale, v_scale, out, queries, k8.shape[1], heads])
     return out
 
 

@@ -23,6 +23,7 @@ class Engine:
     """`ease`: asked, with a stage's name, after it found too little memory, it takes the next notch of the placement and says
     how, or None if there is none."""
 
+    loras: Sequence[tuple[Lora, LoraUse]]
     codec: TiledVae | Team
     network: Callable[[Conditions], SegmentNetwork]
     ease: Callable[[str], str | None]
@@ -54,10 +55,12 @@ def alone(
             ),
         )
 
-    return Engine(vae, network, ease)
+    return Engine(loras, vae, network, ease)
 
 
-def together(team: Team, generate: GenerateSettings, caching: Caching | None, steps: int) -> Engine:
+def together(
+    team: Team, loras: Sequence[tuple[Lora, LoraUse]], generate: GenerateSettings, caching: Caching | None, steps: int
+) -> Engine:
     """On all ranks, each of which reads the LoRA files."""
     team.use_loras(generate.lora, generate.lora_partial, generate.lora_fuse)
 
@@ -67,4 +70,4 @@ def together(team: Team, generate: GenerateSettings, caching: Caching | None, st
             lambda active, start: team.network(active, conditions, generate.guidance, caching and caching.at(start)),
         )
 
-    return Engine(team, network, lambda stage: None)
+    return Engine(loras, team, network, lambda stage: None)
