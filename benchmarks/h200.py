@@ -207,10 +207,14 @@ class Bench:
             self.report.add("Kernels", columns, [*row, e.self_device_time_total / whole])
 
     def error(self) -> None:
-        """Relative L2 of the flow at reduced depth, on the smaller size."""
-        few = replace(self.params, num_layers=5, face_every=5)
-        size = list(self.sizes.values())[-1]
-        conditions, noise = random_conditions(few, size, 9 if self.tiny else 21, self.device)
+        """Relative L2 of the flow at reduced depth: five blocks of few tokens, and one of all there are."""
+        sizes = list(self.sizes.values())
+        for layers, size, frames in ((5, sizes[-1], 9 if self.tiny else 21), (1, sizes[0], self.frames)):
+            self.error_of(replace(self.params, num_layers=layers, face_every=layers), size, frames)
+
+    def error_of(self, few: TransformerParams, size: tuple[int, int], frames: int) -> None:
+        conditions, noise = random_conditions(few, size, frames, self.device)
+        tokens = conditions.y[0].numel() // 4
         t = torch.tensor(700, device=self.device)
         flows: dict[str, Tensor] = {}
         modes: list[tuple[str, Speed | None]] = [("float32", None), ("bf16, uncompiled", None)]
@@ -222,16 +226,15 @@ class Bench:
             if speed == "fast":
                 quantize_network(model)
             if speed is not None:
-                quicken_transformer(model, self.device, speed, self.tokens(size))
+                quicken_transformer(model, self.device, speed, tokens)
             flows[name] = guided(model, conditions, 1.0)(noise, t)
             del model
             self.fresh()
         wanted = flows.pop("float32")
         for name, flow in flows.items():
             distance = ((flow - wanted).norm() / wanted.norm()).item()
-            self.report.add(
-                "Error of a step, 5 blocks", ["arithmetic", "relative L2 to float32"], [name, f"{distance:.2e}"]
-            )
+            columns = ["arithmetic", "blocks", "tokens", "relative L2 to float32"]
+            self.report.add("Error of a step", columns, [name, few.num_layers, tokens, f"{distance:.2e}"])
 
     def vae(self) -> None:
         """Encoding and decoding a segment, in float32 as published and as the fast modes do, at several lengths of piece."""

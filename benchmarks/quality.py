@@ -126,18 +126,29 @@ def fp8_products(model: AnimateTransformer, grid: tuple[int, int, int]) -> Itera
 
 
 def fp8_attention(smooth: bool) -> Callable[[Tensor, Tensor, Tensor], Tensor]:
-    """Self-attention with float8 q, k, v (a scale a head) and float8 probabilities; `smooth` takes the mean over the tokens
-    off k, which the softmax does not feel."""
+    """Self-attention with float8 q, k, v (a scale a head) and float8 probabilities, as `runtime/attention8.cu` computes it:
+    64 keys at a time, from the last tile on; the largest score counts as it was until one is too large for float8; sums are of
+    what is rounded. `smooth` takes the mean over the tokens off k, which the softmax does not feel."""
 
     def attend(q: Tensor, k: Tensor, v: Tensor) -> Tensor:
         q, k, v = (x.transpose(1, 2) for x in (q, k, v))
         if smooth:
             k = k - k.mean(2, keepdim=True)
         q, k, v = (rounded(x, (2, 3)) for x in (q, k, v))
-        scores = q @ k.transpose(2, 3) / math.sqrt(q.shape[-1])
-        weights = torch.exp(scores - scores.amax(-1, keepdim=True))
-        out = weights.to(FP8).float() @ v / weights.sum(-1, keepdim=True)
-        return out.transpose(1, 2)
+        scores = q @ k.transpose(2, 3) / (math.sqrt(q.shape[-1]) * math.log(2))
+        top, total, out = torch.full_like(scores[..., :1], -1e30), 0.0, torch.zeros_like(q)
+        for tile in range((scores.shape[-1] - 1) // 128 * 128, -1, -128):
+            for part in (slice(tile, tile + 64), slice(tile + 64, tile + 128)):
+                some = scores[..., part]
+                if not some.shape[-1]:
+                    continue
+                most = some.amax(-1, keepdim=True)
+                now = torch.where(most > top + math.log2(432 / 256), most, top)
+                weights = torch.exp2(some - now + 8).to(FP8).float()
+                alpha, top = torch.exp2(top - now), now
+                total = total * alpha + weights.sum(-1, keepdim=True)
+                out = out * alpha + weights @ v[..., part, :]
+        return (out / total).transpose(1, 2)
 
     return attend
 
