@@ -6,7 +6,6 @@ For what Triton does not express. Nothing is built at installation, and nothing 
 from __future__ import annotations
 
 import ctypes
-import site
 import sys
 from collections.abc import Sequence
 from functools import cache
@@ -98,8 +97,7 @@ def _nvrtc() -> Any:
     """The one that belongs to PyTorch's CUDA, by the loader's own search or among the packages beside PyTorch."""
     major = (torch.version.cuda or "0").split(".")[0]
     name = f"libnvrtc.so.{major}"
-    folders = [Path(torch.__file__).parents[1], *map(Path, site.getsitepackages()), *map(Path, sys.path)]
-    for place in [name, *(str(p) for f in folders for p in f.glob(f"nvidia/*/lib/{name}"))]:
+    for place in [name, *(str(p) for f in sys.path for p in Path(f).glob(f"nvidia/*/lib/{name}"))]:
         try:
             return ctypes.CDLL(place)
         except OSError:
