@@ -218,6 +218,7 @@ def test_rates_are_those_of_a_gpu() -> None:
     assert rates.memory > 1e11
 
 
+@pytest.mark.gpu
 def test_pixels_travel_beside_the_work() -> None:
     """Through page-locked memory, which the device writes while it computes on."""
     frames = torch.rand(3, 4, 64, 96, device="cuda") * 2 - 1

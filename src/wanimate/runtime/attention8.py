@@ -11,14 +11,14 @@ import torch
 from torch import Tensor
 
 from wanimate.runtime.cuda import Kernel, TensorMap
-from wanimate.runtime.rows import Fp8, fp8_heads, fp8_values
+from wanimate.runtime.rows import KEYS, Fp8, fp8_heads, fp8_values
 
 SOURCE = Path(__file__).with_suffix(".cu")
 CAPABILITY = (9, 0)
 WIDTH = 128
 """Of a head."""
-GROUPS, ROWS, KEYS, STAGES = 3, 64, 128, 4
-"""As in the source: warp groups that compute, queries of each, keys of a tile, tiles on their way."""
+GROUPS, ROWS, STAGES = 3, 64, 4
+"""As in the source: warp groups that compute, queries of each, tiles on their way."""
 SHARED = GROUPS * ROWS * WIDTH * 4 + 2 * STAGES * KEYS * WIDTH + 1024
 
 

@@ -25,8 +25,8 @@ Fp8 = tuple[Tensor, Tensor]
 """Float8 levels of one video's heads, [1, R, N, d] unless said otherwise, and a scale for each head, [1, N]."""
 _MOST = tl.constexpr(LARGEST)
 TILE = 64
-VALUES = 128
-"""Tokens of a tile of `attention8.cu`."""
+KEYS = 128
+"""Of a tile of `attention8.cu`."""
 SAMPLE = 1024
 """So many tokens, about, tell what keys have in common."""
 
@@ -274,9 +274,9 @@ def fp8_values(x: Tensor) -> Fp8:
     rows, heads, width = x.shape[1:]
     x = x.contiguous()
     scale = _head_scale(x, x, False)
-    tiles = triton.cdiv(rows, VALUES)
-    out = torch.empty(1, heads, width, tiles * VALUES, dtype=FP8, device=x.device)
-    _values_round[(tiles, heads)](x, scale, out, rows, N=heads, d=width, TILE=VALUES)
+    tiles = triton.cdiv(rows, KEYS)
+    out = torch.empty(1, heads, width, tiles * KEYS, dtype=FP8, device=x.device)
+    _values_round[(tiles, heads)](x, scale, out, rows, N=heads, d=width, TILE=KEYS)
     return out, scale[None]
 
 

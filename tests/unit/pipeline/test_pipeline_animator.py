@@ -431,12 +431,11 @@ def test_guides_are_read_beside_the_work(animator: Animator, guides: MakeGuides,
 def test_loras_do_not_leak_into_the_next_job(
     animator: Animator, guides: MakeGuides, tmp_path: Path, lora_file: Path, monkeypatch: pytest.MonkeyPatch
 ) -> None:
-    file = lora_file
     plain = frames_of(animator, guides(5), tmp_path / "plain.mkv", steps=2)
-    strong = frames_of(animator, guides(5), tmp_path / "strong.mkv", steps=2, lora=[f"{file}:0.8"])
-    late = frames_of(animator, guides(5), tmp_path / "late.mkv", steps=2, lora=[f"{file}:0.8@50-100%"])
+    strong = frames_of(animator, guides(5), tmp_path / "strong.mkv", steps=2, lora=[f"{lora_file}:0.8"])
+    late = frames_of(animator, guides(5), tmp_path / "late.mkv", steps=2, lora=[f"{lora_file}:0.8@50-100%"])
     again = frames_of(animator, guides(5), tmp_path / "again.mkv", steps=2)
-    fused = frames_of(animator, guides(5), tmp_path / "fused.mkv", steps=2, lora=[f"{file}:0.8"], lora_fuse=True)
+    fused = frames_of(animator, guides(5), tmp_path / "fused.mkv", steps=2, lora=[f"{lora_file}:0.8"], lora_fuse=True)
     assert (plain == again).all()
     assert (plain != strong).any()
     assert np.abs(fused.astype(int) - strong).max() <= 1
@@ -444,13 +443,13 @@ def test_loras_do_not_leak_into_the_next_job(
     assert (late != plain).any()
     record = json.loads((tmp_path / "late.json").read_text())["lora"]
     assert record == [{
-        "path": str(file), "sha256": f"sha256:{hashlib.sha256(file.read_bytes()).hexdigest()}", "strength": 0.8,
+        "path": str(lora_file), "sha256": f"sha256:{hashlib.sha256(lora_file.read_bytes()).hexdigest()}", "strength": 0.8,
         "steps": [0.5, 1.0], "dialect": "peft", "tensors": 10, "unused": [],
     }]  # fmt: skip
     reads: list[Path] = []
     monkeypatch.setattr(order, "read_lora", lambda path: reads.append(path) or read_lora(path))
-    both = [f"{file}:0.8@0-50%", f"{file}:0.8@50-100%"]
+    both = [f"{lora_file}:0.8@0-50%", f"{lora_file}:0.8@50-100%"]
     assert (frames_of(animator, guides(5), tmp_path / "both.mkv", steps=2, lora=both) == strong).all()
-    assert reads == [file]  # once a job
+    assert reads == [lora_file]  # once a job
     with pytest.raises(InputError, match=r"none of the 2 steps lies in 10-40%"):
-        frames_of(animator, guides(5), tmp_path / "never.mkv", steps=2, lora=[f"{file}@10-40%"])
+        frames_of(animator, guides(5), tmp_path / "never.mkv", steps=2, lora=[f"{lora_file}@10-40%"])
