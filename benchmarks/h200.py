@@ -134,7 +134,7 @@ class Bench:
             )  # fmt: skip
 
     def best_attention(self, tokens: int, exact: bool) -> str:
-        trials = attention_trials(self.device, self.dtype, tokens, tokens, self.params.head_dim, exact)
+        trials = attention_trials(self.device, self.dtype, tokens, self.params.head_dim, exact)
         return best_trial(trials).name
 
     def exact(self) -> None:

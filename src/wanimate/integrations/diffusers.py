@@ -123,7 +123,8 @@ class SharedForward:
         assert pose is not None, "diffusers' pipeline always gives pose and face"
         assert face is not None
         assert text is not None
-        context = self.network.prepare(text, image, face, pose)
+        words = int(text.any(-1).any(0).nonzero().max()) + 1 if text.any() else 1  # zeros fill up the rest
+        context = self.network.prepare(text[:, :words], image, face, pose)
         self._contexts.append((inputs, versions, context))
         return context
 

@@ -131,7 +131,7 @@ def _attention(gpu: bool) -> list[tuple[str, str, bool, bool, str]]:
     if not gpu:
         return [("attention", "torch", True, True, "part of torch, exact"), *rows]
     device = best_device()
-    trials = attention_trials(device, torch.bfloat16, TRIAL_TOKENS, TRIAL_TOKENS, 128, exact=False)
+    trials = attention_trials(device, torch.bfloat16, TRIAL_TOKENS, 128, exact=False)
     exact = best_trial([trial for trial in trials if known[trial.name].exact]).name
     best = best_trial(trials).name
     used = {best: "--speed fast and turbo", exact: "--speed exact"}

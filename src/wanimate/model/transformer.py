@@ -11,7 +11,7 @@ from __future__ import annotations
 
 from collections.abc import Iterable
 from dataclasses import dataclass
-from typing import Protocol
+from typing import NamedTuple, Protocol
 
 import torch
 import torch.nn.functional as F
@@ -24,8 +24,25 @@ from wanimate.model.motion import MotionEncoder, random_parameter
 from wanimate.model.params import TransformerParams
 from wanimate.model.rope import Rope, apply_rope, rope_table
 
-CrossKV = tuple[Tensor, Tensor, Tensor | None, Tensor | None]
-"""Text keys, text values, image keys, image values of one block: [B, X, N, d] twice, [B, I, N, d] or None twice."""
+
+class CrossKV(NamedTuple):
+    """Keys and values of one block's cross-attention: of text [B, X+1, N, d], of image tokens [B, I, N, d] or None.
+
+    The rows of zeros that fill up the text are all alike, and so are their keys and values: the last one stands for `alike`.
+    """
+
+    k: Tensor
+    v: Tensor
+    alike: int
+    k_image: Tensor | None
+    v_image: Tensor | None
+
+    def text(self) -> tuple[Tensor, Tensor]:
+        """All keys and values of the text, [B, text length, N, d] each."""
+        if self.alike == 1:
+            return self.k, self.v
+        k, v = (torch.cat((x, x[:, -1:].expand(-1, self.alike - 1, -1, -1)), dim=1) for x in (self.k, self.v))
+        return k, v
 
 
 @dataclass(frozen=True)
@@ -96,6 +113,7 @@ class AnimateTransformer(nn.Module):
     def context(self, text: Tensor, image_tokens: Tensor | None, face_tokens: Tensor, pose_latents: Tensor) -> Context:
         """As `prepare`, with face tokens from `encode_face`."""
         text_tokens, image = self.embed_text(text), self.embed_image(image_tokens)
+        alike = self.params.text_length - text_tokens.shape[1] + 1
         pose = self.pose_patch_embedding(pose_latents.to(self.dtype))
         grid = (pose.shape[2] + 1, pose.shape[3], pose.shape[4])
         assert face_tokens.shape[1] == grid[0], "face frames and pose latents disagree"
@@ -103,7 +121,7 @@ class AnimateTransformer(nn.Module):
             grid=grid,
             rope=rope_table(grid, self.params.head_dim, pose.device),
             pose=rearrange(pose, "b d t h w -> b (t h w) d"),
-            cross=tuple(block.keys_values(text_tokens, image) for block in self._blocks),
+            cross=tuple(block.keys_values(text_tokens, alike, image) for block in self._blocks),
             face=self.face_adapter.keys_values(face_tokens),
         )
 
@@ -156,8 +174,11 @@ class AnimateTransformer(nn.Module):
         return e, e0.unflatten(-1, (6, -1))
 
     def embed_text(self, text: Tensor) -> Tensor:
-        """[B, X, text width] -> [B, text length, D]; rows past X are zeros before the embedding and are attended."""
-        padded = F.pad(text.to(self.dtype), (0, 0, 0, self.params.text_length - text.shape[1]))
+        """[B, X, text width] -> [B, X+1, D], or [B, X, D] of a text that fills its length.
+
+        The rows that follow up to the text length are zeros before the embedding and are attended: the last one stands for all.
+        """
+        padded = F.pad(text.to(self.dtype), (0, 0, 0, min(1, self.params.text_length - text.shape[1])))
         return self.text_embedding(padded)
 
     def embed_image(self, image_tokens: Tensor | None) -> Tensor | None:
@@ -204,8 +225,8 @@ class Block(nn.Module):
         )
         self.modulation = random_parameter(1, 6, dim, std=dim**-0.5)
 
-    def keys_values(self, text: Tensor, image: Tensor | None) -> CrossKV:
-        return self.cross_attn.keys_values(text, image)
+    def keys_values(self, text: Tensor, alike: int, image: Tensor | None) -> CrossKV:
+        return self.cross_attn.keys_values(text, alike, image)
 
     def forward(self, x: Tensor, e0: Tensor, rope: Rope, cross: CrossKV) -> Tensor:
         return self.after_attention(x, self.mix(x, e0, rope), e0, cross)
@@ -272,20 +293,23 @@ class CrossAttention(_Attention):
             self.k_img, self.v_img = nn.Linear(params.dim, params.dim), nn.Linear(params.dim, params.dim)
             self.norm_k_img = RMSNorm(params.dim, params.eps)
 
-    def keys_values(self, text: Tensor, image: Tensor | None) -> CrossKV:
+    def keys_values(self, text: Tensor, alike: int, image: Tensor | None) -> CrossKV:
+        """Of text tokens [B, X+1, D], the last one for `alike` that are the same, and image tokens [B, I, D]."""
         k, v = self.split(self.norm_k(self.k(text))), self.split(self.v(text))
         if not self.has_image:
-            return k, v, None, None
+            return CrossKV(k, v, alike, None, None)
         assert image is not None
-        return k, v, self.split(self.norm_k_img(self.k_img(image))), self.split(self.v_img(image))
+        return CrossKV(k, v, alike, self.split(self.norm_k_img(self.k_img(image))), self.split(self.v_img(image)))
 
     def forward(self, x: Tensor, kv: CrossKV) -> Tensor:
-        k, v, k_img, v_img = kv
-        q = self.split(self.norm_q(self.q(x)))
-        out = self.attend(q, k, v)
-        if k_img is not None and v_img is not None:
-            out = out + self.attend(q, k_img, v_img)
-        return self.o(out.flatten(2))
+        return self.o(self.look(self.split(self.norm_q(self.q(x))), kv).flatten(2))
+
+    def look(self, q: Tensor, kv: CrossKV) -> Tensor:
+        """What queries [B, L, N, d] find in both."""
+        out = self.attend(q, *kv.text())
+        if kv.k_image is not None and kv.v_image is not None:
+            out = out + self.attend(q, kv.k_image, kv.v_image)
+        return out
 
 
 class ImageEmbedding(nn.Module):

@@ -11,7 +11,7 @@ import torch
 from torch import Tensor
 
 from wanimate.runtime.cuda import Kernel, TensorMap
-from wanimate.runtime.rows import KEYS, Fp8, fp8_heads, fp8_values
+from wanimate.runtime.rows import KEYS, Fp8, fp8_heads, fp8_values, hadamard
 
 SOURCE = Path(__file__).with_suffix(".cu")
 CAPABILITY = (9, 0)
@@ -24,15 +24,18 @@ SHARED = GROUPS * ROWS * WIDTH * 4 + 2 * STAGES * KEYS * WIDTH + 1024
 
 @dataclass(frozen=True)
 class Fp8Attention:
-    """Attention (`model.attention.Attend`) that rounds queries, keys and values to float8, a scale a head."""
+    """Attention (`model.attention.Attend`) that rounds queries, keys and values to float8, a scale a head, queries and keys
+    after a Hadamard transform."""
 
     def __call__(self, q: Tensor, k: Tensor, v: Tensor) -> Tensor:
         if len(q) > 1:
             return torch.cat([self(*one) for one in zip(q.split(1), k.split(1), v.split(1), strict=True)])
-        return self.rounded(fp8_heads(q), fp8_heads(k, smooth=True), v)
+        width = q.shape[-1]
+        signs = hadamard(width, q.device).to(q.dtype)
+        return self.rounded(fp8_heads(q @ signs), fp8_heads(k @ (signs / width), smooth=True), v)
 
     def rounded(self, q: Fp8, k: Fp8, v: Tensor) -> Tensor:
-        """The same of one video's queries and keys that are float8 already."""
+        """The same of one video's queries and keys that are float8 already, both turned alike."""
         return attend(q, k, fp8_values(v)).to(v.dtype)
 
 

@@ -19,6 +19,7 @@ from wanimate.model.fp8 import FP8, fp8_product
 from wanimate.model.rope import Rope
 from wanimate.model.transformer import AnimateTransformer, Block, CrossAttention, CrossKV
 from wanimate.runtime.attention8 import Fp8Attention
+from wanimate.runtime.cross import can_look, look
 from wanimate.runtime.rows import Rounded, residual, residual_norm, rms, rms_fp8, rounded
 from wanimate.weights.quantize import QuantizedLinear
 
@@ -98,12 +99,9 @@ def _look_around(layer: CrossAttention, x: Tensor | Rounded, cross: CrossKV, eig
     """`CrossAttention.forward`; `eight`: its output layer takes float8."""
     q = rms(_product(layer.q, x), layer.norm_q.weight, layer.norm_q.eps, None, layer.heads)
     del x
-    k, v, k_image, v_image = cross
-    found, more = layer.attend(q, k, v).flatten(2), None
-    if k_image is not None and v_image is not None:
-        more = layer.attend(q, k_image, v_image).flatten(2)
+    found = (look if can_look(q) else layer.look)(q, cross).flatten(2)
     del q
-    return _product(layer.o, rounded(found, more) if eight else found if more is None else found.add_(more))
+    return _product(layer.o, rounded(found) if eight else found)
 
 
 def _look(fuser: FaceFuser, x: Tensor, kv: FaceKV) -> Tensor:

@@ -61,7 +61,7 @@ def measure_rates(device: torch.device, dtype: torch.dtype, speed: Speed = "exac
 
 def _attention(device: torch.device, dtype: torch.dtype, tokens: int, exact: bool) -> Callable[[], object]:
     """A call of the backend that is taken for so many tokens; float8 gets queries and keys as norms hand them over."""
-    attend = backends()[best_trial(attention_trials(device, dtype, tokens, tokens, 128, exact)).name].attend
+    attend = backends()[best_trial(attention_trials(device, dtype, tokens, 128, exact)).name].attend
     q, k, v = (torch.randn(1, tokens, HEADS, 128, device=device, dtype=dtype) for _ in range(3))
     if HAS_TRITON:
         from wanimate.runtime.attention8 import Fp8Attention

@@ -9,6 +9,7 @@ Letters: R rows (tokens), D width of a row, N heads, d = D/N.
 from __future__ import annotations
 
 import math
+from functools import cache
 from typing import Any
 
 import torch
@@ -93,40 +94,38 @@ def _two(pairs, mask):  # type: ignore[no-untyped-def]
 
 @triton.jit  # type: ignore[untyped-decorator]
 def _rms_fp8(  # type: ignore[no-untyped-def]
-    x, weight, cosine, sine, shift, steps, out, eps, D: tl.constexpr, d: tl.constexpr, BLOCK: tl.constexpr,
+    x, weight, cosine, sine, shift, steps, signs, out, eps, N: tl.constexpr, d: tl.constexpr, HEADS: tl.constexpr,
     SHIFTS: tl.constexpr,
 ):  # fmt: skip
     row = tl.program_id(0).to(tl.int64)
-    pair = tl.arange(0, BLOCK // 2)
-    mask = pair < D // 2
-    v, v_next = _two(x + row * (D // 2) + pair, mask)
+    head, i = tl.arange(0, HEADS)[:, None], tl.arange(0, d // 2)[None, :]
+    pair, mask = head * (d // 2) + i, (head < N) & (i < d // 2)
+    v, v_next = _two(x + row * (N * d // 2) + pair, mask)
     w, w_next = _two(weight + pair, mask)
-    size = tl.rsqrt(tl.sum(v * v + v_next * v_next, axis=0) / D + eps)
+    size = tl.rsqrt(tl.sum(tl.sum(v * v + v_next * v_next, axis=1), axis=0) / (N * d) + eps)
     v = ((v * size).to(tl.bfloat16).to(tl.float32) * w).to(tl.bfloat16).to(tl.float32)
     v_next = ((v_next * size).to(tl.bfloat16).to(tl.float32) * w_next).to(tl.bfloat16).to(tl.float32)
-    angle = row * (d // 2) + pair % (d // 2)
-    c = tl.load(cosine + angle, mask=mask, other=0.0)
-    s = tl.load(sine + angle, mask=mask, other=0.0)
+    c, s = tl.load(cosine + row * (d // 2) + i), tl.load(sine + row * (d // 2) + i)
     real, imaginary = v * c - v_next * s, v * s + v_next * c
     if SHIFTS:
         h, h_next = _two(shift + pair, mask)
         real, imaginary = real - h, imaginary - h_next
-    step = tl.load(steps + pair // (d // 2), mask=mask, other=0.0)
-    n = tl.interleave(real * step, imaginary * step)
-    column = tl.arange(0, BLOCK)
-    n = tl.minimum(tl.maximum(n, -_MOST), _MOST)
-    tl.store(out + row * D + column, n.to(out.dtype.element_ty), mask=column < D)
+    sign = tl.load(signs + tl.arange(0, d // 2)[:, None] * (d // 2) + i)
+    step = tl.load(steps + head, mask=head < N, other=0.0)
+    even = tl.dot((real + imaginary).to(tl.bfloat16), sign) * step
+    odd = tl.dot((real - imaginary).to(tl.bfloat16), sign) * step
+    n = tl.minimum(tl.maximum(tl.interleave(even, odd), -_MOST), _MOST)
+    column = tl.arange(0, d)[None, :]
+    tl.store(out + row * (N * d) + head * d + column, n.to(out.dtype.element_ty), mask=(head < N) & (column < d))
 
 
 @triton.jit  # type: ignore[untyped-decorator]
-def _round(x, other, out, scales, D: tl.constexpr, BLOCK: tl.constexpr, ADDS: tl.constexpr, GELU: tl.constexpr):  # type: ignore[no-untyped-def]
+def _round(x, out, scales, D: tl.constexpr, BLOCK: tl.constexpr, GELU: tl.constexpr):  # type: ignore[no-untyped-def]
     row = tl.program_id(0).to(tl.int64)
     column = tl.arange(0, BLOCK)
     mask = column < D
     place = row * D + column
     v = tl.load(x + place, mask=mask, other=0.0).to(tl.float32)
-    if ADDS:
-        v = v + tl.load(other + place, mask=mask, other=0.0).to(tl.float32)
     if GELU:
         v = v * tl.sigmoid(1.5957691216057308 * (v + 0.044715 * v * v * v))
     _store(v, out, scales, row, place, mask, True)
@@ -217,38 +216,52 @@ def rms(x: Tensor, weight: Tensor, eps: float, rope: Rope | None, heads: int) ->
 
 
 def rms_fp8(x: Tensor, weight: Tensor, eps: float, rope: Rope, heads: int, smooth: bool = False) -> Fp8:
-    """`rms` in float8, [1, R, N, d], with scales [1, N] that are known before: what a norm gives is at most sqrt(D), and no
-    rotation makes more of it than that times the largest weight of a head. `smooth`: as in `fp8_heads`, by the mean of some.
+    """`rms` in float8, [1, R, N, d], every head turned by `hadamard`, with scales [1, N] that are known before: what a norm
+    gives is at most sqrt(D), and no rotation makes more of it than that times the largest weight of a head. `smooth`: as in
+    `fp8_heads`, by the mean of some.
 
     x and weight count as bfloat16, as all shifts of the keys are as good.
     """
     x, weight = x.to(torch.bfloat16).contiguous(), weight.to(torch.bfloat16).contiguous()
     rows, width = x.shape[1:]
+    d = width // heads
     largest = math.sqrt(width) * weight.float().abs().view(heads, -1).amax(1)
     shift = weight
     if smooth:
         every = rows // SAMPLE | 1  # odd, so that they are of many columns of a picture
         cosine, sine = (table[::every].contiguous() for table in rope)
         common = rms(x[:, ::every], weight, eps, (cosine, sine), heads)[0].mean(0, dtype=torch.float32)
-        largest, shift = largest + common.abs().amax(1), common.flatten().to(torch.bfloat16)
+        largest, shift = largest + common.norm(dim=1), common.flatten().to(torch.bfloat16)
     scale = largest.clamp_min(1e-12) / LARGEST
-    out = torch.empty(1, rows, heads, width // heads, dtype=FP8, device=x.device)
+    out = torch.empty(1, rows, heads, d, dtype=FP8, device=x.device)
     _rms_fp8[(rows,)](
-        x.view(torch.int32), weight.view(torch.int32), *rope, shift.view(torch.int32), 1 / scale, out, eps,
-        D=width, d=width // heads, SHIFTS=smooth, **_shape(width),
+        x.view(torch.int32), weight.view(torch.int32), *rope, shift.view(torch.int32), 1 / (math.sqrt(d) * scale),
+        hadamard(d // 2, x.device), out, eps, N=heads, d=d, HEADS=max(16, triton.next_power_of_2(heads)), SHIFTS=smooth,
+        num_warps=4,
     )  # fmt: skip
     return out, scale[None]
 
 
-def rounded(x: Tensor, other: Tensor | None = None, gelu: bool = False) -> Rounded:
-    """Float8 of the rows of x [1, R, D], of x + other, or of GELU(x)."""
+@cache
+def hadamard(width: int, device: torch.device) -> Tensor:
+    """The symmetric matrix of signs [width, width], a power of two, in bfloat16; times itself it is width times the identity.
+
+    Turned by it, queries and keys give the scores that they gave, and what stands out in one channel is spread over all: float8
+    loses less of it (FlashAttention-3, arXiv 2407.08608, section 3.3).
+    """
+    signs, two = torch.ones(1, 1), torch.tensor([[1.0, 1.0], [1.0, -1.0]])
+    while len(signs) < width:
+        signs = torch.kron(signs, two)
+    return signs.to(device, torch.bfloat16)
+
+
+def rounded(x: Tensor, gelu: bool = False) -> Rounded:
+    """Float8 of the rows of x [1, R, D] or of GELU(x)."""
     x = x.contiguous()
     rows, width = x.shape[1:]
     out = torch.empty(rows, width, dtype=FP8, device=x.device)
     scales = torch.empty(rows, 1, device=x.device)
-    _round[(rows,)](
-        x, x if other is None else other, out, scales, D=width, ADDS=other is not None, GELU=gelu, **_shape(width)
-    )
+    _round[(rows,)](x, out, scales, D=width, GELU=gelu, **_shape(width))
     return out, scales
 
 

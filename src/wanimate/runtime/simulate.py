@@ -139,8 +139,8 @@ def _small_vae_cost(params: VaeParams, chunk: int, frames: int) -> tuple[VaeCost
     return VaeCost(encode, decode, encode_flops, decode_flops), side * side
 
 
-def _bytes(pairs: Sequence[tuple[Tensor | None, ...]]) -> int:
-    return sum(t.nbytes for pair in pairs for t in pair if t is not None)
+def _bytes(pairs: Sequence[tuple[Tensor | int | None, ...]]) -> int:
+    return sum(t.nbytes for pair in pairs for t in pair if isinstance(t, Tensor))
 
 
 def _network(params: TransformerParams, dtype: torch.dtype, quantized: bool) -> AnimateTransformer:

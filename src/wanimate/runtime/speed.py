@@ -18,7 +18,6 @@ import torch
 
 from wanimate.config import Speed
 from wanimate.log import chosen
-from wanimate.model.attention import Attend
 from wanimate.model.fp8 import FP8
 from wanimate.model.transformer import AnimateTransformer
 from wanimate.runtime.backends import HAS_TRITON, backends
@@ -31,8 +30,6 @@ TRIAL_TOKENS = 32_768
 """Backends are compared on so many tokens where no job says how many it has."""
 TRIAL_HEADS = 8
 """Of more tokens fewer heads are tried, so that a trial takes milliseconds."""
-TRIAL_CALLS = 8
-"""Of fewer keys so many calls are timed together, so that a GPU does not wait for the next one."""
 ROUNDS = 7
 CLOSE = 1.05
 """Trials whose seconds differ by less are as good as equal."""
@@ -56,25 +53,18 @@ def has_fp8(device: torch.device) -> bool:
 @lru_cache(maxsize=32)
 @torch.inference_mode()
 def attention_trials(
-    device: torch.device, dtype: torch.dtype, tokens: int, keys: int, head_dim: int, exact: bool
+    device: torch.device, dtype: torch.dtype, tokens: int, head_dim: int, exact: bool
 ) -> tuple[Trial, ...]:
-    """Every backend on random tokens and keys of this device, the quickest first."""
-    work = TRIAL_TOKENS**2 * TRIAL_HEADS // (tokens * keys)
-    heads = max(1, min(TRIAL_HEADS, work))
-    calls = max(1, min(TRIAL_CALLS, work // heads)) if device.type == "cuda" else 1
-    q, k, v = (torch.randn(1, n, heads, head_dim, device=device, dtype=dtype) for n in (tokens, keys, keys))
+    """Every backend on random tokens of this device, the quickest first."""
+    heads = max(1, min(TRIAL_HEADS, TRIAL_TOKENS**2 * TRIAL_HEADS // tokens**2))
+    q, k, v = (torch.randn(1, tokens, heads, head_dim, device=device, dtype=dtype) for _ in range(3))
     attends = {b.name: b.attend for b in backends().values() if b.exact or not exact}
     times: dict[str, list[float]] = {name: [] for name in attends}
     refused: dict[str, str] = {}
-
-    def several(attend: Attend) -> None:
-        for _ in range(calls):
-            attend(q, k, v)
-
     for _ in range(ROUNDS + 1):  # in turn: a GPU is quicker while it is cool
         for name in attends.keys() - refused.keys():
             try:
-                times[name].append(seconds_of(partial(several, attends[name]), device) / calls)
+                times[name].append(seconds_of(partial(attends[name], q, k, v), device))
             except (RuntimeError, ValueError, AssertionError) as error:
                 refused[name] = (str(error).splitlines() or ["it failed"])[0]
     found = [
@@ -105,8 +95,7 @@ def seconds_of(call: Callable[[], object], device: torch.device) -> float:
 def quicken(checkpoint: Checkpoint, speed: Speed, tokens: int) -> str | None:
     """Make the networks of a checkpoint fast where they are; every process that runs jobs calls it once.
 
-    On a GPU they get the quickest attention that `speed` allows for so many tokens, the quickest exact one for the text and
-    the picture, and kernels that spare memory traffic.
+    On a GPU they get the quickest attention that `speed` allows for so many tokens, and kernels that spare memory traffic.
     Where `speed` is not exact, quantised layers multiply float8 matrices, and the VAE computes in bfloat16. On a processor the
     VAE alone is changed. Returns the name of the attention backend, None where PyTorch chooses.
     """
@@ -121,17 +110,10 @@ def quicken(checkpoint: Checkpoint, speed: Speed, tokens: int) -> str | None:
 def quicken_transformer(model: AnimateTransformer, device: torch.device, speed: Speed, tokens: int) -> str:
     """The transformer's part of `quicken`; it can be repeated for another number of tokens."""
     exact = speed == "exact"
-
-    def quickest(exact: bool, keys: int) -> Trial:
-        best = best_trial(attention_trials(device, model.dtype, tokens, keys, model.params.head_dim, exact))
-        spent = f"{1e3 * best.seconds:.2f} ms for some heads"
-        chosen("attention", best.name, f"the quickest for {tokens} tokens and {keys} keys: {spent}")
-        return best
-
-    best, cross = quickest(exact, tokens), quickest(True, model.params.text_length)
+    best = best_trial(attention_trials(device, model.dtype, tokens, model.params.head_dim, exact))
+    chosen("attention", best.name, f"the quickest for {tokens} tokens: {1e3 * best.seconds:.2f} ms for some heads")
     for block in model.blocks.children():
         block.self_attn.attend = backends()[best.name].attend  # type: ignore[union-attr]
-        block.cross_attn.attend = backends()[cross.name].attend  # type: ignore[union-attr]
     if not exact and has_fp8(device):
         for layer in model.modules():
             if isinstance(layer, QuantizedLinear) and layer.weight.dtype == FP8:

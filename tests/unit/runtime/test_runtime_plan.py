@@ -101,7 +101,7 @@ def test_the_forecast_of_a_step_is_what_a_step_takes(rows: int | None) -> None:
         pose = torch.randn(1, 16, frames, height // 8, width // 8)
         text, image = torch.randn(1, 512, PUBLISHED.text_width), torch.randn(1, 257, PUBLISHED.image_width)
         context = model.prepare(text, image, face, pose)
-        kept = sum(t.nbytes for kv in (*context.cross, *context.face) for t in kv if t is not None)
+        kept = sum(t.nbytes for kv in (*context.cross, *context.face) for t in kv if isinstance(t, torch.Tensor))
         kept += context.pose.nbytes + sum(t.nbytes for t in context.rope)
         peak = allocated(lambda: model(x, torch.tensor([3]), y, context))
     cost = transformer_cost(PUBLISHED, torch.float32, False, (width, height), length, rows)

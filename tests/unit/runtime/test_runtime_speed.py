@@ -7,6 +7,7 @@ import torch
 
 from golden import fill
 from wanimate.config import GenerateSettings, RuntimeSettings, Speed
+from wanimate.model.attention import attention
 from wanimate.model.params import MotionParams, TransformerParams
 from wanimate.model.transformer import AnimateTransformer
 from wanimate.order import Order
@@ -23,7 +24,7 @@ CPU = torch.device("cpu")
 
 
 def test_the_quickest_attention_that_is_allowed_is_taken(monkeypatch: pytest.MonkeyPatch) -> None:
-    found = speed.attention_trials(CPU, torch.float32, 64, 16, 32, True)
+    found = speed.attention_trials(CPU, torch.float32, 64, 32, True)
     assert list(found) == sorted(found, key=lambda trial: trial.seconds)
     failed = [trial for trial in found if trial.seconds == float("inf")]
     assert all(trial.why for trial in failed)
@@ -32,18 +33,18 @@ def test_the_quickest_attention_that_is_allowed_is_taken(monkeypatch: pytest.Mon
     close = (speed.Trial("torch", 0.100), speed.Trial("cudnn", 0.103), speed.Trial("torch flash", 0.2))
     assert speed.best_trial(close).name == speed.best_trial((close[0], close[1])).name == "cudnn"
 
-    def trials(device: torch.device, dtype: torch.dtype, tokens: int, keys: int, width: int, exact: bool) -> object:
-        asked.append((tokens, keys, exact))
-        return speed.Trial("torch flash" if keys == tokens else "cudnn", 0.1), speed.Trial("torch", 0.2)
+    def trials(device: torch.device, dtype: torch.dtype, tokens: int, width: int, exact: bool) -> object:
+        asked.append((tokens, exact))
+        return speed.Trial("torch flash", 0.1), speed.Trial("torch", 0.2)
 
-    asked: list[tuple[int, int, bool]] = []
+    asked: list[tuple[int, bool]] = []
     monkeypatch.setattr(speed, "attention_trials", trials)
     model = fill(AnimateTransformer(PARAMS))
     assert speed.quicken_transformer(model, CPU, "fast", 64) == "torch flash"
-    assert asked == [(64, 64, False), (64, PARAMS.text_length, True)]
+    assert asked == [(64, False)]
     for block in model.blocks:
         assert block.self_attn.attend == backends()["torch flash"].attend
-        assert block.cross_attn.attend == backends()["cudnn"].attend
+        assert block.cross_attn.attend == attention
     assert not any("before_attention" in block.__dict__ for block in model.blocks)  # no kernels on a processor
 
 
