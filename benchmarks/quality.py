@@ -125,15 +125,19 @@ def fp8_products(model: AnimateTransformer, grid: tuple[int, int, int]) -> Itera
             hook.remove()
 
 
-def fp8_attention(smooth: bool) -> Callable[[Tensor, Tensor, Tensor], Tensor]:
+def fp8_attention(smooth: bool = True, turned: bool = True) -> Callable[[Tensor, Tensor, Tensor], Tensor]:
     """Self-attention with float8 q, k, v (a scale a head) and float8 probabilities, as `runtime/attention8.cu` computes it:
     64 keys at a time, from the last tile on; the largest score counts as it was until one is too large for float8; sums are of
-    what is rounded. `smooth` takes the mean over the tokens off k, which the softmax does not feel."""
+    what is rounded. `smooth` takes the mean over the tokens off k, which the softmax does not feel; `turned` spreads what
+    stands out in a channel of q and k by a Hadamard transform."""
 
     def attend(q: Tensor, k: Tensor, v: Tensor) -> Tensor:
         q, k, v = (x.transpose(1, 2) for x in (q, k, v))
         if smooth:
             k = k - k.mean(2, keepdim=True)
+        if turned:
+            signs = hadamard(q.shape[-1])
+            q, k = q @ signs, k @ signs
         q, k, v = (rounded(x, (2, 3)) for x in (q, k, v))
         scores = q @ k.transpose(2, 3) / (math.sqrt(q.shape[-1]) * math.log(2))
         top, total, out = torch.full_like(scores[..., :1], -1e30), 0.0, torch.zeros_like(q)
@@ -151,6 +155,14 @@ def fp8_attention(smooth: bool) -> Callable[[Tensor, Tensor, Tensor], Tensor]:
         return (out / total).transpose(1, 2)
 
     return attend
+
+
+def hadamard(width: int) -> Tensor:
+    """Orthogonal and symmetric, [width, width], a power of two."""
+    signs = torch.ones(1, 1)
+    while len(signs) < width:
+        signs = torch.kron(signs, torch.tensor([[1.0, 1.0], [1.0, -1.0]]))
+    return signs / math.sqrt(width)
 
 
 def block_sparse(density: float, grid: tuple[int, int, int]) -> Callable[[Tensor, Tensor, Tensor], Tensor]:
@@ -194,10 +206,13 @@ def attending(make: Callable[[tuple[int, int, int]], Callable[[Tensor, Tensor, T
     return change
 
 
-@contextmanager
-def fp8_both(model: AnimateTransformer, grid: tuple[int, int, int]) -> Iterator[None]:
-    with fp8_products(model, grid), attending(lambda grid: fp8_attention(True))(model, grid):
-        yield
+def fp8_both(attend: Callable[[Tensor, Tensor, Tensor], Tensor]) -> Change:
+    @contextmanager
+    def change(model: AnimateTransformer, grid: tuple[int, int, int]) -> Iterator[None]:
+        with fp8_products(model, grid), attending(lambda grid: attend)(model, grid):
+            yield
+
+    return change
 
 
 def variants() -> list[Variant]:
@@ -221,9 +236,12 @@ def variants() -> list[Variant]:
         out.append(Variant(f"sparse {density:g}", "block-sparse", change=sparse, dense=density))
     out.append(Variant("bf16", "bf16", bf16=True))
     out.append(Variant("fp8 products", "fp8", change=fp8_products))
-    for name, smooth in (("fp8 attention", True), ("fp8 attention, k as it is", False)):
-        out.append(Variant(name, "fp8", change=attending(lambda grid, s=smooth: fp8_attention(s))))
-    out.append(Variant("fp8 products and attention", "fp8", change=fp8_both))
+    kinds = {
+        "": fp8_attention(), ", k as it is": fp8_attention(smooth=False), ", not turned": fp8_attention(turned=False)
+    }  # fmt: skip
+    for kind, attend in kinds.items():
+        out.append(Variant(f"fp8 attention{kind}", "fp8", change=attending(lambda grid, a=attend: a)))
+        out.append(Variant(f"fp8 products and attention{kind}", "fp8", change=fp8_both(attend)))
     return out
 
 
@@ -327,7 +345,7 @@ def version(variant: Variant) -> list[str]:
         parts = (v for v in vars(caches).values() if inspect.isclass(v) and v.__module__ == caches.__name__)
         sources = [inspect.getsource(part) for part in parts if part is not Caching]
     if variant.change:
-        sources += [inspect.getsource(f) for f in (rounded, fp8_products, fp8_attention, block_sparse)]
+        sources += [inspect.getsource(f) for f in (rounded, fp8_products, fp8_attention, hadamard, block_sparse)]
     return [hash_of(s) for s in (*sources, inspect.getsource(AnimateTransformer), inspect.getsource(attention))]
 
 

@@ -16,6 +16,8 @@ from wanimate.weights.quantize import QuantizedLinear, is_quantizable, quantize_
 
 SEEN_SKIPS = "FFF...F....F...F.F.F"
 """Full and skipped steps (dots) of `turbo` on the embedded checkpoint with the 14B's 20 steps and shift of 5 (`dev/LOG.md`)."""
+WORDS = 32
+"""Tokens of a prompt of some sentences; rows of zeros follow up to the text length, in every implementation."""
 
 
 @dataclass
@@ -69,7 +71,7 @@ def quantize_network(model: AnimateTransformer) -> None:
 def random_conditions(
     params: TransformerParams, size: tuple[int, int], frames: int, device: torch.device
 ) -> tuple[Conditions, Tensor]:
-    """Random conditions of a segment and its noise, the same whoever calls."""
+    """Random conditions of a segment and its noise, the same whoever calls; prompts of `WORDS` tokens."""
     (width, height), latent, side = size, (frames + 3) // 4, params.motion.size
     generator = torch.Generator().manual_seed(1)
 
@@ -77,7 +79,7 @@ def random_conditions(
         return torch.randn(shape, generator=generator).to(device)
 
     shape = height // 8, width // 8
-    text, image = (params.text_length, params.text_width), (257, params.image_width or 0)
+    text, image = (min(WORDS, params.text_length), params.text_width), (257, params.image_width or 0)
     given = Conditions(
         randn(20, latent + 1, *shape), randn(16, latent, *shape), randn(3, frames, side, side).clamp(-1, 1),
         randn(*text), randn(*text), randn(*image),

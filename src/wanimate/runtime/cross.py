@@ -17,7 +17,7 @@ from torch import Tensor
 
 from wanimate.model.transformer import CrossKV
 
-ROWS, KEYS, WARPS, STAGES = 128, 64, 8, 3
+ROWS, KEYS, WARPS, STAGES = 64, 64, 4, 2
 LEAST_KEYS = 16
 """That tensor cores take."""
 
