@@ -81,8 +81,10 @@ def _look(  # type: ignore[no-untyped-def]
 
 
 def can_look(q: Tensor) -> bool:
-    """Whether `look` takes such queries: those of one video in 16-bit floats, heads of a power of two."""
-    return len(q) == 1 and q.element_size() == 2 and q.shape[-1] == max(LEAST_KEYS, triton.next_power_of_2(q.shape[-1]))
+    """Whether `look` takes such queries: those of one video in bfloat16, which GPUs have that multiply matrices in Triton; the
+    width of a head is a power of two."""
+    width = q.shape[-1]
+    return len(q) == 1 and q.dtype == torch.bfloat16 and width == max(LEAST_KEYS, triton.next_power_of_2(width))
 
 
 def look(q: Tensor, kv: CrossKV) -> Tensor:
