@@ -147,6 +147,19 @@ def test_new_inputs_are_not_mistaken_for_old_ones() -> None:
     torch.testing.assert_close(changed, module(**cases[0]).sample, atol=1e-4, rtol=1e-4)
 
 
+@pytest.mark.parametrize("words", [0, 1, 9, 511])
+@torch.no_grad()
+def test_a_prompt_that_zeros_fill_up(words: int) -> None:
+    """As diffusers fills up its prompts: rows that are alike are prepared once."""
+    module, given = transformer(), inputs()
+    given["encoder_hidden_states"][:, words:] = 0
+    expected = module(**given).sample
+    accelerate(Stub(module))
+    torch.testing.assert_close(module(**given).sample, expected, atol=1e-4, rtol=1e-4)
+    ((_, _, context),) = module.forward._contexts
+    assert {kv.k.shape[1] for kv in context.cross} == {max(words, 1) + 1}
+
+
 @torch.no_grad()
 def test_mixed_types_as_from_pretrained_leaves_them() -> None:
     """bfloat16 with what diffusers keeps in float32: equal within bfloat16's noise."""
