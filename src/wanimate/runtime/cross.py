@@ -1,7 +1,7 @@
 """Cross-attention by one Triton kernel: what each token finds in the text and in the picture, read once and written once.
 
-Two softmaxes with one query (model spec, sections 4.3 and 4.5). Keys are few, so tokens' own memory traffic counts; and of the text that
-is filled up with equal rows, the last one is looked at once, with the logarithm of their number on its score.
+Two softmaxes with one query (model spec, sections 4.3 and 4.5). Keys are few, so tokens' own memory traffic counts; and of the
+text that is filled up with equal rows, the last one is looked at once, with the logarithm of their number on its score.
 
 Letters: R rows (tokens), N heads, d width of a head.
 """
