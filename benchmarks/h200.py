@@ -134,8 +134,7 @@ class Bench:
             )  # fmt: skip
 
     def best_attention(self, tokens: int, exact: bool) -> str:
-        trials = attention_trials(self.device, self.dtype, tokens, self.params.head_dim, exact)
-        return best_trial(trials).name
+        return best_trial(attention_trials(self.device, self.dtype, tokens, self.params.head_dim, exact)).name
 
     def exact(self) -> None:
         self.model = random_network(self.params, self.device, self.dtype)

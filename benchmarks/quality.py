@@ -55,6 +55,7 @@ from wanimate.config import CacheKind
 from wanimate.finish.decode import SegmentDecoder, to_pixels
 from wanimate.measure.metrics import psnr, ssim
 from wanimate.model.attention import attention
+from wanimate.model.fp8 import hadamard
 from wanimate.model.transformer import AnimateTransformer
 from wanimate.sampling import cache as caches
 from wanimate.sampling.cache import Caching
@@ -136,7 +137,7 @@ def fp8_attention(smooth: bool = True, turned: bool = True) -> Callable[[Tensor,
         if smooth:
             k = k - k.mean(2, keepdim=True)
         if turned:
-            signs = hadamard(q.shape[-1])
+            signs = hadamard(q.shape[-1], q.device).float() / math.sqrt(q.shape[-1])
             q, k = q @ signs, k @ signs
         q, k, v = (rounded(x, (2, 3)) for x in (q, k, v))
         scores = q @ k.transpose(2, 3) / (math.sqrt(q.shape[-1]) * math.log(2))
@@ -155,14 +156,6 @@ def fp8_attention(smooth: bool = True, turned: bool = True) -> Callable[[Tensor,
         return (out / total).transpose(1, 2)
 
     return attend
-
-
-def hadamard(width: int) -> Tensor:
-    """Orthogonal and symmetric, [width, width], a power of two."""
-    signs = torch.ones(1, 1)
-    while len(signs) < width:
-        signs = torch.kron(signs, torch.tensor([[1.0, 1.0], [1.0, -1.0]]))
-    return signs / math.sqrt(width)
 
 
 def block_sparse(density: float, grid: tuple[int, int, int]) -> Callable[[Tensor, Tensor, Tensor], Tensor]:

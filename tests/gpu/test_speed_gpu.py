@@ -15,7 +15,7 @@ sys.path.insert(0, str(Path(__file__).parents[1] / "parity"))
 from golden import fill
 from wanimate.model.attention import attention
 from wanimate.model.face import RMSNorm
-from wanimate.model.fp8 import FP8, to_fp8
+from wanimate.model.fp8 import FP8, hadamard, to_fp8
 from wanimate.model.params import MotionParams, TransformerParams, VaeParams
 from wanimate.model.rope import apply_rope, rope_table
 from wanimate.model.transformer import AnimateTransformer, CrossAttention, CrossKV
@@ -107,7 +107,7 @@ def test_rows(width: int) -> None:
 @pytest.mark.parametrize("width", [128, 320, 5120])
 def test_queries_and_keys_in_float8_at_once(width: int) -> None:
     """Scales hold what is largest of all: a row of one number, where the weight is largest. Keys lose the mean of some."""
-    from wanimate.runtime.rows import hadamard, rms_fp8
+    from wanimate.runtime.rows import rms_fp8
 
     heads = width // 64
     norm = RMSNorm(width, 1e-6).cuda().bfloat16().requires_grad_(False)

@@ -123,8 +123,8 @@ class SharedForward:
         assert pose is not None, "diffusers' pipeline always gives pose and face"
         assert face is not None
         assert text is not None
-        words = int(text.any(-1).any(0).nonzero().max()) + 1 if text.any() else 1  # zeros fill up the rest
-        context = self.network.prepare(text[:, :words], image, face, pose)
+        words = text.any(-1).any(0).nonzero()  # zeros fill up the rest
+        context = self.network.prepare(text[:, : int(words[-1]) + 1 if len(words) else 1], image, face, pose)
         self._contexts.append((inputs, versions, context))
         return context
 

@@ -5,6 +5,8 @@ Letters: R rows, I inputs, O outputs.
 
 from __future__ import annotations
 
+from functools import cache
+
 import torch
 from torch import Tensor
 
@@ -40,3 +42,16 @@ def fp8_product(x: Tensor, row_scale: Tensor, levels: Tensor, scale: Tensor, bia
     return torch._scaled_mm(
         x, levels.t(), row_scale, columns, bias, out_dtype=torch.bfloat16, use_fast_accum=True
     )  # fmt: skip
+
+
+@cache
+def hadamard(width: int, device: torch.device) -> Tensor:
+    """The symmetric matrix of signs [width, width], a power of two, in bfloat16; times itself it is width times the identity.
+
+    Turned by it, queries and keys give the scores that they gave, and what stands out in one channel is spread over all: float8
+    loses less of it (FlashAttention-3, arXiv 2407.08608, section 3.3).
+    """
+    signs, two = torch.ones(1, 1), torch.tensor([[1.0, 1.0], [1.0, -1.0]])
+    while len(signs) < width:
+        signs = torch.kron(signs, two)
+    return signs.to(device, torch.bfloat16)

@@ -256,10 +256,7 @@ class Block(nn.Module):
 
 
 class _Attention(nn.Module):
-    """What both attentions share: four linears and RMS norms of q and k over the full width, before the head split. `attend`
-    is the one place that another backend changes."""
-
-    attend: Attend = staticmethod(attention)
+    """What both attentions share: four linears and RMS norms of q and k over the full width, before the head split."""
 
     def __init__(self, params: TransformerParams) -> None:
         super().__init__()
@@ -274,7 +271,10 @@ class _Attention(nn.Module):
 
 
 class SelfAttention(_Attention):
-    """`attend` is where every token looks at every other: what a sequence spread over processes changes, too."""
+    """`attend` is where every token looks at every other: the one place that another backend, or a sequence spread over
+    processes, changes."""
+
+    attend: Attend = staticmethod(attention)
 
     def project(self, x: Tensor, rope: Rope) -> tuple[Tensor, Tensor, Tensor]:
         """[B, L, D] -> queries and keys, turned by their positions, and values, [B, L, N, d] each."""
@@ -306,9 +306,9 @@ class CrossAttention(_Attention):
 
     def look(self, q: Tensor, kv: CrossKV) -> Tensor:
         """What queries [B, L, N, d] find in both."""
-        out = self.attend(q, *kv.text())
+        out = attention(q, *kv.text())
         if kv.k_image is not None and kv.v_image is not None:
-            out = out + self.attend(q, kv.k_image, kv.v_image)
+            out = out + attention(q, kv.k_image, kv.v_image)
         return out
 
 

@@ -10,8 +10,9 @@ from pathlib import Path
 import torch
 from torch import Tensor
 
+from wanimate.model.fp8 import hadamard
 from wanimate.runtime.cuda import Kernel, TensorMap
-from wanimate.runtime.rows import KEYS, Fp8, fp8_heads, fp8_values, hadamard
+from wanimate.runtime.rows import KEYS, Fp8, fp8_heads, fp8_values
 
 SOURCE = Path(__file__).with_suffix(".cu")
 CAPABILITY = (9, 0)

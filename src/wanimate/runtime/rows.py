@@ -9,7 +9,6 @@ Letters: R rows (tokens), D width of a row, N heads, d = D/N.
 from __future__ import annotations
 
 import math
-from functools import cache
 from typing import Any
 
 import torch
@@ -17,7 +16,7 @@ import triton
 import triton.language as tl
 from torch import Tensor
 
-from wanimate.model.fp8 import FP8, LARGEST
+from wanimate.model.fp8 import FP8, LARGEST, hadamard
 from wanimate.model.rope import Rope
 
 Rounded = tuple[Tensor, Tensor]
@@ -99,7 +98,7 @@ def _rms_fp8(  # type: ignore[no-untyped-def]
 ):  # fmt: skip
     row = tl.program_id(0).to(tl.int64)
     head, i = tl.arange(0, HEADS)[:, None], tl.arange(0, d // 2)[None, :]
-    pair, mask = head * (d // 2) + i, (head < N) & (i < d // 2)
+    pair, mask = head * (d // 2) + i, head < N
     v, v_next = _two(x + row * (N * d // 2) + pair, mask)
     w, w_next = _two(weight + pair, mask)
     size = tl.rsqrt(tl.sum(tl.sum(v * v + v_next * v_next, axis=1), axis=0) / (N * d) + eps)
@@ -111,12 +110,12 @@ def _rms_fp8(  # type: ignore[no-untyped-def]
         h, h_next = _two(shift + pair, mask)
         real, imaginary = real - h, imaginary - h_next
     sign = tl.load(signs + tl.arange(0, d // 2)[:, None] * (d // 2) + i)
-    step = tl.load(steps + head, mask=head < N, other=0.0)
+    step = tl.load(steps + head, mask=mask, other=0.0)
     even = tl.dot((real + imaginary).to(tl.bfloat16), sign) * step
     odd = tl.dot((real - imaginary).to(tl.bfloat16), sign) * step
     n = tl.minimum(tl.maximum(tl.interleave(even, odd), -_MOST), _MOST)
     column = tl.arange(0, d)[None, :]
-    tl.store(out + row * (N * d) + head * d + column, n.to(out.dtype.element_ty), mask=(head < N) & (column < d))
+    tl.store(out + row * (N * d) + head * d + column, n.to(out.dtype.element_ty), mask=mask)
 
 
 @triton.jit  # type: ignore[untyped-decorator]
@@ -240,19 +239,6 @@ def rms_fp8(x: Tensor, weight: Tensor, eps: float, rope: Rope, heads: int, smoot
         num_warps=4,
     )  # fmt: skip
     return out, scale[None]
-
-
-@cache
-def hadamard(width: int, device: torch.device) -> Tensor:
-    """The symmetric matrix of signs [width, width], a power of two, in bfloat16; times itself it is width times the identity.
-
-    Turned by it, queries and keys give the scores that they gave, and what stands out in one channel is spread over all: float8
-    loses less of it (FlashAttention-3, arXiv 2407.08608, section 3.3).
-    """
-    signs, two = torch.ones(1, 1), torch.tensor([[1.0, 1.0], [1.0, -1.0]])
-    while len(signs) < width:
-        signs = torch.kron(signs, two)
-    return signs.to(device, torch.bfloat16)
 
 
 def rounded(x: Tensor, gelu: bool = False) -> Rounded:

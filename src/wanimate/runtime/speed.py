@@ -112,8 +112,9 @@ def quicken_transformer(model: AnimateTransformer, device: torch.device, speed: 
     exact = speed == "exact"
     best = best_trial(attention_trials(device, model.dtype, tokens, model.params.head_dim, exact))
     chosen("attention", best.name, f"the quickest for {tokens} tokens: {1e3 * best.seconds:.2f} ms for some heads")
+    attend = backends()[best.name].attend
     for block in model.blocks.children():
-        block.self_attn.attend = backends()[best.name].attend  # type: ignore[union-attr]
+        block.self_attn.attend = attend  # type: ignore[union-attr]
     if not exact and has_fp8(device):
         for layer in model.modules():
             if isinstance(layer, QuantizedLinear) and layer.weight.dtype == FP8:
