@@ -12,7 +12,7 @@ from typing import TYPE_CHECKING, Any
 if TYPE_CHECKING:
     from wanimate.config import GenerateSettings, Job, OutputSettings, PreprocessSettings
     from wanimate.errors import WanimateError
-    from wanimate.pipeline import Animator, animate, replace
+    from wanimate.jobs.run import Animator, animate, replace
     from wanimate.types import Event, Finished, Guides, Result
 
 __all__ = [
@@ -33,7 +33,7 @@ __all__ = [
 _HOMES = {
     "config": ("GenerateSettings", "Job", "OutputSettings", "PreprocessSettings"),
     "errors": ("WanimateError",),
-    "pipeline": ("Animator", "animate", "replace"),
+    "jobs.run": ("Animator", "animate", "replace"),
     "types": ("Event", "Finished", "Guides", "Result"),
 }
 

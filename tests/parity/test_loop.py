@@ -23,8 +23,8 @@ from wanimate.conditions.reference import letterboxed
 from wanimate.conditions.segments import plan_segments, reflected
 from wanimate.config import Defaults
 from wanimate.errors import InputError
+from wanimate.jobs.segments import FramesReady, run_segments
 from wanimate.media.video import ArrayFrames
-from wanimate.segment_loop import FramesReady, run_segments
 from wanimate.types import Conditions, Frames, Guides
 
 

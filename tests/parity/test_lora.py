@@ -23,7 +23,7 @@ from wanimate.model.params import TransformerParams
 from wanimate.model.transformer import AnimateTransformer
 from wanimate.train.adapters import ALL, AdapterSettings, write_lora
 from wanimate.weights.lora import LoraFile, match_lora, read_lora
-from wanimate.weights.twins import with_loras
+from wanimate.weights.lora_view import with_loras
 
 KEYS = Path(__file__).parent.parent / "golden" / "keys"
 TARGETS = (

@@ -19,17 +19,24 @@ from typing import TYPE_CHECKING, Annotated, Any
 
 import typer
 
-from ..config import ClipLimits, GenerateSettings, OutputSettings, ParallelSettings, PreprocessSettings, RuntimeSettings
-from ..errors import InputError
-from . import options as o
-from .ranks import ranks_launched, remember_command, run
-from .report import Reporter, reporting
+from wanimate.cli import options as o
+from wanimate.cli.ranks import ranks_launched, remember_command, run
+from wanimate.cli.report import Reporter, reporting
+from wanimate.config import (
+    ClipLimits,
+    GenerateSettings,
+    OutputSettings,
+    ParallelSettings,
+    PreprocessSettings,
+    RuntimeSettings,
+)
+from wanimate.errors import InputError
 
 if TYPE_CHECKING:
-    from ..config import Mode
-    from ..pipeline import Animator
-    from ..preprocess.pose import PoseBackend
-    from ..types import Event, Guides
+    from wanimate.config import Mode
+    from wanimate.jobs.run import Animator
+    from wanimate.preprocess.detect.base import PoseBackend
+    from wanimate.types import Event, Guides
 
 TASK = "animate-14B"
 SIZES = ("1280*720", "720*1280")
@@ -160,7 +167,7 @@ def generate(
         out = save_file or Path(default_name(size, ulysses_size, prompt, compat))
         parallel = o.make(ParallelSettings, gpus=ulysses_size, shard_weights=dit_fsdp and not alone)
 
-        from ..types import Notice
+        from wanimate.types import Notice
 
         def job(animator: Animator) -> Iterator[Event]:
             animator.text_on_cpu = t5_cpu
@@ -227,19 +234,19 @@ def preprocess(
             backend=backend, models=models, iterations=iterations, k=k, w_len=w_len, h_len=h_len,
             limits=ClipLimits(min_seconds=0, max_seconds=None, min_side=16, max_aspect=1000, max_bytes=2**40),
         )  # fmt: skip
-        from ..media.image import load_image
-        from ..media.probe import probe
-        from ..preprocess.pose import backend as load_backend
+        from wanimate.media.image import load_image
+        from wanimate.media.probe import probe
+        from wanimate.preprocess.detect.base import backend as load_backend
 
         clip, image = probe(video, settings.limits), load_image(picture)
         people: PoseBackend = load_backend(settings)
         if use_flux and not replace_flag:
-            from ..integrations.flux import WithEditedProportions
+            from wanimate.integrations.flux import WithEditedProportions
 
             people = WithEditedProportions.load(people, ckpt_path)
         if not compat:
             _note(report, "guides are lossless, under the published names; --compat writes them lossy, as published")
-        from ..integrations.published import write_published_guides
+        from wanimate.integrations.published import write_published_guides
 
         mode: Mode = "replacement" if replace_flag else "animation"
         with closing(write_published_guides(mode, clip, image, settings, out, people, (video, picture))) as events:
@@ -256,7 +263,7 @@ def preprocess(
 
 def default_name(size: str, gpus: int, prompt: str | None, compat: bool) -> str:
     """The published name of a result; without `compat` its `*`, which shells expand, is an x."""
-    from ..weights.prompts import DEFAULT_PROMPT
+    from wanimate.weights.prompts import DEFAULT_PROMPT
 
     words = (prompt or DEFAULT_PROMPT).replace(" ", "_").replace("/", "_")[:50]
     time = datetime.datetime.now().strftime("%Y%m%d_%H%M%S")
@@ -286,7 +293,7 @@ def _needed(flag: str, path: Path | None) -> Path:
 
 
 def _note(report: Reporter, text: str) -> None:
-    from ..types import Notice
+    from wanimate.types import Notice
 
     report.event(Notice(text))
 
@@ -324,8 +331,8 @@ def _detectors(report: Reporter, folder: Path | None) -> tuple[str, Path | None]
 
 def _guides(note: Callable[[str], None], folder: Path, mode: Mode, compat: bool) -> Guides:
     """The folder's guides for the wanted mode; with `compat` at 30 frames/s and with the mask's greys."""
-    from ..media.video import VideoFrames
-    from ..preprocess.guides import load_guides
+    from wanimate.media.video import VideoFrames
+    from wanimate.preprocess.guides import load_guides
 
     guides = load_guides(folder)
     if mode == "replacement" and guides.mode == "animation":

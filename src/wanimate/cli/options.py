@@ -10,7 +10,7 @@ from typing import Annotated, Any, TypeVar, get_args
 import typer
 from pydantic import BaseModel, ValidationError
 
-from ..config import (
+from wanimate.config import (
     BlocksMode,
     CacheKind,
     ClipLimits,
@@ -26,9 +26,9 @@ from ..config import (
     Speed,
     WeightsType,
 )
-from ..config import Mode as JobMode
-from ..errors import InputError
-from ..media.timing import snap_rate
+from wanimate.config import Mode as JobMode
+from wanimate.errors import InputError
+from wanimate.media.timing import snap_rate
 
 S = TypeVar("S", bound=BaseModel)
 FILES, MOTION, HOLE, DIFFUSION, RESULT, RUN = "Files", "Motion", "Hole", "Diffusion", "Result", "This run"

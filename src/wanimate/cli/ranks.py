@@ -10,13 +10,13 @@ from typing import TYPE_CHECKING
 
 import typer
 
-from ..config import ParallelSettings, RuntimeSettings
-from ..errors import InputError, RankFailed
-from .report import Reporter, reporting
+from wanimate.cli.report import Reporter, reporting
+from wanimate.config import ParallelSettings, RuntimeSettings
+from wanimate.errors import InputError, RankFailed
 
 if TYPE_CHECKING:
-    from ..pipeline import Animator
-    from ..types import Event
+    from wanimate.jobs.run import Animator
+    from wanimate.types import Event
 
 COMMAND: list[str] = []
 """This process's command line, set where it is the process's own."""
@@ -55,14 +55,14 @@ def run(
 ) -> None:  # fmt: skip
     """Run jobs, one after the other with the same weights, that end in `out` or beside it: here, as a rank of a launcher's, or
     by starting the ranks."""
-    from .animate import finish
+    from wanimate.cli.animate import finish
 
     launched = ranks_launched()
     check_spread(runtime, parallel, max(launched, parallel.gpus))
     if launched > 1:
         _as_rank(report, checkpoint, runtime, parallel.model_copy(update={"gpus": launched}), jobs)
     elif parallel.gpus == 1:
-        from ..pipeline import Animator
+        from wanimate.jobs.run import Animator
 
         animator = Animator.from_checkpoint(checkpoint, runtime=runtime)
         for job in jobs:
@@ -74,8 +74,8 @@ def run(
 def _start_ranks(report: Reporter, gpus: int, out: Path) -> None:
     import torch
 
-    from ..runtime.parallel.supervise import supervise
-    from ..types import Notice
+    from wanimate.runtime.parallel.supervise import supervise
+    from wanimate.types import Notice
 
     if not COMMAND:
         raise InputError("--gpus", gpus, "only a command line can be started again", "Use `wanimate`, or torchrun.")
@@ -99,10 +99,10 @@ def _as_rank(
     report: Reporter, checkpoint: Path | None, runtime: RuntimeSettings, parallel: ParallelSettings,
     jobs: Sequence[Callable[[Animator], Iterator[Event]]],
 ) -> None:  # fmt: skip
-    from ..pipeline import Animator
-    from ..runtime.parallel.ranks import join, leave
-    from ..runtime.parallel.supervise import LOST, SUPERVISED, obey_supervisor
-    from .animate import finish
+    from wanimate.cli.animate import finish
+    from wanimate.jobs.run import Animator
+    from wanimate.runtime.parallel.ranks import join, leave
+    from wanimate.runtime.parallel.supervise import LOST, SUPERVISED, obey_supervisor
 
     try:
         obey_supervisor()

@@ -30,11 +30,11 @@ from rich.progress import (
     TimeRemainingColumn,
 )
 
-from ..errors import Cancelled, InputError, OutOfMemory, WanimateError
-from ..log import shown
+from wanimate.errors import Cancelled, InputError, OutOfMemory, WanimateError
+from wanimate.log import shown
 
 if TYPE_CHECKING:
-    from ..types import Event
+    from wanimate.types import Event
 
 
 class Reporter(Protocol):
@@ -57,7 +57,7 @@ class JsonReporter:
     """One JSON object a line on stdout. The last has "event": "result" or "error"."""
 
     def event(self, event: Event) -> None:
-        from ..types import Finished, Notice, StageFinished, StageProgress, StageStarted, StepDone
+        from wanimate.types import Finished, Notice, StageFinished, StageProgress, StageStarted, StepDone
 
         if isinstance(event, StepDone):
             self._line("step", segment=event.segment, segments=event.segments, step=event.step, steps=event.steps)
@@ -103,7 +103,7 @@ class RichReporter:
         self._progress.stop()
 
     def event(self, event: Event) -> None:
-        from ..types import Notice, StageFinished, StageProgress, StageStarted, StepDone
+        from wanimate.types import Notice, StageFinished, StageProgress, StageStarted, StepDone
 
         if isinstance(event, StageStarted):
             self._stage = event.stage

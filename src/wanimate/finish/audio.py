@@ -8,9 +8,9 @@ from typing import Any
 
 import av
 
-from ..media.container import open_video, video_stream
-from ..media.writer import StreamWriter
-from ..types import Clip
+from wanimate.media.container import open_video, video_stream
+from wanimate.media.writer import StreamWriter
+from wanimate.types import Clip
 
 MP4_AUDIO = frozenset({"aac", "mp3", "ac3", "eac3", "alac", "opus"})
 MKV_AUDIO = MP4_AUDIO | {"flac", "vorbis", "pcm_s16le", "pcm_s24le", "pcm_f32le", "mp2", "dts"}

@@ -20,7 +20,7 @@ from wanimate.model.transformer import AnimateTransformer, Context
 from wanimate.weights.layouts import native_transformer
 from wanimate.weights.lora import read_lora
 from wanimate.weights.names import transformer_params
-from wanimate.weights.to_diffusers import diffusers_transformer
+from wanimate.weights.tools.to_diffusers import diffusers_transformer
 
 BRANCHES = 2
 """Contexts that are kept: with and without guidance's condition."""

@@ -16,7 +16,7 @@ import torch
 
 from wanimate.errors import InputError
 from wanimate.media.resize import letterbox
-from wanimate.preprocess.pose import PersonPose, PoseBackend
+from wanimate.preprocess.detect.base import PersonPose, PoseBackend
 from wanimate.types import Frame, Keypoints
 
 FOLDER = "FLUX.1-Kontext-dev"

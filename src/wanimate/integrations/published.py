@@ -13,9 +13,9 @@ from wanimate.config import PreprocessSettings
 from wanimate.errors import OutputError
 from wanimate.media.files import output_error
 from wanimate.media.writer import StreamWriter
+from wanimate.preprocess.detect.base import PoseBackend
 from wanimate.preprocess.guides import MANIFEST, export_published, load_guides, write_png
 from wanimate.preprocess.modes import preprocessing
-from wanimate.preprocess.pose import PoseBackend
 from wanimate.types import Clip, Event, Frame, Guides, Mode
 
 NAMES = {"pose": "src_pose.mp4", "face": "src_face.mp4", "background": "src_bg.mp4", "mask": "src_mask.mp4"}

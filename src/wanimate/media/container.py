@@ -13,7 +13,7 @@ from typing import Any
 
 import av
 
-from ..errors import InputError
+from wanimate.errors import InputError
 
 # Containers of moving pictures. Playlists, scripts and device formats, which make a demuxer open other files, are not.
 CONTAINERS = "mov,matroska,gif,avi,mpegts,mpeg,flv,asf,ogg,h264,hevc,apng"

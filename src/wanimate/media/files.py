@@ -10,7 +10,7 @@ from pathlib import Path
 from types import TracebackType
 from typing import BinaryIO
 
-from ..errors import OutputError
+from wanimate.errors import OutputError
 
 
 def user_cache() -> Path:

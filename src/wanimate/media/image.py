@@ -10,9 +10,9 @@ import cv2
 import numpy as np
 from PIL import Image, UnidentifiedImageError
 
-from ..errors import InputError
-from ..types import Frame
-from .container import check_file
+from wanimate.errors import InputError
+from wanimate.media.container import check_file
+from wanimate.types import Frame
 
 # Pictures only: formats that start another program (EPS) or that are documents are left out.
 FORMATS = ("PNG", "JPEG", "WEBP", "TIFF", "BMP", "GIF", "PPM", "TGA", "AVIF", "JPEG2000")

@@ -11,11 +11,11 @@ from typing import Any
 
 import av
 
-from ..config import ClipLimits
-from ..errors import InputError
-from ..types import AudioTrack, Clip
-from .container import demux, open_video, video_stream
-from .timing import snap_rate
+from wanimate.config import ClipLimits
+from wanimate.errors import InputError
+from wanimate.media.container import demux, open_video, video_stream
+from wanimate.media.timing import snap_rate
+from wanimate.types import AudioTrack, Clip
 
 MAX_PIXELS = 8192 * 8192
 SLACK_SECONDS = 0.05

@@ -13,8 +13,8 @@ import cv2
 import numpy as np
 import numpy.typing as npt
 
-from ..errors import InputError
-from ..types import Frame
+from wanimate.errors import InputError
+from wanimate.types import Frame
 
 Points = npt.NDArray[np.floating]
 LINEAR, AREA, NEAREST = cv2.INTER_LINEAR, cv2.INTER_AREA, cv2.INTER_NEAREST

@@ -12,12 +12,12 @@ from typing import Any
 import av
 import numpy as np
 
-from ..errors import InputError
-from ..types import Clip, Frame, Frames
-from .container import VideoIndex, demux, open_video, video_stream
-from .probe import displayed_size, frame_rotation, probe
-from .timing import cap_rate, resample
-from .writer import LosslessWriter, VideoWriter, write_h264
+from wanimate.errors import InputError
+from wanimate.media.container import VideoIndex, demux, open_video, video_stream
+from wanimate.media.probe import displayed_size, frame_rotation, probe
+from wanimate.media.timing import cap_rate, resample
+from wanimate.media.writer import LosslessWriter, VideoWriter, write_h264
+from wanimate.types import Clip, Frame, Frames
 
 __all__ = [
     "ArrayFrames", "LosslessWriter", "VideoFrames", "VideoWriter", "iter_backwards", "iter_frames", "iter_indices",

@@ -11,8 +11,8 @@ from typing import Any, TypeVar
 import av
 import numpy as np
 
-from ..types import Frame
-from .files import AtomicFile, output_error
+from wanimate.media.files import AtomicFile, output_error
+from wanimate.types import Frame
 
 FFV1 = {"level": "3", "slices": "4", "slicecrc": "1", "g": "1"}
 X264_THREADS = 8

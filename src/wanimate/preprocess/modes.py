@@ -9,9 +9,9 @@ from wanimate.config import PreprocessSettings
 from wanimate.errors import InputError
 from wanimate.log import chosen
 from wanimate.preprocess import replacement
-from wanimate.preprocess.pose import PoseBackend
-from wanimate.preprocess.run import preprocess
-from wanimate.preprocess.segment import MaskBackend
+from wanimate.preprocess.detect.base import PoseBackend
+from wanimate.preprocess.drive import preprocess
+from wanimate.preprocess.masks.selfie import MaskBackend
 from wanimate.types import Clip, Event, Frame, Guides, Mode
 
 
@@ -19,7 +19,7 @@ def preprocessing(
     mode: Mode, clip: Clip, image: Frame, settings: PreprocessSettings, folder: Path, area: int,
     detector: PoseBackend | None = None, masks: MaskBackend | None = None,
 ) -> Generator[Event, None, Guides]:  # fmt: skip
-    """The preprocessing of a mode: `preprocess.run.preprocess`, `replacement.preprocess_scene`. Loads models not given."""
+    """The preprocessing of a mode: `preprocess.drive.preprocess`, `replacement.preprocess_scene`. Loads models not given."""
     if mode == "animation":
         if settings.mask is not None or settings.sam2 is not None:
             option, value = ("--mask", settings.mask) if settings.mask is not None else ("--sam2", settings.sam2)

@@ -19,15 +19,9 @@ from wanimate.config import PreprocessSettings
 from wanimate.errors import InputError
 from wanimate.media.resize import AREA, cover, cover_placement, exact_size, published_resize, published_size
 from wanimate.media.video import iter_indices
-from wanimate.preprocess import retarget
-from wanimate.preprocess.face import steady_squares
-from wanimate.preprocess.given_mask import MaskVideo
-from wanimate.preprocess.guides import GuidesWriter, load_guides
-from wanimate.preprocess.keypoints import FACE, move, reuse_body_when_outside, runs, split
-from wanimate.preprocess.mask import MaskShape, as_picture, scene, shape_mask
-from wanimate.preprocess.models import find
-from wanimate.preprocess.pose import PoseBackend, backend
-from wanimate.preprocess.run import (
+from wanimate.preprocess.detect.base import PoseBackend, backend
+from wanimate.preprocess.detect.models import find
+from wanimate.preprocess.drive import (
     DRAW,
     Drawing,
     arrays,
@@ -37,9 +31,15 @@ from wanimate.preprocess.run import (
     plan,
     report_missing,
 )  # fmt: skip
-from wanimate.preprocess.segment import MaskBackend, SelfieMasks
-from wanimate.preprocess.skeleton import draw
-from wanimate.preprocess.smooth import smooth
+from wanimate.preprocess.guides import GuidesWriter, load_guides
+from wanimate.preprocess.masks.selfie import MaskBackend, SelfieMasks
+from wanimate.preprocess.masks.shape import MaskShape, as_picture, scene, shape_mask
+from wanimate.preprocess.masks.video import MaskVideo
+from wanimate.preprocess.pose import retarget
+from wanimate.preprocess.pose.face import steady_squares
+from wanimate.preprocess.pose.keypoints import FACE, move, reuse_body_when_outside, runs, split
+from wanimate.preprocess.pose.skeleton import draw
+from wanimate.preprocess.pose.smooth import smooth
 from wanimate.types import (
     Clip,
     Event,
@@ -81,7 +81,7 @@ def mask_backend(clip: Clip, settings: PreprocessSettings, area: int) -> tuple[M
 
         return MaskVideo(settings.mask, clip, plan(clip, settings)[0], fit), "a mask video was given"
     if settings.sam2 is not None:
-        from wanimate.preprocess.sam2 import Sam2Masks
+        from wanimate.preprocess.masks.sam2 import Sam2Masks
 
         return Sam2Masks(settings.sam2, settings.compat), "a SAM 2 checkpoint was given"
     models = find(settings.models if settings.backend == "mediapipe" else None)

@@ -37,7 +37,7 @@ def backends() -> dict[str, Backend]:
     if importlib.util.find_spec("sageattention") is not None:
         found.append(Backend("sage", _sage, False))
     if HAS_TRITON:
-        from wanimate.runtime.attention8 import Fp8Attention
+        from wanimate.runtime.kernels.attention8 import Fp8Attention
 
         found.append(Backend("float8", Fp8Attention(), False))
     return {backend.name: backend for backend in found}

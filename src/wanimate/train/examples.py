@@ -32,10 +32,10 @@ from wanimate.media.probe import probe
 from wanimate.media.resize import cover
 from wanimate.media.video import iter_indices
 from wanimate.model.vae import VideoVae
+from wanimate.preprocess.detect.base import PoseBackend, backend
+from wanimate.preprocess.drive import plan
+from wanimate.preprocess.masks.selfie import MaskBackend
 from wanimate.preprocess.modes import preprocessing
-from wanimate.preprocess.pose import PoseBackend, backend
-from wanimate.preprocess.run import plan
-from wanimate.preprocess.segment import MaskBackend
 from wanimate.types import Event, Frame, Guides
 
 VIDEOS = (".mp4", ".mov", ".mkv", ".webm", ".m4v", ".avi", ".gif")

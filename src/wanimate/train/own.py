@@ -22,7 +22,7 @@ from wanimate.train.flow import Flow, LossSettings, flow_loss, predict, sample
 from wanimate.train.latents import LatentClips
 from wanimate.train.lora import LoraTraining, train_adapters
 from wanimate.types import Event, Notice, StageFinished, StageProgress, StageStarted
-from wanimate.weights.load import Checkpoint, load_checkpoint
+from wanimate.weights.checkpoint import Checkpoint, load_checkpoint
 
 LOAD, TRAIN = "load the checkpoint", "train"
 

@@ -1,6 +1,6 @@
 """LoRA files (Hu et al., arXiv 2106.09685) and where their parts belong: W' = W + strength * alpha / rank * up down.
 
-A file's dialect is told by its keys. What a LoRA makes of a transformer: `weights.twins`.
+A file's dialect is told by its keys. What a LoRA makes of a transformer: `weights.lora_view`.
 """
 
 from __future__ import annotations

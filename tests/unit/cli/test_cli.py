@@ -83,9 +83,9 @@ class StubAnimator:
 
 @pytest.fixture
 def stub(monkeypatch: pytest.MonkeyPatch) -> type[StubAnimator]:
-    module = python_types.ModuleType("wanimate.pipeline")
+    module = python_types.ModuleType("wanimate.jobs.run")
     module.Animator = StubAnimator  # type: ignore[attr-defined]
-    monkeypatch.setitem(sys.modules, "wanimate.pipeline", module)
+    monkeypatch.setitem(sys.modules, "wanimate.jobs.run", module)
     monkeypatch.setattr(StubAnimator, "asked", [])
     monkeypatch.setattr(StubAnimator, "error", None)
     return StubAnimator
@@ -402,8 +402,8 @@ STOPPED = textwrap.dedent("""
     from fractions import Fraction
     from pathlib import Path
     import numpy as np
-    stub = types.ModuleType("wanimate.pipeline")
-    sys.modules["wanimate.pipeline"] = stub
+    stub = types.ModuleType("wanimate.jobs.run")
+    sys.modules["wanimate.jobs.run"] = stub
     stub.animate = None
 
     class Animator:
@@ -412,7 +412,7 @@ STOPPED = textwrap.dedent("""
             return cls()
 
         def run(self, job):
-            from wanimate.finish.claim import OutputClaim
+            from wanimate.finish.lock import OutputClaim
             from wanimate.finish.encode import OutputWriter
             from wanimate.types import StageProgress, StageStarted
             with OutputClaim(job.out, job.output.codec) as claim:

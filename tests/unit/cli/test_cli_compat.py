@@ -67,7 +67,7 @@ class StubAnimator:
 
 @pytest.fixture
 def generate(monkeypatch: pytest.MonkeyPatch, tmp_path: Path) -> Callable[..., Result]:
-    monkeypatch.setattr("wanimate.pipeline.Animator", StubAnimator)
+    monkeypatch.setattr("wanimate.jobs.run.Animator", StubAnimator)
     monkeypatch.setattr("wanimate.preprocess.guides.load_guides", lambda folder: scene())
     return lambda *words: command("generate", "--ckpt_dir", tmp_path, "--src_root_path", "results", *words)
 
@@ -213,7 +213,7 @@ def preprocess(monkeypatch: pytest.MonkeyPatch, tmp_path: Path) -> Callable[...,
 
     monkeypatch.setattr("wanimate.media.probe.probe", lambda path, limits: None)
     monkeypatch.setattr("wanimate.media.image.load_image", lambda path: None)
-    monkeypatch.setattr("wanimate.preprocess.pose.backend", lambda settings: None)
+    monkeypatch.setattr("wanimate.preprocess.detect.base.backend", lambda settings: None)
     monkeypatch.setattr("wanimate.integrations.published.write_published_guides", stub)
     files = ["--video_path", "v.mp4", "--refer_path", "i.png", "--save_path", tmp_path / "out"]
     return lambda *words: (command("preprocess", *files, *words), seen)

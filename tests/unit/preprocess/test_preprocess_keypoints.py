@@ -2,7 +2,7 @@ from __future__ import annotations
 
 import numpy as np
 
-from wanimate.preprocess import keypoints as kp
+from wanimate.preprocess.pose import keypoints as kp
 
 
 def test_split_golden(golden_json, golden_npz):

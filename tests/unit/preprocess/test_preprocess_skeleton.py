@@ -5,8 +5,8 @@ import numpy as np
 import pytest
 
 from wanimate.media.resize import letterbox
-from wanimate.preprocess.keypoints import split
-from wanimate.preprocess.skeleton import draw, stick_widths
+from wanimate.preprocess.pose.keypoints import split
+from wanimate.preprocess.pose.skeleton import draw, stick_widths
 
 EXACT = cv2.__version__.startswith("5.")
 

@@ -14,17 +14,17 @@ from torch import Tensor
 from wanimate.config import LoraUse, ParallelSettings, RuntimeSettings
 from wanimate.errors import InputError, RankFailed
 from wanimate.model.transformer import AnimateTransformer, Context
+from wanimate.runtime.optimize import TRIAL_TOKENS, quicken
 from wanimate.runtime.parallel.ranks import Group, Ranks
 from wanimate.runtime.parallel.sequence import SplitTransformer
 from wanimate.runtime.parallel.strips import StripVae
-from wanimate.runtime.plan import wanted_weights, weights_type
-from wanimate.runtime.speed import TRIAL_TOKENS, quicken
+from wanimate.runtime.planning.plan import wanted_weights, weights_type
 from wanimate.sampling.cache import Caching, StepCache
 from wanimate.sampling.guidance import SegmentNetwork, guided, prepared
 from wanimate.types import Conditions
-from wanimate.weights.load import Checkpoint, load_checkpoint
+from wanimate.weights.checkpoint import Checkpoint, load_checkpoint
 from wanimate.weights.lora import match_lora, read_lora
-from wanimate.weights.twins import LoraStack
+from wanimate.weights.lora_view import LoraStack
 
 _STOP = "stop"
 
