@@ -31,6 +31,7 @@ from mannequin import FIRST_SEED, Store, generate, seeds, world_version
 from mannequin_measures import read_kept
 
 from wanimate.config import Job, OutputSettings
+from wanimate.events import Finished
 from wanimate.finish.composite import composite
 from wanimate.jobs.run import Animator
 from wanimate.measure.metrics import psnr, ssim
@@ -42,7 +43,7 @@ from wanimate.preprocess.masks.shape import MaskShape, as_picture, scene, shape_
 from wanimate.preprocess.replacement import mask_shape
 from wanimate.train.mannequins.assets import load
 from wanimate.train.mannequins.world import World, WorldSettings
-from wanimate.types import Finished, Frames, Guides
+from wanimate.types import Frames, Guides
 from wanimate.weights.checkpoint import Checkpoint, embedded_path, load_checkpoint
 from wanimate.weights.lora import match_lora, read_lora
 from wanimate.weights.lora_view import with_loras

@@ -32,6 +32,7 @@ from wanimate.conditions.build import ConditionBuilder
 from wanimate.conditions.segments import plan_segments
 from wanimate.config import Defaults, ParallelSettings, Speed
 from wanimate.errors import RankFailed
+from wanimate.events import StageStarted, StepDone
 from wanimate.finish.decode import to_pixels
 from wanimate.jobs.segments import FramesReady, run_segments
 from wanimate.media.video import ArrayFrames
@@ -48,7 +49,7 @@ from wanimate.runtime.parallel.team import Part, Team, follow
 from wanimate.sampling.cache import TURBO, Caching
 from wanimate.sampling.denoise import denoise
 from wanimate.sampling.guidance import Network, guided
-from wanimate.types import Conditions, Guides, StageStarted, StepDone
+from wanimate.types import Conditions, Guides
 from wanimate.weights.checkpoint import Card, Checkpoint, FixedPrompt
 
 SIZES = {"720p": (1280, 720), "480p": (832, 480)}

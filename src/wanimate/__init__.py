@@ -12,8 +12,9 @@ from typing import TYPE_CHECKING, Any
 if TYPE_CHECKING:
     from wanimate.config import GenerateSettings, Job, OutputSettings, PreprocessSettings
     from wanimate.errors import WanimateError
+    from wanimate.events import Event, Finished
     from wanimate.jobs.run import Animator, animate, replace
-    from wanimate.types import Event, Finished, Guides, Result
+    from wanimate.types import Guides, Result
 
 __all__ = [
     "Animator",
@@ -34,7 +35,8 @@ _HOMES = {
     "config": ("GenerateSettings", "Job", "OutputSettings", "PreprocessSettings"),
     "errors": ("WanimateError",),
     "jobs.run": ("Animator", "animate", "replace"),
-    "types": ("Event", "Finished", "Guides", "Result"),
+    "events": ("Event", "Finished"),
+    "types": ("Guides", "Result"),
 }
 
 

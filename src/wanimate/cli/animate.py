@@ -18,8 +18,9 @@ from wanimate.errors import InputError
 from wanimate.finish.lock import manifest_path
 
 if TYPE_CHECKING:
+    from wanimate.events import Event
     from wanimate.jobs.run import Animator
-    from wanimate.types import Event, Result
+    from wanimate.types import Result
 
 
 def animate(
@@ -208,7 +209,7 @@ def results(guides: Sequence[Path], out: Path, codec: str) -> list[Path]:
     if len(guides) == 1:
         return [out]
     if out.suffix or out.is_file():
-        raise InputError("--out", out, f"{len(guides)} results need a folder", "Name a folder.")
+        raise InputError("out", out, f"{len(guides)} results need a folder", "Name a folder.")
     names = [folder.resolve().name for folder in guides]
     for folder, name in zip(guides, names, strict=True):
         if names.count(name) > 1:
@@ -222,7 +223,7 @@ def results(guides: Sequence[Path], out: Path, codec: str) -> list[Path]:
 
 def finish(report: Reporter, events: Iterator[Event]) -> None:
     """Pass the events on; a cancelled job is closed before anything is said, so that it has tidied up by then."""
-    from wanimate.types import Finished
+    from wanimate.events import Finished
 
     result: Result | None = None
     with closing(cast(Any, events)):

@@ -34,9 +34,10 @@ from wanimate.errors import InputError
 
 if TYPE_CHECKING:
     from wanimate.config import Mode
+    from wanimate.events import Event
     from wanimate.jobs.run import Animator
     from wanimate.preprocess.detect.base import PoseBackend
-    from wanimate.types import Event, Guides
+    from wanimate.types import Guides
 
 TASK = "animate-14B"
 SIZES = ("1280*720", "720*1280")
@@ -167,7 +168,7 @@ def generate(
         out = save_file or Path(default_name(size, ulysses_size, prompt, compat))
         parallel = o.make(ParallelSettings, gpus=ulysses_size, shard_weights=dit_fsdp and not alone)
 
-        from wanimate.types import Notice
+        from wanimate.events import Notice
 
         def job(animator: Animator) -> Iterator[Event]:
             animator.text_on_cpu = t5_cpu
@@ -218,7 +219,7 @@ def preprocess(
                 "--resolution_area", resolution_area, "two positive numbers", "Give for instance 1280 720."
             )
         if fps < 1 and fps != -1:
-            raise InputError("--fps", fps, "a rate is positive, or -1 for the clip's own", "Give 30 or -1.")
+            raise InputError("preprocess.fps", fps, "a rate is positive, or -1 for the clip's own", "Give 30 or -1.")
         if use_flux and not (retarget_flag or replace_flag):
             raise InputError("--use_flux", True, "it serves retargeting only", "Give --retarget_flag as well.")
         ignored = [flag for flag, on in (("--retarget_flag", retarget_flag), ("--use_flux", use_flux)) if on]
@@ -276,13 +277,13 @@ def published_names(names: dict[str, str]) -> Iterator[None]:
     try:
         yield
     except InputError as error:
-        own = error.parameter.removeprefix("--").replace("-", "_")
+        own = error.field.removeprefix("--").replace("-", "_")
         if own in names:
-            error.parameter = names[own]
+            error.field = names[own]
         options = {"--" + name.replace("_", "-"): flag for name, flag in names.items()}
         found = re.compile("|".join(rf"{option}\b(?![-_])" for option in sorted(options, key=len, reverse=True)))
         error.rule, error.remedy = (found.sub(lambda m: options[m[0]], text) for text in (error.rule, error.remedy))
-        error.args = (f"{error.parameter} = {error.value}: {error.rule}. {error.remedy}",)
+        error.args = (f"{error.field} = {error.value}: {error.rule}. {error.remedy}",)
         raise
 
 
@@ -293,7 +294,7 @@ def _needed(flag: str, path: Path | None) -> Path:
 
 
 def _note(report: Reporter, text: str) -> None:
-    from wanimate.types import Notice
+    from wanimate.events import Notice
 
     report.event(Notice(text))
 
@@ -347,7 +348,7 @@ def _guides(note: Callable[[str], None], folder: Path, mode: Mode, compat: bool)
         return guides
     lossy = folder / "src_mask.mp4"
     if guides.mask is not None and lossy.is_file():
-        guides = dataclasses.replace(guides, mask=VideoFrames(lossy, parameter="guides"))
+        guides = dataclasses.replace(guides, mask=VideoFrames(lossy, field="guides"))
     return dataclasses.replace(guides, fps=PUBLISHED_FPS)
 
 

@@ -83,7 +83,7 @@ def preprocess(
             report.done(found, f"{out}: {len(crowd.boxes)} found in frame {crowd.frame}, numbered from left to right")
             return
         if image is None:
-            raise InputError("--image", image, "the guides are made for a character", "Give its picture")
+            raise InputError("image", image, "the guides are made for a character", "Give its picture")
         picture = load_image(image)
         pixels = settings.area or read_card(checkpoint)[1].defaults.area
         with closing(preprocessing(o.parse_mode(mode), clip, picture, settings, out, pixels)) as events:

@@ -15,8 +15,8 @@ from wanimate.config import ParallelSettings, RuntimeSettings
 from wanimate.errors import InputError, RankFailed
 
 if TYPE_CHECKING:
+    from wanimate.events import Event
     from wanimate.jobs.run import Animator
-    from wanimate.types import Event
 
 COMMAND: list[str] = []
 """This process's command line, set where it is the process's own."""
@@ -46,7 +46,7 @@ def check_spread(runtime: RuntimeSettings, parallel: ParallelSettings, gpus: int
     shared = runtime.model_copy(update={"speed": "exact", "weights_dtype": "auto"})
     if shared != RuntimeSettings() and gpus > 1:
         rule = "streaming, tiles and a cap of its memory are settings of one GPU"
-        raise InputError("--gpus", gpus, rule, "Leave them out; --shard-weights saves memory here.")
+        raise InputError("parallel.gpus", gpus, rule, "Leave them out; --shard-weights saves memory here.")
 
 
 def run(
@@ -74,16 +74,18 @@ def run(
 def _start_ranks(report: Reporter, gpus: int, out: Path) -> None:
     import torch
 
+    from wanimate.events import Notice
     from wanimate.runtime.parallel.supervise import supervise
-    from wanimate.types import Notice
 
     if not COMMAND:
-        raise InputError("--gpus", gpus, "only a command line can be started again", "Use `wanimate`, or torchrun.")
+        raise InputError(
+            "parallel.gpus", gpus, "only a command line can be started again", "Use `wanimate`, or torchrun."
+        )
     if not torch.cuda.is_available():
         report.event(Notice(f"no GPU was found: {gpus} processes share the processor", "warning"))
     elif torch.cuda.device_count() < gpus:
         rule = f"this machine has {torch.cuda.device_count()}"
-        raise InputError("--gpus", gpus, rule, f"Give at most {torch.cuda.device_count()}.")
+        raise InputError("parallel.gpus", gpus, rule, f"Give at most {torch.cuda.device_count()}.")
     report.hand_over()
     try:
         code = supervise(COMMAND, gpus, out.absolute().parent)

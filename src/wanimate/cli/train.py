@@ -101,10 +101,10 @@ def lora(
     """
     with reporting(as_json, debug) as report:
         if out.suffix != ".safetensors":
-            raise InputError("--out", out, "a LoRA is written as .safetensors", "Give a name that ends so.")
+            raise InputError("out", out, "a LoRA is written as .safetensors", "Give a name that ends so.")
         modes = (*get_args(Mode),) if mode == "both" else (o.parse_mode(mode),)
         if relit and modes != ("replacement",):
-            raise InputError("--relit", relit, "light is matched in replacement only", "Add --mode replacement.")
+            raise InputError("relit", relit, "light is matched in replacement only", "Add --mode replacement.")
         preprocess = o.preprocess_settings(area, fps, max_fps, allow_any_length, backend=backend, models=models)
         from wanimate.train.adapters import TARGETS, AdapterSettings
         from wanimate.train.examples import ExampleSettings
@@ -115,7 +115,9 @@ def lora(
         defaults = read_card(checkpoint)[1].defaults
         length = clip_length or defaults.clip_length
         if length % 4 != 1 or length < 5:
-            raise InputError("--clip-length", length, "a window has 4n+1 frames, 5 at least", "Give 17, 33 or 77.")
+            raise InputError(
+                "generate.clip_length", length, "a window has 4n+1 frames, 5 at least", "Give 17, 33 or 77."
+            )
         large = checkpoint is not None if checkpointing is None else checkpointing
         job = OwnTraining(
             data, out, work or out.with_suffix(""), checkpoint,

@@ -118,12 +118,12 @@ def convert(
             raise InputError("--layout", layout, "there is no such layout", "Give published or diffusers.")
         if dtype not in ("keep", "fp32", "bf16", "fp16", "fp8"):
             raise InputError("--dtype", dtype, "there is no such type", "Give keep, fp32, bf16, fp16 or fp8.")
-        from wanimate.types import StageFinished, StageProgress, StageStarted
+        from wanimate.events import Stage, StageFinished, StageProgress, StageStarted
         from wanimate.weights.tools.convert import GB
         from wanimate.weights.tools.convert import convert as run
 
-        report.event(StageStarted("convert"))
+        report.event(StageStarted(Stage.CONVERT))
         for done, total, _ in run(source, out, layout, dtype, int(shard_size * GB)):  # type: ignore[arg-type]
-            report.event(StageProgress("convert", done, total))
-        report.event(StageFinished("convert", 0.0))
+            report.event(StageProgress(Stage.CONVERT, done, total))
+        report.event(StageFinished(Stage.CONVERT, 0.0))
         report.done({"out": str(out)}, f"{out}: {layout} layout, {dtype}")

@@ -29,8 +29,8 @@ class AudioCopy:
         self.writer, self.codec = writer, clip.audio[0].codec
         self.copied = self.codec in (MKV_AUDIO if ending == ".mkv" else MP4_AUDIO)
         self.failure: str | None = None
-        self._container = open_video(clip.path, "--video")
-        video = video_stream(self._container, clip.path, "--video")
+        self._container = open_video(clip.path, "video")
+        video = video_stream(self._container, clip.path, "video")
         self._source = self._container.streams.audio[clip.audio[0].index]
         self._zero = float((video.start_time or 0) * video.time_base)
         if self.copied:

@@ -15,12 +15,13 @@ import av
 import cv2
 
 from wanimate.config import OutputSettings
+from wanimate.events import Notice
 from wanimate.finish.audio import AudioCopy
 from wanimate.finish.background import Background
 from wanimate.finish.lock import OutputClaim
 from wanimate.media.files import output_error
 from wanimate.media.writer import FFV1, StreamWriter
-from wanimate.types import Clip, Frame, Frames, Notice
+from wanimate.types import Clip, Frame, Frames
 
 FORMATS = {".mp4": "mp4", ".m4v": "mp4", ".mov": "mov", ".mkv": "matroska"}
 

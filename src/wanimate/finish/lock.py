@@ -11,7 +11,7 @@ from types import TracebackType
 from typing import IO
 
 from wanimate.config import Codec
-from wanimate.errors import OutputError
+from wanimate.errors import OutputError, setting
 from wanimate.media.files import output_error
 
 ENDINGS: dict[Codec, tuple[str, ...]] = {
@@ -67,17 +67,19 @@ class OutputClaim:
         out, endings = self.out, ENDINGS[self.codec]
         if out.suffix.lower() not in endings:
             fitting = " or ".join(endings) if self.codec != "png" else "no ending, for a folder"
-            raise OutputError("--out", out, f"codec {self.codec} needs {fitting}", "Change the name or --codec.")
+            raise OutputError(
+                "out", out, f"codec {self.codec} needs {fitting}", f"Change the name or {setting('output.codec')}."
+            )
         for other in inputs:
             if out.exists() and other.exists() and out.samefile(other):
-                raise OutputError("--out", out, "this is an input of the job", "Give the result another name.")
+                raise OutputError("out", out, "this is an input of the job", "Give the result another name.")
         if self.codec == "png" and out.is_dir() and any(out.iterdir()):
-            raise OutputError("--out", out, "the folder is not empty", "Name a new folder for the PNG sequence.")
+            raise OutputError("out", out, "the folder is not empty", "Name a new folder for the PNG sequence.")
         if self.codec != "png" and out.is_dir():
-            raise OutputError("--out", out, "this is a folder", "Name a file.")
+            raise OutputError("out", out, "this is a folder", "Name a file.")
         record = manifest_path(out)
         if record.exists() and not _is_record(record):
-            raise OutputError("--out", out, f"{record.name} beside it is not ours to replace", "Choose another name.")
+            raise OutputError("out", out, f"{record.name} beside it is not ours to replace", "Choose another name.")
 
     def _acquire(self) -> IO[str]:
         self.out.parent.mkdir(parents=True, exist_ok=True)
@@ -90,7 +92,7 @@ class OutputClaim:
                 holder = lock.read().strip()
                 lock.close()
                 rule = f"another job{f' (process {holder})' if holder else ''} is writing it"
-                raise OutputError("--out", self.out, rule, "Wait for it, or choose another name.") from e
+                raise OutputError("out", self.out, rule, "Wait for it, or choose another name.") from e
             # The former holder may have removed the file between our open and our lock.
             if _is_at(lock, self._path):
                 lock.truncate(0)

@@ -8,7 +8,7 @@ from pathlib import Path
 
 from wanimate.conditions.segments import plan_segments
 from wanimate.config import Defaults, GenerateSettings, LoraUse, Speed
-from wanimate.errors import InputError
+from wanimate.errors import InputError, setting
 from wanimate.model.transformer import AnimateTransformer
 from wanimate.runtime.planning.plan import Work
 from wanimate.sampling.cache import TURBO, Caching
@@ -49,7 +49,9 @@ class Order:
             files.append(opened or read_lora(use.path))
             if not any(use.acts(step, settings.steps) for step in range(settings.steps)):
                 rule = f"none of the {settings.steps} steps lies in {100 * use.start:g}-{100 * use.stop:g}%"
-                raise InputError("lora", use.path, rule, "Give it a wider share, or take more --steps.")
+                raise InputError(
+                    "generate.lora", use.path, rule, f"Give it a wider share, or take more {setting('generate.steps')}."
+                )
         return cls(generate, settings, caching, tuple(files), warning)
 
     @property

@@ -16,7 +16,8 @@ import torch
 from wanimate.conditions.build import ConditionBuilder
 from wanimate.conditions.read import GuidesReader
 from wanimate.config import GenerateSettings, Job, LoraUse, OutputSettings, ParallelSettings, RuntimeSettings
-from wanimate.errors import InputError, OutOfMemory
+from wanimate.errors import InputError, OutOfMemory, setting
+from wanimate.events import Clock, Event, Finished, Notice, Stage, StageStarted, StepDone
 from wanimate.finish.composite import composite
 from wanimate.finish.encode import OutputWriter
 from wanimate.finish.lock import OutputClaim
@@ -24,7 +25,6 @@ from wanimate.finish.record import hash_file, peak_rss, write_manifest
 from wanimate.finish.sheet import sample_columns, sheet_of, write_sheet
 from wanimate.jobs.resolve import Order
 from wanimate.jobs.segments import LoopEvent, PixelsReady, run_segments, with_pixels
-from wanimate.jobs.stage_clock import StageClock
 from wanimate.log import chosen
 from wanimate.media.image import load_image
 from wanimate.media.probe import probe
@@ -40,20 +40,7 @@ from wanimate.runtime.parallel.team import Part, Team, follow, load_for
 from wanimate.runtime.placement import PlacedNetworks
 from wanimate.runtime.planning.plan import vae_chunk
 from wanimate.runtime.processor import has_bf16
-from wanimate.types import (
-    Clip,
-    Event,
-    Finished,
-    Frame,
-    Frames,
-    Guides,
-    Mode,
-    Notice,
-    Result,
-    Segment,
-    StageStarted,
-    StepDone,
-)  # fmt: skip
+from wanimate.types import Clip, Frame, Frames, Guides, Mode, Result, Segment
 from wanimate.weights.checkpoint import Card, Checkpoint, best_device, open_prompts, read_card
 from wanimate.weights.lora import Lora
 from wanimate.weights.prompts import PromptEncoder
@@ -136,7 +123,7 @@ class Animator:
         Raises:
             InputError: an input cannot be used. OutputError: the result cannot be written. OutOfMemory.
         """
-        clock = StageClock()
+        clock = Clock()
         order = self._order(job.generate, job.mode)
         if job.mode == "replacement":
             replacement.check(job.preprocess)
@@ -164,7 +151,7 @@ class Animator:
         output: OutputSettings = OutputSettings(),
     ) -> Iterator[Event]:  # fmt: skip
         """The same from a guides folder, ours or a published one. Its sound is the clip's, where the folder names one."""
-        clock = StageClock()
+        clock = Clock()
         with OutputClaim(out, output.codec) as claim:
             loaded = guides if isinstance(guides, Guides) else load_guides(guides)
             order = self._order(generate, loaded.mode)
@@ -180,9 +167,7 @@ class Animator:
     def _order(self, generate: GenerateSettings, mode: Mode) -> Order:
         return Order.of(generate, mode, self.folder, self.card, self.runtime.speed)
 
-    def _load(
-        self, clock: StageClock, order: Order, size: tuple[int, int], count: int
-    ) -> Generator[Event, None, Engine]:
+    def _load(self, clock: Clock, order: Order, size: tuple[int, int], count: int) -> Generator[Event, None, Engine]:
         """Plan, encode the prompts, and only then bring the transformer in, with its LoRAs."""
         generate, device = order.generate, self.placed.device
         is_open = self.placed.is_open if self.ranks is None else self._team is not None
@@ -198,17 +183,17 @@ class Animator:
             if plan is not None:
                 yield Notice(str(plan))
         if prompts is not None and new:
-            yield from clock.start("encode the prompt")
+            yield from clock.start(Stage.PROMPT)
             prompts.encode(generate.prompt)
             if order.branches == 2:
                 prompts.encode(generate.negative_prompt, negative=True)
             prompts.release()
-        yield from clock.start("load the checkpoint")
+        yield from clock.start(Stage.LOAD)
         self._opened(prompts)
         why = "asked for" if self.device else "the best that PyTorch sees"
         chosen("device", str(device), why)
         if order.files:
-            yield from clock.start("add the LoRAs")
+            yield from clock.start(Stage.LORA)
         loras = order.matched(self.checkpoint.transformer)
         if self._team is None:
             engine = alone(self.placed, loras, generate, order.caching, order.settings.steps)
@@ -224,7 +209,7 @@ class Animator:
 
     def _finish(
         self, reader: GuidesReader, out: Path, order: Order, engine: Engine, output: OutputSettings, claim: OutputClaim,
-        clock: StageClock, clip: Clip | None, inputs: dict[str, Path], job: Job | None,
+        clock: Clock, clip: Clip | None, inputs: dict[str, Path], job: Job | None,
     ) -> Iterator[Event]:  # fmt: skip
         guides = reader.guides
         width, height = guides.size
@@ -262,7 +247,7 @@ class Animator:
                     if isinstance(event, StepDone):
                         skipped[event.segment] = event.skipped
                     yield from clock.note(event)
-            yield from clock.start("write the file")
+            yield from clock.start(Stage.WRITE)
         yield from writer.notices
         if caching is not None:
             yield Notice(f"{caching}: {sum(skipped)} of {len(segments) * settings.steps} steps were skipped")
@@ -303,7 +288,7 @@ class Animator:
         guides, checkpoint, device, generate = reader.guides, self.checkpoint, self.checkpoint.device, order.generate
         codec, network, ease = engine.codec, engine.network, engine.ease
         chunk = vae_chunk(guides.size, device)
-        yield StageStarted("encode the conditions")
+        yield StageStarted(Stage.REFERENCE)
         text = checkpoint.prompts.encode(generate.prompt)
         negative = (
             checkpoint.prompts.encode(generate.negative_prompt, negative=True) if generate.guidance != 1 else None
@@ -401,4 +386,6 @@ def _memory_checked(events: Iterator[LoopEvent]) -> Iterator[LoopEvent]:
         yield from events
     except torch.OutOfMemoryError as error:
         rule = "the GPU's memory is not enough for this size and clip length"
-        raise OutOfMemory(f"{rule} ({error}). Give a smaller --area or --clip-length.") from error
+        raise OutOfMemory(
+            f"{rule} ({error}). Give a smaller {setting('preprocess.area')} or {setting('generate.clip_length')}."
+        ) from error

@@ -10,20 +10,11 @@ from torch import Tensor
 
 from wanimate.conditions.build import ConditionBuilder
 from wanimate.config import Defaults
+from wanimate.events import Event, Notice, Stage, StageFinished, StageProgress, StageStarted, StepDone
 from wanimate.finish.decode import LatentDecoder, Pixels, SegmentDecoder
 from wanimate.sampling.denoise import denoise
 from wanimate.sampling.guidance import SegmentNetwork
-from wanimate.types import (
-    Conditions,
-    Event,
-    Frames,
-    Notice,
-    Segment,
-    StageFinished,
-    StageProgress,
-    StageStarted,
-    StepDone,
-)
+from wanimate.types import Conditions, Frames, Segment
 
 
 @dataclass(frozen=True)
@@ -81,7 +72,7 @@ def run_segments(
                     if fresh.shape[1]:
                         yield FramesReady(done, fresh)
                         done += fresh.shape[1]
-                    yield StageProgress("decode", done, count)
+                    yield StageProgress(Stage.DECODE, done, count)
                 finished = True
             except torch.OutOfMemoryError as caught:
                 reason = str(caught)
@@ -123,21 +114,21 @@ def _run_segment(
     generator: torch.Generator,
 ) -> Iterator[LoopEvent]:
     """One segment; its `FramesReady` count from its first new frame on and may go past the job's end."""
-    yield StageStarted("conditions")
+    yield StageStarted(Stage.CONDITIONS, segment=segment.index)
     conditions = builder.build(segment, decoder.tail if segment.index else None)
     noise = torch.randn(16, *conditions.y.shape[1:], generator=generator).to(conditions.y.device)
     network: SegmentNetwork | None = make_network(conditions)
-    yield StageStarted("denoise", settings.steps)
+    yield StageStarted(Stage.DENOISE, settings.steps, segment.index)
     assert network is not None
     if segment is not segments[-1]:
         builder.reader.begin(segments[segment.index + 1])
     latents = noise
     for state in denoise(network, noise, settings.solver, settings.steps, settings.shift):
         latents = state.latents
-        yield StepDone(segment.index, len(segments), state.step, state.steps, state.estimate[:, 1:], network.skipped)
+        yield StepDone(segment.index, len(segments), state.step, state.steps, network.skipped)
     network = None  # its context has no more use
     builder.reader.wait()  # whoever finishes frames may look at the guides
-    yield StageStarted("decode", segment.length)
+    yield StageStarted(Stage.DECODE, segment.length, segment.index)
     start = segment.start + segment.overlap
     for frames in decoder.decode(latents[:, 1:], segment.overlap):
         yield FramesReady(start, frames)

@@ -126,7 +126,7 @@ def _backends(models: Path | None, gpus: list[dict[str, Any]]) -> list[dict[str,
 def _attention(gpu: bool) -> list[tuple[str, str, bool, bool, str]]:
     """Each backend's time on this GPU; the quickest exact one and the quickest of all are used."""
     known = backends()
-    missing = [name for name in ("flash-attention 3", "sage") if name not in known]
+    missing = [name for name in ("flash-attention-3", "sage") if name not in known]
     rows = [("attention", name, False, False, "not installed") for name in missing]
     if not gpu:
         return [("attention", "torch", True, True, "part of torch, exact"), *rows]

@@ -35,7 +35,7 @@ def write_people(clip: Clip, settings: PreprocessSettings, out: Path) -> Crowd:
         OutputError: the picture cannot be written.
     """
     if out.suffix.lower() != ".png":
-        raise InputError("--out", out, "the picture of the people is a PNG", "Give a name that ends in .png")
+        raise InputError("out", out, "the picture of the people is a PNG", "Give a name that ends in .png")
     people, choice, (indices, _) = backend(settings), parse_choice(settings.person), plan(clip, settings)
     first = frame_at(clip, indices, choice)
     indices = indices[first : None if choice.at is None else first + 1]
@@ -49,5 +49,5 @@ def write_people(clip: Clip, settings: PreprocessSettings, out: Path) -> Crowd:
             return Crowd(index, tuple(box(found[i]) for i in numbered(found)))
     remedy = "Give a clip in which somebody's head and shoulders are plainly visible"
     if choice.at is not None:
-        raise InputError("--person", choice, f"nobody was found {choice.when}", "Give another time, or none")
-    raise InputError("--video", clip.path, f"nobody was found in any of its {len(indices)} frames", remedy)
+        raise InputError("preprocess.person", choice, f"nobody was found {choice.when}", "Give another time, or none")
+    raise InputError("video", clip.path, f"nobody was found in any of its {len(indices)} frames", remedy)

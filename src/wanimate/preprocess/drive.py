@@ -20,7 +20,8 @@ import numpy as np
 import numpy.typing as npt
 
 from wanimate.config import PreprocessSettings
-from wanimate.errors import InputError
+from wanimate.errors import InputError, setting
+from wanimate.events import Event, Notice, Stage, StageFinished, StageProgress, StageStarted
 from wanimate.media.files import sha256
 from wanimate.media.resize import cover, exact_size, letterbox, published_resize
 from wanimate.media.timing import cap_rate, published_count, published_indices
@@ -33,20 +34,9 @@ from wanimate.preprocess.pose.face import Squares, is_usable, published_box, pub
 from wanimate.preprocess.pose.keypoints import FACE, Parts, reuse_body_when_outside, runs, split
 from wanimate.preprocess.pose.skeleton import draw
 from wanimate.preprocess.pose.smooth import smooth
-from wanimate.types import (
-    Clip,
-    Event,
-    Frame,
-    Guides,
-    Keypoints,
-    Notice,
-    StageFinished,
-    StageProgress,
-    StageStarted,
-)  # fmt: skip
+from wanimate.types import Clip, Frame, Guides, Keypoints
 
 _SURE = 0.5
-DETECT, DRAW = "find the performer", "draw the guides"
 
 
 @dataclass(frozen=True)
@@ -101,15 +91,15 @@ def preprocess(
     squares = steady_squares(keypoints[:, FACE], valid, fps)
 
     started = time.perf_counter()
-    yield StageStarted(DRAW, len(indices))
+    yield StageStarted(Stage.DRAW, len(indices))
     with GuidesWriter(folder, "animation", fps, size, settings.face_size) as writer:
         faces = face_crops(iter_indices(clip, indices), clip_size, settings, keypoints, valid, squares)
         for i, face in enumerate(faces):
             writer.write(_skeleton(drawing, i, size), face)
-            yield StageProgress(DRAW, i + 1, len(indices))
+            yield StageProgress(Stage.DRAW, i + 1, len(indices))
         facts = manifest(clip, image, settings, people, indices, fps, valid, drawing, warnings)
         writer.finish(image if settings.compat else reference, facts, arrays(keypoints, drawing, squares))
-    yield StageFinished(DRAW, time.perf_counter() - started)
+    yield StageFinished(Stage.DRAW, time.perf_counter() - started)
     return load_guides(folder)
 
 
@@ -128,7 +118,9 @@ def plan(clip: Clip, settings: PreprocessSettings) -> tuple[tuple[int, ...], Fra
     count = min(published_count(clip.count, clip.duration, float(clip.fps)), clip.count)
     indices, _ = published_indices(count, float(clip.fps), float(fps))
     if not indices:
-        raise InputError("--fps", fps, f"leaves no frame of a clip of {clip.duration:.2f} s", "Give a higher rate")
+        raise InputError(
+            "preprocess.fps", fps, f"leaves no frame of a clip of {clip.duration:.2f} s", "Give a higher rate"
+        )
     return indices, fps
 
 
@@ -144,15 +136,15 @@ def detect(
         InputError: nobody is in the clip, or not whoever was chosen.
     """
     started, count = time.perf_counter(), len(indices)
-    yield StageStarted(DETECT, count)
+    yield StageStarted(Stage.DETECT, count)
     keypoints, valid, found = np.zeros((count, 133, 3)), np.zeros(count, dtype=bool), [""] * count
     for done, (i, person) in enumerate(_sights(people, clip, indices, parse_choice(settings.person), fit)):
         keypoints[i], valid[i], found[i] = person.keypoints, person.valid, person.found
-        yield StageProgress(DETECT, done + 1, count)
-    yield StageFinished(DETECT, time.perf_counter() - started)
+        yield StageProgress(Stage.DETECT, done + 1, count)
+    yield StageFinished(Stage.DETECT, time.perf_counter() - started)
     if not valid.any():
         remedy = "Give a clip in which one person's head and shoulders are plainly visible"
-        raise InputError("--video", clip.path, f"nobody was found in any of its {count} frames", remedy)
+        raise InputError("video", clip.path, f"nobody was found in any of its {count} frames", remedy)
     doubts = report_doubts(keypoints, valid, found)
     for doubt in doubts:
         yield Notice(doubt, "warning")
@@ -180,7 +172,9 @@ def frame_at(clip: Clip, indices: tuple[int, ...], choice: Choice) -> int:
     if choice.at is None:
         return 0
     if choice.at > clip.duration:
-        raise InputError("--person", choice, f"the clip ends at {clip.duration:.2f} s", "Give a time within the clip")
+        raise InputError(
+            "preprocess.person", choice, f"the clip ends at {clip.duration:.2f} s", "Give a time within the clip"
+        )
     return int(np.argmin([abs(clip.times[i] - clip.times[0] - choice.at) for i in indices]))
 
 
@@ -190,7 +184,8 @@ def report_doubts(keypoints: Keypoints, valid: npt.NDArray[np.bool_], found: Seq
     if others := [i for i, how in enumerate(found) if how == "other"]:
         where = ", ".join(str(i) for i in others[:10])
         doubts.append(
-            f"from frame {where} on, somebody who may not be the person before is followed; --person chooses one"
+            f"from frame {where} on, somebody who may not be the person before is followed; "
+            f"{setting('preprocess.person')} chooses one"
         )
     if again := [i for i, how in enumerate(found) if how == "again"]:
         where = ", ".join(str(i) for i in again[:10])

@@ -7,12 +7,13 @@ from pathlib import Path
 
 from wanimate.config import PreprocessSettings
 from wanimate.errors import InputError
+from wanimate.events import Event
 from wanimate.log import chosen
 from wanimate.preprocess import replacement
 from wanimate.preprocess.detect.base import PoseBackend
 from wanimate.preprocess.drive import preprocess
 from wanimate.preprocess.masks.selfie import MaskBackend
-from wanimate.types import Clip, Event, Frame, Guides, Mode
+from wanimate.types import Clip, Frame, Guides, Mode
 
 
 def preprocessing(
@@ -22,7 +23,9 @@ def preprocessing(
     """The preprocessing of a mode: `preprocess.drive.preprocess`, `replacement.preprocess_scene`. Loads models not given."""
     if mode == "animation":
         if settings.mask is not None or settings.sam2 is not None:
-            option, value = ("--mask", settings.mask) if settings.mask is not None else ("--sam2", settings.sam2)
+            option, value = (
+                ("preprocess.mask", settings.mask) if settings.mask is not None else ("preprocess.sam2", settings.sam2)
+            )
             raise InputError(
                 option, value, "animation has no hole that needs a mask", "Leave it out, or take replacement"
             )

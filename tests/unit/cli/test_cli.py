@@ -23,17 +23,9 @@ from typer.testing import CliRunner
 from wanimate.cli.main import app
 from wanimate.config import GenerateSettings, Job, OutputSettings, ParallelSettings, PreprocessSettings, RuntimeSettings
 from wanimate.errors import Cancelled, CheckpointError, InputError, OutOfMemory, OutputError
+from wanimate.events import Event, Finished, Notice, StageFinished, StageProgress, StageStarted, StepDone
 from wanimate.measure.doctor import verdict_14b
-from wanimate.types import (
-    Event,
-    Finished,
-    Notice,
-    Result,
-    StageFinished,
-    StageProgress,
-    StageStarted,
-    StepDone,
-)
+from wanimate.types import Result
 
 FILES = ["--image", "hero.png", "--video", "dance.mp4", "--out", "hero.mp4"]
 RESULT = Result(
@@ -414,7 +406,7 @@ STOPPED = textwrap.dedent("""
         def run(self, job):
             from wanimate.finish.lock import OutputClaim
             from wanimate.finish.encode import OutputWriter
-            from wanimate.types import StageProgress, StageStarted
+            from wanimate.events import StageProgress, StageStarted
             with OutputClaim(job.out, job.output.codec) as claim:
                 yield StageStarted("denoise", 10_000)
                 with OutputWriter(job.out, Fraction(30), 64, 48, job.output, claim=claim) as writer:

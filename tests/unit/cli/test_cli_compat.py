@@ -16,8 +16,9 @@ from wanimate.cli import compat
 from wanimate.cli.main import app
 from wanimate.config import GenerateSettings, OutputSettings, PreprocessSettings
 from wanimate.errors import InputError
+from wanimate.events import Event, Finished
 from wanimate.media.video import ArrayFrames
-from wanimate.types import Event, Finished, Guides
+from wanimate.types import Guides
 from wanimate.types import Result as Done
 
 GENERATE_FLAGS = {

@@ -22,21 +22,13 @@ from tiny_checkpoints import DEFAULTS, FPS, Shape, write_guides
 
 from wanimate.config import GenerateSettings, Job, OutputSettings, RuntimeSettings
 from wanimate.errors import CheckpointError, InputError, OutputError
+from wanimate.events import Event, Finished, Notice, StageFinished, StageProgress, StageStarted, StepDone
 from wanimate.jobs import resolve as order
 from wanimate.jobs.run import Animator
 from wanimate.media.video import ArrayFrames, VideoFrames
 from wanimate.model.transformer import AnimateTransformer
 from wanimate.preprocess.guides import load_guides
-from wanimate.types import (
-    Event,
-    Finished,
-    Frames,
-    Notice,
-    StageFinished,
-    StageProgress,
-    StageStarted,
-    StepDone,
-)  # fmt: skip
+from wanimate.types import Frames
 from wanimate.weights import lora_view as twins
 from wanimate.weights.lora import read_lora
 from wanimate.weights.lora_view import with_loras

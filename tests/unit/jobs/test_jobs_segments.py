@@ -6,9 +6,9 @@ from collections.abc import Iterator
 
 import torch
 
+from wanimate.events import StageProgress, StageStarted
 from wanimate.finish.decode import to_pixels
 from wanimate.jobs.segments import FramesReady, LoopEvent, PixelsReady, with_pixels
-from wanimate.types import StageProgress, StageStarted
 
 
 def test_pixels_come_when_the_next_frames_are_begun() -> None:

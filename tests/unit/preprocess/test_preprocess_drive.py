@@ -7,11 +7,11 @@ import pytest
 
 from wanimate.config import PreprocessSettings
 from wanimate.errors import InputError
+from wanimate.events import Notice, Stage, StageFinished, StageProgress, StageStarted
 from wanimate.media.probe import probe
 from wanimate.media.video import LosslessWriter
 from wanimate.preprocess.detect.base import PersonPose, nobody
-from wanimate.preprocess.drive import DETECT, DRAW, preprocess
-from wanimate.types import Notice, StageFinished, StageProgress, StageStarted
+from wanimate.preprocess.drive import preprocess
 
 AREA = 320 * 240
 COUNT = 12
@@ -94,7 +94,7 @@ def test_guides_follow_the_performer(clip, tmp_path):
     assert guides.manifest["source"]["frames"] == list(range(COUNT))
     assert guides.manifest["backend"] == "fake"
     assert not [e for e in events if isinstance(e, Notice)]
-    for stage in (DETECT, DRAW):
+    for stage in (Stage.DETECT, Stage.DRAW):
         assert StageStarted(stage, COUNT) in events
         assert StageProgress(stage, COUNT, COUNT) in events
         assert any(isinstance(e, StageFinished) and e.stage == stage for e in events)
@@ -127,7 +127,7 @@ def test_nobody_in_the_image_is_a_warning_and_turns_retargeting_off(clip, tmp_pa
 def test_a_run_given_up_leaves_nothing(clip, tmp_path):
     steps = preprocess(clip, IMAGE, PreprocessSettings(face_size=64), tmp_path / "g", AREA, FakePeople())
     for event in steps:
-        if isinstance(event, StageProgress) and event.stage == DRAW:
+        if isinstance(event, StageProgress) and event.stage == Stage.DRAW:
             break
     assert list(tmp_path.iterdir())
     steps.close()

@@ -127,7 +127,7 @@ def test_what_cannot_be_the_performers_is_refused(clip, tmp_path, masks, rule):
     path = _write(tmp_path / "m.mkv", [_mask(i, **masks) for i in range(COUNT)])
     with pytest.raises(InputError, match=rule) as caught:
         _guides(clip, tmp_path / "g", path)
-    assert caught.value.parameter == "--mask"
+    assert caught.value.field == "preprocess.mask"
     assert caught.value.exit_code == 2
     assert not (tmp_path / "g").exists()
 

@@ -215,7 +215,7 @@ def test_folders_that_are_refused(folder, tmp_path: Path):
     def refused(place, rule):
         with pytest.raises(InputError, match=rule) as caught:
             Sam2Masks(place, device="cpu")
-        assert caught.value.parameter == "--sam2"
+        assert caught.value.field == "preprocess.sam2"
         assert caught.value.exit_code == 2
 
     def copied(name):

@@ -29,20 +29,20 @@ def test_the_quickest_attention_that_is_allowed_is_taken(monkeypatch: pytest.Mon
     assert all(trial.why for trial in failed)
     assert "torch" in [trial.name for trial in found if trial not in failed]
 
-    close = (speed.Trial("torch", 0.100), speed.Trial("cudnn", 0.103), speed.Trial("torch flash", 0.2))
+    close = (speed.Trial("torch", 0.100), speed.Trial("cudnn", 0.103), speed.Trial("torch-flash", 0.2))
     assert speed.best_trial(close).name == speed.best_trial((close[0], close[1])).name == "cudnn"
 
     def trials(device: torch.device, dtype: torch.dtype, tokens: int, width: int, exact: bool) -> object:
         asked.append((tokens, exact))
-        return speed.Trial("torch flash", 0.1), speed.Trial("torch", 0.2)
+        return speed.Trial("torch-flash", 0.1), speed.Trial("torch", 0.2)
 
     asked: list[tuple[int, bool]] = []
     monkeypatch.setattr(speed, "attention_trials", trials)
     model = fill(AnimateTransformer(PARAMS))
-    assert speed.quicken_transformer(model, CPU, "fast", 64) == "torch flash"
+    assert speed.quicken_transformer(model, CPU, "fast", 64) == "torch-flash"
     assert asked == [(64, False)]
     for block in model.blocks:
-        assert block.self_attn.attend == backends()["torch flash"].attend
+        assert block.self_attn.attend == backends()["torch-flash"].attend
         assert "attend" not in block.cross_attn.__dict__
     assert not any("before_attention" in block.__dict__ for block in model.blocks)  # no kernels on a processor
 

@@ -13,13 +13,14 @@ from tiny_checkpoints import own_checkpoint, published_checkpoint, write_guides
 
 from wanimate.config import BlocksMode, GenerateSettings, LoraUse, OutputSettings, RuntimeSettings
 from wanimate.errors import InputError, OutOfMemory
+from wanimate.events import Notice
 from wanimate.jobs.run import Animator
 from wanimate.media.video import VideoFrames
 from wanimate.runtime import offload
 from wanimate.runtime import placement as placing
 from wanimate.runtime.offload import StreamedBlocks
 from wanimate.runtime.planning.plan import Held, Placement, Plan
-from wanimate.types import FrameSource, Notice
+from wanimate.types import FrameSource
 
 LOSSLESS = OutputSettings(codec="ffv1")
 

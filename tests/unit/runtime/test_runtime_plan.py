@@ -21,6 +21,7 @@ from golden import fill
 from wanimate.conditions.segments import plan_segments
 from wanimate.config import GenerateSettings, OutputSettings, ParallelSettings, RuntimeSettings, Speed
 from wanimate.errors import InputError, OutOfMemory
+from wanimate.events import Finished, Notice, StepDone
 from wanimate.jobs.run import Animator
 from wanimate.measure.doctor import plan_job
 from wanimate.media.video import VideoFrames
@@ -46,7 +47,7 @@ from wanimate.runtime.planning.rates import Rates, measure_rates
 from wanimate.runtime.planning.simulate import transformer_cost, vae_cost
 from wanimate.runtime.tiling import TiledVae
 from wanimate.sampling.cache import Caching
-from wanimate.types import Finished, FrameSource, Mode, Notice, StepDone
+from wanimate.types import FrameSource, Mode
 from wanimate.weights.checkpoint import Card, load_checkpoint, read_card
 from wanimate.weights.lora_view import TwinSizes
 from wanimate.weights.stored import Stored

@@ -277,7 +277,7 @@ def test_files_that_are_refused(model: AnimateTransformer, tmp_path: Path) -> No
     }.items():  # fmt: skip
         with pytest.raises(InputError, match=rule) as caught:
             read_lora(tmp_path / name)
-        assert (caught.value.parameter, caught.value.exit_code) == ("lora", 2)
+        assert (caught.value.field, caught.value.exit_code) == ("generate.lora", 2)
     assert not (tmp_path / "sprung").exists()
     torch.save({"state_dict": spelled(model, "peft")}, tmp_path / "good.ckpt")
     assert match_lora(read_lora(tmp_path / "good.ckpt"), model).targets == len(MODULES)

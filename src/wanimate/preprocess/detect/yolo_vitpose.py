@@ -16,7 +16,7 @@ import cv2
 import numpy as np
 import numpy.typing as npt
 
-from wanimate.errors import InputError
+from wanimate.errors import InputError, setting
 from wanimate.preprocess.detect.base import PersonPose, nobody
 from wanimate.preprocess.people.choice import Choice
 from wanimate.preprocess.people.tracking import Chosen
@@ -74,8 +74,8 @@ class PublishedBackend:
             InputError: no folder, a model file is missing or unreadable, or onnxruntime is not installed.
         """
         if folder is None:
-            remedy = "Give the process_checkpoint folder of Wan2.2-Animate-14B with --models"
-            raise InputError("--models", None, "the published backend needs its model files", remedy)
+            remedy = f"Give the process_checkpoint folder of Wan2.2-Animate-14B with {setting('preprocess.models')}"
+            raise InputError("preprocess.models", None, "the published backend needs its model files", remedy)
         pose = folder / _POSE
         pose = pose / "end2end.onnx" if pose.is_dir() else pose
         return cls(_session(folder / _DETECTOR), _session(pose), compat, choice)
@@ -136,17 +136,17 @@ class PublishedBackend:
 def _session(path: Path) -> Session:
     if not path.is_file():
         remedy = "Give the process_checkpoint folder of Wan2.2-Animate-14B"
-        raise InputError("--models", path, "this model file is missing", remedy)
+        raise InputError("preprocess.models", path, "this model file is missing", remedy)
     try:
         import onnxruntime
     except ImportError as error:
-        raise InputError("backend", "published", "needs onnxruntime", "Install wanimate[onnx]") from error
+        raise InputError("preprocess.backend", "published", "needs onnxruntime", "Install wanimate[onnx]") from error
     wanted = ("CUDAExecutionProvider", "CPUExecutionProvider")
     providers = [p for p in wanted if p in onnxruntime.get_available_providers()]
     try:
         session: Any = onnxruntime.InferenceSession(str(path), providers=providers)
     except Exception as error:  # onnxruntime raises its own unrelated classes for unreadable files
-        raise InputError("--models", path, f"cannot be loaded ({error})", "Download it again") from error
+        raise InputError("preprocess.models", path, f"cannot be loaded ({error})", "Download it again") from error
     name = session.get_inputs()[0].name
     return lambda array: np.asarray(session.run(None, {name: array})[0], dtype=np.float32)
 

@@ -25,7 +25,10 @@ from wanimate.preprocess.masks.sam_prompts import CHUNK, clicks, key_frames
 from wanimate.preprocess.masks.shape import Mask
 from wanimate.types import Frame, Keypoints
 
-_PARAMETER, _REMEDY = "--sam2", "Give the folder of a SAM 2 video checkpoint: config.json and model.safetensors"
+_PARAMETER, _REMEDY = (
+    "preprocess.sam2",
+    "Give the folder of a SAM 2 video checkpoint: config.json and model.safetensors",
+)
 _MEAN, _STD = (0.485, 0.456, 0.406), (0.229, 0.224, 0.225)
 _CHUNK_BYTES, _LEAST_CHUNK = 256 * 2**20, 16
 _PERSON = 1

@@ -8,14 +8,14 @@ from pathlib import Path
 import numpy as np
 import numpy.typing as npt
 
-from wanimate.errors import InputError
+from wanimate.errors import InputError, setting
 from wanimate.media.probe import probe
 from wanimate.media.video import iter_indices
 from wanimate.preprocess.masks.shape import Mask
 from wanimate.preprocess.pose.keypoints import BODY, VALID_CONFIDENCE
 from wanimate.types import Clip, Frame, Keypoints
 
-_PARAMETER = "--mask"
+_PARAMETER = "preprocess.mask"
 _LOOKED_AT = 16
 """So many frames, spread over the clip, tell whether a mask lies on the performer."""
 _LEAST_INSIDE = 0.5
@@ -80,7 +80,7 @@ class MaskVideo:
             raise InputError(
                 _PARAMETER, path, f"{rule}: it is inverted", "Make the performer white and the scene black"
             )
-        remedy = "Give the mask of this clip, or choose the person it is of with --person"
+        remedy = f"Give the mask of this clip, or choose the person it is of with {setting('preprocess.person')}"
         raise InputError(_PARAMETER, path, f"{rule}: it is of somebody else", remedy)
 
 

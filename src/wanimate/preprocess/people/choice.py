@@ -13,7 +13,7 @@ from typing import Literal
 import numpy as np
 from PIL import Image, ImageDraw, ImageFont
 
-from wanimate.errors import InputError
+from wanimate.errors import InputError, setting
 from wanimate.preprocess.pose.keypoints import BODY, VALID_CONFIDENCE
 from wanimate.types import Frame, Keypoints
 
@@ -64,7 +64,7 @@ def parse_choice(text: str) -> Choice:
     found = re.fullmatch(rf"(?:(largest|left|right)|([1-9]\d?)|({number}),({number}))(?:@({number})s?)?", text)
     if found is None:
         remedy = "Give largest, left, right, a number from 1, or x,y in pixels of the clip; with @SECONDS if wished"
-        raise InputError("--person", text, "names nobody", remedy)
+        raise InputError("preprocess.person", text, "names nobody", remedy)
     word, count, x, y, seconds = found.groups()
     at = None if seconds is None else float(seconds)
     if word:
@@ -122,17 +122,17 @@ def pick(choice: Choice, people: Sequence[Keypoints]) -> int:
         return max(range(len(people)), key=lambda i: _area(box(people[i])))
     remedy = "Look at the candidates with `wanimate preprocess --list-people`"
     if choice.at is None:
-        remedy += f", or say when to look: --person {choice}@SECONDS"
+        remedy += f", or say when to look: {setting('preprocess.person')} {choice}@SECONDS"
     if choice.kind == "number":
         if choice.number > len(order):
-            raise InputError("--person", choice, f"{len(order)} found {choice.when}", remedy)
+            raise InputError("preprocess.person", choice, f"{len(order)} found {choice.when}", remedy)
         return order[choice.number - 1]
     x, y = choice.point
     inside = [
         i for i in order if box(people[i])[0] <= x <= box(people[i])[2] and box(people[i])[1] <= y <= box(people[i])[3]
     ]
     if not inside:
-        raise InputError("--person", choice, f"nobody is there {choice.when}", remedy)
+        raise InputError("preprocess.person", choice, f"nobody is there {choice.when}", remedy)
     return min(inside, key=lambda i: _area(box(people[i])))
 
 

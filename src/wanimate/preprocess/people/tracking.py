@@ -115,7 +115,7 @@ class Chosen:
         if self.choice.at is None:
             return None
         remedy = "Look at the candidates with `wanimate preprocess --list-people`"
-        raise InputError("--person", self.choice, f"nobody was found {self.choice.when}", remedy)
+        raise InputError("preprocess.person", self.choice, f"nobody was found {self.choice.when}", remedy)
 
     def _largest_overlap(self, some: Sequence[int], people: Sequence[Keypoints]) -> int:
         assert self.known is not None

@@ -12,7 +12,7 @@ import torch
 from torch import Tensor
 
 from wanimate.config import LoraUse, ParallelSettings, RuntimeSettings
-from wanimate.errors import InputError, RankFailed
+from wanimate.errors import InputError, RankFailed, setting
 from wanimate.model.transformer import AnimateTransformer, Context
 from wanimate.runtime.optimize import TRIAL_TOKENS, quicken
 from wanimate.runtime.parallel.ranks import Group, Ranks
@@ -42,7 +42,9 @@ class Part:
         self._splits_guidance = settings.split_guidance
         if settings.split_guidance and ranks.half is None:
             rule = f"the two branches of guidance need an even number of GPUs, not {ranks.count}"
-            raise InputError("--split-guidance", True, rule, "Give an even --gpus, or leave it out.")
+            raise InputError(
+                "parallel.split_guidance", True, rule, f"Give an even {setting('parallel.gpus')}, or leave it out."
+            )
         SplitTransformer(checkpoint.transformer, ranks.everyone)  # refuses a count that does not divide the heads
 
     def use_loras(self, uses: tuple[LoraUse, ...], partial: bool, fuse: bool = False) -> None:

@@ -12,6 +12,7 @@ import torch
 
 from wanimate.conditions.segments import plan_segments
 from wanimate.config import ParallelSettings, RuntimeSettings, Speed
+from wanimate.errors import setting
 from wanimate.log import chosen
 from wanimate.media.resize import exact_size
 from wanimate.model.transformer import AnimateTransformer
@@ -69,22 +70,30 @@ def plan_for(
     def alternatives() -> Iterator[Alternative]:
         if spread.gpus > 1 and not spread.shard_weights:
             parts = networks(folder, card, wanted, device, sharded=True)
-            yield "--shard-weights", parts, work, spread.model_copy(update={"shard_weights": True})
+            yield "parallel.shard_weights", parts, work, spread.model_copy(update={"shard_weights": True})
         for words, other, less in smaller():
             yield words, other, less, spread
 
     def smaller() -> Iterator[tuple[str, Networks, Work]]:
         if not (nets.quantized or spread.shard_weights):
-            yield "--weights-dtype fp8", networks(folder, card, "fp8", device), work
+            yield f"{setting('runtime.weights_dtype')} fp8", networks(folder, card, "fp8", device), work
         for length in CLIP_LENGTHS:
             if length < work.length:
-                yield f"--clip-length {length}", nets, replace(work, segments=_shorter(work, length))
+                yield (
+                    f"{setting('generate.clip_length')} {length}",
+                    nets,
+                    replace(work, segments=_shorter(work, length)),
+                )
         for area in AREAS:
             if area < work.size[0] * work.size[1]:
                 width, height = exact_size(*work.size, area)
-                yield f"--area {width}x{height}", nets, replace(work, size=(width, height))
+                yield f"{setting('preprocess.area')} {width}x{height}", nets, replace(work, size=(width, height))
                 smallest = replace(work, size=(width, height), segments=_shorter(work, CLIP_LENGTHS[-1]))
-                yield f"--area {width}x{height} --clip-length {CLIP_LENGTHS[-1]}", nets, smallest
+                yield (
+                    f"{setting('preprocess.area')} {width}x{height} {setting('generate.clip_length')} {CLIP_LENGTHS[-1]}",
+                    nets,
+                    smallest,
+                )
 
     if spread.gpus > 1:
         name = f"{spread.gpus} x {name}"

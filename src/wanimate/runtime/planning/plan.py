@@ -298,7 +298,7 @@ def _ladder(
     )
     if settings.blocks == "mapped" and not nets.as_stored:
         rule = "the blocks can stay in the file only if it holds them in the type they are used in"
-        raise InputError("blocks", "mapped", rule, "Use streamed, or convert with `wanimate weights convert`.")
+        raise InputError("runtime.blocks", "mapped", rule, "Use streamed, or convert with `wanimate weights convert`.")
     tiles = (None, *TILES) if settings.vae_tile is None else (settings.vae_tile // CELL,)
     for mode in modes:
         if mode != "mapped" or nets.as_stored:
