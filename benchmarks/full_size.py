@@ -44,17 +44,17 @@ import torch
 from hardware import described
 from random_network import skip_like
 
+from wanimate.api import Animator
 from wanimate.config import Defaults, GenerateSettings, OutputSettings, RuntimeSettings, Speed
 from wanimate.errors import WanimateError
 from wanimate.events import Finished, Notice, StageFinished, StageStarted, StepDone
-from wanimate.jobs.run import Animator
 from wanimate.media.resize import exact_size
 from wanimate.model.params import MotionParams, TransformerParams, VaeParams
 from wanimate.model.transformer import AnimateTransformer
 from wanimate.model.vae import VideoVae
 from wanimate.preprocess.guides import GuidesWriter
 from wanimate.runtime.planning import plan as planning
-from wanimate.weights.checkpoint import CLIP, T5, TOKENIZER, TRANSFORMER, VAE
+from wanimate.weights.locate import CLIP, T5, TOKENIZER, TRANSFORMER, VAE
 from wanimate.weights.quantize import is_quantizable
 from wanimate.weights.stored import Stored, Value, value
 from wanimate.weights.tools.convert import Shard, sharded, write_safetensors

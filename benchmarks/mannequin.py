@@ -41,7 +41,8 @@ from wanimate.train.mannequins.dice import Dice
 from wanimate.train.mannequins.render import Picture
 from wanimate.train.mannequins.world import World, WorldSettings
 from wanimate.types import Conditions, Frames, Guides, Segment
-from wanimate.weights.checkpoint import Checkpoint, embedded_path, load_checkpoint
+from wanimate.weights.checkpoint import Checkpoint, load_checkpoint
+from wanimate.weights.locate import embedded_path
 
 FIRST_SEED = 10**12
 """Far from every seed that training draws clips with."""
@@ -109,7 +110,7 @@ def animation_guides(truth: Truth) -> Guides:
 def generate(checkpoint: Checkpoint, guides: Guides, args: argparse.Namespace) -> tuple[Frames, tuple[Segment, ...]]:
     """The real road from guides to frames."""
     given = {"steps": args.steps, "clip_length": args.clip_length, "solver": args.solver, "overlap": args.overlap}
-    settings = checkpoint.card.defaults.model_copy(update={k: v for k, v in given.items() if v is not None})
+    settings = checkpoint.config.defaults.model_copy(update={k: v for k, v in given.items() if v is not None})
     segments = plan_segments(guides.count, settings.clip_length, settings.overlap)
     text, negative = checkpoint.prompts.encode(""), checkpoint.prompts.encode("", negative=True)
     builder = ConditionBuilder(
@@ -266,7 +267,7 @@ def main() -> None:
     )
     lines = [
         "# Quality of the embedded checkpoint", "", *described(args.device, args.threads), f"- {what}; {speed}",
-        f"- checkpoint {checkpoint.card.name}: {checkpoint.card.note}",
+        f"- checkpoint {checkpoint.config.name}: {checkpoint.config.note}",
         *(f"  - {name} {digest[:16]}" for name, digest in checkpoint.hashes.items()),
         f"- {len(bodies)} different held-out bodies, procedural motion only, face crops of someone else", "",
         *summarise(results, long_results),

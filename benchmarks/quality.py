@@ -3,7 +3,7 @@
     python benchmarks/quality.py                            # 2 clips of 17 frames: about 20 minutes on one core
     python benchmarks/quality.py --clips 1 --only taylor    # a quick look at some rows
 
-Held-out people of the mannequin world in the checkpoint's own size. Every row is one whole diffusion of 20 steps from the same
+ResidentBytes-out people of the mannequin world in the checkpoint's own size. Every row is one whole diffusion of 20 steps from the same
 noise, compared with the full float32 one: the whole frames, the region of the face by itself, and how far the mouth's opening
 is off. `cost` is arithmetic, as a share of 20 full steps of the 14B at 1280x720 and 77 frames, where attention is 71 % of a
 step and the first block 1/40 of it; the seconds are this processor's. Outputs are kept in --work under the hash of what they
@@ -63,7 +63,8 @@ from wanimate.sampling.denoise import denoise
 from wanimate.sampling.guidance import GuidedNetwork, guided
 from wanimate.train.mannequins.assets import load
 from wanimate.types import Conditions, Frames
-from wanimate.weights.checkpoint import Checkpoint, embedded_path, load_checkpoint
+from wanimate.weights.checkpoint import Checkpoint, load_checkpoint
+from wanimate.weights.locate import embedded_path
 
 STEPS = 20
 ATTENTION = 4.68 / 6.55
@@ -255,7 +256,7 @@ class Clip:
     @torch.inference_mode()
     def run(self, variant: Variant) -> tuple[Frames, int, float]:
         """Frames, steps skipped, and processor seconds of the diffusion."""
-        network, defaults = self.network, self.checkpoint.card.defaults
+        network, defaults = self.network, self.checkpoint.config.defaults
         if variant.bf16:
             model = copy.deepcopy(self.checkpoint.transformer).to(torch.bfloat16)
             network = guided(model, self.conditions, 1.0)
@@ -305,7 +306,7 @@ def open_clip(checkpoint: Checkpoint, number: int, truth: Truth, seed: int) -> C
             face_size=checkpoint.face_size,
             device=checkpoint.device,
         )
-        (segment,) = plan_segments(guides.count, guides.count, checkpoint.card.defaults.overlap)
+        (segment,) = plan_segments(guides.count, guides.count, checkpoint.config.defaults.overlap)
         conditions = builder.build(segment, None)
     noise = torch.randn(16, *conditions.y.shape[1:], generator=torch.Generator().manual_seed(seed))
     return Clip(number, truth, checkpoint, conditions, noise, guided(checkpoint.transformer, conditions, 1.0))
@@ -461,7 +462,7 @@ def main() -> None:
     lines = [
         "# What each way to save time costs", "", *described("cpu", args.threads), f"- `python {' '.join(sys.argv)}`",
         f"- {args.clips} clips of held-out people, {args.frames} frames of {args.size}, {STEPS} steps, noise seed {args.seed}",
-        f"- checkpoint {checkpoint.card.name}", *(f"  - {name} {digest[:16]}" for name, digest in checkpoint.hashes.items()),
+        f"- checkpoint {checkpoint.config.name}", *(f"  - {name} {digest[:16]}" for name, digest in checkpoint.hashes.items()),
         "", f"![PSNR over cost]({out.with_suffix('.png').name})", "", *table(rows, chosen), "", *EXPLAINED,
     ]  # fmt: skip
     out.write_text("\n".join(lines) + "\n")

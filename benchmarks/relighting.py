@@ -54,7 +54,8 @@ from wanimate.train.mannequins.scene import sample_backgrounds
 from wanimate.train.mannequins.world import WorldBatch
 from wanimate.train.pool import RELIGHT_WORLD
 from wanimate.types import Frames, Guides, Segment
-from wanimate.weights.checkpoint import Checkpoint, embedded_path, load_checkpoint
+from wanimate.weights.checkpoint import Checkpoint, load_checkpoint
+from wanimate.weights.locate import embedded_path
 from wanimate.weights.lora import match_lora, read_lora
 from wanimate.weights.lora_view import with_loras
 from wanimate.weights.relighting import find_relighting
@@ -194,7 +195,7 @@ class Bench:
         conditions = builder.build(Segment(0, 0, guides.count, 0), None)
         noise = torch.randn(16, *conditions.y.shape[1:], generator=torch.Generator().manual_seed(self.args.seed))
         noise = noise.to(c.device)
-        found, defaults = {}, c.card.defaults
+        found, defaults = {}, c.config.defaults
         for strength in strengths:
             states = denoise(
                 guided(self.models[strength], conditions, 1.0), noise, defaults.solver, self.args.steps, defaults.shift
@@ -349,7 +350,7 @@ def main() -> None:
         lines = [
             "# Relighting", "", *described(args.device, args.threads),
             f"- {len(rows)} scenes of {args.frames} frames at {args.size}, {args.steps} steps, held-out bodies; {spent}",
-            f"- checkpoint {bench.checkpoint.card.name}",
+            f"- checkpoint {bench.checkpoint.config.name}",
             *(f"  - {name} {digest[:16]}" for name, digest in bench.checkpoint.hashes.items()), "",
             *table(rows, args.strengths), "", *EXPLAINED,
         ]  # fmt: skip

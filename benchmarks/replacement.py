@@ -30,10 +30,10 @@ from hardware import described
 from mannequin import FIRST_SEED, Store, generate, seeds, world_version
 from mannequin_measures import read_kept
 
+from wanimate.api import Animator
 from wanimate.config import Job, OutputSettings
 from wanimate.events import Finished
 from wanimate.finish.composite import composite
-from wanimate.jobs.run import Animator
 from wanimate.measure.metrics import psnr, ssim
 from wanimate.media.video import ArrayFrames
 from wanimate.preprocess.detect.mediapipe import MediapipeBackend
@@ -44,7 +44,8 @@ from wanimate.preprocess.replacement import mask_shape
 from wanimate.train.mannequins.assets import load
 from wanimate.train.mannequins.world import World, WorldSettings
 from wanimate.types import Frames, Guides
-from wanimate.weights.checkpoint import Checkpoint, embedded_path, load_checkpoint
+from wanimate.weights.checkpoint import Checkpoint, load_checkpoint
+from wanimate.weights.locate import embedded_path
 from wanimate.weights.lora import match_lora, read_lora
 from wanimate.weights.lora_view import with_loras
 from wanimate.weights.relighting import find_relighting
@@ -279,7 +280,7 @@ def main() -> None:
     lines = [
         "# Replacement mode", "", *described("cpu", args.threads),
         f"- {len(numbers)} clips of {args.frames} frames at {args.size}, {args.steps} steps, held-out bodies; {speed}",
-        f"- checkpoint {checkpoint.card.name}: {checkpoint.card.note}",
+        f"- checkpoint {checkpoint.config.name}: {checkpoint.config.note}",
         *(f"  - {name} {digest[:16]}" for name, digest in checkpoint.hashes.items()), "",
         f"Both modes on the same clips; hole: the found outline, {shape.iterations} rounds of {shape.k} x {shape.k}; seam of "
         f"{feather} pixels:", "", *modes, "",

@@ -39,18 +39,19 @@ from wanimate.media.video import ArrayFrames
 from wanimate.model.params import MotionParams, TransformerParams, VaeParams
 from wanimate.model.transformer import AnimateTransformer
 from wanimate.model.vae import VideoVae
-from wanimate.runtime.fused_vae import quicken_vae
-from wanimate.runtime.optimize import TRIAL_TOKENS, quicken_transformer
+from wanimate.runtime.fused_vae import optimize_vae
+from wanimate.runtime.optimize import TRIAL_TOKENS, optimize_at
 from wanimate.runtime.parallel.ranks import Ranks, join, leave
 from wanimate.runtime.parallel.sequence import SplitTransformer
 from wanimate.runtime.parallel.shard import sharded
 from wanimate.runtime.parallel.supervise import obey_supervisor, supervise
-from wanimate.runtime.parallel.team import Part, Team, follow
+from wanimate.runtime.parallel.team import RankWorker, Team, follow
 from wanimate.sampling.cache import TURBO, Caching
 from wanimate.sampling.denoise import denoise
 from wanimate.sampling.guidance import Network, guided
 from wanimate.types import Conditions, Guides
-from wanimate.weights.checkpoint import Card, Checkpoint, FixedPrompt
+from wanimate.weights.checkpoint import Checkpoint, FixedPrompt
+from wanimate.weights.locate import CheckpointConfig
 
 SIZES = {"720p": (1280, 720), "480p": (832, 480)}
 TINY_SIZES = {"720p": (80, 48), "480p": (48, 32)}
@@ -77,19 +78,19 @@ class Bench:
         self.dtype = torch.float32 if self.ranks.device.type == "cpu" else torch.bfloat16
         self.model: AnimateTransformer | None = random_network(self.params, self.ranks.device, self.dtype)
         self.speed: Speed = "exact"
-        self.quicken()
+        self.optimize()
 
-    def quicken(self) -> None:
+    def optimize(self) -> None:
         """As the pipeline does it."""
         if self.ranks.device.type == "cuda":
-            quicken_transformer(self.whole, self.ranks.device, self.speed, TRIAL_TOKENS)
+            optimize_at(self.whole, self.ranks.device, self.speed, TRIAL_TOKENS)
 
     def fast(self) -> None:
         """From here on the network is in float8; equality again."""
         quantize_network(self.whole)
         self.speed = "fast"
         self.restart()
-        self.quicken()
+        self.optimize()
         self.equality()
 
     @property
@@ -216,7 +217,7 @@ class Bench:
         self.restart()
         self.model = random_network(self.params, self.ranks.device, self.dtype)
         self.speed = "exact"
-        self.quicken()
+        self.optimize()
         self.restart()
         _, seconds = self.denoised(guided(SplitTransformer(self.whole, self.ranks.everyone), given, 1.0), noise)
         self.add("Memory", columns, [size, "whole on each", self.peak(), seconds])
@@ -278,16 +279,16 @@ class Bench:
             [mode, frames, f"{width}x{height}", steps, str(skipped), whole, *seconds.values()],
         )
 
-    def _part(self, settings: ParallelSettings) -> Part:
+    def _part(self, settings: ParallelSettings) -> RankWorker:
         vae = VideoVae(VaeParams(base=8, res_blocks=1) if self.tiny else VaeParams())
         for p in vae.parameters():
             p.data.normal_(std=0.02, generator=torch.Generator().manual_seed(2))
         vae.to(self.ranks.device).channels_last().eval().requires_grad_(False)
         if self.speed == "fast" and self.ranks.device.type == "cuda":
-            quicken_vae(vae, self.speed)
-        card = Card(name="random weights")
-        checkpoint = Checkpoint(Path(), card, self.whole, vae, FixedPrompt({}), None, self.ranks.device)
-        return Part(self.ranks, checkpoint, settings)
+            optimize_vae(vae, self.speed)
+        config = CheckpointConfig(name="random weights")
+        checkpoint = Checkpoint(Path(), config, self.whole, vae, FixedPrompt({}), None, self.ranks.device)
+        return RankWorker(self.ranks, checkpoint, settings)
 
 
 @dataclass(frozen=True)

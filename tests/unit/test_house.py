@@ -136,7 +136,7 @@ def test_breaches_are_seen(module: str, line: str) -> None:
         ("wanimate.finish.lock", "from .encode import OutputWriter"),
         ("wanimate.jobs.run", "from wanimate.finish.encode import OutputWriter\nimport torch"),
         ("wanimate.cli.doctor", "from ..measure.doctor import examine"),
-        ("wanimate.cli.animate", "from wanimate.jobs.run import Animator"),
+        ("wanimate.cli.animate", "from wanimate.api import Animator"),
     ],
 )
 def test_what_is_allowed_passes(module: str, line: str) -> None:

@@ -20,7 +20,7 @@ from typing import TYPE_CHECKING, Annotated, Any
 import typer
 
 from wanimate.cli import options as o
-from wanimate.cli.ranks import ranks_launched, remember_command, run
+from wanimate.cli.ranks import ranks_launched, run
 from wanimate.cli.report import Reporter, reporting
 from wanimate.config import (
     ClipLimits,
@@ -33,9 +33,9 @@ from wanimate.config import (
 from wanimate.errors import InputError
 
 if TYPE_CHECKING:
+    from wanimate.api import Animator
     from wanimate.config import Mode
     from wanimate.events import Event
-    from wanimate.jobs.run import Animator
     from wanimate.preprocess.detect.base import PoseBackend
     from wanimate.types import Guides
 
@@ -171,7 +171,7 @@ def generate(
         from wanimate.events import Notice
 
         def job(animator: Animator) -> Iterator[Event]:
-            animator.text_on_cpu = t5_cpu
+            animator.engine.text_on_cpu = t5_cpu
             yield from (Notice(text) for text in notes)
             yield from animator.generate(guides, out, settings, output)
 
@@ -359,7 +359,6 @@ app.command(no_args_is_help=True)(preprocess)
 
 def script(command: Callable[..., None]) -> None:
     """Run one of the two as a script of its own."""
-    remember_command()
     alone = typer.Typer(rich_markup_mode="rich", pretty_exceptions_enable=False, add_completion=False)
     alone.command(context_settings={"help_option_names": ["-h", "--help"]}, no_args_is_help=True)(command)
     sys.exit(alone())

@@ -8,7 +8,7 @@ from pathlib import Path
 from wanimate.config import PreprocessSettings
 from wanimate.errors import InputError
 from wanimate.events import Event
-from wanimate.log import chosen
+from wanimate.log import log_choice
 from wanimate.preprocess import replacement
 from wanimate.preprocess.detect.base import PoseBackend
 from wanimate.preprocess.drive import preprocess
@@ -33,5 +33,5 @@ def preprocessing(
     replacement.check(settings)
     if masks is None:
         masks, why = replacement.mask_backend(clip, settings, area)
-        chosen("mask backend", masks.name, why)
+        log_choice("mask backend", masks.name, why)
     return replacement.preprocess_scene(clip, image, settings, folder, area, masks, detector)

@@ -299,7 +299,7 @@ def relight(
         return tuple(vars(drawn).values())
 
     def write(done: int) -> None:
-        about = {"checkpoint": base.card.name, "steps": str(done), "what": "relighting LoRA"}
+        about = {"checkpoint": base.config.name, "steps": str(done), "what": "relighting LoRA"}
         write_lora(adapter_state(adapters), settings, out / "relighting_lora.safetensors", torch.float16, about)
 
     config = LoraTraining(steps=steps, seconds=seconds, rate=rate, save_every=200, seed=seed)

@@ -10,9 +10,9 @@ from safetensors.torch import save_file
 from wanimate.config import Defaults
 from wanimate.train.common import load_state
 from wanimate.train.networks import TRANSFORMER
-from wanimate.weights.checkpoint import CARD, Card
-from wanimate.weights.checkpoint import TRANSFORMER as STEM
 from wanimate.weights.formats import Tensors, quantize_rows
+from wanimate.weights.locate import CARD, CheckpointConfig
+from wanimate.weights.locate import TRANSFORMER as STEM
 
 LEAST_QUANTIZED = 4096
 """Weights with fewer elements stay in float16."""
@@ -28,7 +28,7 @@ def package(vae: Path, statistics: Path, transformer: Path, out: Path, defaults:
     network = {k.removeprefix("transformer."): v for k, v in trained.items()}
     save_file(_packed(network), out / f"{STEM}.safetensors")
     numbers = torch.load(statistics, weights_only=True)
-    card = Card(
+    config = CheckpointConfig(
         name=out.name,
         head_dim=TRANSFORMER.head_dim,
         text_length=TRANSFORMER.text_length,
@@ -38,7 +38,7 @@ def package(vae: Path, statistics: Path, transformer: Path, out: Path, defaults:
         note=note,
         defaults=defaults,
     )
-    (out / CARD).write_text(card.model_dump_json(indent=2) + "\n")
+    (out / CARD).write_text(config.model_dump_json(indent=2) + "\n")
 
 
 def _packed(weights: Tensors) -> Tensors:

@@ -24,10 +24,11 @@ from wanimate.train.pool import SIZES
 def load_trained_vae(folder: Path, device: torch.device) -> VideoVae:
     """The VAE of a checkpoint folder, or what a training run left in `folder` with its own latent statistics."""
     if (folder / "vae.safetensors").is_file():
-        from wanimate.weights.checkpoint import load_vae, read_card
+        from wanimate.weights.checkpoint import load_vae
         from wanimate.weights.formats import read_tensors
+        from wanimate.weights.locate import read_checkpoint_config
 
-        return load_vae(read_tensors(folder / "vae.safetensors"), read_card(folder)[1], folder).to(device)
+        return load_vae(read_tensors(folder / "vae.safetensors"), read_checkpoint_config(folder)[1], folder).to(device)
     numbers = load_state(folder / "statistics.pt")
     params: VaeParams = replace(VAE, mean=tuple(numbers["mean"]), std=tuple(numbers["std"]))
     model = VideoVae(params)

@@ -15,7 +15,7 @@ import pytest
 
 from wanimate.config import OutputSettings
 from wanimate.errors import OutputError
-from wanimate.finish.lock import OutputClaim
+from wanimate.finish.lock import OutputLock
 from wanimate.finish.record import hash_file, peak_rss, write_manifest
 from wanimate.finish.sheet import contact_sheet, sample_columns, sheet_of_sources, write_sheet
 from wanimate.media.files import AtomicFile
@@ -50,7 +50,7 @@ def test_manifest_holds_what_it_is_given_and_the_versions(tmp_path: Path) -> Non
     assert read["wanimate"]
     assert read["peak_rss_bytes"] > 10 * 2**20
     assert [p.name for p in tmp_path.iterdir()] == ["out.json"]
-    OutputClaim(tmp_path / "out.mp4").release()  # our own record may be replaced
+    OutputLock(tmp_path / "out.mp4").release()  # our own record may be replaced
 
 
 def test_manifest_refuses_what_json_cannot_say_and_leaves_nothing(tmp_path: Path) -> None:

@@ -26,13 +26,14 @@ from wanimate.runtime.parallel.ranks import Group, Ranks, join, leave
 from wanimate.runtime.parallel.sequence import SplitTransformer
 from wanimate.runtime.parallel.shard import sharded
 from wanimate.runtime.parallel.strips import StripVae
-from wanimate.runtime.parallel.team import Part, Team, follow, load_for
+from wanimate.runtime.parallel.team import RankWorker, Team, follow, load_for
 from wanimate.runtime.placement import PlacedNetworks
 from wanimate.runtime.planning import plan
 from wanimate.sampling.cache import Caching
 from wanimate.sampling.guidance import guided
 from wanimate.types import Conditions
-from wanimate.weights.checkpoint import Card, Checkpoint, FixedPrompt, read_card
+from wanimate.weights.checkpoint import Checkpoint, FixedPrompt
+from wanimate.weights.locate import CheckpointConfig, read_checkpoint_config
 from wanimate.weights.lora import match_lora, read_lora
 from wanimate.weights.lora_view import LoraStack
 
@@ -155,14 +156,14 @@ def check_messages(ranks: Ranks) -> None:
     torch.testing.assert_close(got["t"], sent["t"])
 
 
-def team_part(ranks: Ranks, settings: ParallelSettings) -> Part:
+def team_part(ranks: Ranks, settings: ParallelSettings) -> RankWorker:
     model = network()
     torch.manual_seed(3)
     vae = VideoVae(VaeParams(base=8, res_blocks=1))
     fill(vae)
-    card = Card(name="tiny", text_length=3)
+    config = CheckpointConfig(name="tiny", text_length=3)
     vae.eval().requires_grad_(False)
-    return Part(ranks, Checkpoint(Path(), card, model, vae, FixedPrompt({}), None, ranks.device), settings)
+    return RankWorker(ranks, Checkpoint(Path(), config, model, vae, FixedPrompt({}), None, ranks.device), settings)
 
 
 def check_team(ranks: Ranks, settings: ParallelSettings, lora: Path) -> None:
@@ -197,10 +198,10 @@ def check_fast(ranks: Ranks, settings: ParallelSettings, folder: Path) -> None:
         for module in (plan, processor):
             patched.setattr(module, "has_bf16", lambda device: True)
         checkpoint = load_for(ranks, folder, settings, runtime)
-        alone = PlacedNetworks(*read_card(folder), ranks.device, runtime).open()
+        alone = PlacedNetworks(*read_checkpoint_config(folder), ranks.device, runtime).open()
     assert alone.transformer.dtype == checkpoint.transformer.dtype == torch.bfloat16
     assert alone.vae.dtype == checkpoint.vae.dtype == torch.bfloat16
-    part = Part(ranks, checkpoint, settings)
+    part = RankWorker(ranks, checkpoint, settings)
     if not ranks.first:
         follow(part)
         return

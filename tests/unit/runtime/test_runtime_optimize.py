@@ -7,13 +7,13 @@ import torch
 
 from golden import fill
 from wanimate.config import GenerateSettings, RuntimeSettings, Speed
-from wanimate.jobs.resolve import Order
+from wanimate.engines.resolved import ResolvedJob
 from wanimate.model.params import MotionParams, TransformerParams
 from wanimate.model.transformer import AnimateTransformer
 from wanimate.runtime import optimize as speed
 from wanimate.runtime.backends import backends
 from wanimate.runtime.planning.plan import wanted_weights
-from wanimate.weights.checkpoint import read_card
+from wanimate.weights.locate import read_checkpoint_config
 
 PARAMS = TransformerParams(
     dim=64, ffn_dim=128, num_heads=2, num_layers=10, text_width=32, text_length=16, image_width=32, face_width=32,
@@ -39,7 +39,7 @@ def test_the_quickest_attention_that_is_allowed_is_taken(monkeypatch: pytest.Mon
     asked: list[tuple[int, bool]] = []
     monkeypatch.setattr(speed, "attention_trials", trials)
     model = fill(AnimateTransformer(PARAMS))
-    assert speed.quicken_transformer(model, CPU, "fast", 64) == "torch-flash"
+    assert speed.optimize_transformer(model, CPU, "fast", 64) == "torch-flash"
     assert asked == [(64, False)]
     for block in model.blocks:
         assert block.self_attn.attend == backends()["torch-flash"].attend
@@ -60,7 +60,7 @@ def test_what_a_speed_comes_to(monkeypatch: pytest.MonkeyPatch) -> None:
     assert wanted_weights(RuntimeSettings(speed="fast", weights_dtype="bf16"), CPU) == "bf16"
 
     def cache(given: GenerateSettings, speed: Speed) -> str | None:
-        return Order.of(given, "animation", *read_card(None), speed).generate.cache
+        return ResolvedJob.of(given, "animation", *read_checkpoint_config(None), speed).generate.cache
 
     assert cache(GenerateSettings(), "turbo") not in (None, "none")
     assert cache(GenerateSettings(cache="none"), "turbo") == "none"

@@ -11,15 +11,15 @@ import torch
 from safetensors.torch import save_file
 from tiny_checkpoints import own_checkpoint, published_checkpoint, write_guides
 
+from wanimate.api import Animator
 from wanimate.config import BlocksMode, GenerateSettings, LoraUse, OutputSettings, RuntimeSettings
 from wanimate.errors import InputError, OutOfMemory
 from wanimate.events import Notice
-from wanimate.jobs.run import Animator
 from wanimate.media.video import VideoFrames
 from wanimate.runtime import offload
 from wanimate.runtime import placement as placing
 from wanimate.runtime.offload import StreamedBlocks
-from wanimate.runtime.planning.plan import Held, Placement, Plan
+from wanimate.runtime.planning.plan import Placement, Plan, ResidentBytes
 from wanimate.types import FrameSource
 
 LOSSLESS = OutputSettings(codec="ffv1")
@@ -38,7 +38,7 @@ def test_a_later_job_moves_the_blocks(tmp_path: Path, monkeypatch: pytest.Monkey
     plan = Plan("CPU", "fp32", Placement(), 0, 0, 0, {}, 1.0, 1.0)
     wanted = [Placement(), Placement("streamed", 8, 64), Placement("mapped"), Placement()]
     plans = iter([replace(plan, placement=placement) for placement in wanted])
-    held: list[Held] = []
+    held: list[ResidentBytes] = []
 
     def planned(*args: Any, **more: Any) -> Plan:
         held.append(more["held"])
@@ -59,7 +59,12 @@ def test_a_later_job_moves_the_blocks(tmp_path: Path, monkeypatch: pytest.Monkey
     ]  # fmt: skip
     networks = (animator.checkpoint.transformer, animator.checkpoint.vae)
     taken = sum(t.nbytes for n in networks for t in (*n.parameters(), *n.buffers()))
-    assert held == [Held(), Held(host=taken), Held(host=taken), Held()]  # the file's memory is not the process's
+    assert held == [
+        ResidentBytes(),
+        ResidentBytes(host=taken),
+        ResidentBytes(host=taken),
+        ResidentBytes(),
+    ]  # the file's memory is not the process's
 
 
 @pytest.mark.parametrize("blocks", ["streamed", "mapped", "resident"])

@@ -18,7 +18,8 @@ from wanimate.train.flow import CELL, LossSettings, coarse_error, flow_loss, pre
 from wanimate.train.latents import LatentClips
 from wanimate.train.lora import LoraTraining, train_adapters
 from wanimate.train.own import recompute_blocks
-from wanimate.weights.checkpoint import embedded_path, load_checkpoint
+from wanimate.weights.checkpoint import load_checkpoint
+from wanimate.weights.locate import embedded_path
 from wanimate.weights.lora import match_lora, read_lora
 from wanimate.weights.lora_view import with_loras
 from wanimate.weights.relighting import find_relighting

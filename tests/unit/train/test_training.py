@@ -246,7 +246,7 @@ def test_the_package_holds_what_was_trained(trained: Path, tmp_path: Path) -> No
         "tiny",
     )
     loaded = load_checkpoint(out, "cpu")
-    assert (loaded.card.name, loaded.card.note, loaded.card.defaults) == ("mannequin", "tiny", defaults)
+    assert (loaded.config.name, loaded.config.note, loaded.config.defaults) == ("mannequin", "tiny", defaults)
     assert loaded.transformer.params == TINY
     stored = read_tensors(out / "diffusion_pytorch_model.safetensors")
     rounded = 0

@@ -1,4 +1,4 @@
-"""What is to be generated: a job's settings with nothing left open, checked before anything large is."""
+"""What is to be generated: the settings of a job with nothing left open, checked before anything large is opened."""
 
 from __future__ import annotations
 
@@ -13,14 +13,14 @@ from wanimate.model.transformer import AnimateTransformer
 from wanimate.runtime.planning.plan import Work
 from wanimate.sampling.cache import TURBO, Caching
 from wanimate.types import Mode, Segment
-from wanimate.weights.checkpoint import Card
+from wanimate.weights.locate import CheckpointConfig
 from wanimate.weights.lora import Lora, LoraFile, match_lora, read_lora
-from wanimate.weights.lora_view import LoraStack, TwinSizes
+from wanimate.weights.lora_view import LoraSizes, LoraStack
 from wanimate.weights.relighting import with_relighting
 
 
 @dataclass(frozen=True)
-class Order:
+class ResolvedJob:
     """Every setting filled in: `generate` with the step cache of the speed and the relighting LoRA, `settings` with the
     checkpoint's defaults. LoRA files are open. `warning`: what the user is to be told about relighting, if anything."""
 
@@ -31,8 +31,10 @@ class Order:
     warning: str | None
 
     @classmethod
-    def of(cls, generate: GenerateSettings, mode: Mode, folder: Path, card: Card, speed: Speed) -> Order:
-        """What `generate` comes to with the checkpoint of `folder` and `card`.
+    def of(
+        cls, generate: GenerateSettings, mode: Mode, folder: Path, config: CheckpointConfig, speed: Speed
+    ) -> ResolvedJob:
+        """What `generate` comes to with the checkpoint of `folder` and `config`.
 
         Raises:
             InputError: settings that cannot work on any clip longer than a segment; a LoRA that cannot be read or never acts.
@@ -40,7 +42,7 @@ class Order:
         if generate.cache is None and speed == "turbo":
             generate = generate.model_copy(update={"cache": TURBO})
         generate, warning = with_relighting(generate, mode, folder)
-        settings = generate.resolve(card.defaults)
+        settings = generate.resolve(config.defaults)
         caching = Caching.of(generate.cache, generate.cache_gate, settings.steps)
         plan_segments(settings.clip_length + 1, settings.clip_length, settings.overlap, generate.compat)
         files: list[LoraFile] = []
@@ -59,9 +61,9 @@ class Order:
         return 1 if self.generate.guidance == 1 else 2
 
     @property
-    def twins(self) -> Callable[[AnimateTransformer], TwinSizes] | None:
+    def lora_sizes(self) -> Callable[[AnimateTransformer], LoraSizes] | None:
         """Tells from a transformer what the LoRAs take; None without LoRAs."""
-        return self._twins if self.files else None
+        return self._lora_sizes if self.files else None
 
     def segments(self, count: int) -> tuple[Segment, ...]:
         """Of a job of `count` frames."""
@@ -81,5 +83,5 @@ class Order:
         loras = [match_lora(file, model, self.generate.lora_partial) for file in self.files]
         return list(zip(loras, self.generate.lora, strict=True))
 
-    def _twins(self, model: AnimateTransformer) -> TwinSizes:
+    def _lora_sizes(self, model: AnimateTransformer) -> LoraSizes:
         return LoraStack(model, self.matched(model), self.generate.lora_fuse).sizes(self.settings.steps)
