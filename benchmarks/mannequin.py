@@ -29,8 +29,9 @@ from torch import Tensor
 
 from wanimate.conditions.build import ConditionBuilder
 from wanimate.conditions.segments import plan_segments
+from wanimate.engines.segment import SegmentMaker
 from wanimate.finish.decode import to_pixels
-from wanimate.jobs.segments import FramesReady, run_segments
+from wanimate.jobs.segments import PixelsOnTheWay, run_segments
 from wanimate.measure.metrics import place_cutout, similarity
 from wanimate.media.video import ArrayFrames
 from wanimate.sampling.guidance import SegmentNetwork, guided
@@ -121,8 +122,9 @@ def generate(checkpoint: Checkpoint, guides: Guides, args: argparse.Namespace) -
     def network(conditions: Conditions) -> SegmentNetwork:
         return guided(checkpoint.transformer, conditions, args.guidance)
 
-    events = run_segments(segments, guides.count, builder, network, checkpoint.vae, settings, args.seed, chunk=4)
-    return np.concatenate([to_pixels(e.frames) for e in events if isinstance(e, FramesReady)]), segments
+    maker = SegmentMaker(builder, network, checkpoint.vae, settings, chunk=4)
+    events = run_segments(maker, segments, guides.count, args.seed)
+    return np.concatenate([e.pixels.wait() for e in events if isinstance(e, PixelsOnTheWay)]), segments
 
 
 @torch.inference_mode()

@@ -27,14 +27,15 @@ import torch.distributed as dist
 from hardware import described
 from random_network import Report, quantize_network, random_conditions, random_network, skip_like
 from torch import Tensor
+from wanimate.runtime.parallel.supervise import obey_supervisor, supervise
 
 from wanimate.conditions.build import ConditionBuilder
 from wanimate.conditions.segments import plan_segments
 from wanimate.config import Defaults, ParallelSettings, Speed
+from wanimate.engines.segment import SegmentMaker
 from wanimate.errors import RankFailed
-from wanimate.events import StageStarted, StepDone
-from wanimate.finish.decode import to_pixels
-from wanimate.jobs.segments import FramesReady, run_segments
+from wanimate.events import Stage, StageStarted, StepDone
+from wanimate.jobs.segments import PixelsOnTheWay, run_segments
 from wanimate.media.video import ArrayFrames
 from wanimate.model.params import MotionParams, TransformerParams, VaeParams
 from wanimate.model.transformer import AnimateTransformer
@@ -44,7 +45,6 @@ from wanimate.runtime.optimize import TRIAL_TOKENS, optimize_at
 from wanimate.runtime.parallel.ranks import Ranks, join, leave
 from wanimate.runtime.parallel.sequence import SplitTransformer
 from wanimate.runtime.parallel.shard import sharded
-from wanimate.runtime.parallel.supervise import obey_supervisor, supervise
 from wanimate.runtime.parallel.team import RankWorker, Team, follow
 from wanimate.sampling.cache import TURBO, Caching
 from wanimate.sampling.denoise import denoise
@@ -255,13 +255,12 @@ class Bench:
         segments = plan_segments(frames, settings.clip_length, settings.overlap)
         seconds: dict[str, float] = {}
         skipped = [0] * len(segments)
-        stage, since = "conditions", began
-        events = run_segments(
-            segments, frames, builder, lambda c: team.network((), c, 1.0, caching), team, settings, 0, chunk
-        )  # fmt: skip
+        stage, since = Stage.CONDITIONS, began
+        maker = SegmentMaker(builder, lambda c: team.network((), c, 1.0, caching), team, settings, chunk)
+        events = run_segments(maker, segments, frames, 0)
         for event in events:
-            if isinstance(event, FramesReady):
-                to_pixels(event.frames)
+            if isinstance(event, PixelsOnTheWay):
+                event.pixels.wait()
             if isinstance(event, StageStarted):
                 now = time.perf_counter()
                 seconds[stage], stage, since = seconds.get(stage, 0.0) + now - since, event.stage, now

@@ -19,7 +19,8 @@ from wanimate.conditions.build import ConditionBuilder
 from wanimate.conditions.reference import letterboxed
 from wanimate.conditions.segments import plan_segments
 from wanimate.config import Defaults
-from wanimate.jobs.segments import FramesReady, run_segments
+from wanimate.engines.segment import SegmentMaker
+from wanimate.jobs.segments import PixelsOnTheWay, run_segments
 from wanimate.model.image_encoder import ClipImageEncoder, preprocess
 from wanimate.model.params import VaeParams
 from wanimate.model.text_encoder import TextEncoder, clean
@@ -94,8 +95,8 @@ def test_whole_road_with_small_networks() -> None:
             return vae.decode_pieces(latents, chunk)
 
     segments = plan_segments(guides.count, case["clip"], case["ref"], compat=True)
-    events = run_segments(segments, guides.count, builder, network, Codec(), settings, case["seed"])
-    frames = torch.cat([e.frames for e in events if isinstance(e, FramesReady)], dim=1)
+    events = run_segments(SegmentMaker(builder, network, Codec(), settings), segments, guides.count, case["seed"])
+    frames = torch.cat([e.frames for e in events if isinstance(e, PixelsOnTheWay)], dim=1)
     for k in range(2):
         check(f"segment {k} y", seen[k].y, golden[f"animate.y_seg{k}"], 3e-4, 1e-4)
         check(f"segment {k} latents", decoded[k], golden[f"animate.latents_seg{k}"], 3e-4, 1e-4)

@@ -22,8 +22,9 @@ from wanimate.conditions.latents import assemble, known_mask, pack_mask
 from wanimate.conditions.reference import letterboxed
 from wanimate.conditions.segments import plan_segments, reflected
 from wanimate.config import Defaults
+from wanimate.engines.segment import SegmentMaker
 from wanimate.errors import InputError
-from wanimate.jobs.segments import FramesReady, run_segments
+from wanimate.jobs.segments import PixelsOnTheWay, run_segments
 from wanimate.media.video import ArrayFrames
 from wanimate.types import Conditions, Frames, Guides
 
@@ -118,8 +119,8 @@ def test_whole_loop(name: str, monkeypatch: pytest.MonkeyPatch) -> None:
     codec, network = FormulaCodec(), FormulaNetwork(case["cfg"])
     text = torch.zeros(1, 4)
     builder = ConditionBuilder(guides, codec, None, text, text)
-    events = run_segments(segments, guides.count, builder, network, codec, settings, case["seed"])
-    frames = torch.cat([e.frames for e in events if isinstance(e, FramesReady)], dim=1)
+    events = run_segments(SegmentMaker(builder, network, codec, settings), segments, guides.count, case["seed"])
+    frames = torch.cat([e.frames for e in events if isinstance(e, PixelsOnTheWay)], dim=1)
     generator = torch.Generator("cpu").manual_seed(case["seed"])
     for k, seen in enumerate(network.seen):
         check(f"segment {k} y", seen.y, golden[f"{name}.seg{k}.y"], 1e-5, 1e-5)

@@ -13,7 +13,7 @@ import wanimate
 PACKAGE = Path(wanimate.__file__).parent
 FOUNDATION = ("types", "config", "errors", "events", "log")
 STAGES = ("media", "preprocess", "conditions", "model", "weights", "sampling", "finish", "runtime")
-ROAD = ("jobs",)
+ROAD = ("engines", "jobs", "api")
 BESIDE = ("cli", "integrations", "measure", "serve", "train")
 
 
@@ -31,7 +31,7 @@ def may_import(importer: str, imported: str) -> bool:
     if importer in STAGES:
         return imported in (*FOUNDATION, *STAGES[: STAGES.index(importer)])
     if importer in ROAD:
-        return imported in (*FOUNDATION, *STAGES, *ROAD)
+        return imported in (*FOUNDATION, *STAGES, *ROAD[: ROAD.index(importer)])
     if importer == "":
         return imported in (*FOUNDATION, *ROAD)
     if importer in ("integrations", "measure"):

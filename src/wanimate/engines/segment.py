@@ -23,7 +23,8 @@ from wanimate.types import Conditions
 
 @dataclass
 class SegmentMaker:
-    """What all segments of a job are made with. `chunk`: latent frames that the VAE takes at once."""
+    """What all segments of a job are made with. `chunk`: latent frames that the VAE takes at once. It is a
+    `jobs.segments.SegmentSource` of its own, for whoever has these parts without an engine."""
 
     builder: ConditionBuilder
     make_network: Callable[[Conditions], SegmentNetwork]
@@ -32,6 +33,8 @@ class SegmentMaker:
     chunk: int = 1
     started: Callable[[], None] = field(default=lambda: None)
     """Called as every stage begins."""
+    shrink: Callable[[Stage], str | None] = field(default=lambda stage: None)
+    """As `engines.base.Engine.shrink`."""
 
     @cached_property
     def _colours(self) -> ColourMap:

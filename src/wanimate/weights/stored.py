@@ -9,6 +9,7 @@ import json
 import math
 import mmap
 import threading
+import weakref
 from collections.abc import Callable, Mapping
 from dataclasses import dataclass
 from functools import partial
@@ -136,23 +137,30 @@ class _MappedFile:
     def __init__(self, path: Path) -> None:
         self.path = path
         self._lock = threading.Lock()
-        self._view: memoryview | None = None
+        self._map: mmap.mmap | None = None
 
     def tensor(self, shape: torch.Size, dtype: torch.dtype, first: int, last: int) -> Tensor:
         """The bytes from `first` on and before `last`; a view of the file where they are aligned."""
         if first == last:
             return torch.empty(shape, dtype=dtype)
         levels = torch.frombuffer(self._bytes()[first:last], dtype=torch.uint8)
+        # What has been read is not the process's memory any more once the tensor is gone.
+        weakref.finalize(levels.untyped_storage(), self._forget, first, last).atexit = False
         aligned = levels if first % dtype.itemsize == 0 else levels.clone()
         return aligned.view(dtype).view(shape)
 
+    def _forget(self, first: int, last: int) -> None:
+        """Take the whole pages of a range out of the process's memory; the next tensor there reads them anew."""
+        page = mmap.PAGESIZE
+        start, stop = -(-first // page) * page, last // page * page
+        if self._map is not None and stop > start and hasattr(mmap, "MADV_DONTNEED"):
+            self._map.madvise(mmap.MADV_DONTNEED, start, stop - start)
+
     def _bytes(self) -> memoryview:
         with self._lock:
-            if self._view is None:
+            if self._map is None:
                 # Private and writable, as torch wants it; without reserve, so that a file larger than memory can be mapped.
                 flags = mmap.MAP_PRIVATE | getattr(mmap, "MAP_NORESERVE", 0)
                 with self.path.open("rb") as file:
-                    self._view = memoryview(
-                        mmap.mmap(file.fileno(), 0, flags=flags, prot=mmap.PROT_READ | mmap.PROT_WRITE)
-                    )
-            return self._view
+                    self._map = mmap.mmap(file.fileno(), 0, flags=flags, prot=mmap.PROT_READ | mmap.PROT_WRITE)
+            return memoryview(self._map)

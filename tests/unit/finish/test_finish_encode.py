@@ -281,7 +281,7 @@ def test_one_job_a_name_within_a_process(tmp_path: Path) -> None:
             pass
     with (
         OutputLock(tmp_path / "a.mp4") as claim,
-        OutputWriter(tmp_path / "a.mp4", Fraction(30), 320, 240, claim=claim) as writer,
+        OutputWriter(tmp_path / "a.mp4", Fraction(30), 320, 240, lock=claim) as writer,
     ):
         writer.write(frames(2))
     assert names(tmp_path) == ["a.mp4"]

@@ -199,7 +199,7 @@ def test_fused_weights_are_page_locked(
     base = {name: tensor.data_ptr() for name, tensor in model.state_dict().items()}
     without, wanted = flow(plain), flow(with_loras(plain, [(match_lora(lora, plain), 1.0)], fuse=True))
     uses = [(match_lora(lora, model), LoraUse(path=lora.path))]
-    stack = LoraStack(model, uses, fuse=True, settle=lambda twin: page_lock_changes(twin, model))
+    stack = LoraStack(model, uses, fuse=True, place=lambda twin: page_lock_changes(twin, model))
     twin = stack.transformer((0,))
 
     changed = {name: t for name, t in twin.blocks.state_dict().items() if t.data_ptr() != base[f"blocks.{name}"]}

@@ -53,7 +53,7 @@ def test_a_later_job_moves_the_blocks(tmp_path: Path, monkeypatch: pytest.Monkey
         assert abs(frames.astype(int) - first.astype(int)).max() <= 1
         assert sum(message.startswith("plan: ") for message in told) == 1
         streamed = isinstance(animator.checkpoint.transformer.blocks, StreamedBlocks)
-        found.append((animator.placed.placement, streamed))
+        found.append((animator.engine.networks.placement, streamed))
     assert found == [
         (wanted[0], False), (wanted[1], True), (wanted[2], True), (wanted[3], False)
     ]  # fmt: skip
@@ -114,6 +114,6 @@ def test_a_lora_that_does_not_match_is_refused_with_the_plan(tmp_path: Path, mon
     animator = Animator.from_checkpoint(folder, "cpu")
     with pytest.raises(InputError, match=r"has the shape \[4, 9\]"):
         frames_of(animator, guides, tmp_path / "a.mkv", lora=(LoraUse(path=bad),))
-    assert not animator.placed.is_open
+    assert not animator.engine.networks.is_open
     _, told = frames_of(animator, guides, tmp_path / "a.mkv", lora=(LoraUse(path=good),))
     assert any(message.startswith("plan: CPU") for message in told)

@@ -146,7 +146,7 @@ def test_histories_of_step_caches_are_in_the_plan() -> None:
 def test_loras_are_in_the_plan() -> None:
     """As large as the published relighting LoRA: 718 million values in bfloat16, rank 128 on all linears of the blocks."""
     values = 718_000_000
-    beside = replace(work(), twins=LoraSizes(beside=2 * values, rank=128, values=values))
+    beside = replace(work(), loras=LoraSizes(beside=2 * values, rank=128, values=values))
     plain, with_lora = planned(139), planned(139, job=beside)
     for stage in ("conditions", "denoise", "decode"):
         assert with_lora.stages[stage] - plain.stages[stage] == 2 * values
@@ -154,7 +154,7 @@ def test_loras_are_in_the_plan() -> None:
     assert plain.step_seconds + taken < with_lora.step_seconds < plain.step_seconds + 2 * taken
 
     all_blocks = LoraSizes(blocks=full_size().blocks // 2, block=full_size().block // 2)
-    fused = replace(work(), twins=all_blocks)
+    fused = replace(work(), loras=all_blocks)
     assert planned(139, job=fused).stages["denoise"] - plain.stages["denoise"] == full_size().blocks
     assert planned(60, job=fused).placement.blocks == "streamed" != planned(60).placement.blocks
     assert planned(23.5, job=fused).host - planned(23.5).host == full_size().blocks
@@ -338,8 +338,8 @@ def test_doctor_plans_the_work_of_the_run(
     forecast, run = seen
     assert forecast == run
     assert (forecast.kept > 0) == (speed == "turbo")
-    assert (forecast.twins == LoraSizes()) == (told is None)
-    assert (forecast.twins.blocks > 0) == settings.lora_fuse
+    assert (forecast.loras == LoraSizes()) == (told is None)
+    assert (forecast.loras.blocks > 0) == settings.lora_fuse
     assert report.get("LoRAs") == told
     assert "note" not in report
 
@@ -412,7 +412,7 @@ def test_out_of_memory_takes_a_notch_and_goes_on(
         greedy = Greedy(getattr(TiledVae, name), calls)
         monkeypatch.setattr(TiledVae, name, lambda *a, **more: greedy(*a, **more))
     got, events = frames_of(animator, guides, tmp_path / "b.mkv")
-    assert animator.placed.placement == placement
+    assert animator.engine.networks.placement == placement
     assert isinstance(animator.checkpoint.transformer.blocks, StreamedBlocks) == (placement.blocks == "streamed")
     assert abs(got.astype(int) - wanted.astype(int)).max() <= 1
     told = [e.message for e in events if isinstance(e, Notice) and "too little memory" in e.message]

@@ -178,14 +178,14 @@ def test_an_invalid_card(own: Path, copied: Copied, edit: dict[str, object], par
     folder = copied(own)
     config = json.loads((folder / CARD).read_text())
     (folder / CARD).write_text(json.dumps(config | edit))
-    refused(lambda: read_checkpoint_config(folder), CARD, "not a valid card", part)
+    refused(lambda: read_checkpoint_config(folder), CARD, "not a valid config", part)
 
 
 @pytest.mark.parametrize("content", [b"{", b"\xff\xfe{}", b""])
 def test_an_unreadable_card(own: Path, copied: Copied, content: bytes) -> None:
     folder = copied(own)
     (folder / CARD).write_bytes(content)
-    refused(lambda: read_checkpoint_config(folder), CARD, "not a valid card")
+    refused(lambda: read_checkpoint_config(folder), CARD, "not a valid config")
 
 
 @pytest.mark.parametrize(

@@ -28,7 +28,7 @@ from wanimate.model.params import LATENT_MEAN
 from wanimate.weights import checkpoint as load
 from wanimate.weights.checkpoint import load_checkpoint
 from wanimate.weights.formats import dequantize, quantize_rows, read_tensors
-from wanimate.weights.locate import TRANSFORMER, read_checkpoint_config
+from wanimate.weights.locate import TRANSFORMER, checkpoint_files, read_checkpoint_config
 
 
 def animate(checkpoint: Path, guides: Path, out: Path) -> Finished:
@@ -50,7 +50,8 @@ def test_own_layout(own: Path) -> None:
     assert not any(p.requires_grad or p.is_meta for p in checkpoint.transformer.parameters())
     for key, tensor in transformer_tensors(OWN).items():
         assert torch.equal(checkpoint.transformer.state_dict()[key], tensor), key
-    assert set(checkpoint.hashes) == {f"{TRANSFORMER}.safetensors", "vae.safetensors", "prompts.safetensors"}
+    names = {file.name for file in checkpoint_files(own, checkpoint.config)}
+    assert names == {f"{TRANSFORMER}.safetensors", "vae.safetensors", "prompts.safetensors"}
 
 
 def test_published_layout(published: Path, tmp_path: Path) -> None:

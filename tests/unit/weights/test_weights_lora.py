@@ -245,7 +245,7 @@ def test_keys_without_a_place_are_named_or_left_out(model: AnimateTransformer) -
     tensors = spelled(model, "kohya")
     tensors["lora_unet_blocks_0_cross_attn_k_img.lora_down.weight"] = torch.zeros(4, 32)
     tensors["blocks.1.ffn.0.lora_A.weight"] = torch.zeros(4, 32)
-    with pytest.raises(InputError, match=r"k_img\.lora_down.*blocks\.1\.ffn\.0\.lora_A.*no place.*--lora-partial"):
+    with pytest.raises(InputError, match=r"k_img\.lora_down.*blocks\.1\.ffn\.0\.lora_A.*no place.*lora_partial"):
         matched(model, tensors)
     lora = matched(model, tensors, partial=True)
     assert lora.targets == len(MODULES)

@@ -58,6 +58,11 @@ class StripVae:
         out = net.decode_piece(latents[:, :, :, start:stop], self._stream)
         return out if alone else self._whole(out, latent_rows, STRIDE)
 
+    @property
+    def kept(self) -> int:
+        """Bytes that are kept between the pieces of a video."""
+        return sum(tensor.nbytes for tensor in self._stream.values())
+
     def forget(self) -> None:
         """Give back what is kept between the pieces."""
         self._stream = {}

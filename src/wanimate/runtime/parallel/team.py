@@ -65,6 +65,11 @@ class RankWorker:
         self.stack = LoraStack(model, [(match_lora(read_lora(use.path), model, partial), use) for use in uses], fuse)
 
     @property
+    def has_network(self) -> bool:
+        """Whether what a segment's steps share is in memory."""
+        return self._network is not None
+
+    @property
     def skipped(self) -> int:
         """Steps of the network in use that a cache has answered; the same on every rank."""
         return 0 if self._network is None else self._network.skipped
@@ -232,23 +237,22 @@ def load_team(
     """
     values = (folder, settings, runtime, token_chunk)
     ranks.send((_LOAD, values))
-    return Team((yield from _loading(ranks, *values)), lost)
+    return Team((yield from worker_for(ranks, *values)), lost)
 
 
 @torch.inference_mode()
-def follow(ranks: Ranks) -> None:
-    """Every rank but the first: do what rank 0 calls for, until it says stop."""
-    worker: RankWorker | None = None
+def follow(ranks: Ranks, worker: RankWorker | None = None) -> None:
+    """Every rank but the first: do what rank 0 calls for, until it says stop. `worker`: this rank's, where it has the weights."""
     while (call := ranks.receive())[0] != _STOP:
         name, values = call
         if name == _LOAD:
             worker = None
-            worker = drained(_loading(ranks, *values))
+            worker = drained(worker_for(ranks, *values))
         else:
             getattr(worker, name)(*values)
 
 
-def _loading(
+def worker_for(
     ranks: Ranks, folder: Path, settings: ParallelSettings, runtime: RuntimeSettings, token_chunk: int | None
 ) -> Generator[tuple[int, int], None, RankWorker]:
     """A checkpoint for one rank: on its device, but for the blocks of a transformer that is to be sharded: in host memory,
