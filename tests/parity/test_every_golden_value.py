@@ -1,0 +1,76 @@
+"""Every golden value is read by some test, and the notes that show it tell the truth."""
+
+from __future__ import annotations
+
+import json
+import re
+from pathlib import Path
+
+import numpy as np
+import pytest
+import torch
+from torch import nn
+
+import golden
+from golden import READ, Noted, Taps, places, read_json, unread
+
+NOT_VALUES = {
+    r"preprocess/manifest\.json: .*": "with what the files were made",
+    r"preprocess/\w+\.json: note": "a remark for readers",
+    r"preprocess/retarget\.json: \d+\.note": "a remark for readers",
+    r"preprocess/masks\.json: edge_cases\.6\.sum": "of a mask that is not stored",
+    r"preprocess/allneg_fallback\.json: first_frame_error": "the published code fails there; this one does not",
+}
+
+
+def test_every_golden_value_is_read(every_reader_ran: bool) -> None:
+    """Runs last, and only where every module that reads golden values runs whole; else it is skipped."""
+    if not every_reader_ran:
+        pytest.skip("not every module that reads golden values ran whole and well")
+    missed = [place for place in unread(READ) if not any(re.fullmatch(rule, place) for rule in NOT_VALUES)]
+    assert not missed, f"{len(missed)} golden values that no test reads:\n" + "\n".join(missed[:200])
+
+
+def test_what_was_not_read_is_found(tmp_path: Path, monkeypatch: pytest.MonkeyPatch) -> None:
+    monkeypatch.setattr(golden, "FOLDER", tmp_path)
+    monkeypatch.setattr(golden, "READ", read := type(READ)(set))
+    (tmp_path / "a.json").write_text(json.dumps({"cases": [{"x": [1, 2], "y": {"z": 3}}, {"x": [], "y": {}}], "w": 4}))
+    np.savez(tmp_path / "b.npz", seen=1, missed=2)
+    (tmp_path / "README.md").touch()
+    everything = ["a.json: cases.0.x", "a.json: cases.0.y.z", "a.json: cases.1.x", "a.json: cases.1.y", "a.json: w"]
+    assert unread(read) == [*everything, "b.npz: missed", "b.npz: seen"]
+    cases = read_json("a.json")["cases"]
+    assert cases[0]["x"] == [1, 2]
+    assert unread(read) == [*everything[1:], "b.npz: missed", "b.npz: seen"]
+    assert cases[0]["y"].get("z") == 3
+    assert golden.read_npz("b.npz")["seen"] == 1
+    assert list(cases[1].values()) == [[], {}]
+    assert unread(read) == ["a.json: w", "b.npz: missed"]
+
+
+def test_looking_for_a_name_is_not_reading(monkeypatch: pytest.MonkeyPatch) -> None:
+    monkeypatch.setattr(golden, "READ", read := type(READ)(set))
+    values = Noted("file", "", {"a": 1})
+    assert "a" in values
+    assert list(values) == ["a"]
+    assert values.get("b") is None
+    assert not read["file"]
+    assert values["a"] == 1
+    assert read["file"] == {"a"}
+
+
+def test_files_of_an_unknown_kind_are_refused(tmp_path: Path, monkeypatch: pytest.MonkeyPatch) -> None:
+    monkeypatch.setattr(golden, "FOLDER", tmp_path)
+    (tmp_path / "a.pt").touch()
+    with pytest.raises(AssertionError, match=r"a\.pt: no test knows"):
+        places("a.pt")
+
+
+def test_a_tap_that_cannot_fire_fails() -> None:
+    used, unused = nn.Linear(2, 2), nn.Linear(2, 2)
+    with pytest.raises(AssertionError, match="never called as modules: silent"), Taps(heard=used, silent=unused):
+        used(torch.zeros(1, 2))
+    with Taps(heard=used) as taps:
+        expected = used(torch.ones(1, 2))
+    used(torch.zeros(1, 2))
+    assert torch.equal(taps["heard"], expected)
