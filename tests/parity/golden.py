@@ -59,7 +59,9 @@ class Noted(dict[str, Any]):
         return super().__getitem__(key)
 
     def get(self, key: str, default: Any = None) -> Any:
-        return self[key] if key in self else default
+        if key in self:
+            self._note(key)
+        return super().get(key, default)
 
     def items(self) -> ItemsView[str, Any]:
         for key in self:
