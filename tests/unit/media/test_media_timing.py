@@ -26,7 +26,10 @@ def test_published_indices_equal_the_golden_cases(case: dict) -> None:
 def test_published_count_equals_the_golden_cases(case: dict) -> None:
     count = published_count(case["decoder_frames"], case["last_pts_end_s"], case["avg_fps"])
     assert count == case["frame_num_used"]
-    assert count == (case["expected"] if case["ratio"] > 0.1 else case["decoder_frames"])
+    by_time = published_count(10 * case["decoder_frames"], case["last_pts_end_s"], case["avg_fps"])
+    assert by_time == case["expected"]
+    assert abs(case["decoder_frames"] - by_time) / case["decoder_frames"] == pytest.approx(case["ratio"])
+    assert (count == by_time) == (case["ratio"] > 0.1 or by_time == case["decoder_frames"])
 
 
 @pytest.mark.parametrize(

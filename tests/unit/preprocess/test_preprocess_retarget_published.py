@@ -26,6 +26,7 @@ def test_golden(golden_json, golden_npz):
     for case in _cases(golden_json):
         name = case["name"]
         parts, fit = _run(case, data)
+        assert len(parts.body) == case["n"], name
         np.testing.assert_allclose(fit.ratios, case["bone_ratio"], rtol=0, atol=1e-6, err_msg=name)
         assert fit.scale == pytest.approx(case["scale_min"], abs=1e-6), name
         assert fit.body_class == case["body_flag"], name
