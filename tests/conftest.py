@@ -37,28 +37,16 @@ def pytest_collection_modifyitems(config: pytest.Config, items: list[pytest.Item
 
     The test that every golden value was read goes last.
     """
+    import golden
+
     if not torch.cuda.is_available() and os.environ.get("WANIMATE_REQUIRE_GPU") != "1":
         for item in items:
             if "gpu" in item.keywords:
                 item.add_marker(pytest.mark.skip(reason="no CUDA device"))
     collected = list(items)
     yield
-    config.stash[EVERY_READER] = _every_reader_is_in(config, collected, items)
+    config.stash[EVERY_READER] = golden.every_reader_is_in(config.args, collected, items)
     items.sort(key=lambda item: item.name == LAST)
-
-
-def _every_reader_is_in(config: pytest.Config, collected: list[pytest.Item], chosen: list[pytest.Item]) -> bool:
-    """Whether every module that reads golden values is run whole, slow tests apart."""
-    import golden
-
-    names = {item.nodeid for item in chosen}
-    modules = {item.path for item in collected}
-    left_out = {i.path for i in collected if i.nodeid not in names and "slow" not in i.keywords}
-    readers = {
-        path for path in Path(__file__).parent.rglob("test_*.py")
-        if any(word in path.read_text() for word in golden.READERS)
-    }  # fmt: skip
-    return not any("::" in argument for argument in config.args) and readers <= modules - left_out
 
 
 @pytest.fixture

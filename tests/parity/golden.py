@@ -7,7 +7,7 @@ from __future__ import annotations
 
 import json
 from collections import defaultdict
-from collections.abc import ItemsView, Iterator, ValuesView
+from collections.abc import ItemsView, Iterator, Sequence, ValuesView
 from pathlib import Path
 from typing import Any
 
@@ -15,6 +15,7 @@ import cv2
 import detgen
 import numpy as np
 import numpy.typing as npt
+import pytest
 import torch
 from safetensors import safe_open
 from torch import Tensor, nn
@@ -134,6 +135,23 @@ def unread(read: dict[str, set[str]]) -> list[str]:
     """ "file: place" of every golden value that is not among those `read`."""
     files = (p.relative_to(FOLDER).as_posix() for p in sorted(FOLDER.rglob("*")) if p.is_file() and p.suffix != ".md")
     return [f"{name}: {place}" for name in files for place in sorted(places(name) - read.get(name, set()))]
+
+
+def every_reader_is_in(
+    arguments: Sequence[str], collected: Sequence[pytest.Item], chosen: Sequence[pytest.Item]
+) -> bool:
+    """Whether a run has every module that reads golden values, whole, slow tests apart.
+
+    Args:
+        arguments: what pytest was asked to run; `collected`: the tests found there; `chosen`: those of them that will run.
+    """
+    runs = {item.nodeid for item in chosen}
+    whole = {i.path for i in collected} - {
+        i.path for i in collected if i.nodeid not in runs and "slow" not in i.keywords
+    }
+    modules = FOLDER.parent.rglob("test_*.py")
+    readers = {path for path in modules if any(word in path.read_text() for word in READERS)}
+    return readers <= whole and not any("::" in argument for argument in arguments)
 
 
 def fill(module: nn.Module, prefix: str = "", seed_prefix: str = "") -> nn.Module:

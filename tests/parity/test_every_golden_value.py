@@ -5,6 +5,8 @@ from __future__ import annotations
 import json
 import re
 from pathlib import Path
+from types import SimpleNamespace
+from typing import Any
 
 import numpy as np
 import pytest
@@ -12,7 +14,7 @@ import torch
 from torch import nn
 
 import golden
-from golden import READ, Noted, Taps, places, read_json, unread
+from golden import READ, Noted, Taps, every_reader_is_in, places, read_json, unread
 
 NOT_VALUES = {
     r"preprocess/manifest\.json: .*": "with what the files were made",
@@ -47,6 +49,26 @@ def test_what_was_not_read_is_found(tmp_path: Path, monkeypatch: pytest.MonkeyPa
     assert golden.read_npz("b.npz")["seen"] == 1
     assert list(cases[1].values()) == [[], {}]
     assert unread(read) == ["a.json: w", "b.npz: missed"]
+
+
+def test_a_run_of_a_part_is_known(tmp_path: Path, monkeypatch: pytest.MonkeyPatch) -> None:
+    monkeypatch.setattr(golden, "FOLDER", tmp_path / "golden")
+    for name, text in (
+        ("test_a", "read_json('x')"),
+        ("test_b", "def test(golden_npz): ..."),
+        ("test_c", "assert True"),
+    ):
+        (tmp_path / f"{name}.py").write_text(text)
+
+    def item(module: str, test: str, *keywords: str) -> Any:
+        return SimpleNamespace(path=tmp_path / f"{module}.py", nodeid=f"{module}.py::{test}", keywords=keywords)
+
+    a, slow, b, c = item("test_a", "one"), item("test_a", "two", "slow"), item("test_b", "one"), item("test_c", "one")
+    assert every_reader_is_in(["tests"], [a, slow, b, c], [a, b, c])
+    assert every_reader_is_in(["test_a.py", "test_b.py"], [a, slow, b], [a, slow, b])
+    assert not every_reader_is_in(["tests"], [a, slow, b, c], [a, slow, c])
+    assert not every_reader_is_in(["test_a.py"], [a, slow], [a, slow])
+    assert not every_reader_is_in(["test_a.py::one", "test_b.py"], [a, b], [a, b])
 
 
 def test_looking_for_a_name_is_not_reading(monkeypatch: pytest.MonkeyPatch) -> None:

@@ -52,7 +52,7 @@ def test_rope(width: int) -> None:
 
 def test_time_sinusoid_and_unpatchify() -> None:
     golden = Golden("basics")
-    check("sinusoid", time_sinusoid(golden["sinusoid_t"], 256), golden["sinusoid_256"], 1e-6, 1e-6)
+    check("sinusoid", time_sinusoid(golden["sinusoid_t"], 256), golden["sinusoid_256"], 0, 0)
     with torch.device("meta"):
         model = AnimateTransformer(
             params_of({"dim": 64, "ffn_dim": 64, "num_heads": 4, "num_layers": 5, "text_dim": 8})
