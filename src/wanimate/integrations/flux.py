@@ -88,9 +88,11 @@ class WithEditedProportions:
         originals = {"character": (picture, texts[1])}
         if self.compat:
             originals["performer"] = (frame(1), texts[0])
-        facts = {"redrawn": {name: text for name, (_, text) in originals.items()}}
+        told: dict[str, str] = {}
+        facts = {"redrawn": told}
         found: dict[str, Keypoints] = {}
         for name, (image, text) in originals.items():
+            told[name] = text
             person = self.inner.detect(self._redrawn(name, image, text))
             if person is None:
                 warning = (

@@ -212,6 +212,7 @@ def test_nobody_in_a_redrawn_picture_keeps_the_proportions_and_is_told(compat: b
     given = measure(WithEditedProportions(inner, Editor(), compat), own)
     assert given.character is own
     assert given.edits is None
+    assert set(given.facts["redrawn"]) == {"character", who}
     assert f"redrawn picture of the {who}" in given.warnings[0]
 
 
