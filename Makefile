@@ -58,7 +58,7 @@ clean:
 
 # The detector models lie outside the checkout, so their presence is checked each time (0.2 s).
 models: $(VENV)/.run
-	@$(BIN)/python -m wanimate.preprocess.models
+	@$(BIN)/python -m wanimate.preprocess.detect.models
 
 $(BIN)/python:
 	@command -v $(PYTHON) >/dev/null || { echo "$(PYTHON) was not found: sudo apt-get install python3 python3-venv" >&2; exit 1; }

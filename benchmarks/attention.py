@@ -21,10 +21,10 @@ from random_network import Report
 from torch import Tensor
 
 from wanimate.model.attention import Attend
-from wanimate.runtime.attention8 import Fp8Attention, attend
 from wanimate.runtime.backends import backends, flash3_module
-from wanimate.runtime.rows import fp8_heads, fp8_values
-from wanimate.runtime.speed import seconds_of
+from wanimate.runtime.kernels.attention8 import Fp8Attention, attend
+from wanimate.runtime.kernels.rows import fp8_heads, fp8_values
+from wanimate.runtime.optimize import seconds_of
 
 SIZES = {"832x480, 77 frames": 32_760, "1280x720, 77 frames": 75_600}
 LENGTHS = (8_192, 32_760, 75_600)

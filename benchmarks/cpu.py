@@ -19,11 +19,12 @@ import torch
 from hardware import described
 
 from wanimate.config import Job, RuntimeSettings
+from wanimate.events import Finished
+from wanimate.jobs.run import Animator
 from wanimate.measure.metrics import psnr
 from wanimate.media.video import VideoFrames
-from wanimate.pipeline import Animator
-from wanimate.types import Finished, Frames, Result
-from wanimate.weights.load import embedded_path
+from wanimate.types import Frames, Result
+from wanimate.weights.checkpoint import embedded_path
 
 
 def run(speed: str, out: Path) -> Result:

@@ -53,16 +53,16 @@ from wanimate.measure.metrics import psnr
 from wanimate.media.files import sha256
 from wanimate.media.writer import write_h264
 from wanimate.model.transformer import AnimateTransformer
-from wanimate.preprocess.pose import PersonPose
+from wanimate.preprocess.detect.base import PersonPose
 from wanimate.sampling.denoise import denoise
 from wanimate.sampling.guidance import guided
 from wanimate.train.examples import Encoders, ExampleSettings, find_sources, prepare
 from wanimate.train.mannequins.assets import load
 from wanimate.train.own import named
 from wanimate.types import Frame, Frames, Guides, Keypoints, Segment
-from wanimate.weights.load import Checkpoint, embedded_path, load_checkpoint
+from wanimate.weights.checkpoint import Checkpoint, embedded_path, load_checkpoint
 from wanimate.weights.lora import match_lora, read_lora
-from wanimate.weights.twins import with_loras
+from wanimate.weights.lora_view import with_loras
 
 FRAMINGS = (0.4, 0.25, 0.35, 0.0)
 """No close-ups: a visor says little about a robot."""

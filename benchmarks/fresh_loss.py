@@ -19,7 +19,7 @@ from wanimate.train import flow, latents
 from wanimate.train.mannequins.assets import load
 from wanimate.train.mannequins.world import World
 from wanimate.train.pool import SIZES, WORLD
-from wanimate.weights.load import embedded_path, load_checkpoint
+from wanimate.weights.checkpoint import embedded_path, load_checkpoint
 
 FIRST_SEED = 9_000_000_000
 

@@ -46,18 +46,18 @@ from random_network import skip_like
 
 from wanimate.config import Defaults, GenerateSettings, OutputSettings, RuntimeSettings, Speed
 from wanimate.errors import WanimateError
+from wanimate.events import Finished, Notice, StageFinished, StageStarted, StepDone
+from wanimate.jobs.run import Animator
 from wanimate.media.resize import exact_size
 from wanimate.model.params import MotionParams, TransformerParams, VaeParams
 from wanimate.model.transformer import AnimateTransformer
 from wanimate.model.vae import VideoVae
-from wanimate.pipeline import Animator
 from wanimate.preprocess.guides import GuidesWriter
-from wanimate.runtime import plan as planning
-from wanimate.types import Finished, Notice, StageFinished, StageStarted, StepDone
-from wanimate.weights.convert import Shard, sharded, write_safetensors
-from wanimate.weights.load import CLIP, T5, TOKENIZER, TRANSFORMER, VAE
+from wanimate.runtime.planning import plan as planning
+from wanimate.weights.checkpoint import CLIP, T5, TOKENIZER, TRANSFORMER, VAE
 from wanimate.weights.quantize import is_quantizable
 from wanimate.weights.stored import Stored, Value, value
+from wanimate.weights.tools.convert import Shard, sharded, write_safetensors
 
 ROOT = Path(__file__).parents[1]
 sys.path[:0] = [str(ROOT / "tests" / "parity"), str(ROOT / "tests" / "unit" / "weights"), str(ROOT / "tests")]

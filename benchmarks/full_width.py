@@ -28,7 +28,7 @@ from wanimate.model.rope import rope_table
 from wanimate.model.transformer import AnimateTransformer
 from wanimate.model.vae import VideoVae
 from wanimate.runtime.fused_vae import quicken_vae
-from wanimate.runtime.speed import quicken_transformer
+from wanimate.runtime.optimize import quicken_transformer
 
 GRID, FACES, PICTURE = (3, 6, 8), 5, (48, 64)
 Call = Callable[[Any], Tensor]

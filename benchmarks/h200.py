@@ -32,7 +32,7 @@ from wanimate.model.params import MotionParams, TransformerParams, VaeParams
 from wanimate.model.vae import VideoVae
 from wanimate.runtime.backends import backends, flash3_module
 from wanimate.runtime.fused_vae import quicken_vae
-from wanimate.runtime.speed import attention_trials, best_trial, has_fp8, quicken_transformer
+from wanimate.runtime.optimize import attention_trials, best_trial, has_fp8, quicken_transformer
 from wanimate.sampling.cache import TURBO, Caching
 from wanimate.sampling.denoise import denoise
 from wanimate.sampling.guidance import guided

@@ -10,7 +10,7 @@ from pathlib import Path
 
 import torch
 
-from wanimate.finish.manifest import versions
+from wanimate.finish.record import versions
 
 
 def described(device: str = "cpu", threads: int | None = None) -> list[str]:

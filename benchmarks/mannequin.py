@@ -30,10 +30,10 @@ from torch import Tensor
 from wanimate.conditions.build import ConditionBuilder
 from wanimate.conditions.segments import plan_segments
 from wanimate.finish.decode import to_pixels
+from wanimate.jobs.segments import FramesReady, run_segments
 from wanimate.measure.metrics import place_cutout, similarity
 from wanimate.media.video import ArrayFrames
 from wanimate.sampling.guidance import SegmentNetwork, guided
-from wanimate.segment_loop import FramesReady, run_segments
 from wanimate.train.mannequins.assets import assets_path, load
 from wanimate.train.mannequins.body import Posed
 from wanimate.train.mannequins.camera import Camera
@@ -41,7 +41,7 @@ from wanimate.train.mannequins.dice import Dice
 from wanimate.train.mannequins.render import Picture
 from wanimate.train.mannequins.world import World, WorldSettings
 from wanimate.types import Conditions, Frames, Guides, Segment
-from wanimate.weights.load import Checkpoint, embedded_path, load_checkpoint
+from wanimate.weights.checkpoint import Checkpoint, embedded_path, load_checkpoint
 
 FIRST_SEED = 10**12
 """Far from every seed that training draws clips with."""

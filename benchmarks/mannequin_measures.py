@@ -21,10 +21,10 @@ from wanimate.measure.metrics import (
     ssim,
     steps,
 )  # fmt: skip
-from wanimate.preprocess.landmarks import Networks, face_square
-from wanimate.preprocess.litert import Picture, Square
-from wanimate.preprocess.models import find
-from wanimate.preprocess.tracker import MediapipeBackend
+from wanimate.preprocess.detect.landmarks import Networks, face_square
+from wanimate.preprocess.detect.litert import Picture, Square
+from wanimate.preprocess.detect.mediapipe import MediapipeBackend
+from wanimate.preprocess.detect.models import find
 from wanimate.train.mannequins.look import REGIONS
 from wanimate.types import Frames, Segment
 

@@ -12,9 +12,9 @@ import cv2
 import numpy as np
 from hardware import described
 
-from wanimate.preprocess.models import find
-from wanimate.preprocess.segment import SelfieMasks
-from wanimate.preprocess.tracker import MediapipeBackend
+from wanimate.preprocess.detect.mediapipe import MediapipeBackend
+from wanimate.preprocess.detect.models import find
+from wanimate.preprocess.masks.selfie import SelfieMasks
 from wanimate.train.mannequins.assets import load
 from wanimate.train.mannequins.world import World, WorldSettings
 

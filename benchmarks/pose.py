@@ -10,9 +10,9 @@ import numpy as np
 
 from wanimate.media.probe import probe
 from wanimate.media.video import iter_frames
-from wanimate.preprocess.keypoints import FACE, LEFT_HAND, RIGHT_HAND
-from wanimate.preprocess.models import find
-from wanimate.preprocess.tracker import MediapipeBackend
+from wanimate.preprocess.detect.mediapipe import MediapipeBackend
+from wanimate.preprocess.detect.models import find
+from wanimate.preprocess.pose.keypoints import FACE, LEFT_HAND, RIGHT_HAND
 
 
 def main(path: str) -> None:

@@ -63,7 +63,7 @@ from wanimate.sampling.denoise import denoise
 from wanimate.sampling.guidance import GuidedNetwork, guided
 from wanimate.train.mannequins.assets import load
 from wanimate.types import Conditions, Frames
-from wanimate.weights.load import Checkpoint, embedded_path, load_checkpoint
+from wanimate.weights.checkpoint import Checkpoint, embedded_path, load_checkpoint
 
 STEPS = 20
 ATTENTION = 4.68 / 6.55

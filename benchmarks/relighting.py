@@ -54,10 +54,10 @@ from wanimate.train.mannequins.scene import sample_backgrounds
 from wanimate.train.mannequins.world import WorldBatch
 from wanimate.train.pool import RELIGHT_WORLD
 from wanimate.types import Frames, Guides, Segment
-from wanimate.weights.load import Checkpoint, embedded_path, load_checkpoint
+from wanimate.weights.checkpoint import Checkpoint, embedded_path, load_checkpoint
 from wanimate.weights.lora import match_lora, read_lora
+from wanimate.weights.lora_view import with_loras
 from wanimate.weights.relighting import find_relighting
-from wanimate.weights.twins import with_loras
 
 SETTINGS = dataclasses.replace(RELIGHT_WORLD, relight=1.0, disturb=False, other_face=1.0)
 SHADE = 1 / 24

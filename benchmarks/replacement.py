@@ -31,22 +31,23 @@ from mannequin import FIRST_SEED, Store, generate, seeds, world_version
 from mannequin_measures import read_kept
 
 from wanimate.config import Job, OutputSettings
+from wanimate.events import Finished
 from wanimate.finish.composite import composite
+from wanimate.jobs.run import Animator
 from wanimate.measure.metrics import psnr, ssim
 from wanimate.media.video import ArrayFrames
-from wanimate.pipeline import Animator
-from wanimate.preprocess.mask import MaskShape, as_picture, scene, shape_mask
-from wanimate.preprocess.models import find
+from wanimate.preprocess.detect.mediapipe import MediapipeBackend
+from wanimate.preprocess.detect.models import find
+from wanimate.preprocess.masks.selfie import SelfieMasks
+from wanimate.preprocess.masks.shape import MaskShape, as_picture, scene, shape_mask
 from wanimate.preprocess.replacement import mask_shape
-from wanimate.preprocess.segment import SelfieMasks
-from wanimate.preprocess.tracker import MediapipeBackend
 from wanimate.train.mannequins.assets import load
 from wanimate.train.mannequins.world import World, WorldSettings
-from wanimate.types import Finished, Frames, Guides
-from wanimate.weights.load import Checkpoint, embedded_path, load_checkpoint
+from wanimate.types import Frames, Guides
+from wanimate.weights.checkpoint import Checkpoint, embedded_path, load_checkpoint
 from wanimate.weights.lora import match_lora, read_lora
+from wanimate.weights.lora_view import with_loras
 from wanimate.weights.relighting import find_relighting
-from wanimate.weights.twins import with_loras
 
 SHAPES = {
     "outline as found": MaskShape(0, 7, None, None),

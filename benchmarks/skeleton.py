@@ -8,7 +8,7 @@ import time
 import cv2
 import numpy as np
 
-from wanimate.preprocess.skeleton import draw
+from wanimate.preprocess.pose.skeleton import draw
 
 
 def main(size: str = "1280x720", frames: int = 300) -> None:

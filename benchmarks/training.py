@@ -25,8 +25,8 @@ from wanimate.train.muon import Muon
 from wanimate.train.pool import SIZES, WORLD
 from wanimate.train.reports import load_trained_vae
 from wanimate.train.steps import Step
+from wanimate.weights.checkpoint import embedded_path
 from wanimate.weights.formats import read_tensors
-from wanimate.weights.load import embedded_path
 
 
 def timed(name: str, what: Callable[[], object], device: torch.device, rounds: int) -> None:

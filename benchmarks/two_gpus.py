@@ -32,24 +32,25 @@ from wanimate.conditions.build import ConditionBuilder
 from wanimate.conditions.segments import plan_segments
 from wanimate.config import Defaults, ParallelSettings, Speed
 from wanimate.errors import RankFailed
+from wanimate.events import StageStarted, StepDone
 from wanimate.finish.decode import to_pixels
+from wanimate.jobs.segments import FramesReady, run_segments
 from wanimate.media.video import ArrayFrames
 from wanimate.model.params import MotionParams, TransformerParams, VaeParams
 from wanimate.model.transformer import AnimateTransformer
 from wanimate.model.vae import VideoVae
 from wanimate.runtime.fused_vae import quicken_vae
+from wanimate.runtime.optimize import TRIAL_TOKENS, quicken_transformer
 from wanimate.runtime.parallel.ranks import Ranks, join, leave
 from wanimate.runtime.parallel.sequence import SplitTransformer
 from wanimate.runtime.parallel.shard import sharded
 from wanimate.runtime.parallel.supervise import obey_supervisor, supervise
 from wanimate.runtime.parallel.team import Part, Team, follow
-from wanimate.runtime.speed import TRIAL_TOKENS, quicken_transformer
 from wanimate.sampling.cache import TURBO, Caching
 from wanimate.sampling.denoise import denoise
 from wanimate.sampling.guidance import Network, guided
-from wanimate.segment_loop import FramesReady, run_segments
-from wanimate.types import Conditions, Guides, StageStarted, StepDone
-from wanimate.weights.load import Card, Checkpoint, FixedPrompt
+from wanimate.types import Conditions, Guides
+from wanimate.weights.checkpoint import Card, Checkpoint, FixedPrompt
 
 SIZES = {"720p": (1280, 720), "480p": (832, 480)}
 TINY_SIZES = {"720p": (80, 48), "480p": (48, 32)}

@@ -12,8 +12,9 @@ from typing import TYPE_CHECKING, Any
 if TYPE_CHECKING:
     from wanimate.config import GenerateSettings, Job, OutputSettings, PreprocessSettings
     from wanimate.errors import WanimateError
-    from wanimate.pipeline import Animator, animate, replace
-    from wanimate.types import Event, Finished, Guides, Result
+    from wanimate.events import Event, Finished
+    from wanimate.jobs.run import Animator, animate, replace
+    from wanimate.types import Guides, Result
 
 __all__ = [
     "Animator",
@@ -33,8 +34,9 @@ __all__ = [
 _HOMES = {
     "config": ("GenerateSettings", "Job", "OutputSettings", "PreprocessSettings"),
     "errors": ("WanimateError",),
-    "pipeline": ("Animator", "animate", "replace"),
-    "types": ("Event", "Finished", "Guides", "Result"),
+    "jobs.run": ("Animator", "animate", "replace"),
+    "events": ("Event", "Finished"),
+    "types": ("Guides", "Result"),
 }
 
 

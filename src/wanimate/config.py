@@ -18,6 +18,7 @@ Codec = Literal["h264", "h265", "ffv1", "png"]
 WeightsType = Literal["auto", "bf16", "fp16", "fp8"]
 BlocksMode = Literal["auto", "resident", "streamed", "mapped"]
 Speed = Literal["exact", "fast", "turbo"]
+Attention = Literal["auto", "torch", "torch-flash", "cudnn", "flash-attention-3", "sage", "float8"]
 CacheKind = Literal["none", "taylor", "early-taylor", "first-block", "magnitude"]
 
 
@@ -159,6 +160,11 @@ class RuntimeSettings(_Settings):
     speed: Speed = Field(
         default="exact",
         description="fast: float8 products and attention on a GPU, bfloat16 on a processor; turbo: skips steps as well.",
+    )
+    device: str | None = Field(default=None, description="cuda, cuda:N, mps or cpu; None: the GPU where there is one.")
+    attention: Attention = Field(
+        default="auto",
+        description="Backend of self-attention; auto tries those that speed allows and takes the quickest.",
     )
     weights_dtype: WeightsType = "auto"
     blocks: BlocksMode = "auto"

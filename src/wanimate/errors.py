@@ -1,21 +1,61 @@
-"""What can go wrong, as typed exceptions. Every message names the parameter, its value, the rule and the remedy."""
+"""What can go wrong, as typed exceptions. Every message names the setting, its value, the rule and the remedy.
+
+A message names settings by field ("preprocess.person"), since each front end spells them in its own way: the command line
+as `--person`, the published commands by their flags, Python by the field. `setting` marks a name inside a text, and `spell`
+replaces the marks.
+"""
 
 from __future__ import annotations
 
-from collections.abc import Mapping, Sequence
+import re
+from collections.abc import Callable, Mapping, Sequence
+
+_MARK = re.compile("\x02([^\x02\x03]*)\x03")
+
+Spelling = Callable[[str], str]
+"""A settings field ("preprocess.person") -> how a front end calls it ("--person")."""
+
+
+def setting(field: str) -> str:
+    """The mark of a settings field inside a message: f"Give a smaller {setting('preprocess.area')}." """
+    return f"\x02{field}\x03"
+
+
+def plainly(field: str) -> str:
+    """The spelling of Python: the field without the part it belongs to."""
+    return field.rpartition(".")[2]
+
+
+def spell(text: str, spelling: Spelling = plainly) -> str:
+    """`text` with every mark of `setting` replaced by the front end's name for that field."""
+    return _MARK.sub(lambda mark: spelling(mark[1]), text)
 
 
 class WanimateError(Exception):
-    """Base of every error this package raises on purpose. `exit_code` is what the command line returns for it."""
+    """Base of every error this package raises on purpose. `exit_code` is what the command line returns for it.
+
+    `str(error)` is in Python's spelling; `spelled` gives another front end's.
+    """
 
     exit_code = 1
+
+    def __init__(self, message: str = "") -> None:
+        self.message = message
+        super().__init__(message)
+
+    def spelled(self, spelling: Spelling = plainly) -> str:
+        """The message in a front end's own names."""
+        return spell(self.message, spelling)
+
+    def __str__(self) -> str:
+        return self.spelled()
 
 
 class InputError(WanimateError):
     """The user gave something that cannot be used (exit 2).
 
     Args:
-        parameter: what was wrong, as the user knows it ("--video", "steps", "checkpoint").
+        field: the setting that was wrong ("preprocess.person", "video", "checkpoint").
         value: the value given.
         rule: what the value has to satisfy, or what was found to be wrong with it.
         remedy: what to do about it.
@@ -23,9 +63,12 @@ class InputError(WanimateError):
 
     exit_code = 2
 
-    def __init__(self, parameter: str, value: object, rule: str, remedy: str) -> None:
-        self.parameter, self.value, self.rule, self.remedy = parameter, value, rule, remedy
-        super().__init__(f"{parameter} = {value}: {rule}. {remedy}")
+    def __init__(self, field: str, value: object, rule: str, remedy: str) -> None:
+        self.field, self.value, self.rule, self.remedy = field, value, rule, remedy
+        super().__init__(f"{setting(field)} = {value}: {rule}. {remedy}")
+
+    def __reduce__(self) -> tuple[type[InputError], tuple[str, object, str, str]]:
+        return type(self), (self.field, self.value, self.rule, self.remedy)
 
 
 class CheckpointError(InputError):

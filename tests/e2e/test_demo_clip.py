@@ -16,9 +16,9 @@ from wanimate.config import PreprocessSettings
 from wanimate.media.image import load_image
 from wanimate.media.probe import probe
 from wanimate.media.video import iter_indices
-from wanimate.preprocess.keypoints import FACE, LEFT_HAND, RIGHT_HAND
-from wanimate.preprocess.models import find
-from wanimate.preprocess.pose import PoseBackend, backend
+from wanimate.preprocess.detect.base import PoseBackend, backend
+from wanimate.preprocess.detect.models import find
+from wanimate.preprocess.pose.keypoints import FACE, LEFT_HAND, RIGHT_HAND
 from wanimate.types import Keypoints
 
 SHIPPED = Path(str(files("wanimate.weights") / "embedded" / "demo"))

@@ -16,9 +16,9 @@ from wanimate.cli.main import app
 from wanimate.config import Job as JobSettings
 from wanimate.config import PreprocessSettings
 from wanimate.errors import InputError
+from wanimate.jobs.run import Animator
 from wanimate.media.probe import probe
 from wanimate.media.video import LosslessWriter
-from wanimate.pipeline import Animator
 
 DEMO = Path(str(files("wanimate.weights") / "embedded" / "demo"))
 

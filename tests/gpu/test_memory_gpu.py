@@ -16,10 +16,10 @@ from tiny_checkpoints import published_checkpoint, write_guides
 from golden import fill
 from wanimate.config import GenerateSettings, LoraUse, OutputSettings
 from wanimate.finish.decode import Pixels, to_pixels
+from wanimate.jobs.run import Animator
 from wanimate.model.params import MotionParams, TransformerParams, VaeParams
 from wanimate.model.transformer import AnimateTransformer
 from wanimate.model.vae import VideoVae
-from wanimate.pipeline import Animator
 from wanimate.runtime.offload import (
     StreamedBlocks,
     clear_error,
@@ -29,14 +29,14 @@ from wanimate.runtime.offload import (
     slice_tokens,
     stream_blocks,
 )
-from wanimate.runtime.plan import Placement
-from wanimate.runtime.rates import measure_rates
-from wanimate.runtime.simulate import transformer_cost, vae_cost
-from wanimate.runtime.tiles import TiledVae
+from wanimate.runtime.planning.plan import Placement
+from wanimate.runtime.planning.rates import measure_rates
+from wanimate.runtime.planning.simulate import transformer_cost, vae_cost
+from wanimate.runtime.tiling import TiledVae
 from wanimate.weights import quantize
-from wanimate.weights.load import load_checkpoint
+from wanimate.weights.checkpoint import load_checkpoint
 from wanimate.weights.lora import LoraFile, match_lora
-from wanimate.weights.twins import LoraStack, with_loras
+from wanimate.weights.lora_view import LoraStack, with_loras
 
 PARAMS = TransformerParams(
     dim=1024, ffn_dim=2816, num_heads=8, num_layers=10, text_width=64, image_width=64, face_width=64,
@@ -150,7 +150,7 @@ def test_blocks_come_back_to_the_device(model: AnimateTransformer) -> None:
 @pytest.mark.gpu
 def test_later_jobs_are_planned(tmp_path: Path, monkeypatch: pytest.MonkeyPatch) -> None:
     """With what the networks hold taken as theirs; blocks that went to host memory come back."""
-    monkeypatch.setattr("wanimate.runtime.plan.BIG", 0)
+    monkeypatch.setattr("wanimate.runtime.planning.plan.BIG", 0)
     folder, guides = published_checkpoint(tmp_path / "tiny-14b"), write_guides(tmp_path / "guides", 5)
     animator = Animator.from_checkpoint(folder, "cuda")
 

@@ -23,10 +23,10 @@ from wanimate.model.vae import VideoVae
 from wanimate.runtime.backends import backends
 from wanimate.runtime.fused_vae import quicken_vae
 from wanimate.runtime.offload import slice_tokens, stream_blocks
-from wanimate.runtime.speed import has_fp8, quicken_transformer
+from wanimate.runtime.optimize import has_fp8, quicken_transformer
 from wanimate.weights.lora import LoraFile, match_lora
+from wanimate.weights.lora_view import with_loras
 from wanimate.weights.quantize import QuantizedLinear, is_quantizable, quantize_fp8
-from wanimate.weights.twins import with_loras
 
 pytestmark = pytest.mark.gpu
 PARAMS = TransformerParams(
@@ -72,7 +72,7 @@ def in_float8(model: AnimateTransformer) -> AnimateTransformer:
 
 @pytest.mark.parametrize("width", [128, 320, 5120])
 def test_rows(width: int) -> None:
-    from wanimate.runtime import rows
+    from wanimate.runtime.kernels import rows
 
     torch.manual_seed(0)
     x, y = torch.randn(1, 48, width, device=CUDA) * 3, torch.randn(1, 48, width, device=CUDA).bfloat16()
@@ -107,7 +107,7 @@ def test_rows(width: int) -> None:
 @pytest.mark.parametrize("width", [128, 320, 5120])
 def test_queries_and_keys_in_float8_at_once(width: int) -> None:
     """Scales hold what is largest of all: a row of one number, where the weight is largest. Keys lose the mean of some."""
-    from wanimate.runtime.rows import rms_fp8
+    from wanimate.runtime.kernels.rows import rms_fp8
 
     heads = width // 64
     norm = RMSNorm(width, 1e-6).cuda().bfloat16().requires_grad_(False)
@@ -148,7 +148,7 @@ def test_gelu_within_the_product(monkeypatch: pytest.MonkeyPatch) -> None:
 
 def test_a_stream_of_tokens_in_any_layout() -> None:
     """The first block gets tokens whose rows lie apart in memory."""
-    from wanimate.runtime.rows import residual_norm
+    from wanimate.runtime.kernels.rows import residual_norm
 
     x = torch.randn(1, 256, 40, device=CUDA).transpose(1, 2)
     one, zero = torch.ones(256, device=CUDA), torch.zeros(256, device=CUDA)
@@ -181,7 +181,7 @@ def test_every_attention_is_attention() -> None:
 )
 def test_text_and_picture_at_once(text: int, alike: int, image: int | None, width: int) -> None:
     """As two attentions, of which one looks at equal keys again and again."""
-    from wanimate.runtime.cross import can_look, look
+    from wanimate.runtime.kernels.cross import can_look, look
 
     layer = CrossAttention(TransformerParams(dim=4 * width, num_heads=4, image_width=None))
     q, k, v, k_image, v_image = (
@@ -250,7 +250,7 @@ def in_order(values: Tensor) -> Tensor:
 
 
 def test_values_in_float8() -> None:
-    from wanimate.runtime.rows import fp8_values
+    from wanimate.runtime.kernels.rows import fp8_values
 
     x = torch.randn(1, 1000, 3, 128, device=CUDA, dtype=torch.bfloat16)
     levels, scale = fp8_values(x)
@@ -263,8 +263,8 @@ def test_values_in_float8() -> None:
 @hopper
 @pytest.mark.parametrize(("queries", "keys"), [(700, 700), (1, 1), (192, 128), (193, 129), (65, 4097), (1000, 300)])
 def test_float8_attention_of_any_length(queries: int, keys: int) -> None:
-    from wanimate.runtime.attention8 import attend
-    from wanimate.runtime.rows import fp8_heads, fp8_values
+    from wanimate.runtime.kernels.attention8 import attend
+    from wanimate.runtime.kernels.rows import fp8_heads, fp8_values
 
     torch.manual_seed(queries)
     q, k, v = (torch.randn(1, n, 3, 128, device=CUDA, dtype=torch.bfloat16) for n in (queries, keys, keys))
@@ -277,7 +277,7 @@ def test_float8_attention_of_any_length(queries: int, keys: int) -> None:
 @hopper
 def test_float8_attention_of_equal_scores() -> None:
     """Queries of zeros: every key that is there counts the same, and none of those that fill up a tile."""
-    from wanimate.runtime.attention8 import Fp8Attention
+    from wanimate.runtime.kernels.attention8 import Fp8Attention
 
     q, k, v = (torch.randn(1, 300, 2, 128, device=CUDA, dtype=torch.bfloat16) for _ in range(3))
     v += 1
@@ -288,7 +288,7 @@ def test_float8_attention_of_equal_scores() -> None:
 @hopper
 def test_float8_attention_over_a_long_sequence() -> None:
     """Sums on the tensor cores alone would lose a third of it (benchmarks/attention.py)."""
-    from wanimate.runtime.attention8 import Fp8Attention
+    from wanimate.runtime.kernels.attention8 import Fp8Attention
 
     q, k, v = (torch.randn(1, n, 1, 128, device=CUDA, dtype=torch.bfloat16) for n in (192, 75_600, 75_600))
     v += 0.5
@@ -297,7 +297,7 @@ def test_float8_attention_over_a_long_sequence() -> None:
 
 @hopper
 def test_float8_attention_refuses_other_heads() -> None:
-    from wanimate.runtime.attention8 import Fp8Attention
+    from wanimate.runtime.kernels.attention8 import Fp8Attention
 
     with pytest.raises(RuntimeError, match="heads of 64 numbers"):
         Fp8Attention()(*(torch.randn(1, 50, 2, 64, device=CUDA, dtype=torch.bfloat16) for _ in range(3)))
@@ -306,7 +306,7 @@ def test_float8_attention_refuses_other_heads() -> None:
 @hopper
 def test_float8_attention_in_the_network(plain: AnimateTransformer) -> None:
     """Queries and keys that are float8 at once do as well as those that are rounded later, in slices for instance."""
-    from wanimate.runtime.attention8 import Fp8Attention
+    from wanimate.runtime.kernels.attention8 import Fp8Attention
 
     wanted, twin = flow(plain), copy.deepcopy(plain)
     quicken_transformer(twin, torch.device(CUDA, 0), "exact", 480)

@@ -19,15 +19,15 @@ from wanimate.conditions.build import ConditionBuilder
 from wanimate.conditions.reference import letterboxed
 from wanimate.conditions.segments import plan_segments
 from wanimate.config import Defaults
+from wanimate.jobs.segments import FramesReady, run_segments
 from wanimate.model.image_encoder import ClipImageEncoder, preprocess
 from wanimate.model.params import VaeParams
 from wanimate.model.text_encoder import TextEncoder, clean
 from wanimate.model.transformer import AnimateTransformer
 from wanimate.model.vae import VideoVae
 from wanimate.sampling.guidance import guided
-from wanimate.segment_loop import FramesReady, run_segments
 from wanimate.types import Conditions
-from wanimate.weights.load import load_image_encoder, load_text_encoder
+from wanimate.weights.checkpoint import load_image_encoder, load_text_encoder
 
 
 def published_t5(c: dict[str, int], seed_prefix: str = "") -> TextEncoder:

@@ -22,9 +22,9 @@ from wanimate.conditions.reference import letterboxed
 from wanimate.conditions.segments import plan_segments, reflected
 from wanimate.config import Defaults
 from wanimate.errors import InputError
+from wanimate.jobs.segments import FramesReady, run_segments
 from wanimate.media.video import ArrayFrames
 from wanimate.sampling.guidance import SegmentNetwork, guided
-from wanimate.segment_loop import FramesReady, run_segments
 from wanimate.types import Conditions, Frames, Guides
 
 

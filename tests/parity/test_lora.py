@@ -22,7 +22,7 @@ from wanimate.model.params import TransformerParams
 from wanimate.model.transformer import AnimateTransformer
 from wanimate.train.adapters import ALL, AdapterSettings, write_lora
 from wanimate.weights.lora import LoraFile, match_lora, read_lora
-from wanimate.weights.twins import with_loras
+from wanimate.weights.lora_view import with_loras
 
 TARGETS = (
     *(f"self_attn.{x}" for x in "qkvo"), *(f"cross_attn.{x}" for x in ("q", "k", "v", "o", "k_img", "v_img")), "ffn.0", "ffn.2",

@@ -11,9 +11,9 @@ import pytest
 import wanimate
 
 PACKAGE = Path(wanimate.__file__).parent
-FOUNDATION = ("types", "config", "errors", "log")
+FOUNDATION = ("types", "config", "errors", "events", "log")
 STAGES = ("media", "preprocess", "conditions", "model", "weights", "sampling", "finish", "runtime")
-ROAD = ("order", "segment_loop", "stage_clock", "pipeline")
+ROAD = ("jobs",)
 BESIDE = ("cli", "integrations", "measure", "serve", "train")
 
 
@@ -108,18 +108,18 @@ def test_imports_keep_the_order(part: str) -> None:
 @pytest.mark.parametrize(
     ("module", "line"),
     [
-        ("wanimate.media.video", "from wanimate.preprocess.run import preprocess"),
+        ("wanimate.media.video", "from wanimate.preprocess.drive import preprocess"),
         ("wanimate.media.video", "from ..finish import encode"),
-        ("wanimate.media.video", "def late():\n    import wanimate.pipeline"),
+        ("wanimate.media.video", "def late():\n    import wanimate.jobs.run"),
         ("wanimate.conditions.build", "from ..model.vae import VideoVae"),
-        ("wanimate.model.vae", "from wanimate.weights.load import load_checkpoint"),
+        ("wanimate.model.vae", "from wanimate.weights.checkpoint import load_checkpoint"),
         ("wanimate.finish.encode", "from ..cli.report import Reporter"),
         ("wanimate.finish.encode", "from wanimate import animate"),
         (
             "wanimate.sampling.denoise",
-            "from typing import TYPE_CHECKING\nif TYPE_CHECKING:\n    from .. import pipeline",
+            "from typing import TYPE_CHECKING\nif TYPE_CHECKING:\n    from wanimate.jobs import run",
         ),
-        ("wanimate.pipeline", "from wanimate.train.flow import train_flow"),
+        ("wanimate.jobs.run", "from wanimate.train.flow import train_flow"),
         ("wanimate.types", "from .media.probe import probe"),
         ("wanimate.train.flow", "from wanimate.cli.main import app"),
     ],
@@ -131,12 +131,12 @@ def test_breaches_are_seen(module: str, line: str) -> None:
 @pytest.mark.parametrize(
     ("module", "line"),
     [
-        ("wanimate.weights.load", "from wanimate.conditions.reference import ImageEncoder"),
-        ("wanimate.finish.claim", "from ..config import Codec"),
-        ("wanimate.finish.claim", "from .encode import OutputWriter"),
-        ("wanimate.pipeline", "from wanimate.finish.encode import OutputWriter\nimport torch"),
+        ("wanimate.weights.checkpoint", "from wanimate.conditions.reference import ImageEncoder"),
+        ("wanimate.finish.lock", "from ..config import Codec"),
+        ("wanimate.finish.lock", "from .encode import OutputWriter"),
+        ("wanimate.jobs.run", "from wanimate.finish.encode import OutputWriter\nimport torch"),
         ("wanimate.cli.doctor", "from ..measure.doctor import examine"),
-        ("wanimate.cli.animate", "from ..pipeline import Animator"),
+        ("wanimate.cli.animate", "from wanimate.jobs.run import Animator"),
     ],
 )
 def test_what_is_allowed_passes(module: str, line: str) -> None:

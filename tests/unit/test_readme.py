@@ -13,7 +13,8 @@ from pydantic import BaseModel
 
 from wanimate.cli.main import app
 from wanimate.config import Defaults, GenerateSettings, Job, OutputSettings, PreprocessSettings, RuntimeSettings
-from wanimate.preprocess import guides, models
+from wanimate.preprocess import guides
+from wanimate.preprocess.detect import models
 
 ROOT = Path(__file__).parents[2]
 README = (ROOT / "README.md").read_text()

@@ -10,16 +10,17 @@ from typing import TYPE_CHECKING, Annotated, Any, cast
 
 import typer
 
-from ..config import GenerateSettings, Job, OutputSettings, ParallelSettings, RuntimeSettings
-from ..errors import InputError
-from ..finish.claim import manifest_path
-from . import options as o
-from .ranks import run
-from .report import Reporter, reporting
+from wanimate.cli import options as o
+from wanimate.cli.ranks import run
+from wanimate.cli.report import Reporter, reporting
+from wanimate.config import GenerateSettings, Job, OutputSettings, ParallelSettings, RuntimeSettings
+from wanimate.errors import InputError
+from wanimate.finish.lock import manifest_path
 
 if TYPE_CHECKING:
-    from ..pipeline import Animator
-    from ..types import Event, Result
+    from wanimate.events import Event
+    from wanimate.jobs.run import Animator
+    from wanimate.types import Result
 
 
 def animate(
@@ -208,12 +209,12 @@ def results(guides: Sequence[Path], out: Path, codec: str) -> list[Path]:
     if len(guides) == 1:
         return [out]
     if out.suffix or out.is_file():
-        raise InputError("--out", out, f"{len(guides)} results need a folder", "Name a folder.")
+        raise InputError("out", out, f"{len(guides)} results need a folder", "Name a folder.")
     names = [folder.resolve().name for folder in guides]
     for folder, name in zip(guides, names, strict=True):
         if names.count(name) > 1:
             raise InputError("guides", folder, f"several folders are called {name}", "Rename one, or run them apart.")
-        from ..preprocess.guides import load_guides
+        from wanimate.preprocess.guides import load_guides
 
         load_guides(folder)  # what cannot be used is refused before the first one takes its hours
     suffix = {"png": "", "ffv1": ".mkv"}.get(codec, ".mp4")
@@ -222,7 +223,7 @@ def results(guides: Sequence[Path], out: Path, codec: str) -> list[Path]:
 
 def finish(report: Reporter, events: Iterator[Event]) -> None:
     """Pass the events on; a cancelled job is closed before anything is said, so that it has tidied up by then."""
-    from ..types import Finished
+    from wanimate.events import Finished
 
     result: Result | None = None
     with closing(cast(Any, events)):

@@ -19,17 +19,25 @@ from typing import TYPE_CHECKING, Annotated, Any
 
 import typer
 
-from ..config import ClipLimits, GenerateSettings, OutputSettings, ParallelSettings, PreprocessSettings, RuntimeSettings
-from ..errors import InputError
-from . import options as o
-from .ranks import ranks_launched, remember_command, run
-from .report import Reporter, reporting
+from wanimate.cli import options as o
+from wanimate.cli.ranks import ranks_launched, remember_command, run
+from wanimate.cli.report import Reporter, reporting
+from wanimate.config import (
+    ClipLimits,
+    GenerateSettings,
+    OutputSettings,
+    ParallelSettings,
+    PreprocessSettings,
+    RuntimeSettings,
+)
+from wanimate.errors import InputError
 
 if TYPE_CHECKING:
-    from ..config import Mode
-    from ..pipeline import Animator
-    from ..preprocess.pose import PoseBackend
-    from ..types import Event, Frame, Guides
+    from wanimate.config import Mode
+    from wanimate.events import Event
+    from wanimate.jobs.run import Animator
+    from wanimate.preprocess.detect.base import PoseBackend
+    from wanimate.types import Frame, Guides
 
 TASK = "animate-14B"
 SIZES = ("1280*720", "720*1280")
@@ -160,7 +168,7 @@ def generate(
         out = save_file or Path(default_name(size, ulysses_size, prompt, compat))
         parallel = o.make(ParallelSettings, gpus=ulysses_size, shard_weights=dit_fsdp and not alone)
 
-        from ..types import Notice
+        from wanimate.events import Notice
 
         def job(animator: Animator) -> Iterator[Event]:
             animator.text_on_cpu = t5_cpu
@@ -211,7 +219,7 @@ def preprocess(
                 "--resolution_area", resolution_area, "two positive numbers", "Give for instance 1280 720."
             )
         if fps < 1 and fps != -1:
-            raise InputError("--fps", fps, "a rate is positive, or -1 for the clip's own", "Give 30 or -1.")
+            raise InputError("preprocess.fps", fps, "a rate is positive, or -1 for the clip's own", "Give 30 or -1.")
         if use_flux and not (retarget_flag or replace_flag):
             raise InputError("--use_flux", True, "it serves retargeting only", "Give --retarget_flag as well.")
         ignored = [flag for flag, on in (("--retarget_flag", retarget_flag), ("--use_flux", use_flux)) if on]
@@ -227,21 +235,21 @@ def preprocess(
             backend=backend, models=models, iterations=iterations, k=k, w_len=w_len, h_len=h_len,
             limits=ClipLimits(min_seconds=0, max_seconds=None, min_side=16, max_aspect=1000, max_bytes=2**40),
         )  # fmt: skip
-        from ..media.image import load_image
-        from ..media.probe import probe
-        from ..preprocess.pose import backend as load_backend
+        from wanimate.media.image import load_image
+        from wanimate.media.probe import probe
+        from wanimate.preprocess.detect.base import backend as load_backend
 
         clip, image = probe(video, settings.limits), load_image(picture)
         people: PoseBackend = load_backend(settings)
         redrawn: Mapping[str, Frame] = {}
         if use_flux and not replace_flag:
-            from ..integrations.flux import WithEditedProportions
+            from wanimate.integrations.flux import WithEditedProportions
 
             people = measuring = WithEditedProportions.load(people, ckpt_path, compat)
             redrawn = measuring.pictures
         if not compat:
             _note(report, "guides are lossless, under the published names; --compat writes them lossy, as published")
-        from ..integrations.published import write_published_guides
+        from wanimate.integrations.published import write_published_guides
 
         mode: Mode = "replacement" if replace_flag else "animation"
         writing = write_published_guides(mode, clip, image, settings, out, people, (video, picture), redrawn)
@@ -259,7 +267,7 @@ def preprocess(
 
 def default_name(size: str, gpus: int, prompt: str | None, compat: bool) -> str:
     """The published name of a result; without `compat` its `*`, which shells expand, is an x."""
-    from ..weights.prompts import DEFAULT_PROMPT
+    from wanimate.weights.prompts import DEFAULT_PROMPT
 
     words = (prompt or DEFAULT_PROMPT).replace(" ", "_").replace("/", "_")[:50]
     time = datetime.datetime.now().strftime("%Y%m%d_%H%M%S")
@@ -272,13 +280,13 @@ def published_names(names: dict[str, str]) -> Iterator[None]:
     try:
         yield
     except InputError as error:
-        own = error.parameter.removeprefix("--").replace("-", "_")
+        own = error.field.removeprefix("--").replace("-", "_")
         if own in names:
-            error.parameter = names[own]
+            error.field = names[own]
         options = {"--" + name.replace("_", "-"): flag for name, flag in names.items()}
         found = re.compile("|".join(rf"{option}\b(?![-_])" for option in sorted(options, key=len, reverse=True)))
         error.rule, error.remedy = (found.sub(lambda m: options[m[0]], text) for text in (error.rule, error.remedy))
-        error.args = (f"{error.parameter} = {error.value}: {error.rule}. {error.remedy}",)
+        error.args = (f"{error.field} = {error.value}: {error.rule}. {error.remedy}",)
         raise
 
 
@@ -289,7 +297,7 @@ def _needed(flag: str, path: Path | None) -> Path:
 
 
 def _note(report: Reporter, text: str) -> None:
-    from ..types import Notice
+    from wanimate.events import Notice
 
     report.event(Notice(text))
 
@@ -327,8 +335,8 @@ def _detectors(report: Reporter, folder: Path | None) -> tuple[str, Path | None]
 
 def _guides(note: Callable[[str], None], folder: Path, mode: Mode, compat: bool) -> Guides:
     """The folder's guides for the wanted mode; with `compat` at 30 frames/s and with the mask's greys."""
-    from ..media.video import VideoFrames
-    from ..preprocess.guides import load_guides
+    from wanimate.media.video import VideoFrames
+    from wanimate.preprocess.guides import load_guides
 
     guides = load_guides(folder)
     if mode == "replacement" and guides.mode == "animation":
@@ -343,7 +351,7 @@ def _guides(note: Callable[[str], None], folder: Path, mode: Mode, compat: bool)
         return guides
     lossy = folder / "src_mask.mp4"
     if guides.mask is not None and lossy.is_file():
-        guides = dataclasses.replace(guides, mask=VideoFrames(lossy, parameter="guides"))
+        guides = dataclasses.replace(guides, mask=VideoFrames(lossy, field="guides"))
     return dataclasses.replace(guides, fps=PUBLISHED_FPS)
 
 

@@ -11,10 +11,10 @@ from rich.console import Console
 from rich.markup import escape
 from rich.table import Table
 
-from ..config import GenerateSettings, Mode, ParallelSettings, RuntimeSettings
-from . import options as o
-from .ranks import check_spread
-from .report import reporting
+from wanimate.cli import options as o
+from wanimate.cli.ranks import check_spread
+from wanimate.cli.report import reporting
+from wanimate.config import GenerateSettings, Mode, ParallelSettings, RuntimeSettings
 
 
 def doctor(
@@ -77,7 +77,7 @@ def doctor(
         spread = o.make(ParallelSettings, gpus=gpus, shard_weights=shard_weights, split_guidance=split_guidance)
         check_spread(runtime, spread, gpus)
         pixels = o.parse_area(area)
-        from ..measure.doctor import examine, plan_job
+        from wanimate.measure.doctor import examine, plan_job
 
         report = examine(models)
         if checkpoint is not None:

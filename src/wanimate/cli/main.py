@@ -7,14 +7,14 @@ from typing import Annotated
 
 import typer
 
-from .animate import animate, generate
-from .compat import app as compat
-from .doctor import doctor
-from .preprocess import preprocess
-from .ranks import remember_command
-from .replace import replace
-from .train import app as train
-from .weights import app as weights
+from wanimate.cli.animate import animate, generate
+from wanimate.cli.compat import app as compat
+from wanimate.cli.doctor import doctor
+from wanimate.cli.preprocess import preprocess
+from wanimate.cli.ranks import remember_command
+from wanimate.cli.replace import replace
+from wanimate.cli.train import app as train
+from wanimate.cli.weights import app as weights
 
 app = typer.Typer(
     name="wanimate",

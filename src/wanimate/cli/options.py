@@ -10,7 +10,7 @@ from typing import Annotated, Any, TypeVar, get_args
 import typer
 from pydantic import BaseModel, ValidationError
 
-from ..config import (
+from wanimate.config import (
     BlocksMode,
     CacheKind,
     ClipLimits,
@@ -26,9 +26,9 @@ from ..config import (
     Speed,
     WeightsType,
 )
-from ..config import Mode as JobMode
-from ..errors import InputError
-from ..media.timing import snap_rate
+from wanimate.config import Mode as JobMode
+from wanimate.errors import InputError
+from wanimate.media.timing import snap_rate
 
 S = TypeVar("S", bound=BaseModel)
 FILES, MOTION, HOLE, DIFFUSION, RESULT, RUN = "Files", "Motion", "Hole", "Diffusion", "Result", "This run"
@@ -65,11 +65,11 @@ def parse_area(text: str | None) -> int | None:
         return None
     found = re.fullmatch(r"\s*(\d{1,6})\s*[xX*×]\s*(\d{1,6})\s*|\s*(\d{1,10})\s*", text)
     if found is None:
-        raise InputError("--area", text, "not an area", "Write it as WIDTHxHEIGHT, for instance 1280x720.")
+        raise InputError("preprocess.area", text, "not an area", "Write it as WIDTHxHEIGHT, for instance 1280x720.")
     width, height, pixels = found.groups()
     area = int(pixels) if pixels else int(width) * int(height)
     if area < 256:
-        raise InputError("--area", text, "smaller than 16x16 pixels", "Give a larger area.")
+        raise InputError("preprocess.area", text, "smaller than 16x16 pixels", "Give a larger area.")
     return area
 
 
@@ -92,7 +92,7 @@ def parse_mode(text: str) -> JobMode:
         if text == mode:
             found: JobMode = mode
             return found
-    raise InputError("--mode", text, "there is no such mode", f"Give {' or '.join(get_args(JobMode))}.")
+    raise InputError("mode", text, "there is no such mode", f"Give {' or '.join(get_args(JobMode))}.")
 
 
 def preprocess_settings(

@@ -8,9 +8,9 @@ from typing import Annotated
 
 import typer
 
-from ..errors import InputError
-from . import options as o
-from .report import reporting
+from wanimate.cli import options as o
+from wanimate.cli.report import reporting
+from wanimate.errors import InputError
 
 Folder = Annotated[
     Path, typer.Option(help="Folder for the guides; lossless, with a manifest.", rich_help_panel=o.FILES)
@@ -69,21 +69,21 @@ def preprocess(
             retarget=retarget, smooth=smooth, backend=backend, face_size=face_size, person=person, compat=compat, models=models,
             mask=mask, sam2=sam2, iterations=iterations, k=k, w_len=w_len, h_len=h_len,
         )  # fmt: skip
-        from ..media.image import load_image
-        from ..media.probe import probe
-        from ..preprocess.modes import preprocessing
-        from ..weights.load import read_card
+        from wanimate.media.image import load_image
+        from wanimate.media.probe import probe
+        from wanimate.preprocess.modes import preprocessing
+        from wanimate.weights.checkpoint import read_card
 
         clip = probe(video, settings.limits)
         if list_people:
-            from ..preprocess.crowd import write_people
+            from wanimate.preprocess.candidates import write_people
 
             crowd = write_people(clip, settings, out)
             found = {"picture": out, "people": len(crowd.boxes), "boxes": crowd.boxes, "frame": crowd.frame}
             report.done(found, f"{out}: {len(crowd.boxes)} found in frame {crowd.frame}, numbered from left to right")
             return
         if image is None:
-            raise InputError("--image", image, "the guides are made for a character", "Give its picture")
+            raise InputError("image", image, "the guides are made for a character", "Give its picture")
         picture = load_image(image)
         pixels = settings.area or read_card(checkpoint)[1].defaults.area
         with closing(preprocessing(o.parse_mode(mode), clip, picture, settings, out, pixels)) as events:

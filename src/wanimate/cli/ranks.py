@@ -10,13 +10,13 @@ from typing import TYPE_CHECKING
 
 import typer
 
-from ..config import ParallelSettings, RuntimeSettings
-from ..errors import InputError, RankFailed
-from .report import Reporter, reporting
+from wanimate.cli.report import Reporter, reporting
+from wanimate.config import ParallelSettings, RuntimeSettings
+from wanimate.errors import InputError, RankFailed
 
 if TYPE_CHECKING:
-    from ..pipeline import Animator
-    from ..types import Event
+    from wanimate.events import Event
+    from wanimate.jobs.run import Animator
 
 COMMAND: list[str] = []
 """This process's command line, set where it is the process's own."""
@@ -46,7 +46,7 @@ def check_spread(runtime: RuntimeSettings, parallel: ParallelSettings, gpus: int
     shared = runtime.model_copy(update={"speed": "exact", "weights_dtype": "auto"})
     if shared != RuntimeSettings() and gpus > 1:
         rule = "streaming, tiles and a cap of its memory are settings of one GPU"
-        raise InputError("--gpus", gpus, rule, "Leave them out; --shard-weights saves memory here.")
+        raise InputError("parallel.gpus", gpus, rule, "Leave them out; --shard-weights saves memory here.")
 
 
 def run(
@@ -55,14 +55,14 @@ def run(
 ) -> None:  # fmt: skip
     """Run jobs, one after the other with the same weights, that end in `out` or beside it: here, as a rank of a launcher's, or
     by starting the ranks."""
-    from .animate import finish
+    from wanimate.cli.animate import finish
 
     launched = ranks_launched()
     check_spread(runtime, parallel, max(launched, parallel.gpus))
     if launched > 1:
         _as_rank(report, checkpoint, runtime, parallel.model_copy(update={"gpus": launched}), jobs)
     elif parallel.gpus == 1:
-        from ..pipeline import Animator
+        from wanimate.jobs.run import Animator
 
         animator = Animator.from_checkpoint(checkpoint, runtime=runtime)
         for job in jobs:
@@ -74,16 +74,18 @@ def run(
 def _start_ranks(report: Reporter, gpus: int, out: Path) -> None:
     import torch
 
-    from ..runtime.parallel.supervise import supervise
-    from ..types import Notice
+    from wanimate.events import Notice
+    from wanimate.runtime.parallel.supervise import supervise
 
     if not COMMAND:
-        raise InputError("--gpus", gpus, "only a command line can be started again", "Use `wanimate`, or torchrun.")
+        raise InputError(
+            "parallel.gpus", gpus, "only a command line can be started again", "Use `wanimate`, or torchrun."
+        )
     if not torch.cuda.is_available():
         report.event(Notice(f"no GPU was found: {gpus} processes share the processor", "warning"))
     elif torch.cuda.device_count() < gpus:
         rule = f"this machine has {torch.cuda.device_count()}"
-        raise InputError("--gpus", gpus, rule, f"Give at most {torch.cuda.device_count()}.")
+        raise InputError("parallel.gpus", gpus, rule, f"Give at most {torch.cuda.device_count()}.")
     report.hand_over()
     try:
         code = supervise(COMMAND, gpus, out.absolute().parent)
@@ -99,10 +101,10 @@ def _as_rank(
     report: Reporter, checkpoint: Path | None, runtime: RuntimeSettings, parallel: ParallelSettings,
     jobs: Sequence[Callable[[Animator], Iterator[Event]]],
 ) -> None:  # fmt: skip
-    from ..pipeline import Animator
-    from ..runtime.parallel.ranks import join, leave
-    from ..runtime.parallel.supervise import LOST, SUPERVISED, obey_supervisor
-    from .animate import finish
+    from wanimate.cli.animate import finish
+    from wanimate.jobs.run import Animator
+    from wanimate.runtime.parallel.ranks import join, leave
+    from wanimate.runtime.parallel.supervise import LOST, SUPERVISED, obey_supervisor
 
     try:
         obey_supervisor()

@@ -2,10 +2,10 @@
 
 from __future__ import annotations
 
-from ..config import GenerateSettings, Job, OutputSettings, ParallelSettings, RuntimeSettings
-from . import options as o
-from .ranks import run
-from .report import reporting
+from wanimate.cli import options as o
+from wanimate.cli.ranks import run
+from wanimate.cli.report import reporting
+from wanimate.config import GenerateSettings, Job, OutputSettings, ParallelSettings, RuntimeSettings
 
 
 def replace(

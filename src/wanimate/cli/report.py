@@ -11,7 +11,6 @@ import signal
 import threading
 from collections.abc import Iterator
 from contextlib import ExitStack, contextmanager
-from dataclasses import asdict
 from fractions import Fraction
 from pathlib import Path
 from typing import TYPE_CHECKING, Any, Protocol
@@ -30,11 +29,16 @@ from rich.progress import (
     TimeRemainingColumn,
 )
 
-from ..errors import Cancelled, InputError, OutOfMemory, WanimateError
-from ..log import shown
+from wanimate.errors import Cancelled, InputError, OutOfMemory, WanimateError
+from wanimate.log import shown
 
 if TYPE_CHECKING:
-    from ..types import Event
+    from wanimate.events import Event, Stage
+
+
+def spelled(field: str) -> str:
+    """How the command line calls a settings field: "preprocess.person" -> "--person"."""
+    return "guides" if field == "guides" else "--" + field.rpartition(".")[2].replace("_", "-")
 
 
 class Reporter(Protocol):
@@ -57,22 +61,23 @@ class JsonReporter:
     """One JSON object a line on stdout. The last has "event": "result" or "error"."""
 
     def event(self, event: Event) -> None:
-        from ..types import Finished, Notice, StageFinished, StageProgress, StageStarted, StepDone
+        from wanimate.events import Finished, Notice, to_dict
 
-        if isinstance(event, StepDone):
-            self._line("step", segment=event.segment, segments=event.segments, step=event.step, steps=event.steps)
-        elif isinstance(event, Notice):
-            self._line("notice", level=event.level, message=event.message)
-        elif not isinstance(event, Finished):
-            names = {StageStarted: "stage_started", StageProgress: "progress", StageFinished: "stage_finished"}
-            self._line(names[type(event)], **asdict(event))
+        if isinstance(event, Finished):
+            return  # the command's own result says it
+        fields = to_dict(event)
+        if isinstance(event, Notice):
+            fields["message"] = event.spelled(spelled)
+            del fields["text"]
+        self._line(**fields)
 
     def done(self, what: dict[str, Any], sentence: str) -> None:
         self._line("result", **what)
 
     def failed(self, error: WanimateError) -> None:
-        fields = {"parameter": error.parameter} if isinstance(error, InputError) else {}
-        self._line("error", kind=type(error).__name__, message=str(error), exit_code=error.exit_code, **fields)
+        fields = {"field": error.field, "parameter": spelled(error.field)} if isinstance(error, InputError) else {}
+        message = error.spelled(spelled)
+        self._line("error", kind=type(error).__name__, message=message, exit_code=error.exit_code, **fields)
 
     def hand_over(self) -> None:
         pass
@@ -92,8 +97,8 @@ class RichReporter:
             MofNCompleteColumn(), TimeElapsedColumn(), TextColumn("left"), TimeRemainingColumn(),
             console=self.console, disable=not self._live,
         )  # fmt: skip
-        self._tasks: dict[str, TaskID] = {}
-        self._stage: str | None = None
+        self._tasks: dict[Stage, TaskID] = {}
+        self._stage: Stage | None = None
 
     def __enter__(self) -> RichReporter:
         self._progress.start()
@@ -103,7 +108,7 @@ class RichReporter:
         self._progress.stop()
 
     def event(self, event: Event) -> None:
-        from ..types import Notice, StageFinished, StageProgress, StageStarted, StepDone
+        from wanimate.events import Notice, Stage, StageFinished, StageProgress, StageStarted, StepDone
 
         if isinstance(event, StageStarted):
             self._stage = event.stage
@@ -111,7 +116,7 @@ class RichReporter:
         elif isinstance(event, StageProgress):
             self._progress.update(self._task(event.stage, event.total), completed=event.done)
         elif isinstance(event, StepDone):
-            task = self._task(self._stage or "denoise", event.segments * event.steps)
+            task = self._task(Stage.DENOISE, event.segments * event.steps)
             self._progress.update(task, total=event.segments * event.steps)
             self._progress.advance(task)
         elif isinstance(event, StageFinished):
@@ -119,10 +124,10 @@ class RichReporter:
             self._progress.update(task, total=max(self._progress.tasks[task].completed, 1))
             self._progress.update(task, completed=self._progress.tasks[task].total)
             if not self._live:
-                self.console.print(f"{escape(event.stage)}: {event.seconds:.1f} s")
+                self.console.print(f"{escape(event.stage.words)}: {event.seconds:.1f} s")
         elif isinstance(event, Notice):
             mark = "[yellow]warning[/yellow] " if event.level == "warning" else ""
-            self.console.print(mark + escape(event.message))
+            self.console.print(mark + escape(event.spelled(spelled)))
 
     def done(self, what: dict[str, Any], sentence: str) -> None:
         self._progress.stop()
@@ -131,14 +136,14 @@ class RichReporter:
     def failed(self, error: WanimateError) -> None:
         self._progress.stop()
         word = "cancelled" if isinstance(error, Cancelled) else "error"
-        self.console.print(f"[red]{word}[/red] {escape(str(error))}")
+        self.console.print(f"[red]{word}[/red] {escape(error.spelled(spelled))}")
 
     def hand_over(self) -> None:
         self._progress.stop()
 
-    def _task(self, stage: str, total: int) -> TaskID:
+    def _task(self, stage: Stage, total: int) -> TaskID:
         if stage not in self._tasks:
-            self._tasks[stage] = self._progress.add_task(escape(stage), total=total or None)
+            self._tasks[stage] = self._progress.add_task(stage.words, total=total or None)
         return self._tasks[stage]
 
 

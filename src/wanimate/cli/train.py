@@ -7,10 +7,10 @@ from typing import Annotated, get_args
 
 import typer
 
-from ..config import Mode
-from ..errors import InputError
-from . import options as o
-from .report import reporting
+from wanimate.cli import options as o
+from wanimate.cli.report import reporting
+from wanimate.config import Mode
+from wanimate.errors import InputError
 
 app = typer.Typer(no_args_is_help=True, rich_markup_mode="rich", help="Train on your own clips.")
 TRAINING, EXAMPLES = "Training", "Examples"
@@ -101,21 +101,23 @@ def lora(
     """
     with reporting(as_json, debug) as report:
         if out.suffix != ".safetensors":
-            raise InputError("--out", out, "a LoRA is written as .safetensors", "Give a name that ends so.")
+            raise InputError("out", out, "a LoRA is written as .safetensors", "Give a name that ends so.")
         modes = (*get_args(Mode),) if mode == "both" else (o.parse_mode(mode),)
         if relit and modes != ("replacement",):
-            raise InputError("--relit", relit, "light is matched in replacement only", "Add --mode replacement.")
+            raise InputError("relit", relit, "light is matched in replacement only", "Add --mode replacement.")
         preprocess = o.preprocess_settings(area, fps, max_fps, allow_any_length, backend=backend, models=models)
-        from ..train.adapters import TARGETS, AdapterSettings
-        from ..train.examples import ExampleSettings
-        from ..train.lora import LoraTraining
-        from ..train.own import OwnTraining, train_own
-        from ..weights.load import read_card
+        from wanimate.train.adapters import TARGETS, AdapterSettings
+        from wanimate.train.examples import ExampleSettings
+        from wanimate.train.lora import LoraTraining
+        from wanimate.train.own import OwnTraining, train_own
+        from wanimate.weights.checkpoint import read_card
 
         defaults = read_card(checkpoint)[1].defaults
         length = clip_length or defaults.clip_length
         if length % 4 != 1 or length < 5:
-            raise InputError("--clip-length", length, "a window has 4n+1 frames, 5 at least", "Give 17, 33 or 77.")
+            raise InputError(
+                "generate.clip_length", length, "a window has 4n+1 frames, 5 at least", "Give 17, 33 or 77."
+            )
         large = checkpoint is not None if checkpointing is None else checkpointing
         job = OwnTraining(
             data, out, work or out.with_suffix(""), checkpoint,

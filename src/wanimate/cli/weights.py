@@ -11,9 +11,9 @@ from rich.console import Console
 from rich.markup import escape
 from rich.table import Table
 
-from ..errors import CheckpointError, InputError
-from . import options as o
-from .report import reporting
+from wanimate.cli import options as o
+from wanimate.cli.report import reporting
+from wanimate.errors import CheckpointError, InputError
 
 app = typer.Typer(no_args_is_help=True, help="Look into files of weights, verify them, convert them.")
 SHOWN = 50
@@ -31,7 +31,7 @@ def inspect(path: Weights, as_json: o.Json = False, debug: o.Debug = False) -> N
     [cyan]wanimate weights inspect ~/models/animate_fp8.safetensors[/cyan]
     """
     with reporting(False, debug):
-        from ..weights.inspect import find_networks
+        from wanimate.weights.tools.inspect import find_networks
 
         found = [network.described() for network in find_networks(path)]
         if as_json:
@@ -62,8 +62,8 @@ def verify(path: Weights, as_json: o.Json = False, debug: o.Debug = False) -> No
     [cyan]wanimate weights verify ~/models/Wan2.2-Animate-14B[/cyan]
     """
     with reporting(False, debug):
-        from ..weights.inspect import find_networks
-        from ..weights.inspect import verify as check
+        from wanimate.weights.tools.inspect import find_networks
+        from wanimate.weights.tools.inspect import verify as check
 
         console = Console(highlight=False, soft_wrap=True)
         report = []
@@ -118,12 +118,12 @@ def convert(
             raise InputError("--layout", layout, "there is no such layout", "Give published or diffusers.")
         if dtype not in ("keep", "fp32", "bf16", "fp16", "fp8"):
             raise InputError("--dtype", dtype, "there is no such type", "Give keep, fp32, bf16, fp16 or fp8.")
-        from ..types import StageFinished, StageProgress, StageStarted
-        from ..weights.convert import GB
-        from ..weights.convert import convert as run
+        from wanimate.events import Stage, StageFinished, StageProgress, StageStarted
+        from wanimate.weights.tools.convert import GB
+        from wanimate.weights.tools.convert import convert as run
 
-        report.event(StageStarted("convert"))
+        report.event(StageStarted(Stage.CONVERT))
         for done, total, _ in run(source, out, layout, dtype, int(shard_size * GB)):  # type: ignore[arg-type]
-            report.event(StageProgress("convert", done, total))
-        report.event(StageFinished("convert", 0.0))
+            report.event(StageProgress(Stage.CONVERT, done, total))
+        report.event(StageFinished(Stage.CONVERT, 0.0))
         report.done({"out": str(out)}, f"{out}: {layout} layout, {dtype}")

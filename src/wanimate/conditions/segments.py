@@ -18,12 +18,12 @@ def plan_segments(count: int, clip_length: int, overlap: int, compat: bool = Fal
         raise InputError("frames", count, "there is nothing to generate", "Give guides with at least one frame.")
     if clip_length % 4 != 1:
         lower = max(1, (clip_length - 1) // 4 * 4 + 1)
-        raise InputError("clip_length", clip_length, "it has to be 4n+1", f"Use {lower} or {lower + 4}.")
+        raise InputError("generate.clip_length", clip_length, "it has to be 4n+1", f"Use {lower} or {lower + 4}.")
     if overlap not in (1, 5):
-        raise InputError("overlap", overlap, "segments share 1 or 5 frames", "Use 1 or 5.")
+        raise InputError("generate.overlap", overlap, "segments share 1 or 5 frames", "Use 1 or 5.")
     if clip_length <= overlap and (compat or count > clip_length):
         rule = f"it has to be longer than the overlap of {overlap}"
-        raise InputError("clip_length", clip_length, rule, f"Use {overlap + 4} or more, or a smaller overlap.")
+        raise InputError("generate.clip_length", clip_length, rule, f"Use {overlap + 4} or more, or a smaller overlap.")
     segments: list[Segment] = []
     start = 0
     while not segments or start + overlap < count:

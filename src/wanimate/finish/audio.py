@@ -8,9 +8,9 @@ from typing import Any
 
 import av
 
-from ..media.container import open_video, video_stream
-from ..media.writer import StreamWriter
-from ..types import Clip
+from wanimate.media.container import open_video, video_stream
+from wanimate.media.writer import StreamWriter
+from wanimate.types import Clip
 
 MP4_AUDIO = frozenset({"aac", "mp3", "ac3", "eac3", "alac", "opus"})
 MKV_AUDIO = MP4_AUDIO | {"flac", "vorbis", "pcm_s16le", "pcm_s24le", "pcm_f32le", "mp2", "dts"}
@@ -29,8 +29,8 @@ class AudioCopy:
         self.writer, self.codec = writer, clip.audio[0].codec
         self.copied = self.codec in (MKV_AUDIO if ending == ".mkv" else MP4_AUDIO)
         self.failure: str | None = None
-        self._container = open_video(clip.path, "--video")
-        video = video_stream(self._container, clip.path, "--video")
+        self._container = open_video(clip.path, "video")
+        video = video_stream(self._container, clip.path, "video")
         self._source = self._container.streams.audio[clip.audio[0].index]
         self._zero = float((video.start_time or 0) * video.time_base)
         if self.copied:

@@ -6,7 +6,7 @@ import cv2
 import numpy as np
 import numpy.typing as npt
 
-from ..types import Frame, Frames
+from wanimate.types import Frame, Frames
 
 
 def composite(made: Frames, scene: Frames, mask: Frames, feather: int) -> Frames:

@@ -14,13 +14,14 @@ from types import TracebackType
 import av
 import cv2
 
-from ..config import OutputSettings
-from ..media.files import output_error
-from ..media.writer import FFV1, StreamWriter
-from ..types import Clip, Frame, Frames, Notice
-from .audio import AudioCopy
-from .background import Background
-from .claim import OutputClaim
+from wanimate.config import OutputSettings
+from wanimate.events import Notice
+from wanimate.finish.audio import AudioCopy
+from wanimate.finish.background import Background
+from wanimate.finish.lock import OutputClaim
+from wanimate.media.files import output_error
+from wanimate.media.writer import FFV1, StreamWriter
+from wanimate.types import Clip, Frame, Frames
 
 FORMATS = {".mp4": "mp4", ".m4v": "mp4", ".mov": "mov", ".mkv": "matroska"}
 
@@ -30,7 +31,7 @@ class OutputWriter:
     inside removes everything written.
 
     Args:
-        path: the final name (`finish.claim.ENDINGS` lists the endings a codec allows).
+        path: the final name (`finish.lock.ENDINGS` lists the endings a codec allows).
         fps: the exact frame rate.
         width, height: of every frame. Odd sizes are written as they are, in 4:4:4.
         settings: codec, quality, sound.

@@ -9,11 +9,11 @@ import cv2
 import numpy as np
 from PIL import Image, ImageDraw, ImageFont
 
-from ..media.files import AtomicFile
-from ..media.resize import AREA, LINEAR
-from ..media.video import iter_indices
-from ..types import Clip, Frame, FrameSource, Guides
-from .claim import sheet_path
+from wanimate.finish.lock import sheet_path
+from wanimate.media.files import AtomicFile
+from wanimate.media.resize import AREA, LINEAR
+from wanimate.media.video import iter_indices
+from wanimate.types import Clip, Frame, FrameSource, Guides
 
 PAPER, INK, FAINT = (250, 250, 248), (32, 32, 36), (120, 120, 128)
 GAP, MARGIN, LABEL_WIDTH, HEADER = 8, 24, 92, 26

@@ -20,7 +20,7 @@ from wanimate.model.transformer import AnimateTransformer, Context
 from wanimate.weights.layouts import native_transformer
 from wanimate.weights.lora import read_lora
 from wanimate.weights.names import transformer_params
-from wanimate.weights.to_diffusers import diffusers_transformer
+from wanimate.weights.tools.to_diffusers import diffusers_transformer
 
 BRANCHES = 2
 """Contexts that are kept: with and without guidance's condition."""
@@ -65,7 +65,7 @@ def lora_weights(path: Path) -> dict[str, Tensor]:
     ]
     if strange:
         rule = f"{strange[0]} is none of the keys that `wanimate train lora` writes"
-        raise InputError("lora", path, rule, "Give such a file; diffusers may know the other dialects itself.")
+        raise InputError("generate.lora", path, rule, "Give such a file; diffusers may know the other dialects itself.")
 
     def scaled(key: str, tensor: Tensor) -> Tensor:
         if file.alpha is None or "lora_A" in key:

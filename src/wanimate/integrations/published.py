@@ -11,12 +11,13 @@ from pathlib import Path
 
 from wanimate.config import PreprocessSettings
 from wanimate.errors import OutputError
+from wanimate.events import Event
 from wanimate.media.files import output_error
 from wanimate.media.writer import StreamWriter
+from wanimate.preprocess.detect.base import PoseBackend
 from wanimate.preprocess.guides import MANIFEST, export_published, load_guides, write_png
 from wanimate.preprocess.modes import preprocessing
-from wanimate.preprocess.pose import PoseBackend
-from wanimate.types import Clip, Event, Frame, Guides, Mode
+from wanimate.types import Clip, Frame, Guides, Mode
 
 NAMES = {"pose": "src_pose.mp4", "face": "src_face.mp4", "background": "src_bg.mp4", "mask": "src_mask.mp4"}
 REFERENCE, KEYPOINTS = "src_ref.png", "keypoints.npz"
@@ -72,7 +73,7 @@ def _write_lossless(guides: Guides, made: Path, published: Path) -> None:
         source = getattr(guides, part)
         writer = StreamWriter(
             published / NAMES[part], guides.fps, *source.size, format="mp4", codec="libx264rgb", pixels="rgb24",
-            options=_LOSSLESS, parameter="guides",
+            options=_LOSSLESS, field="guides",
         )  # fmt: skip
         with writer:
             for i in range(source.count):

@@ -12,18 +12,18 @@ import av
 import psutil
 import torch
 
-from ..config import GenerateSettings, LoraUse, ParallelSettings, RuntimeSettings
-from ..errors import InputError
-from ..media.probe import probe
-from ..media.resize import exact_size
-from ..media.video import plan_frames
-from ..order import Order
-from ..preprocess.models import find
-from ..runtime.backends import backends
-from ..runtime.speed import TRIAL_HEADS, TRIAL_TOKENS, attention_trials, best_trial
-from ..runtime.will_it_fit import plan_for
-from ..types import Mode
-from ..weights.load import best_device, embedded_path, read_card
+from wanimate.config import GenerateSettings, LoraUse, ParallelSettings, RuntimeSettings
+from wanimate.errors import InputError
+from wanimate.jobs.resolve import Order
+from wanimate.media.probe import probe
+from wanimate.media.resize import exact_size
+from wanimate.media.video import plan_frames
+from wanimate.preprocess.detect.models import find
+from wanimate.runtime.backends import backends
+from wanimate.runtime.optimize import TRIAL_HEADS, TRIAL_TOKENS, attention_trials, best_trial
+from wanimate.runtime.planning.fit import plan_for
+from wanimate.types import Mode
+from wanimate.weights.checkpoint import best_device, embedded_path, read_card
 
 GIB = 2**30
 FLAGS = ("avx2", "avx512f", "avx512_bf16", "amx_bf16", "amx_int8", "asimd", "bf16", "i8mm", "sve")
@@ -31,7 +31,7 @@ FLAGS = ("avx2", "avx512f", "avx512_bf16", "amx_bf16", "amx_int8", "asimd", "bf1
 WEIGHTS_14B = 48e9
 TRANSFORMER_14B = 34.5e9
 STREAMED_14B = 12 * GIB
-"""By the forecast of `runtime.plan` for 1280x720 and 77 frames, with slices of tokens and VAE tiles."""
+"""By the forecast of `runtime.planning` for 1280x720 and 77 frames, with slices of tokens and VAE tiles."""
 
 
 def examine(models: Path | None = None) -> dict[str, Any]:
@@ -126,7 +126,7 @@ def _backends(models: Path | None, gpus: list[dict[str, Any]]) -> list[dict[str,
 def _attention(gpu: bool) -> list[tuple[str, str, bool, bool, str]]:
     """Each backend's time on this GPU; the quickest exact one and the quickest of all are used."""
     known = backends()
-    missing = [name for name in ("flash-attention 3", "sage") if name not in known]
+    missing = [name for name in ("flash-attention-3", "sage") if name not in known]
     rows = [("attention", name, False, False, "not installed") for name in missing]
     if not gpu:
         return [("attention", "torch", True, True, "part of torch, exact"), *rows]

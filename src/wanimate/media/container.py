@@ -13,7 +13,7 @@ from typing import Any
 
 import av
 
-from ..errors import InputError
+from wanimate.errors import InputError
 
 # Containers of moving pictures. Playlists, scripts and device formats, which make a demuxer open other files, are not.
 CONTAINERS = "mov,matroska,gif,avi,mpegts,mpeg,flv,asf,ogg,h264,hevc,apng"
@@ -48,38 +48,38 @@ class VideoIndex:
         return i
 
 
-def check_file(path: Path, parameter: str, remedy: str) -> None:
+def check_file(path: Path, field: str, remedy: str) -> None:
     """Raises InputError unless `path` is a readable file with something in it."""
     if not os.path.exists(path):  # unlike Path.exists, False for names no file can have
-        raise InputError(parameter, path, "there is no such file", "Check the path.")
+        raise InputError(field, path, "there is no such file", "Check the path.")
     if not path.is_file():
-        raise InputError(parameter, path, "this is not a file", remedy)
+        raise InputError(field, path, "this is not a file", remedy)
     if not os.access(path, os.R_OK):
-        raise InputError(parameter, path, "the file may not be read", "Change its permissions.")
+        raise InputError(field, path, "the file may not be read", "Change its permissions.")
     if path.stat().st_size == 0:
-        raise InputError(parameter, path, "the file is empty", AGAIN)
+        raise InputError(field, path, "the file is empty", AGAIN)
 
 
-def open_video(path: Path, parameter: str) -> Any:
+def open_video(path: Path, field: str) -> Any:
     """An open PyAV container of a local file. Raises InputError where it is none of the accepted containers."""
-    check_file(path, parameter, f"Give {STANDARD}.")
+    check_file(path, field, f"Give {STANDARD}.")
     try:
         # An absolute path: a name like "http:x" must never be taken for an address.
         options = {"format_whitelist": CONTAINERS, "protocol_whitelist": "file"}
         return av.open(str(path.resolve()), options=options, metadata_errors="replace")
     except (av.error.FFmpegError, ValueError) as e:
         if _without_moov(path):
-            raise InputError(parameter, path, "it is cut off: its index (the moov box) is missing", AGAIN) from e
-        raise InputError(parameter, path, "not a video file that can be read", f"Give {STANDARD}.") from e
+            raise InputError(field, path, "it is cut off: its index (the moov box) is missing", AGAIN) from e
+        raise InputError(field, path, "not a video file that can be read", f"Give {STANDARD}.") from e
 
 
-def video_stream(container: Any, path: Path, parameter: str) -> Any:
+def video_stream(container: Any, path: Path, field: str) -> Any:
     """The first moving-picture stream; cover pictures of audio files do not count."""
     for stream in container.streams.video:
         if not stream.disposition & av.stream.Disposition.attached_pic and stream.codec_context is not None:
             return stream
     found = "it holds only sound" if container.streams.audio else "it holds no video that can be decoded"
-    raise InputError(parameter, path, found, f"Give {STANDARD} with pictures.")
+    raise InputError(field, path, found, f"Give {STANDARD} with pictures.")
 
 
 @dataclass(frozen=True)
@@ -90,7 +90,7 @@ class Demuxed:
     audio: dict[int, tuple[float, float]]
 
 
-def demux(container: Any, video: Any, path: Path, parameter: str) -> Demuxed:
+def demux(container: Any, video: Any, path: Path, field: str) -> Demuxed:
     """Read every packet of a freshly opened container. Raises InputError where it is cut off or has no frames."""
     packets: list[tuple[int | None, int | None, bool, int | None]] = []
     audio: dict[int, tuple[float, float]] = {}
@@ -99,7 +99,7 @@ def demux(container: Any, video: Any, path: Path, parameter: str) -> Demuxed:
             if packet.size == 0 or packet.is_discard:
                 continue  # the flush at the end; frames outside an edit list
             if packet.is_corrupt and packet.stream_index == video.index:
-                raise InputError(parameter, path, f"it is cut off after {len(packets)} frames", AGAIN)
+                raise InputError(field, path, f"it is cut off after {len(packets)} frames", AGAIN)
             if packet.stream_index == video.index:
                 packets.append((packet.pts, packet.dts, packet.is_keyframe, packet.duration))
             elif packet.pts is not None:
@@ -107,11 +107,11 @@ def demux(container: Any, video: Any, path: Path, parameter: str) -> Demuxed:
                 end = start + float((packet.duration or 0) * packet.time_base)
                 audio[packet.stream_index] = (audio.get(packet.stream_index, (start, end))[0], end)
     except (av.error.FFmpegError, OSError) as e:
-        raise InputError(parameter, path, f"it is cut off or damaged after {len(packets)} frames", AGAIN) from e
+        raise InputError(field, path, f"it is cut off or damaged after {len(packets)} frames", AGAIN) from e
     if not packets:
-        raise InputError(parameter, path, "its video has 0 frames", "Give a clip with pictures.")
+        raise InputError(field, path, "its video has 0 frames", "Give a clip with pictures.")
     if video.frames > len(packets) and _ends_early(video, path):
-        raise InputError(parameter, path, f"it is cut off: {len(packets)} of {video.frames} frames are there", AGAIN)
+        raise InputError(field, path, f"it is cut off: {len(packets)} of {video.frames} frames are there", AGAIN)
     return Demuxed(_index(packets, video), audio)
 
 

@@ -10,7 +10,7 @@ from pathlib import Path
 from types import TracebackType
 from typing import BinaryIO
 
-from ..errors import OutputError
+from wanimate.errors import OutputError
 
 
 def user_cache() -> Path:
@@ -33,19 +33,19 @@ def sha256(path: Path) -> str:
     return digest.hexdigest()
 
 
-def output_error(path: Path, error: OSError, parameter: str = "--out") -> OutputError:
+def output_error(path: Path, error: OSError, field: str = "out") -> OutputError:
     """An operating system's refusal as a sentence for the user."""
     if error.errno in (errno.ENOSPC, errno.EDQUOT):
-        return OutputError(parameter, path, "the disk is full", "Free some space or choose another folder.")
+        return OutputError(field, path, "the disk is full", "Free some space or choose another folder.")
     if error.errno in (errno.EACCES, errno.EPERM, errno.EROFS):
-        return OutputError(parameter, path, "the folder is not writable", "Choose a folder you may write to.")
+        return OutputError(field, path, "the folder is not writable", "Choose a folder you may write to.")
     if error.errno in (errno.ENOTDIR, errno.EEXIST):
-        return OutputError(parameter, path, "a part of its path is a file, not a folder", "Choose another folder.")
+        return OutputError(field, path, "a part of its path is a file, not a folder", "Choose another folder.")
     if error.errno == errno.ENAMETOOLONG:
-        return OutputError(parameter, path, "the name is too long", "Choose a shorter name.")
+        return OutputError(field, path, "the name is too long", "Choose a shorter name.")
     if error.errno == errno.EISDIR:
-        return OutputError(parameter, path, "this is a folder", "Name a file.")
-    return OutputError(parameter, path, f"cannot be written ({error.strerror or error})", "Choose another place.")
+        return OutputError(field, path, "this is a folder", "Name a file.")
+    return OutputError(field, path, f"cannot be written ({error.strerror or error})", "Choose another place.")
 
 
 class AtomicFile:
@@ -58,8 +58,8 @@ class AtomicFile:
         OutputError: the folder cannot be written (on construction), the disk is full (on `write` or `commit`).
     """
 
-    def __init__(self, path: Path, parameter: str = "--out") -> None:
-        self.path, self.parameter = Path(path), parameter
+    def __init__(self, path: Path, field: str = "out") -> None:
+        self.path, self.field = Path(path), field
         self.temporary = self.path.with_name(f".{self.path.name}.{os.getpid()}-{secrets.token_hex(3)}.part")
         self.error: OSError | None = None
         self._open = True
@@ -69,7 +69,7 @@ class AtomicFile:
             self.path.parent.mkdir(parents=True, exist_ok=True)
             self.file: BinaryIO = open(self.temporary, "w+b", buffering=0)  # noqa: SIM115 - closed by commit or discard
         except OSError as e:
-            raise output_error(self.path, e, parameter) from e
+            raise output_error(self.path, e, field) from e
 
     @property
     def name(self) -> str:
@@ -105,7 +105,7 @@ class AtomicFile:
             os.replace(self.temporary, self.path)
             self._open = False
         except OSError as e:
-            raise output_error(self.path, e, self.parameter) from e
+            raise output_error(self.path, e, self.field) from e
         finally:
             self.discard()
 
@@ -125,4 +125,4 @@ class AtomicFile:
             return
         self.discard()
         if isinstance(error, OSError):
-            raise output_error(self.path, self.error or error, self.parameter) from error
+            raise output_error(self.path, self.error or error, self.field) from error

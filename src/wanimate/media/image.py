@@ -10,9 +10,9 @@ import cv2
 import numpy as np
 from PIL import Image, UnidentifiedImageError
 
-from ..errors import InputError
-from ..types import Frame
-from .container import check_file
+from wanimate.errors import InputError
+from wanimate.media.container import check_file
+from wanimate.types import Frame
 
 # Pictures only: formats that start another program (EPS) or that are documents are left out.
 FORMATS = ("PNG", "JPEG", "WEBP", "TIFF", "BMP", "GIF", "PPM", "TGA", "AVIF", "JPEG2000")
@@ -22,7 +22,7 @@ ORIENTATION = 0x0112
 REMEDY = "Give a PNG, JPEG or WebP picture."
 
 
-def load_image(path: Path, background: tuple[int, int, int] = (255, 255, 255), parameter: str = "--image") -> Frame:
+def load_image(path: Path, background: tuple[int, int, int] = (255, 255, 255), field: str = "image") -> Frame:
     """The picture in `path` as uint8 RGB [H, W, 3].
 
     EXIF orientation is applied, transparency is flattened on `background`, 16-bit values are scaled (65535 becomes
@@ -33,33 +33,33 @@ def load_image(path: Path, background: tuple[int, int, int] = (255, 255, 255), p
             header, before anything is decoded).
     """
     path = Path(path)
-    check_file(path, parameter, REMEDY)
+    check_file(path, field, REMEDY)
     try:
         with warnings.catch_warnings():
             warnings.simplefilter("ignore", Image.DecompressionBombWarning)  # our own limit decides, below
             image = Image.open(path, formats=FORMATS)
     except Image.DecompressionBombError as e:
-        raise _too_large(parameter, path, "") from e
+        raise _too_large(field, path, "") from e
     except (UnidentifiedImageError, OSError, ValueError, SyntaxError) as e:
         remedy = "Convert HEIC to JPEG or PNG first." if path.suffix.lower() in (".heic", ".heif") else REMEDY
-        raise InputError(parameter, path, "not a picture that can be read", remedy) from e
+        raise InputError(field, path, "not a picture that can be read", remedy) from e
     with image:
         width, height = image.size
         if width * height > MAX_PIXELS:
-            raise _too_large(parameter, path, f"{width}x{height} pixels, ")
+            raise _too_large(field, path, f"{width}x{height} pixels, ")
         if min(width, height) < MIN_SIDE:
             rule = f"{width}x{height} pixels; the short side must be at least {MIN_SIDE}"
-            raise InputError(parameter, path, rule, "Give a larger picture.")
+            raise InputError(field, path, rule, "Give a larger picture.")
         try:
             pixels = _sixteen_bit(image, path) if _is_sixteen_bit(image) else _eight_bit(image)
             orientation = int(image.getexif().get(ORIENTATION, 1))
         except (OSError, ValueError, SyntaxError, cv2.error) as e:
-            raise InputError(parameter, path, "the picture is damaged or cut off", "Export it again.") from e
+            raise InputError(field, path, "the picture is damaged or cut off", "Export it again.") from e
     return _upright(_flatten(pixels, background), orientation)
 
 
-def _too_large(parameter: str, path: Path, size: str) -> InputError:
-    return InputError(parameter, path, f"{size}above the limit of {MAX_PIXELS // 10**6} megapixels", "Scale it down.")
+def _too_large(field: str, path: Path, size: str) -> InputError:
+    return InputError(field, path, f"{size}above the limit of {MAX_PIXELS // 10**6} megapixels", "Scale it down.")
 
 
 def _is_sixteen_bit(image: Any) -> bool:

@@ -11,23 +11,23 @@ from typing import Any
 
 import av
 
-from ..config import ClipLimits
-from ..errors import InputError
-from ..types import AudioTrack, Clip
-from .container import demux, open_video, video_stream
-from .timing import snap_rate
+from wanimate.config import ClipLimits
+from wanimate.errors import InputError, setting
+from wanimate.media.container import demux, open_video, video_stream
+from wanimate.media.timing import snap_rate
+from wanimate.types import AudioTrack, Clip
 
 MAX_PIXELS = 8192 * 8192
 SLACK_SECONDS = 0.05
 
 
-def probe(path: Path, limits: ClipLimits | None = ClipLimits(), parameter: str = "--video") -> Clip:
+def probe(path: Path, limits: ClipLimits | None = ClipLimits(), field: str = "video") -> Clip:
     """Read all packets of `path` and decode its first frame.
 
     Args:
         path: the file.
         limits: what the clip has to satisfy; None checks only that it can be decoded.
-        parameter: what the file is called in errors.
+        field: what the file is called in errors.
 
     Raises:
         InputError: missing, unreadable, no video, no frames, cut off, or outside `limits`.
@@ -36,14 +36,14 @@ def probe(path: Path, limits: ClipLimits | None = ClipLimits(), parameter: str =
     size = path.stat().st_size if os.path.isfile(path) else 0
     if limits is not None and size > limits.max_bytes:
         rule = f"{size / 2**20:.1f} MB, above the limit of {limits.max_bytes / 2**20:.0f} MB"
-        raise InputError(parameter, path, rule, "Shorten or compress the clip.")
-    with open_video(path, parameter) as container:
-        video = video_stream(container, path, parameter)
+        raise InputError(field, path, rule, "Shorten or compress the clip.")
+    with open_video(path, field) as container:
+        video = video_stream(container, path, field)
         context = video.codec_context
         if context.width * context.height > MAX_PIXELS:
             rule = f"frames of {context.width}x{context.height} pixels, above {MAX_PIXELS // 10**6} megapixels"
-            raise InputError(parameter, path, rule, "Scale the clip down.")
-        found = demux(container, video, path, parameter)
+            raise InputError(field, path, rule, "Scale the clip down.")
+        found = demux(container, video, path, field)
         audio = tuple(
             AudioTrack(
                 index=i,
@@ -57,7 +57,7 @@ def probe(path: Path, limits: ClipLimits | None = ClipLimits(), parameter: str =
         )
         times = found.video.times
         fps, variable = _rate(times, found.video.duration, video)
-        rotation, width, height = _first_frame(path, parameter)
+        rotation, width, height = _first_frame(path, field)
         clip = Clip(
             path=path,
             container=container.format.name,
@@ -73,25 +73,25 @@ def probe(path: Path, limits: ClipLimits | None = ClipLimits(), parameter: str =
             bytes=size,
         )
     if limits is not None:
-        check_limits(clip, limits, parameter)
+        check_limits(clip, limits, field)
     return clip
 
 
-def check_limits(clip: Clip, limits: ClipLimits, parameter: str = "--video") -> None:
+def check_limits(clip: Clip, limits: ClipLimits, field: str = "video") -> None:
     """Length, size and aspect. Raises InputError with the first rule that is broken."""
     path, size = clip.path, f"{clip.width}x{clip.height} pixels"
     if clip.duration < limits.min_seconds - SLACK_SECONDS:
         rule = f"{clip.duration:.2f} s long, shorter than {limits.min_seconds:g} s"
-        raise InputError(parameter, path, rule, "Give a longer clip.")
+        raise InputError(field, path, rule, "Give a longer clip.")
     if limits.max_seconds is not None and clip.duration > limits.max_seconds + SLACK_SECONDS:
         rule = f"{clip.duration:.2f} s long, longer than {limits.max_seconds:g} s"
-        raise InputError(parameter, path, rule, "Cut it, or pass --allow-any-length.")
+        raise InputError(field, path, rule, f"Cut it, or pass {setting('preprocess.limits')}.")
     short, long = sorted((clip.width, clip.height))
     if short <= limits.min_side:
-        raise InputError(parameter, path, f"{size}; the short side must be over {limits.min_side}", "Enlarge the clip.")
+        raise InputError(field, path, f"{size}; the short side must be over {limits.min_side}", "Enlarge the clip.")
     if long > limits.max_aspect * short:
         bounds = f"1:{limits.max_aspect:g} and {limits.max_aspect:g}:1"
-        raise InputError(parameter, path, f"{size}; the aspect must lie between {bounds}", "Crop the clip.")
+        raise InputError(field, path, f"{size}; the aspect must lie between {bounds}", "Crop the clip.")
 
 
 def displayed_size(width: int, height: int, sample_aspect: Fraction | None, rotation: int) -> tuple[int, int]:
@@ -108,10 +108,10 @@ def frame_rotation(frame: Any) -> int:
     return turn
 
 
-def _first_frame(path: Path, parameter: str) -> tuple[int, int, int]:
+def _first_frame(path: Path, field: str) -> tuple[int, int, int]:
     """(rotation, displayed width, displayed height), from a decoded picture."""
-    with open_video(path, parameter) as container:
-        video = video_stream(container, path, parameter)
+    with open_video(path, field) as container:
+        video = video_stream(container, path, field)
         for packet in container.demux(video):
             try:
                 frames = packet.decode()
@@ -120,7 +120,7 @@ def _first_frame(path: Path, parameter: str) -> tuple[int, int, int]:
             for frame in frames:
                 rotation = frame_rotation(frame)
                 return rotation, *displayed_size(frame.width, frame.height, video.sample_aspect_ratio, rotation)
-    raise InputError(parameter, path, "not one of its frames can be decoded", "Export it again as H.264 mp4.")
+    raise InputError(field, path, "not one of its frames can be decoded", "Export it again as H.264 mp4.")
 
 
 def _rate(times: tuple[float, ...], duration: float, video: Any) -> tuple[Fraction, bool]:

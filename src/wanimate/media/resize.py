@@ -13,8 +13,8 @@ import cv2
 import numpy as np
 import numpy.typing as npt
 
-from ..errors import InputError
-from ..types import Frame
+from wanimate.errors import InputError
+from wanimate.types import Frame
 
 Points = npt.NDArray[np.floating]
 LINEAR, AREA, NEAREST = cv2.INTER_LINEAR, cv2.INTER_AREA, cv2.INTER_NEAREST
@@ -58,7 +58,7 @@ def exact_size(width: int, height: int, area: int, divisor: int = 16) -> tuple[i
     """
     cells = area // (divisor * divisor)
     if cells < 1:
-        raise InputError("--area", area, f"smaller than {divisor}x{divisor} pixels", "Give a larger area.")
+        raise InputError("preprocess.area", area, f"smaller than {divisor}x{divisor} pixels", "Give a larger area.")
     candidates = []
     for columns in range(1, cells + 1):
         ideal = columns * height // width
@@ -108,7 +108,9 @@ def published_resize(image: Frame, area: int, divisor: int = 16) -> Frame:
     h, w = image.shape[:2]
     width, height = published_size(w, h, area, divisor)
     if width < 1 or height < 1:
-        raise InputError("--area", area, f"leaves no {divisor}-pixel cell for a {w}x{h} picture", "Give a larger area.")
+        raise InputError(
+            "preprocess.area", area, f"leaves no {divisor}-pixel cell for a {w}x{h} picture", "Give a larger area."
+        )
     return letterbox(image, width, height, AREA if width * height < w * h else LINEAR)
 
 

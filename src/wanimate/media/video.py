@@ -12,12 +12,12 @@ from typing import Any
 import av
 import numpy as np
 
-from ..errors import InputError
-from ..types import Clip, Frame, Frames
-from .container import VideoIndex, demux, open_video, video_stream
-from .probe import displayed_size, frame_rotation, probe
-from .timing import cap_rate, resample
-from .writer import LosslessWriter, VideoWriter, write_h264
+from wanimate.errors import InputError
+from wanimate.media.container import VideoIndex, demux, open_video, video_stream
+from wanimate.media.probe import displayed_size, frame_rotation, probe
+from wanimate.media.timing import cap_rate, resample
+from wanimate.media.writer import LosslessWriter, VideoWriter, write_h264
+from wanimate.types import Clip, Frame, Frames
 
 __all__ = [
     "ArrayFrames", "LosslessWriter", "VideoFrames", "VideoWriter", "iter_backwards", "iter_frames", "iter_indices",
@@ -53,13 +53,13 @@ def iter_frames(clip: Clip, fps: Fraction | None = None, max_fps: Fraction = Fra
     return iter_indices(clip, plan_frames(clip, fps, max_fps)[0])
 
 
-def iter_indices(clip: Clip, indices: Sequence[int], parameter: str = "--video") -> Iterator[Frame]:
+def iter_indices(clip: Clip, indices: Sequence[int], field: str = "video") -> Iterator[Frame]:
     """The clip's frames at `indices` (non-decreasing). A frame that cannot be decoded is replaced by the one before."""
-    with _Decoder(clip.path, (clip.width, clip.height), parameter) as decoder:
+    with _Decoder(clip.path, (clip.width, clip.height), field) as decoder:
         pictures = decoder.pictures()
         following = next(pictures, None)
         if following is None:
-            raise InputError(parameter, clip.path, "not one of its frames can be decoded", "Export it again as H.264.")
+            raise InputError(field, clip.path, "not one of its frames can be decoded", "Export it again as H.264.")
         held, shown = following, None
         for index in indices:
             while following is not None and following[0] <= index:
@@ -72,7 +72,7 @@ def iter_indices(clip: Clip, indices: Sequence[int], parameter: str = "--video")
 
 def iter_backwards(clip: Clip, indices: Sequence[int]) -> Iterator[Frame]:
     """The clip's frames at `indices` (non-increasing), a few at a time in memory."""
-    source = VideoFrames(clip.path, "--video")
+    source = VideoFrames(clip.path, "video")
     at_once = max(CACHE_BYTES // (3 * clip.width * clip.height), 1)
     for start in range(0, len(indices), at_once):
         yield from source.take(indices[start : start + at_once])
@@ -82,10 +82,10 @@ def iter_backwards(clip: Clip, indices: Sequence[int]) -> Iterator[Frame]:
 class _Decoder:
     """Decodes a file forward from any key frame and knows each picture's index by its time stamp."""
 
-    def __init__(self, path: Path, size: tuple[int, int], parameter: str) -> None:
-        self.path, self.size, self.parameter = path, size, parameter
-        with open_video(path, parameter) as container:
-            self.index: VideoIndex = demux(container, video_stream(container, path, parameter), path, parameter).video
+    def __init__(self, path: Path, size: tuple[int, int], field: str) -> None:
+        self.path, self.size, self.field = path, size, field
+        with open_video(path, field) as container:
+            self.index: VideoIndex = demux(container, video_stream(container, path, field), path, field).video
         self._open()
 
     def __enter__(self) -> _Decoder:
@@ -95,8 +95,8 @@ class _Decoder:
         self.container.close()
 
     def _open(self) -> None:
-        self.container = open_video(self.path, self.parameter)
-        self.stream = video_stream(self.container, self.path, self.parameter)
+        self.container = open_video(self.path, self.field)
+        self.stream = video_stream(self.container, self.path, self.field)
         # Where every frame stands alone, decoding several ahead only delays a jump to another frame.
         self.stream.thread_type = "SLICE" if all(self.index.keys) else "AUTO"
 
@@ -166,12 +166,12 @@ class VideoFrames:
         InputError: the file cannot be read (on construction).
     """
 
-    def __init__(self, path: Path, parameter: str = "guides") -> None:
-        self.path, self._parameter = Path(path), parameter
-        clip = probe(self.path, limits=None, parameter=parameter)
+    def __init__(self, path: Path, field: str = "guides") -> None:
+        self.path, self._field = Path(path), field
+        clip = probe(self.path, limits=None, field=field)
         self.fps = clip.fps
         self._size = (clip.width, clip.height)
-        self._decoder = _Decoder(self.path, self._size, parameter)
+        self._decoder = _Decoder(self.path, self._size, field)
         self._keys = [0] + [i for i, key in enumerate(self._decoder.index.keys) if key and i > 0]
         self._pictures = self._decoder.pictures()
         self._held: tuple[int, Any] | None = None
@@ -214,7 +214,7 @@ class VideoFrames:
             self._held = self._following
             self._following = next(self._pictures, None)
         if self._held is None:
-            raise InputError(self._parameter, self.path, "not one of its frames can be decoded", "Make it again.")
+            raise InputError(self._field, self.path, "not one of its frames can be decoded", "Make it again.")
         frame = self._decoder.upright(self._held[1])
         self._cache[index] = frame
         if len(self._cache) > self._cache_frames:

@@ -11,8 +11,8 @@ from typing import Any, TypeVar
 import av
 import numpy as np
 
-from ..types import Frame
-from .files import AtomicFile, output_error
+from wanimate.media.files import AtomicFile, output_error
+from wanimate.types import Frame
 
 FFV1 = {"level": "3", "slices": "4", "slicecrc": "1", "g": "1"}
 X264_THREADS = 8
@@ -31,7 +31,7 @@ class StreamWriter:
         format: PyAV's container name.
         codec, pixels, options: encoder, pixel format and encoder options; Y'CbCr formats are written as BT.709.
         muxer: container options.
-        parameter: what the file is called in errors.
+        field: what the file is called in errors.
 
     Raises:
         OutputError: the folder cannot be written, or the disk is full.
@@ -39,11 +39,11 @@ class StreamWriter:
 
     def __init__(
         self, path: Path, fps: Fraction, width: int, height: int, *, format: str, codec: str, pixels: str,
-        options: dict[str, str], muxer: dict[str, str] | None = None, parameter: str = "--out",
+        options: dict[str, str], muxer: dict[str, str] | None = None, field: str = "out",
     ) -> None:  # fmt: skip
         self.width, self.height, self.count = width, height, 0
         self._time_base, self._pixels = 1 / Fraction(fps), pixels
-        self._target = AtomicFile(path, parameter)
+        self._target = AtomicFile(path, field)
         try:
             self.container: Any = av.open(self._target, "w", format=format, options=muxer or {})
             self.stream: Any = self.container.add_stream(codec, rate=Fraction(fps), options=options)
@@ -75,7 +75,7 @@ class StreamWriter:
             self.container.close()
         except OSError as e:
             self.discard()
-            raise output_error(self._target.path, self._target.error or e, self._target.parameter) from e
+            raise output_error(self._target.path, self._target.error or e, self._target.field) from e
         except BaseException:
             self.discard()
             raise
@@ -92,7 +92,7 @@ class StreamWriter:
         try:
             self.container.mux(packet)
         except OSError as e:
-            raise output_error(self._target.path, self._target.error or e, self._target.parameter) from e
+            raise output_error(self._target.path, self._target.error or e, self._target.field) from e
 
     def _encode(self, picture: Any) -> None:
         for packet in self.stream.encode(picture):
@@ -111,9 +111,9 @@ class StreamWriter:
 class LosslessWriter(StreamWriter):
     """FFV1 in Matroska, RGB exactly as given, every frame a key frame. Use in a `with` block, `.write(frame)`."""
 
-    def __init__(self, path: Path, fps: Fraction, width: int, height: int, parameter: str = "guides") -> None:
+    def __init__(self, path: Path, fps: Fraction, width: int, height: int, field: str = "guides") -> None:
         super().__init__(
-            path, fps, width, height, format="matroska", codec="ffv1", pixels="bgr0", options=FFV1, parameter=parameter
+            path, fps, width, height, format="matroska", codec="ffv1", pixels="bgr0", options=FFV1, field=field
         )
 
 
@@ -121,13 +121,13 @@ class VideoWriter(StreamWriter):
     """H.264 yuv420p in mp4, its index at the front; even sizes only."""
 
     def __init__(
-        self, path: Path, fps: Fraction, width: int, height: int, crf: int = 17, parameter: str = "guides"
+        self, path: Path, fps: Fraction, width: int, height: int, crf: int = 17, field: str = "guides"
     ) -> None:
         assert width % 2 == 0, "yuv420p needs an even width"
         assert height % 2 == 0, "yuv420p needs an even height"
         super().__init__(
             path, fps, width, height, format="mp4", codec="libx264", pixels="yuv420p", options={"crf": str(crf)},
-            muxer={"movflags": "+faststart"}, parameter=parameter,
+            muxer={"movflags": "+faststart"}, field=field,
         )  # fmt: skip
 
 

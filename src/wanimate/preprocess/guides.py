@@ -185,7 +185,7 @@ def _load_own(folder: Path) -> Guides:
         rule = f"damaged ({type(error).__name__}: {error})"
         raise InputError("guides", path, rule, _AGAIN) from error
     sources = [_open(folder / name) for name in names]
-    guides = _guides(folder, mode, fps, sources, load_image(reference, parameter="guides"), manifest, valid)
+    guides = _guides(folder, mode, fps, sources, load_image(reference, field="guides"), manifest, valid)
     if (guides.count, guides.size, guides.face.size) != (count, size, (face_size, face_size)):
         raise InputError("guides", folder, f"the videos are not those of the manifest ({guides})", _AGAIN)
     return guides
@@ -200,12 +200,12 @@ def _load_published(folder: Path) -> Guides:
     assert isinstance(pose, VideoFrames)
     if mode == "replacement":
         sources[3] = BlackAndWhite(sources[3])
-    reference = load_image(folder / _PUBLISHED_REFERENCE, parameter="guides")
+    reference = load_image(folder / _PUBLISHED_REFERENCE, field="guides")
     return _guides(folder, mode, pose.fps, sources, reference, {}, None)
 
 
 def _open(path: Path) -> VideoFrames:
-    return VideoFrames(path, parameter="guides")
+    return VideoFrames(path, field="guides")
 
 
 def _guides(
@@ -262,7 +262,7 @@ def export_published(guides: Guides, folder: Path) -> None:
     """
     if guides.face.size[0] % 2:
         raise InputError(
-            "face_size", guides.face.size[0], "H.264 needs an even side", "Preprocess with an even face_size"
+            "preprocess.face_size", guides.face.size[0], "H.264 needs an even side", "Preprocess with an even face_size"
         )
     parts = zip(_PARTS[guides.mode], (guides.pose, guides.face, guides.background, guides.mask), strict=False)
     with NewFolder(folder) as place:

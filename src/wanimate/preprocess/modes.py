@@ -7,22 +7,25 @@ from pathlib import Path
 
 from wanimate.config import PreprocessSettings
 from wanimate.errors import InputError
+from wanimate.events import Event
 from wanimate.log import chosen
 from wanimate.preprocess import replacement
-from wanimate.preprocess.pose import PoseBackend
-from wanimate.preprocess.run import preprocess
-from wanimate.preprocess.segment import MaskBackend
-from wanimate.types import Clip, Event, Frame, Guides, Mode
+from wanimate.preprocess.detect.base import PoseBackend
+from wanimate.preprocess.drive import preprocess
+from wanimate.preprocess.masks.selfie import MaskBackend
+from wanimate.types import Clip, Frame, Guides, Mode
 
 
 def preprocessing(
     mode: Mode, clip: Clip, image: Frame, settings: PreprocessSettings, folder: Path, area: int,
     detector: PoseBackend | None = None, masks: MaskBackend | None = None,
 ) -> Generator[Event, None, Guides]:  # fmt: skip
-    """The preprocessing of a mode: `preprocess.run.preprocess`, `replacement.preprocess_scene`. Loads models not given."""
+    """The preprocessing of a mode: `preprocess.drive.preprocess`, `replacement.preprocess_scene`. Loads models not given."""
     if mode == "animation":
         if settings.mask is not None or settings.sam2 is not None:
-            option, value = ("--mask", settings.mask) if settings.mask is not None else ("--sam2", settings.sam2)
+            option, value = (
+                ("preprocess.mask", settings.mask) if settings.mask is not None else ("preprocess.sam2", settings.sam2)
+            )
             raise InputError(
                 option, value, "animation has no hole that needs a mask", "Leave it out, or take replacement"
             )

@@ -16,19 +16,13 @@ import numpy as np
 import numpy.typing as npt
 
 from wanimate.config import PreprocessSettings
-from wanimate.errors import InputError
+from wanimate.errors import InputError, setting
+from wanimate.events import Event, Notice, Stage, StageFinished, StageProgress, StageStarted
 from wanimate.media.resize import AREA, cover, cover_placement, exact_size, published_resize, published_size
 from wanimate.media.video import iter_indices
-from wanimate.preprocess import retarget
-from wanimate.preprocess.face import steady_squares
-from wanimate.preprocess.given_mask import MaskVideo
-from wanimate.preprocess.guides import GuidesWriter, load_guides
-from wanimate.preprocess.keypoints import FACE, move, reuse_body_when_outside, runs, split
-from wanimate.preprocess.mask import MaskShape, as_picture, scene, shape_mask
-from wanimate.preprocess.models import find
-from wanimate.preprocess.pose import PoseBackend, backend
-from wanimate.preprocess.run import (
-    DRAW,
+from wanimate.preprocess.detect.base import PoseBackend, backend
+from wanimate.preprocess.detect.models import find
+from wanimate.preprocess.drive import (
     Drawing,
     arrays,
     detect,
@@ -37,20 +31,16 @@ from wanimate.preprocess.run import (
     plan,
     report_missing,
 )  # fmt: skip
-from wanimate.preprocess.segment import MaskBackend, SelfieMasks
-from wanimate.preprocess.skeleton import draw
-from wanimate.preprocess.smooth import smooth
-from wanimate.types import (
-    Clip,
-    Event,
-    Frame,
-    Guides,
-    Keypoints,
-    Notice,
-    StageFinished,
-    StageProgress,
-    StageStarted,
-)  # fmt: skip
+from wanimate.preprocess.guides import GuidesWriter, load_guides
+from wanimate.preprocess.masks.selfie import MaskBackend, SelfieMasks
+from wanimate.preprocess.masks.shape import MaskShape, as_picture, scene, shape_mask
+from wanimate.preprocess.masks.video import MaskVideo
+from wanimate.preprocess.pose import retarget
+from wanimate.preprocess.pose.face import steady_squares
+from wanimate.preprocess.pose.keypoints import FACE, move, reuse_body_when_outside, runs, split
+from wanimate.preprocess.pose.skeleton import draw
+from wanimate.preprocess.pose.smooth import smooth
+from wanimate.types import Clip, Frame, Guides, Keypoints
 
 _DIFFERENT = 1.4
 """Proportions that differ by this factor make a character stretched to the performer's bones look wrong."""
@@ -62,9 +52,14 @@ def check(settings: PreprocessSettings) -> None:
     """Refuse what replacement cannot do. Raises InputError."""
     if settings.retarget not in (None, "off"):
         rule = "the character has to fit into the performer's place, so its skeleton is the performer's"
-        raise InputError("--retarget", settings.retarget, rule, "Leave it out in replacement")
+        raise InputError("preprocess.retarget", settings.retarget, rule, "Leave it out in replacement")
     if settings.mask is not None and settings.sam2 is not None:
-        raise InputError("--sam2", settings.sam2, "the masks are given with --mask already", "Leave one of them out")
+        raise InputError(
+            "preprocess.sam2",
+            settings.sam2,
+            f"the masks are given with {setting('preprocess.mask')} already",
+            "Leave one of them out",
+        )
 
 
 def mask_backend(clip: Clip, settings: PreprocessSettings, area: int) -> tuple[MaskBackend, str]:
@@ -81,7 +76,7 @@ def mask_backend(clip: Clip, settings: PreprocessSettings, area: int) -> tuple[M
 
         return MaskVideo(settings.mask, clip, plan(clip, settings)[0], fit), "a mask video was given"
     if settings.sam2 is not None:
-        from wanimate.preprocess.sam2 import Sam2Masks
+        from wanimate.preprocess.masks.sam2 import Sam2Masks
 
         return Sam2Masks(settings.sam2, settings.compat), "a SAM 2 checkpoint was given"
     models = find(settings.models if settings.backend == "mediapipe" else None)
@@ -137,7 +132,7 @@ def preprocess_scene(
     shape = mask_shape(settings, size)
 
     started, empty, covered = time.perf_counter(), np.zeros(len(indices), dtype=bool), 0.0
-    yield StageStarted(DRAW, len(indices))
+    yield StageStarted(Stage.DRAW, len(indices))
     with GuidesWriter(folder, "replacement", fps, size, settings.face_size) as writer:
         originals, again = tee(map(fit, iter_indices(clip, indices)))
         scenes = (frame if settings.compat else cover(frame, *size) for frame in again)
@@ -148,7 +143,7 @@ def preprocess_scene(
             pose = draw(parts.body, parts.left_hand, parts.right_hand, *size) if valid[i] else np.zeros_like(frame)
             writer.write(pose, face, scene(frame, hole), as_picture(hole))
             empty[i], covered = not hole.any(), covered + float(hole.mean())
-            yield StageProgress(DRAW, i + 1, len(indices))
+            yield StageProgress(Stage.DRAW, i + 1, len(indices))
         if (message := _report_empty(empty & valid)) is not None:
             warnings.append(message)
         facts = manifest(clip, image, settings, people, indices, fps, valid, drawing, warnings)
@@ -159,7 +154,7 @@ def preprocess_scene(
         writer.finish(image if settings.compat else _small(image, size), facts, arrays(keypoints, drawing, squares))
     if message is not None:
         yield Notice(message, "warning")
-    yield StageFinished(DRAW, time.perf_counter() - started)
+    yield StageFinished(Stage.DRAW, time.perf_counter() - started)
     return load_guides(folder)
 
 
@@ -182,7 +177,9 @@ def _size(clip: Clip, area: int, compat: bool) -> tuple[int, int]:
         return exact_size(clip.width, clip.height, area)
     size = published_size(clip.width, clip.height, area)
     if min(size) < 16:
-        raise InputError("--area", area, f"leaves no 16-pixel cell for a {clip.width}x{clip.height} clip", "Give more.")
+        raise InputError(
+            "preprocess.area", area, f"leaves no 16-pixel cell for a {clip.width}x{clip.height} clip", "Give more."
+        )
     return size
 
 

@@ -29,15 +29,15 @@ def backends() -> dict[str, Backend]:
     """Those that can be imported here; whether they run for a shape is found by running them."""
     found = [
         Backend("torch", attention, True),
-        Backend("torch flash", _Sdpa(SDPBackend.FLASH_ATTENTION), True),
+        Backend("torch-flash", _Sdpa(SDPBackend.FLASH_ATTENTION), True),
         Backend("cudnn", _Sdpa(SDPBackend.CUDNN_ATTENTION), True),
     ]
     if flash3_module() is not None:
-        found.append(Backend("flash-attention 3", _flash3, True))
+        found.append(Backend("flash-attention-3", _flash3, True))
     if importlib.util.find_spec("sageattention") is not None:
         found.append(Backend("sage", _sage, False))
     if HAS_TRITON:
-        from wanimate.runtime.attention8 import Fp8Attention
+        from wanimate.runtime.kernels.attention8 import Fp8Attention
 
         found.append(Backend("float8", Fp8Attention(), False))
     return {backend.name: backend for backend in found}

@@ -10,8 +10,8 @@ import torch
 
 from wanimate.config import GenerateSettings, LoraUse
 from wanimate.runtime.parallel.team import Team
-from wanimate.runtime.placing import PlacedNetworks
-from wanimate.runtime.tiles import TiledVae
+from wanimate.runtime.placement import PlacedNetworks
+from wanimate.runtime.tiling import TiledVae
 from wanimate.sampling.cache import Caching
 from wanimate.sampling.guidance import PhasedNetwork, SegmentNetwork, guided
 from wanimate.types import Conditions

@@ -18,9 +18,9 @@ from wanimate.model.face import FaceFuser, FaceKV
 from wanimate.model.fp8 import FP8, fp8_product
 from wanimate.model.rope import Rope
 from wanimate.model.transformer import AnimateTransformer, Block, CrossAttention, CrossKV
-from wanimate.runtime.attention8 import Fp8Attention
-from wanimate.runtime.cross import can_look, look
-from wanimate.runtime.rows import Rounded, residual, residual_norm, rms, rms_fp8, rounded
+from wanimate.runtime.kernels.attention8 import Fp8Attention
+from wanimate.runtime.kernels.cross import can_look, look
+from wanimate.runtime.kernels.rows import Rounded, residual, residual_norm, rms, rms_fp8, rounded
 from wanimate.weights.quantize import QuantizedLinear
 
 

@@ -40,7 +40,7 @@ def in_bfloat16(vae: VideoVae) -> None:
 
 def fuse(vae: VideoVae) -> None:
     """The kernels wherever they fit, for one video at a time; more go the usual way."""
-    from wanimate.runtime.channels_last import interleaved
+    from wanimate.runtime.kernels.channels_last import interleaved
 
     fuse_norms(vae)
     fuse_biases(vae)
@@ -68,7 +68,7 @@ def wide_attention(q: Tensor, k: Tensor, v: Tensor) -> Tensor:
 
 def fuse_biases(vae: VideoVae) -> None:
     """The bias of every convolution by a kernel of our own."""
-    from wanimate.runtime.channels_last import add_bias
+    from wanimate.runtime.kernels.channels_last import add_bias
 
     def convolved(conv: nn.Conv2d | nn.Conv3d, x: Tensor, weight: Tensor, bias: Tensor | None) -> Tensor:
         out = type(conv)._conv_forward(conv, x, weight, None)  # type: ignore[arg-type]
@@ -81,7 +81,7 @@ def fuse_biases(vae: VideoVae) -> None:
 
 def fuse_norms(vae: VideoVae) -> None:
     """One kernel for norm and SiLU wherever one follows the other; results in channels-last order. Also for training."""
-    from wanimate.runtime.channels_last import norm_silu  # Triton is there only on a GPU machine
+    from wanimate.runtime.kernels.channels_last import norm_silu  # Triton is there only on a GPU machine
 
     def fused(norm: RmsNorm, x: Tensor) -> Tensor:
         return norm_silu(x, norm.gamma)
@@ -97,7 +97,7 @@ def fuse_norms(vae: VideoVae) -> None:
 
 def _residual(block: ResidualBlock, x: Tensor, stream: Stream) -> Tensor:
     """`ResidualBlock.forward`, of one video."""
-    from wanimate.runtime.channels_last import add_bias
+    from wanimate.runtime.kernels.channels_last import add_bias
 
     if len(x) > 1:
         return ResidualBlock.forward(block, x, stream)
@@ -115,7 +115,7 @@ def _residual(block: ResidualBlock, x: Tensor, stream: Stream) -> Tensor:
 
 def _normed_and_convolved(norm: RmsNorm, conv: CausalConv3d, x: Tensor, bias: Tensor | None, stream: Stream) -> Tensor:
     """conv(SiLU(norm(x + bias))) without the convolution's own bias; x [1, C, T, H, W]. The stream keeps [1, 2C, H, W]."""
-    from wanimate.runtime.channels_last import last_frames, norm_silu_stacked
+    from wanimate.runtime.kernels.channels_last import last_frames, norm_silu_stacked
 
     taps = norm_silu_stacked(x, bias, norm.gamma, stream.get(conv))
     stream[conv] = last_frames(taps)
@@ -126,7 +126,7 @@ def _normed_and_convolved(norm: RmsNorm, conv: CausalConv3d, x: Tensor, bias: Te
 
 def _after(norm: RmsNorm) -> Callable[[CausalConv3d, Tensor, Stream], Tensor]:
     """`CausalConv3d.forward` of SiLU(norm(x))."""
-    from wanimate.runtime.channels_last import add_bias, last_frames, norm_silu, norm_silu_stacked
+    from wanimate.runtime.kernels.channels_last import add_bias, last_frames, norm_silu, norm_silu_stacked
 
     def forward(conv: CausalConv3d, x: Tensor, stream: Stream) -> Tensor:
         if len(x) > 1:
@@ -141,7 +141,7 @@ def _after(norm: RmsNorm) -> Callable[[CausalConv3d, Tensor, Stream], Tensor]:
 
 def _few_channels(conv: CausalConv3d, x: Tensor, stream: Stream) -> Tensor:
     """`CausalConv3d.forward` of pictures, filled up to as many channels as tensor cores take at once."""
-    from wanimate.runtime.channels_last import add_bias
+    from wanimate.runtime.kernels.channels_last import add_bias
 
     if len(x) > 1:
         return CausalConv3d.forward(conv, x, stream)
@@ -169,6 +169,6 @@ def _with_taps_beside_channels(weight: Tensor) -> Tensor:
 
 def _doubled(layer: nn.Upsample, x: Tensor) -> Tensor:
     """`nn.Upsample.forward`."""
-    from wanimate.runtime.channels_last import doubled
+    from wanimate.runtime.kernels.channels_last import doubled
 
     return doubled(x)

@@ -25,10 +25,19 @@ def quicken_vae_here(vae: VideoVae, speed: Speed) -> None:
     """`fused_vae.quicken_vae` for a VAE on the processor; bfloat16 only where it is multiplied."""
     if speed != "exact" and has_bf16(vae.mean.device):
         in_bfloat16(vae)
-    if torch.backends.mkldnn.is_available() and torch.backends.cpu.get_cpu_capability() in ("AVX2", "AVX512"):
+    if _has_convolutions(vae.dtype):
         for module in vae.modules():
             if isinstance(module, nn.Conv3d):
                 module.__dict__["_conv_forward"] = MethodType(_convolved, module)
+
+
+def _has_convolutions(dtype: torch.dtype) -> bool:
+    """Whether oneDNN convolves tensors of this type on this processor."""
+    if not torch.backends.mkldnn.is_available():
+        return False
+    if dtype == torch.bfloat16:
+        return bool(torch.ops.mkldnn._is_mkldnn_bf16_supported())
+    return torch.backends.cpu.get_cpu_capability() in ("AVX2", "AVX512")
 
 
 def _convolved(conv: nn.Conv3d, x: Tensor, weight: Tensor, bias: Tensor | None) -> Tensor:

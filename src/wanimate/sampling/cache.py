@@ -23,7 +23,7 @@ import torch
 from torch import Tensor
 
 from wanimate.config import CacheKind
-from wanimate.errors import InputError
+from wanimate.errors import InputError, setting
 from wanimate.model.transformer import Shortcut
 
 Total = Callable[[Tensor], Tensor]
@@ -60,10 +60,15 @@ class Caching:
         """
         if kind is None or kind == "none":
             if gate is not None:
-                raise InputError("--cache-gate", gate, "there is no cache that it could belong to", "Give --cache too.")
+                raise InputError(
+                    "generate.cache_gate",
+                    gate,
+                    "there is no cache that it could belong to",
+                    f"Give {setting('generate.cache')} too.",
+                )
             return None
         if kind not in _CACHES:
-            raise InputError("--cache", kind, "unknown cache", f"Choose one of none, {', '.join(_CACHES)}.")
+            raise InputError("generate.cache", kind, "unknown cache", f"Choose one of none, {', '.join(_CACHES)}.")
         return cls(kind, GATES[kind] if gate is None else gate, steps)
 
     def __str__(self) -> str:

@@ -8,7 +8,7 @@ import numpy as np
 import torch
 
 from wanimate.config import Solver
-from wanimate.errors import InputError
+from wanimate.errors import InputError, setting
 
 TRAIN_TIMESTEPS = 1000
 
@@ -32,7 +32,12 @@ def make_schedule(solver: Solver, steps: int, shift: float) -> Schedule:
     Timesteps truncate 1000 sigma, computed in float64.
     """
     if steps < 1:
-        raise InputError("steps", steps, "at least one diffusion step is needed", "Give --steps 1 or more.")
+        raise InputError(
+            "generate.steps",
+            steps,
+            "at least one diffusion step is needed",
+            f"Give {setting('generate.steps')} 1 or more.",
+        )
     first = float(np.float32(1 - 1 / TRAIN_TIMESTEPS)) if solver == "unipc" else 1.0
     u = np.linspace(first, 0, steps + 1)[:-1]
     sigmas = shift * u / (1 + (shift - 1) * u)

@@ -25,7 +25,7 @@ class FlowSolver(Protocol):
 def make_solver(name: Solver, schedule: Schedule) -> FlowSolver:
     solvers: dict[str, type[Euler | DpmPlusPlus | UniPC]] = {"dpm++": DpmPlusPlus, "unipc": UniPC, "euler": Euler}
     if name not in solvers:
-        raise InputError("solver", name, "unknown solver", f"Choose one of {', '.join(solvers)}.")
+        raise InputError("generate.solver", name, "unknown solver", f"Choose one of {', '.join(solvers)}.")
     return solvers[name](schedule)
 
 

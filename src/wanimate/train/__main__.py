@@ -171,7 +171,7 @@ def clips(
     seed: int = 1000,
 ) -> None:
     """Render and encode clips beside trainings, or before them, into a folder from which they take them."""
-    from wanimate.weights.load import load_checkpoint
+    from wanimate.weights.checkpoint import load_checkpoint
 
     _, where = join(device)
     codec = load_checkpoint(checkpoint, where, torch.float32).vae
@@ -267,7 +267,7 @@ def relight(
 
     Writes relighting_lora.safetensors, also on the way. Its learning rate falls over the last 40 % of the time.
     """
-    from wanimate.weights.load import load_checkpoint
+    from wanimate.weights.checkpoint import load_checkpoint
 
     ranks, where = join(device)
     base = load_checkpoint(checkpoint, where, torch.float32)

@@ -78,9 +78,7 @@ def attach(model: AnimateTransformer, settings: AdapterSettings, seed: int = 0) 
     missing = [t for t in settings.targets if not any(name.endswith(t) for name in found)]
     if missing:
         names = ", ".join(TARGETS)
-        raise InputError(
-            "--targets", ",".join(missing), "no linear of the blocks is called so", f"Give one of {names}."
-        )
+        raise InputError("targets", ",".join(missing), "no linear of the blocks is called so", f"Give one of {names}.")
     return found
 
 

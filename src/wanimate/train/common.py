@@ -14,7 +14,7 @@ import torch
 import typer
 from torch import nn
 
-from wanimate.errors import InputError
+from wanimate.errors import InputError, setting
 
 Device = Annotated[str, typer.Option(help="cuda or cpu.")]
 
@@ -119,9 +119,11 @@ def load_state(path: Path, shapes: dict[str, list[int]] | None = None) -> dict[s
         InputError: there is none, or it is of something else.
     """
     if not path.is_file():
-        raise InputError("--resume", path, "there is no such training state", "Leave --resume out to start anew.")
+        raise InputError(
+            "resume", path, "there is no such training state", f"Leave {setting('resume')} out to start anew."
+        )
     state = dict(torch.load(path, map_location="cpu", weights_only=True))
     if shapes is not None and state.get("shapes") != shapes:
         rule = "it is the state of other adapters (another network, rank or other targets)"
-        raise InputError("--resume", path, rule, "Give the settings of that run, or another --out.")
+        raise InputError("resume", path, rule, f"Give the settings of that run, or another {setting('out')}.")
     return state

@@ -26,17 +26,18 @@ from wanimate.conditions.latents import known_mask, pack_mask, resize_faces, to_
 from wanimate.conditions.reference import ImageEncoder, letterboxed
 from wanimate.config import Mode, PreprocessSettings
 from wanimate.errors import InputError
+from wanimate.events import Event
 from wanimate.media.files import sha256
 from wanimate.media.image import load_image
 from wanimate.media.probe import probe
 from wanimate.media.resize import cover
 from wanimate.media.video import iter_indices
 from wanimate.model.vae import VideoVae
+from wanimate.preprocess.detect.base import PoseBackend, backend
+from wanimate.preprocess.drive import plan
+from wanimate.preprocess.masks.selfie import MaskBackend
 from wanimate.preprocess.modes import preprocessing
-from wanimate.preprocess.pose import PoseBackend, backend
-from wanimate.preprocess.run import plan
-from wanimate.preprocess.segment import MaskBackend
-from wanimate.types import Event, Frame, Guides
+from wanimate.types import Frame, Guides
 
 VIDEOS = (".mp4", ".mov", ".mkv", ".webm", ".m4v", ".avi", ".gif")
 PICTURES = (".png", ".jpg", ".jpeg", ".webp")
@@ -92,12 +93,12 @@ def find_sources(data: Path) -> list[Source]:
         InputError: there is no such folder, or no clip in it.
     """
     if not data.is_dir():
-        raise InputError("--data", data, "there is no such folder", "Give a folder of clips.")
+        raise InputError("data", data, "there is no such folder", "Give a folder of clips.")
     videos = sorted(f for f in data.iterdir() if f.suffix.lower() in VIDEOS and f.is_file())
     if not videos:
         rule = f"there is no clip in it ({', '.join(VIDEOS)})"
         raise InputError(
-            "--data", data, rule, "Put clips of two seconds and more there, each with a picture of its name."
+            "data", data, rule, "Put clips of two seconds and more there, each with a picture of its name."
         )
     return [Source(v, next((p for e in PICTURES if (p := v.with_suffix(e)).is_file()), None)) for v in videos]
 
@@ -126,7 +127,7 @@ def prepare(
         windows += sorted(folder.glob("*.safetensors"))
     if not windows:
         rule = f"no clip shows a person in {SHORTEST} frames on end"
-        raise InputError("--data", sources[0].video.parent, rule, "Give clips that show a person throughout.")
+        raise InputError("data", sources[0].video.parent, rule, "Give clips that show a person throughout.")
     return windows
 
 
@@ -144,12 +145,10 @@ def _encode(
     source: Source, settings: ExampleSettings, encoders: Encoders, folder: Path, detector: PoseBackend,
     masks: MaskBackend | None,
 ) -> Generator[Event, None, None]:  # fmt: skip
-    clip = probe(source.video, settings.preprocess.limits, "--data")
+    clip = probe(source.video, settings.preprocess.limits, "data")
     indices, _ = plan(clip, settings.preprocess)
     picture = (
-        next(iter_indices(clip, indices[:1]))
-        if source.picture is None
-        else load_image(source.picture, parameter="--data")
+        next(iter_indices(clip, indices[:1])) if source.picture is None else load_image(source.picture, field="data")
     )
     folder.parent.mkdir(parents=True, exist_ok=True)
     with tempfile.TemporaryDirectory(prefix=".part-", dir=folder.parent) as temporary:

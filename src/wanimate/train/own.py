@@ -13,7 +13,8 @@ import torch
 from torch import Tensor
 from torch.utils.checkpoint import checkpoint as recomputed
 
-from wanimate.errors import InputError, OutputError
+from wanimate.errors import InputError, OutputError, setting
+from wanimate.events import Event, Notice, Stage, StageFinished, StageProgress, StageStarted
 from wanimate.finish.decode import to_pixels
 from wanimate.model.transformer import AnimateTransformer
 from wanimate.train.adapters import AdapterSettings, adapter_state, attach, write_lora
@@ -21,10 +22,7 @@ from wanimate.train.examples import Encoders, Examples, ExampleSettings, find_so
 from wanimate.train.flow import Flow, LossSettings, flow_loss, predict, sample
 from wanimate.train.latents import LatentClips
 from wanimate.train.lora import LoraTraining, train_adapters
-from wanimate.types import Event, Notice, StageFinished, StageProgress, StageStarted
-from wanimate.weights.load import Checkpoint, load_checkpoint
-
-LOAD, TRAIN = "load the checkpoint", "train"
+from wanimate.weights.checkpoint import Checkpoint, load_checkpoint
 
 
 @dataclass(frozen=True)
@@ -59,16 +57,19 @@ def train_own(job: OwnTraining) -> Iterator[Event]:
     """
     state = job.work / "state.pt"
     if job.out.exists():
-        raise OutputError("--out", job.out, "it exists already", "Give another name; nothing is written over.")
+        raise OutputError("out", job.out, "it exists already", "Give another name; nothing is written over.")
     if state.exists() and not job.resume:
         raise InputError(
-            "--work", job.work, "an earlier run's state is there", "Go on with --resume, or give another folder."
+            "work",
+            job.work,
+            "an earlier run's state is there",
+            f"Go on with {setting('resume')}, or give another folder.",
         )
     sources = find_sources(job.data)
     started = time.perf_counter()
-    yield StageStarted(LOAD)
+    yield StageStarted(Stage.LOAD)
     base = load_checkpoint(job.checkpoint, job.device)
-    yield StageFinished(LOAD, time.perf_counter() - started)
+    yield StageFinished(Stage.LOAD, time.perf_counter() - started)
     text = torch.stack(_padded([base.prompts.encode(job.prompt), base.prompts.encode("", negative=True)])).to(
         base.device
     )
@@ -87,14 +88,14 @@ def train_own(job: OwnTraining) -> Iterator[Event]:
 
     examples = Examples(files, base.device, job.training.seed)
     started = time.perf_counter()
-    yield StageStarted(TRAIN, job.training.steps)
+    yield StageStarted(Stage.TRAIN, job.training.steps)
     for done in train_adapters(job.training, adapters, measure, examples.draw, job.work, job.resume):
-        yield StageProgress(TRAIN, done, job.training.steps)
+        yield StageProgress(Stage.TRAIN, done, job.training.steps)
         if done % job.sample_every == 0 or done == job.training.steps:
             write_sample(base, text, examples, job.work / "samples" / f"step_{done:06d}.png")
     about = {"checkpoint": base.card.name, "steps": str(job.training.steps), "clips": str(len(sources))}
     write_lora(adapter_state(adapters), job.adapters, job.out, job.dtype, about)
-    yield StageFinished(TRAIN, time.perf_counter() - started)
+    yield StageFinished(Stage.TRAIN, time.perf_counter() - started)
 
 
 def recompute_blocks(network: AnimateTransformer) -> None:

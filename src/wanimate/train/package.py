@@ -10,9 +10,9 @@ from safetensors.torch import save_file
 from wanimate.config import Defaults
 from wanimate.train.common import load_state
 from wanimate.train.networks import TRANSFORMER
+from wanimate.weights.checkpoint import CARD, Card
+from wanimate.weights.checkpoint import TRANSFORMER as STEM
 from wanimate.weights.formats import Tensors, quantize_rows
-from wanimate.weights.load import CARD, Card
-from wanimate.weights.load import TRANSFORMER as STEM
 
 LEAST_QUANTIZED = 4096
 """Weights with fewer elements stay in float16."""

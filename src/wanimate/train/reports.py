@@ -24,8 +24,8 @@ from wanimate.train.pool import SIZES
 def load_trained_vae(folder: Path, device: torch.device) -> VideoVae:
     """The VAE of a checkpoint folder, or what a training run left in `folder` with its own latent statistics."""
     if (folder / "vae.safetensors").is_file():
+        from wanimate.weights.checkpoint import load_vae, read_card
         from wanimate.weights.formats import read_tensors
-        from wanimate.weights.load import load_vae, read_card
 
         return load_vae(read_tensors(folder / "vae.safetensors"), read_card(folder)[1], folder).to(device)
     numbers = load_state(folder / "statistics.pt")

@@ -1,6 +1,6 @@
 """LoRA files (Hu et al., arXiv 2106.09685) and where their parts belong: W' = W + strength * alpha / rank * up down.
 
-A file's dialect is told by its keys. What a LoRA makes of a transformer: `weights.twins`.
+A file's dialect is told by its keys. What a LoRA makes of a transformer: `weights.lora_view`.
 """
 
 from __future__ import annotations
@@ -18,7 +18,7 @@ import torch.nn.functional as F
 from safetensors import safe_open
 from torch import Tensor, nn
 
-from wanimate.errors import CheckpointError, InputError
+from wanimate.errors import CheckpointError, InputError, setting
 from wanimate.model.transformer import AnimateTransformer
 from wanimate.weights.formats import Tensors, read_tensors
 from wanimate.weights.layouts import native_module
@@ -121,15 +121,18 @@ def read_lora(path: Path) -> LoraFile:
     try:
         tensors = read_tensors(path)
     except CheckpointError as error:
-        raise InputError("lora", path, error.rule, error.remedy) from error
+        raise InputError("generate.lora", path, error.rule, error.remedy) from error
     if not any(found[1] != "alpha" for key in tensors if (found := _kind(key))):
         first = f" (its first key is {next(iter(tensors))})" if tensors else " (it is empty)"
         raise InputError(
-            "lora", path, f"the file holds no LoRA{first}", "Give a file with lora_A/lora_B or lora_down/lora_up."
+            "generate.lora",
+            path,
+            f"the file holds no LoRA{first}",
+            "Give a file with lora_A/lora_B or lora_down/lora_up.",
         )
     bad = [key for key, tensor in tensors.items() if not _finite(tensor)]
     if bad:
-        raise InputError("lora", path, f"{_few(bad)} is not finite", "Use another copy of the file.")
+        raise InputError("generate.lora", path, f"{_few(bad)} is not finite", "Use another copy of the file.")
     config = _peft_config(path)
     alpha = config.get("lora_alpha")
     return LoraFile(
@@ -163,7 +166,7 @@ def match_lora(file: LoraFile, model: AnimateTransformer, partial: bool = False)
         half = parts.setdefault(place, {})
         if found[1] in half:
             rule = f"{key} and {half[found[1]]} mean the same tensor"
-            raise InputError("lora", file.path, rule, "Give a file with one LoRA in it.")
+            raise InputError("generate.lora", file.path, rule, "Give a file with one LoRA in it.")
         half[found[1]] = key
     low_rank: list[LowRank] = []
     full: Tensors = {}
@@ -183,9 +186,9 @@ def match_lora(file: LoraFile, model: AnimateTransformer, partial: bool = False)
     if lost and not (partial and (low_rank or full)):
         rule = f"{_few(lost)} has no place in this transformer"
         remedy = "Use a LoRA made for Wan-Animate" + (
-            "." if partial else ", or leave such keys out with --lora-partial."
+            "." if partial else f", or leave such keys out with {setting('generate.lora_partial')}."
         )
-        raise InputError("lora", file.path, rule, remedy)
+        raise InputError("generate.lora", file.path, rule, remedy)
     return Lora(file.path, _dialect(file.tensors), tuple(low_rank), full, tuple(lost))
 
 
@@ -208,7 +211,7 @@ def _low_rank(file: LoraFile, place: Place, keys: Mapping[str, str], parameters:
 def _same_shape(path: Path, key: str, found: torch.Size, wanted: torch.Size) -> None:
     if found != wanted or not all(found):
         rule = f"{key} has the shape {list(found)}, this transformer needs {list(wanted)}"
-        raise InputError("lora", path, rule, "Use a LoRA made for this checkpoint's architecture.")
+        raise InputError("generate.lora", path, rule, "Use a LoRA made for this checkpoint's architecture.")
 
 
 def _kind(key: str) -> tuple[str, str] | None:
@@ -286,14 +289,16 @@ def _peft_config(path: Path) -> dict[str, Any]:
         config = json.loads(text or "{}")
     except ValueError as error:
         rule = f"its adapter configuration is not readable ({error})"
-        raise InputError("lora", path, rule, "Remove it, or download the LoRA again.") from error
+        raise InputError("generate.lora", path, rule, "Remove it, or download the LoRA again.") from error
     config = (
         {key.removeprefix("transformer."): value for key, value in config.items()} if isinstance(config, dict) else {}
     )
     for unsupported in ("alpha_pattern", "use_dora"):
         if config.get(unsupported):
             rule = f"its adapter configuration uses {unsupported}"
-            raise InputError("lora", path, rule, "Merge it with peft, or export it with an alpha for each key.")
+            raise InputError(
+                "generate.lora", path, rule, "Merge it with peft, or export it with an alpha for each key."
+            )
     return config
 
 

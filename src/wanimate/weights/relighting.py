@@ -37,7 +37,7 @@ def with_relighting(generate: GenerateSettings, mode: Mode, folder: Path) -> tup
         if generate.relight is None:
             return generate, None
         rule = f"{folder} holds no relighting LoRA ({', '.join(map(str, PLACES))})"
-        raise InputError("relight", True, rule, "Leave it out, or put the file there.")
+        raise InputError("generate.relight", True, rule, "Leave it out, or put the file there.")
     if any(use.path == file for use in generate.lora):
         return generate, None
     use = LoraUse(path=file, strength=generate.relight_strength)

@@ -23,17 +23,9 @@ from typer.testing import CliRunner
 from wanimate.cli.main import app
 from wanimate.config import GenerateSettings, Job, OutputSettings, ParallelSettings, PreprocessSettings, RuntimeSettings
 from wanimate.errors import Cancelled, CheckpointError, InputError, OutOfMemory, OutputError
+from wanimate.events import Event, Finished, Notice, StageFinished, StageProgress, StageStarted, StepDone
 from wanimate.measure.doctor import verdict_14b
-from wanimate.types import (
-    Event,
-    Finished,
-    Notice,
-    Result,
-    StageFinished,
-    StageProgress,
-    StageStarted,
-    StepDone,
-)
+from wanimate.types import Result
 
 FILES = ["--image", "hero.png", "--video", "dance.mp4", "--out", "hero.mp4"]
 RESULT = Result(
@@ -83,9 +75,9 @@ class StubAnimator:
 
 @pytest.fixture
 def stub(monkeypatch: pytest.MonkeyPatch) -> type[StubAnimator]:
-    module = python_types.ModuleType("wanimate.pipeline")
+    module = python_types.ModuleType("wanimate.jobs.run")
     module.Animator = StubAnimator  # type: ignore[attr-defined]
-    monkeypatch.setitem(sys.modules, "wanimate.pipeline", module)
+    monkeypatch.setitem(sys.modules, "wanimate.jobs.run", module)
     monkeypatch.setattr(StubAnimator, "asked", [])
     monkeypatch.setattr(StubAnimator, "error", None)
     return StubAnimator
@@ -402,8 +394,8 @@ STOPPED = textwrap.dedent("""
     from fractions import Fraction
     from pathlib import Path
     import numpy as np
-    stub = types.ModuleType("wanimate.pipeline")
-    sys.modules["wanimate.pipeline"] = stub
+    stub = types.ModuleType("wanimate.jobs.run")
+    sys.modules["wanimate.jobs.run"] = stub
     stub.animate = None
 
     class Animator:
@@ -412,9 +404,9 @@ STOPPED = textwrap.dedent("""
             return cls()
 
         def run(self, job):
-            from wanimate.finish.claim import OutputClaim
+            from wanimate.finish.lock import OutputClaim
             from wanimate.finish.encode import OutputWriter
-            from wanimate.types import StageProgress, StageStarted
+            from wanimate.events import StageProgress, StageStarted
             with OutputClaim(job.out, job.output.codec) as claim:
                 yield StageStarted("denoise", 10_000)
                 with OutputWriter(job.out, Fraction(30), 64, 48, job.output, claim=claim) as writer:

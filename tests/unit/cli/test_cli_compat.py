@@ -17,9 +17,10 @@ from wanimate.cli import compat
 from wanimate.cli.main import app
 from wanimate.config import GenerateSettings, OutputSettings, PreprocessSettings
 from wanimate.errors import InputError
+from wanimate.events import Event, Finished
 from wanimate.integrations.flux import WithEditedProportions
 from wanimate.media.video import ArrayFrames
-from wanimate.types import Event, Finished, Guides
+from wanimate.types import Guides
 from wanimate.types import Result as Done
 
 GENERATE_FLAGS = {
@@ -69,7 +70,7 @@ class StubAnimator:
 
 @pytest.fixture
 def generate(monkeypatch: pytest.MonkeyPatch, tmp_path: Path) -> Callable[..., Result]:
-    monkeypatch.setattr("wanimate.pipeline.Animator", StubAnimator)
+    monkeypatch.setattr("wanimate.jobs.run.Animator", StubAnimator)
     monkeypatch.setattr("wanimate.preprocess.guides.load_guides", lambda folder: scene())
     return lambda *words: command("generate", "--ckpt_dir", tmp_path, "--src_root_path", "results", *words)
 
@@ -215,7 +216,7 @@ def preprocess(monkeypatch: pytest.MonkeyPatch, tmp_path: Path) -> Callable[...,
 
     monkeypatch.setattr("wanimate.media.probe.probe", lambda path, limits: None)
     monkeypatch.setattr("wanimate.media.image.load_image", lambda path: None)
-    monkeypatch.setattr("wanimate.preprocess.pose.backend", lambda settings: None)
+    monkeypatch.setattr("wanimate.preprocess.detect.base.backend", lambda settings: None)
     monkeypatch.setattr("wanimate.integrations.published.write_published_guides", stub)
     files = ["--video_path", "v.mp4", "--refer_path", "i.png", "--save_path", tmp_path / "out"]
     return lambda *words: (command("preprocess", *files, *words), seen)
@@ -293,7 +294,7 @@ def test_use_flux_measures_in_redrawn_pictures_the_published_way_with_compat(
 
     monkeypatch.setattr("wanimate.integrations.published.write_published_guides", stub)
     monkeypatch.setattr("wanimate.integrations.flux.kontext", lambda folder: lambda image, text: image)
-    monkeypatch.setattr("wanimate.preprocess.pose.backend", lambda settings: SimpleNamespace(name="stub"))
+    monkeypatch.setattr("wanimate.preprocess.detect.base.backend", lambda settings: SimpleNamespace(name="stub"))
     words = ["--ckpt_path", tmp_path, "--retarget_flag", "--use_flux", *(["--compat"] if compat else [])]
     done, _ = preprocess(*words)
     assert done.exit_code == 0, done.output

@@ -19,8 +19,8 @@ from make_clips import make_clip, number_of, numbered
 
 from wanimate.config import OutputSettings
 from wanimate.errors import OutputError
-from wanimate.finish.claim import OutputClaim
 from wanimate.finish.encode import OutputWriter
+from wanimate.finish.lock import OutputClaim
 from wanimate.media.files import AtomicFile
 from wanimate.media.probe import probe
 from wanimate.media.video import VideoFrames, iter_frames
@@ -290,7 +290,7 @@ def test_one_job_a_name_within_a_process(tmp_path: Path) -> None:
 HOLDER = """
 import sys, time
 from pathlib import Path
-from wanimate.finish.claim import OutputClaim
+from wanimate.finish.lock import OutputClaim
 claim = OutputClaim(Path(sys.argv[1]))
 print("held", flush=True)
 time.sleep(60)
@@ -320,7 +320,7 @@ def test_many_claims_in_a_row_never_overlap(tmp_path: Path) -> None:
 import sys, time
 from pathlib import Path
 from wanimate.errors import OutputError
-from wanimate.finish.claim import OutputClaim
+from wanimate.finish.lock import OutputClaim
 out, mark, won = Path(sys.argv[1]), Path(sys.argv[1] + ".mark"), 0
 while won < 30:
     try:

@@ -15,8 +15,8 @@ import pytest
 
 from wanimate.config import OutputSettings
 from wanimate.errors import OutputError
-from wanimate.finish.claim import OutputClaim
-from wanimate.finish.manifest import hash_file, peak_rss, write_manifest
+from wanimate.finish.lock import OutputClaim
+from wanimate.finish.record import hash_file, peak_rss, write_manifest
 from wanimate.finish.sheet import contact_sheet, sample_columns, sheet_of_sources, write_sheet
 from wanimate.media.files import AtomicFile
 from wanimate.media.video import ArrayFrames

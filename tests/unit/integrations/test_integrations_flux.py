@@ -14,15 +14,16 @@ import pytest
 from golden import read_json
 from wanimate.config import PreprocessSettings
 from wanimate.errors import InputError, OutputError
+from wanimate.events import Event, Notice
 from wanimate.integrations.flux import FOLDER, WithEditedProportions, instructions, kontext, with_lengths
 from wanimate.integrations.published import write_published_guides
 from wanimate.media.image import load_image
 from wanimate.media.probe import probe
 from wanimate.media.video import LosslessWriter
-from wanimate.preprocess import retarget, retarget_published
-from wanimate.preprocess.pose import MeasuringBackend, PersonPose
-from wanimate.preprocess.run import preprocess
-from wanimate.types import Event, Frame, Guides, Keypoints, Notice
+from wanimate.preprocess.detect.base import MeasuringBackend, PersonPose
+from wanimate.preprocess.drive import preprocess
+from wanimate.preprocess.pose import retarget, retarget_published
+from wanimate.types import Frame, Guides, Keypoints
 
 CHOICES = read_json("preprocess/edit_prompt_choice.json")
 WORDS = {

@@ -151,7 +151,7 @@ def test_what_is_no_picture(tmp_path: Path, name: str, content: bytes, message: 
     with pytest.raises(InputError, match=message) as caught:
         load_image(tmp_path / name)
     assert caught.value.exit_code == 2
-    assert caught.value.parameter == "--image"
+    assert caught.value.field == "image"
 
 
 def test_missing_folder_tiny_and_cut_off(tmp_path: Path) -> None:

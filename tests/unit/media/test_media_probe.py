@@ -120,7 +120,7 @@ def refusal(path: Path, limits: ClipLimits | None = ClipLimits()) -> str:
     with pytest.raises(InputError) as caught:
         probe(path, limits)
     assert caught.value.exit_code == 2
-    assert caught.value.parameter == "--video"
+    assert caught.value.field == "video"
     assert caught.value.remedy
     return str(caught.value)
 

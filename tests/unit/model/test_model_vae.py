@@ -13,7 +13,7 @@ sys.path.insert(0, str(Path(__file__).parents[2] / "parity"))
 from golden import fill
 from wanimate.model.params import VaeParams
 from wanimate.model.vae import CausalConv3d, VideoVae
-from wanimate.runtime.tiles import TiledVae
+from wanimate.runtime.tiling import TiledVae
 
 
 @pytest.fixture(scope="module")

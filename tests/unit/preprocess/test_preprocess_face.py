@@ -5,7 +5,7 @@ from fractions import Fraction
 import numpy as np
 import pytest
 
-from wanimate.preprocess import face
+from wanimate.preprocess.pose import face
 
 
 def test_box_golden(golden_json):

@@ -2,7 +2,7 @@ from __future__ import annotations
 
 import numpy as np
 
-from wanimate.preprocess import keypoints as kp
+from wanimate.preprocess.pose import keypoints as kp
 
 RIGHT_HEEL = kp.FEET.stop - 1
 """The published face has 69 points: this row stands before the 68."""

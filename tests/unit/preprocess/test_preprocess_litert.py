@@ -7,8 +7,8 @@ import numpy as np
 import pytest
 
 from wanimate.errors import InputError
-from wanimate.preprocess import landmarks, litert
-from wanimate.preprocess.litert import Picture, Square
+from wanimate.preprocess.detect import landmarks, litert
+from wanimate.preprocess.detect.litert import Picture, Square
 
 
 def test_squares_there_and_back():

@@ -7,7 +7,7 @@ from pathlib import Path
 import pytest
 
 from wanimate.errors import InputError, OutputError
-from wanimate.preprocess import models
+from wanimate.preprocess.detect import models
 
 CONTENT = {name: name.encode() * 10 for name in models._FILES}
 

@@ -7,16 +7,16 @@ from typing import Any
 
 import numpy as np
 import pytest
-from test_preprocess_run import COUNT, FakePeople, _figure
+from test_preprocess_drive import COUNT, FakePeople, _figure
 
 from wanimate.config import PreprocessSettings
 from wanimate.errors import InputError
+from wanimate.events import Notice
 from wanimate.media.probe import probe
 from wanimate.media.video import LosslessWriter, iter_indices
+from wanimate.preprocess.detect.base import PersonPose
 from wanimate.preprocess.guides import export_published, load_guides
-from wanimate.preprocess.pose import PersonPose
 from wanimate.preprocess.replacement import mask_shape, preprocess_scene
-from wanimate.types import Notice
 
 AREA = 320 * 240
 

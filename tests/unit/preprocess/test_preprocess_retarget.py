@@ -3,8 +3,8 @@ from __future__ import annotations
 import numpy as np
 import pytest
 
-from wanimate.preprocess import retarget
-from wanimate.preprocess.keypoints import LEFT_HAND, RIGHT_HAND, split
+from wanimate.preprocess.pose import retarget
+from wanimate.preprocess.pose.keypoints import LEFT_HAND, RIGHT_HAND, split
 
 SIZE, CANVAS = (640, 480), (320, 480)
 

@@ -4,9 +4,9 @@ import cv2
 import numpy as np
 import pytest
 
-from wanimate.preprocess import retarget_published as published
-from wanimate.preprocess.keypoints import split
-from wanimate.preprocess.skeleton import draw
+from wanimate.preprocess.pose import retarget_published as published
+from wanimate.preprocess.pose.keypoints import split
+from wanimate.preprocess.pose.skeleton import draw
 
 
 def _cases(golden_json):

@@ -12,9 +12,9 @@ import torch
 import torch.nn.functional as F
 from PIL import Image
 from safetensors.torch import load_file, save_file
+from test_preprocess_drive import COUNT, FakePeople, _figure
 from test_preprocess_replacement import AREA, _run
 from test_preprocess_replacement import clip as clip
-from test_preprocess_run import COUNT, FakePeople, _figure
 from transformers import Sam2VideoConfig, Sam2VideoModel, Sam2VisionConfig
 from transformers.models.sam2.configuration_sam2 import Sam2HieraDetConfig
 from transformers.models.sam2_video.configuration_sam2_video import (
@@ -25,9 +25,10 @@ from transformers.models.sam2_video.modeling_sam2_video import Sam2VideoInferenc
 
 from wanimate.config import PreprocessSettings
 from wanimate.errors import InputError
-from wanimate.preprocess import replacement, sam2
-from wanimate.preprocess.sam2 import Prepared, Sam2Masks
-from wanimate.preprocess.sam_prompts import clicks, key_frames
+from wanimate.preprocess import replacement
+from wanimate.preprocess.masks import sam2
+from wanimate.preprocess.masks.sam2 import Prepared, Sam2Masks
+from wanimate.preprocess.masks.sam_prompts import clicks, key_frames
 
 SIDE, WIDTH, HEIGHT = 128, 96, 80
 
@@ -214,7 +215,7 @@ def test_folders_that_are_refused(folder, tmp_path: Path):
     def refused(place, rule):
         with pytest.raises(InputError, match=rule) as caught:
             Sam2Masks(place, device="cpu")
-        assert caught.value.parameter == "--sam2"
+        assert caught.value.field == "preprocess.sam2"
         assert caught.value.exit_code == 2
 
     def copied(name):

@@ -2,7 +2,7 @@ from __future__ import annotations
 
 import numpy as np
 
-from wanimate.preprocess.sam_prompts import chunks, clicks, key_frames
+from wanimate.preprocess.masks.sam_prompts import chunks, clicks, key_frames
 
 
 def test_published_prompts(golden_json):

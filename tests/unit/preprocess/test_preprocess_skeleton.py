@@ -5,8 +5,8 @@ import numpy as np
 import pytest
 
 from wanimate.media.resize import letterbox
-from wanimate.preprocess.keypoints import split
-from wanimate.preprocess.skeleton import draw, stick_widths
+from wanimate.preprocess.pose.keypoints import split
+from wanimate.preprocess.pose.skeleton import draw, stick_widths
 
 EXACT = cv2.__version__.startswith("5.")
 
@@ -54,7 +54,7 @@ def test_golden_without_hands_and_head_and_with_older_widths(golden_json, golden
         pictures = [draw(parts.body, none, none, *size)]
         with monkeypatch.context() as patch:
             stick = max(min(size) // 200, 1)
-            patch.setattr("wanimate.preprocess.skeleton.stick_widths", lambda *_, stick=stick: (stick, stick))
+            patch.setattr("wanimate.preprocess.pose.skeleton.stick_widths", lambda *_, stick=stick: (stick, stick))
             pictures.append(draw(parts.body, parts.left_hand, parts.right_hand, *size))
         parts.body[[0, 14, 15, 16, 17], 2] = 0
         pictures.append(draw(parts.body, parts.left_hand, parts.right_hand, *size))

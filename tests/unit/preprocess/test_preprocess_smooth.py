@@ -5,8 +5,8 @@ from fractions import Fraction
 import numpy as np
 import pytest
 
-from wanimate.preprocess.keypoints import LEFT_HAND, RIGHT_HAND
-from wanimate.preprocess.smooth import smooth
+from wanimate.preprocess.pose.keypoints import LEFT_HAND, RIGHT_HAND
+from wanimate.preprocess.pose.smooth import smooth
 
 FPS = Fraction(30)
 

@@ -21,19 +21,20 @@ from wanimate.errors import InputError
 from wanimate.model.params import MotionParams, TransformerParams, VaeParams
 from wanimate.model.transformer import AnimateTransformer
 from wanimate.model.vae import VideoVae
-from wanimate.runtime import plan, processor
+from wanimate.runtime import processor
 from wanimate.runtime.parallel.ranks import Group, Ranks, join, leave
 from wanimate.runtime.parallel.sequence import SplitTransformer
 from wanimate.runtime.parallel.shard import sharded
 from wanimate.runtime.parallel.strips import StripVae
 from wanimate.runtime.parallel.team import Part, Team, follow, load_for
-from wanimate.runtime.placing import PlacedNetworks
+from wanimate.runtime.placement import PlacedNetworks
+from wanimate.runtime.planning import plan
 from wanimate.sampling.cache import Caching
 from wanimate.sampling.guidance import guided
 from wanimate.types import Conditions
-from wanimate.weights.load import Card, Checkpoint, FixedPrompt, read_card
+from wanimate.weights.checkpoint import Card, Checkpoint, FixedPrompt, read_card
 from wanimate.weights.lora import match_lora, read_lora
-from wanimate.weights.twins import LoraStack
+from wanimate.weights.lora_view import LoraStack
 
 PARAMS = TransformerParams(
     dim=48, ffn_dim=64, num_heads=4, num_layers=4, time_width=32, text_width=8, text_length=3, image_width=16, face_width=16,

@@ -12,7 +12,7 @@ from torch import Tensor
 
 import wanimate
 from wanimate.runtime.backends import backends
-from wanimate.runtime.cuda import TensorMap, compiled
+from wanimate.runtime.kernels.cuda import TensorMap, compiled
 
 RUNTIME = Path(wanimate.__file__).parent / "runtime"
 

@@ -22,11 +22,11 @@ from wanimate.model.transformer import AnimateTransformer
 from wanimate.model.vae import VideoVae
 from wanimate.runtime import offload
 from wanimate.runtime.offload import StreamedBlocks, page_lock, page_lock_changes, slice_tokens, stream_blocks
-from wanimate.runtime.tiles import DECODE_REACH, ENCODE_REACH, TiledVae, cut
+from wanimate.runtime.tiling import DECODE_REACH, ENCODE_REACH, TiledVae, cut
+from wanimate.weights.checkpoint import Compress, embedded_path, load_checkpoint, load_vae, read_card
 from wanimate.weights.formats import read_tensors
-from wanimate.weights.load import Compress, embedded_path, load_checkpoint, load_vae, read_card
 from wanimate.weights.lora import LoraFile, match_lora, read_lora
-from wanimate.weights.twins import LoraStack, with_loras
+from wanimate.weights.lora_view import LoraStack, with_loras
 
 LEVEL = 2 / 255
 """One of 255 steps between black and white, in the VAE's range [-1, 1]."""

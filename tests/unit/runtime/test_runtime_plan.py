@@ -21,15 +21,16 @@ from golden import fill
 from wanimate.conditions.segments import plan_segments
 from wanimate.config import GenerateSettings, OutputSettings, ParallelSettings, RuntimeSettings, Speed
 from wanimate.errors import InputError, OutOfMemory
+from wanimate.events import Finished, Notice, StepDone
+from wanimate.jobs.run import Animator
 from wanimate.measure.doctor import plan_job
 from wanimate.media.video import VideoFrames
 from wanimate.model.params import TransformerParams, VaeParams
 from wanimate.model.transformer import AnimateTransformer
-from wanimate.pipeline import Animator
-from wanimate.runtime import plan as plans
-from wanimate.runtime import simulate
 from wanimate.runtime.offload import StreamedBlocks, slice_tokens
-from wanimate.runtime.plan import (
+from wanimate.runtime.planning import plan as plans
+from wanimate.runtime.planning import simulate
+from wanimate.runtime.planning.plan import (
     ALONE,
     GIB,
     Alternative,
@@ -42,14 +43,14 @@ from wanimate.runtime.plan import (
     network_sizes,
     networks,
 )
-from wanimate.runtime.rates import Rates, measure_rates
-from wanimate.runtime.simulate import transformer_cost, vae_cost
-from wanimate.runtime.tiles import TiledVae
+from wanimate.runtime.planning.rates import Rates, measure_rates
+from wanimate.runtime.planning.simulate import transformer_cost, vae_cost
+from wanimate.runtime.tiling import TiledVae
 from wanimate.sampling.cache import Caching
-from wanimate.types import Finished, FrameSource, Mode, Notice, StepDone
-from wanimate.weights.load import Card, load_checkpoint, read_card
+from wanimate.types import FrameSource, Mode
+from wanimate.weights.checkpoint import Card, load_checkpoint, read_card
+from wanimate.weights.lora_view import TwinSizes
 from wanimate.weights.stored import Stored
-from wanimate.weights.twins import TwinSizes
 
 CUDA = torch.device("cuda")
 RATES = Rates(700e12, 500e12, 100e12, 3e12, 50e9, 45e12)
@@ -319,14 +320,14 @@ def test_doctor_plans_the_work_of_the_run(
     for file in (tmp_path / "hero.safetensors", folder / "relighting_lora.safetensors"):
         save_file(tensors, file)
     monkeypatch.chdir(tmp_path)
-    monkeypatch.setattr("wanimate.runtime.plan.BIG", 0)
+    monkeypatch.setattr("wanimate.runtime.planning.plan.BIG", 0)
     seen: list[Work] = []
 
     def noted(nets: Networks, work: Work, *rest: Any) -> Plan:
         seen.append(work)
         return make_plan(nets, work, *rest)
 
-    monkeypatch.setattr("wanimate.runtime.will_it_fit.make_plan", noted)
+    monkeypatch.setattr("wanimate.runtime.planning.fit.make_plan", noted)
     settings = GenerateSettings(clip_length=9, prompt="a person", **more)
     runtime = RuntimeSettings(speed=speed)
     report = plan_job(folder, None, 32 * 16, settings, runtime, "cpu", mode)
@@ -436,7 +437,7 @@ def test_when_nothing_is_left_to_give_it_is_exit_3(tmp_path: Path, monkeypatch: 
 
 def test_a_large_checkpoint_tells_its_plan(tmp_path: Path, monkeypatch: pytest.MonkeyPatch) -> None:
     folder, guides = published_checkpoint(tmp_path / "tiny-14b"), write_guides(tmp_path / "guides", 5)
-    monkeypatch.setattr("wanimate.runtime.plan.BIG", 0)
+    monkeypatch.setattr("wanimate.runtime.planning.plan.BIG", 0)
     settings = GenerateSettings(steps=1, seed=3, prompt="a person")
     events = list(
         Animator.from_checkpoint(folder, "cpu").generate(

@@ -16,11 +16,12 @@ from golden import fill
 from wanimate.config import ParallelSettings, RuntimeSettings, Speed
 from wanimate.model.params import VaeParams
 from wanimate.model.vae import VideoVae
-from wanimate.runtime import plan, processor
+from wanimate.runtime import processor
 from wanimate.runtime.parallel.ranks import Group, Ranks
 from wanimate.runtime.parallel.team import load_for
-from wanimate.runtime.placing import PlacedNetworks
-from wanimate.weights.load import Checkpoint, load_checkpoint, read_card
+from wanimate.runtime.placement import PlacedNetworks
+from wanimate.runtime.planning import plan
+from wanimate.weights.checkpoint import Checkpoint, load_checkpoint, read_card
 
 VIDEO = torch.rand(1, 3, 9, 32, 48, generator=torch.Generator().manual_seed(0)) * 2 - 1
 

@@ -18,10 +18,10 @@ from wanimate.train.flow import CELL, LossSettings, coarse_error, flow_loss, pre
 from wanimate.train.latents import LatentClips
 from wanimate.train.lora import LoraTraining, train_adapters
 from wanimate.train.own import recompute_blocks
-from wanimate.weights.load import embedded_path, load_checkpoint
+from wanimate.weights.checkpoint import embedded_path, load_checkpoint
 from wanimate.weights.lora import match_lora, read_lora
+from wanimate.weights.lora_view import with_loras
 from wanimate.weights.relighting import find_relighting
-from wanimate.weights.twins import with_loras
 
 SMALL = TransformerParams(
     dim=24, ffn_dim=32, num_heads=2, num_layers=5, time_width=16, text_width=8, text_length=2, image_width=None,

@@ -10,8 +10,8 @@ import pytest
 import torch
 
 from wanimate.errors import InputError
-from wanimate.preprocess.keypoints import split
-from wanimate.preprocess.skeleton import draw
+from wanimate.preprocess.pose.keypoints import split
+from wanimate.preprocess.pose.skeleton import draw
 from wanimate.train.mannequins.assets import Mannequins, load
 from wanimate.train.mannequins.body import AT, DOF, Posed, Rig, rotation, skin
 from wanimate.train.mannequins.decimate import collapse

@@ -20,8 +20,8 @@ from wanimate.train.flow import FlowTraining, LossSettings, Mannequin, flow_loss
 from wanimate.train.latents import LatentClips, LatentSet
 from wanimate.train.pool import ClipPool
 from wanimate.train.vae import VaeTraining, latent_statistics, train_vae, vae_loss
+from wanimate.weights.checkpoint import load_checkpoint
 from wanimate.weights.formats import read_tensors
-from wanimate.weights.load import load_checkpoint
 
 STEPS = 50
 TINY_VAE = VaeParams(base=8, res_blocks=1, mean=(0.0,) * 16, std=(1.0,) * 16)

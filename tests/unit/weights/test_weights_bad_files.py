@@ -20,8 +20,7 @@ from tiny_checkpoints import OWN, OWN_VAE, transformer_tensors, vae_tensors
 from torch import Tensor
 
 from wanimate.errors import CheckpointError
-from wanimate.weights.formats import read_tensors
-from wanimate.weights.load import (
+from wanimate.weights.checkpoint import (
     CARD,
     CLIP,
     T5,
@@ -36,6 +35,7 @@ from wanimate.weights.load import (
     load_vae,
     read_card,
 )  # fmt: skip
+from wanimate.weights.formats import read_tensors
 
 Copied = Callable[[Path], Path]
 SOURCE = Path("model.safetensors")

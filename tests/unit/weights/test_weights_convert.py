@@ -26,14 +26,14 @@ from typer.testing import CliRunner
 from wanimate.cli.main import app
 from wanimate.errors import InputError
 from wanimate.model.fp8 import FP8
-from wanimate.weights import convert as converting
-from wanimate.weights.convert import convert, write_safetensors
+from wanimate.weights.checkpoint import CLIP, T5, TRANSFORMER, VAE, load_checkpoint, open_transformer
 from wanimate.weights.formats import open_tensors, read_tensors
-from wanimate.weights.inspect import find_networks, verify
-from wanimate.weights.load import CLIP, T5, TRANSFORMER, VAE, load_checkpoint, open_transformer
 from wanimate.weights.quantize import QuantizedLinear, is_quantizable
 from wanimate.weights.stored import value
-from wanimate.weights.to_diffusers import diffusers_transformer, diffusers_vae
+from wanimate.weights.tools import convert as converting
+from wanimate.weights.tools.convert import convert, write_safetensors
+from wanimate.weights.tools.inspect import find_networks, verify
+from wanimate.weights.tools.to_diffusers import diffusers_transformer, diffusers_vae
 
 Copied = Callable[[Path], Path]
 SMALL = 60_000
@@ -164,7 +164,7 @@ def test_other_arguments_begin_anew(published: Path, tmp_path: Path) -> None:
 KILLED = """
 import sys, time
 from pathlib import Path
-from wanimate.weights import convert as c
+from wanimate.weights.tools import convert as c
 write = c._write
 def slow(path, shard):
     write(path, shard)

@@ -21,13 +21,13 @@ from tiny_checkpoints import (
 )  # fmt: skip
 
 from wanimate.config import Defaults, GenerateSettings, OutputSettings
+from wanimate.events import Finished
+from wanimate.jobs.run import Animator
 from wanimate.media.video import VideoFrames
 from wanimate.model.params import LATENT_MEAN
-from wanimate.pipeline import Animator
-from wanimate.types import Finished
-from wanimate.weights import load
+from wanimate.weights import checkpoint as load
+from wanimate.weights.checkpoint import TRANSFORMER, load_checkpoint, read_card
 from wanimate.weights.formats import dequantize, quantize_rows, read_tensors
-from wanimate.weights.load import TRANSFORMER, load_checkpoint, read_card
 
 
 def animate(checkpoint: Path, guides: Path, out: Path) -> Finished:

@@ -20,10 +20,10 @@ from wanimate.config import GenerateSettings, Job, LoraUse
 from wanimate.errors import InputError
 from wanimate.model.transformer import AnimateTransformer
 from wanimate.sampling.guidance import PhasedNetwork
-from wanimate.weights import twins
+from wanimate.weights import lora_view as twins
 from wanimate.weights.formats import dequantize, quantize_rows
 from wanimate.weights.lora import Lora, LoraFile, match_lora, read_lora
-from wanimate.weights.twins import LoraStack, TwinSizes, with_loras
+from wanimate.weights.lora_view import LoraStack, TwinSizes, with_loras
 
 MODULES = ("blocks.0.self_attn.q", "blocks.1.cross_attn.k", "blocks.2.self_attn.o", "blocks.3.ffn.0", "blocks.4.ffn.2")
 THEIRS = dict(
@@ -277,7 +277,7 @@ def test_files_that_are_refused(model: AnimateTransformer, tmp_path: Path) -> No
     }.items():  # fmt: skip
         with pytest.raises(InputError, match=rule) as caught:
             read_lora(tmp_path / name)
-        assert (caught.value.parameter, caught.value.exit_code) == ("lora", 2)
+        assert (caught.value.field, caught.value.exit_code) == ("generate.lora", 2)
     assert not (tmp_path / "sprung").exists()
     torch.save({"state_dict": spelled(model, "peft")}, tmp_path / "good.ckpt")
     assert match_lora(read_lora(tmp_path / "good.ckpt"), model).targets == len(MODULES)

@@ -18,13 +18,14 @@ from wanimate.config import LoraUse
 from wanimate.errors import CheckpointError
 from wanimate.model.fp8 import FP8
 from wanimate.model.transformer import AnimateTransformer
-from wanimate.weights import load, prompts, stored
+from wanimate.weights import checkpoint as load
+from wanimate.weights import prompts, stored
+from wanimate.weights.checkpoint import T5, TOKENIZER, TRANSFORMER, Card, load_checkpoint, load_transformer
 from wanimate.weights.formats import open_tensors, read_tensors
-from wanimate.weights.load import T5, TOKENIZER, TRANSFORMER, Card, load_checkpoint, load_transformer
 from wanimate.weights.lora import match_lora, read_lora
+from wanimate.weights.lora_view import LoraStack
 from wanimate.weights.quantize import QuantizedLinear, is_quantizable, quantize_fp8
 from wanimate.weights.stored import Stored, defer, value
-from wanimate.weights.twins import LoraStack
 
 Copied = Callable[[Path], Path]
 CARD = Card(name="x", head_dim=OWN.head_dim, text_length=OWN.text_length)

@@ -25,8 +25,8 @@ from wanimate.model.params import MotionParams, TransformerParams, VaeParams
 from wanimate.model.transformer import AnimateTransformer
 from wanimate.model.vae import VideoVae
 from wanimate.preprocess.guides import GuidesWriter
+from wanimate.weights.checkpoint import CARD, CLIP, T5, TRANSFORMER, VAE, Card
 from wanimate.weights.formats import quantize_rows
-from wanimate.weights.load import CARD, CLIP, T5, TRANSFORMER, VAE, Card
 
 MOTION = MotionParams(channels=(8, 8), width=16, directions=4, layers=2)
 OWN = TransformerParams(

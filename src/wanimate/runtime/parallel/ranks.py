@@ -128,7 +128,7 @@ def join() -> Ranks:
     if torch.cuda.is_available():
         if local >= torch.cuda.device_count():
             rule = f"this machine has {torch.cuda.device_count()} GPUs"
-            raise InputError("--gpus", count, rule, f"Give at most {torch.cuda.device_count()}.")
+            raise InputError("parallel.gpus", count, rule, f"Give at most {torch.cuda.device_count()}.")
         device = torch.device("cuda", local)
         torch.cuda.set_device(device)
     dist.init_process_group("cpu:gloo,cuda:nccl" if device.type == "cuda" else "gloo")

@@ -98,7 +98,7 @@ class SplitTransformer:
         if heads % group.size:
             fitting = ", ".join(str(n) for n in range(1, heads + 1) if heads % n == 0)
             rule = f"it has to divide the {heads} attention heads of the network"
-            raise InputError("--gpus", group.size, rule, f"Use one of {fitting}.")
+            raise InputError("parallel.gpus", group.size, rule, f"Use one of {fitting}.")
 
     def prepare(self, text: Tensor, image_tokens: Tensor | None, face: Tensor, pose_latents: Tensor) -> Context:
         """As the transformer's; the rotary table is this rank's share. Each rank looks at a share of the faces."""

@@ -12,19 +12,19 @@ import torch
 from torch import Tensor
 
 from wanimate.config import LoraUse, ParallelSettings, RuntimeSettings
-from wanimate.errors import InputError, RankFailed
+from wanimate.errors import InputError, RankFailed, setting
 from wanimate.model.transformer import AnimateTransformer, Context
+from wanimate.runtime.optimize import TRIAL_TOKENS, quicken
 from wanimate.runtime.parallel.ranks import Group, Ranks
 from wanimate.runtime.parallel.sequence import SplitTransformer
 from wanimate.runtime.parallel.strips import StripVae
-from wanimate.runtime.plan import wanted_weights, weights_type
-from wanimate.runtime.speed import TRIAL_TOKENS, quicken
+from wanimate.runtime.planning.plan import wanted_weights, weights_type
 from wanimate.sampling.cache import Caching, StepCache
 from wanimate.sampling.guidance import SegmentNetwork, guided, prepared
 from wanimate.types import Conditions
-from wanimate.weights.load import Checkpoint, load_checkpoint
+from wanimate.weights.checkpoint import Checkpoint, load_checkpoint
 from wanimate.weights.lora import match_lora, read_lora
-from wanimate.weights.twins import LoraStack
+from wanimate.weights.lora_view import LoraStack
 
 _STOP = "stop"
 
@@ -42,7 +42,9 @@ class Part:
         self._splits_guidance = settings.split_guidance
         if settings.split_guidance and ranks.half is None:
             rule = f"the two branches of guidance need an even number of GPUs, not {ranks.count}"
-            raise InputError("--split-guidance", True, rule, "Give an even --gpus, or leave it out.")
+            raise InputError(
+                "parallel.split_guidance", True, rule, f"Give an even {setting('parallel.gpus')}, or leave it out."
+            )
         SplitTransformer(checkpoint.transformer, ranks.everyone)  # refuses a count that does not divide the heads
 
     def use_loras(self, uses: tuple[LoraUse, ...], partial: bool, fuse: bool = False) -> None:

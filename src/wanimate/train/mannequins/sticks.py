@@ -17,8 +17,8 @@ import numpy as np
 import torch
 from torch import Tensor
 
-from wanimate.preprocess.keypoints import LIMBS, split
-from wanimate.preprocess.skeleton import MIN_CONFIDENCE, draw, stick_widths
+from wanimate.preprocess.pose.keypoints import LIMBS, split
+from wanimate.preprocess.pose.skeleton import MIN_CONFIDENCE, draw, stick_widths
 
 _LONGEST = 112
 """Half-length in pixels of the longest stick in the tables."""

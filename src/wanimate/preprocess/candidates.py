@@ -1,0 +1,53 @@
+"""A numbered picture of everybody in a clip, to choose by: `--person 2` is number 2 in it."""
+
+from __future__ import annotations
+
+from dataclasses import dataclass
+from pathlib import Path
+
+import cv2
+
+from wanimate.config import PreprocessSettings
+from wanimate.errors import InputError
+from wanimate.media.files import AtomicFile
+from wanimate.media.video import iter_indices
+from wanimate.preprocess.detect.base import backend
+from wanimate.preprocess.drive import frame_at, plan
+from wanimate.preprocess.people.choice import Box, box, numbered, numbered_picture, parse_choice
+from wanimate.types import Clip
+
+
+@dataclass(frozen=True)
+class Crowd:
+    """Everybody in one frame of the clip, from left to right; `frame` counts from 0."""
+
+    frame: int
+    boxes: tuple[Box, ...]
+
+
+def write_people(clip: Clip, settings: PreprocessSettings, out: Path) -> Crowd:
+    """Write the picture, a PNG of the clip's size; the numbers are those that `--person` takes.
+
+    It shows the frame in which `--person` would choose: at its time, else the first one with people.
+
+    Raises:
+        InputError: `out` does not end in .png, nobody is in the clip, or the clip ends before the time.
+        OutputError: the picture cannot be written.
+    """
+    if out.suffix.lower() != ".png":
+        raise InputError("out", out, "the picture of the people is a PNG", "Give a name that ends in .png")
+    people, choice, (indices, _) = backend(settings), parse_choice(settings.person), plan(clip, settings)
+    first = frame_at(clip, indices, choice)
+    indices = indices[first : None if choice.at is None else first + 1]
+    for index, frame in zip(indices, iter_indices(clip, indices), strict=True):
+        found = [person.keypoints for person in people.candidates(frame)]
+        if found:
+            done, data = cv2.imencode(".png", numbered_picture(frame, found)[..., ::-1])
+            assert done
+            with AtomicFile(out) as file:
+                file.write(data.tobytes())
+            return Crowd(index, tuple(box(found[i]) for i in numbered(found)))
+    remedy = "Give a clip in which somebody's head and shoulders are plainly visible"
+    if choice.at is not None:
+        raise InputError("preprocess.person", choice, f"nobody was found {choice.when}", "Give another time, or none")
+    raise InputError("video", clip.path, f"nobody was found in any of its {len(indices)} frames", remedy)

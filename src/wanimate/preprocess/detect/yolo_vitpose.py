@@ -1,0 +1,270 @@
+"""The published detectors, YOLOv10m and ViTPose-H, through onnxruntime (preprocess spec, sections 1, 6 and 7).
+
+With `compat` everything is as published, number for number: the pose network gets its colours swapped (a defect),
+things of any class suppress people, and without a person the whole frame is the box. The default feeds RGB, looks at
+people only, follows the one it started with, and says when nobody is there.
+"""
+
+from __future__ import annotations
+
+from collections.abc import Callable, Iterable, Iterator
+from dataclasses import dataclass, replace
+from pathlib import Path
+from typing import Any
+
+import cv2
+import numpy as np
+import numpy.typing as npt
+
+from wanimate.errors import InputError, setting
+from wanimate.preprocess.detect.base import PersonPose, nobody
+from wanimate.preprocess.people.choice import Choice
+from wanimate.preprocess.people.tracking import Chosen
+from wanimate.preprocess.pose.keypoints import has_person
+from wanimate.types import Frame, Keypoints
+
+Array = npt.NDArray[np.float32]
+Session = Callable[[Array], Array]
+"""A network: its one input to its one output."""
+
+_DETECTOR, _POSE = Path("det/yolov10m.onnx"), Path("pose2d/vitpose_h_wholebody.onnx")
+_DETECTOR_SIDE = 640
+_CROP = (192, 256)
+_MIN_SCORE, _MAX_OVERLAP = 0.05, 0.5
+_CROWD, _CROWD_SCORE = 8, 0.25
+"""Of a crowd, so many are looked at, and only those found with this score."""
+_MEAN = np.array([0.485, 0.456, 0.406], dtype=np.float32)
+_STD = np.array([0.229, 0.224, 0.225], dtype=np.float32)
+_BLUR, _PAD = 11, 5
+
+
+@dataclass(frozen=True)
+class Box:
+    """A person's box in frame pixels; score -1 stands for "nobody found, the whole frame"."""
+
+    x1: float
+    y1: float
+    x2: float
+    y2: float
+    score: float
+
+    def overlap(self, other: Box) -> float:
+        """Intersection over union."""
+        wide = max(min(self.x2, other.x2) - max(self.x1, other.x1), 0)
+        high = max(min(self.y2, other.y2) - max(self.y1, other.y1), 0)
+        areas = sum((b.x2 - b.x1) * (b.y2 - b.y1) for b in (self, other))
+        return wide * high / max(areas - wide * high, 1e-9)
+
+
+class PublishedBackend:
+    """YOLOv10m finds the person, ViTPose-H the 133 points. `load` reads both from a published folder."""
+
+    name = "published"
+
+    def __init__(
+        self, detector: Session, pose: Session, compat: bool = False, choice: Choice = Choice("largest")
+    ) -> None:
+        self._detector, self._pose, self._compat, self._choice = detector, pose, compat, choice
+
+    @classmethod
+    def load(cls, folder: Path | None, compat: bool = False, choice: Choice = Choice("largest")) -> PublishedBackend:
+        """Args: folder: the published `process_checkpoint` folder (section 1).
+
+        Raises:
+            InputError: no folder, a model file is missing or unreadable, or onnxruntime is not installed.
+        """
+        if folder is None:
+            remedy = f"Give the process_checkpoint folder of Wan2.2-Animate-14B with {setting('preprocess.models')}"
+            raise InputError("preprocess.models", None, "the published backend needs its model files", remedy)
+        pose = folder / _POSE
+        pose = pose / "end2end.onnx" if pose.is_dir() else pose
+        return cls(_session(folder / _DETECTOR), _session(pose), compat, choice)
+
+    def detect(self, image: Frame) -> PersonPose | None:
+        person, _ = self._look(image, None)
+        return person if person.valid or self._compat else None
+
+    def track(self, frames: Iterable[Frame]) -> Iterator[PersonPose]:
+        """See `PoseBackend`. Where nobody in particular was chosen, as `MediapipeBackend` does."""
+        chosen, before = Chosen(self._choice), None
+        for frame in frames:
+            if not self._choice.is_anybody:
+                yield self._look_for_chosen(frame, chosen)
+                continue
+            person, before = self._look(frame, before)
+            yield chosen.anybody(person, frame)
+
+    def candidates(self, image: Frame) -> list[PersonPose]:
+        height, width = image.shape[:2]
+        rows = self._detector(detector_input(image))[0]
+        boxes = people_boxes(rows[(rows[:, 5] == 0) & (rows[:, 4] >= _CROWD_SCORE)], width, height)
+        people = [self._points(image, box) for box in boxes[:_CROWD]]
+        return [PersonPose(p, True, "detector") for p in people if has_person(p, width, height)]
+
+    def _look_for_chosen(self, frame: Frame, chosen: Chosen) -> PersonPose:
+        people = self.candidates(frame)
+        points = [p.keypoints for p in people]
+        found = chosen.among(points, frame)
+        if found is None:
+            return nobody()
+        index, how = found
+        unsure = chosen.is_unsure(points[index], points)
+        chosen.keep(points[index], frame)
+        chosen.note_others(points, frame)
+        return replace(people[index], found="unsure" if unsure else how or people[index].found)
+
+    def _points(self, frame: Frame, box: Box) -> Keypoints:
+        crop, centre, size = pose_input(frame[..., ::-1] if self._compat else frame, box)
+        return decode(self._pose(crop)[0], centre, size)
+
+    def _look(self, frame: Frame, before: Box | None) -> tuple[PersonPose, Box | None]:
+        height, width = frame.shape[:2]
+        rows = self._detector(detector_input(frame))[0]
+        if self._compat:
+            box = person_box(rows, width, height)
+        else:
+            box = person_box(rows[rows[:, 5] == 0], width, height, before)
+            if box.score < 0:
+                return nobody(), before
+        points = self._points(frame, box)
+        valid = has_person(points, width, height)
+        if not valid and not self._compat:
+            return nobody(), before
+        return PersonPose(points, valid, "detector"), box
+
+
+def _session(path: Path) -> Session:
+    if not path.is_file():
+        remedy = "Give the process_checkpoint folder of Wan2.2-Animate-14B"
+        raise InputError("preprocess.models", path, "this model file is missing", remedy)
+    try:
+        import onnxruntime
+    except ImportError as error:
+        raise InputError("preprocess.backend", "published", "needs onnxruntime", "Install wanimate[onnx]") from error
+    wanted = ("CUDAExecutionProvider", "CPUExecutionProvider")
+    providers = [p for p in wanted if p in onnxruntime.get_available_providers()]
+    try:
+        session: Any = onnxruntime.InferenceSession(str(path), providers=providers)
+    except Exception as error:  # onnxruntime raises its own unrelated classes for unreadable files
+        raise InputError("preprocess.models", path, f"cannot be loaded ({error})", "Download it again") from error
+    name = session.get_inputs()[0].name
+    return lambda array: np.asarray(session.run(None, {name: array})[0], dtype=np.float32)
+
+
+def detector_input(frame: Frame) -> Array:
+    """The whole frame squeezed to 640 x 640, RGB, 0..1, float32 [1, 3, 640, 640] (section 6)."""
+    small = cv2.resize(frame, (_DETECTOR_SIDE, _DETECTOR_SIDE), interpolation=cv2.INTER_LINEAR)
+    return np.ascontiguousarray(np.transpose(small, (2, 0, 1))[None].astype(np.float32) / np.float32(255))
+
+
+def person_box(rows: Array, width: int, height: int, before: Box | None = None) -> Box:
+    """The person to follow, from detector rows [n, 6] (x1, y1, x2, y2 in 640 space, score, class; section 6).
+
+    Of the people, the largest counts; with `before`, the one that overlaps it most, if it does by at least 0.3. Nobody:
+    the whole frame with score -1.
+    """
+    people = people_boxes(rows, width, height)
+    if not people:
+        return Box(0.0, 0.0, float(width), float(height), -1.0)
+    if before is not None:
+        nearest = max(people, key=before.overlap)
+        if before.overlap(nearest) >= 0.3:
+            return nearest
+    return _largest(people)
+
+
+def people_boxes(rows: Array, width: int, height: int) -> list[Box]:
+    """Everybody in detector rows [n, 6], best score first; suppression runs over all rows, whatever their class."""
+    rows = rows[rows[:, 4] >= _MIN_SCORE]
+    scale = np.array([width, height] * 2, dtype=np.float32) / np.float32(_DETECTOR_SIDE)
+    corners = rows[:, :4] * scale
+    boxes = np.concatenate([corners[:, :2], corners[:, 2:] - corners[:, :2]], axis=1).astype(np.int32)
+    kept = cv2.dnn.NMSBoxes(boxes.tolist(), rows[:, 4].tolist(), _MIN_SCORE, _MAX_OVERLAP) if len(rows) else ()
+    people = []
+    for i in np.asarray(kept, dtype=int).reshape(-1):
+        x, y, w, h = (float(v) for v in boxes[i])
+        if rows[i, 5] == 0 and rows[i, 4] > _MIN_SCORE:
+            people.append(Box(x, y, x + w, y + h, float(rows[i, 4])))
+    return people
+
+
+def _largest(people: list[Box]) -> Box:
+    """The published choice: by area, leaving out boxes whose longer side is short beside the one to beat."""
+
+    def side(box: Box) -> float:
+        return max(box.x2 - box.x1, box.y2 - box.y1)
+
+    longest, most, chosen = max(map(side, people)), -np.inf, people[0]
+    for box in people:
+        area = (box.x2 - box.x1) * (box.y2 - box.y1)
+        if area > most and side(box) >= 0.4 * longest:
+            chosen, most, longest = box, area, side(box)
+    return chosen
+
+
+def pose_input(frame: npt.NDArray[np.uint8], box: Box) -> tuple[Array, tuple[float, float], tuple[float, float]]:
+    """The pose network's crop, float32 [1, 3, 256, 192], normalised (section 7).
+
+    The channel order is that of `frame`. Outside of the frame is black. Returns the crop, its centre and its size in
+    frame pixels (before the corners are rounded, as `decode` needs them).
+    """
+    height, width = frame.shape[:2]
+    x1, y1, x2, y2 = box.x1, box.y1, box.x2, box.y2
+    if box.score <= 0 or x2 - x1 < 10 or y2 - y1 < 10:
+        x1, y1, x2, y2 = 0.0, 0.0, float(width), float(height)
+    out_w, out_h = _CROP
+    aspect = out_h / out_w
+    cx, cy = (x1 + x2) / 2, (y1 + y2) / 2
+    high = max((x2 - x1) * aspect, y2 - y1) * 1.25
+    wide = high / aspect
+    matrix = np.array(
+        [[out_w / wide, 0, out_w * (-cx / wide + 0.5)], [0, out_h / high, out_h * (-cy / high + 0.5)], [0, 0, 1]]
+    )
+    inverse = np.linalg.inv(matrix)
+    (left, top), (right, bottom) = (
+        (round(float(x)), round(float(y))) for x, y, _ in (inverse @ (0, 0, 1), inverse @ (out_w, out_h, 1))
+    )
+    canvas = np.zeros((bottom - top, right - left, 3), dtype=np.float32)
+    a, b, c, d = max(left, 0), min(right, width), max(top, 0), min(bottom, height)
+    if a < b and c < d:
+        canvas[c - top : d - top, a - left : b - left] = frame[c:d, a:b]
+    crop = cv2.resize(canvas, _CROP, interpolation=cv2.INTER_LINEAR)
+    crop = (crop / np.float32(255) - _MEAN) / _STD
+    return np.ascontiguousarray(crop.transpose(2, 0, 1)[None], dtype=np.float32), (cx, cy), (wide, high)
+
+
+def decode(heatmaps: Array, centre: tuple[float, float], size: tuple[float, float]) -> Keypoints:
+    """Heat maps [k, h, w] to frame pixels [k, 3] with DARK refinement; the raw peak is the confidence (section 7)."""
+    count, rows, columns = heatmaps.shape
+    out = np.empty((count, 3))
+    for k, heat in enumerate(heatmaps):
+        row, column = divmod(int(heat.argmax()), columns)
+        peak = heat[row, column]
+        x, y = (float(column), float(row)) if peak > 0 else (-1.0, -1.0)
+        if 1 < x < columns - 2 and 1 < y < rows - 2:
+            dx, dy = _step(np.log(np.maximum(modulate(heat), np.float32(1e-10))), column, row)
+            x, y = x + dx, y + dy
+        out[k] = (x, y, peak)
+    for axis, cells in ((0, columns), (1, rows)):
+        out[:, axis] = out[:, axis] * (size[axis] / cells) + centre[axis] - size[axis] / 2
+    return out
+
+
+def modulate(heat: Array) -> Array:
+    """One heat map blurred (11 x 11, zeros outside) and scaled back to its peak."""
+    padded = cv2.copyMakeBorder(heat, _PAD, _PAD, _PAD, _PAD, cv2.BORDER_CONSTANT, value=0)
+    blurred = cv2.GaussianBlur(padded, (_BLUR, _BLUR), 0)[_PAD:-_PAD, _PAD:-_PAD]
+    return np.asarray(blurred * (heat.max() / blurred.max()), dtype=np.float32)
+
+
+def _step(log: Array, x: int, y: int) -> tuple[float, float]:
+    """Newton's step on a log heat map, from its peak."""
+    gx = 0.5 * (log[y, x + 1] - log[y, x - 1])
+    gy = 0.5 * (log[y + 1, x] - log[y - 1, x])
+    xx = 0.25 * (log[y, x + 2] - 2 * log[y, x] + log[y, x - 2])
+    yy = 0.25 * (log[y + 2, x] - 2 * log[y, x] + log[y - 2, x])
+    xy = 0.25 * (log[y + 1, x + 1] - log[y - 1, x + 1] - log[y + 1, x - 1] + log[y - 1, x - 1])
+    determinant = xx * yy - xy * xy
+    if determinant == 0:
+        return 0.0, 0.0
+    return float(-(yy * gx - xy * gy) / determinant), float(-(xx * gy - xy * gx) / determinant)

@@ -1,0 +1,133 @@
+"""Steadier keypoints without delay: a confidence-weighted local fit, forwards and backwards alike (spec 18.5).
+
+Every coordinate is replaced by the value of a parabola fitted to its neighbours in time, so that fast movements keep
+their reach while jitter goes. Nothing is fitted across frames without a person or across cuts.
+"""
+
+from __future__ import annotations
+
+from fractions import Fraction
+from itertools import pairwise
+
+import numpy as np
+import numpy.typing as npt
+
+from wanimate.preprocess.pose.keypoints import LEFT_HAND, LEFT_WRIST, RIGHT_HAND, RIGHT_WRIST, runs, split
+from wanimate.types import Keypoints
+
+Flags = npt.NDArray[np.bool_]
+
+HOLD = 3
+"""Frames for which something lost is kept before it vanishes."""
+_SEEN = 0.5
+# Widths of the fit in frames at 30 a second: the body may be slower than hands and face.
+_BODY_SIGMA, _FINE_SIGMA = 1.5, 1.0
+
+
+def smooth(keypoints: Keypoints, valid: Flags, fps: Fraction) -> Keypoints:
+    """Steadied keypoints [n, 133, 3]; `valid` [n] tells which frames show somebody.
+
+    Short losses are closed: a joint whose confidence drops for at most 3 frames stays drawn; a hand lost for at most 6
+    frames is carried over from both sides at its wrist, one lost for longer stays for 3. A person lost is kept for 3.
+    """
+    out = keypoints.copy()
+    scale = body_scale(keypoints, valid)
+    for start, stop in stretches(keypoints, valid, scale):
+        part = out[start:stop]
+        _bridge_joints(part[:, :23])
+        for hand, wrist in ((LEFT_HAND, LEFT_WRIST), (RIGHT_HAND, RIGHT_WRIST)):
+            _bridge_hand(part[:, hand], part[:, wrist])
+        weights = np.clip(part[..., 2], 0, 1)
+        weights[_spikes(part[..., :2], scale)] = 0
+        factor = float(fps) / 30
+        part[:, :23, :2] = _fit(part[:, :23, :2], weights[:, :23], _BODY_SIGMA * factor)
+        part[:, 23:, :2] = _fit(part[:, 23:, :2], weights[:, 23:], _FINE_SIGMA * factor)
+        # The arm still ends where its hand begins.
+        for hand, wrist in ((LEFT_HAND, LEFT_WRIST), (RIGHT_HAND, RIGHT_WRIST)):
+            shown = part[:, hand.start, 2] > 0
+            part[shown, wrist, :2] = part[shown, hand.start, :2]
+    for start, stop in runs(~valid):
+        if start > 0:
+            out[start : min(stop, start + HOLD)] = out[start - 1]
+    return out
+
+
+def body_scale(keypoints: Keypoints, valid: Flags) -> float:
+    """A length in pixels that stands for the person's size: about the width of the shoulders."""
+    body = split(keypoints[valid]).body
+    shoulders = np.hypot(*(body[:, 2, :2] - body[:, 5, :2]).T)
+    head = np.hypot(*(body[:, 0, :2] - body[:, 1, :2]).T)
+    return float(np.median(np.maximum(shoulders, head))) if len(body) else 1.0
+
+
+def stretches(keypoints: Keypoints, valid: Flags, scale: float) -> list[tuple[int, int]]:
+    """Runs of valid frames (start, stop), split where the whole body jumps by more than its shoulder width: a cut."""
+    out = []
+    for start, stop in runs(valid):
+        body = split(keypoints[start:stop]).body
+        sure = np.minimum(body[1:, :, 2], body[:-1, :, 2]) >= _SEEN
+        step = np.hypot(*np.moveaxis(body[1:, :, :2] - body[:-1, :, :2], -1, 0))
+        typical = np.array([np.median(s[k]) if k.any() else 0.0 for s, k in zip(step, sure, strict=True)])
+        edges = [start, *(start + 1 + np.flatnonzero(typical > scale)), stop]
+        out += [(int(a), int(b)) for a, b in pairwise(edges)]
+    return out
+
+
+def _bridge_joints(points: Keypoints) -> None:
+    """Losses of confidence of up to 3 frames, seen before and after, are closed; the positions stay as estimated."""
+    for joint in range(points.shape[1]):
+        confidence = points[:, joint, 2]
+        for start, stop in runs(confidence < _SEEN):
+            if start > 0 and stop < len(points) and stop - start <= HOLD:
+                confidence[start:stop] = min(confidence[start - 1], confidence[stop])
+
+
+def _bridge_hand(hand: Keypoints, wrist: npt.NDArray[np.float64]) -> None:
+    """Carries a hand [n, 21, 3] over short losses, its shape hanging at the wrist [n, 3] if that is seen."""
+    there = hand[:, 0, 2] > 0
+    shape = hand - hand[:, :1] * (1, 1, 0)
+    for start, stop in runs(~there):
+        first, last = start > 0, stop < len(hand)
+        for i in range(start, stop):
+            after, ahead = i - start + 1, stop - i
+            if wrist[i, 2] < _SEEN:
+                continue
+            if first and last and stop - start <= 2 * HOLD:
+                new = (shape[start - 1] * ahead + shape[stop] * after) / (after + ahead)
+            elif first and after <= HOLD:
+                new = shape[start - 1]
+            elif last and ahead <= HOLD:
+                new = shape[stop]
+            else:
+                continue
+            hand[i] = new + wrist[i] * (1, 1, 0)
+
+
+def _spikes(xy: npt.NDArray[np.float64], scale: float) -> Flags:
+    """Points [n, k] that leave for one frame and come back."""
+    out = np.zeros(xy.shape[:2], dtype=bool)
+    if len(xy) >= 3:
+        away = np.hypot(*np.moveaxis(xy[1:-1] - (xy[:-2] + xy[2:]) / 2, -1, 0))
+        across = np.hypot(*np.moveaxis(xy[2:] - xy[:-2], -1, 0))
+        out[1:-1] = away > 0.25 * scale + 2 * across
+    return out
+
+
+def _fit(xy: npt.NDArray[np.float64], weights: npt.NDArray[np.float64], sigma: float) -> npt.NDArray[np.float64]:
+    """Weighted local parabolas through xy [n, k, 2], evaluated at each frame; weights [n, k] in 0..1.
+
+    Where too few neighbours are sure, a light ridge on slope and curvature turns the fit into a weighted mean; where
+    none is, the point stays.
+    """
+    radius = max(int(np.ceil(2 * sigma)), 1)
+    lags = np.arange(-radius, radius + 1)
+    basis = np.stack([np.ones(len(lags)), lags / radius, (lags / radius) ** 2], axis=1)
+    kernel = np.exp(-0.5 * (lags / sigma) ** 2)
+    padded = np.pad(weights, ((radius, radius), (0, 0)))
+    window = np.lib.stride_tricks.sliding_window_view(padded, len(lags), axis=0) * kernel
+    values = np.lib.stride_tricks.sliding_window_view(np.pad(xy, ((radius, radius), (0, 0), (0, 0))), len(lags), axis=0)
+    normal = np.einsum("nkl,li,lj->nkij", window, basis, basis) + np.diag([1e-9, 1e-3, 1e-3])
+    right = np.einsum("nkl,nkcl,li->nkic", window, values, basis)
+    fitted = np.linalg.solve(normal, right)[..., 0, :]
+    enough = window.sum(axis=-1) > 1e-3
+    return np.where(enough[..., None], fitted, xy)

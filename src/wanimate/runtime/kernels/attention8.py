@@ -1,0 +1,71 @@
+"""Attention of float8 matrices by a kernel of our own, for Hopper (`attention8.cu`): quicker than FlashAttention-3 in float8,
+and its sums do not lose what is small over long sequences (`benchmarks/attention.py`)."""
+
+from __future__ import annotations
+
+from dataclasses import dataclass
+from functools import cache
+from pathlib import Path
+
+import torch
+from torch import Tensor
+
+from wanimate.model.fp8 import hadamard
+from wanimate.runtime.kernels.cuda import Kernel, TensorMap
+from wanimate.runtime.kernels.rows import KEYS, Fp8, fp8_heads, fp8_values
+
+SOURCE = Path(__file__).with_suffix(".cu")
+CAPABILITY = (9, 0)
+WIDTH = 128
+"""Of a head."""
+GROUPS, ROWS, STAGES = 3, 64, 4
+"""As in the source: warp groups that compute, queries of each, tiles on their way."""
+SHARED = GROUPS * ROWS * WIDTH * 4 + 2 * STAGES * KEYS * WIDTH + 1024
+
+
+@dataclass(frozen=True)
+class Fp8Attention:
+    """Attention (`model.attention.Attend`) that rounds queries, keys and values to float8, a scale a head, queries and keys
+    after a Hadamard transform."""
+
+    def __call__(self, q: Tensor, k: Tensor, v: Tensor) -> Tensor:
+        if len(q) > 1:
+            return torch.cat([self(*one) for one in zip(q.split(1), k.split(1), v.split(1), strict=True)])
+        width = q.shape[-1]
+        signs = hadamard(width, q.device).to(q.dtype)
+        return self.rounded(fp8_heads(q @ signs), fp8_heads(k @ (signs / width), smooth=True), v)
+
+    def rounded(self, q: Fp8, k: Fp8, v: Tensor) -> Tensor:
+        """The same of one video's queries and keys that are float8 already, both turned alike."""
+        return attend(q, k, fp8_values(v)).to(v.dtype)
+
+
+def attend(q: Fp8, k: Fp8, v: Fp8) -> Tensor:
+    """q levels [1, Lq, N, 128], k [1, Lk, N, 128], v [1, N, 128, tokens] from `rows.fp8_values`, scales [1, N] each
+    -> bfloat16 [1, Lq, N, 128].
+
+    Raises:
+        RuntimeError: not a Hopper GPU, heads of another width, or the source cannot be compiled here.
+    """
+    (q8, q_scale), (k8, k_scale), (v8, v_scale) = q, k, v
+    _, queries, heads, width = q8.shape
+    if width != WIDTH:
+        raise RuntimeError(f"heads of {width} numbers: the kernel is for {WIDTH}")
+    kernel = _kernel(q8.device)
+    maps = [
+        TensorMap(q8.view(torch.uint8).view(queries, -1), ROWS, WIDTH),
+        TensorMap(k8.view(torch.uint8).view(k8.shape[1], -1), KEYS, WIDTH),
+        TensorMap(v8.view(torch.uint8).view(heads * WIDTH, -1), WIDTH, KEYS),
+    ]
+    out = torch.empty(q8.shape, dtype=torch.bfloat16, device=q8.device)
+    grid = (-(-queries // (GROUPS * ROWS)), heads)
+    with torch.cuda.device(q8.device):
+        kernel.launch(grid, 128 * (GROUPS + 1), [*maps, q_scale, k_scale, v_scale, out, queries, k8.shape[1], heads])
+    return out
+
+
+@cache
+def _kernel(device: torch.device) -> Kernel:
+    if torch.cuda.get_device_capability(device) != CAPABILITY:
+        raise RuntimeError("the kernel is for Hopper GPUs (compute capability 9.0)")
+    return Kernel(SOURCE, "attend", device, SHARED)

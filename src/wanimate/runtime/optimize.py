@@ -1,0 +1,126 @@
+"""Making the networks fast, from outside. On a GPU: the quickest attention, kernels that spare memory traffic, products of
+float8 matrices. On a processor: `runtime.processor`.
+
+exact   the arithmetic of the published bfloat16 flow
+fast    float8 matrix products and attention, the VAE in bfloat16
+turbo   fast, and steps skipped by forecasting (`sampling.cache`)
+"""
+
+from __future__ import annotations
+
+import statistics
+import time
+from collections.abc import Callable, Sequence
+from dataclasses import dataclass
+from functools import lru_cache, partial
+
+import torch
+
+from wanimate.config import Speed
+from wanimate.log import chosen
+from wanimate.model.fp8 import FP8
+from wanimate.model.transformer import AnimateTransformer
+from wanimate.runtime.backends import HAS_TRITON, backends
+from wanimate.runtime.fused_vae import quicken_vae
+from wanimate.runtime.processor import quicken_vae_here
+from wanimate.weights.checkpoint import Checkpoint
+from wanimate.weights.quantize import QuantizedLinear
+
+TRIAL_TOKENS = 32_768
+"""Backends are compared on so many tokens where no job says how many it has."""
+TRIAL_HEADS = 8
+"""Of more tokens fewer heads are tried, so that a trial takes milliseconds."""
+ROUNDS = 7
+CLOSE = 1.05
+"""Trials whose seconds differ by less are as good as equal."""
+FP8_CAPABILITY = (8, 9)
+
+
+@dataclass(frozen=True)
+class Trial:
+    """A backend on one shape: seconds of a call, infinite with the reason where it cannot run."""
+
+    name: str
+    seconds: float
+    why: str = ""
+
+
+def has_fp8(device: torch.device) -> bool:
+    """Whether a device multiplies float8 matrices."""
+    return device.type == "cuda" and torch.cuda.get_device_capability(device) >= FP8_CAPABILITY
+
+
+@lru_cache(maxsize=32)
+@torch.inference_mode()
+def attention_trials(
+    device: torch.device, dtype: torch.dtype, tokens: int, head_dim: int, exact: bool
+) -> tuple[Trial, ...]:
+    """Every backend on random tokens of this device, the quickest first."""
+    heads = max(1, min(TRIAL_HEADS, TRIAL_TOKENS**2 * TRIAL_HEADS // tokens**2))
+    q, k, v = (torch.randn(1, tokens, heads, head_dim, device=device, dtype=dtype) for _ in range(3))
+    attends = {b.name: b.attend for b in backends().values() if b.exact or not exact}
+    times: dict[str, list[float]] = {name: [] for name in attends}
+    refused: dict[str, str] = {}
+    for _ in range(ROUNDS + 1):  # in turn: a GPU is quicker while it is cool
+        for name in attends.keys() - refused.keys():
+            try:
+                times[name].append(seconds_of(partial(attends[name], q, k, v), device))
+            except (RuntimeError, ValueError, AssertionError) as error:
+                refused[name] = (str(error).splitlines() or ["it failed"])[0]
+    found = [
+        Trial(name, float("inf"), refused[name]) if name in refused else Trial(name, statistics.median(times[name][1:]))
+        for name in attends
+    ]
+    return tuple(sorted(found, key=lambda trial: trial.seconds))
+
+
+def best_trial(trials: Sequence[Trial]) -> Trial:
+    """The quickest; of those that are as good as equal, always the same one, so that a job can be repeated bit for bit."""
+    order = list(backends())
+    close = [trial for trial in trials if trial.seconds <= CLOSE * trials[0].seconds]
+    return max(close, key=lambda trial: order.index(trial.name))
+
+
+def seconds_of(call: Callable[[], object], device: torch.device) -> float:
+    """Seconds of one call, until the device has done it."""
+    if device.type == "cuda":
+        torch.cuda.synchronize(device)
+    began = time.perf_counter()
+    call()
+    if device.type == "cuda":
+        torch.cuda.synchronize(device)
+    return time.perf_counter() - began
+
+
+def quicken(checkpoint: Checkpoint, speed: Speed, tokens: int) -> str | None:
+    """Make the networks of a checkpoint fast where they are; every process that runs jobs calls it once.
+
+    On a GPU they get the quickest attention that `speed` allows for so many tokens, and kernels that spare memory traffic.
+    Where `speed` is not exact, quantised layers multiply float8 matrices, and the VAE computes in bfloat16. On a processor the
+    VAE alone is changed. Returns the name of the attention backend, None where PyTorch chooses.
+    """
+    if checkpoint.device.type == "cpu":
+        quicken_vae_here(checkpoint.vae, speed)
+    if checkpoint.device.type != "cuda":
+        return None
+    quicken_vae(checkpoint.vae, speed)
+    return quicken_transformer(checkpoint.transformer, checkpoint.device, speed, tokens)
+
+
+def quicken_transformer(model: AnimateTransformer, device: torch.device, speed: Speed, tokens: int) -> str:
+    """The transformer's part of `quicken`; it can be repeated for another number of tokens."""
+    exact = speed == "exact"
+    best = best_trial(attention_trials(device, model.dtype, tokens, model.params.head_dim, exact))
+    chosen("attention", best.name, f"the quickest for {tokens} tokens: {1e3 * best.seconds:.2f} ms for some heads")
+    attend = backends()[best.name].attend
+    for block in model.blocks.children():
+        block.self_attn.attend = attend  # type: ignore[union-attr]
+    if not exact and has_fp8(device):
+        for layer in model.modules():
+            if isinstance(layer, QuantizedLinear) and layer.weight.dtype == FP8:
+                layer.products = True
+    if device.type == "cuda" and HAS_TRITON:
+        from wanimate.runtime.fused import fuse
+
+        fuse(model)
+    return best.name

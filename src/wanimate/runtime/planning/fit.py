@@ -1,0 +1,118 @@
+"""The plan of a job on this machine: its checkpoint, its size, its memory, its speed."""
+
+from __future__ import annotations
+
+from collections.abc import Callable, Iterator
+from dataclasses import replace
+from functools import lru_cache
+from pathlib import Path
+
+import psutil
+import torch
+
+from wanimate.conditions.segments import plan_segments
+from wanimate.config import ParallelSettings, RuntimeSettings, Speed
+from wanimate.errors import setting
+from wanimate.log import chosen
+from wanimate.media.resize import exact_size
+from wanimate.model.transformer import AnimateTransformer
+from wanimate.runtime.planning.plan import (
+    GIB,
+    Alternative,
+    Held,
+    Networks,
+    Plan,
+    Work,
+    is_big,
+    make_plan,
+    networks,
+    wanted_weights,
+)
+from wanimate.runtime.planning.rates import Rates, measure_rates
+from wanimate.types import Segment
+from wanimate.weights.checkpoint import Card, gpu_room
+from wanimate.weights.lora_view import TwinSizes
+
+CLIP_LENGTHS = (61, 49, 33, 21)
+AREAS = (960 * 544, 832 * 480, 640 * 368, 480 * 272)
+
+
+def plan_for(
+    folder: Path, card: Card, work: Work, settings: RuntimeSettings, device: torch.device, small_too: bool = False,
+    held: Held = Held(), twins: Callable[[AnimateTransformer], TwinSizes] | None = None,
+    spread: ParallelSettings = ParallelSettings(),
+) -> Plan | None:  # fmt: skip
+    """None for a checkpoint that is small enough for any machine, unless `small_too`.
+
+    held: what its networks take already. twins: sizes of the job's LoRAs, told from a transformer without values. spread: over
+    how many GPUs, which are taken to be alike.
+
+    Raises:
+        OutOfMemory: it does not fit; the message names the nearest setting that does.
+        CheckpointError: the files are not those of the architecture.
+        InputError: as `twins` says.
+    """
+    limit_gpu(settings, device)
+    if not small_too and not is_big(folder):
+        return None
+    wanted = wanted_weights(settings, device)
+    nets = networks(folder, card, wanted, device, spread.shard_weights)
+    name, room = "CPU", 0
+    if device.type == "cuda":
+        name, room = torch.cuda.get_device_name(device), gpu_room(device) + held.gpu
+    host = psutil.virtual_memory().available + psutil.Process().memory_info().rss
+    if twins is not None:
+        with torch.device("meta"):
+            work = replace(work, twins=twins(AnimateTransformer(nets.params)))
+    rates = _rates(str(device), nets.dtype, settings.speed)
+    chosen("rates", name, ", ".join(f"{k} {v / 1e12:.3g}e12/s" for k, v in vars(rates).items()))
+
+    def alternatives() -> Iterator[Alternative]:
+        if spread.gpus > 1 and not spread.shard_weights:
+            parts = networks(folder, card, wanted, device, sharded=True)
+            yield "parallel.shard_weights", parts, work, spread.model_copy(update={"shard_weights": True})
+        for words, other, less in smaller():
+            yield words, other, less, spread
+
+    def smaller() -> Iterator[tuple[str, Networks, Work]]:
+        if not (nets.quantized or spread.shard_weights):
+            yield f"{setting('runtime.weights_dtype')} fp8", networks(folder, card, "fp8", device), work
+        for length in CLIP_LENGTHS:
+            if length < work.length:
+                yield (
+                    f"{setting('generate.clip_length')} {length}",
+                    nets,
+                    replace(work, segments=_shorter(work, length)),
+                )
+        for area in AREAS:
+            if area < work.size[0] * work.size[1]:
+                width, height = exact_size(*work.size, area)
+                yield f"{setting('preprocess.area')} {width}x{height}", nets, replace(work, size=(width, height))
+                smallest = replace(work, size=(width, height), segments=_shorter(work, CLIP_LENGTHS[-1]))
+                yield (
+                    f"{setting('preprocess.area')} {width}x{height} {setting('generate.clip_length')} {CLIP_LENGTHS[-1]}",
+                    nets,
+                    smallest,
+                )
+
+    if spread.gpus > 1:
+        name = f"{spread.gpus} x {name}"
+    return make_plan(nets, work, settings, device, name, room, host, rates, alternatives, held, spread)
+
+
+def limit_gpu(settings: RuntimeSettings, device: torch.device) -> None:
+    """Let this process take no more of the GPU than the settings allow."""
+    if settings.gpu_memory is not None and device.type == "cuda":
+        total = torch.cuda.get_device_properties(device).total_memory
+        torch.cuda.set_per_process_memory_fraction(min(1.0, settings.gpu_memory * GIB / total), device)
+
+
+def _shorter(work: Work, length: int) -> tuple[Segment, ...]:
+    count = max(s.stop for s in work.segments)
+    overlap = next((s.overlap for s in work.segments if s.overlap), 1)
+    return plan_segments(count, length, overlap)
+
+
+@lru_cache(maxsize=8)
+def _rates(device: str, dtype: torch.dtype, speed: Speed) -> Rates:
+    return measure_rates(torch.device(device), dtype, speed)

@@ -1,0 +1,401 @@
+"""Will it fit, and how long will it take: a forecast made before any weights are read, and what to do where it does not fit."""
+
+from __future__ import annotations
+
+from collections.abc import Callable, Iterator, Sequence
+from dataclasses import dataclass, field, replace
+from pathlib import Path
+
+import psutil
+import torch
+
+from wanimate.config import BlocksMode, ParallelSettings, RuntimeSettings, Speed, WeightsType
+from wanimate.errors import InputError, OutOfMemory
+from wanimate.model.params import TransformerParams, VaeParams
+from wanimate.runtime.optimize import has_fp8
+from wanimate.runtime.planning.rates import Rates
+from wanimate.runtime.planning.simulate import TransformerCost, VaeCost, transformer_cost, vae_cost
+from wanimate.runtime.processor import has_bf16
+from wanimate.runtime.tiling import CELL
+from wanimate.types import Segment
+from wanimate.weights.checkpoint import (
+    Card,
+    Compress,
+    find_text_encoder,
+    find_vae,
+    fits_beside,
+    open_transformer,
+    transformer_files,
+)
+from wanimate.weights.formats import open_tensors
+from wanimate.weights.layouts import native_transformer, native_vae
+from wanimate.weights.lora_view import TwinSizes
+from wanimate.weights.names import transformer_params, vae_params
+from wanimate.weights.quantize import is_quantizable
+from wanimate.weights.stored import Scaled, Values
+
+GIB = 2**30
+BIG = 2 * GIB
+"""Transformers above this get a plan; smaller ones run anywhere."""
+SPARE = 1.04
+"""What the allocator holds beyond what is alive, at the worst."""
+WORKSPACE = 256 * 2**20
+"""Workspaces of the matrix and convolution libraries."""
+ROWS = 8192
+TILES = (96, 64, 48, 32, 24, 16)
+"""Sides of VAE tiles in latents, largest first."""
+FUSED_MEMORY, FUSED_TRAFFIC = 0.65, 0.3
+FUSED_MEMORY_FP8, FUSED_TRAFFIC_FP8 = 0.55, 0.22
+"""What fused blocks leave of what a step holds besides its context, and of the bytes it reads and writes, unfused; with float8
+products, less (measured at 480p and 720p: benchmarks/results/speed_h100_2026-11-27.md)."""
+VAE_ENCODE, VAE_DECODE = 1.15, 1.12
+"""What the VAE holds on a GPU, with frames stacked and the workspaces of its convolutions, over what its tensors take unfused
+(same file, 720p)."""
+EXCHANGED = 3
+"""Tensors of a GPU's own tokens that the exchange around attention holds besides, on several GPUs
+(benchmarks/results/two_gpus_h100_2026-11-27.md)."""
+PIXELS_AT_ONCE = 1 << 18
+"""On a GPU the VAE takes so many latent frames at once that their pictures stay below this many pixels together."""
+
+
+ALONE = ParallelSettings()
+
+
+@dataclass(frozen=True)
+class Placement:
+    """Where the blocks live, how many tokens go at once (None: all), the side of VAE tiles in latents (None: no tiles), and how
+    the job is spread over GPUs."""
+
+    blocks: BlocksMode = "resident"
+    rows: int | None = None
+    tile: int | None = None
+    spread: ParallelSettings = ALONE
+
+    def eased(self, stage: str) -> tuple[Placement, str] | None:
+        """The next one that takes less in this stage, and in words what changed; None where nothing is left to give."""
+        if stage == "denoise":
+            if self.rows is None:
+                return replace(self, rows=ROWS), f"the network now takes {ROWS} tokens at once"
+            if self.blocks == "resident":
+                return replace(self, blocks="streamed"), "the transformer's blocks now stay in host memory"
+            if self.rows > 1024:
+                return replace(self, rows=self.rows // 2), f"the network now takes {self.rows // 2} tokens at once"
+            return None
+        smaller = [side for side in TILES if self.tile is None or side < self.tile]
+        if smaller and (self.tile is None or self.tile > 32 or self.blocks != "resident"):
+            side = 64 if self.tile is None else smaller[0]
+            return replace(self, tile=side), f"the VAE now works in tiles of {CELL * side} pixels"
+        if self.blocks == "resident":
+            return replace(self, blocks="streamed"), "the transformer's blocks now stay in host memory"
+        return None
+
+    def __str__(self) -> str:
+        if self.spread.gpus > 1:
+            return "blocks sharded" if self.spread.shard_weights else "blocks and VAE whole on each"
+        rows = "" if self.rows is None else f", {self.rows} tokens at once"
+        tile = "VAE whole" if self.tile is None else f"VAE in tiles of {CELL * self.tile} pixels"
+        return f"blocks {self.blocks}{rows}, {tile}"
+
+
+@dataclass(frozen=True)
+class Networks:
+    """Sizes of a checkpoint's networks in memory, in bytes: all blocks, the largest one, what else the transformer has, VAE
+    and text encoder. `as_stored`: the blocks need no conversion, so that the mapped file can be their home."""
+
+    params: TransformerParams
+    vae_params: VaeParams
+    dtype: torch.dtype
+    quantized: bool
+    blocks: int
+    block: int
+    rest: int
+    vae: int
+    text: int
+    as_stored: bool
+
+    @property
+    def weights(self) -> str:
+        name = {torch.bfloat16: "bf16", torch.float16: "fp16", torch.float32: "fp32"}[self.dtype]
+        return f"8-bit blocks, {name}" if self.quantized else name
+
+
+@dataclass(frozen=True)
+class Work:
+    """What a job asks for. `size` is width and height; `branches` is 2 with guidance; `new_prompt`: the text encoder runs;
+    `kept`: tensors of all tokens that a step cache holds; `twins`: what its LoRAs take."""
+
+    size: tuple[int, int]
+    segments: tuple[Segment, ...]
+    steps: int
+    branches: int = 1
+    new_prompt: bool = False
+    kept: int = 0
+    twins: TwinSizes = field(default_factory=TwinSizes)
+
+    @property
+    def length(self) -> int:
+        return max(s.length for s in self.segments)
+
+    @property
+    def tokens(self) -> int:
+        """Of the longest segment, the reference frame's included."""
+        return ((self.length + 3) // 4 + 1) * (self.size[0] // (2 * CELL)) * (self.size[1] // (2 * CELL))
+
+
+@dataclass(frozen=True)
+class Held:
+    """Bytes that the networks of a checkpoint take before a job begins: none before the first one."""
+
+    gpu: int = 0
+    host: int = 0
+
+
+@dataclass(frozen=True)
+class Plan:
+    """A forecast. `gpu` and `host` are peaks in bytes (`gpu` is 0 without one), `stages` the GPU's by stage; on several GPUs
+    they are those of the first one and of its process."""
+
+    device: str
+    weights: str
+    placement: Placement
+    room: int
+    gpu: int
+    host: int
+    stages: dict[str, int]
+    step_seconds: float
+    clip_seconds: float
+
+    def __str__(self) -> str:
+        where = f"GPU {self.gpu / GIB:.1f} of {self.room / GIB:.1f} GiB, " if self.gpu else ""
+        return (
+            f"plan: {self.device}, weights {self.weights}, {self.placement}; peak {where}host {self.host / GIB:.1f} GiB; "
+            f"about {_seconds(self.step_seconds)} a step, {_seconds(self.clip_seconds)} for the clip"
+        )
+
+
+Alternative = tuple[str, Networks, Work, ParallelSettings]
+"""Another setting's name, and what it comes to."""
+
+
+def is_big(folder: Path) -> bool:
+    """Whether a checkpoint's transformer is large enough for a plan."""
+    return sum(f.stat().st_size for f in transformer_files(folder) if f.is_file()) >= BIG
+
+
+def wanted_weights(settings: RuntimeSettings, device: torch.device) -> WeightsType:
+    """The weights' type that the settings come to: products in a smaller type need weights of that type."""
+    if settings.speed == "exact" or settings.weights_dtype != "auto":
+        return settings.weights_dtype
+    return "fp8" if has_fp8(device) else "bf16" if has_bf16(device) else "auto"
+
+
+def weights_type(setting: WeightsType, device: torch.device, sharded: bool = False) -> tuple[torch.dtype, Compress]:
+    """The type the transformer computes in, and which of its weights stay quantised: of sharded ones none."""
+    usual = torch.bfloat16 if device.type == "cuda" else torch.float32
+    types: dict[str, tuple[torch.dtype, Compress]] = {
+        "auto": (usual, "stored" if device.type == "cuda" else "never"), "fp8": (usual, "all"),
+        "bf16": (torch.bfloat16, "never"), "fp16": (torch.float16, "never"),
+    }  # fmt: skip
+    dtype, compress = types[setting]
+    return dtype, "never" if sharded else compress
+
+
+def networks(folder: Path, card: Card, setting: WeightsType, device: torch.device, sharded: bool = False) -> Networks:
+    """Sizes in memory, read off the headers of the files.
+
+    Raises:
+        CheckpointError: the files are not there, or not those of the architecture.
+    """
+    text = 0
+    if not card.fixed_prompt:
+        weights = find_text_encoder(folder)[0]
+        text = sum(f.stat().st_size for f in (weights.glob("*.safetensors") if weights.is_dir() else [weights]))
+    transformer, vae = open_transformer(folder), open_tensors(find_vae(folder))
+    return network_sizes(transformer, vae, text, card, setting, device, folder, sharded)
+
+
+def network_sizes(
+    transformer: Values, vae: Values, text: int, card: Card, setting: WeightsType, device: torch.device, source: Path,
+    sharded: bool = False,
+) -> Networks:  # fmt: skip
+    """The same from the tensors of the files, which are not read; `text` is the text encoder's size in bytes."""
+    dtype, compress = weights_type(setting, device, sharded)
+    tensors, vae = native_transformer(transformer), native_vae(vae)
+
+    def small(key: str) -> bool:
+        stays = compress == "all" or (compress == "stored" and isinstance(tensors[key], Scaled))
+        return stays and is_quantizable(key)
+
+    sizes = {
+        key: stored.numel() + 4 * len(stored) if small(key) else stored.numel() * dtype.itemsize
+        for key, stored in tensors.items()
+    }
+    by_block: dict[str, int] = {}
+    for key, size in sizes.items():
+        if key.startswith("blocks."):
+            block = key.split(".")[1]
+            by_block[block] = by_block.get(block, 0) + size
+    blocks = sum(by_block.values())
+    return Networks(
+        transformer_params(tensors, card.head_dim, card.text_length, source),
+        vae_params(vae, source, card.latent_mean, card.latent_std), dtype, quantized=any(map(small, tensors)),
+        blocks=blocks, block=max(by_block.values(), default=0), rest=sum(sizes.values()) - blocks,
+        vae=4 * sum(v.numel() for v in vae.values()), text=text,
+        as_stored=all(
+            stored.dtype == dtype and not (isinstance(stored, Scaled) or small(key))
+            for key, stored in tensors.items() if key.startswith("blocks.")
+        ),
+    )  # fmt: skip
+
+
+def make_plan(
+    nets: Networks, work: Work, settings: RuntimeSettings, device: torch.device, name: str, room: int, host_room: int,
+    rates: Rates, alternatives: Callable[[], Iterator[Alternative]] | None = None, held: Held = Held(),
+    spread: ParallelSettings = ALONE,
+) -> Plan:  # fmt: skip
+    """The first placement that fits: everything resident, then slices of tokens, then streamed blocks, then smaller VAE tiles.
+
+    room, host_room: bytes that the job may take on each GPU and in the host, with those held already (on a CPU the second
+    one counts).
+    alternatives: other settings to look at, nearest first, with their names, if this one does not fit.
+
+    Raises:
+        OutOfMemory: nothing fits; the message names the nearest setting that does.
+    """
+    smallest: Plan | None = None
+    for placement in _ladder(nets, settings, device, spread):
+        plan = _forecast(nets, work, placement, settings.speed, device, name, room, rates, held)
+        fits = spread.gpus * plan.host <= host_room and (not plan.gpu or SPARE * plan.gpu + WORKSPACE <= room)
+        if fits:
+            return plan
+        if smallest is None or plan.gpu + plan.host < smallest.gpu + smallest.host:
+            smallest = plan
+    assert smallest is not None
+    which = "the GPU" if spread.gpus == 1 else "each GPU"
+    taken = f"{smallest.gpu / GIB:.1f} of {room / GIB:.1f} GiB of {which} and " if smallest.gpu else ""
+    host = spread.gpus * smallest.host
+    rule = f"the job needs at least {taken}{host / GIB:.1f} of {host_room / GIB:.1f} GiB of host memory"
+    for words, other, less, wider in () if alternatives is None else alternatives():
+        try:
+            make_plan(other, less, settings, device, name, room, host_room, rates, held=held, spread=wider)
+        except OutOfMemory:
+            continue
+        raise OutOfMemory(f"{rule}. It fits with {words}.")
+    raise OutOfMemory(f"{rule}. No smaller setting of this checkpoint fits here.")
+
+
+def _ladder(
+    nets: Networks, settings: RuntimeSettings, device: torch.device, spread: ParallelSettings
+) -> Iterator[Placement]:
+    if spread.gpus > 1:  # nothing is streamed there, and the VAE works in strips
+        yield Placement(spread=spread)
+        return
+    if device.type != "cuda":
+        yield Placement(tile=None if settings.vae_tile is None else settings.vae_tile // CELL)
+        return
+    modes: Sequence[BlocksMode] = (
+        ("resident", "streamed", "mapped") if settings.blocks == "auto" else (settings.blocks,)
+    )
+    if settings.blocks == "mapped" and not nets.as_stored:
+        rule = "the blocks can stay in the file only if it holds them in the type they are used in"
+        raise InputError("runtime.blocks", "mapped", rule, "Use streamed, or convert with `wanimate weights convert`.")
+    tiles = (None, *TILES) if settings.vae_tile is None else (settings.vae_tile // CELL,)
+    for mode in modes:
+        if mode != "mapped" or nets.as_stored:
+            for rows in (None, ROWS):
+                yield from (Placement(mode, rows, tile) for tile in tiles)
+
+
+def _forecast(
+    nets: Networks, work: Work, placement: Placement, speed: Speed, device: torch.device, name: str, room: int,
+    rates: Rates, held: Held,
+) -> Plan:  # fmt: skip
+    width, height = work.size
+    cuda, eight = device.type == "cuda", speed != "exact" and has_fp8(device)
+    chunk = vae_chunk(work.size, device)
+    spread, twins = placement.spread, work.twins
+    halves = spread.split_guidance and work.branches == 2
+    sharing, branches = (spread.gpus // 2, 1) if halves else (spread.gpus, work.branches)
+    shape = (nets.params, nets.dtype, nets.quantized, work.size, work.length, placement.rows)
+    cost = transformer_cost(*shape, processes=sharing)
+    beside = transformer_cost(*shape, twins.rank, sharing).traffic - cost.traffic
+    vae = vae_cost(nets.vae_params, work.size, work.length, chunk, placement.tile)
+    if spread.gpus > 1:  # an even number of ranks encodes two videos at once
+        both = 2 if spread.gpus % 2 == 0 else 1
+        vae = replace(vae, encode=both * vae.encode // spread.gpus, decode=vae.decode // spread.gpus)
+    if cuda:
+        less = nets.quantized and eight
+        memory, traffic = (FUSED_MEMORY_FP8, FUSED_TRAFFIC_FP8) if less else (FUSED_MEMORY, FUSED_TRAFFIC)
+        fused = cost.context + int(memory * (cost.forward - cost.context))
+        cost = replace(cost, forward=fused, traffic=traffic * cost.traffic)
+    cost = replace(cost, traffic=cost.traffic + beside)
+    vae_share = 2 if cuda and speed != "exact" else 1
+    if cuda:
+        encode, decode = VAE_ENCODE * vae.encode / vae_share, VAE_DECODE * vae.decode / vae_share
+        vae = replace(vae, encode=int(encode), decode=int(decode))
+    resident = placement.blocks == "resident"
+    own, grown, others = _copies(nets, twins, eight)
+    blocks = nets.blocks if resident else 2 * (nets.block + grown)
+    if spread.shard_weights:  # the fusers are sharded as the blocks are
+        fusers = nets.params.num_layers // nets.params.face_every * 4 * nets.params.dim**2 * nets.dtype.itemsize
+        own = own // spread.gpus
+        blocks = (blocks + fusers) // spread.gpus - fusers + 2 * (nets.block + grown)
+    fixed = nets.rest + nets.vae // vae_share + blocks
+    lora = others + (own if resident else 0) + (twins.beside if cuda else 0)  # a CPU's are those of the mapped file
+    video = 12 * work.length * width * height
+    inputs = 2 * video + 12 * work.length * nets.params.motion.size**2
+    tensor = work.tokens // sharing * nets.params.dim * nets.dtype.itemsize
+    beside_blocks = (work.kept + (EXCHANGED if sharing > 1 else 0)) * tensor  # a step cache's, and the exchange
+    preparing = lora + branches * cost.context + cost.prepare - cost.context
+    stages = {
+        "conditions": fixed + inputs + max(vae.encode + lora, preparing),
+        "denoise": fixed + inputs // 2 + lora + cost.forward + (branches - 1) * cost.context + beside_blocks,
+        "decode": fixed + inputs // 2 + lora + vae.decode,
+    }
+    if work.new_prompt and fits_beside(nets.text, room - held.gpu):
+        stages["prompt"] = held.gpu + nets.text
+    base = max(0, psutil.Process().memory_info().rss - held.host) + 2 * video + (video if placement.tile else 0)
+    step, clip = _seconds_of(nets, replace(work, branches=branches), placement, cost, vae, rates)
+    most = max(stages.values())
+    if cuda:
+        host = base + (0 if resident else own) + (nets.blocks if placement.blocks == "streamed" else 0)
+    else:
+        host = base + most
+    return Plan(name, nets.weights, placement, room, most if cuda else 0, host, stages, step, clip)
+
+
+def _copies(nets: Networks, twins: TwinSizes, eight: bool) -> tuple[int, int, int]:
+    """Bytes of the twins' own copies: of blocks' tensors; by which the largest block grows with them; of others. `eight`:
+    quantised layers multiply float8 matrices, so that their copies are float8, too; else they are of the network's type."""
+    size = 1 if nets.quantized and eight else nets.dtype.itemsize
+    grown = (size - 1) * twins.block if nets.quantized else 0
+    return size * twins.blocks, grown, nets.dtype.itemsize * twins.others
+
+
+def _seconds_of(
+    nets: Networks, work: Work, placement: Placement, cost: TransformerCost, vae: VaeCost, rates: Rates
+) -> tuple[float, float]:
+    """Seconds of a step of the longest segment, and of all segments; as if LoRAs acted in every step."""
+    copying = 0.0 if placement.blocks == "resident" else nets.blocks / rates.copies
+    beside = 2 * work.tokens * work.twins.values / placement.spread.gpus
+
+    def step(length: int) -> float:
+        share = ((length + 3) // 4 + 1) / ((work.length + 3) // 4 + 1)
+        computing = share * (cost.products / rates.products + cost.traffic / rates.memory + beside / rates.singles)
+        computing += share**2 * cost.attention / rates.attention
+        return work.branches * max(computing, copying)
+
+    frames = sum(s.latent_frames for s in work.segments)
+    coding = frames * (2 * vae.encode_flops + vae.decode_flops) / rates.convolutions / placement.spread.gpus
+    return step(work.length), work.steps * sum(step(s.length) for s in work.segments) + coding
+
+
+def vae_chunk(size: tuple[int, int], device: torch.device) -> int:
+    """Latent frames that the VAE takes at once; on a CPU, pieces that fit its cache are fastest."""
+    return 1 if device.type == "cpu" else max(1, PIXELS_AT_ONCE // (size[0] * size[1]))
+
+
+def _seconds(value: float) -> str:
+    if value < 120:
+        return f"{value:.2g} s" if value < 10 else f"{value:.0f} s"
+    return f"{value / 60:.0f} min" if value < 7200 else f"{value / 3600:.1f} h"

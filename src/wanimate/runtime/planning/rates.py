@@ -1,0 +1,77 @@
+"""What a device does in a second, measured for a moment on the device itself."""
+
+from __future__ import annotations
+
+from collections.abc import Callable
+from dataclasses import dataclass
+from functools import partial
+
+import torch
+import torch.nn.functional as F
+
+from wanimate.config import Speed
+from wanimate.model.fp8 import to_fp8
+from wanimate.runtime.backends import HAS_TRITON, backends
+from wanimate.runtime.optimize import attention_trials, best_trial, has_fp8, seconds_of
+
+HEADS = 16
+"""Of the attention that is measured: enough that a GPU's multiprocessors are busy to its end."""
+
+
+@dataclass(frozen=True)
+class Rates:
+    """What a device does in a second: operations of matrix products, attention and convolutions; bytes of its memory, and
+    bytes that reach it from the host; operations of matrix products in float32."""
+
+    products: float
+    attention: float
+    convolutions: float
+    memory: float
+    copies: float
+    singles: float
+
+
+@torch.inference_mode()
+def measure_rates(device: torch.device, dtype: torch.dtype, speed: Speed = "exact") -> Rates:
+    """Short measurements on the device itself, a few seconds in all, of what `speed` makes use of."""
+    cuda = device.type == "cuda"
+    n, tokens, side, count = (8192, 32768, 256, 2**28) if cuda else (512, 512, 32, 2**22)
+    a = torch.randn(n, n, device=device, dtype=dtype)
+    x, w = torch.randn(1, 96, 4, side, side, device=device), torch.randn(96, 96, 3, 3, 3, device=device)
+    x, w = (t.contiguous(memory_format=torch.channels_last_3d) for t in (x, w))
+    single = torch.randn(n // 2, n // 2, device=device)
+    wide = torch.zeros(count // 4, device=device)
+    home = torch.zeros(count // 4, pin_memory=cuda)
+    convolution = 2 * 96 * 96 * 27 * 2 * side * side
+    attend = _time(_attention(device, dtype, tokens, speed == "exact"), device)
+    product = _time(lambda: a @ a, device)
+    if speed != "exact" and has_fp8(device):
+        levels, scale = to_fp8(a, (1,))
+        other = scale.view(1, -1).contiguous()
+        product = _time(lambda: torch._scaled_mm(levels, levels.t(), scale, other, out_dtype=dtype), device)
+    return Rates(
+        2 * n**3 / product,
+        4 * tokens**2 * HEADS * 128 / attend,
+        convolution / _time(lambda: F.conv3d(x, w, padding=(0, 1, 1)), device),
+        2 * count / _time(lambda: wide + 1, device),
+        count / _time(lambda: wide.copy_(home, non_blocking=True), device),
+        2 * (n // 2) ** 3 / _time(lambda: single @ single, device),
+    )
+
+
+def _attention(device: torch.device, dtype: torch.dtype, tokens: int, exact: bool) -> Callable[[], object]:
+    """A call of the backend that is taken for so many tokens; float8 gets queries and keys as norms hand them over."""
+    attend = backends()[best_trial(attention_trials(device, dtype, tokens, 128, exact)).name].attend
+    q, k, v = (torch.randn(1, tokens, HEADS, 128, device=device, dtype=dtype) for _ in range(3))
+    if HAS_TRITON:
+        from wanimate.runtime.kernels.attention8 import Fp8Attention
+        from wanimate.runtime.kernels.rows import fp8_heads
+
+        if isinstance(attend, Fp8Attention):
+            return partial(attend.rounded, fp8_heads(q), fp8_heads(k, smooth=True), v)
+    return partial(attend, q, k, v)
+
+
+def _time(call: Callable[[], object], device: torch.device, rounds: int = 3) -> float:
+    """Seconds of one call: the best of some, after one that warms up."""
+    return min([seconds_of(call, device) for _ in range(rounds + 1)][1:])

@@ -1,0 +1,222 @@
+"""What a network call takes, found by running it on tensors without values: bytes alive at the worst moment, and arithmetic.
+
+Whatever is changed in a network is seen by the forecast at once. Attention counts as the fused kernels do it: without scores.
+"""
+
+from __future__ import annotations
+
+import weakref
+from collections.abc import Callable, Sequence
+from dataclasses import dataclass
+from functools import lru_cache
+from typing import Any
+
+import torch
+import torch.nn.functional as F
+from torch import Tensor, nn
+from torch._subclasses.fake_tensor import FakeTensorMode
+from torch.overrides import TorchFunctionMode
+from torch.utils._python_dispatch import TorchDispatchMode
+from torch.utils._pytree import tree_iter
+from torch.utils.flop_counter import FlopCounterMode
+
+from wanimate.model.fp8 import FP8
+from wanimate.model.params import TransformerParams, VaeParams
+from wanimate.model.transformer import AnimateTransformer
+from wanimate.model.vae import VideoVae
+from wanimate.runtime.offload import slice_tokens
+from wanimate.runtime.parallel.ranks import Group
+from wanimate.runtime.parallel.sequence import SplitTransformer
+from wanimate.runtime.tiling import CELL, DECODE_REACH, ENCODE_REACH, cut
+from wanimate.weights.lora import LowRank
+from wanimate.weights.lora_view import Branches
+from wanimate.weights.quantize import QuantizedLinear, is_quantizable
+
+
+@dataclass(frozen=True)
+class TransformerCost:
+    """Bytes besides the weights. context: what `prepare` keeps for the steps; prepare, forward: the most that is alive
+    during each, the context included. One `forward`: multiplications and additions of its linear layers and of attention, and
+    the bytes that all its operations read and write."""
+
+    context: int
+    prepare: int
+    forward: int
+    products: float
+    attention: float
+    traffic: float
+
+
+@dataclass(frozen=True)
+class VaeCost:
+    """Bytes besides the weights while a segment is encoded or decoded, inputs and results on the device not counted, and
+    the arithmetic of one latent frame of each."""
+
+    encode: int
+    decode: int
+    encode_flops: float
+    decode_flops: float
+
+
+@lru_cache(maxsize=256)
+def transformer_cost(
+    params: TransformerParams, dtype: torch.dtype, quantized: bool, size: tuple[int, int], length: int,
+    rows: int | None, rank: int = 0, processes: int = 1,
+) -> TransformerCost:  # fmt: skip
+    """For a segment of `length` frames of `size` (width, height) pixels; `rows` as in `slice_tokens`. `rank`: of LoRAs
+    beside the layers of the blocks, whose own products are not counted. Where several processes share the tokens, all is
+    that of one of them."""
+    width, height = (n // CELL for n in size)
+    frames, p = (length + 3) // 4, params
+    few = min(2, p.num_layers)  # the other blocks repeat them
+    with FakeTensorMode(), _FusedAttention(), torch.inference_mode():
+        model = _network(TransformerParams(**(vars(p) | {"num_layers": few, "face_every": few})), dtype, quantized)
+        slice_tokens(model, rows)
+        if rank:
+            _add_branches(model, rank, dtype)
+        image = None if p.image_width is None else torch.zeros(1, 257, p.image_width)
+        face = torch.zeros(1, 3, length, p.motion.size, p.motion.size)
+        pose = torch.zeros(1, p.out_channels, frames, height, width)
+        text = torch.zeros(1, p.text_length, p.text_width)
+        with _Alive() as preparing:
+            net = model if processes == 1 else SplitTransformer(model, _OneOf(0, processes))
+            context = net.prepare(text, image, face, pose)
+        x = torch.zeros(1, p.out_channels, frames + 1, height, width)
+        y = torch.zeros(1, p.in_channels - p.out_channels, frames + 1, height, width)
+        with _Alive() as running:
+            net(x, torch.zeros(1, dtype=torch.int64), y, context)
+    fusers = p.num_layers // p.face_every
+    more = _bytes(context.cross) * (p.num_layers - few) // few + _bytes(context.face) * (fusers - 1)
+    kept = preparing.now + more
+    tokens = (frames + 1) * height * width // 4
+    products = 2 * tokens * (p.num_layers * (6 * p.dim**2 + 2 * p.dim * p.ffn_dim) + fusers * 2 * p.dim**2)
+    keys = p.text_length + (257 if p.image_width else 0)
+    scores = 4 * tokens * p.dim * (p.num_layers * (tokens + keys) + fusers * (p.face_slots + 1))
+    return TransformerCost(
+        kept, preparing.peak + more, kept + running.peak, products / processes, scores / processes,
+        running.traffic * p.num_layers / few,
+    )  # fmt: skip
+
+
+def vae_cost(params: VaeParams, size: tuple[int, int], length: int, chunk: int, side: int | None) -> VaeCost:
+    """For a segment of `length` frames of `size` (width, height) pixels, `chunk` latent frames at once, tiles of `side`."""
+    width, height = (n // CELL for n in size)
+    frames = (length + 3) // 4
+    small, latents = _small_vae_cost(params, chunk, min(frames, 1 + 2 * chunk))
+    shares, features = [], 0
+    for reach in (ENCODE_REACH, DECODE_REACH):
+        w, h = (max(t.outer.stop - t.outer.start for t in cut(n, side or n, reach)) for n in (width, height))
+        shares.append(w * h / latents)
+    tiles = 1
+    if side is not None:
+        features = 4 * params.base * params.multipliers[-1] * frames * height * width
+        tiles = len(cut(width, side, 0)) * len(cut(height, side, 0))
+    encode, decode = shares
+    return VaeCost(
+        int(small.encode * encode) + features, int(small.decode * decode) + 2 * features,
+        small.encode_flops * encode * tiles, small.decode_flops * decode * tiles,
+    )  # fmt: skip
+
+
+@lru_cache(maxsize=8)
+def _small_vae_cost(params: VaeParams, chunk: int, frames: int) -> tuple[VaeCost, int]:
+    """Of a small picture, and its number of latents: everything grows with it. The worst is reached in the second piece."""
+    side = 16
+    found: list[tuple[int, float]] = []
+    with FakeTensorMode(), _FusedAttention(), torch.inference_mode():
+        vae = VideoVae(params).eval().channels_last()
+        latents = torch.zeros(1, params.latent, frames, side, side)
+        video = torch.zeros(1, 3, 4 * frames - 3, CELL * side, CELL * side)
+        calls = (
+            lambda: vae.encode(video, chunk, thrifty=False),
+            lambda: [None for _ in vae.decode_pieces(latents, chunk)],
+        )
+        for call in calls:
+            with _Alive() as alive, FlopCounterMode(display=False) as counter:
+                call()
+            found.append((alive.peak, counter.get_total_flops() / frames))
+    (encode, encode_flops), (decode, decode_flops) = found
+    return VaeCost(encode, decode, encode_flops, decode_flops), side * side
+
+
+def _bytes(pairs: Sequence[tuple[Tensor | int | None, ...]]) -> int:
+    return sum(t.nbytes for pair in pairs for t in pair if isinstance(t, Tensor))
+
+
+def _network(params: TransformerParams, dtype: torch.dtype, quantized: bool) -> AnimateTransformer:
+    usual = torch.get_default_dtype()
+    torch.set_default_dtype(dtype)  # tensors without values cannot be converted afterwards
+    try:
+        model = AnimateTransformer(params).eval().requires_grad_(False)
+    finally:
+        torch.set_default_dtype(usual)
+    if quantized:
+        for name in [name for name, _ in model.named_parameters() if is_quantizable(name)]:
+            parent, _, leaf = name.removesuffix(".weight").rpartition(".")
+            owner = model.get_submodule(parent)
+            layer = QuantizedLinear(old := getattr(owner, leaf), FP8, torch.Size((old.out_features, 1)))
+            layer.weight = nn.Parameter(torch.empty(old.weight.shape, dtype=FP8), requires_grad=False)
+            layer.weight_scale, layer.bias = torch.empty(old.out_features, 1), old.bias
+            setattr(owner, leaf, layer)
+    return model
+
+
+def _add_branches(model: AnimateTransformer, rank: int, dtype: torch.dtype) -> None:
+    for layer in model.blocks.modules():
+        if isinstance(layer, nn.Linear):
+            down, up = (
+                torch.zeros(rank, layer.in_features, dtype=dtype),
+                torch.zeros(layer.out_features, rank, dtype=dtype),
+            )
+            layer.register_forward_hook(Branches([(LowRank("", None, down, up, 1.0), 1.0)]))
+
+
+class _OneOf(Group):
+    """A member of a group that is alone here: what it would be given has the right shape and no values."""
+
+    def gather(self, x: Tensor) -> Tensor:
+        return x.new_empty(self.size, *x.shape)
+
+    def exchange(self, x: Tensor) -> Tensor:
+        return torch.empty_like(x, memory_format=torch.contiguous_format)
+
+
+class _FusedAttention(TorchFunctionMode):
+    def __torch_function__(self, func: Any, types: Any, args: Any = (), kwargs: Any = None) -> Any:
+        if func is F.scaled_dot_product_attention:
+            return torch.empty_like(args[0])
+        return func(*args, **(kwargs or {}))
+
+
+class _Alive(TorchDispatchMode):
+    """Counts the bytes of tensors made while it is active: those alive `now`, the most at any moment, and those read and
+    written."""
+
+    def __init__(self) -> None:
+        super().__init__()  # type: ignore[no-untyped-call]
+        self.now = self.peak = self.traffic = 0
+        self._sizes: dict[int, int] = {}
+
+    def __torch_dispatch__(self, func: Callable[..., Any], types: Any, args: Any = (), kwargs: Any = None) -> Any:
+        out = func(*args, **(kwargs or {}))
+        for tensor in tree_iter(out):
+            if isinstance(tensor, Tensor):
+                storage = tensor.untyped_storage()
+                key = storage._cdata
+                if key not in self._sizes and not _is_view(tensor, args):
+                    self._sizes[key] = storage.nbytes()
+                    self.now += storage.nbytes()
+                    self.peak = max(self.peak, self.now)
+                    read = sum(a.nbytes for a in tree_iter(args) if isinstance(a, Tensor))
+                    self.traffic += storage.nbytes() + read
+                    weakref.finalize(storage, self._gone, key)
+        return out
+
+    def _gone(self, key: int) -> None:
+        self.now -= self._sizes.pop(key, 0)
+
+
+def _is_view(tensor: Tensor, args: Any) -> bool:
+    """Whether it shares memory with an argument that was there before the counting began."""
+    mine = tensor.untyped_storage()._cdata
+    return any(isinstance(a, Tensor) and a.untyped_storage()._cdata == mine for a in tree_iter(args))

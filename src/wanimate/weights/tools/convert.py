@@ -1,0 +1,253 @@
+"""Checkpoints from one layout or type to another, a tensor at a time, in shards; a run that was stopped can be gone on with."""
+
+from __future__ import annotations
+
+import hashlib
+import json
+import os
+import shutil
+from collections.abc import Iterator, Mapping
+from dataclasses import dataclass
+from pathlib import Path
+from typing import Any, Literal
+
+import torch
+from torch import Tensor
+
+from wanimate.errors import InputError
+from wanimate.media.files import AtomicFile, output_error
+from wanimate.weights.checkpoint import CARD, CLIP, T5, TOKENIZER, TRANSFORMER, VAE, find_text_encoder, read_card
+from wanimate.weights.layouts import native_clip, native_transformer, native_umt5, native_vae
+from wanimate.weights.names import transformer_params, vae_params
+from wanimate.weights.prompts import identity
+from wanimate.weights.quantize import is_quantizable, quantize_fp8
+from wanimate.weights.stored import Scaled, Stored, Value, Values, dtype_name, value
+from wanimate.weights.tools.inspect import Found, find_networks
+from wanimate.weights.tools.to_diffusers import (
+    diffusers_transformer,
+    diffusers_vae,
+    transformer_config,
+    transformers_clip,
+    transformers_umt5,
+    vae_config,
+)  # fmt: skip
+
+Layout = Literal["published", "diffusers"]
+Type = Literal["keep", "fp32", "bf16", "fp16", "fp8"]
+TYPES = {"fp32": torch.float32, "bf16": torch.bfloat16, "fp16": torch.float16}
+GB = 10**9
+JOURNAL = "conversion.json"
+
+
+@dataclass(frozen=True)
+class Shard:
+    """One file to be written, by name in the output folder; `pickled` in PyTorch's own format."""
+
+    name: str
+    tensors: Values
+    pickled: bool = False
+
+
+def convert(
+    source: Path, out: Path, layout: Layout = "published", dtype: Type = "keep", shard_bytes: int = 5 * GB
+) -> Iterator[tuple[int, int, str]]:
+    """Write the networks of `source` as the folder `out`; yields (files done, files in all, name of the last).
+
+    `dtype` is for the transformer; `fp8` are the linear layers of its blocks, everything else of it is bfloat16. The others
+    keep their types. Files are written into `.NAME.part` beside `out`, which gets its name when all are there. A second
+    call with the same arguments goes on with the files that are still missing.
+
+    Raises:
+        InputError: the source cannot be converted so, or there is something under the name already.
+        OutputError: the disk is full, or the folder cannot be written.
+    """
+    if out.exists():
+        raise InputError("out", out, "there is something of this name already", "Choose another name or remove it.")
+    found = find_networks(source)
+    shards, files = _laid_out(source, found, layout, dtype, shard_bytes)
+    part = out.with_name(f".{out.name}.part")
+    work = json.dumps([identity([f for n in found for f in n.files]), str(source), layout, dtype, shard_bytes])
+    journal = {"work": hashlib.sha256(work.encode()).hexdigest()}
+    try:
+        if part.exists() and _read(part / JOURNAL) != journal:
+            shutil.rmtree(part)
+        part.mkdir(parents=True, exist_ok=True)
+        (part / JOURNAL).write_text(json.dumps(journal))
+        for i, shard in enumerate(shards):
+            if not (part / shard.name).is_file():
+                _write(part / shard.name, shard)
+            yield i + 1, len(shards), shard.name
+        for name, content in files.items():
+            target = part / name
+            target.parent.mkdir(parents=True, exist_ok=True)
+            if isinstance(content, Path):
+                copy = shutil.copytree if content.is_dir() else shutil.copyfile
+                shutil.rmtree(target, ignore_errors=True)
+                copy(content, target)
+            else:
+                target.write_text(json.dumps(content, indent=2) + "\n")
+        (part / JOURNAL).unlink()
+        os.replace(part, out)
+    except OSError as error:
+        raise output_error(out, error) from error
+
+
+def _read(journal: Path) -> object:
+    try:
+        return json.loads(journal.read_text())
+    except (OSError, ValueError):
+        return None
+
+
+def _laid_out(
+    source: Path, found: list[Found], layout: Layout, dtype: Type, shard_bytes: int
+) -> tuple[list[Shard], dict[str, Path | dict[str, Any]]]:
+    """Files of tensors, and by name what else belongs beside them: a file or folder to copy, or JSON."""
+    card = read_card(source)[1] if source.is_dir() else None
+    shards: list[Shard] = []
+    files: dict[str, Path | dict[str, Any]] = {}
+    theirs = layout == "diffusers"
+    for network in found:
+        if network.family == "transformer":
+            native = native_transformer(network.values)
+            tensors = _typed(native, diffusers_transformer(native) if theirs else native, dtype, network)
+            stem = f"transformer/{TRANSFORMER}" if theirs else TRANSFORMER
+            shards += sharded(stem, tensors, shard_bytes, files)
+            if theirs:
+                sizes = (card.head_dim, card.text_length) if card else (128, 512)
+                files["transformer/config.json"] = transformer_config(transformer_params(native, *sizes, source))
+        elif network.family == "VAE":
+            native = native_vae(network.values)
+            constants = (card.latent_mean, card.latent_std) if card else ()
+            params = vae_params(native, source, *constants)
+            if theirs:
+                shards.append(Shard(f"vae/{TRANSFORMER}.safetensors", diffusers_vae(native, params.res_blocks)))
+                files["vae/config.json"] = vae_config(params)
+            else:
+                own = (source / CARD).is_file()
+                shards.append(Shard("vae.safetensors", native) if own else Shard(VAE, native, pickled=True))
+        elif network.family == "text encoder":
+            native = native_umt5(network.values)
+            if theirs:
+                shards += sharded("text_encoder/model", transformers_umt5(native), shard_bytes, files)
+            else:
+                shards.append(Shard(T5, native, pickled=True))
+        elif network.family == "image encoder":
+            native = native_clip(network.values)
+            if theirs:
+                shards.append(Shard("image_encoder/model.safetensors", transformers_clip(native)))
+            else:
+                shards.append(Shard(CLIP, native, pickled=True))
+        else:
+            rule = f"{network.files[0].name} is a {network.family}"
+            raise InputError("source", source, rule, "Give a checkpoint folder, or a file of one of its networks.")
+    if source.is_dir():
+        words = find_text_encoder(source)[1]
+        if words.is_dir():
+            files["tokenizer" if theirs else str(TOKENIZER)] = words
+        for name in (CARD, "prompts.safetensors"):
+            if (source / name).is_file():
+                files[name] = source / name
+    return shards, files
+
+
+def _typed(native: Values, tensors: Values, dtype: Type, network: Found) -> dict[str, Value]:
+    """Tensors in the types they are written in; a quantised weight becomes two."""
+    out: dict[str, Value] = {}
+    quantizable = {key for key in native if is_quantizable(key)} if tensors is native else _theirs(native)
+    for key, stored in tensors.items():
+        if dtype == "fp8" and key in quantizable and not isinstance(stored, Scaled):
+            pair = _Pair(stored)
+            out[key] = Stored(stored.shape, torch.float8_e4m3fn, pair.levels)
+            out[f"{key}_scale"] = Stored(torch.Size((len(stored), 1)), torch.float32, pair.scale)
+        elif isinstance(stored, Scaled) and dtype in ("keep", "fp8"):
+            out[key], out[f"{key}_scale"] = stored.levels, stored.scale
+        elif dtype == "keep":
+            if isinstance(stored, Stored) and stored.packed:
+                rule = f"{network.files[0].name} holds quantised weights that this layout has no form for"
+                raise InputError("dtype", dtype, rule, "Give bf16, fp16 or fp8.")
+            out[key] = stored
+        else:
+            out[key] = _cast(stored, TYPES.get(dtype, torch.bfloat16))
+    return out
+
+
+def _theirs(native: Values) -> set[str]:
+    """The quantisable weights under diffusers' names."""
+    names = {k: torch.empty(v.shape, device="meta") for k, v in native.items() if is_quantizable(k)}
+    return set(diffusers_transformer(names))
+
+
+class _Pair:
+    """Levels and scales of one weight, which is read and quantised for either, so that nothing is held in between."""
+
+    def __init__(self, stored: Value) -> None:
+        self.stored = stored
+
+    def levels(self) -> Tensor:
+        return quantize_fp8(value(self.stored))[0]
+
+    def scale(self) -> Tensor:
+        return quantize_fp8(value(self.stored))[1]
+
+
+def _cast(stored: Value, dtype: torch.dtype) -> Stored:
+    return Stored(stored.shape, dtype, lambda: value(stored).to(dtype))
+
+
+def sharded(stem: str, tensors: Values, limit: int, files: dict[str, Path | dict[str, Any]]) -> list[Shard]:
+    """Files of at most `limit` bytes, in the order of the tensors, and their index among `files`."""
+    groups: list[dict[str, Value]] = [{}]
+    size = 0
+    for key, stored in tensors.items():
+        more = stored.numel() * stored.dtype.itemsize
+        if groups[-1] and size + more > limit:
+            groups.append({})
+            size = 0
+        groups[-1][key] = stored
+        size += more
+    if len(groups) == 1:
+        return [Shard(f"{stem}.safetensors", groups[0])]
+    names = [f"{stem}-{i + 1:05}-of-{len(groups):05}.safetensors" for i in range(len(groups))]
+    total = sum(t.numel() * t.dtype.itemsize for t in tensors.values())
+    places = {key: Path(name).name for name, group in zip(names, groups, strict=True) for key in group}
+    files[f"{stem}.safetensors.index.json"] = {"metadata": {"total_size": total}, "weight_map": places}
+    return [Shard(name, group) for name, group in zip(names, groups, strict=True)]
+
+
+def _write(path: Path, shard: Shard) -> None:
+    if not shard.pickled:
+        write_safetensors(path, shard.tensors)
+        return
+    path.parent.mkdir(parents=True, exist_ok=True)
+    temporary = path.with_name(f".{path.name}.part")
+    torch.save(
+        {key: _compact(value(stored)) for key, stored in shard.tensors.items()}, temporary
+    )  # mapped, not in memory
+    os.replace(temporary, path)
+
+
+def _compact(tensor: Tensor) -> Tensor:
+    """A tensor of its own where it is a small part of something: PyTorch would save the whole."""
+    return tensor.clone() if tensor.untyped_storage().nbytes() - tensor.nbytes > 1 << 16 else tensor
+
+
+def write_safetensors(path: Path, tensors: Mapping[str, Value]) -> None:
+    """Write a file, a tensor at a time, whole or not at all.
+
+    Raises:
+        OutputError: the disk is full, or the folder cannot be written.
+    """
+    header: dict[str, Any] = {"__metadata__": {"format": "pt"}}
+    end = 0
+    for key, stored in tensors.items():
+        start, end = end, end + stored.numel() * stored.dtype.itemsize
+        header[key] = {"dtype": dtype_name(stored.dtype), "shape": list(stored.shape), "data_offsets": [start, end]}
+    text = json.dumps(header).encode()
+    text += b" " * (-len(text) % 8)
+    with AtomicFile(path) as file:
+        file.write(len(text).to_bytes(8, "little") + text)
+        for stored in tensors.values():
+            made = value(stored).contiguous()
+            if made.numel():
+                file.write(made.flatten().view(torch.uint8).numpy().data)  # type: ignore[arg-type]

@@ -1,0 +1,194 @@
+"""What lies in a file or folder of weights, and whether it is whole. Told by content, never by a name."""
+
+from __future__ import annotations
+
+import re
+from collections import Counter
+from collections.abc import Iterator
+from dataclasses import dataclass
+from pathlib import Path
+from typing import Any, Literal
+
+import torch
+from torch import Tensor
+
+from wanimate.errors import CheckpointError, InputError
+from wanimate.weights.checkpoint import (
+    Card,
+    find_clip,
+    find_text_encoder,
+    find_vae,
+    load_image_encoder,
+    load_text_encoder,
+    load_transformer,
+    load_vae,
+    read_card,
+    transformer_files,
+)  # fmt: skip
+from wanimate.weights.formats import is_finite, open_tensors
+from wanimate.weights.gguf import gguf_kinds, is_gguf
+from wanimate.weights.layouts import PREFIXES, without_prefix
+from wanimate.weights.stored import Scaled, Stored, Value, Values, value
+
+Family = Literal[
+    "transformer", "VAE", "text encoder", "image encoder", "LoRA", "Wan transformer without Animate's parts", "unknown"
+]
+NETWORKS: tuple[Family, ...] = ("transformer", "VAE", "text encoder", "image encoder")
+
+
+@dataclass(frozen=True)
+class Found:
+    """One network: the files it lies in, what it is, how its keys are spelled, its values under their stored names."""
+
+    files: tuple[Path, ...]
+    family: Family
+    layout: str
+    values: Values
+
+    @property
+    def parameters(self) -> int:
+        return sum(v.numel() for v in self.values.values())
+
+    @property
+    def bytes(self) -> int:
+        return sum(f.stat().st_size for f in self.files)
+
+    @property
+    def types(self) -> dict[str, int]:
+        """Parameters by type, most first; quantised ones with what scales them."""
+        if is_gguf(self.files[0]):
+            return gguf_kinds(self.files[0])
+        counts: Counter[str] = Counter()
+        for v in self.values.values():
+            counts[_type(v)] += v.numel()
+        return dict(counts.most_common())
+
+    def described(self) -> dict[str, Any]:
+        """As plain data."""
+        return {
+            "files": [str(f) for f in self.files], "family": self.family, "layout": self.layout, "types": self.types,
+            "tensors": len(self.values), "parameters": self.parameters, "bytes": self.bytes,
+        }  # fmt: skip
+
+
+def find_networks(path: Path) -> list[Found]:
+    """Every network of a checkpoint folder, or the one in a file.
+
+    Raises:
+        InputError: there is nothing of the kind.
+        CheckpointError: a file cannot be read.
+    """
+    if path.is_file():
+        return [_found((path,), open_tensors(path))]
+    if not path.is_dir():
+        raise InputError(
+            "path", path, "there is no such file or folder", "Give a checkpoint folder or a file of weights."
+        )
+    out = [_found(files, _merged(files)) for files in _places(path)]
+    if not out:
+        rule = "no network was found in this folder"
+        raise InputError("path", path, rule, "Give a checkpoint folder or a file of weights.")
+    return out
+
+
+def _places(folder: Path) -> Iterator[tuple[Path, ...]]:
+    files = tuple(transformer_files(folder))
+    if any(f.is_file() for f in files):
+        yield files
+    yield from ((f,) for f in (find_vae(folder), find_clip(folder)) if f.is_file())
+    text = find_text_encoder(folder)[0]
+    if text.is_file():
+        yield (text,)
+    elif text.is_dir():
+        yield tuple(sorted(text.glob("model*.safetensors")))
+
+
+def _merged(files: tuple[Path, ...]) -> dict[str, Value]:
+    return {key: stored for file in files for key, stored in open_tensors(file).items()}
+
+
+def _found(files: tuple[Path, ...], values: dict[str, Value]) -> Found:
+    prefix = next((p for p in PREFIXES if values and all(k.startswith(p) for k in values)), "")
+    bare = without_prefix(values)
+    family, layout = identify(bare)
+    return Found(files, family, layout + (f", {prefix!r} before every key" if prefix else ""), values)
+
+
+def identify(values: Values) -> tuple[Family, str]:
+    """(family, layout) of keys without a prefix."""
+    keys = set(values)
+    if any(re.search(r"\.lora_(A|B|down|up)\b|\.diff(_b|_m)?$", k) for k in keys):
+        return "LoRA", "see its dialect in a job's record"
+    theirs = any(k.startswith("condition_embedder.") for k in keys)
+    if "pose_patch_embedding.weight" in keys:
+        return "transformer", "diffusers" if theirs else "published"
+    if "patch_embedding.weight" in keys and (theirs or "blocks.0.self_attn.q.weight" in keys):
+        return "Wan transformer without Animate's parts", "diffusers" if theirs else "published"
+    for family, published, other in (
+        ("VAE", "decoder.conv1.weight", ("post_quant_conv.weight",)),
+        ("text encoder", "blocks.0.pos_embedding.embedding.weight", ("shared.weight", "encoder.embed_tokens.weight")),
+        (
+            "image encoder",
+            "visual.cls_embedding",
+            ("vision_model.embeddings.class_embedding", "embeddings.class_embedding"),
+        ),
+    ):
+        if published in keys:
+            return family, "published"  # type: ignore[return-value]
+        if keys.intersection(other):
+            return family, "diffusers"  # type: ignore[return-value]
+    return "unknown", "unknown"
+
+
+def _type(v: Value) -> str:
+    if not isinstance(v, Scaled):
+        return str(v.dtype).removeprefix("torch.")
+    one = "one scale" if v.scale.numel() == 1 else "a scale a row"
+    return f"{str(v.levels.dtype).removeprefix('torch.')}, {one}"
+
+
+def verify(found: Found, card: Card | None = None) -> dict[str, list[str]]:
+    """Every key and shape against the architecture, every number for NaN and infinity; nothing is kept in memory.
+
+    Returns what is wrong with which keys; empty where all is well.
+
+    Raises:
+        CheckpointError: it is no network of this architecture at all.
+    """
+    broken: list[str] = []
+    source, values = found.files[0], {k: _checked(k, v, broken) for k, v in found.values.items()}
+    card = card or _card(found)
+    try:
+        if found.family == "transformer":
+            load_transformer(values, card, source, torch.float32, "meta")
+        elif found.family == "VAE":
+            load_vae(values, card, source, "meta")
+        elif found.family == "text encoder":
+            load_text_encoder(values, None, source, "meta")
+        elif found.family == "image encoder":
+            load_image_encoder(values, source, device="meta")
+        else:
+            rule = f"this is a {found.family}; only {', '.join(NETWORKS)} can be verified"
+            raise CheckpointError("path", source, rule, "Give a checkpoint.")
+    except CheckpointError as error:
+        if not error.problems:
+            raise
+        return {what: list(keys) for what, keys in error.problems.items()}
+    return {"not finite": broken} if broken else {}
+
+
+def _card(found: Found) -> Card:
+    folder = found.files[0].parent
+    return read_card(folder)[1] if (folder / "wanimate.json").is_file() else Card(name=folder.name)
+
+
+def _checked(key: str, source: Value, broken: list[str]) -> Stored:
+    """Reading it checks it, and leaves a tensor without values."""
+
+    def read() -> Tensor:
+        parts = (source.levels, source.scale) if isinstance(source, Scaled) else (source,)
+        if not all(is_finite(value(part)) for part in parts):
+            broken.append(key)
+        return torch.empty(source.shape, dtype=source.dtype, device="meta")
+
+    return Stored(source.shape, source.dtype, read)

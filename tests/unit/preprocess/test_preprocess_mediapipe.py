@@ -1,0 +1,250 @@
+"""The logic of the default backend, with networks that see a known figure: no model files are needed."""
+
+from __future__ import annotations
+
+from pathlib import Path
+
+import numpy as np
+import pytest
+
+from wanimate.config import PreprocessSettings
+from wanimate.errors import InputError
+from wanimate.preprocess.detect import base as backends
+from wanimate.preprocess.detect import mediapipe as tracker
+from wanimate.preprocess.detect.landmarks import Hand, Mesh, Pose
+from wanimate.preprocess.detect.litert import Detection, Square
+from wanimate.preprocess.people.choice import Choice
+
+FRAME = np.zeros((480, 640, 3), np.uint8)
+
+
+def _pose(x=320.0, y=150.0, size=100.0, upside_down=False, score=0.99):
+    """Shoulders `size` apart around x, y; the head above them, the hips and arms below."""
+    points = np.zeros((33, 3))
+    spots = {0: (0, -0.5), 2: (0.1, -0.6), 5: (-0.1, -0.6), 7: (0.2, -0.5), 8: (-0.2, -0.5), 11: (0.5, 0)}
+    spots |= {12: (-0.5, 0), 13: (0.7, 0.6), 14: (-0.7, 0.6), 15: (0.8, 1.2), 16: (-0.8, 1.2), 17: (0.85, 1.4)}
+    spots |= {18: (-0.85, 1.4), 19: (0.8, 1.45), 20: (-0.8, 1.45), 23: (0.3, 1.4), 24: (-0.3, 1.4)}
+    for i, (dx, dy) in spots.items():
+        points[i] = (x + size * dx, y + size * (-dy if upside_down else dy), 1.0)
+    return Pose(points, score, Square(x, y + size, 6 * size))
+
+
+def _mesh(x=320.0, y=100.0, width=50.0, score=0.99):
+    points = np.full((468, 3), (x, y, score))
+    half, eye = width / 2, width * 0.45
+    points[[10, 152], :2] = (x, y - width * 0.625), (x, y + width * 0.625)
+    points[[234, 454], :2] = (x - half, y), (x + half, y)
+    points[[33, 263], :2] = (x - eye, y - 5), (x + eye, y - 5)
+    return Mesh(points, score, Square(x, y, 2 * width))
+
+
+def _hand(wrist, palm=30.0, score=0.9, rightness=0.0):
+    points = np.zeros((21, 3))
+    points[:, :2] = np.asarray(wrist) + np.linspace(0, 2 * palm, 21)[:, None] * (0, 1)
+    points[[5, 9, 13, 17], :2] = np.asarray(wrist) + np.array([[-8, palm], [-3, palm], [3, palm], [8, palm]])
+    points[:, 2] = score
+    return Hand(points, score, rightness, Square(wrist[0], wrist[1] + palm, 4 * palm))
+
+
+class FakeNetworks:
+    """Answers from lists or functions; keeps a record of every call."""
+
+    def __init__(self, **answers):
+        self.answers, self.calls = answers, []
+
+    def _answer(self, name, where):
+        self.calls.append(name)
+        answer = self.answers[name]
+        return answer(where) if callable(answer) else answer
+
+    def find_faces(self, picture, where):
+        return self._answer("find_faces", where)
+
+    def find_people(self, picture, where):
+        return self._answer("find_people", where)
+
+    def find_palms(self, picture, where):
+        return self._answer("find_palms", where)
+
+    def body(self, picture, where):
+        return self._answer("body", where)
+
+    def face(self, picture, where):
+        return self._answer("face", where)
+
+    def hand(self, picture, where):
+        return self._answer("hand", where)
+
+
+def _nearest_wrist(where):
+    right, left = _pose().points[16, :2], _pose().points[15, :2]
+    near_left = abs(where.x - left[0]) < abs(where.x - right[0])
+    return _hand(left, rightness=0.0) if near_left else _hand(right, rightness=1.0)
+
+
+def _face_found():
+    return [Detection(0.9, np.array([320.0, 100, 50, 50]), np.array([[310.0, 95], [330.0, 95]]))]
+
+
+def _person_found():
+    return [Detection(0.9, np.array([320.0, 100, 50, 50]), np.array([[320.0, 290], [320.0, 90]]))]
+
+
+def _backend(**answers):
+    usual = {
+        "find_faces": _face_found(), "find_people": _person_found(), "find_palms": [], "body": _pose(), "face": _mesh(),
+        "hand": _nearest_wrist,
+    }  # fmt: skip
+    made = tracker.MediapipeBackend.__new__(tracker.MediapipeBackend)
+    made._networks, made._choice = FakeNetworks(**(usual | answers)), Choice("largest")
+    return made
+
+
+def test_face_first_then_tracking_costs_one_pass_each():
+    backend = _backend()
+    first, second = backend.track([FRAME, FRAME])
+    assert (first.found, second.found) == ("face", "track")
+    calls = backend._networks.calls
+    assert calls == ["find_faces", "face", "body", "body", "hand", "hand"] + ["face", "body", "hand", "hand"]
+    assert second.valid
+    assert (second.keypoints[[5, 30, 91, 112], 2] > 0.5).all()
+    # The arms end at the hands' roots.
+    np.testing.assert_array_equal(second.keypoints[9, :2], second.keypoints[91, :2])
+
+
+def test_an_upside_down_body_is_refused_and_found_elsewhere():
+    seen = []
+
+    def body(where):
+        seen.append(where)
+        return _pose(upside_down=len(seen) <= 2)
+
+    backend = _backend(body=body)
+    assert backend.detect(FRAME).found == "detector"
+    assert _backend(body=_pose(upside_down=True)).detect(FRAME) is None
+
+
+@pytest.mark.parametrize(
+    ("pose", "mesh", "fits"),
+    [
+        (_pose(), _mesh(), True),
+        (_pose(), None, True),
+        (_pose(upside_down=True), _mesh(), False),
+        (_pose(upside_down=True), None, False),
+        (_pose(x=500), _mesh(), False),  # another person's face
+        (_pose(size=230, y=215), _mesh(), False),  # shoulders far too wide
+        (_pose(size=40, y=120), _mesh(), False),  # and far too narrow
+    ],
+)
+def test_plausible(pose, mesh, fits):
+    assert tracker.plausible(pose, mesh) is fits
+
+
+def test_mirrored_shoulders_are_refused():
+    pose = _pose()
+    pose.points[[11, 12]] = pose.points[[12, 11]]
+    assert not tracker.plausible(pose, _mesh())
+
+
+def test_someone_followed_may_stand_on_their_head():
+    assert tracker.plausible(_pose(upside_down=True), None, upright=False)
+
+
+def test_a_body_that_flips_over_while_it_is_followed_is_found_afresh():
+    flipped = []
+
+    def body(where):
+        flipped.append(len(flipped) == 2)  # the first pass of the second frame
+        return _pose(upside_down=flipped[-1])
+
+    people = list(_backend(body=body, find_faces=[]).track([FRAME, FRAME]))
+    assert [p.found for p in people] == ["detector", "detector"]
+    assert people[1].keypoints[0, 1] < people[1].keypoints[5, 1]
+
+
+def test_a_face_that_wandered_off_does_not_lose_the_body():
+    faces = iter([_mesh(), _mesh(x=50), _mesh()])
+    people = list(_backend(face=lambda where: next(faces)).track([FRAME, FRAME]))
+    assert [p.found for p in people] == ["face", "face"]
+
+
+def test_lost_and_found_again():
+    present = iter([True, True, False, True])
+    state = {}
+
+    def body(where):
+        return _pose(score=0.99 if state["there"] else 0.1)
+
+    backend = _backend(body=body, find_people=[])
+
+    def frames():
+        for there in present:
+            state["there"] = there
+            yield FRAME
+
+    people = list(backend.track(frames()))
+    assert [p.valid for p in people] == [True, True, False, True]
+    assert [p.found for p in people] == ["face", "track", "", "face"]
+    assert not people[2].keypoints.any()
+
+
+def test_a_face_is_searched_on_the_body_when_it_is_too_small_to_see_at_first():
+    searched = []
+
+    def faces(where):
+        searched.append(where.side)
+        return [] if where.side >= 640 else _face_found()
+
+    person = _backend(find_faces=faces).detect(FRAME)
+    assert person.found == "detector"
+    assert len(searched) == 2
+    assert person.keypoints[30, 2] > 0.5
+
+
+def test_nobody():
+    assert _backend(find_faces=[], find_people=[]).detect(FRAME) is None
+    nobody = next(iter(_backend(find_faces=[], find_people=[]).track([FRAME])))
+    assert not nobody.valid
+
+
+def test_a_hand_far_from_its_arm_is_dropped():
+    person = _backend(hand=_hand((320.0, 20.0))).detect(FRAME)
+    assert not person.keypoints[91:, 2].any()
+    np.testing.assert_array_equal(person.keypoints[9, :2], _pose().points[15, :2])
+
+
+def test_one_hand_claimed_by_both_arms_goes_to_the_one_it_fits():
+    pose = _pose()
+    pose.points[[15, 17, 19], :2] = pose.points[[16, 18, 20], :2] + (4, 0)  # both arms end at the right wrist
+    hand = _hand(pose.points[16, :2], rightness=0.95)
+    person = _backend(body=pose, hand=hand).detect(FRAME)
+    assert not person.keypoints[91:112, 2].any()
+    assert person.keypoints[112:, 2].all()
+
+
+def test_a_hand_not_seen_at_the_arm_is_searched_with_the_palm_detector():
+    wrist = _pose().points[15, :2]
+    palm = Detection(0.9, np.array([*wrist, 30, 30]), np.array([wrist, wrist, wrist + (0, 20)]))
+    scores = iter([0.1, 0.1, 0.9])
+
+    def hand(where):
+        return _hand(wrist, score=next(scores, 0.9)) if where.x > 320 else _hand((0.0, 0.0), score=0.0)
+
+    person = _backend(hand=hand, find_palms=[palm]).detect(FRAME)
+    assert person.keypoints[91:112, 2].min() == 0.9
+    assert not person.keypoints[112:, 2].any()
+
+
+def test_hidden_arms_are_not_searched():
+    pose = _pose()
+    pose.points[[15, 16], 2] = 0.05
+    backend = _backend(body=pose)
+    assert backend.detect(FRAME).valid
+    assert "hand" not in backend._networks.calls
+
+
+def test_backends_tell_what_is_missing(tmp_path: Path):
+    with pytest.raises(InputError, match=r"python -m wanimate\.preprocess\.models"):
+        backends.backend(PreprocessSettings(models=tmp_path))
+    with pytest.raises(InputError, match="process_checkpoint"):
+        backends.backend(PreprocessSettings(backend="published"))
