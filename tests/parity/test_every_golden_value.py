@@ -34,6 +34,13 @@ def test_every_golden_value_is_read(every_reader_ran: bool) -> None:
     assert not missed, f"{len(missed)} golden values that no test reads:\n" + "\n".join(missed[:200])
 
 
+def test_modules_that_the_readmes_name_are_there() -> None:
+    modules = {path.stem for path in golden.FOLDER.parent.rglob("test_*.py")}
+    named = {name for file in golden.FOLDER.rglob("*.md") for name in re.findall(r"`(test_\w+)`", file.read_text())}
+    assert named
+    assert named <= modules
+
+
 def test_what_was_not_read_is_found(tmp_path: Path, monkeypatch: pytest.MonkeyPatch) -> None:
     monkeypatch.setattr(golden, "FOLDER", tmp_path)
     monkeypatch.setattr(golden, "READ", read := type(READ)(set))
