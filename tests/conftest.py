@@ -5,6 +5,7 @@ from __future__ import annotations
 import os
 import random
 import sys
+from collections.abc import Generator
 from pathlib import Path
 
 import numpy as np
@@ -13,6 +14,8 @@ import torch
 
 GOLDEN = Path(__file__).parent / "golden"
 sys.path.insert(0, str(Path(__file__).parent / "parity"))
+EVERY_READER = pytest.StashKey[bool]()
+LAST = "test_every_golden_value_is_read"
 
 
 @pytest.fixture(autouse=True)
@@ -28,10 +31,25 @@ def _own_cache(tmp_path_factory: pytest.TempPathFactory) -> None:
     os.environ["WANIMATE_CACHE"] = str(tmp_path_factory.mktemp("cache"))
 
 
-def pytest_collection_modifyitems(items: list[pytest.Item]) -> None:
-    """`gpu` tests skip without a device, unless WANIMATE_REQUIRE_GPU=1 turns that skip into a failure."""
-    if torch.cuda.is_available() or os.environ.get("WANIMATE_REQUIRE_GPU") == "1":
-        return
-    for item in items:
-        if "gpu" in item.keywords:
-            item.add_marker(pytest.mark.skip(reason="no CUDA device"))
+@pytest.hookimpl(wrapper=True)
+def pytest_collection_modifyitems(config: pytest.Config, items: list[pytest.Item]) -> Generator[None, None, None]:
+    """`gpu` tests skip without a device, unless WANIMATE_REQUIRE_GPU=1 turns that skip into a failure.
+
+    The test that every golden value was read goes last.
+    """
+    import golden
+
+    if not torch.cuda.is_available() and os.environ.get("WANIMATE_REQUIRE_GPU") != "1":
+        for item in items:
+            if "gpu" in item.keywords:
+                item.add_marker(pytest.mark.skip(reason="no CUDA device"))
+    collected = list(items)
+    yield
+    config.stash[EVERY_READER] = golden.every_reader_is_in(config.args, collected, items)
+    items.sort(key=lambda item: item.name == LAST)
+
+
+@pytest.fixture
+def every_reader_ran(request: pytest.FixtureRequest) -> bool:
+    """Whether by now every golden value can have been read: all that read them ran, and nothing failed."""
+    return request.config.stash[EVERY_READER] and not request.session.testsfailed

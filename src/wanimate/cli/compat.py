@@ -11,7 +11,7 @@ import dataclasses
 import datetime
 import re
 import sys
-from collections.abc import Callable, Iterator
+from collections.abc import Callable, Iterator, Mapping
 from contextlib import closing, contextmanager
 from fractions import Fraction
 from pathlib import Path
@@ -37,7 +37,7 @@ if TYPE_CHECKING:
     from wanimate.config import Mode
     from wanimate.events import Event
     from wanimate.preprocess.detect.base import PoseBackend
-    from wanimate.types import Guides
+    from wanimate.types import Frame, Guides
 
 TASK = "animate-14B"
 SIZES = ("1280*720", "720*1280")
@@ -241,16 +241,19 @@ def preprocess(
 
         clip, image = probe(video, settings.limits), load_image(picture)
         people: PoseBackend = load_backend(settings)
+        redrawn: Mapping[str, Frame] = {}
         if use_flux and not replace_flag:
             from wanimate.integrations.flux import WithEditedProportions
 
-            people = WithEditedProportions.load(people, ckpt_path)
+            people = measuring = WithEditedProportions.load(people, ckpt_path, compat)
+            redrawn = measuring.pictures
         if not compat:
             _note(report, "guides are lossless, under the published names; --compat writes them lossy, as published")
         from wanimate.integrations.published import write_published_guides
 
         mode: Mode = "replacement" if replace_flag else "animation"
-        with closing(write_published_guides(mode, clip, image, settings, out, people, (video, picture))) as events:
+        writing = write_published_guides(mode, clip, image, settings, out, people, (video, picture), redrawn)
+        with closing(writing) as events:
             while True:
                 try:
                     report.event(next(events))

@@ -26,7 +26,7 @@ from wanimate.media.files import sha256
 from wanimate.media.resize import cover, exact_size, letterbox, published_resize
 from wanimate.media.timing import cap_rate, published_count, published_indices
 from wanimate.media.video import iter_backwards, iter_indices, plan_frames
-from wanimate.preprocess.detect.base import PersonPose, PoseBackend, backend
+from wanimate.preprocess.detect.base import Measured, MeasuringBackend, PersonPose, PoseBackend, backend
 from wanimate.preprocess.guides import GuidesWriter, load_guides
 from wanimate.preprocess.people.choice import HEAD_AND_SHOULDERS, Choice, parse_choice
 from wanimate.preprocess.pose import retarget, retarget_published
@@ -87,7 +87,19 @@ def preprocess(
         yield Notice(message, "warning")
     steady = smooth(keypoints, valid, fps) if settings.smooth and not settings.compat else keypoints
     clip_size = clip.width, clip.height
-    drawing = _fit(steady, valid, clip_size, None if character is None else character.keypoints, size, settings)
+    measured = None
+    if character is not None:
+        measured = Measured(character.keypoints, None, {}, ())
+        if isinstance(people, MeasuringBackend):
+
+            def frame(index: int) -> Frame:
+                return next(iter_indices(clip, [indices[index]]))
+
+            measured = people.measure(keypoints, clip_size, frame, reference, character.keypoints)
+        for warning in measured.warnings:
+            warnings.append(warning)
+            yield Notice(warning, "warning")
+    drawing = _fit(steady, valid, clip_size, measured, size, settings)
     squares = steady_squares(keypoints[:, FACE], valid, fps)
 
     started = time.perf_counter()
@@ -217,12 +229,12 @@ def _fit(
     keypoints: Keypoints,
     valid: npt.NDArray[np.bool_],
     clip_size: tuple[int, int],
-    character: Keypoints | None,
+    measured: Measured | None,
     size: tuple[int, int],
     settings: PreprocessSettings,
 ) -> Drawing:
     """Joints as they will be drawn. With `compat`, "auto" means the published retargeting."""
-    if character is None:
+    if measured is None:
         if settings.compat:
             parts = split(keypoints)
             body = reuse_body_when_outside(parts.body)
@@ -230,12 +242,12 @@ def _fit(
         return Drawing(retarget.off(keypoints, clip_size, size), size, {"mode": "off"})
     if settings.retarget == "published" or settings.compat:
         first = int(np.flatnonzero(valid)[0])
-        parts, old = retarget_published.retarget(keypoints, clip_size, character, size, first=first)
+        parts, old = retarget_published.retarget(keypoints, clip_size, measured.character, size, measured.edits, first)
         facts = {"mode": "published", "scale": old.scale, "ratios": old.ratios.tolist(), "class": old.body_class}
-        return Drawing(parts, size, facts)
-    parts, new = retarget.auto(keypoints, valid, clip_size, character, size)
+        return Drawing(parts, size, facts | measured.facts)
+    parts, new = retarget.auto(keypoints, valid, clip_size, measured.character, size)
     facts = {"mode": "auto", "scale": new.scale, "ratios": new.ratios.tolist(), "hands": new.hands}
-    return Drawing(parts, size, facts | {"anchor": new.anchor})
+    return Drawing(parts, size, facts | {"anchor": new.anchor} | measured.facts)
 
 
 def _skeleton(drawing: Drawing, index: int, size: tuple[int, int]) -> Frame:

@@ -257,7 +257,7 @@ def test_histories_go_with_the_last_reference(kind: CacheKind) -> None:
 
 def test_what_is_refused() -> None:
     assert Plan.of("none", None, 20) is None
-    with pytest.raises(InputError, match=r"--cache-gate.*no cache.*--cache"):
+    with pytest.raises(InputError, match=r"cache_gate.*no cache.*Give cache too"):
         Plan.of("none", 0.1, 20)
     with pytest.raises(InputError, match=r"unknown cache.*taylor, first-block, magnitude"):
         Plan.of("some", 0.1, 20)  # type: ignore[arg-type]

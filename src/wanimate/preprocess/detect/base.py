@@ -2,9 +2,9 @@
 
 from __future__ import annotations
 
-from collections.abc import Iterable, Iterator
+from collections.abc import Callable, Iterable, Iterator
 from dataclasses import dataclass
-from typing import Protocol
+from typing import Any, Protocol, runtime_checkable
 
 import numpy as np
 
@@ -58,6 +58,43 @@ class PoseBackend(Protocol):
 
     def candidates(self, image: Frame) -> list[PersonPose]:
         """Everybody in a picture [H, W, 3]; in no order."""
+        ...
+
+
+@dataclass(frozen=True)
+class Measured:
+    """Proportions as redrawn pictures show them.
+
+    character: the character's points [133, 3] in pixels of its picture, with the lengths to take;
+    edits: points [133, 3] of the redrawn performer and character, each in pixels of its own picture, from which published
+    retargeting takes its ratios, or None; facts: what was done, for the record; warnings: for the user.
+    """
+
+    character: Keypoints
+    edits: tuple[Keypoints, Keypoints] | None
+    facts: dict[str, Any]
+    warnings: tuple[str, ...]
+
+
+@runtime_checkable
+class MeasuringBackend(PoseBackend, Protocol):
+    """Measures proportions in other pictures than those it is shown."""
+
+    def measure(
+        self,
+        performer: Keypoints,
+        size: tuple[int, int],
+        frame: Callable[[int], Frame],
+        picture: Frame,
+        character: Keypoints,
+    ) -> Measured:
+        """Called once, after everybody was found.
+
+        Args:
+            performer: points [n, 133, 3] in pixels of the clip's frames of `size` (width, height), zeros where nobody is.
+            frame: the clip's frame [H, W, 3] at an index below n.
+            picture: the character [H, W, 3]; `character` its points [133, 3].
+        """
         ...
 
 
