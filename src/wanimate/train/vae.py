@@ -20,13 +20,16 @@ from torch.nn.utils import clip_grad_norm_
 
 from wanimate.model.vae import VideoVae
 from wanimate.runtime.fused_vae import fuse_norms
-from wanimate.train.common import Budget, Ema, Log, learning_share, load_state, mixed, save_state
+from wanimate.train.averages import Ema, mixed
+from wanimate.train.common import ALONE, Budget, Log, Process, learning_share, load_state, save_state
 from wanimate.train.grow import grow_vae
 from wanimate.train.networks import VAE, initialise_vae
+from wanimate.train.options import option
 from wanimate.train.pool import ClipPool
-from wanimate.train.ranks import ALONE, Ranks
-from wanimate.train.steps import Step
+from wanimate.train.ranks import align
+from wanimate.train.recording import step_for
 from wanimate.weights.formats import Tensors, read_tensors
+from wanimate.weights.load import load_vae, read_card
 
 
 @dataclass(frozen=True)
@@ -40,25 +43,27 @@ class VaeTraining:
     latents as they are, for a transformer that knows them.
     """
 
-    steps: int = 40000
-    seconds: float = 480.0
-    frame_share: float = 0.35
+    steps: int = option(20000, "most steps; the run ends by whichever limit comes first")
+    seconds: float = option(480.0, "training time; the learning rate falls to zero at its end")
+    frame_share: float = option(
+        0.35, "first share of the run that sees single frames only; 0 when going on from a trained one"
+    )
     crop: int = 128
-    frame_batch: int = 128
-    clip_batch: int = 8
+    frame_batch: int = option(128, "single frames of a step")
+    clip_batch: int = option(8, "clips of a step")
     frame_mix: float = 0.2
-    face_share: float = 0.7
+    face_share: float = option(0.7, "share of the steps that show cuts around faces")
     face_crop: int = 64
-    face_batch: int = 16
-    rate: float = 1e-3
+    face_batch: int = option(16, "clips of such a step")
+    rate: float = option(1e-3, "peak learning rate")
     noise: float = 0.04
     pull: float = 1e-4
-    edges: float = 0.5
-    changes: float = 0.5
+    edges: float = option(1.0, "weight of the loss on differences between neighbouring pixels")
+    changes: float = option(0.5, "weight of the loss on differences from frame to frame")
     weight: float = 22.0
-    refresh: int = 60
-    decoder_only: bool = False
-    seed: int = 0
+    refresh: int = option(90, "steps between two renewals of a part of the clips")
+    decoder_only: bool = option(False, "keep the encoder, and with it the latents, as they are")
+    seed: int = option(0, "of clips, noise and first weights")
 
 
 FACE_FRAMES = 16
@@ -95,12 +100,12 @@ def train_vae(
     device: torch.device,
     resume: bool = False,
     start: Path | None = None,
-    ranks: Ranks = ALONE,
+    ranks: Process = ALONE,
     record: bool = False,
 ) -> VideoVae:
     """Returns the averaged network (rank 0's counts); `out` gets state.pt, vae.pt and log.jsonl.
 
-    `start`: a file of weights to begin with, of this width or a narrower one. `record`: see `steps.Step`.
+    `start`: a file of weights to begin with, of this width or a narrower one. `record`: see `recording.RecordedStep`.
     """
     torch.manual_seed(config.seed)
     vae = VideoVae(VAE)
@@ -108,7 +113,7 @@ def train_vae(
     if start is not None:
         vae = begin_with(read_tensors(start))
     vae.to(device)
-    ranks.align(vae)
+    align(vae, ranks)
     fused = device.type == "cuda"
     if fused:
         speed_up(vae)
@@ -125,7 +130,7 @@ def train_vae(
         optimizer.load_state_dict(state["optimizer"])
         ema.restore(state["ema"], state["step"])
         budget.step, budget.spent = state["step"], state["spent"]
-    step = Step(partial(vae_loss, vae, config=config), weights, record)
+    step = step_for(record)(partial(vae_loss, vae, config=config), weights)
     log = Log(out / "log.jsonl")
     torch.manual_seed(config.seed + budget.step + 7919 * ranks.rank)
     generator = torch.Generator("cpu").manual_seed(config.seed + budget.step + 7919 * ranks.rank)
@@ -165,6 +170,23 @@ def train_vae(
     result = VideoVae(VAE).to(device)
     result.load_state_dict(ema.shadow)
     return result.eval().requires_grad_(False)
+
+
+def weights_in(folder: Path) -> Path:
+    """The VAE's file in a checkpoint folder or in a folder of its training."""
+    packaged = folder / "vae.safetensors"
+    return packaged if packaged.is_file() else folder / "vae.pt"
+
+
+def load_trained_vae(folder: Path, device: torch.device) -> VideoVae:
+    """The VAE of a checkpoint folder, or what a training run left in `folder` with its own latent statistics."""
+    weights = weights_in(folder)
+    if weights.name == "vae.safetensors":
+        return load_vae(read_tensors(weights), read_card(folder)[1], folder).to(device)
+    numbers = load_state(folder / "statistics.pt")
+    model = VideoVae(replace(VAE, mean=tuple(numbers["mean"]), std=tuple(numbers["std"])))
+    model.load_state_dict(load_state(weights))
+    return model.to(device).eval().requires_grad_(False)
 
 
 def begin_with(tensors: Tensors) -> VideoVae:

@@ -7,8 +7,9 @@ from pathlib import Path
 
 import torch
 
+from wanimate.train.clip_latents import LatentSet
 from wanimate.train.feed import Feed
-from wanimate.train.latents import LatentClips, LatentSet
+from wanimate.train.latents import LatentClips
 from wanimate.train.pool import SIZES
 
 CPU = torch.device("cpu")

@@ -12,9 +12,9 @@ import torch
 import torch.multiprocessing as mp
 from torch import nn
 
-from wanimate.train.common import Budget
+from wanimate.train.common import ALONE, Budget
 from wanimate.train.muon import Muon, orthogonalise
-from wanimate.train.ranks import Ranks, join
+from wanimate.train.ranks import align, join
 
 
 def _work(rank: int, port: int, out: str) -> None:
@@ -24,7 +24,7 @@ def _work(rank: int, port: int, out: str) -> None:
     ranks, device = join("cpu")
     torch.manual_seed(rank)
     layer = nn.Linear(3, 2).to(device)
-    ranks.align(layer)
+    align(layer, ranks)
     (layer(torch.full((1, 3), float(rank + 1))).sum()).backward()
     ranks.average(list(layer.parameters()))
     budget = Budget(100, 1e9, every=2, agree=ranks.agree)
@@ -56,15 +56,17 @@ def test_two_processes_share_weights_gradients_and_the_clock(tmp_path: Path) -> 
 
 def test_one_process_needs_no_group(monkeypatch: pytest.MonkeyPatch) -> None:
     monkeypatch.delenv("WORLD_SIZE", raising=False)
-    assert join("cpu") == (Ranks(), torch.device("cpu"))
+    ranks, device = join("cpu")
+    assert (ranks, device) == (ALONE, torch.device("cpu"))
     layer = nn.Linear(2, 2)
     layer(torch.ones(1, 2)).sum().backward()
     before = layer.weight.grad
     assert before is not None
     kept = before.clone()
-    Ranks().average(list(layer.parameters()))
+    align(layer, ranks)
+    ranks.average(list(layer.parameters()))
     assert torch.equal(before, kept)
-    assert Ranks().agree(2.5) == 2.5
+    assert ranks.agree(2.5) == 2.5
 
 
 @pytest.mark.parametrize("shape", [(32, 32), (96, 32), (32, 96)])

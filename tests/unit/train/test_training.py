@@ -12,13 +12,16 @@ from torch import Tensor
 
 from wanimate.config import Defaults
 from wanimate.errors import InputError
+from wanimate.model.motion import Blur
 from wanimate.model.params import MotionParams, TransformerParams, VaeParams
 from wanimate.model.vae import VideoVae
-from wanimate.train import flow, latents, package, pool, vae
-from wanimate.train.common import Budget, learning_share, load_state, save_state
-from wanimate.train.flow import FlowTraining, LossSettings, Mannequin, flow_loss, train_flow
-from wanimate.train.latents import LatentClips, LatentSet
+from wanimate.train import clip_latents, package, pool, transformer, vae
+from wanimate.train.clip_latents import LatentSet
+from wanimate.train.common import load_state, save_state
+from wanimate.train.flow import Flow, LossSettings, flow_loss
+from wanimate.train.latents import LatentClips
 from wanimate.train.pool import ClipPool
+from wanimate.train.transformer import FlowTraining, Mannequin, train_flow
 from wanimate.train.vae import VaeTraining, latent_statistics, train_vae, vae_loss
 from wanimate.weights.formats import read_tensors
 from wanimate.weights.load import load_checkpoint
@@ -42,11 +45,11 @@ def shrink(patch: pytest.MonkeyPatch) -> None:
     """Small networks and pictures wherever the trainings look them up."""
     torch.set_num_threads(1)
     patch.setattr(vae, "VAE", TINY_VAE)
-    patch.setattr(flow, "TRANSFORMER", TINY)
+    patch.setattr(transformer, "TRANSFORMER", TINY)
     patch.setattr(package, "TRANSFORMER", TINY)
     patch.setattr(package, "LEAST_QUANTIZED", 256)
     patch.setattr(pool, "SIZES", SIZES)
-    patch.setattr(latents, "SIZES", SIZES)
+    patch.setattr(clip_latents, "SIZES", SIZES)
 
 
 @pytest.fixture(autouse=True)
@@ -188,12 +191,12 @@ def test_flow_training_goes_on_where_it_stopped(tmp_path: Path, monkeypatch: pyt
     state = load_state(tmp_path / "state.pt")
     seen: list[dict[str, Tensor]] = []
 
-    def watched(predict: flow.Flow, clips: LatentClips, config: LossSettings) -> Tensor:
+    def watched(predict: Flow, clips: LatentClips, config: LossSettings) -> Tensor:
         model: Mannequin = predict.__self__  # type: ignore[attr-defined]
         seen.append({k: v.detach().clone() for k, v in model.state_dict().items()})
         return flow_loss(predict, clips, config)
 
-    monkeypatch.setattr(flow, "flow_loss", watched)
+    monkeypatch.setattr(transformer, "flow_loss", watched)
     train_flow(replace(FLOW_RUN, steps=12), make_latents(), tmp_path, CPU, resume=True)
     assert len(seen) == 4
     assert all(torch.equal(seen[0][k], v) for k, v in state["model"].items())
@@ -351,21 +354,13 @@ def test_faces_count_more_than_bodies() -> None:
 
     region = torch.tensor([[[[0, 4, 1, 2, 7]]]], dtype=torch.uint8)  # background, top, skin, face, eye
     batch = SimpleNamespace(region=region, cover=torch.tensor([[[[0, 255, 255, 255, 255]]]], dtype=torch.uint8))
-    plain = latents.person_weight(batch, 0.0).flatten().tolist()  # type: ignore[arg-type]
+    plain = clip_latents.person_weight(batch, 0.0).flatten().tolist()  # type: ignore[arg-type]
     assert plain == pytest.approx([0, 1.49, 1.86, 3.0, 5.0], abs=0.02)
-    more = latents.person_weight(batch, 8.0).flatten().tolist()  # type: ignore[arg-type]
+    more = clip_latents.person_weight(batch, 8.0).flatten().tolist()  # type: ignore[arg-type]
     assert more == pytest.approx([0, 1.49, 1.86, 7.0, 13.0], abs=0.04)
 
 
-def test_learning_share_and_budget() -> None:
-    assert learning_share(0, 0.0) == pytest.approx(1 / 200)
-    assert learning_share(400, 0.5) == 1
-    assert learning_share(400, 0.8) == pytest.approx(0.5)
-    assert learning_share(400, 1.0) == 0
-    budget = Budget(steps=4, seconds=1e9)
-    for _ in range(3):
-        budget.tick()
-    assert not budget.over
-    budget.tick()
-    assert budget.over
-    assert Budget(steps=10, seconds=5.0, spent=6.0).over
+def test_shifted_sums_blur_like_the_network() -> None:
+    x = torch.randn(2, 3, 16, 12)
+    for padding in (1, 2):
+        assert torch.allclose(transformer.shifted_blur(padding, x), Blur(padding)(x), atol=1e-6)
