@@ -31,8 +31,7 @@ from pathlib import Path
 import cv2
 import numpy as np
 import torch
-from hardware import described
-from mannequin import (
+from animation import (
     FIRST_SEED,
     SETTINGS,
     RecordingWorld,
@@ -43,9 +42,11 @@ from mannequin import (
     through_codec,
     world_version,
 )
-from mannequin_measures import Truth, read_kept
+from animation_measures import Truth, read_kept
+from hardware import described
 from robots import RobotWorld
 
+from mannequin.world.assets import load
 from wanimate.cli.options import preprocess_settings
 from wanimate.conditions.build import ConditionBuilder
 from wanimate.finish.decode import to_pixels
@@ -57,7 +58,6 @@ from wanimate.preprocess.pose import PersonPose
 from wanimate.sampling.denoise import denoise
 from wanimate.sampling.guidance import guided
 from wanimate.train.examples import Encoders, ExampleSettings, find_sources, prepare
-from wanimate.train.mannequins.assets import load
 from wanimate.train.own import named
 from wanimate.types import Frame, Frames, Guides, Keypoints, Segment
 from wanimate.weights.load import Checkpoint, embedded_path, load_checkpoint

@@ -2,7 +2,7 @@
 
     python benchmarks/fresh_loss.py                # 24 clips of 33 frames: some minutes on two cores
 
-Clips are rendered, encoded and weighed as `wanimate.train transformer` does it, with seeds that no training uses. A clip is in
+Clips are rendered, encoded and weighed as `mannequin transformer` does it, with seeds that no training uses. A clip is in
 training's pool for a while and drawn many times: where the logged loss is far below this one, the pool was learnt by heart
 and more clips serve better than more steps.
 """
@@ -15,12 +15,12 @@ from itertools import count
 import torch
 from hardware import described
 
-from wanimate.train.clip_latents import encode_batch
+from mannequin.training.clip_latents import encode_batch
+from mannequin.training.pool import SIZES, WORLD
+from mannequin.world.assets import load
+from mannequin.world.world import World
 from wanimate.train.flow import LossSettings, flow_loss, predict
 from wanimate.train.latents import LatentClips
-from wanimate.train.mannequins.assets import load
-from wanimate.train.mannequins.world import World
-from wanimate.train.pool import SIZES, WORLD
 from wanimate.weights.load import embedded_path, load_checkpoint
 
 FIRST_SEED = 9_000_000_000

@@ -34,8 +34,7 @@ import cv2
 import numpy as np
 import torch
 import torch.nn.functional as F
-from hardware import described
-from mannequin import (
+from animation import (
     FIRST_SEED,
     SETTINGS,
     RecordingWorld,
@@ -46,9 +45,11 @@ from mannequin import (
     seeds,
     world_version,
 )
-from mannequin_measures import LEAST_JAW, Detectors, read_kept
+from animation_measures import LEAST_JAW, Detectors, read_kept
+from hardware import described
 from torch import Tensor, nn
 
+from mannequin.world.assets import load
 from wanimate.conditions.build import ConditionBuilder
 from wanimate.conditions.segments import plan_segments
 from wanimate.config import CacheKind
@@ -61,7 +62,6 @@ from wanimate.sampling import cache as caches
 from wanimate.sampling.cache import Caching
 from wanimate.sampling.denoise import denoise
 from wanimate.sampling.guidance import GuidedNetwork, guided
-from wanimate.train.mannequins.assets import load
 from wanimate.types import Conditions, Frames
 from wanimate.weights.load import Checkpoint, embedded_path, load_checkpoint
 

@@ -26,11 +26,16 @@ from typing import Any
 import cv2
 import numpy as np
 import torch
+from animation import ANCHORS, FIRST_SEED, RecordingWorld, Store, seeds, through_codec, world_version
+from animation_measures import read_kept
 from hardware import described
-from mannequin import ANCHORS, FIRST_SEED, RecordingWorld, Store, seeds, through_codec, world_version
-from mannequin_measures import read_kept
 from torch import Tensor
 
+from mannequin.training.pool import RELIGHT_WORLD
+from mannequin.world.assets import load
+from mannequin.world.dice import Dice
+from mannequin.world.scene import sample_backgrounds
+from mannequin.world.world import WorldBatch
 from wanimate.conditions.build import ConditionBuilder
 from wanimate.config import OutputSettings
 from wanimate.finish.composite import composite
@@ -48,11 +53,6 @@ from wanimate.measure.metrics import place_cutout, psnr, similarity
 from wanimate.media.video import ArrayFrames
 from wanimate.sampling.denoise import denoise
 from wanimate.sampling.guidance import guided
-from wanimate.train.mannequins.assets import load
-from wanimate.train.mannequins.dice import Dice
-from wanimate.train.mannequins.scene import sample_backgrounds
-from wanimate.train.mannequins.world import WorldBatch
-from wanimate.train.pool import RELIGHT_WORLD
 from wanimate.types import Frames, Guides, Segment
 from wanimate.weights.load import Checkpoint, embedded_path, load_checkpoint
 from wanimate.weights.lora import match_lora, read_lora

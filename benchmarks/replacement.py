@@ -26,10 +26,12 @@ from pathlib import Path
 import cv2
 import numpy as np
 import torch
+from animation import FIRST_SEED, Store, generate, seeds, world_version
+from animation_measures import read_kept
 from hardware import described
-from mannequin import FIRST_SEED, Store, generate, seeds, world_version
-from mannequin_measures import read_kept
 
+from mannequin.world.assets import load
+from mannequin.world.world import World, WorldSettings
 from wanimate.config import Job, OutputSettings
 from wanimate.finish.composite import composite
 from wanimate.measure.metrics import psnr, ssim
@@ -40,8 +42,6 @@ from wanimate.preprocess.models import find
 from wanimate.preprocess.replacement import mask_shape
 from wanimate.preprocess.segment import SelfieMasks
 from wanimate.preprocess.tracker import MediapipeBackend
-from wanimate.train.mannequins.assets import load
-from wanimate.train.mannequins.world import World, WorldSettings
 from wanimate.types import Finished, Frames, Guides
 from wanimate.weights.load import Checkpoint, embedded_path, load_checkpoint
 from wanimate.weights.lora import match_lora, read_lora

@@ -11,17 +11,17 @@ from typing import Any
 from unittest.mock import patch
 
 import torch
-from mannequin import RecordingWorld
+from animation import RecordingWorld
 from torch import Tensor
 from torch.nn.functional import normalize
 
-from wanimate.train.mannequins import render as rendering
-from wanimate.train.mannequins.assets import Mannequins, vertex_normals
-from wanimate.train.mannequins.body import Posed
-from wanimate.train.mannequins.camera import Camera
-from wanimate.train.mannequins.layout import MATERIALS
-from wanimate.train.mannequins.look import COLUMNS, REGIONS
-from wanimate.train.mannequins.render import Picture
+from mannequin.world import render as rendering
+from mannequin.world.assets import Mannequins, vertex_normals
+from mannequin.world.body import Posed
+from mannequin.world.camera import Camera
+from mannequin.world.layout import MATERIALS
+from mannequin.world.look import COLUMNS, REGIONS
+from mannequin.world.render import Picture
 
 BARE = ("skirt", "long_hair")
 """What a robot's look has none of."""
@@ -36,7 +36,7 @@ class RobotWorld(RecordingWorld):
         if self.human:
             return super()._pose(body, look, pose, expression)
         frames = pose.shape[1]
-        with patch("wanimate.train.mannequins.world.push_out", lambda people, look: boxes(people, body)):
+        with patch("mannequin.world.world.push_out", lambda people, look: boxes(people, body)):
             posed = super()._pose(body, look, pose, expression * 0)
         assert len(posed.vertices) == len(body) * frames
         return dataclasses.replace(posed, normals=vertex_normals(posed.vertices, self.people.triangles))

@@ -16,17 +16,17 @@ from pathlib import Path
 import torch
 from hardware import described
 
-from wanimate.train import transformer
-from wanimate.train import vae as vae_training
-from wanimate.train.averages import Ema
-from wanimate.train.clip_latents import LatentSet, encode_batch
+from mannequin.training import transformer
+from mannequin.training import vae as vae_training
+from mannequin.training.averages import Ema
+from mannequin.training.clip_latents import LatentSet, encode_batch
+from mannequin.training.muon import Muon
+from mannequin.training.pool import SIZES, WORLD
+from mannequin.training.recording import step_for
+from mannequin.world.assets import load
+from mannequin.world.world import World
 from wanimate.train.flow import flow_loss
 from wanimate.train.latents import LatentClips
-from wanimate.train.mannequins.assets import load
-from wanimate.train.mannequins.world import World
-from wanimate.train.muon import Muon
-from wanimate.train.pool import SIZES, WORLD
-from wanimate.train.recording import step_for
 from wanimate.weights.formats import read_tensors
 from wanimate.weights.load import embedded_path
 
