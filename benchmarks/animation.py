@@ -54,9 +54,9 @@ class RecordingWorld(World):
     """Keeps what was drawn: the clip, the reference picture and the faces, in this order."""
 
     def _draw(
-        self, posed: Posed, camera: Camera, owner: Tensor, look: Tensor, light: Tensor, height: int, width: int
+        self, posed: Posed, camera: Camera, owner: Tensor, appearance: Tensor, light: Tensor, height: int, width: int
     ) -> Picture:
-        picture = super()._draw(posed, camera, owner, look, light, height, width)
+        picture = super()._draw(posed, camera, owner, appearance, light, height, width)
         self.drawn = [*getattr(self, "drawn", []), (posed, camera, picture)][-3:]
         return picture
 

@@ -10,7 +10,7 @@ from typing import Any, TypeVar
 import cv2
 import numpy as np
 
-from mannequin.world.look import REGIONS
+from mannequin.world.appearance import REGIONS
 from wanimate.measure.metrics import (
     colour_error,
     correlation,

@@ -1,4 +1,4 @@
-"""A LoRA from ten clips of a look that the embedded checkpoint does not know: robots (`robots.py`), before and after.
+"""A LoRA from ten clips of an appearance that the embedded checkpoint does not know: robots (`robots.py`), before and after.
 
     python benchmarks/finetune.py                                          # about a quarter of an hour on one core
     python benchmarks/finetune.py --steps 20 --held-out 2                  # a quick look
@@ -307,7 +307,7 @@ def main() -> None:
     files = list((lora.with_suffix("") / "examples").rglob("window_*.safetensors"))
     used = len({f.parent for f in files})
     lines = [
-        "# A look learned from ten clips", "", *described(args.device, args.threads),
+        "# An appearance learned from ten clips", "", *described(args.device, args.threads),
         f"- `{shlex.join(['python', 'benchmarks/finetune.py', *sys.argv[1:]])}`",
         f"- trained by `{shlex.join(trained['command'])}` in {trained['seconds']:.0f} s, encoding included",
         f"- {len(files)} windows of {args.frames} frames from {used} of {args.clips} clips of {args.clip_frames} frames at "

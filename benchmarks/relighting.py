@@ -100,16 +100,18 @@ class LitWorld(RecordingWorld):
     """The performer, whose face is cut out of the clip, stands in the scene's light."""
 
     def _faces(
-        self, dice: Dice, body: Tensor, look: Tensor, light: Tensor, other: Tensor, other_look: Tensor, other_light: Tensor,
+        self, dice: Dice, body: Tensor, appearance: Tensor, light: Tensor, other: Tensor, other_appearance: Tensor, other_light: Tensor,
         *rest: Any,
     ) -> tuple[Tensor, Tensor]:  # fmt: skip
-        return super()._faces(dice, body, look, light, other, other_look, light, *rest)
+        return super()._faces(dice, body, appearance, light, other, other_appearance, light, *rest)
 
     def again(self, batch: WorldBatch, light: Tensor, backdrop: Tensor) -> Frames:
         """The clip just drawn under another light [1, 9], over one picture or one a frame [.., H, W, 3] in 0..1."""
         posed, camera, _ = self.drawn[0]
         frames, height, width = batch.video.shape[1:4]
-        picture = self._draw(posed, camera, torch.zeros(frames, dtype=torch.long), batch.look, light, height, width)
+        picture = self._draw(
+            posed, camera, torch.zeros(frames, dtype=torch.long), batch.appearance, light, height, width
+        )
         self.drawn.insert(0, (posed, camera, picture))
         return np.asarray((picture.over(backdrop) * 255).round().byte())
 

@@ -9,12 +9,12 @@ import numpy as np
 import pytest
 import torch
 
+from mannequin.world.appearance import REGIONS
 from mannequin.world.assets import Mannequins, load
 from mannequin.world.body import AT, DOF, Posed, Rig, rotation, skin
 from mannequin.world.decimate import collapse
 from mannequin.world.dice import Dice
 from mannequin.world.layout import EXPRESSIONS
-from mannequin.world.look import REGIONS
 from mannequin.world.motion import sample_motion
 from mannequin.world.raster import rasterize
 from mannequin.world.scene import sample_backgrounds, sample_lights
@@ -292,7 +292,7 @@ def test_faces_show_faces(people: Mannequins) -> None:
     """The crop is mostly skin: its middle differs little from the skin colour when nothing disturbs it."""
     settings = WorldSettings(disturb=False, other_face=0.0, replacement=0.0)
     batch = World(people, settings).sample_batch(6, 1, 96, 96, seed=8)
-    skin_colour = batch.look[:, :3]
+    skin_colour = batch.appearance[:, :3]
     middle = batch.face[:, 0, 24:40, 24:40].float().mean((1, 2)) / 255
     hue = middle / middle.sum(1, keepdim=True) - skin_colour / skin_colour.sum(1, keepdim=True)
     assert (hue.abs().amax(1) < 0.15).float().mean() >= 0.8

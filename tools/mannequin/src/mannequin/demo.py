@@ -23,12 +23,12 @@ import torch
 from torch import Tensor
 from torch.nn.functional import normalize
 
+from mannequin.world.appearance import COLUMNS, push_out, sample_appearances
 from mannequin.world.assets import Mannequins, load
 from mannequin.world.body import AT, DOF, Posed, Rig, skin
 from mannequin.world.camera import Camera, look_at
 from mannequin.world.dice import Dice
 from mannequin.world.layout import EXPRESSIONS
-from mannequin.world.look import COLUMNS, push_out, sample_looks
 from mannequin.world.render import render
 from mannequin.world.scene import sample_backgrounds
 from wanimate.media.writer import StreamWriter
@@ -173,7 +173,7 @@ def still(count: int) -> tuple[Tensor, Tensor]:
 
 @dataclass(frozen=True)
 class Role:
-    """One person to be drawn. `seed` draws what `look` (columns of `look.COLUMNS`) leaves open, and the background.
+    """One person to be drawn. `seed` draws what `appearance` (columns of `appearance.COLUMNS`) leaves open, and the background.
 
     body: a held-out body. light: direction towards it (x to the body's left, y back, z up), its colour, the ambient
     colour. studio: colour of a plain backdrop, or None for a drawn background. size: width, height in pixels.
@@ -182,7 +182,7 @@ class Role:
     body: int
     seed: int
     light: tuple[Colour, Colour, Colour]
-    look: dict[str, float | Colour] = field(default_factory=dict)
+    appearance: dict[str, float | Colour] = field(default_factory=dict)
     studio: Colour | None = None
     size: tuple[int, int] = (SIDE, SIDE)
 
@@ -195,7 +195,7 @@ _PLAIN: dict[str, float | Colour] = {
 """What all of them share."""
 PERFORMER = Role(
     body=141, seed=1, light=_SOFT, studio=(0.62, 0.68, 0.72),
-    look={
+    appearance={
         "skin": (0.93, 0.73, 0.60), "hair": (0.24, 0.14, 0.08), "brow": (0.16, 0.10, 0.07), "beard": 0.0,
         "iris": (0.2, 0.3, 0.4), "lips": (0.78, 0.46, 0.42), "cap": 0.02, "top_a": (0.16, 0.26, 0.46), "top_kind": 0,
         "sleeve": 0.55, "neck_depth": 0.01, "bottom_a": (0.25, 0.24, 0.23), "trouser": 1.9,
@@ -205,7 +205,7 @@ PERFORMER = Role(
 CHARACTERS = (
     Role(
         body=147, seed=123, light=((0.5, -0.8, 0.4), (0.48, 0.45, 0.40), (0.52, 0.52, 0.54)),
-        look={
+        appearance={
             "skin": (0.86, 0.64, 0.50), "hair": (0.10, 0.07, 0.05), "brow": (0.06, 0.04, 0.03), "beard": 0.55,
             "iris": (0.22, 0.13, 0.06), "lips": (0.68, 0.40, 0.34), "cap": 0.022, "top_a": (0.10, 0.50, 0.47),
             "top_kind": 0, "sleeve": 0.6, "neck_depth": 0.02, "bottom_a": (0.74, 0.65, 0.50), "trouser": 1.9,
@@ -214,7 +214,7 @@ CHARACTERS = (
     ),
     Role(
         body=148, seed=150, light=((-0.5, -0.8, 0.5), (0.42, 0.41, 0.42), (0.56, 0.56, 0.57)),
-        look={
+        appearance={
             "skin": (0.97, 0.80, 0.69), "hair": (0.55, 0.22, 0.09), "brow": (0.33, 0.14, 0.06), "beard": 0.0,
             "iris": (0.22, 0.36, 0.26), "lips": (0.80, 0.42, 0.40), "cap": 0.03, "top_a": (0.93, 0.89, 0.80),
             "top_b": (0.78, 0.20, 0.20), "top_kind": 1, "top_period": 0.075, "top_angle": 0.0, "top_duty": 0.1,
@@ -224,7 +224,7 @@ CHARACTERS = (
     ),
     Role(
         body=155, seed=125, light=((-0.2, -0.9, 0.6), (0.44, 0.45, 0.48), (0.56, 0.57, 0.60)),
-        look={
+        appearance={
             "skin": (0.50, 0.33, 0.23), "hair": (0.07, 0.05, 0.04), "brow": (0.04, 0.03, 0.02), "beard": 0.0,
             "iris": (0.20, 0.11, 0.05), "lips": (0.55, 0.26, 0.24), "cap": 0.035, "top_a": (0.95, 0.74, 0.16),
             "top_kind": 0, "sleeve": 0.45, "neck_depth": 0.03, "bottom_a": (0.25, 0.38, 0.60), "trouser": 1.9,
@@ -233,7 +233,7 @@ CHARACTERS = (
     ),
     Role(
         body=130, seed=124, light=((0.7, -0.6, 0.3), (0.50, 0.46, 0.42), (0.50, 0.51, 0.54)), size=(320, 480),
-        look={
+        appearance={
             "skin": (0.94, 0.75, 0.63), "hair": (0.74, 0.57, 0.32), "brow": (0.45, 0.32, 0.17), "beard": 0.0,
             "iris": (0.22, 0.38, 0.56), "lips": (0.76, 0.46, 0.42), "cap": 0.026, "top_a": (0.52, 0.20, 0.45),
             "top_b": (0.88, 0.72, 0.86), "top_kind": 3, "top_period": 0.11, "sleeve": 1.93, "neck_depth": 0.015,
@@ -244,11 +244,11 @@ CHARACTERS = (
 )  # fmt: skip
 
 
-def _look(role: Role) -> Tensor:
-    look = sample_looks(Dice(1, torch.Generator().manual_seed(role.seed)))
-    for name, value in role.look.items():
-        look[:, COLUMNS[name]] = torch.tensor(value)
-    return look
+def _appearance(role: Role) -> Tensor:
+    appearance = sample_appearances(Dice(1, torch.Generator().manual_seed(role.seed)))
+    for name, value in role.appearance.items():
+        appearance[:, COLUMNS[name]] = torch.tensor(value)
+    return appearance
 
 
 def _light(role: Role) -> Tensor:
@@ -281,8 +281,8 @@ def _studio(colour: Colour, width: int, height: int) -> Tensor:
 def draw(people: Mannequins, role: Role, pose: Tensor, face: Tensor, supersample: int = 2) -> npt.NDArray[np.uint8]:
     """Pictures of one person, uint8 RGB [F, height, width, 3], from poses [F, len(DOF)] and expressions [F, E]."""
     width, height = role.size
-    rig, look, light = Rig(people), _look(role), _light(role)
-    push = push_out(people, look)
+    rig, appearance, light = Rig(people), _appearance(role), _light(role)
+    push = push_out(people, appearance)
     body = torch.tensor([role.body])
     quiet, mask = still(1)
     camera = _camera(people, role, float(skin(rig, body, quiet, mask, push).keypoints[0, 0, 2]))
@@ -299,7 +299,7 @@ def draw(people: Mannequins, role: Role, pose: Tensor, face: Tensor, supersample
             camera.centre.expand(n, -1),
         )  # fmt: skip
         owner = torch.zeros(n, dtype=torch.int64)
-        picture = render(people, posed, views, owner, look, light, height, width, supersample)
+        picture = render(people, posed, views, owner, appearance, light, height, width, supersample)
         pictures.append((picture.over(behind) * 255 + 0.5).to(torch.uint8).numpy())
     return np.concatenate(pictures)
 

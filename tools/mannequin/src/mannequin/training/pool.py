@@ -8,7 +8,7 @@ from dataclasses import replace
 import torch
 from torch import Tensor
 
-from mannequin.world.look import REGIONS
+from mannequin.world.appearance import REGIONS
 from mannequin.world.world import WorldSettings
 
 WORLD = WorldSettings(framings=(0.25, 0.2, 0.4, 0.15), replacement=0.25, relight=0.0)

@@ -10,11 +10,11 @@ import torch
 from torch import Tensor
 from torch.nn.functional import avg_pool2d, normalize
 
+from mannequin.world.appearance import paint, shown_triangles
 from mannequin.world.assets import Mannequins
 from mannequin.world.body import Posed
 from mannequin.world.camera import Camera
 from mannequin.world.layout import MATERIALS
-from mannequin.world.look import paint, shown_triangles
 from mannequin.world.raster import barycentric, rasterize
 
 _CHUNK = 8_000_000
@@ -39,7 +39,7 @@ def render(
     posed: Posed,
     camera: Camera,
     owner: Tensor,
-    look: Tensor,
+    appearance: Tensor,
     light: Tensor,
     height: int,
     width: int,
@@ -50,14 +50,14 @@ def render(
     """Draw N views.
 
     Args:
-        posed, camera: N people and N cameras. owner: [N] row of `look` [C, WIDTH] and `light` [C, 9] of each view.
+        posed, camera: N people and N cameras. owner: [N] row of `appearance` [C, WIDTH] and `light` [C, 9] of each view.
         supersample: samples per pixel side. plain: torch rasteriser even on CUDA. compiled: shade through
         torch.compile (a minute once, then several times as fast on CUDA).
     """
     shape = (height * supersample, width * supersample)
     screen = camera.scaled(supersample).project(posed.vertices)
     two_sided = people.material >= MATERIALS["lash"]
-    shown = shown_triangles(people, look)[owner]
+    shown = shown_triangles(people, appearance)[owner]
     triangle = rasterize(screen, people.triangles, two_sided, shown, *shape, plain=plain)
     canvas = torch.zeros(len(screen), *shape, 4, device=screen.device)
     regions = torch.zeros(len(screen), *shape, dtype=torch.uint8, device=screen.device)
@@ -66,7 +66,7 @@ def render(
     for place in covered.split(_CHUNK):
         colour, region = painter(
             place, triangle.view(-1)[place].long(), shape[0], shape[1], screen, posed.normals, people.triangles,
-            people.material, people.fields, camera.turn, owner, look, light,
+            people.material, people.fields, camera.turn, owner, appearance, light,
         )  # fmt: skip
         canvas.view(-1, 4)[place] = torch.cat([colour, torch.ones_like(colour[:, :1])], dim=-1)
         regions.view(-1)[place] = region.to(torch.uint8)
@@ -79,12 +79,12 @@ def render(
 
 def surface(
     place: Tensor, hit: Tensor, height: int, width: int, screen: Tensor, normals: Tensor, triangles: Tensor,
-    material: Tensor, table: Tensor, turn: Tensor, owner: Tensor, look: Tensor, light: Tensor,
+    material: Tensor, table: Tensor, turn: Tensor, owner: Tensor, appearance: Tensor, light: Tensor,
 ) -> tuple[Tensor, Tensor]:  # fmt: skip
     """Colour [P, 3] and region [P] of the pixels `place` [P] (flat index) that show triangle `hit` [P]."""
     view, fields, normal = surface_points(place, hit, height, width, screen, normals, triangles, table)
     clip = owner[view]
-    colour, region, gloss = paint(look[clip], fields, material[hit])
+    colour, region, gloss = paint(appearance[clip], fields, material[hit])
     return shade(colour, normal, -turn[view, 2], light[clip], gloss), region
 
 

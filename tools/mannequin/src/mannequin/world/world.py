@@ -16,13 +16,13 @@ import torch
 from torch import Tensor
 from torch.nn.functional import grid_sample, max_pool2d
 
+from mannequin.world.appearance import push_out, sample_appearances
 from mannequin.world.assets import Mannequins
 from mannequin.world.augment import disturb_faces, disturb_keypoints
 from mannequin.world.body import Posed, Rig, skin
 from mannequin.world.camera import Camera, look_at
 from mannequin.world.dice import Dice
 from mannequin.world.layout import EXPRESSIONS
-from mannequin.world.look import push_out, sample_looks
 from mannequin.world.motion import sample_motion
 from mannequin.world.render import Picture, render
 from mannequin.world.scene import drift, sample_backgrounds, sample_lights
@@ -34,12 +34,12 @@ class WorldBatch:
     """Clips with their ground truth.
 
     video: uint8 RGB [n, F, H, W, 3]; skeleton: the same shape, the product's drawing; face: uint8 RGB [n, F, S, S, 3];
-    reference: uint8 RGB [n, H, W, 3]; region: uint8 [n, F, H, W] (`look.REGIONS`); cover: uint8 [n, F, H, W], 255 on
+    reference: uint8 RGB [n, H, W, 3]; region: uint8 [n, F, H, W] (`appearance.REGIONS`); cover: uint8 [n, F, H, W], 255 on
     the person, with soft edges; background: uint8 [n, F, H, W, 3], the scene with `hole` black; hole: bool
     [n, F, H, W], the person's grown box or outline; replacement: bool [n], else animation mode (reference and video
     share scene and light, and `background` is of no use). keypoints: float32 [n, F, 133, 3], x y in pixels and
-    confidence 0 or 1, undisturbed; light, reference_light: [n, 9] (`scene.sample_lights`); body, face_body: [n]; look:
-    [n, look.WIDTH]; jaw: [n, F] opening 0..1; face_box: [n, F, 4] of the person's own face, x0 y0 x1 y1 pixels;
+    confidence 0 or 1, undisturbed; light, reference_light: [n, 9] (`scene.sample_lights`); body, face_body: [n]; appearance:
+    [n, appearance.WIDTH]; jaw: [n, F] opening 0..1; face_box: [n, F, 4] of the person's own face, x0 y0 x1 y1 pixels;
     rate: [n] frames a second.
     """
 
@@ -57,7 +57,7 @@ class WorldBatch:
     reference_light: Tensor
     body: Tensor
     face_body: Tensor
-    look: Tensor
+    appearance: Tensor
     jaw: Tensor
     face_box: Tensor
     rate: Tensor
@@ -168,10 +168,10 @@ class World:
         first, last = (people.trained, len(people.rest)) if held_out else (0, people.trained)
         body, other = dice.integer(first, last), dice.integer(first, last)
         replacement = dice.chance(s.replacement)
-        look, light, other_look, other_light = (
-            sample_looks(dice),
+        appearance, light, other_appearance, other_light = (
+            sample_appearances(dice),
             sample_lights(dice, s.wide_lights),
-            sample_looks(dice),
+            sample_appearances(dice),
             sample_lights(dice, s.wide_lights),
         )
         apart = replacement & dice.chance(s.relight)
@@ -182,8 +182,8 @@ class World:
         still, still_face = sample_motion(dice, torch.zeros(n, 1, device=device), calm=True)
 
         tall = people.rest[body, :, 2].amax(1) - people.rest[body, :, 2].amin(1)
-        posed = self._pose(body, look, pose, expression)
-        standing = self._pose(body, look, still, still_face)
+        posed = self._pose(body, appearance, pose, expression)
+        standing = self._pose(body, appearance, still, still_face)
         noses = posed.keypoints[:, 0, 2].unflatten(0, (n, frames))
         framing = dice.pick(list(s.framings))
         leaves = (noses.amax(1) - noses.amin(1) > 0.12 * tall) & (framing > 1)  # squats don't fit a close view
@@ -197,7 +197,7 @@ class World:
 
         views = _spread(camera, frames)
         owner = torch.arange(n, device=device).repeat_interleave(frames)
-        picture = self._draw(posed, views, owner, look, light, height, width)
+        picture = self._draw(posed, views, owner, appearance, light, height, width)
         scene = sample_backgrounds(dice, light, height, width, s.white)
         other_scene = sample_backgrounds(dice, reference_light, height, width, s.white)
         moving = replacement & dice.chance(0.4)
@@ -205,7 +205,7 @@ class World:
         video = picture.over(backdrop.flatten(0, 1)).unflatten(0, (n, frames))
 
         portrait = self._draw(
-            standing, still_camera, torch.arange(n, device=device), look, reference_light, height, width
+            standing, still_camera, torch.arange(n, device=device), appearance, reference_light, height, width
         )
         behind = torch.where(replacement.view(-1, 1, 1, 1), other_scene, scene)
         reference = portrait.over(behind)
@@ -216,7 +216,18 @@ class World:
         drawn = disturb_keypoints(dice, keypoints) if s.disturb else keypoints
         box = face_boxes(flat[:, :, 23:91])
         face, face_body = self._faces(
-            dice, body, look, light, other, other_look, other_light, pose, expression, camera, frames, backdrop
+            dice,
+            body,
+            appearance,
+            light,
+            other,
+            other_appearance,
+            other_light,
+            pose,
+            expression,
+            camera,
+            frames,
+            backdrop,
         )
         cover = picture.cover.unflatten(0, (n, frames))
         hole = _holes(dice, cover)
@@ -236,23 +247,25 @@ class World:
             reference_light=reference_light,
             body=body,
             face_body=face_body,
-            look=look,
+            appearance=appearance,
             jaw=expression[:, :, list(EXPRESSIONS).index("jaw")],
             face_box=box,
             rate=rate,
         )
 
-    def _pose(self, body: Tensor, look: Tensor, pose: Tensor, expression: Tensor) -> Posed:
+    def _pose(self, body: Tensor, appearance: Tensor, pose: Tensor, expression: Tensor) -> Posed:
         frames = pose.shape[1]
         who = body.repeat_interleave(frames)
-        push = push_out(self.people, look).repeat_interleave(frames, dim=0)
+        push = push_out(self.people, appearance).repeat_interleave(frames, dim=0)
         return skin(self.rig, who, pose.flatten(0, 1), expression.flatten(0, 1), push)
 
     def _draw(
-        self, posed: Posed, camera: Camera, owner: Tensor, look: Tensor, light: Tensor, height: int, width: int
+        self, posed: Posed, camera: Camera, owner: Tensor, appearance: Tensor, light: Tensor, height: int, width: int
     ) -> Picture:
         s = self.settings
-        return render(self.people, posed, camera, owner, look, light, height, width, s.supersample, s.plain, s.compiled)
+        return render(
+            self.people, posed, camera, owner, appearance, light, height, width, s.supersample, s.plain, s.compiled
+        )
 
     def _confidence(self, dice: Dice, posed: Posed, camera: Camera, flat: Tensor, height: int, width: int) -> Tensor:
         """1 for points a detector would find, else 0: [n, F, 133]."""
@@ -275,14 +288,14 @@ class World:
         return seen.float()
 
     def _faces(
-        self, dice: Dice, body: Tensor, look: Tensor, light: Tensor, other: Tensor, other_look: Tensor, other_light: Tensor,
+        self, dice: Dice, body: Tensor, appearance: Tensor, light: Tensor, other: Tensor, other_appearance: Tensor, other_light: Tensor,
         pose: Tensor, expression: Tensor, camera: Camera, frames: int, backdrop: Tensor,
     ) -> tuple[Tensor, Tensor]:  # fmt: skip
         """Face crops uint8 [n, F, S, S, 3], of someone else in `other_face` of the clips, and whose they are [n]."""
         s, n = self.settings, len(body)
         swapped = dice.chance(s.other_face)
         someone = torch.where(swapped, other, body)
-        attire = torch.where(swapped.unsqueeze(1), other_look, look)
+        attire = torch.where(swapped.unsqueeze(1), other_appearance, appearance)
         lamp = torch.where(swapped.unsqueeze(1), other_light, light)
         posed = self._pose(someone, attire, pose, expression)
         views = _spread(camera, frames)

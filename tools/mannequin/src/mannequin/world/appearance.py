@@ -30,12 +30,12 @@ WIDTH = _end
 REGIONS = {"background": 0, "skin": 1, "face": 2, "hair": 3, "top": 4, "bottom": 5, "shoes": 6, "eye": 7, "mouth": 8}
 
 
-def sample_looks(dice: Dice) -> Tensor:
-    """Random looks, [count, WIDTH]."""
-    look = torch.zeros(dice.count, WIDTH, device=dice.device)
+def sample_appearances(dice: Dice) -> Tensor:
+    """Random appearances, [count, WIDTH]."""
+    appearance = torch.zeros(dice.count, WIDTH, device=dice.device)
 
     def put(name: str, value: Tensor) -> None:
-        look[:, COLUMNS[name]] = value if value.ndim == 2 else value.unsqueeze(1)
+        appearance[:, COLUMNS[name]] = value if value.ndim == 2 else value.unsqueeze(1)
 
     def colour(*rgb: float) -> Tensor:
         return torch.tensor(rgb, device=dice.device)
@@ -89,7 +89,9 @@ def sample_looks(dice: Dice) -> Tensor:
         put(f"{part_name}_second", dice.uniform(0, 2 * math.pi))
     for p in ("a", "b", *_PATTERN):
         name = f"bottom_{p}"
-        look[:, COLUMNS[name]] = torch.where(dress.unsqueeze(1), look[:, COLUMNS[f"top_{p}"]], look[:, COLUMNS[name]])
+        appearance[:, COLUMNS[name]] = torch.where(
+            dress.unsqueeze(1), appearance[:, COLUMNS[f"top_{p}"]], appearance[:, COLUMNS[name]]
+        )
     put("shoes", dice.colour() * 0.9)
     put(
         "sole",
@@ -132,70 +134,80 @@ def sample_looks(dice: Dice) -> Tensor:
     put("top_loose", dice.uniform(0.002, 0.016))
     put("bottom_loose", dice.uniform(0.002, 0.014))
     put("blush", dice.uniform(0.0, 0.12))
-    return look
+    return appearance
 
 
-def _get(look: Tensor, name: str) -> Tensor:
-    column = look[..., COLUMNS[name]]
+def _get(appearance: Tensor, name: str) -> Tensor:
+    column = appearance[..., COLUMNS[name]]
     return column if column.shape[-1] == 3 else column.squeeze(-1)
 
 
-def push_out(people: Mannequins, look: Tensor) -> Tensor:
+def push_out(people: Mannequins, appearance: Tensor) -> Tensor:
     """How far clothes and hair stand off the body, metres along the normal, [N, V] from [N, WIDTH]."""
     x, _, z, arm, leg, _, scalp, _ = people.fields.unbind(-1)
-    look = look.unsqueeze(1)
-    top, bottom = _clothes(look, x, people.fields[:, 1], z, arm, leg)
+    appearance = appearance.unsqueeze(1)
+    top, bottom = _clothes(appearance, x, people.fields[:, 1], z, arm, leg)
     crown = ((z - 0.72) / 0.12).clamp(0, 1)
-    inside = ((scalp + _get(look, "hairline") - 0.02) / 0.22).clamp(0, 1)
-    hair = _get(look, "cap") * inside.sqrt() * (0.55 + 0.45 * crown)
-    cloth = torch.where(top > 0, _get(look, "top_loose"), torch.where(bottom > 0, _get(look, "bottom_loose"), 0.0))
+    inside = ((scalp + _get(appearance, "hairline") - 0.02) / 0.22).clamp(0, 1)
+    hair = _get(appearance, "cap") * inside.sqrt() * (0.55 + 0.45 * crown)
+    cloth = torch.where(
+        top > 0, _get(appearance, "top_loose"), torch.where(bottom > 0, _get(appearance, "bottom_loose"), 0.0)
+    )
     return torch.where(scalp > -1, hair, cloth)
 
 
-def shown_triangles(people: Mannequins, look: Tensor) -> Tensor:
-    """Which triangles exist for a look, bool [N, T]: skirts and long hair are cut to length, or left out."""
+def shown_triangles(people: Mannequins, appearance: Tensor) -> Tensor:
+    """Which triangles exist for an appearance, bool [N, T]: skirts and long hair are cut to length, or left out."""
     middle = people.fields[people.triangles, :3].mean(1)
     strips = people.material >= MATERIALS["hair"]  # exported as quads, two triangles each: keep or drop both
     middle[strips] = middle[strips].unflatten(0, (-1, 2)).mean(1).repeat_interleave(2, dim=0)
     z = middle[:, 2]
     over_face = (middle[:, 1] < -0.07) & (z > 0.63)  # the hair of the base mesh hangs over the face: open it
     hip, knee = 0.10, -0.33  # template heights; the skirt's length is given in thigh lengths below the hip
-    end = hip + (knee - hip) * _get(look, "skirt_end")
-    skirt = (_get(look, "skirt") > 0).unsqueeze(1) & (z > end.unsqueeze(1))
-    hair = (_get(look, "long_hair") > 0).unsqueeze(1) & (z > _get(look, "hair_end").unsqueeze(1)) & ~over_face
+    end = hip + (knee - hip) * _get(appearance, "skirt_end")
+    skirt = (_get(appearance, "skirt") > 0).unsqueeze(1) & (z > end.unsqueeze(1))
+    hair = (
+        (_get(appearance, "long_hair") > 0).unsqueeze(1) & (z > _get(appearance, "hair_end").unsqueeze(1)) & ~over_face
+    )
     material = people.material
     special = torch.where(material == MATERIALS["skirt"], skirt, True)
     return torch.where(material == MATERIALS["hair"], hair, special)
 
 
-def _clothes(look: Tensor, x: Tensor, y: Tensor, z: Tensor, arm: Tensor, leg: Tensor) -> tuple[Tensor, Tensor]:
+def _clothes(appearance: Tensor, x: Tensor, y: Tensor, z: Tensor, arm: Tensor, leg: Tensor) -> tuple[Tensor, Tensor]:
     """Signed cover of top and bottom: positive inside the garment, about in metres."""
     front = ((-y - 0.0) / 0.08).clamp(0, 1)
-    dip = (1 - (x / _get(look, "neck_width")).abs()).clamp(0, 1)
-    neck = 0.583 - 0.30 * y - _get(look, "neck_depth") * dip * front - z
-    sleeve = (_get(look, "sleeve") - arm) * 0.27
-    hem = (_get(look, "hem") - leg) * 0.42
+    dip = (1 - (x / _get(appearance, "neck_width")).abs()).clamp(0, 1)
+    neck = 0.583 - 0.30 * y - _get(appearance, "neck_depth") * dip * front - z
+    sleeve = (_get(appearance, "sleeve") - arm) * 0.27
+    hem = (_get(appearance, "hem") - leg) * 0.42
     torso = torch.minimum(torch.minimum(neck, sleeve), torch.where(arm > 0.05, sleeve, hem))
-    length = (_get(look, "trouser") - leg) * 0.42
-    bottom = torch.minimum((leg - _get(look, "waist")) * 0.42, length)
+    length = (_get(appearance, "trouser") - leg) * 0.42
+    bottom = torch.minimum((leg - _get(appearance, "waist")) * 0.42, length)
     bottom = torch.where((arm > 0.15) | (leg < -0.5), -1.0, bottom)
     return torso, bottom
 
 
-def _pattern(look: Tensor, part: str, x: Tensor, y: Tensor, z: Tensor) -> Tensor:
+def _pattern(appearance: Tensor, part: str, x: Tensor, y: Tensor, z: Tensor) -> Tensor:
     """Colour of a garment at template positions, [P, 3]. Patterns are solid: they run through the body."""
-    kind, period = _get(look, f"{part}_kind"), _get(look, f"{part}_period")
-    angle, phase, second = _get(look, f"{part}_angle"), _get(look, f"{part}_phase"), _get(look, f"{part}_second")
+    kind, period = _get(appearance, f"{part}_kind"), _get(appearance, f"{part}_period")
+    angle, phase, second = (
+        _get(appearance, f"{part}_angle"),
+        _get(appearance, f"{part}_phase"),
+        _get(appearance, f"{part}_second"),
+    )
     turn = 2 * math.pi / period
     c, s = torch.cos(angle), torch.sin(angle)
     first = torch.sin((z * c + x * s) * turn + phase)
     other = torch.sin((x * c - z * s) * turn + second)
     depth = torch.cos(y * turn)
-    stripes = first - _get(look, f"{part}_duty")
+    stripes = first - _get(appearance, f"{part}_duty")
     checks = first * other
-    dots = first * other * depth - 0.3 - 0.3 * _get(look, f"{part}_duty")
+    dots = first * other * depth - 0.3 - 0.3 * _get(appearance, f"{part}_duty")
     wave = torch.sin(x * turn * 0.5 + 1.7 * torch.sin(z * turn * 0.37 + phase) + second)
-    noise = wave + torch.sin(z * turn * 0.6 + 1.3 * torch.sin(y * turn * 0.5 + x * 9)) - _get(look, f"{part}_duty")
+    noise = (
+        wave + torch.sin(z * turn * 0.6 + 1.3 * torch.sin(y * turn * 0.5 + x * 9)) - _get(appearance, f"{part}_duty")
+    )
     band = 0.06 + 0.4 * period - (z - 0.36).abs()
     sharp = 5.0
     value = torch.where(kind == 1, stripes * sharp, torch.full_like(first, -9.0))
@@ -204,14 +216,14 @@ def _pattern(look: Tensor, part: str, x: Tensor, y: Tensor, z: Tensor) -> Tensor
     value = torch.where(kind == 4, noise * 2, value)
     value = torch.where(kind == 5, band * 200, value)
     mix = (value * 0.5 + 0.5).clamp(0, 1).unsqueeze(-1)
-    return _get(look, f"{part}_a") * (1 - mix) + _get(look, f"{part}_b") * mix
+    return _get(appearance, f"{part}_a") * (1 - mix) + _get(appearance, f"{part}_b") * mix
 
 
-def paint(look: Tensor, fields: Tensor, material: Tensor) -> tuple[Tensor, Tensor, Tensor]:
+def paint(appearance: Tensor, fields: Tensor, material: Tensor) -> tuple[Tensor, Tensor, Tensor]:
     """Colour, region and gloss of surface points.
 
     Args:
-        look: [P, WIDTH]; fields: [P, 8]; material: [P].
+        appearance: [P, WIDTH]; fields: [P, 8]; material: [P].
 
     Returns:
         Colour [P, 3] in 0..1, region [P] (`REGIONS`), gloss [P].
@@ -222,47 +234,51 @@ def paint(look: Tensor, fields: Tensor, material: Tensor) -> tuple[Tensor, Tenso
         amount = amount.clamp(0, 1).unsqueeze(-1)
         return base * (1 - amount) + over * amount
 
-    skin = _get(look, "skin")
+    skin = _get(appearance, "skin")
     side = x.abs()
     face = (z > 0.60) & (y < -0.03) & (arm < -0.5)
     colour = skin
     cheek = torch.exp(-(((side - 0.042) / 0.018) ** 2) - ((z - 0.69) / 0.02) ** 2) * (y < -0.08)
-    colour = mix(colour, skin * torch.tensor([1.0, 0.72, 0.70], device=look.device), cheek * _get(look, "blush") * 4)
+    colour = mix(
+        colour, skin * torch.tensor([1.0, 0.72, 0.70], device=appearance.device), cheek * _get(appearance, "blush") * 4
+    )
     # around the eyes: a soft shade, and lashes at the rim
     rim = torch.hypot((side - 0.031) / 1.25, (z - 0.7275) * 1.75)
     near_eye = (y < -0.09) & face
     colour = mix(colour, skin * 0.72, torch.where(near_eye, (1 - (rim - 0.016).abs() / 0.010) * 0.5, 0.0))
     beard = ((0.668 - z) / 0.015 + (side - 0.03) / 0.02).clamp(0, 1) * ((z - 0.585) / 0.02).clamp(0, 1)
     beard = torch.maximum(beard, torch.exp(-(((z - 0.677) / 0.004) ** 2)) * (side < 0.028) * (y < -0.12))
-    colour = mix(colour, _get(look, "brow") * 0.6 + skin * 0.25, torch.where(face, beard * _get(look, "beard"), 0.0))
-    colour = mix(colour, _get(look, "lips"), torch.where(y < -0.1, (lips - 0.3) * 2.2, 0.0))
-    arch = 0.7485 + _get(look, "brow_lift") + 0.0045 * torch.sin(((side - 0.012) / 0.044).clamp(0, 1) * 2.6)
+    colour = mix(
+        colour, _get(appearance, "brow") * 0.6 + skin * 0.25, torch.where(face, beard * _get(appearance, "beard"), 0.0)
+    )
+    colour = mix(colour, _get(appearance, "lips"), torch.where(y < -0.1, (lips - 0.3) * 2.2, 0.0))
+    arch = 0.7485 + _get(appearance, "brow_lift") + 0.0045 * torch.sin(((side - 0.012) / 0.044).clamp(0, 1) * 2.6)
     across = (side - 0.012).clamp_max(0.058 - side) / 0.004
-    brow = (1.3 - (z - arch).abs() / _get(look, "brow_width")).clamp(0, 1) * across.clamp(0, 1)
-    colour = mix(colour, _get(look, "brow"), torch.where(near_eye, brow * 0.9, 0.0))
+    brow = (1.3 - (z - arch).abs() / _get(appearance, "brow_width")).clamp(0, 1) * across.clamp(0, 1)
+    colour = mix(colour, _get(appearance, "brow"), torch.where(near_eye, brow * 0.9, 0.0))
 
-    hairline = scalp + _get(look, "hairline") + 0.03 * torch.sin(x * 160 + 3 * torch.sin(z * 90))
-    hairy = (hairline / 0.035 + 0.5) * (1 - _get(look, "bald")) * (ear < 0.3) * (scalp > -1)
+    hairline = scalp + _get(appearance, "hairline") + 0.03 * torch.sin(x * 160 + 3 * torch.sin(z * 90))
+    hairy = (hairline / 0.035 + 0.5) * (1 - _get(appearance, "bald")) * (ear < 0.3) * (scalp > -1)
     strands = 0.94 + 0.06 * torch.sin((x + 0.6 * y) * 420 + 1.5 * torch.sin(z * 60))
-    hair = _get(look, "hair") * strands.unsqueeze(-1)
+    hair = _get(appearance, "hair") * strands.unsqueeze(-1)
     colour = mix(colour, hair, hairy)
 
     along = torch.where(arm > 0.05, 0.5 - arm * 0.27, z)
-    top, bottom = _clothes(look, x, y, z, arm, leg)
+    top, bottom = _clothes(appearance, x, y, z, arm, leg)
     in_bottom = (bottom > 0) & (material == MATERIALS["body"])
     in_top = (top > 0) & (material == MATERIALS["body"])
-    lower = _pattern(look, "bottom", x, y, z)
+    lower = _pattern(appearance, "bottom", x, y, z)
     colour = torch.where(in_bottom.unsqueeze(-1), lower, colour)
     trim = 1 - 0.25 * ((top < 0.008) & (top > 0)).float().unsqueeze(-1)
-    colour = torch.where(in_top.unsqueeze(-1), _pattern(look, "top", x, y, along) * trim, colour)
-    shod = (leg > _get(look, "shoe_top")) & (material == MATERIALS["body"])
-    shoe = torch.where((z < -0.806).unsqueeze(-1), _get(look, "sole"), _get(look, "shoes"))
+    colour = torch.where(in_top.unsqueeze(-1), _pattern(appearance, "top", x, y, along) * trim, colour)
+    shod = (leg > _get(appearance, "shoe_top")) & (material == MATERIALS["body"])
+    shoe = torch.where((z < -0.806).unsqueeze(-1), _get(appearance, "sole"), _get(appearance, "shoes"))
     colour = torch.where(shod.unsqueeze(-1), shoe, colour)
 
     centre_x, radius = side - 0.0310, torch.hypot(side - 0.0310, z - 0.7287)
     white = torch.full_like(skin, 0.9) - 0.25 * (centre_x.abs() / 0.014).clamp(0, 1).unsqueeze(-1)
-    eye = mix(white, _get(look, "iris") * 0.55, (0.0066 - radius) / 0.0006)
-    eye = mix(eye, _get(look, "iris"), (0.0056 - radius) / 0.0006)
+    eye = mix(white, _get(appearance, "iris") * 0.55, (0.0066 - radius) / 0.0006)
+    eye = mix(eye, _get(appearance, "iris"), (0.0056 - radius) / 0.0006)
     eye = mix(eye, torch.full_like(skin, 0.02), (0.0028 - radius) / 0.0005)
     glint = torch.hypot(x - torch.sign(x) * 0.031 + 0.0022, z - 0.7309)
     eye = mix(eye, torch.full_like(skin, 1.0), (0.0013 - glint) / 0.0004)
@@ -275,7 +291,9 @@ def paint(look: Tensor, fields: Tensor, material: Tensor) -> tuple[Tensor, Tenso
         "lash": (0.06, 0.04, 0.04),
     }
     for name, rgb in dark.items():
-        colour = torch.where((material == MATERIALS[name]).unsqueeze(-1), torch.tensor(rgb, device=look.device), colour)
+        colour = torch.where(
+            (material == MATERIALS[name]).unsqueeze(-1), torch.tensor(rgb, device=appearance.device), colour
+        )
     is_hair = material == MATERIALS["hair"]
     colour = torch.where(is_hair.unsqueeze(-1), hair, colour)
     is_skirt = material == MATERIALS["skirt"]
@@ -290,5 +308,5 @@ def paint(look: Tensor, fields: Tensor, material: Tensor) -> tuple[Tensor, Tenso
     for chosen, name in choices:
         region = torch.where(chosen, REGIONS[name], region)
     gloss = torch.where(is_hair | (hairy > 0.5), 0.25, 0.12) + torch.where(shod, 0.2, 0.0)
-    gloss = torch.where(in_top | in_bottom, _get(look, "glossy"), gloss)
+    gloss = torch.where(in_top | in_bottom, _get(appearance, "glossy"), gloss)
     return colour, region, gloss
