@@ -25,13 +25,12 @@ import numpy as np
 import torch
 from animation_measures import Detectors, Truth, measure, read_kept, summarise
 from hardware import described
-from torch import Tensor
 
 from mannequin.world.assets import assets_path, load
 from mannequin.world.body import Posed
 from mannequin.world.camera import Camera
 from mannequin.world.dice import Dice
-from mannequin.world.render import Picture
+from mannequin.world.render import Picture, Subjects
 from mannequin.world.world import World, WorldSettings
 from wanimate.conditions.build import ConditionBuilder
 from wanimate.conditions.segments import plan_segments
@@ -53,10 +52,8 @@ ANCHORS = [0, 5, 6, 11, 12]
 class RecordingWorld(World):
     """Keeps what was drawn: the clip, the reference picture and the faces, in this order."""
 
-    def _draw(
-        self, posed: Posed, camera: Camera, owner: Tensor, appearance: Tensor, light: Tensor, height: int, width: int
-    ) -> Picture:
-        picture = super()._draw(posed, camera, owner, appearance, light, height, width)
+    def _draw(self, posed: Posed, camera: Camera, subjects: Subjects, height: int, width: int) -> Picture:
+        picture = super()._draw(posed, camera, subjects, height, width)
         self.drawn = [*getattr(self, "drawn", []), (posed, camera, picture)][-3:]
         return picture
 

@@ -35,7 +35,7 @@ from mannequin.training.pool import RELIGHT_WORLD
 from mannequin.world.assets import load
 from mannequin.world.dice import Dice
 from mannequin.world.scene import sample_backgrounds
-from mannequin.world.world import WorldBatch
+from mannequin.world.world import Person, WorldBatch
 from wanimate.conditions.build import ConditionBuilder
 from wanimate.config import OutputSettings
 from wanimate.finish.composite import composite
@@ -87,7 +87,7 @@ class Scene:
     skeleton: np.ndarray
     face: np.ndarray
     background: np.ndarray
-    hole: np.ndarray
+    inpaint_mask: np.ndarray
     cover: np.ndarray
     region: np.ndarray
     reference: np.ndarray
@@ -99,11 +99,8 @@ class Scene:
 class LitWorld(RecordingWorld):
     """The performer, whose face is cut out of the clip, stands in the scene's light."""
 
-    def _faces(
-        self, dice: Dice, body: Tensor, appearance: Tensor, light: Tensor, other: Tensor, other_appearance: Tensor, other_light: Tensor,
-        *rest: Any,
-    ) -> tuple[Tensor, Tensor]:  # fmt: skip
-        return super()._faces(dice, body, appearance, light, other, other_appearance, light, *rest)
+    def _faces(self, dice: Dice, person: Person, other: Person, *rest: Any) -> tuple[Tensor, Tensor]:
+        return super()._faces(dice, person, other._replace(light=person.light), *rest)
 
     def again(self, batch: WorldBatch, light: Tensor, backdrop: Tensor) -> Frames:
         """The clip just drawn under another light [1, 9], over one picture or one a frame [.., H, W, 3] in 0..1."""
@@ -130,7 +127,8 @@ def render(world: LitWorld, seed: int, frames: int, size: tuple[int, int]) -> Sc
     nothing = torch.zeros(1, 1, 1, 3)
     albedo, unlit = (world.again(batch, light, nothing) for light in (torch.tensor([WHITE]), batch.reference_light))
     own = {
-        n: getattr(batch, n)[0].numpy() for n in ("video", "skeleton", "face", "background", "hole", "cover", "region")
+        n: getattr(batch, n)[0].numpy()
+        for n in ("video", "skeleton", "face", "background", "inpaint_mask", "cover", "region")
     }
     return Scene(
         **own, albedo=albedo, unlit=unlit, pasted=pasted, pasted_cover=covered[..., 0], reference=batch.reference[0].numpy(),
@@ -139,7 +137,7 @@ def render(world: LitWorld, seed: int, frames: int, size: tuple[int, int]) -> Sc
 
 
 def guides_of(scene: Scene) -> Guides:
-    mask = np.repeat(np.uint8(255) * scene.hole[..., None], 3, axis=-1)
+    mask = np.repeat(np.uint8(255) * scene.inpaint_mask[..., None], 3, axis=-1)
     rate = Fraction(float(scene.rate)).limit_denominator(1000)
     return Guides(
         "replacement", rate, ArrayFrames(scene.skeleton), ArrayFrames(scene.face), scene.reference,
@@ -243,7 +241,7 @@ EXPLAINED = [
     "mean absolute difference after each channel has the true one's blurred brightness. All of them: `wanimate.measure.light`.",
     "Pasted: the reference's person placed by the similarity that fits nose, shoulders and hips, measured where it covers the",
     "body. In the reference's light: the true render of every pose, lit as the reference is. Removed: one minus the mean error",
-    "over that of strength 0. The hole is the true person's, grown: outline, blocks or box by turns.",
+    "over that of strength 0. The inpaint mask is the true person's, grown: outline, blocks or box by turns.",
 ]
 
 
@@ -290,9 +288,9 @@ def picture(bench: Bench, out: Path) -> None:
         world.drawn[0] = clip
         scene = sample_backgrounds(Dice(1, torch.Generator().manual_seed(seed)), lamp, height, width, SETTINGS.white)
         truth = world.again(batch, lamp, scene)
-        hole = batch.hole[0].numpy()
-        background = np.where(hole[..., None], np.uint8(0), truth)
-        mask = np.repeat(np.uint8(255) * hole[..., None], 3, axis=-1)
+        inpaint_mask = batch.inpaint_mask[0].numpy()
+        background = np.where(inpaint_mask[..., None], np.uint8(0), truth)
+        mask = np.repeat(np.uint8(255) * inpaint_mask[..., None], 3, axis=-1)
         parts = (ArrayFrames(x) for x in (background, mask))
         guides = Guides(
             "replacement", Fraction(24), ArrayFrames(batch.skeleton[0].numpy()), ArrayFrames(batch.face[0].numpy()), reference,

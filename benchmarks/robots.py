@@ -21,7 +21,7 @@ from mannequin.world.assets import Mannequins, vertex_normals
 from mannequin.world.body import Posed
 from mannequin.world.camera import Camera
 from mannequin.world.layout import MATERIALS
-from mannequin.world.render import Picture
+from mannequin.world.render import Mesh, Picture, Subjects
 
 BARE = ("skirt", "long_hair")
 """What a robot's appearance has none of."""
@@ -41,16 +41,14 @@ class RobotWorld(RecordingWorld):
         assert len(posed.vertices) == len(body) * frames
         return dataclasses.replace(posed, normals=vertex_normals(posed.vertices, self.people.triangles))
 
-    def _draw(
-        self, posed: Posed, camera: Camera, owner: Tensor, appearance: Tensor, light: Tensor, height: int, width: int
-    ) -> Picture:
+    def _draw(self, posed: Posed, camera: Camera, subjects: Subjects, height: int, width: int) -> Picture:
         if self.human:
-            return super()._draw(posed, camera, owner, appearance, light, height, width)
-        bare = appearance.clone()
+            return super()._draw(posed, camera, subjects, height, width)
+        bare = subjects.appearance.clone()
         for name in BARE:
             bare[:, COLUMNS[name]] = 0
         with patch.object(rendering, "surface", robot_surface):
-            return super()._draw(posed, camera, owner, bare, light, height, width)
+            return super()._draw(posed, camera, subjects._replace(appearance=bare), height, width)
 
     def _faces(self, *given: Any) -> tuple[Tensor, Tensor]:
         before, self.human = self.human, True
@@ -93,14 +91,13 @@ def _square(normal: Tensor, axis: Tensor) -> Tensor:
 
 
 def robot_surface(
-    place: Tensor, hit: Tensor, height: int, width: int, screen: Tensor, normals: Tensor, triangles: Tensor,
-    material: Tensor, table: Tensor, turn: Tensor, owner: Tensor, appearance: Tensor, light: Tensor,
-) -> tuple[Tensor, Tensor]:  # fmt: skip
+    place: Tensor, hit: Tensor, height: int, width: int, mesh: Mesh, subjects: Subjects
+) -> tuple[Tensor, Tensor]:
     """What `render.surface` gives, for metal."""
-    view, fields, normal = rendering.surface_points(place, hit, height, width, screen, normals, triangles, table)
-    clip = owner[view]
-    colour, metal, glow, region = metal_paint(appearance[clip], fields, material[hit])
-    return metal_shade(colour, metal, glow, normal, -turn[view, 2], light[clip]), region
+    view, fields, normal = rendering.surface_points(place, hit, height, width, mesh)
+    clip = subjects.owner[view]
+    colour, metal, glow, region = metal_paint(subjects.appearance[clip], fields, mesh.material[hit])
+    return metal_shade(colour, metal, glow, normal, -mesh.towards[view], subjects.light[clip]), region
 
 
 def metal_paint(appearance: Tensor, fields: Tensor, material: Tensor) -> tuple[Tensor, Tensor, Tensor, Tensor]:

@@ -217,7 +217,7 @@ def test_batch_shapes(batch: WorldBatch) -> None:
     assert batch.video.shape == batch.skeleton.shape == batch.background.shape == (4, 5, 64, 96, 3)
     assert batch.face.shape == (4, 5, 64, 64, 3)
     assert batch.reference.shape == (4, 64, 96, 3)
-    assert batch.region.shape == batch.cover.shape == batch.hole.shape == (4, 5, 64, 96)
+    assert batch.region.shape == batch.cover.shape == batch.inpaint_mask.shape == (4, 5, 64, 96)
     assert batch.keypoints.shape == (4, 5, 133, 3)
     assert batch.video.dtype == batch.face.dtype == batch.reference.dtype == torch.uint8
     assert "video [4, 5, 64, 96, 3]" in str(batch)
@@ -247,9 +247,9 @@ def test_people_are_in_the_picture_and_match_their_keypoints(batch: WorldBatch) 
 
 
 def test_background_hides_the_person_and_keeps_the_scene(batch: WorldBatch) -> None:
-    assert (batch.hole | (batch.cover < 8)).all()
-    assert (batch.background[batch.hole] == 0).all()
-    assert torch.equal(batch.background[~batch.hole], batch.video[~batch.hole])
+    assert (batch.inpaint_mask | (batch.cover < 8)).all()
+    assert (batch.background[batch.inpaint_mask] == 0).all()
+    assert torch.equal(batch.background[~batch.inpaint_mask], batch.video[~batch.inpaint_mask])
 
 
 def test_animation_shares_the_scene_with_the_reference(people: Mannequins) -> None:

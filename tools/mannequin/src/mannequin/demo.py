@@ -29,7 +29,7 @@ from mannequin.world.body import AT, DOF, Posed, Rig, skin
 from mannequin.world.camera import Camera, look_at
 from mannequin.world.dice import Dice
 from mannequin.world.layout import EXPRESSIONS
-from mannequin.world.render import render
+from mannequin.world.render import Quality, Subjects, render
 from mannequin.world.scene import sample_backgrounds
 from wanimate.media.writer import StreamWriter
 from wanimate.types import Frame
@@ -295,11 +295,11 @@ def draw(people: Mannequins, role: Role, pose: Tensor, face: Tensor, supersample
         n = len(some_pose)
         posed: Posed = skin(rig, body.expand(n), some_pose, some_face, push.expand(n, -1))
         views = Camera(
-            camera.turn.expand(n, -1, -1), camera.eye.expand(n, -1), camera.focal.expand(n, -1),
+            camera.rotation.expand(n, -1, -1), camera.eye.expand(n, -1), camera.focal.expand(n, -1),
             camera.centre.expand(n, -1),
         )  # fmt: skip
         owner = torch.zeros(n, dtype=torch.int64)
-        picture = render(people, posed, views, owner, appearance, light, height, width, supersample)
+        picture = render(people, posed, views, Subjects(owner, appearance, light), height, width, Quality(supersample))
         pictures.append((picture.over(behind) * 255 + 0.5).to(torch.uint8).numpy())
     return np.concatenate(pictures)
 

@@ -48,7 +48,7 @@ def encode_batch(
     animation = ~batch.replacement
     scene = torch.where(animation.view(-1, 1, 1, 1, 1), 0.0, to_video(batch.background))
     condition = torch.where(place[:, None, :, None, None], video, scene)
-    keep = torch.where(animation.view(-1, 1, 1, 1), 0.0, 1 - batch.hole[:, :, ::8, ::8].float())
+    keep = torch.where(animation.view(-1, 1, 1, 1), 0.0, 1 - batch.inpaint_mask[:, :, ::8, ::8].float())
     keep = torch.where(place[:, :, None, None], 1.0, keep)
     packed = torch.cat((keep[:, :1].expand(-1, 3, -1, -1), keep), dim=1).unflatten(1, (-1, 4)).transpose(1, 2)
     share = F.avg_pool2d(person_weight(batch, face_weight), 8)

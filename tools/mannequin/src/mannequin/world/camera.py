@@ -10,17 +10,17 @@ from torch import Tensor
 
 @dataclass(frozen=True)
 class Camera:
-    """N cameras: world (z up) to pixels. turn: [N, 3, 3] rows right, down, forward; eye: [N, 3]; focal and centre in
+    """N cameras: world (z up) to pixels. rotation: [N, 3, 3] rows right, down, forward; eye: [N, 3]; focal and centre in
     pixels, [N, 2] each (x, y)."""
 
-    turn: Tensor
+    rotation: Tensor
     eye: Tensor
     focal: Tensor
     centre: Tensor
 
     def project(self, points: Tensor) -> Tensor:
         """[N, P, 3] metres to x, y in pixels and 1/depth, [N, P, 3]; depth is clamped away from 0."""
-        local = (points - self.eye.unsqueeze(1)) @ self.turn.mT
+        local = (points - self.eye.unsqueeze(1)) @ self.rotation.mT
         depth = local[..., 2]
         inverse = 1 / torch.where(depth.abs() < 1e-3, torch.full_like(depth, 1e-3), depth)
         plane = local[..., :2] * inverse.unsqueeze(-1) * self.focal.unsqueeze(1) + self.centre.unsqueeze(1)
@@ -48,6 +48,6 @@ def look_at(
     down = torch.cross(forward, right, dim=-1)
     c, s = torch.cos(roll).unsqueeze(-1), torch.sin(roll).unsqueeze(-1)
     right, down = c * right + s * down, c * down - s * right
-    turn = torch.stack([right, down, forward], dim=1)
+    rotation = torch.stack([right, down, forward], dim=1)
     eye = target - forward * distance.unsqueeze(-1)
-    return Camera(turn, eye, focal.unsqueeze(-1) * torch.stack([one, one], -1), centre)
+    return Camera(rotation, eye, focal.unsqueeze(-1) * torch.stack([one, one], -1), centre)

@@ -5,6 +5,7 @@ from __future__ import annotations
 import functools
 from collections.abc import Callable
 from dataclasses import dataclass
+from typing import NamedTuple
 
 import torch
 from torch import Tensor
@@ -34,77 +35,92 @@ class Picture:
         return (self.colour + background * (1 - self.cover).unsqueeze(-1)).clamp(0, 1)
 
 
+@dataclass(frozen=True)
+class Quality:
+    """`supersample`: samples a pixel's side. `plain`: the torch rasteriser even on CUDA. `compiled`: shade through
+    torch.compile (a minute once, then several times as fast on CUDA)."""
+
+    supersample: int = 2
+    plain: bool = False
+    compiled: bool = False
+
+
+USUAL = Quality()
+
+
+class Subjects(NamedTuple):
+    """Who is in each view: `owner` [N] is its row of `appearance` [C, WIDTH] and `light` [C, 9]."""
+
+    owner: Tensor
+    appearance: Tensor
+    light: Tensor
+
+
+class Mesh(NamedTuple):
+    """Projected bodies: `screen` [N, V, 3] (`Camera.project`), unit `normals` [N, V, 3], `triangles` [T, 3], `material` [T],
+    `fields` [V, F], and where each view looks, `towards` [N, 3]."""
+
+    screen: Tensor
+    normals: Tensor
+    triangles: Tensor
+    material: Tensor
+    fields: Tensor
+    towards: Tensor
+
+
 def render(
     people: Mannequins,
     posed: Posed,
     camera: Camera,
-    owner: Tensor,
-    appearance: Tensor,
-    light: Tensor,
+    subjects: Subjects,
     height: int,
     width: int,
-    supersample: int = 2,
-    plain: bool = False,
-    compiled: bool = False,
+    quality: Quality = USUAL,
 ) -> Picture:
-    """Draw N views.
-
-    Args:
-        posed, camera: N people and N cameras. owner: [N] row of `appearance` [C, WIDTH] and `light` [C, 9] of each view.
-        supersample: samples per pixel side. plain: torch rasteriser even on CUDA. compiled: shade through
-        torch.compile (a minute once, then several times as fast on CUDA).
-    """
-    shape = (height * supersample, width * supersample)
-    screen = camera.scaled(supersample).project(posed.vertices)
+    """Draw N views of N people, one a camera."""
+    factor = quality.supersample
+    shape = (height * factor, width * factor)
+    mesh = Mesh(
+        camera.scaled(factor).project(posed.vertices), posed.normals, people.triangles, people.material, people.fields,
+        camera.rotation[:, 2],
+    )  # fmt: skip
     two_sided = people.material >= MATERIALS["lash"]
-    shown = shown_triangles(people, appearance)[owner]
-    triangle = rasterize(screen, people.triangles, two_sided, shown, *shape, plain=plain)
-    canvas = torch.zeros(len(screen), *shape, 4, device=screen.device)
-    regions = torch.zeros(len(screen), *shape, dtype=torch.uint8, device=screen.device)
+    shown = shown_triangles(people, subjects.appearance)[subjects.owner]
+    triangle = rasterize(mesh.screen, people.triangles, two_sided, shown, *shape, plain=quality.plain)
+    count, device = len(mesh.screen), mesh.screen.device
+    canvas = torch.zeros(count, *shape, 4, device=device)
+    regions = torch.zeros(count, *shape, dtype=torch.uint8, device=device)
     covered = (triangle.view(-1) >= 0).nonzero().squeeze(1)
-    painter = _compiled() if compiled else surface
+    painter = _compiled() if quality.compiled else surface
     for place in covered.split(_CHUNK):
-        colour, region = painter(
-            place, triangle.view(-1)[place].long(), shape[0], shape[1], screen, posed.normals, people.triangles,
-            people.material, people.fields, camera.turn, owner, appearance, light,
-        )  # fmt: skip
+        colour, region = painter(place, triangle.view(-1)[place].long(), *shape, mesh, subjects)
         canvas.view(-1, 4)[place] = torch.cat([colour, torch.ones_like(colour[:, :1])], dim=-1)
         regions.view(-1)[place] = region.to(torch.uint8)
-    if supersample > 1:
-        canvas = avg_pool2d(canvas.permute(0, 3, 1, 2), supersample).permute(0, 2, 3, 1)
-        middle = supersample // 2
-        regions = regions[:, middle::supersample, middle::supersample]
+    if factor > 1:
+        canvas = avg_pool2d(canvas.permute(0, 3, 1, 2), factor).permute(0, 2, 3, 1)
+        middle = factor // 2
+        regions = regions[:, middle::factor, middle::factor]
     return Picture(canvas[..., :3], canvas[..., 3], regions)
 
 
 def surface(
-    place: Tensor, hit: Tensor, height: int, width: int, screen: Tensor, normals: Tensor, triangles: Tensor,
-    material: Tensor, table: Tensor, turn: Tensor, owner: Tensor, appearance: Tensor, light: Tensor,
-) -> tuple[Tensor, Tensor]:  # fmt: skip
+    place: Tensor, hit: Tensor, height: int, width: int, mesh: Mesh, subjects: Subjects
+) -> tuple[Tensor, Tensor]:
     """Colour [P, 3] and region [P] of the pixels `place` [P] (flat index) that show triangle `hit` [P]."""
-    view, fields, normal = surface_points(place, hit, height, width, screen, normals, triangles, table)
-    clip = owner[view]
-    colour, region, gloss = paint(appearance[clip], fields, material[hit])
-    return shade(colour, normal, -turn[view, 2], light[clip], gloss), region
+    view, fields, normal = surface_points(place, hit, height, width, mesh)
+    clip = subjects.owner[view]
+    colour, region, gloss = paint(subjects.appearance[clip], fields, mesh.material[hit])
+    return shade(colour, normal, -mesh.towards[view], subjects.light[clip], gloss), region
 
 
-def surface_points(
-    place: Tensor,
-    hit: Tensor,
-    height: int,
-    width: int,
-    screen: Tensor,
-    normals: Tensor,
-    triangles: Tensor,
-    table: Tensor,
-) -> tuple[Tensor, Tensor, Tensor]:
-    """View [P], fields of `table` [P, F] and unit normal [P, 3] of these pixels' surface points."""
+def surface_points(place: Tensor, hit: Tensor, height: int, width: int, mesh: Mesh) -> tuple[Tensor, Tensor, Tensor]:
+    """View [P], fields [P, F] and unit normal [P, 3] of these pixels' surface points."""
     view = place // (height * width)
     row, column = place // width % height, place % width
-    weights = barycentric(screen, triangles, view, hit, column + 0.5, row + 0.5).unsqueeze(-1)
-    corner = triangles[hit]
-    fields = (table[corner] * weights).sum(1)
-    return view, fields, normalize((normals[view.unsqueeze(1), corner] * weights).sum(1), dim=-1)
+    weights = barycentric(mesh.screen, mesh.triangles, view, hit, column + 0.5, row + 0.5).unsqueeze(-1)
+    corner = mesh.triangles[hit]
+    fields = (mesh.fields[corner] * weights).sum(1)
+    return view, fields, normalize((mesh.normals[view.unsqueeze(1), corner] * weights).sum(1), dim=-1)
 
 
 @functools.cache

@@ -11,6 +11,7 @@ from __future__ import annotations
 
 import math
 from dataclasses import dataclass
+from typing import NamedTuple
 
 import torch
 from torch import Tensor
@@ -24,7 +25,7 @@ from mannequin.world.camera import Camera, look_at
 from mannequin.world.dice import Dice
 from mannequin.world.layout import EXPRESSIONS
 from mannequin.world.motion import sample_motion
-from mannequin.world.render import Picture, render
+from mannequin.world.render import Picture, Quality, Subjects, render
 from mannequin.world.scene import drift, sample_backgrounds, sample_lights
 from mannequin.world.sticks import draw_skeletons
 
@@ -35,7 +36,7 @@ class WorldBatch:
 
     video: uint8 RGB [n, F, H, W, 3]; skeleton: the same shape, the product's drawing; face: uint8 RGB [n, F, S, S, 3];
     reference: uint8 RGB [n, H, W, 3]; region: uint8 [n, F, H, W] (`appearance.REGIONS`); cover: uint8 [n, F, H, W], 255 on
-    the person, with soft edges; background: uint8 [n, F, H, W, 3], the scene with `hole` black; hole: bool
+    the person, with soft edges; background: uint8 [n, F, H, W, 3], the scene with `inpaint_mask` black; inpaint_mask: bool
     [n, F, H, W], the person's grown box or outline; replacement: bool [n], else animation mode (reference and video
     share scene and light, and `background` is of no use). keypoints: float32 [n, F, 133, 3], x y in pixels and
     confidence 0 or 1, undisturbed; light, reference_light: [n, 9] (`scene.sample_lights`); body, face_body: [n]; appearance:
@@ -50,7 +51,7 @@ class WorldBatch:
     region: Tensor
     cover: Tensor
     background: Tensor
-    hole: Tensor
+    inpaint_mask: Tensor
     replacement: Tensor
     keypoints: Tensor
     light: Tensor
@@ -90,6 +91,14 @@ class WorldSettings:
     """Weights of full body, three-quarter, half body, close-up."""
 
 
+class Person(NamedTuple):
+    """body [n], appearance [n, WIDTH] and light [n, 9] of the person of each clip."""
+
+    body: Tensor
+    appearance: Tensor
+    light: Tensor
+
+
 def _frame_person(
     dice: Dice, framing: Tensor, height_m: Tensor, head: Tensor, aim: Tensor, height: int, width: int
 ) -> Camera:
@@ -120,7 +129,9 @@ def _frame_person(
 
 def _spread(camera: Camera, frames: int) -> Camera:
     """One camera a clip -> one a frame, clip by clip."""
-    return Camera(*(t.repeat_interleave(frames, dim=0) for t in (camera.turn, camera.eye, camera.focal, camera.centre)))
+    return Camera(
+        *(t.repeat_interleave(frames, dim=0) for t in (camera.rotation, camera.eye, camera.focal, camera.centre))
+    )
 
 
 def face_boxes(points: Tensor, visible: Tensor | None = None) -> Tensor:
@@ -166,14 +177,10 @@ class World:
         generator = seed if isinstance(seed, torch.Generator) else torch.Generator(device).manual_seed(seed)
         dice = Dice(n, generator)
         first, last = (people.trained, len(people.rest)) if held_out else (0, people.trained)
-        body, other = dice.integer(first, last), dice.integer(first, last)
+        bodies = dice.integer(first, last), dice.integer(first, last)
         replacement = dice.chance(s.replacement)
-        appearance, light, other_appearance, other_light = (
-            sample_appearances(dice),
-            sample_lights(dice, s.wide_lights),
-            sample_appearances(dice),
-            sample_lights(dice, s.wide_lights),
-        )
+        person, other = (Person(body, sample_appearances(dice), sample_lights(dice, s.wide_lights)) for body in bodies)
+        body, appearance, light = person
         apart = replacement & dice.chance(s.relight)
         reference_light = torch.where(apart.unsqueeze(1), sample_lights(dice, s.wide_lights), light)
         rate = dice.uniform(s.slowest, s.fastest)
@@ -197,7 +204,7 @@ class World:
 
         views = _spread(camera, frames)
         owner = torch.arange(n, device=device).repeat_interleave(frames)
-        picture = self._draw(posed, views, owner, appearance, light, height, width)
+        picture = self._draw(posed, views, Subjects(owner, appearance, light), height, width)
         scene = sample_backgrounds(dice, light, height, width, s.white)
         other_scene = sample_backgrounds(dice, reference_light, height, width, s.white)
         moving = replacement & dice.chance(0.4)
@@ -205,7 +212,7 @@ class World:
         video = picture.over(backdrop.flatten(0, 1)).unflatten(0, (n, frames))
 
         portrait = self._draw(
-            standing, still_camera, torch.arange(n, device=device), appearance, reference_light, height, width
+            standing, still_camera, Subjects(torch.arange(n, device=device), appearance, reference_light), height, width
         )
         behind = torch.where(replacement.view(-1, 1, 1, 1), other_scene, scene)
         reference = portrait.over(behind)
@@ -215,23 +222,10 @@ class World:
         keypoints = torch.cat([flat, confidence.unsqueeze(-1)], dim=-1)
         drawn = disturb_keypoints(dice, keypoints) if s.disturb else keypoints
         box = face_boxes(flat[:, :, 23:91])
-        face, face_body = self._faces(
-            dice,
-            body,
-            appearance,
-            light,
-            other,
-            other_appearance,
-            other_light,
-            pose,
-            expression,
-            camera,
-            frames,
-            backdrop,
-        )
+        face, face_body = self._faces(dice, person, other, pose, expression, camera, backdrop)
         cover = picture.cover.unflatten(0, (n, frames))
-        hole = _holes(dice, cover)
-        kept = torch.where(hole.unsqueeze(-1), torch.zeros_like(backdrop), video)
+        inpaint_mask = _inpaint_masks(dice, cover)
+        kept = torch.where(inpaint_mask.unsqueeze(-1), torch.zeros_like(backdrop), video)
         return WorldBatch(
             video=_bytes(video),
             skeleton=draw_skeletons(drawn, width, height),
@@ -240,7 +234,7 @@ class World:
             region=picture.region.unflatten(0, (n, frames)),
             cover=_bytes(cover),
             background=_bytes(kept),
-            hole=hole,
+            inpaint_mask=inpaint_mask,
             replacement=replacement,
             keypoints=keypoints,
             light=light,
@@ -259,13 +253,9 @@ class World:
         push = push_out(self.people, appearance).repeat_interleave(frames, dim=0)
         return skin(self.rig, who, pose.flatten(0, 1), expression.flatten(0, 1), push)
 
-    def _draw(
-        self, posed: Posed, camera: Camera, owner: Tensor, appearance: Tensor, light: Tensor, height: int, width: int
-    ) -> Picture:
+    def _draw(self, posed: Posed, camera: Camera, subjects: Subjects, height: int, width: int) -> Picture:
         s = self.settings
-        return render(
-            self.people, posed, camera, owner, appearance, light, height, width, s.supersample, s.plain, s.compiled
-        )
+        return render(self.people, posed, camera, subjects, height, width, Quality(s.supersample, s.plain, s.compiled))
 
     def _confidence(self, dice: Dice, posed: Posed, camera: Camera, flat: Tensor, height: int, width: int) -> Tensor:
         """1 for points a detector would find, else 0: [n, F, 133]."""
@@ -273,7 +263,7 @@ class World:
         size = flat.new_tensor([width, height])
         margin = 0.04 * size
         seen = ((flat > -margin) & (flat < size + margin)).all(-1)
-        away = (posed.head_forward * camera.turn[:, 2]).sum(-1).unflatten(0, (n, frames)) > 0.35
+        away = (posed.head_forward * camera.rotation[:, 2]).sum(-1).unflatten(0, (n, frames)) > 0.35
         honest = dice.chance(0.5, 1)  # some detectors guess the hidden eyes and nose
         hidden = (away & honest).unsqueeze(-1)
         facial = torch.zeros(133, dtype=torch.bool, device=flat.device)
@@ -288,16 +278,22 @@ class World:
         return seen.float()
 
     def _faces(
-        self, dice: Dice, body: Tensor, appearance: Tensor, light: Tensor, other: Tensor, other_appearance: Tensor, other_light: Tensor,
-        pose: Tensor, expression: Tensor, camera: Camera, frames: int, backdrop: Tensor,
-    ) -> tuple[Tensor, Tensor]:  # fmt: skip
+        self,
+        dice: Dice,
+        person: Person,
+        other: Person,
+        pose: Tensor,
+        expression: Tensor,
+        camera: Camera,
+        backdrop: Tensor,
+    ) -> tuple[Tensor, Tensor]:
         """Face crops uint8 [n, F, S, S, 3], of someone else in `other_face` of the clips, and whose they are [n]."""
-        s, n = self.settings, len(body)
+        s, (n, frames) = self.settings, backdrop.shape[:2]
         swapped = dice.chance(s.other_face)
-        someone = torch.where(swapped, other, body)
-        attire = torch.where(swapped.unsqueeze(1), other_appearance, appearance)
-        lamp = torch.where(swapped.unsqueeze(1), other_light, light)
-        posed = self._pose(someone, attire, pose, expression)
+        someone = torch.where(swapped, other.body, person.body)
+        appearance = torch.where(swapped.unsqueeze(1), other.appearance, person.appearance)
+        light = torch.where(swapped.unsqueeze(1), other.light, person.light)
+        posed = self._pose(someone, appearance, pose, expression)
         views = _spread(camera, frames)
         flat = views.project(posed.keypoints[:, 23:91])[..., :2].unflatten(0, (n, frames))
         box = face_boxes(flat).flatten(0, 1)
@@ -306,8 +302,8 @@ class World:
             off = dice.normal(0.025, 4).repeat_interleave(frames, dim=0)
             box = box + off * size
         crop = views.cropped(box, s.face_size, s.face_size)
-        owner = torch.arange(n, device=body.device).repeat_interleave(frames)
-        picture = self._draw(posed, crop, owner, attire, lamp, s.face_size, s.face_size)
+        owner = torch.arange(n, device=someone.device).repeat_interleave(frames)
+        picture = self._draw(posed, crop, Subjects(owner, appearance, light), s.face_size, s.face_size)
         behind = _cut(backdrop, box, s.face_size)
         face = picture.over(behind).unflatten(0, (n, frames))
         if s.disturb:
@@ -326,7 +322,7 @@ def _cut(backdrop: Tensor, box: Tensor, size: int) -> Tensor:
     return grid_sample(picture, where, padding_mode="border", align_corners=False).permute(0, 2, 3, 1)
 
 
-def _holes(dice: Dice, cover: Tensor) -> Tensor:
+def _inpaint_masks(dice: Dice, cover: Tensor) -> Tensor:
     """Regions to be generated in replacement mode, bool [n, F, h, w]: the grown person, as outline, blocks or box."""
     n, frames, height, width = cover.shape
     person = (cover > 0.02).float().flatten(0, 1).unsqueeze(1)
