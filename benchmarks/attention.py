@@ -4,7 +4,7 @@
 
 Beside the kernel of our own: the exact backends and, where it is installed, FlashAttention-3 in float8. Seconds are medians of
 `--rounds` calls, backends in turn. Errors are relative L2 distances from float64 for the same bfloat16 inputs; the gain is how
-large the result is along the true one, 1 where nothing is lost. Needs a Hopper GPU and Triton, which is imported late: --help works without.
+large the result is along the true one, 1 where nothing is lost. Needs a Hopper GPU and Triton.
 """
 
 from __future__ import annotations
