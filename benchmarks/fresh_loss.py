@@ -2,9 +2,9 @@
 
     python benchmarks/fresh_loss.py                # 24 clips of 33 frames: some minutes on two cores
 
-Clips are rendered, encoded and weighed as `python -m mannequin transformer` does it, with seeds that no training uses. A clip is in
-training's pool for a while and drawn many times: where the logged loss is far below this one, the pool was learnt by heart
-and more clips serve better than more steps.
+Clips are rendered, encoded and weighed as `python -m mannequin transformer` does it, with seeds that no training uses. A clip
+is in training's pool for a while and drawn many times. Where the logged loss is far below this one, the pool was learnt by
+heart, and more clips serve better than more steps.
 """
 
 from __future__ import annotations
