@@ -34,6 +34,7 @@ from torch import Tensor
 from mannequin.training.pool import RELIGHT_WORLD
 from mannequin.world.assets import load
 from mannequin.world.dice import Dice
+from mannequin.world.render import Subjects
 from mannequin.world.scene import sample_backgrounds
 from mannequin.world.world import Person, WorldBatch
 from wanimate.conditions.build import ConditionBuilder
@@ -106,9 +107,8 @@ class LitWorld(RecordingWorld):
         """The clip just drawn under another light [1, 9], over one picture or one a frame [.., H, W, 3] in 0..1."""
         posed, camera, _ = self.drawn[0]
         frames, height, width = batch.video.shape[1:4]
-        picture = self._draw(
-            posed, camera, torch.zeros(frames, dtype=torch.long), batch.appearance, light, height, width
-        )
+        subjects = Subjects(torch.zeros(frames, dtype=torch.long), batch.appearance, light)
+        picture = self._draw(posed, camera, subjects, height, width)
         self.drawn.insert(0, (posed, camera, picture))
         return np.asarray((picture.over(backdrop) * 255).round().byte())
 
