@@ -16,7 +16,8 @@ import torch
 
 from wanimate.errors import InputError
 from wanimate.media.resize import letterbox
-from wanimate.preprocess.detect.base import PersonPose, PoseBackend
+from wanimate.preprocess.detect.base import PoseBackend
+from wanimate.preprocess.pose.person import PersonPose
 from wanimate.types import Frame, Keypoints
 
 FOLDER = "FLUX.1-Kontext-dev"

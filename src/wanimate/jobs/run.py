@@ -31,7 +31,7 @@ from wanimate.media.probe import probe
 from wanimate.media.resize import exact_size
 from wanimate.media.video import plan_frames
 from wanimate.preprocess import replacement
-from wanimate.preprocess.detect.base import backend
+from wanimate.preprocess.detect.registry import open_detector
 from wanimate.preprocess.guides import load_guides
 from wanimate.preprocess.modes import preprocessing
 from wanimate.runtime.engine import Engine, alone, together
@@ -133,7 +133,7 @@ class Animator:
         with OutputClaim(job.out, job.output.codec, tuple(inputs.values())) as claim, _guides_folder(job) as folder:
             clip = probe(job.video, job.preprocess.limits)
             image = load_image(job.image)
-            detector = backend(job.preprocess)
+            detector = open_detector(job.preprocess)
             chosen("pose backend", detector.name, "as the settings say")
             area = job.preprocess.area or self.card.defaults.area
             making = preprocessing(job.mode, clip, image, job.preprocess, folder, area, detector)

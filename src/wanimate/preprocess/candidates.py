@@ -11,7 +11,7 @@ from wanimate.config import PreprocessSettings
 from wanimate.errors import InputError
 from wanimate.media.files import AtomicFile
 from wanimate.media.video import iter_indices
-from wanimate.preprocess.detect.base import backend
+from wanimate.preprocess.detect.registry import open_detector
 from wanimate.preprocess.drive import frame_at, plan
 from wanimate.preprocess.people.choice import Box, box, numbered, numbered_picture, parse_choice
 from wanimate.types import Clip
@@ -36,7 +36,7 @@ def write_people(clip: Clip, settings: PreprocessSettings, out: Path) -> Crowd:
     """
     if out.suffix.lower() != ".png":
         raise InputError("out", out, "the picture of the people is a PNG", "Give a name that ends in .png")
-    people, choice, (indices, _) = backend(settings), parse_choice(settings.person), plan(clip, settings)
+    people, choice, (indices, _) = open_detector(settings), parse_choice(settings.person), plan(clip, settings)
     first = frame_at(clip, indices, choice)
     indices = indices[first : None if choice.at is None else first + 1]
     for index, frame in zip(indices, iter_indices(clip, indices), strict=True):

@@ -26,12 +26,14 @@ from wanimate.media.files import sha256
 from wanimate.media.resize import cover, exact_size, letterbox, published_resize
 from wanimate.media.timing import cap_rate, published_count, published_indices
 from wanimate.media.video import iter_backwards, iter_indices, plan_frames
-from wanimate.preprocess.detect.base import PersonPose, PoseBackend, backend
+from wanimate.preprocess.detect.base import PoseBackend
+from wanimate.preprocess.detect.registry import open_detector
 from wanimate.preprocess.guides import GuidesWriter, load_guides
 from wanimate.preprocess.people.choice import HEAD_AND_SHOULDERS, Choice, parse_choice
 from wanimate.preprocess.pose import retarget, retarget_published
 from wanimate.preprocess.pose.face import Squares, is_usable, published_box, published_crop, square_crop, steady_squares
 from wanimate.preprocess.pose.keypoints import FACE, Parts, reuse_body_when_outside, runs, split
+from wanimate.preprocess.pose.person import PersonPose
 from wanimate.preprocess.pose.skeleton import draw
 from wanimate.preprocess.pose.smooth import smooth
 from wanimate.types import Clip, Frame, Guides, Keypoints
@@ -70,7 +72,7 @@ def preprocess(
         InputError: nobody is in the clip, models are missing, or the clip cannot be read.
         OutputError: `folder` is taken or cannot be written. Nothing is left there then.
     """
-    people = detector or backend(settings)
+    people = detector or open_detector(settings)
     reference = _fitted(image, area, settings.compat)
     size = reference.shape[1], reference.shape[0]
     indices, fps = plan(clip, settings)

@@ -12,7 +12,7 @@ from wanimate.log import chosen
 from wanimate.preprocess import replacement
 from wanimate.preprocess.detect.base import PoseBackend
 from wanimate.preprocess.drive import preprocess
-from wanimate.preprocess.masks.selfie import MaskBackend
+from wanimate.preprocess.masks.base import MaskBackend
 from wanimate.types import Clip, Frame, Guides, Mode
 
 

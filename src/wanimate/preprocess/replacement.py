@@ -20,8 +20,9 @@ from wanimate.errors import InputError, setting
 from wanimate.events import Event, Notice, Stage, StageFinished, StageProgress, StageStarted
 from wanimate.media.resize import AREA, cover, cover_placement, exact_size, published_resize, published_size
 from wanimate.media.video import iter_indices
-from wanimate.preprocess.detect.base import PoseBackend, backend
+from wanimate.preprocess.detect.base import PoseBackend
 from wanimate.preprocess.detect.models import find
+from wanimate.preprocess.detect.registry import open_detector
 from wanimate.preprocess.drive import (
     Drawing,
     arrays,
@@ -32,7 +33,8 @@ from wanimate.preprocess.drive import (
     report_missing,
 )  # fmt: skip
 from wanimate.preprocess.guides import GuidesWriter, load_guides
-from wanimate.preprocess.masks.selfie import MaskBackend, SelfieMasks
+from wanimate.preprocess.masks.base import MaskBackend
+from wanimate.preprocess.masks.selfie import SelfieMasks
 from wanimate.preprocess.masks.shape import MaskShape, as_picture, scene, shape_mask
 from wanimate.preprocess.masks.video import MaskVideo
 from wanimate.preprocess.pose import retarget
@@ -99,7 +101,7 @@ def preprocess_scene(
         InputError: retargeting was asked for.
     """
     check(settings)
-    people = detector or backend(settings)
+    people = detector or open_detector(settings)
     indices, fps = plan(clip, settings)
     size = _size(clip, area, settings.compat)
     # As published, compat does everything on the resized frames; else points and faces come from the whole picture.

@@ -33,9 +33,10 @@ from wanimate.media.probe import probe
 from wanimate.media.resize import cover
 from wanimate.media.video import iter_indices
 from wanimate.model.vae import VideoVae
-from wanimate.preprocess.detect.base import PoseBackend, backend
+from wanimate.preprocess.detect.base import PoseBackend
+from wanimate.preprocess.detect.registry import open_detector
 from wanimate.preprocess.drive import plan
-from wanimate.preprocess.masks.selfie import MaskBackend
+from wanimate.preprocess.masks.base import MaskBackend
 from wanimate.preprocess.modes import preprocessing
 from wanimate.types import Frame, Guides
 
@@ -122,7 +123,7 @@ def prepare(
     for source in sources:
         folder = cache / f"{source.video.stem}-{_key(source, settings, encoders)}"
         if not folder.is_dir():
-            detector = detector or backend(settings.preprocess)
+            detector = detector or open_detector(settings.preprocess)
             yield from _encode(source, settings, encoders, folder, detector, masks)
         windows += sorted(folder.glob("*.safetensors"))
     if not windows:

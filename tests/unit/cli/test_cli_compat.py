@@ -214,7 +214,7 @@ def preprocess(monkeypatch: pytest.MonkeyPatch, tmp_path: Path) -> Callable[...,
 
     monkeypatch.setattr("wanimate.media.probe.probe", lambda path, limits: None)
     monkeypatch.setattr("wanimate.media.image.load_image", lambda path: None)
-    monkeypatch.setattr("wanimate.preprocess.detect.base.backend", lambda settings: None)
+    monkeypatch.setattr("wanimate.preprocess.detect.registry.open_detector", lambda settings: None)
     monkeypatch.setattr("wanimate.integrations.published.write_published_guides", stub)
     files = ["--video_path", "v.mp4", "--refer_path", "i.png", "--save_path", tmp_path / "out"]
     return lambda *words: (command("preprocess", *files, *words), seen)

@@ -12,7 +12,7 @@ import pytest
 
 from wanimate.errors import InputError
 from wanimate.integrations.flux import FOLDER, WithEditedProportions, instruction, kontext, with_lengths
-from wanimate.preprocess.detect.base import PersonPose
+from wanimate.preprocess.pose.person import PersonPose
 from wanimate.types import Frame, Keypoints
 
 SHOULDERS, ELBOW, WRIST, HIP, KNEE, ANKLE = ([5, 6], 7, 9, 11, 13, 15)

@@ -18,9 +18,9 @@ from wanimate.config import PreprocessSettings
 from wanimate.errors import InputError
 from wanimate.media.probe import probe
 from wanimate.media.video import LosslessWriter, iter_indices
-from wanimate.preprocess.detect.base import PersonPose, backend
 from wanimate.preprocess.detect.mediapipe import MediapipeBackend
 from wanimate.preprocess.detect.models import find
+from wanimate.preprocess.detect.registry import open_detector
 from wanimate.preprocess.people.choice import (
     Choice,
     box,
@@ -31,6 +31,7 @@ from wanimate.preprocess.people.choice import (
     pick,
     same_person,
 )
+from wanimate.preprocess.pose.person import PersonPose
 
 SMALL, LARGE, MIDDLE = _figure(400.0, 80.0, 100.0), _figure(100.0, 60.0, 200.0), _figure(250.0, 60.0, 150.0)
 CROWD = [SMALL, LARGE, MIDDLE]
@@ -50,7 +51,7 @@ def test_what_names_nobody(text):
     with pytest.raises(InputError, match=r"--person = .*: names nobody\. Give largest, left, right"):
         parse_choice(text)
     with pytest.raises(InputError, match="--person"):
-        backend(PreprocessSettings(person=text))
+        open_detector(PreprocessSettings(person=text))
 
 
 @pytest.mark.parametrize(("text", "rule"), [("4", "3 found where"), ("5,5", "nobody is there")])

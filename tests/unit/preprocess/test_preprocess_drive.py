@@ -10,8 +10,8 @@ from wanimate.errors import InputError
 from wanimate.events import Notice, Stage, StageFinished, StageProgress, StageStarted
 from wanimate.media.probe import probe
 from wanimate.media.video import LosslessWriter
-from wanimate.preprocess.detect.base import PersonPose, nobody
 from wanimate.preprocess.drive import preprocess
+from wanimate.preprocess.pose.person import PersonPose, nobody
 
 AREA = 320 * 240
 COUNT = 12

@@ -14,8 +14,8 @@ from wanimate.errors import InputError
 from wanimate.events import Notice
 from wanimate.media.probe import probe
 from wanimate.media.video import LosslessWriter, iter_indices
-from wanimate.preprocess.detect.base import PersonPose
 from wanimate.preprocess.guides import export_published, load_guides
+from wanimate.preprocess.pose.person import PersonPose
 from wanimate.preprocess.replacement import mask_shape, preprocess_scene
 
 AREA = 320 * 240

@@ -16,14 +16,15 @@ from wanimate.config import PreprocessSettings
 from wanimate.errors import InputError
 from wanimate.media.probe import probe
 from wanimate.media.video import LosslessWriter, iter_backwards, iter_indices
-from wanimate.preprocess.detect.base import PersonPose, backend, nobody
 from wanimate.preprocess.detect.mediapipe import MediapipeBackend
 from wanimate.preprocess.detect.models import find
+from wanimate.preprocess.detect.registry import open_detector
 from wanimate.preprocess.detect.yolo_vitpose import PublishedBackend
 from wanimate.preprocess.drive import frame_at, report_doubts
 from wanimate.preprocess.people.appearance import look_of, unlike
 from wanimate.preprocess.people.choice import Choice, parse_choice
 from wanimate.preprocess.people.tracking import Chosen
+from wanimate.preprocess.pose.person import PersonPose, nobody
 
 RED, BLUE, GREEN = (200, 40, 40), (40, 60, 200), (40, 180, 60)
 SIZE = 200.0
@@ -236,10 +237,10 @@ def test_the_published_detectors_follow_the_chosen_one(monkeypatch):
     monkeypatch.setattr("wanimate.preprocess.detect.yolo_vitpose._session", lambda path: Stub())
     assert parse_choice("largest").is_anybody
     assert not parse_choice("largest@1").is_anybody
-    made = backend(PreprocessSettings(backend="published", models=Path("m"), person="left@2"))
+    made = open_detector(PreprocessSettings(backend="published", models=Path("m"), person="left@2"))
     assert made._choice == Choice("left", at=2.0)
     with pytest.raises(InputError, match=r"--person = left: the published code takes the largest.*--compat"):
-        backend(PreprocessSettings(backend="published", models=Path("m"), person="left", compat=True))
+        open_detector(PreprocessSettings(backend="published", models=Path("m"), person="left", compat=True))
 
 
 COUNT = 12

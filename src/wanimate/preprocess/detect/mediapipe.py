@@ -12,13 +12,13 @@ from pathlib import Path
 
 import numpy as np
 
-from wanimate.preprocess.detect.base import PersonPose, nobody
 from wanimate.preprocess.detect.hands import find_hands
 from wanimate.preprocess.detect.landmarks import Hand, Mesh, Networks, Pose, face_square, person_square
 from wanimate.preprocess.detect.litert import Picture, Square, Vectors
 from wanimate.preprocess.people.choice import TWICE, Choice, box, overlap
 from wanimate.preprocess.people.tracking import Chosen
 from wanimate.preprocess.pose.keypoints import LEFT_WRIST, RIGHT_WRIST, from_mediapipe, has_person
+from wanimate.preprocess.pose.person import PersonPose, nobody
 from wanimate.types import Frame
 
 _MIN_SCORE = 0.5

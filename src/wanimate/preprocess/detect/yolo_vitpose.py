@@ -17,10 +17,10 @@ import numpy as np
 import numpy.typing as npt
 
 from wanimate.errors import InputError, setting
-from wanimate.preprocess.detect.base import PersonPose, nobody
 from wanimate.preprocess.people.choice import Choice
 from wanimate.preprocess.people.tracking import Chosen
 from wanimate.preprocess.pose.keypoints import has_person
+from wanimate.preprocess.pose.person import PersonPose, nobody
 from wanimate.types import Frame, Keypoints
 
 Array = npt.NDArray[np.float32]

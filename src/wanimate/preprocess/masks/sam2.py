@@ -21,8 +21,8 @@ from PIL import Image
 from torch import Tensor
 
 from wanimate.errors import InputError
+from wanimate.preprocess.masks.base import Mask
 from wanimate.preprocess.masks.sam_prompts import CHUNK, clicks, key_frames
-from wanimate.preprocess.masks.shape import Mask
 from wanimate.types import Frame, Keypoints
 
 _PARAMETER, _REMEDY = (

@@ -10,14 +10,13 @@ from __future__ import annotations
 from collections.abc import Iterable, Iterator
 from dataclasses import dataclass
 from pathlib import Path
-from typing import Protocol
 
 import cv2
 import numpy as np
 import numpy.typing as npt
 
 from wanimate.preprocess.detect.litert import Array, Network, Picture, Square
-from wanimate.preprocess.masks.shape import Mask
+from wanimate.preprocess.masks.base import Mask
 from wanimate.preprocess.pose.keypoints import LEFT_HAND, LIMBS, RIGHT_HAND, VALID_CONFIDENCE, Points, split
 from wanimate.types import Frame, Keypoints
 
@@ -31,23 +30,6 @@ _BAND, _CERTAIN = 0.03, 0.95
 """Share of the picture's longer side within which colours decide, and the probability that they do not overrule."""
 # In shoulder widths: how far from its bones a body with its clothes reaches, and how thick it is at least.
 _REACH, _CORE = 0.75, 0.06
-
-
-class MaskBackend(Protocol):
-    """Finds the pixels of one person through a clip."""
-
-    name: str
-
-    def follow(
-        self, frames: Iterable[Frame], people: Keypoints, valid: npt.NDArray[np.bool_]
-    ) -> Iterator[tuple[Frame, Mask]]:
-        """Each frame [H, W, 3] with its mask [H, W], in order.
-
-        Args:
-            people: the person's points [n, 133, 3] in pixels of the frames.
-            valid: frames that show somebody [n]; the others get an empty mask.
-        """
-        ...
 
 
 @dataclass(frozen=True)

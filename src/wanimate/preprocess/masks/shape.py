@@ -9,12 +9,9 @@ from dataclasses import dataclass
 
 import cv2
 import numpy as np
-import numpy.typing as npt
 
+from wanimate.preprocess.masks.base import Mask
 from wanimate.types import Frame
-
-Mask = npt.NDArray[np.uint8]
-"""uint8 [H, W], 1 = person."""
 
 
 @dataclass(frozen=True)

@@ -11,7 +11,7 @@ import numpy.typing as npt
 from wanimate.errors import InputError, setting
 from wanimate.media.probe import probe
 from wanimate.media.video import iter_indices
-from wanimate.preprocess.masks.shape import Mask
+from wanimate.preprocess.masks.base import Mask
 from wanimate.preprocess.pose.keypoints import BODY, VALID_CONFIDENCE
 from wanimate.types import Clip, Frame, Keypoints
 

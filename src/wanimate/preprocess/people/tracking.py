@@ -10,9 +10,9 @@ from collections.abc import Sequence
 from dataclasses import replace
 
 from wanimate.errors import InputError
-from wanimate.preprocess.detect.base import PersonPose
 from wanimate.preprocess.people.appearance import Look, look_of, unlike
 from wanimate.preprocess.people.choice import ABSENCE, TWICE, Choice, box, overlap, pick, same_person
+from wanimate.preprocess.pose.person import PersonPose
 from wanimate.types import Frame, Keypoints
 
 # Looks of one person through a clip differ by up to 0.34 from the first one, those of different people by 0.56 and more
