@@ -40,7 +40,7 @@ from wanimate.preprocess.detect.mediapipe import MediapipeBackend
 from wanimate.preprocess.detect.models import find
 from wanimate.preprocess.masks.selfie import SelfieMasks
 from wanimate.preprocess.masks.shape import MaskShape, as_picture, scene, shape_mask
-from wanimate.preprocess.replacement import mask_shape
+from wanimate.preprocess.modes import mask_shape
 from wanimate.train.mannequins.assets import load
 from wanimate.train.mannequins.world import World, WorldSettings
 from wanimate.types import Frames, Guides

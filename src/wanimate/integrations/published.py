@@ -15,8 +15,8 @@ from wanimate.events import Event
 from wanimate.media.files import output_error
 from wanimate.media.writer import StreamWriter
 from wanimate.preprocess.detect.base import PoseBackend
-from wanimate.preprocess.guides import MANIFEST, export_published, load_guides, write_png
-from wanimate.preprocess.modes import preprocessing
+from wanimate.preprocess.drive import preprocess
+from wanimate.preprocess.guides import MANIFEST, check_published, export_published, hashes, load_guides, write_png
 from wanimate.types import Clip, Frame, Guides, Mode
 
 NAMES = {"pose": "src_pose.mp4", "face": "src_face.mp4", "background": "src_bg.mp4", "mask": "src_mask.mp4"}
@@ -34,9 +34,11 @@ def write_published_guides(
     manifest, as published. Yields the events of preprocessing and returns the guides.
 
     Raises:
-        InputError: see `pipeline.preprocessing`. OutputError: `folder` cannot be written, or would lose one of `inputs`.
+        InputError: see `preprocess.drive.preprocess`. OutputError: `folder` cannot be written, or would lose one of `inputs`.
     """
     assert settings.area is not None, "the published command line has an area"
+    if settings.compat:
+        check_published(settings.face_size)
     ours = [*NAMES.values(), REFERENCE, KEYPOINTS, MANIFEST]
     for path in inputs:
         if path.resolve().parent == folder.resolve() and path.name in ours:
@@ -48,7 +50,7 @@ def write_published_guides(
         raise output_error(folder, error, "guides") from error
     with place as temporary:
         made = Path(temporary) / "made"
-        guides = yield from preprocessing(mode, clip, image, settings, made, settings.area, detector)
+        guides = yield from preprocess(mode, clip, image, settings, made, settings.area, detector)
         published = Path(temporary) / "published"
         if settings.compat:
             export_published(guides, published)
@@ -76,10 +78,12 @@ def _write_lossless(guides: Guides, made: Path, published: Path) -> None:
                 writer.write(source.take([i])[0])
     write_png(published / REFERENCE, guides.reference)
     shutil.move(made / manifest["keypoints"], published / KEYPOINTS)
+    files = {part: NAMES[part] for part in manifest["files"]}
     manifest |= {
-        "files": {part: NAMES[part] for part in manifest["files"]},
+        "files": files,
         "reference": REFERENCE,
         "keypoints": KEYPOINTS,
+        "sha256": hashes(published, [*files.values(), REFERENCE, KEYPOINTS]),
     }
     (published / MANIFEST).write_text(json.dumps(manifest, indent=1) + "\n")
 

@@ -30,10 +30,8 @@ from wanimate.media.image import load_image
 from wanimate.media.probe import probe
 from wanimate.media.resize import exact_size
 from wanimate.media.video import plan_frames
-from wanimate.preprocess import replacement
-from wanimate.preprocess.detect.registry import open_detector
+from wanimate.preprocess.drive import check, preprocess
 from wanimate.preprocess.guides import load_guides
-from wanimate.preprocess.modes import preprocessing
 from wanimate.runtime.engine import Engine, alone, together
 from wanimate.runtime.parallel.ranks import Ranks
 from wanimate.runtime.parallel.team import Part, Team, follow, load_for
@@ -125,18 +123,15 @@ class Animator:
         """
         clock = Clock()
         order = self._order(job.generate, job.mode)
-        if job.mode == "replacement":
-            replacement.check(job.preprocess)
+        check(job.mode, job.preprocess)
         inputs = {"image": job.image, "video": job.video}
         if job.preprocess.mask is not None:
             inputs["mask"] = job.preprocess.mask
         with OutputClaim(job.out, job.output.codec, tuple(inputs.values())) as claim, _guides_folder(job) as folder:
             clip = probe(job.video, job.preprocess.limits)
             image = load_image(job.image)
-            detector = open_detector(job.preprocess)
-            chosen("pose backend", detector.name, "as the settings say")
             area = job.preprocess.area or self.card.defaults.area
-            making = preprocessing(job.mode, clip, image, job.preprocess, folder, area, detector)
+            making = preprocess(job.mode, clip, image, job.preprocess, folder, area)
             width, height = (clip.width, clip.height) if job.mode == "replacement" else image.shape[1::-1]
             size = exact_size(width, height, area)
             count = len(plan_frames(clip, job.preprocess.fps, job.preprocess.max_fps)[0])

