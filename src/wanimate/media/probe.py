@@ -85,7 +85,7 @@ def check_limits(clip: Clip, limits: ClipLimits, field: str = "video") -> None:
         raise InputError(field, path, rule, "Give a longer clip.")
     if limits.max_seconds is not None and clip.duration > limits.max_seconds + SLACK_SECONDS:
         rule = f"{clip.duration:.2f} s long, longer than {limits.max_seconds:g} s"
-        raise InputError(field, path, rule, f"Cut it, or allow it with {setting('preprocess.limits')}.")
+        raise InputError(field, path, rule, f"Cut it, or allow it with {setting('preprocess.limits.max_seconds')}.")
     short, long = sorted((clip.width, clip.height))
     if short <= limits.min_side:
         raise InputError(field, path, f"{size}; the short side must be over {limits.min_side}", "Enlarge the clip.")

@@ -1,8 +1,8 @@
 """The detector models of the default backend: fetched once, checked, kept in the user cache.
 
-They are the TFLite files that ship inside one published wheel (mediapipe 0.10.21, Apache-2.0). The package itself is
-not installed. `python -m wanimate.preprocess.detect.models` fetches them; the folder is, in this order: the one given, the
-environment variable WANIMATE_MODELS, XDG_CACHE_HOME/wanimate/models, ~/.cache/wanimate/models.
+They are the TFLite files inside of one published wheel (mediapipe 0.10.21, Apache-2.0). The package itself is not
+installed. `python -m wanimate.preprocess.detect.models` fetches them. The folder is the first of these that is set: the
+one given, the environment variable WANIMATE_MODELS, XDG_CACHE_HOME/wanimate/models, ~/.cache/wanimate/models.
 """
 
 from __future__ import annotations
@@ -52,7 +52,7 @@ _FILES = {
 
 
 def default_folder() -> Path:
-    """Where the models are kept when nothing else is said."""
+    """The folder of the models unless one is given."""
     if named := os.environ.get("WANIMATE_MODELS"):
         return Path(named)
     return user_cache() / "models"
@@ -76,7 +76,7 @@ def find(folder: Path | None = None) -> Path:
 
 
 def fetch(folder: Path | None = None, wheel: Path | None = None) -> Path:
-    """Put all models into the folder, unless they are there and right.
+    """Put all models into the folder, unless they are there and their checksums are right.
 
     Args:
         folder: overrides the default folder.
