@@ -13,7 +13,7 @@ from wanimate.config import PreprocessSettings
 from wanimate.errors import OutputError
 from wanimate.events import Event
 from wanimate.media.files import output_error
-from wanimate.media.writer import StreamWriter
+from wanimate.media.writer import Encoding, StreamWriter
 from wanimate.preprocess.detect.base import PoseBackend
 from wanimate.preprocess.drive import preprocess
 from wanimate.preprocess.guides import MANIFEST, check_published, export_published, hashes, load_guides, write_png
@@ -21,7 +21,7 @@ from wanimate.types import Clip, Frame, Guides, Mode
 
 NAMES = {"pose": "src_pose.mp4", "face": "src_face.mp4", "background": "src_bg.mp4", "mask": "src_mask.mp4"}
 REFERENCE, KEYPOINTS = "src_ref.png", "keypoints.npz"
-_LOSSLESS = {"qp": "0", "preset": "veryfast", "g": "1"}
+_LOSSLESS = Encoding("mp4", "libx264rgb", "rgb24", {"qp": "0", "preset": "veryfast", "g": "1"})
 
 
 def write_published_guides(
@@ -69,11 +69,9 @@ def _write_lossless(guides: Guides, made: Path, published: Path) -> None:
     published.mkdir()
     for part in manifest["files"]:
         source = getattr(guides, part)
-        writer = StreamWriter(
-            published / NAMES[part], guides.fps, *source.size, format="mp4", codec="libx264rgb", pixels="rgb24",
-            options=_LOSSLESS, field="guides",
-        )  # fmt: skip
-        with writer:
+        with StreamWriter(
+            published / NAMES[part], guides.fps, *source.size, encoding=_LOSSLESS, field="guides"
+        ) as writer:
             for i in range(source.count):
                 writer.write(source.take([i])[0])
     write_png(published / REFERENCE, guides.reference)

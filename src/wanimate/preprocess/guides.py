@@ -1,4 +1,4 @@
-"""The guides on disk: lossless videos, a PNG and a manifest in one folder; and the published set of files.
+"""The guides on disk: one folder of lossless videos, a PNG and a manifest, or the published set of files.
 
 Own folder: pose.mkv, face.mkv (and background.mkv, mask.mkv), reference.png, keypoints.npz, manifest.json.
 Published set (preprocess spec, section 2): src_pose.mp4, src_face.mp4, src_ref.png (and src_bg.mp4, src_mask.mp4).
@@ -226,7 +226,7 @@ def hashes(folder: Path, names: Sequence[str]) -> dict[str, str]:
 def load_guides(folder: Path) -> Guides:
     """A guides folder of either kind as `Guides`; frames are read when they are needed.
 
-    The published set tells no frame validity; its mask is made black and white again (above 127 is white).
+    The published set does not tell which frames show the person. Its mask is made black and white again (above 127 is white).
 
     Raises:
         InputError: no guides there, a part missing or unreadable, or parts that do not fit each other.
@@ -309,7 +309,7 @@ def _guides(
 
 
 class BlackAndWhite:
-    """A mask that went through a lossy codec, with only 0 and 255 in it again."""
+    """A mask from a lossy codec, with only 0 and 255 in it again."""
 
     def __init__(self, source: FrameSource) -> None:
         self._source = source

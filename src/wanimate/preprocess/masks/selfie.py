@@ -107,7 +107,7 @@ def person_crop(person: Keypoints, width: int, height: int) -> Square:
 def skeleton_areas(person: Keypoints, size: tuple[int, int]) -> tuple[Mask, Mask]:
     """Where a person [133, 3] can be, and where it is for certain, as masks of (width, height) `size`.
 
-    The first reaches three quarters of a shoulder width from its bones, the second holds bones, trunk and hands.
+    The first reaches three quarters of a shoulder width from its bones, the second holds bones, torso and hands.
     """
     parts = split(person)
     body = parts.body
@@ -117,9 +117,9 @@ def skeleton_areas(person: Keypoints, size: tuple[int, int]) -> tuple[Mask, Mask
     for a, b in LIMBS:
         if min(body[a, 2], body[b, 2]) >= VALID_CONFIDENCE:
             cv2.line(core, _pixel(body[a]), _pixel(body[b]), 1, thick)
-    trunk = body[[2, 5, 11, 8]]
-    if trunk[:, 2].min() >= VALID_CONFIDENCE:
-        cv2.fillConvexPoly(core, np.array([_pixel(p) for p in trunk], np.int32), 1)
+    torso = body[[2, 5, 11, 8]]
+    if torso[:, 2].min() >= VALID_CONFIDENCE:
+        cv2.fillConvexPoly(core, np.array([_pixel(p) for p in torso], np.int32), 1)
     for hand in (person[LEFT_HAND], person[RIGHT_HAND]):
         if hand[:, 2].min() >= VALID_CONFIDENCE:
             hull = cv2.convexHull(np.array([_pixel(p) for p in hand], np.int32))

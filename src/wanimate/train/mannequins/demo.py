@@ -23,7 +23,7 @@ import torch
 from torch import Tensor
 from torch.nn.functional import normalize
 
-from wanimate.media.writer import StreamWriter
+from wanimate.media.writer import Encoding, StreamWriter
 from wanimate.train.mannequins.assets import Mannequins, load
 from wanimate.train.mannequins.body import AT, DOF, Posed, Rig, skin
 from wanimate.train.mannequins.camera import Camera, look_at
@@ -332,10 +332,8 @@ def write_clip(path: Path, frames: npt.NDArray[np.uint8], audio: npt.NDArray[np.
     """H.264 and AAC in mp4 from RGB frames [F, H, W, 3] at `RATE` and mono sound at `SAMPLE_RATE`."""
     _, height, width, _ = frames.shape
     options = {"crf": str(_CRF), "preset": "slow", "threads": "1"}
-    with StreamWriter(
-        path, Fraction(RATE), width, height, format="mp4", codec="libx264", pixels="yuv420p", options=options,
-        muxer={"movflags": "+faststart"},
-    ) as writer:  # fmt: skip
+    encoding = Encoding("mp4", "libx264", "yuv420p", options, {"movflags": "+faststart"})
+    with StreamWriter(path, Fraction(RATE), width, height, encoding) as writer:
         track = writer.container.add_stream("aac", rate=SAMPLE_RATE, layout="mono")
         track.bit_rate = 96_000
         for frame in frames:
