@@ -69,9 +69,8 @@ def _write_lossless(guides: Guides, made: Path, published: Path) -> None:
     published.mkdir()
     for part in manifest["files"]:
         source = getattr(guides, part)
-        with StreamWriter(
-            published / NAMES[part], guides.fps, *source.size, encoding=_LOSSLESS, field="guides"
-        ) as writer:
+        width, height = source.size
+        with StreamWriter(published / NAMES[part], guides.fps, width, height, _LOSSLESS, "guides") as writer:
             for i in range(source.count):
                 writer.write(source.take([i])[0])
     write_png(published / REFERENCE, guides.reference)
