@@ -130,10 +130,14 @@ class StreamWriter:
 
 
 class LosslessWriter(StreamWriter):
-    """FFV1 in Matroska, RGB exactly as given, every frame a key frame. Use in a `with` block, `.write(frame)`."""
+    """FFV1 in Matroska, RGB exactly as given, every frame a key frame. Use in a `with` block, `.write(frame)`.
+
+    The same frames give the same bytes.
+    """
 
     def __init__(self, path: Path, fps: Fraction, width: int, height: int, field: str = "guides") -> None:
-        super().__init__(path, fps, width, height, Encoding("matroska", "ffv1", "bgr0", FFV1), field)
+        exact = {"fflags": "+bitexact"}  # without it the container gets a random number
+        super().__init__(path, fps, width, height, Encoding("matroska", "ffv1", "bgr0", FFV1, exact), field)
 
 
 class VideoWriter(StreamWriter):

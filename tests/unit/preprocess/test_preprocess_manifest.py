@@ -78,6 +78,15 @@ def test_settings_and_hashes(clip: Clip, tmp_path: Path, mode: Mode) -> None:
     assert_hashed(tmp_path / "g")
 
 
+@pytest.mark.parametrize("mode", MODES)
+def test_the_same_job_gives_the_same_hashes(clip: Clip, tmp_path: Path, mode: Mode) -> None:
+    settings, hashes = PreprocessSettings(face_size=64), []
+    for name in ("a", "b"):
+        steps = preprocess(mode, clip, IMAGE, settings, tmp_path / name, 128 * 128, FakePeople(), FakeMasks())
+        hashes.append(ended(steps)[0].manifest["sha256"])
+    assert hashes[0] == hashes[1]
+
+
 def assert_hashed(folder: Path) -> None:
     """Every file but the manifest is hashed."""
     manifest = json.loads((folder / "manifest.json").read_text())
