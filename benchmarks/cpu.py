@@ -18,13 +18,13 @@ from pathlib import Path
 import torch
 from hardware import described
 
+from wanimate.api import Animator
 from wanimate.config import Job, RuntimeSettings
 from wanimate.events import Finished
-from wanimate.jobs.run import Animator
 from wanimate.measure.metrics import psnr
 from wanimate.media.video import VideoFrames
 from wanimate.types import Frames, Result
-from wanimate.weights.checkpoint import embedded_path
+from wanimate.weights.locate import embedded_path
 
 
 def run(speed: str, out: Path) -> Result:

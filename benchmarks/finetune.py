@@ -1,4 +1,4 @@
-"""A LoRA from ten clips of a look that the embedded checkpoint does not know: robots (`robots.py`), before and after.
+"""A LoRA from ten clips of an appearance that the embedded checkpoint does not know: robots (`robots.py`), before and after.
 
     python benchmarks/finetune.py                                          # about a quarter of an hour on one core
     python benchmarks/finetune.py --steps 20 --held-out 2                  # a quick look
@@ -7,7 +7,7 @@
 
 Training takes a user's road: clips as .mp4 with a picture of whom they show beside them go through `wanimate train lora`,
 with the default detectors, or, with `--guides true`, with the world's own keypoints and outlines in their place.
-Held-out clips show other bodies, motions and paints; the network gets their reference, the true
+ResidentBytes-out clips show other bodies, motions and paints; the network gets their reference, the true
 skeleton and a person's face with the expression, and what it makes of them, without and with the LoRA and from the same noise,
 is compared with the true render. The same seeds drawn as people show what is forgotten. Clips, the LoRA with its samples and
 its curve, and outputs are kept in --work and used again; a LoRA that is there already is measured, not trained again.
@@ -31,8 +31,7 @@ from pathlib import Path
 import cv2
 import numpy as np
 import torch
-from hardware import described
-from mannequin import (
+from animation import (
     FIRST_SEED,
     SETTINGS,
     RecordingWorld,
@@ -43,9 +42,11 @@ from mannequin import (
     through_codec,
     world_version,
 )
-from mannequin_measures import Truth, read_kept
+from animation_measures import Truth, read_kept
+from hardware import described
 from robots import RobotWorld
 
+from mannequin.world.assets import load
 from wanimate.cli.options import preprocess_settings
 from wanimate.conditions.build import ConditionBuilder
 from wanimate.finish.decode import to_pixels
@@ -57,10 +58,10 @@ from wanimate.preprocess.pose.person import PersonPose
 from wanimate.sampling.denoise import denoise
 from wanimate.sampling.guidance import guided
 from wanimate.train.examples import Encoders, ExampleSettings, find_sources, prepare
-from wanimate.train.mannequins.assets import load
 from wanimate.train.own import named
 from wanimate.types import Frame, Frames, Guides, Keypoints, Segment
-from wanimate.weights.checkpoint import Checkpoint, embedded_path, load_checkpoint
+from wanimate.weights.checkpoint import Checkpoint, load_checkpoint
+from wanimate.weights.locate import embedded_path
 from wanimate.weights.lora import match_lora, read_lora
 from wanimate.weights.lora_view import with_loras
 
@@ -122,8 +123,8 @@ def write_clips(world: RobotWorld, count: int, frames: int, side: int, folder: P
 def encode_known(args: argparse.Namespace, checkpoint: Checkpoint, cache: Path) -> None:
     """Fill the training's `cache` with examples whose guides are the world's own; it then needs no detectors."""
     preprocess = preprocess_settings(args.size, None, "30", False, backend="mediapipe", models=None)
-    area = preprocess.area or checkpoint.card.defaults.area
-    settings = ExampleSettings(("animation",), area, args.frames, checkpoint.card.defaults.overlap, preprocess)
+    area = preprocess.area or checkpoint.config.defaults.area
+    settings = ExampleSettings(("animation",), area, args.frames, checkpoint.config.defaults.overlap, preprocess)
     encoders = Encoders(named(checkpoint), checkpoint.vae, checkpoint.image, checkpoint.face_size, checkpoint.device, 4)
     for source in find_sources(args.work / "clips"):
         with np.load(source.video.with_suffix(".npz")) as file:
@@ -166,7 +167,7 @@ def made(
     conditions = builder.build(Segment(0, 0, guides.count, 0), None)
     noise = torch.randn(16, *conditions.y.shape[1:], generator=torch.Generator().manual_seed(seed))
     noise = noise.to(c.device)
-    found, defaults = {}, c.card.defaults
+    found, defaults = {}, c.config.defaults
     for name, model in models.items():
         *_, last = (
             s.latents for s in denoise(guided(model, conditions, 1.0), noise, defaults.solver, steps, defaults.shift)
@@ -307,7 +308,7 @@ def main() -> None:
     files = list((lora.with_suffix("") / "examples").rglob("window_*.safetensors"))
     used = len({f.parent for f in files})
     lines = [
-        "# A look learned from ten clips", "", *described(args.device, args.threads),
+        "# An appearance learned from ten clips", "", *described(args.device, args.threads),
         f"- `{shlex.join(['python', 'benchmarks/finetune.py', *sys.argv[1:]])}`",
         f"- trained by `{shlex.join(trained['command'])}` in {trained['seconds']:.0f} s, encoding included",
         f"- {len(files)} windows of {args.frames} frames from {used} of {args.clips} clips of {args.clip_frames} frames at "
@@ -315,7 +316,7 @@ def main() -> None:
         f"- loss, mean of {max(25, args.steps // 12)} steps: {', '.join(f'{loss:.3f} ({step})' for step, loss in losses)}",
         f"- measured on {args.held_out} clips of {args.frames} frames at {args.size}, held-out bodies, "
         f"{args.sampling_steps} steps",
-        f"- checkpoint {checkpoint.card.name}",
+        f"- checkpoint {checkpoint.config.name}",
         *(f"  - {name} {digest[:16]}" for name, digest in checkpoint.hashes.items()), "",
         *table(rows["Robots"], "Robots"), "", *clip_table(rows["Robots"]), "",
     ]  # fmt: skip

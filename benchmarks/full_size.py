@@ -44,17 +44,17 @@ import torch
 from hardware import described
 from random_network import skip_like
 
+from wanimate.api import Animator
 from wanimate.config import Defaults, GenerateSettings, OutputSettings, RuntimeSettings, Speed
 from wanimate.errors import WanimateError
 from wanimate.events import Finished, Notice, StageFinished, StageStarted, StepDone
-from wanimate.jobs.run import Animator
 from wanimate.media.resize import exact_size
 from wanimate.model.params import MotionParams, TransformerParams, VaeParams
 from wanimate.model.transformer import AnimateTransformer
 from wanimate.model.vae import VideoVae
 from wanimate.preprocess.guides import GuidesWriter
 from wanimate.runtime.planning import plan as planning
-from wanimate.weights.checkpoint import CLIP, T5, TOKENIZER, TRANSFORMER, VAE
+from wanimate.weights.locate import CLIP, T5, TOKENIZER, TRANSFORMER, VAE
 from wanimate.weights.quantize import is_quantizable
 from wanimate.weights.stored import Stored, Value, value
 from wanimate.weights.tools.convert import Shard, sharded, write_safetensors
@@ -235,7 +235,7 @@ def job(args: argparse.Namespace, animator: Animator, wanted: dict[str, Any], si
         now = time.perf_counter()
         if isinstance(event, StageFinished):
             stages[event.stage] = stages.get(event.stage, 0.0) + event.seconds
-            loaded = now if event.stage in ("load the checkpoint", "add the LoRAs") else loaded
+            loaded = now if event.stage in ("load", "lora") else loaded
         elif isinstance(event, StepDone):
             steps.append((event.step, now - last))
         elif isinstance(event, Notice):
@@ -344,7 +344,7 @@ def report(results: list[dict[str, Any]], device: str) -> list[str]:
 def row(r: dict[str, Any]) -> list[str]:
     memory, stages = r["memory"], r["stages"]
     gpu, planned = memory.get("gpu", 0) / GIB, memory.get("planned_gpu", 0) / GIB
-    coding = stages.get("encode the conditions", 0) + stages.get("conditions", 0)
+    coding = stages.get("reference", 0) + stages.get("conditions", 0)
     return [
         r["name"], r["placement"], r["attention"] or "torch", f"{r['step']:.3f}", f"{r['mean_step']:.3f}",
         f"{r['planned_step'] or 0:.3f}", f"{r['skipped']} of {r['steps_done']}", f"{gpu:.2f}", f"{planned:.2f}",

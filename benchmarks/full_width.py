@@ -27,8 +27,8 @@ from wanimate.model.params import TransformerParams, VaeParams
 from wanimate.model.rope import rope_table
 from wanimate.model.transformer import AnimateTransformer
 from wanimate.model.vae import VideoVae
-from wanimate.runtime.fused_vae import quicken_vae
-from wanimate.runtime.optimize import quicken_transformer
+from wanimate.runtime.fused_vae import optimize_vae
+from wanimate.runtime.optimize import optimize_at
 
 GRID, FACES, PICTURE = (3, 6, 8), 5, (48, 64)
 Call = Callable[[Any], Tensor]
@@ -113,7 +113,7 @@ def main() -> None:
         if speed == "fast":
             quantize_network(model)
         if speed is not None:
-            quicken_transformer(model, device, speed, 1024)
+            optimize_at(model, device, speed, 1024)
         for name, call in parts(params).items():
             report.add("Transformer, width 5120", columns, [name, kind, *errors(call(model), wanted[name])])
         del model
@@ -125,7 +125,7 @@ def main() -> None:
     for _, dtype, speed in kinds:
         twin = copy.deepcopy(vae).float().channels_last()
         if speed is not None:
-            quicken_vae(twin, speed)
+            optimize_vae(twin, speed)
         elif dtype != torch.float32:
             continue
         name = "float32" if speed is None else "exact" if speed == "exact" else "fast, bfloat16"

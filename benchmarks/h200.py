@@ -31,8 +31,8 @@ from wanimate.model.fp8 import fp8_linear, to_fp8
 from wanimate.model.params import MotionParams, TransformerParams, VaeParams
 from wanimate.model.vae import VideoVae
 from wanimate.runtime.backends import backends, flash3_module
-from wanimate.runtime.fused_vae import quicken_vae
-from wanimate.runtime.optimize import attention_trials, best_trial, has_fp8, quicken_transformer
+from wanimate.runtime.fused_vae import optimize_vae
+from wanimate.runtime.optimize import attention_trials, best_trial, has_fp8, optimize_at
 from wanimate.sampling.cache import TURBO, Caching
 from wanimate.sampling.denoise import denoise
 from wanimate.sampling.guidance import guided
@@ -173,7 +173,7 @@ class Bench:
         columns = ["mode", "size", "s a step", "first step, s", "prepare, s", "peak, GiB"]
         t = torch.tensor(700, device=self.device)
         if self.cuda:
-            quicken_transformer(self.model, self.device, speed, self.tokens(SIZES["720p"]))
+            optimize_at(self.model, self.device, speed, self.tokens(SIZES["720p"]))
         for name, size in self.sizes.items():
             conditions, noise = random_conditions(self.params, size, self.frames, self.device)
             self.fresh()
@@ -225,7 +225,7 @@ class Bench:
             if speed == "fast":
                 quantize_network(model)
             if speed is not None:
-                quicken_transformer(model, self.device, speed, tokens)
+                optimize_at(model, self.device, speed, tokens)
             flows[name] = guided(model, conditions, 1.0)(noise, t)
             del model
             self.fresh()
@@ -257,7 +257,7 @@ class Bench:
             torch.manual_seed(2)
             vae = VideoVae(params).to(self.device).eval().requires_grad_(False).channels_last()
             if speed is not None:
-                quicken_vae(vae, speed)
+                optimize_vae(vae, speed)
             for chunk in (1, 2) if speed == "fast" else (1,):
                 with torch.inference_mode():
                     self.fresh()

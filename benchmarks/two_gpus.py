@@ -11,6 +11,7 @@ from __future__ import annotations
 import argparse
 import gc
 import os
+import subprocess
 import sys
 import tempfile
 import time
@@ -31,26 +32,26 @@ from torch import Tensor
 from wanimate.conditions.build import ConditionBuilder
 from wanimate.conditions.segments import plan_segments
 from wanimate.config import Defaults, ParallelSettings, Speed
+from wanimate.engines.segment import SegmentMaker
 from wanimate.errors import RankFailed
-from wanimate.events import StageStarted, StepDone
-from wanimate.finish.decode import to_pixels
-from wanimate.jobs.segments import FramesReady, run_segments
+from wanimate.events import Stage, StageStarted, StepDone
+from wanimate.jobs.segments import PixelsOnTheWay, run_segments
 from wanimate.media.video import ArrayFrames
 from wanimate.model.params import MotionParams, TransformerParams, VaeParams
 from wanimate.model.transformer import AnimateTransformer
 from wanimate.model.vae import VideoVae
-from wanimate.runtime.fused_vae import quicken_vae
-from wanimate.runtime.optimize import TRIAL_TOKENS, quicken_transformer
+from wanimate.runtime.fused_vae import optimize_vae
+from wanimate.runtime.optimize import TRIAL_TOKENS, optimize_at
 from wanimate.runtime.parallel.ranks import Ranks, join, leave
 from wanimate.runtime.parallel.sequence import SplitTransformer
 from wanimate.runtime.parallel.shard import sharded
-from wanimate.runtime.parallel.supervise import obey_supervisor, supervise
-from wanimate.runtime.parallel.team import Part, Team, follow
+from wanimate.runtime.parallel.team import RankWorker, Team, follow
 from wanimate.sampling.cache import TURBO, Caching
 from wanimate.sampling.denoise import denoise
 from wanimate.sampling.guidance import Network, guided
 from wanimate.types import Conditions, Guides
-from wanimate.weights.checkpoint import Card, Checkpoint, FixedPrompt
+from wanimate.weights.checkpoint import Checkpoint, FixedPrompt
+from wanimate.weights.locate import CheckpointConfig
 
 SIZES = {"720p": (1280, 720), "480p": (832, 480)}
 TINY_SIZES = {"720p": (80, 48), "480p": (48, 32)}
@@ -77,19 +78,19 @@ class Bench:
         self.dtype = torch.float32 if self.ranks.device.type == "cpu" else torch.bfloat16
         self.model: AnimateTransformer | None = random_network(self.params, self.ranks.device, self.dtype)
         self.speed: Speed = "exact"
-        self.quicken()
+        self.optimize()
 
-    def quicken(self) -> None:
+    def optimize(self) -> None:
         """As the pipeline does it."""
         if self.ranks.device.type == "cuda":
-            quicken_transformer(self.whole, self.ranks.device, self.speed, TRIAL_TOKENS)
+            optimize_at(self.whole, self.ranks.device, self.speed, TRIAL_TOKENS)
 
     def fast(self) -> None:
         """From here on the network is in float8; equality again."""
         quantize_network(self.whole)
         self.speed = "fast"
         self.restart()
-        self.quicken()
+        self.optimize()
         self.equality()
 
     @property
@@ -216,7 +217,7 @@ class Bench:
         self.restart()
         self.model = random_network(self.params, self.ranks.device, self.dtype)
         self.speed = "exact"
-        self.quicken()
+        self.optimize()
         self.restart()
         _, seconds = self.denoised(guided(SplitTransformer(self.whole, self.ranks.everyone), given, 1.0), noise)
         self.add("Memory", columns, [size, "whole on each", self.peak(), seconds])
@@ -230,9 +231,10 @@ class Bench:
         """A whole job through the team, from guides to pixels, with a full-size VAE."""
         part = self._part(ParallelSettings(gpus=self.ranks.count))
         if not self.ranks.first:
-            follow(part)
+            follow(self.ranks, part)
             return
-        team, (width, height) = Team(part), self.sizes["720p"]
+        team = Team(part, lambda: RankFailed("another rank has ended"))
+        width, height = self.sizes["720p"]
         random = np.random.default_rng(0)
 
         def noise(w: int, h: int) -> ArrayFrames:
@@ -254,13 +256,12 @@ class Bench:
         segments = plan_segments(frames, settings.clip_length, settings.overlap)
         seconds: dict[str, float] = {}
         skipped = [0] * len(segments)
-        stage, since = "conditions", began
-        events = run_segments(
-            segments, frames, builder, lambda c: team.network((), c, 1.0, caching), team, settings, 0, chunk
-        )  # fmt: skip
+        stage, since = Stage.CONDITIONS, began
+        maker = SegmentMaker(builder, lambda c: team.network((), c, 1.0, caching), team, settings, chunk)
+        events = run_segments(maker, segments, frames, 0)
         for event in events:
-            if isinstance(event, FramesReady):
-                to_pixels(event.frames)
+            if isinstance(event, PixelsOnTheWay):
+                event.pixels.wait()
             if isinstance(event, StageStarted):
                 now = time.perf_counter()
                 seconds[stage], stage, since = seconds.get(stage, 0.0) + now - since, event.stage, now
@@ -278,16 +279,16 @@ class Bench:
             [mode, frames, f"{width}x{height}", steps, str(skipped), whole, *seconds.values()],
         )
 
-    def _part(self, settings: ParallelSettings) -> Part:
+    def _part(self, settings: ParallelSettings) -> RankWorker:
         vae = VideoVae(VaeParams(base=8, res_blocks=1) if self.tiny else VaeParams())
         for p in vae.parameters():
             p.data.normal_(std=0.02, generator=torch.Generator().manual_seed(2))
         vae.to(self.ranks.device).channels_last().eval().requires_grad_(False)
         if self.speed == "fast" and self.ranks.device.type == "cuda":
-            quicken_vae(vae, self.speed)
-        card = Card(name="random weights")
-        checkpoint = Checkpoint(Path(), card, self.whole, vae, FixedPrompt({}), None, self.ranks.device)
-        return Part(self.ranks, checkpoint, settings)
+            optimize_vae(vae, self.speed)
+        config = CheckpointConfig(name="random weights")
+        checkpoint = Checkpoint(Path(), config, self.whole, vae, FixedPrompt({}), None, self.ranks.device)
+        return RankWorker(self.ranks, checkpoint, settings)
 
 
 @dataclass(frozen=True)
@@ -300,7 +301,6 @@ class _Image:
 
 def measure(given: argparse.Namespace) -> None:
     """What each rank runs."""
-    obey_supervisor()
     if given.skips:
         skip_like(given.skips)
     ranks = join()
@@ -322,8 +322,6 @@ def measure(given: argparse.Namespace) -> None:
 
 def kill_a_rank(given: argparse.Namespace) -> str:
     """A running command whose second rank is killed: its message, how soon it ended, and the memory left on the GPUs."""
-    import subprocess
-
     import psutil
 
     from wanimate.preprocess.guides import GuidesWriter
@@ -352,7 +350,7 @@ def kill_a_rank(given: argparse.Namespace) -> str:
         for line in job.stdout:
             if '"step"' in line:
                 break
-        rank = next(p for p in psutil.Process(job.pid).children() if p.environ()["RANK"] == "1")
+        rank = next(p for p in psutil.Process(job.pid).children() if p.environ().get("RANK") == "1")
         used = [a - b for a, b in zip(free, _free_memory(), strict=True)]
         began = time.perf_counter()
         rank.kill()
@@ -397,12 +395,8 @@ def main() -> None:
         if "RANK" in os.environ:
             measure(given)
             return
-        try:
-            command, code = [sys.executable, *sys.orig_argv[1:]], 0
-            if given.parts:
-                code = supervise(command, given.gpus, given.out.absolute().parent)
-        except RankFailed as error:
-            sys.exit(str(error))
+        launcher = [sys.executable, "-m", "torch.distributed.run", "--nproc-per-node", str(given.gpus)]
+        code = subprocess.call([*launcher, __file__, *sys.argv[1:]]) if given.parts else 0
         if kill and not code:
             said = kill_a_rank(given)
             print(said)

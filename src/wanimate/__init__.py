@@ -10,10 +10,10 @@ from importlib import import_module
 from typing import TYPE_CHECKING, Any
 
 if TYPE_CHECKING:
+    from wanimate.api import Animator, animate, replace
     from wanimate.config import GenerateSettings, Job, OutputSettings, PreprocessSettings
     from wanimate.errors import WanimateError
     from wanimate.events import Event, Finished
-    from wanimate.jobs.run import Animator, animate, replace
     from wanimate.types import Guides, Result
 
 __all__ = [
@@ -34,7 +34,7 @@ __all__ = [
 _HOMES = {
     "config": ("GenerateSettings", "Job", "OutputSettings", "PreprocessSettings"),
     "errors": ("WanimateError",),
-    "jobs.run": ("Animator", "animate", "replace"),
+    "api": ("Animator", "animate", "replace"),
     "events": ("Event", "Finished"),
     "types": ("Guides", "Result"),
 }

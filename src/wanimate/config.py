@@ -5,7 +5,7 @@ from __future__ import annotations
 import re
 from fractions import Fraction
 from pathlib import Path
-from typing import Any, Literal
+from typing import Any, Literal, Self
 
 from pydantic import BaseModel, ConfigDict, Field, ValidationError, model_validator
 
@@ -24,6 +24,15 @@ CacheKind = Literal["none", "taylor", "early-taylor", "first-block", "magnitude"
 
 class _Settings(BaseModel):
     model_config = ConfigDict(frozen=True, extra="forbid")
+
+    @classmethod
+    def split(cls, settings: dict[str, Any]) -> tuple[Self, dict[str, Any]]:
+        """These settings out of a mixture of names, and the others. Raises InputError where a value breaks its rule."""
+        own = {name: value for name, value in settings.items() if name in cls.model_fields}
+        try:
+            return cls(**own), {name: value for name, value in settings.items() if name not in own}
+        except ValidationError as error:
+            raise _refusal(error) from error
 
 
 class ClipLimits(_Settings):
@@ -172,15 +181,6 @@ class RuntimeSettings(_Settings):
     gpu_memory: float | None = Field(
         default=None, gt=0, description="GiB of the GPU this job may take; None: all free."
     )
-
-    @classmethod
-    def split(cls, settings: dict[str, Any]) -> tuple[RuntimeSettings, dict[str, Any]]:
-        """These settings out of a mixture of names, and the others. Raises InputError where a value breaks its rule."""
-        own = {name: value for name, value in settings.items() if name in cls.model_fields}
-        try:
-            return cls(**own), {name: value for name, value in settings.items() if name not in own}
-        except ValidationError as error:
-            raise _refusal(error) from error
 
 
 class OutputSettings(_Settings):

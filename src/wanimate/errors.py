@@ -102,3 +102,28 @@ class RankFailed(WanimateError):
     def __init__(self, message: str, exit_code: int = 1) -> None:
         self.exit_code = exit_code
         super().__init__(message)
+
+
+class NotFinite(WanimateError):
+    """The network's numbers are no numbers any more; the settings or the weights are the cause (exit 2)."""
+
+    exit_code = 2
+
+
+def as_ours(error: BaseException) -> WanimateError:
+    """Any error as one of ours: a machine without memory is `OutOfMemory`, whatever nobody foresaw is a defect (exit 1)."""
+    if isinstance(error, WanimateError):
+        return error
+    if isinstance(error, KeyboardInterrupt):
+        return Cancelled("stopped; nothing half-written was left")
+    if is_out_of_memory(error):
+        smaller = f"a smaller {setting('preprocess.area')} or {setting('generate.clip_length')}"
+        return OutOfMemory(f"this machine has not enough memory for the job: take {smaller}")
+    return WanimateError(f"a defect of this program, {type(error).__name__}: {error} (--debug shows where)")
+
+
+def is_out_of_memory(error: BaseException) -> bool:
+    """Whether an error of Python's or PyTorch's says that memory is not enough, on a GPU or in the host."""
+    text = str(error).lower()
+    starved = "out of memory" in text or "can't allocate memory" in text or "not enough memory" in text
+    return isinstance(error, MemoryError) or (isinstance(error, RuntimeError) and starved)

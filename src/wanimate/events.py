@@ -9,7 +9,7 @@ from __future__ import annotations
 import base64
 import io
 import time
-from collections.abc import Callable, Generator, Iterator, Mapping, Sequence
+from collections.abc import Callable, Generator, Iterable, Iterator, Mapping
 from dataclasses import asdict, dataclass, field, replace
 from enum import StrEnum
 from fractions import Fraction
@@ -238,10 +238,11 @@ class Clock:
         self._since = 0.0
         self._fraction = 0.0
 
-    def expect(self, work: Sequence[Expected]) -> None:
+    def expect(self, work: Iterable[Expected]) -> None:
         """Set what is before the job, in place of what was expected of these stages."""
-        for stage in {part.stage for part in work}:
-            self._expected[stage] = [part for part in work if part.stage == stage]
+        parts = list(work)
+        for stage in {part.stage for part in parts}:
+            self._expected[stage] = [part for part in parts if part.stage == stage]
 
     def start(self, stage: Stage, total: int = 0, segment: int | None = None) -> Iterator[Event]:
         """End the stage that is open, and begin another."""

@@ -10,8 +10,8 @@ LOG = logging.getLogger("wanimate")
 LOG.addHandler(logging.NullHandler())
 
 
-def chosen(what: str, which: str, why: str) -> None:
-    """Record a choice among backends: `chosen("attention", "sdpa", "flash-attn is not installed")`."""
+def log_choice(what: str, which: str, why: str) -> None:
+    """Record a choice among backends: `log_choice("attention", "sdpa", "flash-attn is not installed")`."""
     LOG.info("%s: %s (%s)", what, which, why)
 
 

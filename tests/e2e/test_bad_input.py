@@ -24,7 +24,7 @@ sys.path.insert(0, str(Path(__file__).parents[1] / "unit" / "media"))
 from make_clips import make_clip, make_sound
 
 from wanimate.cli.main import app
-from wanimate.finish.lock import OutputClaim
+from wanimate.finish.lock import OutputLock
 
 
 class Job:
@@ -211,8 +211,8 @@ def test_result_over_an_input(job: Job) -> None:
 
 def test_two_processes_and_one_name(job: Job) -> None:
     script = (
-        "import sys, time; from pathlib import Path; from wanimate.finish.lock import OutputClaim\n"
-        "claim = OutputClaim(Path(sys.argv[1])); print('held', flush=True); time.sleep(60)"
+        "import sys, time; from pathlib import Path; from wanimate.finish.lock import OutputLock\n"
+        "claim = OutputLock(Path(sys.argv[1])); print('held', flush=True); time.sleep(60)"
     )
     other = subprocess.Popen([sys.executable, "-c", script, str(job.out)], stdout=subprocess.PIPE, text=True)
     try:
@@ -253,5 +253,5 @@ def test_generate_without_guides(job: Job) -> None:
         assert done.exit_code == 2
         assert name in done.stderr
         assert not job.out.exists()
-    with OutputClaim(job.out):
+    with OutputLock(job.out):
         pass  # nothing holds the name any more

@@ -12,11 +12,11 @@ import pytest
 from test_bad_input import Job, contents, make_clip
 from typer.testing import CliRunner
 
+from wanimate.api import Animator
 from wanimate.cli.main import app
 from wanimate.config import Job as JobSettings
 from wanimate.config import PreprocessSettings
 from wanimate.errors import InputError
-from wanimate.jobs.run import Animator
 from wanimate.media.probe import probe
 from wanimate.media.video import LosslessWriter
 

@@ -14,19 +14,19 @@ sys.path.insert(0, str(Path(__file__).parents[1] / "unit" / "weights"))
 from tiny_checkpoints import published_checkpoint, write_guides
 
 from golden import fill
+from wanimate.api import Animator
 from wanimate.config import GenerateSettings, LoraUse, OutputSettings
 from wanimate.finish.decode import Pixels, to_pixels
-from wanimate.jobs.run import Animator
 from wanimate.model.params import MotionParams, TransformerParams, VaeParams
 from wanimate.model.transformer import AnimateTransformer
 from wanimate.model.vae import VideoVae
 from wanimate.runtime.offload import (
     StreamedBlocks,
+    chunk_tokens,
     clear_error,
     page_lock,
     page_lock_changes,
-    settle_blocks,
-    slice_tokens,
+    place_blocks,
     stream_blocks,
 )
 from wanimate.runtime.planning.plan import Placement
@@ -141,7 +141,7 @@ def test_blocks_come_back_to_the_device(model: AnimateTransformer) -> None:
     stream_blocks(there, "cuda")
     assert torch.equal(flow(there), wanted)
     before = torch.cuda.memory_allocated()
-    settle_blocks(there, "cuda")
+    place_blocks(there, "cuda")
     assert torch.equal(flow(there), wanted)
     assert all(p.device.type == "cuda" for p in there.blocks.parameters())
     assert torch.cuda.memory_allocated() - before > sum(p.nbytes for p in there.blocks.parameters()) // 2
@@ -188,7 +188,7 @@ def test_page_locked_memory_is_given_back(model: AnimateTransformer) -> None:
 @pytest.mark.parametrize("rows", [None, 2048])
 def test_the_forecast_of_a_step(model: AnimateTransformer, rows: int | None) -> None:
     there = copy.deepcopy(model).cuda()
-    slice_tokens(there, rows)
+    chunk_tokens(there, rows)
     flow(there, SIZE, LENGTH)
     flow(there, SIZE, LENGTH)
     cost = transformer_cost(PARAMS, torch.bfloat16, False, SIZE, LENGTH, rows)

@@ -21,9 +21,9 @@ from wanimate.model.rope import apply_rope, rope_table
 from wanimate.model.transformer import AnimateTransformer, CrossAttention, CrossKV
 from wanimate.model.vae import VideoVae
 from wanimate.runtime.backends import backends
-from wanimate.runtime.fused_vae import quicken_vae
-from wanimate.runtime.offload import slice_tokens, stream_blocks
-from wanimate.runtime.optimize import has_fp8, quicken_transformer
+from wanimate.runtime.fused_vae import optimize_vae
+from wanimate.runtime.offload import chunk_tokens, stream_blocks
+from wanimate.runtime.optimize import has_fp8, optimize_transformer
 from wanimate.weights.lora import LoraFile, match_lora
 from wanimate.weights.lora_view import with_loras
 from wanimate.weights.quantize import QuantizedLinear, is_quantizable, quantize_fp8
@@ -181,7 +181,7 @@ def test_every_attention_is_attention() -> None:
 )
 def test_text_and_picture_at_once(text: int, alike: int, image: int | None, width: int) -> None:
     """As two attentions, of which one looks at equal keys again and again."""
-    from wanimate.runtime.kernels.cross import can_look, look
+    from wanimate.runtime.kernels.cross import can_cross_attend, cross_attend
 
     layer = CrossAttention(TransformerParams(dim=4 * width, num_heads=4, image_width=None))
     q, k, v, k_image, v_image = (
@@ -189,17 +189,17 @@ def test_text_and_picture_at_once(text: int, alike: int, image: int | None, widt
     )
     picture = (None, None) if image is None else (k_image, v_image)
     exact = [None if x is None else x.double() for x in (k, v, *picture)]
-    wanted = layer.look(q.double(), CrossKV(exact[0], exact[1], alike, *exact[2:]))
-    assert can_look(q)
-    found = look(q, CrossKV(k, v, alike, *picture))
+    wanted = layer.attend(q.double(), CrossKV(exact[0], exact[1], alike, *exact[2:]))
+    assert can_cross_attend(q)
+    found = cross_attend(q, CrossKV(k, v, alike, *picture))
     assert distance(found, wanted) < 5e-3
-    assert not can_look(q.float())
-    assert not can_look(q[..., 1:])
+    assert not can_cross_attend(q.float())
+    assert not can_cross_attend(q[..., 1:])
 
 
 def test_exact_is_the_plain_arithmetic(plain: AnimateTransformer) -> None:
     wanted, twin = flow(plain), copy.deepcopy(plain)
-    quicken_transformer(twin, torch.device(CUDA, 0), "exact", 480)
+    optimize_transformer(twin, torch.device(CUDA, 0), "exact", 480)
     assert "before_attention" in twin.blocks[0].__dict__
     found = flow(twin)
     reference = flow(copy.deepcopy(plain).float())
@@ -209,7 +209,7 @@ def test_exact_is_the_plain_arithmetic(plain: AnimateTransformer) -> None:
 
     stream_blocks(twin, CUDA)
     assert torch.equal(flow(twin), found)
-    slice_tokens(twin, 96)
+    chunk_tokens(twin, 96)
     assert distance(flow(twin), found) < 5e-3
 
 
@@ -222,7 +222,7 @@ def test_loras_on_fused_blocks(plain: AnimateTransformer, fuse: bool, speed: str
     lora = match_lora(LoraFile(Path("a.safetensors"), down | up), plain)
     wanted, without = flow(with_loras(plain, [(lora, 1.0)])), flow(plain)
     quick = copy.deepcopy(plain) if speed == "exact" else in_float8(plain)
-    quicken_transformer(quick, torch.device(CUDA, 0), speed, 480)  # type: ignore[arg-type]
+    optimize_transformer(quick, torch.device(CUDA, 0), speed, 480)  # type: ignore[arg-type]
     found = flow(with_loras(quick, [(lora, 1.0)], fuse))
     assert distance(found, wanted) < min(0.5 * distance(wanted, without), 2e-2 if speed == "exact" else 1e-1)
 
@@ -231,8 +231,8 @@ def test_fast_is_close(plain: AnimateTransformer) -> None:
     eight = has_fp8(torch.device(CUDA))
     wanted, twin = flow(plain), in_float8(plain)
     expanded = flow(twin)
-    quicken_transformer(twin, torch.device(CUDA, 0), "fast", 480)
-    assert all(m.products == eight for m in twin.modules() if isinstance(m, QuantizedLinear))
+    optimize_transformer(twin, torch.device(CUDA, 0), "fast", 480)
+    assert all(m.fp8_matmul == eight for m in twin.modules() if isinstance(m, QuantizedLinear))
     found = flow(twin)
     assert distance(found, wanted) < 3 * distance(expanded, wanted) + 1e-2
 
@@ -309,11 +309,11 @@ def test_float8_attention_in_the_network(plain: AnimateTransformer) -> None:
     from wanimate.runtime.kernels.attention8 import Fp8Attention
 
     wanted, twin = flow(plain), copy.deepcopy(plain)
-    quicken_transformer(twin, torch.device(CUDA, 0), "exact", 480)
+    optimize_transformer(twin, torch.device(CUDA, 0), "exact", 480)
     for block in twin.blocks:
         block.self_attn.attend = Fp8Attention()
     found = flow(twin)
-    slice_tokens(twin, 96)
+    chunk_tokens(twin, 96)
     later = flow(twin)
     assert not torch.equal(found, later)
     assert distance(found, wanted) < 1.3 * distance(later, wanted)
@@ -325,7 +325,7 @@ def test_the_vae(speed: str) -> None:
     vae = fill(VideoVae(VaeParams(base=32))).eval().requires_grad_(False).cuda().channels_last()
     video = torch.randn(1, 3, 9, 64, 96, device=CUDA).clamp(-1, 1)
     quick = copy.deepcopy(vae)
-    quicken_vae(quick, speed)  # type: ignore[arg-type]
+    optimize_vae(quick, speed)  # type: ignore[arg-type]
     with torch.inference_mode():
         latents = vae.encode(video)
         frames = vae.decode(latents)
@@ -339,8 +339,8 @@ def test_the_vae(speed: str) -> None:
 @pytest.mark.parametrize("speed", ["exact", "fast"])
 def test_a_video_that_stands_still(speed: str) -> None:
     vae = fill(VideoVae(VaeParams(base=32))).eval().requires_grad_(False).cuda().channels_last()
-    quicken_vae(vae, speed)  # type: ignore[arg-type]
+    optimize_vae(vae, speed)  # type: ignore[arg-type]
     video = torch.zeros(1, 3, 41, 64, 96, device=CUDA)
     video[:, :, :5] = torch.rand(1, 3, 5, 64, 96, device=CUDA)
     with torch.inference_mode():
-        assert torch.equal(vae.encode(video), vae.encode(video, thrifty=False))
+        assert torch.equal(vae.encode(video), vae.encode(video, skip_static=False))

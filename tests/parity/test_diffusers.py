@@ -2,7 +2,6 @@
 
 from __future__ import annotations
 
-import json
 from dataclasses import dataclass
 from pathlib import Path
 
@@ -13,7 +12,7 @@ from diffusers import AutoencoderKLWan, WanAnimateTransformer3DModel
 from published_names import transformer_to_diffusers, vae_to_diffusers
 from torch import Tensor, nn
 
-from golden import check, fill
+from golden import check, fill, read_json
 from wanimate.model.image_encoder import ClipImageEncoder, clip_config
 from wanimate.model.params import LATENT_MEAN, LATENT_STD, MotionParams, TransformerParams, VaeParams
 from wanimate.model.text_encoder import TextEncoder, umt5_config
@@ -26,7 +25,7 @@ KEYS = Path(__file__).parent.parent / "golden" / "keys"
 
 def published(name: str) -> dict[str, Tensor]:
     """Empty tensors of one published file."""
-    shapes: dict[str, list[int]] = json.loads((KEYS / f"{name}.json").read_text())
+    shapes: dict[str, list[int]] = read_json(f"keys/{name}.json")
     return {key: torch.empty(shape, device="meta") for key, shape in shapes.items()}
 
 

@@ -10,16 +10,17 @@ import detgen
 import pytest
 import torch
 from published_shapes import clip_shapes, t5_shapes
-from test_loop import golden_guides
+from test_loop import FirstKept, golden_guides
 from test_networks import params_of
 from torch import Tensor
 
-from golden import Golden, check, fill
+from golden import Golden, Taps, check, fill
 from wanimate.conditions.build import ConditionBuilder
 from wanimate.conditions.reference import letterboxed
 from wanimate.conditions.segments import plan_segments
 from wanimate.config import Defaults
-from wanimate.jobs.segments import FramesReady, run_segments
+from wanimate.engines.segment import SegmentMaker
+from wanimate.jobs.segments import PixelsOnTheWay, run_segments
 from wanimate.model.image_encoder import ClipImageEncoder, preprocess
 from wanimate.model.params import VaeParams
 from wanimate.model.text_encoder import TextEncoder, clean
@@ -43,10 +44,28 @@ def test_text_encoder() -> None:
     golden = Golden("t5_encoder")
     config: dict[str, Any] = golden.meta["config"]
     encoder = published_t5(config)
-    outputs = [encoder.encode_ids(ids[:n]) for ids, n in zip(golden["ids"], config["lens"], strict=True)]
+    short, medium, full = (ids[:n] for ids, n in zip(golden["ids"], config["lens"], strict=True))
+    outputs = [encoder.encode_ids(short)]
+    with Taps(block0=encoder.model.encoder.block[0]) as taps:
+        outputs.append(encoder.encode_ids(medium))
+    outputs.append(encoder.encode_ids(full))
     check("short", outputs[0], golden["out_0"], 3e-4, 1e-4)
     check("medium", outputs[1][::7], golden["out_1_rows"], 3e-4, 1e-4)
+    check("medium, first block", taps["block0"][0, ::7], golden["block0_out_1_rows"], 3e-4, 1e-4)
     check("full", outputs[2][::7], golden["out_2_rows"], 3e-4, 1e-4)
+
+
+def test_buckets_of_the_text_encoder() -> None:
+    """Each head's bias is made the bucket's own number, so the biases that attention gets tell the buckets."""
+    golden = Golden("t5_encoder")
+    encoder = published_t5(golden.meta["config"])
+    for block in encoder.model.encoder.block:
+        attention = block.layer[0].SelfAttention
+        with torch.no_grad():
+            attention.relative_attention_bias.weight.copy_(torch.arange(32.0)[:, None])
+        buckets = attention.compute_bias(512, 512)[0, 0]
+        towards = torch.cat((buckets[-1, :-1], buckets[0]))  # key - query from -511 to 511
+        check("buckets", towards, golden["buckets_rel_-511..511"].float(), 0, 0)
 
 
 def test_prompts_are_cleaned() -> None:
@@ -82,11 +101,12 @@ def test_whole_road_with_small_networks() -> None:
     check("image tokens", builder.image_tokens[:3], golden["animate.clip_rows"], 3e-4, 1e-4)
 
     seen: list[Conditions] = []
+    noise: list[Tensor] = []
     decoded: list[Tensor] = []
 
     def network(conditions: Conditions) -> Any:
         seen.append(conditions)
-        return guided(transformer, conditions, case["cfg"])
+        return FirstKept(noise, guided(transformer, conditions, case["cfg"]))
 
     class Codec:
         def decode_pieces(self, latents: Tensor, chunk: int = 1) -> Any:
@@ -94,10 +114,11 @@ def test_whole_road_with_small_networks() -> None:
             return vae.decode_pieces(latents, chunk)
 
     segments = plan_segments(guides.count, case["clip"], case["ref"], compat=True)
-    events = run_segments(segments, guides.count, builder, network, Codec(), settings, case["seed"])
-    frames = torch.cat([e.frames for e in events if isinstance(e, FramesReady)], dim=1)
+    events = run_segments(SegmentMaker(builder, network, Codec(), settings), segments, guides.count, case["seed"])
+    frames = torch.cat([e.frames for e in events if isinstance(e, PixelsOnTheWay)], dim=1)
     for k in range(2):
         check(f"segment {k} y", seen[k].y, golden[f"animate.y_seg{k}"], 3e-4, 1e-4)
+        check(f"segment {k} noise", noise[k], golden[f"animate.noise_seg{k}"], 3e-4, 1e-4)
         check(f"segment {k} latents", decoded[k], golden[f"animate.latents_seg{k}"], 3e-4, 1e-4)
     check("frames", frames, golden["animate.out"], 3e-4, 1e-4)
     assert letterboxed(guides.reference, guides.size).shape == (3, 1, 64, 64)

@@ -2,7 +2,6 @@
 
 from __future__ import annotations
 
-import json
 from pathlib import Path
 
 import detgen
@@ -16,7 +15,7 @@ from test_diffusers import SMALL_FACES, twin
 from test_networks import params_of, transformer_inputs
 from torch import Tensor
 
-from golden import Golden, check, fill
+from golden import Golden, check, fill, read_json
 from wanimate.errors import InputError
 from wanimate.integrations.diffusers import lora_weights
 from wanimate.model.params import TransformerParams
@@ -25,7 +24,6 @@ from wanimate.train.adapters import ALL, AdapterSettings, write_lora
 from wanimate.weights.lora import LoraFile, match_lora, read_lora
 from wanimate.weights.lora_view import with_loras
 
-KEYS = Path(__file__).parent.parent / "golden" / "keys"
 TARGETS = (
     *(f"self_attn.{x}" for x in "qkvo"), *(f"cross_attn.{x}" for x in ("q", "k", "v", "o", "k_img", "v_img")), "ffn.0", "ffn.2",
 )  # fmt: skip
@@ -165,7 +163,7 @@ def test_other_dialects_are_not_for_lora_weights(tmp_path: Path) -> None:
 
 @pytest.mark.parametrize("spelling", ["{}.lora_{}.default.weight", "base_model.model.{}.lora_{}.weight"])
 def test_published_relighting_lora_is_used_whole(spelling: str) -> None:
-    shapes: dict[str, list[int]] = json.loads((KEYS / "relighting_lora.json").read_text())
+    shapes: dict[str, list[int]] = read_json("keys/relighting_lora.json")
     with torch.device("meta"):
         model = AnimateTransformer(TransformerParams())
         tensors = {}

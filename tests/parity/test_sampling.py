@@ -2,13 +2,11 @@
 
 from __future__ import annotations
 
-import json
-
 import detgen
 import pytest
 import torch
 
-from golden import FOLDER, Golden, check
+from golden import Golden, check, read_json
 from wanimate.errors import InputError
 from wanimate.sampling.denoise import denoise
 from wanimate.sampling.schedule import make_schedule
@@ -18,8 +16,8 @@ RUNS = [("dpm++", 4), ("dpm++", 20), ("unipc", 4), ("unipc", 20)]
 
 
 def test_every_published_table() -> None:
-    tables = json.loads((FOLDER / "sampler_tables.json").read_text())
-    assert len(tables) >= 84
+    tables = read_json("model/sampler_tables.json")
+    assert len(tables) == 84
     for name, table in tables.items():
         solver, steps, shift = name.replace("steps", "").replace("shift", "").split("/")
         ours = make_schedule(solver, int(steps), float(shift))  # type: ignore[arg-type]
@@ -30,10 +28,15 @@ def test_every_published_table() -> None:
 @pytest.mark.parametrize(("solver", "steps"), RUNS)
 def test_trajectories(solver: str, steps: int) -> None:
     golden, name = Golden("sampler"), f"{solver}_{steps}_5"
+    schedule = make_schedule(solver, steps, 5.0)  # type: ignore[arg-type]
+    assert schedule.timesteps.tolist() == golden[f"{name}.timesteps"].tolist()
+    check("sigmas", schedule.sigmas, golden[f"{name}.sigmas"], 1e-5, 1e-5)
     start = detgen.randn("input/sampler/x", (16, 3, 4, 6))
     linear = [s.latents for s in denoise(lambda x, t: 0.3 * x + 0.1 * torch.sin(t / 1000), start, solver, steps, 5.0)]  # type: ignore[arg-type]
     kept = range(steps) if steps <= 8 else [0, 1, 2, steps // 2, steps - 2, steps - 1]
     check("linear", torch.stack([linear[i] for i in kept]), golden[f"{name}.x"], 1e-5, 1e-5)
+    means = torch.stack([x.abs().mean() for x in linear])
+    check("linear, every step", means, golden[f"{name}.x_mean_abs_all_steps"], 1e-5, 1e-5)
 
     def curved(x: torch.Tensor, t: torch.Tensor) -> torch.Tensor:
         return 1.5 * torch.tanh(x) - 0.5 * x * torch.sin(t / 150)

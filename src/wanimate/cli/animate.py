@@ -15,11 +15,11 @@ from wanimate.cli.ranks import run
 from wanimate.cli.report import Reporter, reporting
 from wanimate.config import GenerateSettings, Job, OutputSettings, ParallelSettings, RuntimeSettings
 from wanimate.errors import InputError
-from wanimate.finish.lock import manifest_path
+from wanimate.finish.lock import record_path
 
 if TYPE_CHECKING:
+    from wanimate.api import Animator
     from wanimate.events import Event
-    from wanimate.jobs.run import Animator
     from wanimate.types import Result
 
 
@@ -233,7 +233,7 @@ def finish(report: Reporter, events: Iterator[Event]) -> None:
                 result = event.result
     assert result is not None, "a job ends with its result"
     width, height = result.size
-    record = manifest_path(result.out)
+    record = record_path(result.out)
     data = {
         "out": result.out, "frames": result.count, "width": width, "height": height, "fps": result.fps,
         "seed": result.seed, "sheet": result.sheet, "record": record, "seconds": result.manifest.get("seconds"),

@@ -11,7 +11,7 @@ import dataclasses
 import datetime
 import re
 import sys
-from collections.abc import Callable, Iterator
+from collections.abc import Callable, Iterator, Mapping
 from contextlib import closing, contextmanager
 from fractions import Fraction
 from pathlib import Path
@@ -20,7 +20,7 @@ from typing import TYPE_CHECKING, Annotated, Any
 import typer
 
 from wanimate.cli import options as o
-from wanimate.cli.ranks import ranks_launched, remember_command, run
+from wanimate.cli.ranks import ranks_launched, run
 from wanimate.cli.report import Reporter, reporting
 from wanimate.config import (
     ClipLimits,
@@ -33,11 +33,11 @@ from wanimate.config import (
 from wanimate.errors import InputError
 
 if TYPE_CHECKING:
+    from wanimate.api import Animator
     from wanimate.config import Mode
     from wanimate.events import Event
-    from wanimate.jobs.run import Animator
     from wanimate.preprocess.detect.base import PoseBackend
-    from wanimate.types import Guides
+    from wanimate.types import Frame, Guides
 
 TASK = "animate-14B"
 SIZES = ("1280*720", "720*1280")
@@ -171,7 +171,7 @@ def generate(
         from wanimate.events import Notice
 
         def job(animator: Animator) -> Iterator[Event]:
-            animator.text_on_cpu = t5_cpu
+            animator.engine.text_on_cpu = t5_cpu
             yield from (Notice(text) for text in notes)
             yield from animator.generate(guides, out, settings, output)
 
@@ -241,16 +241,19 @@ def preprocess(
 
         clip, image = probe(video, settings.limits), load_image(picture)
         people: PoseBackend = open_detector(settings)
+        redrawn: Mapping[str, Frame] = {}
         if use_flux and not replace_flag:
             from wanimate.integrations.flux import WithEditedProportions
 
-            people = WithEditedProportions.load(people, ckpt_path)
+            people = measuring = WithEditedProportions.load(people, ckpt_path, compat)
+            redrawn = measuring.pictures
         if not compat:
             _note(report, "guides are lossless, under the published names; --compat writes them lossy, as published")
         from wanimate.integrations.published import write_published_guides
 
         mode: Mode = "replacement" if replace_flag else "animation"
-        with closing(write_published_guides(mode, clip, image, settings, out, people, (video, picture))) as events:
+        writing = write_published_guides(mode, clip, image, settings, out, people, (video, picture), redrawn)
+        with closing(writing) as events:
             while True:
                 try:
                     report.event(next(events))
@@ -359,7 +362,6 @@ app.command(no_args_is_help=True)(preprocess)
 
 def script(command: Callable[..., None]) -> None:
     """Run one of the two as a script of its own."""
-    remember_command()
     alone = typer.Typer(rich_markup_mode="rich", pretty_exceptions_enable=False, add_completion=False)
     alone.command(context_settings={"help_option_names": ["-h", "--help"]}, no_args_is_help=True)(command)
     sys.exit(alone())

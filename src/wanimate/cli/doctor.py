@@ -12,7 +12,6 @@ from rich.markup import escape
 from rich.table import Table
 
 from wanimate.cli import options as o
-from wanimate.cli.ranks import check_spread
 from wanimate.cli.report import reporting
 from wanimate.config import GenerateSettings, Mode, ParallelSettings, RuntimeSettings
 
@@ -75,7 +74,6 @@ def doctor(
             gpu_memory=gpu_memory,
         )  # fmt: skip
         spread = o.make(ParallelSettings, gpus=gpus, shard_weights=shard_weights, split_guidance=split_guidance)
-        check_spread(runtime, spread, gpus)
         pixels = o.parse_area(area)
         from wanimate.measure.doctor import examine, plan_job
 

@@ -11,7 +11,6 @@ from wanimate.cli.animate import animate, generate
 from wanimate.cli.compat import app as compat
 from wanimate.cli.doctor import doctor
 from wanimate.cli.preprocess import preprocess
-from wanimate.cli.ranks import remember_command
 from wanimate.cli.replace import replace
 from wanimate.cli.train import app as train
 from wanimate.cli.weights import app as weights
@@ -57,5 +56,4 @@ app.add_typer(weights, name="weights")
 
 def main() -> None:
     """Entry point of the console script."""
-    remember_command()
     app()

@@ -72,7 +72,7 @@ def preprocess(
         from wanimate.media.image import load_image
         from wanimate.media.probe import probe
         from wanimate.preprocess.drive import preprocess as make_guides
-        from wanimate.weights.checkpoint import read_card
+        from wanimate.weights.locate import read_checkpoint_config
 
         clip = probe(video, settings.limits)
         if list_people:
@@ -85,7 +85,7 @@ def preprocess(
         if image is None:
             raise InputError("image", image, "the guides are made for a character", "Give its picture")
         picture = load_image(image)
-        pixels = settings.area or read_card(checkpoint)[1].defaults.area
+        pixels = settings.area or read_checkpoint_config(checkpoint)[1].defaults.area
         with closing(make_guides(o.parse_mode(mode), clip, picture, settings, out, pixels)) as events:
             while True:
                 try:

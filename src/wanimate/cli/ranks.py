@@ -3,50 +3,21 @@
 from __future__ import annotations
 
 import os
-import sys
-from collections.abc import Callable, Iterator, Sequence
+from collections.abc import Callable, Iterator
 from pathlib import Path
 from typing import TYPE_CHECKING
 
-import typer
-
-from wanimate.cli.report import Reporter, reporting
+from wanimate.cli.report import Reporter
 from wanimate.config import ParallelSettings, RuntimeSettings
-from wanimate.errors import InputError, RankFailed
 
 if TYPE_CHECKING:
+    from wanimate.api import Animator
     from wanimate.events import Event
-    from wanimate.jobs.run import Animator
-
-COMMAND: list[str] = []
-"""This process's command line, set where it is the process's own."""
-
-
-def remember_command() -> None:
-    """Called by the entry points, whose command line can be started again."""
-    COMMAND[:] = [sys.executable, *sys.orig_argv[1:]]
 
 
 def ranks_launched() -> int:
     """How many ranks a launcher started, of which this process is one; 1 without a launcher."""
     return int(os.environ.get("WORLD_SIZE", "1"))
-
-
-def check_spread(runtime: RuntimeSettings, parallel: ParallelSettings, gpus: int) -> None:
-    """Refuse settings that mean nothing on so many GPUs.
-
-    Raises:
-        InputError: settings of one GPU with several, or of several with one.
-    """
-    for name in ("shard_weights", "split_guidance"):
-        if getattr(parallel, name) and gpus == 1:
-            raise InputError(
-                f"--{name.replace('_', '-')}", True, "it needs several GPUs", "Give --gpus, or leave it out."
-            )
-    shared = runtime.model_copy(update={"speed": "exact", "weights_dtype": "auto"})
-    if shared != RuntimeSettings() and gpus > 1:
-        rule = "streaming, tiles and a cap of its memory are settings of one GPU"
-        raise InputError("parallel.gpus", gpus, rule, "Leave them out; --shard-weights saves memory here.")
 
 
 def run(
@@ -55,71 +26,12 @@ def run(
 ) -> None:  # fmt: skip
     """Run jobs, one after the other with the same weights, that end in `out` or beside it: here, as a rank of a launcher's, or
     by starting the ranks."""
+    from wanimate.api import Animator
     from wanimate.cli.animate import finish
+    from wanimate.engines.registry import follow_launcher
 
-    launched = ranks_launched()
-    check_spread(runtime, parallel, max(launched, parallel.gpus))
-    if launched > 1:
-        _as_rank(report, checkpoint, runtime, parallel.model_copy(update={"gpus": launched}), jobs)
-    elif parallel.gpus == 1:
-        from wanimate.jobs.run import Animator
-
-        animator = Animator.from_checkpoint(checkpoint, runtime=runtime)
+    if follow_launcher():
+        return
+    with Animator(checkpoint, runtime, parallel) as animator:
         for job in jobs:
             finish(report, job(animator))
-    else:
-        _start_ranks(report, parallel.gpus, out)
-
-
-def _start_ranks(report: Reporter, gpus: int, out: Path) -> None:
-    import torch
-
-    from wanimate.events import Notice
-    from wanimate.runtime.parallel.supervise import supervise
-
-    if not COMMAND:
-        raise InputError(
-            "parallel.gpus", gpus, "only a command line can be started again", "Use `wanimate`, or torchrun."
-        )
-    if not torch.cuda.is_available():
-        report.event(Notice(f"no GPU was found: {gpus} processes share the processor", "warning"))
-    elif torch.cuda.device_count() < gpus:
-        rule = f"this machine has {torch.cuda.device_count()}"
-        raise InputError("parallel.gpus", gpus, rule, f"Give at most {torch.cuda.device_count()}.")
-    report.hand_over()
-    try:
-        code = supervise(COMMAND, gpus, out.absolute().parent)
-    except RankFailed as error:
-        if not str(error):  # the first rank has said it
-            raise typer.Exit(error.exit_code) from error
-        raise
-    if code:
-        raise typer.Exit(code)
-
-
-def _as_rank(
-    report: Reporter, checkpoint: Path | None, runtime: RuntimeSettings, parallel: ParallelSettings,
-    jobs: Sequence[Callable[[Animator], Iterator[Event]]],
-) -> None:  # fmt: skip
-    from wanimate.cli.animate import finish
-    from wanimate.jobs.run import Animator
-    from wanimate.runtime.parallel.ranks import join, leave
-    from wanimate.runtime.parallel.supervise import LOST, SUPERVISED, obey_supervisor
-
-    try:
-        obey_supervisor()
-        ranks = join()
-        animator = Animator.from_checkpoint(checkpoint, runtime=runtime, ranks=ranks, parallel=parallel)
-        if not ranks.first:
-            with reporting(as_json=True, debug=False):
-                animator.follow()
-            leave()
-            return
-        for job in jobs:
-            finish(report, job(animator))
-        animator.dismiss()
-        leave()
-    except RankFailed as error:
-        if SUPERVISED in os.environ:  # the supervisor knows which rank it was, and why
-            raise typer.Exit(LOST) from error
-        raise

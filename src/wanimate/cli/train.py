@@ -110,9 +110,9 @@ def lora(
         from wanimate.train.examples import ExampleSettings
         from wanimate.train.lora import LoraTraining
         from wanimate.train.own import OwnTraining, train_own
-        from wanimate.weights.checkpoint import read_card
+        from wanimate.weights.locate import read_checkpoint_config
 
-        defaults = read_card(checkpoint)[1].defaults
+        defaults = read_checkpoint_config(checkpoint)[1].defaults
         length = clip_length or defaults.clip_length
         if length % 4 != 1 or length < 5:
             raise InputError(

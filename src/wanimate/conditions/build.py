@@ -7,7 +7,15 @@ from collections.abc import Iterator
 import torch
 from torch import Tensor
 
-from wanimate.conditions.latents import LatentCodec, assemble, known_mask, pack_mask, resize_faces, to_network
+from wanimate.conditions.latents import (
+    LatentCodec,
+    assemble,
+    known_mask,
+    latent_colours,
+    pack_mask,
+    resize_faces,
+    to_network,
+)
 from wanimate.conditions.read import GuidesReader, SegmentFrames
 from wanimate.conditions.reference import ImageEncoder, letterboxed
 from wanimate.types import Conditions, Frames, Guides, Segment
@@ -19,6 +27,9 @@ class ConditionBuilder:
     text, negative: prompt embeddings [tokens, width]; `negative` is None without guidance. `face_size` None leaves the
     faces as the guides have them. `chunk` is how many latent frames the codec encodes at once. `reader`: of these guides, where
     one reads ahead already.
+
+    colours: latents [16, T, h, w] and the mean colours behind them [3, T, h, w], of the character's picture and in replacement
+    of the first segment's scene: what a preview is fitted to.
     """
 
     def __init__(
@@ -40,6 +51,7 @@ class ConditionBuilder:
         picture = letterboxed(guides.reference, guides.size).to(self.device)
         self.image_tokens = None if image_encoder is None else image_encoder.encode(picture[:, 0])
         (self.reference,) = self._encode(iter((picture,)))
+        self.colours = [(self.reference, latent_colours(picture))]
 
     @torch.inference_mode()
     def build(self, segment: Segment, previous: Tensor | None) -> Conditions:
@@ -48,11 +60,18 @@ class ConditionBuilder:
         assert (previous is None) == (known == 0)
         read = self.reader.read(segment)
 
+        wants_colours = read.background is not None and len(self.colours) == 1
+        seen: list[Tensor] = []
+
         def videos() -> Iterator[Tensor]:
             yield self._video(read.pose)
-            yield self._scene(read, previous)
+            video = self._scene(read, previous)
+            if wants_colours:
+                seen.append(latent_colours(video))
+            yield video
 
         pose, scene = self._encode(videos())
+        self.colours += [(scene, colours) for colours in seen]
         faces = self._video(read.face)
         if self.face_size is not None:
             faces = resize_faces(faces, self.face_size)

@@ -29,6 +29,14 @@ def to_network(frames: Frames, device: torch.device | str = "cpu") -> Tensor:
     return rearrange(torch.from_numpy(frames).to(device).float().div_(127.5).sub_(1), "k h w c -> c k h w")
 
 
+def latent_colours(video: Tensor) -> Tensor:
+    """The mean colour behind every latent: [3, K, H, W] -> [3, T, h, w]. The first frame is a latent frame alone, then four are
+    one."""
+    small = F.avg_pool2d(video.transpose(0, 1), 8).transpose(0, 1)
+    rest = small[:, 1:].unflatten(1, (-1, 4)).mean(2) if small.shape[1] > 1 else small[:, 1:]
+    return torch.cat((small[:, :1], rest), dim=1)
+
+
 def resize_faces(faces: Tensor, size: int) -> Tensor:
     """[3, K, S, S] to the network's own face size; averaging when it is smaller."""
     if faces.shape[-1] == size and faces.shape[-2] == size:

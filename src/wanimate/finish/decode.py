@@ -18,15 +18,14 @@ class LatentDecoder(Protocol):
 
 
 class SegmentDecoder:
-    """Decodes the segments of one job in order.
+    """Decodes segments of one job in order.
 
     `decode` yields float32 frames [3, k, H, W] in [-1, 1] without those the segment shares with the one before;
-    `tail` then holds the last `keep` frames of the job so far.
+    `tail` then holds the last `keep` frames of the job so far. At first it is what the segments before have left.
     """
 
-    def __init__(self, codec: LatentDecoder, keep: int, chunk: int = 1) -> None:
-        self.codec, self.keep, self.chunk = codec, keep, chunk
-        self.tail: Tensor | None = None
+    def __init__(self, codec: LatentDecoder, keep: int, chunk: int = 1, tail: Tensor | None = None) -> None:
+        self.codec, self.keep, self.chunk, self.tail = codec, keep, chunk, tail
 
     @torch.inference_mode()
     def decode(self, latents: Tensor, skip: int) -> Iterator[Tensor]:

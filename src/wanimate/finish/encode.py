@@ -18,7 +18,7 @@ from wanimate.config import OutputSettings
 from wanimate.events import Notice
 from wanimate.finish.audio import AudioCopy
 from wanimate.finish.background import Background
-from wanimate.finish.lock import OutputClaim
+from wanimate.finish.lock import OutputLock
 from wanimate.media.files import output_error
 from wanimate.media.writer import FFV1, Encoding, StreamWriter
 from wanimate.types import Clip, Frame, Frames
@@ -36,24 +36,25 @@ class OutputWriter:
         width, height: of every frame. Odd sizes are written as they are, in 4:4:4.
         settings: codec, quality, sound.
         audio_from: the clip whose first sound track accompanies the frames; trimmed to their length.
-        claim: the job's claim on `path`, held by the caller; without one it is taken here.
+        lock: the job's lock on `path`, held by the caller; without one it is taken here.
 
     Attributes:
         notices: what the user should be told (sound encoded anew, 4:4:4, no sound beside PNGs); complete after `close`.
 
     Raises:
-        OutputError: see `OutputClaim`; the disk is full (raised by the next call after the write that failed).
+        OutputError: see `OutputLock`; the disk is full (raised by the next call after the write that failed).
     """
 
     def __init__(
         self, path: Path, fps: Fraction, width: int, height: int, settings: OutputSettings = OutputSettings(),
-        audio_from: Clip | None = None, claim: OutputClaim | None = None,
+        audio_from: Clip | None = None, lock: OutputLock | None = None,
     ) -> None:  # fmt: skip
         self.path, self.fps, self.count = Path(path), Fraction(fps), 0
         self.notices: list[Notice] = []
+        self._finished = False
         with ExitStack() as undo:
-            if claim is None:
-                undo.enter_context(OutputClaim(self.path, settings.codec))
+            if lock is None:
+                undo.enter_context(OutputLock(self.path, settings.codec))
             self._sink = self._open(width, height, settings)
             undo.callback(self._sink.discard)
             self._audio = self._add_audio(audio_from) if settings.audio else None
@@ -74,15 +75,25 @@ class OutputWriter:
             if self._audio is not None:
                 self._audio.advance(float(self.count / self.fps))
 
-    def close(self) -> None:
-        """Finish the file under its final name; on failure nothing is left."""
-        with self._undo:
+    def finish(self) -> None:
+        """Write what is left; the file is complete then, under its temporary name. On failure nothing is left."""
+        with ExitStack() as undo:
+            undo.callback(self.discard)
             self._background.finish()
-            self._sink.close()
+            self._sink.finish()
+            undo.pop_all()
+        self._finished = True
         if self._audio is not None and self._audio.failure is not None:
             self.notices.append(
                 Notice(f"the clip's sound is damaged and ends early ({self._audio.failure})", "warning")
             )
+
+    def close(self) -> None:
+        """Give the file its final name, after `finish` where that has not been called; on failure nothing is left."""
+        if not self._finished:
+            self.finish()
+        with self._undo:
+            self._sink.commit()
 
     def discard(self) -> None:
         """Remove what was written."""
@@ -157,7 +168,10 @@ class _PngFolder:
             raise output_error(self.path, e) from e
         self.count += 1
 
-    def close(self) -> None:
+    def finish(self) -> None:
+        """All pictures are there."""
+
+    def commit(self) -> None:
         try:
             os.replace(self.temporary, self.path)
         except OSError as e:

@@ -3,12 +3,17 @@
 from __future__ import annotations
 
 import fcntl
+import glob
 import json
 import os
+import re
+import shutil
 from collections.abc import Sequence
 from pathlib import Path
 from types import TracebackType
 from typing import IO
+
+import psutil
 
 from wanimate.config import Codec
 from wanimate.errors import OutputError, setting
@@ -22,7 +27,7 @@ ENDINGS: dict[Codec, tuple[str, ...]] = {
 }
 
 
-def manifest_path(out: Path) -> Path:
+def record_path(out: Path) -> Path:
     """Where the job's record goes: out.mp4 -> out.json, frames/ -> frames.json."""
     return out.with_name(out.stem + ".json")
 
@@ -32,7 +37,7 @@ def sheet_path(out: Path) -> Path:
     return out.with_name(out.stem + ".sheet.png")
 
 
-class OutputClaim:
+class OutputLock:
     """Holds `out` against other jobs, of this process or another, until `release` or the end of the `with` block.
 
     The operating system drops the lock of a process that dies, so a lock file left behind stops nobody.
@@ -77,7 +82,7 @@ class OutputClaim:
             raise OutputError("out", out, "the folder is not empty", "Name a new folder for the PNG sequence.")
         if self.codec != "png" and out.is_dir():
             raise OutputError("out", out, "this is a folder", "Name a file.")
-        record = manifest_path(out)
+        record = record_path(out)
         if record.exists() and not _is_record(record):
             raise OutputError("out", out, f"{record.name} beside it is not ours to replace", "Choose another name.")
 
@@ -98,14 +103,31 @@ class OutputClaim:
                 lock.truncate(0)
                 lock.write(f"{os.getpid()}\n")
                 lock.flush()
+                remove_leftovers(self.out)
                 return lock
             lock.close()
 
-    def __enter__(self) -> OutputClaim:
+    def __enter__(self) -> OutputLock:
         return self
 
     def __exit__(self, kind: type[BaseException] | None, error: BaseException | None, tb: TracebackType | None) -> None:
         self.release()
+
+
+def remove_leftovers(out: Path) -> list[Path]:
+    """Remove what dead processes have left of `out`: temporary files and folders beside it, `.NAME.PID-xxxxxx.part`. The caller
+    holds the lock, so that no living job writes it. Returns what was removed."""
+    removed = []
+    for path in out.parent.glob(f".{glob.escape(out.name)}.*.part"):
+        found = re.fullmatch(r"(\d+)-[0-9a-f]{6}", path.name.removeprefix(f".{out.name}.").removesuffix(".part"))
+        if found is None or psutil.pid_exists(int(found[1])):
+            continue
+        if path.is_dir() and not path.is_symlink():
+            shutil.rmtree(path, ignore_errors=True)
+        else:
+            path.unlink(missing_ok=True)
+        removed.append(path)
+    return removed
 
 
 def _is_at(file: IO[str], path: Path) -> bool:

@@ -6,32 +6,38 @@ import json
 import platform
 import resource
 import sys
-from collections.abc import Mapping
+import threading
+from collections.abc import Iterable, Mapping
+from concurrent.futures import Future, ThreadPoolExecutor
 from datetime import datetime, timezone
 from fractions import Fraction
 from importlib.metadata import PackageNotFoundError, version
 from pathlib import Path
+from types import TracebackType
 from typing import Any
 
 import numpy as np
 from pydantic import BaseModel
 
-from wanimate.finish.lock import manifest_path
-from wanimate.media.files import AtomicFile, sha256
+from wanimate.finish.lock import record_path
+from wanimate.media.files import AtomicFile
+from wanimate.weights.fingerprint import fingerprint
 
+SCHEMA = 2
+"""Version of the record. It goes up when a key changes its name or meaning; new keys do not raise it."""
 LIBRARIES = ("torch", "numpy", "opencv-python-headless", "av", "ai-edge-litert", "onnxruntime", "transformers")
 
 
-def write_manifest(out: Path, data: Mapping[str, Any]) -> Path:
-    """Write `data`, with versions, time and peak memory added, as JSON beside `out`; return its path.
+def write_record(out: Path, data: Mapping[str, Any]) -> dict[str, Any]:
+    """Write `data`, with schema, versions, time and peak memory added, as JSON beside `out`; return what was written.
 
     Paths, fractions ("30000/1001"), settings objects and numpy numbers are converted; NaN is refused.
 
     Raises:
         OutputError: the folder cannot be written, or the disk is full.
     """
-    path = manifest_path(Path(out))
     record = {
+        "schema": SCHEMA,
         "wanimate": _installed("wanimate"),
         "written": datetime.now(timezone.utc).isoformat(timespec="seconds"),
         "out": Path(out).name,
@@ -40,19 +46,51 @@ def write_manifest(out: Path, data: Mapping[str, Any]) -> Path:
         **data,
     }
     text = json.dumps(record, indent=2, ensure_ascii=False, allow_nan=False, default=_plain) + "\n"
-    with AtomicFile(path) as file:
+    with AtomicFile(record_path(Path(out))) as file:
         file.write(text.encode())
-    return path
+    written: dict[str, Any] = json.loads(text)
+    return written
+
+
+class Hashes:
+    """Fingerprints of files and folders, made by a thread of their own beside the job's work. Use as a context manager: a job
+    that is broken off stops the thread within a piece of a file."""
+
+    def __init__(self) -> None:
+        self._stop = threading.Event()
+        self._thread = ThreadPoolExecutor(1, "hashes")
+        self._found: dict[Path, Future[dict[str, Any]]] = {}
+
+    def add(self, paths: Iterable[Path]) -> None:
+        """Have these hashed, each once."""
+        for path in paths:
+            if path not in self._found:
+                self._found[path] = self._thread.submit(self._described, path)
+
+    def of(self, path: Path) -> dict[str, Any]:
+        """Path and hash of a file that was added, or path and hashes by name of a folder's files; waits for them."""
+        return self._found[path].result()
+
+    def _described(self, path: Path) -> dict[str, Any]:
+        if path.is_dir():
+            inside = sorted(file for file in path.iterdir() if file.is_file())
+            return {"path": str(path), "files": {file.name: self._hash(file) for file in inside}}
+        return {"path": str(path)} | ({"sha256": self._hash(path)} if path.is_file() else {})
+
+    def _hash(self, file: Path) -> str:
+        return fingerprint(file, self._stop.is_set)
+
+    def __enter__(self) -> Hashes:
+        return self
+
+    def __exit__(self, kind: type[BaseException] | None, error: BaseException | None, tb: TracebackType | None) -> None:
+        self._stop.set()
+        self._thread.shutdown(cancel_futures=True)
 
 
 def versions() -> dict[str, str | None]:
     """The Python, the system and the libraries that take part in a result; None where one is not installed."""
     return {"python": platform.python_version(), "system": platform.platform(), **{n: _installed(n) for n in LIBRARIES}}
-
-
-def hash_file(path: Path) -> str:
-    """ "sha256:..." of a file's bytes, read in pieces."""
-    return f"sha256:{sha256(path)}"
 
 
 def peak_rss() -> int:
@@ -72,9 +110,9 @@ def _plain(value: object) -> Any:
     if isinstance(value, (Path, Fraction)):
         return str(value)
     if isinstance(value, BaseModel):
-        return value.model_dump()
+        return value.model_dump(mode="json")
     if isinstance(value, np.generic):
         return value.item()
     if isinstance(value, np.ndarray):
         return value.tolist()
-    raise TypeError(f"a manifest cannot hold {type(value).__name__}")
+    raise TypeError(f"a record cannot hold {type(value).__name__}")

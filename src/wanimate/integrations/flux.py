@@ -1,13 +1,13 @@
-"""The published `--use_flux`: proportions measured in a picture that FLUX.1 Kontext redrew in a standard pose.
+"""The published `--use_flux`: proportions measured in pictures that FLUX.1 Kontext redrew in a standard pose.
 
-As published (preprocess spec, section 14), but for the character only: the lengths of the performer's limbs come from all
-frames of the clip. The edited picture gives lengths; place and pose stay those of the character's own picture.
+With `compat` as published (preprocess spec, section 14): performer and character are redrawn, and published retargeting
+takes its ratios from both. Otherwise the character alone is redrawn: the lengths of the performer's limbs come from all
+frames of the clip, and the redrawn picture gives lengths, while place and pose stay those of the character's own picture.
 """
 
 from __future__ import annotations
 
-from collections.abc import Callable, Iterable, Iterator
-from dataclasses import replace
+from collections.abc import Callable, Iterable, Iterator, Sequence
 from pathlib import Path
 from typing import Any
 
@@ -16,7 +16,8 @@ import torch
 
 from wanimate.errors import InputError
 from wanimate.media.resize import letterbox
-from wanimate.preprocess.detect.base import PoseBackend
+from wanimate.preprocess.detect.base import Measured, PoseBackend
+from wanimate.preprocess.pose.keypoints import Points, move, reuse_body_when_outside, split
 from wanimate.preprocess.pose.person import PersonPose
 from wanimate.types import Frame, Keypoints
 
@@ -26,6 +27,9 @@ EXTRA = "pip install 'wanimate[diffusers]'"
 Edit = Callable[[Frame, str], Frame]
 """A picture [H, W, 3] and an instruction -> the redrawn picture, of any size."""
 
+_ARM_JOINTS, _LEG_JOINTS = (3, 4, 6, 7), (9, 10, 12, 13)
+"""Of the 20 joints: elbows and wrists, knees and ankles."""
+_SEEN = 0.75
 _SURE = 0.5
 _SHOULDERS, _HEAD = (5, 6), (0, 1, 2, 3, 4)
 _LIMBS = ((5, 7), (7, 9), (6, 8), (8, 10), (11, 13), (13, 15), (12, 14), (14, 16))
@@ -35,30 +39,28 @@ _FOLLOWERS = {9: slice(91, 112), 10: slice(112, 133), 15: slice(17, 20), 16: sli
 
 
 class WithEditedProportions:
-    """A detector whose `detect` measures the character's limbs in an edited picture; `track` is the detector's own."""
+    """A detector that measures proportions in redrawn pictures; the detector `inner` finds people, there as elsewhere.
 
-    def __init__(self, inner: PoseBackend, edit: Edit) -> None:
-        self.inner, self.edit, self.name = inner, edit, f"{inner.name} with FLUX Kontext"
+    With `compat` both are redrawn, as published: the clip's second frame and the character's picture, and the ratio of
+    every limb comes from the two. Else only the character is: the performer's lengths come from all frames of the clip.
+    """
+
+    def __init__(self, inner: PoseBackend, edit: Edit, compat: bool = False) -> None:
+        self.inner, self.edit, self.compat, self.name = inner, edit, compat, f"{inner.name} with FLUX Kontext"
+        self.pictures: dict[str, Frame] = {}
+        """What was redrawn: "performer" and "character" -> picture of the original's size."""
 
     @classmethod
-    def load(cls, inner: PoseBackend, folder: Path | None) -> WithEditedProportions:
+    def load(cls, inner: PoseBackend, folder: Path | None, compat: bool = False) -> WithEditedProportions:
         """`folder`: process_checkpoint, with FLUX.1-Kontext-dev in it.
 
         Raises:
             InputError: the folder or diffusers is missing, or the folder cannot be opened.
         """
-        return cls(inner, kontext(folder))
+        return cls(inner, kontext(folder), compat)
 
     def detect(self, image: Frame) -> PersonPose | None:
-        """The main person; where the edited picture shows nobody, as the detector found it."""
-        person = self.inner.detect(image)
-        if person is None:
-            return None
-        height, width = image.shape[:2]
-        edited = self.inner.detect(letterbox(self.edit(image, instruction(width, height)), width, height))
-        if edited is None:
-            return person
-        return replace(person, keypoints=with_lengths(person.keypoints, edited.keypoints))
+        return self.inner.detect(image)
 
     def track(self, frames: Iterable[Frame]) -> Iterator[PersonPose]:
         return self.inner.track(frames)
@@ -66,14 +68,77 @@ class WithEditedProportions:
     def candidates(self, image: Frame) -> list[PersonPose]:
         return self.inner.candidates(image)
 
+    def measure(
+        self,
+        performer: Keypoints,
+        size: tuple[int, int],
+        frame: Callable[[int], Frame],
+        picture: Frame,
+        character: Keypoints,
+    ) -> Measured:
+        """See `MeasuringBackend`. Where a redrawn picture shows nobody, proportions stay those of the originals.
 
-def instruction(width: int, height: int) -> str:
-    """What the editor is told, by the shape of the picture (section 14)."""
-    arms = "in a T-pose, arms stretched out to both sides" if width > height else "arms hanging down at the sides"
-    return (
-        "Show the same character in full, standing upright and facing the camera, "
-        f"{arms}, with both hands and both feet in view. Keep face, clothes and background."
-    )
+        Raises:
+            InputError: `compat`, and the clip has one frame.
+        """
+        if self.compat and len(performer) < 2:
+            rule = "the published code redraws the clip's second frame, and there is one frame"
+            raise InputError("--use_flux", True, rule, "Leave --compat or --use_flux out, or give a longer clip.")
+        body = reuse_body_when_outside(split(move(performer, (1 / size[0], 1 / size[1]), (0, 0))).body)
+        texts = instructions(body, size, (picture.shape[1], picture.shape[0]))
+        originals = {"character": (picture, texts[1])}
+        if self.compat:
+            originals["performer"] = (frame(1), texts[0])
+        told: dict[str, str] = {}
+        facts = {"redrawn": told}
+        found: dict[str, Keypoints] = {}
+        for name, (image, text) in originals.items():
+            told[name] = text
+            person = self.inner.detect(self._redrawn(name, image, text))
+            if person is None:
+                warning = (
+                    f"nobody was found in the redrawn picture of the {name}: proportions are those of the originals"
+                )
+                return Measured(character, None, facts, (warning,))
+            found[name] = person.keypoints
+        if self.compat:
+            return Measured(character, (found["performer"], found["character"]), facts, ())
+        return Measured(with_lengths(character, found["character"]), None, facts, ())
+
+    def _redrawn(self, name: str, image: Frame, text: str) -> Frame:
+        """The picture as the editor redraws it, brought back to its size, and kept."""
+        self.pictures[name] = letterbox(self.edit(image, text), image.shape[1], image.shape[0])
+        return self.pictures[name]
+
+
+def instructions(body: Points, performer_size: tuple[int, int], character_size: tuple[int, int]) -> tuple[str, str]:
+    """What the editor is told for a picture of the performer and for the character's (preprocess spec, section 14).
+
+    What the performer shows in any frame decides what both pictures shall show: with legs, all of the body; with arms
+    only, the hands; with neither, a face that looks ahead. The shape of each picture decides the pose of its arms.
+
+    Args:
+        body: the performer's 20 joints over the clip [n, 20, 3], x and y relative to the frame (0 to 1), and confidence.
+        performer_size: width and height of the performer's picture; `character_size` of the character's.
+    """
+    arms, legs = (any(_shows(joints, frame) for frame in body) for joints in (_ARM_JOINTS, _LEG_JOINTS))
+    return _instruction(arms, legs, performer_size), _instruction(arms, legs, character_size)
+
+
+def _shows(joints: Sequence[int], body: Points) -> bool:
+    """Whether one of these joints is surely seen. As published, left of and above the frame counts as inside."""
+    limb = body[list(joints)]
+    known = bool((limb != 0).all(axis=1).any())
+    return known and bool(((limb[:, 0] <= 1) & (limb[:, 1] <= 1) & (limb[:, 2] >= _SEEN)).any())
+
+
+def _instruction(arms: bool, legs: bool, size: tuple[int, int]) -> str:
+    if not (arms or legs):
+        return "Turn the same character's face to the camera. Keep everything else."
+    width, height = size
+    pose = "in a T-pose, arms stretched out to both sides" if width > height else "arms hanging down at the sides"
+    shown = "standing upright, with both hands and both feet in view" if legs else "with both hands in view"
+    return f"Show the same character facing the camera, {pose}, {shown}. Keep face, clothes and background."
 
 
 def kontext(folder: Path | None) -> Edit:

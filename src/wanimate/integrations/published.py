@@ -6,7 +6,7 @@ import json
 import os
 import shutil
 import tempfile
-from collections.abc import Generator, Sequence
+from collections.abc import Generator, Mapping, Sequence
 from pathlib import Path
 
 from wanimate.config import PreprocessSettings
@@ -21,17 +21,19 @@ from wanimate.types import Clip, Frame, Guides, Mode
 
 NAMES = {"pose": "src_pose.mp4", "face": "src_face.mp4", "background": "src_bg.mp4", "mask": "src_mask.mp4"}
 REFERENCE, KEYPOINTS = "src_ref.png", "keypoints.npz"
+REDRAWN = {"performer": "tpl_edit.png", "character": "refer_edit.png"}
 _LOSSLESS = Encoding("mp4", "libx264rgb", "rgb24", {"qp": "0", "preset": "veryfast", "g": "1"})
 
 
 def write_published_guides(
     mode: Mode, clip: Clip, image: Frame, settings: PreprocessSettings, folder: Path, detector: PoseBackend,
-    inputs: Sequence[Path],
+    inputs: Sequence[Path], redrawn: Mapping[str, Frame],
 ) -> Generator[Event, None, Guides]:  # fmt: skip
     """Preprocess into `src_pose.mp4` and so on in `folder`; other files there stay, an older set is replaced.
 
     The videos are lossless H.264 in RGB with our manifest beside them; with `settings.compat` they are lossy, and there is no
-    manifest, as published. Yields the events of preprocessing and returns the guides.
+    manifest, as published. `redrawn` is read when preprocessing is done: pictures of the "performer" or "character" that
+    measuring made, for inspection. Yields the events of preprocessing and returns the guides.
 
     Raises:
         InputError: see `preprocess.drive.preprocess`. OutputError: `folder` cannot be written, or would lose one of `inputs`.
@@ -39,7 +41,7 @@ def write_published_guides(
     assert settings.area is not None, "the published command line has an area"
     if settings.compat:
         check_published(settings.face_size)
-    ours = [*NAMES.values(), REFERENCE, KEYPOINTS, MANIFEST]
+    ours = [*NAMES.values(), *REDRAWN.values(), REFERENCE, KEYPOINTS, MANIFEST]
     for path in inputs:
         if path.resolve().parent == folder.resolve() and path.name in ours:
             raise OutputError("guides", folder, f"{path.name} in it is an input of the job", "Choose another folder.")
@@ -56,6 +58,8 @@ def write_published_guides(
             export_published(guides, published)
         else:
             _write_lossless(guides, made, published)
+        for name, picture in redrawn.items():
+            write_png(published / REDRAWN[name], picture)
         try:
             _move(published, folder, ours)
         except OSError as error:

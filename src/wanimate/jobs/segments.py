@@ -1,28 +1,44 @@
-"""The loop over segments: conditions, diffusion, decoding, and what one segment hands to the next (model spec, 10.1)."""
+"""The loop over segments: what one hands to the next, and what happens when memory runs out (model spec, section 10.1)."""
 
 from __future__ import annotations
 
-from collections.abc import Callable, Iterator, Sequence
+from collections.abc import Generator, Iterator, Sequence
 from dataclasses import dataclass
+from typing import Protocol
 
 import torch
-from torch import Tensor
 
-from wanimate.conditions.build import ConditionBuilder
-from wanimate.config import Defaults
-from wanimate.events import Event, Notice, Stage, StageFinished, StageProgress, StageStarted, StepDone
-from wanimate.finish.decode import LatentDecoder, Pixels, SegmentDecoder
-from wanimate.sampling.denoise import denoise
-from wanimate.sampling.guidance import SegmentNetwork
-from wanimate.types import Conditions, Frames, Segment
+from wanimate.engines.base import FramesReady, SegmentResult, SegmentTask
+from wanimate.events import Event, Notice, Stage, StageProgress, StageStarted
+from wanimate.finish.decode import Pixels
+from wanimate.types import Frames, Segment
+
+
+class SegmentSource(Protocol):
+    """What the loop needs of an engine."""
+
+    def segment(self, task: SegmentTask) -> Generator[Event | FramesReady, None, SegmentResult]: ...
+
+    def shrink(self, stage: Stage) -> str | None: ...
 
 
 @dataclass(frozen=True)
-class FramesReady:
-    """Finished frames from job frame `start` on: float32 [3, k, H, W] in [-1, 1]."""
+class SegmentDone:
+    """A segment is finished; `frames` of the job are done with it."""
+
+    index: int
+    result: SegmentResult
+    frames: int
+
+
+@dataclass(frozen=True)
+class PixelsOnTheWay:
+    """Finished frames from job frame `start` on, travelling to host memory. `frames`: the same as the engine gave them,
+    float32 [3, k, H, W] in [-1, 1]."""
 
     start: int
-    frames: Tensor
+    frames: torch.Tensor
+    pixels: Pixels
 
 
 @dataclass(frozen=True)
@@ -33,103 +49,71 @@ class PixelsReady:
     pixels: Frames
 
 
-LoopEvent = StageStarted | StageProgress | StageFinished | StepDone | FramesReady | Notice
-Ease = Callable[[str], str | None]
-"""Asked, with a stage's name, after it found too little memory: makes room and says how, or None if there is none to make."""
+LoopEvent = Event | PixelsOnTheWay | SegmentDone
 
 
-def run_segments(
-    segments: Sequence[Segment],
-    count: int,
-    builder: ConditionBuilder,
-    make_network: Callable[[Conditions], SegmentNetwork],
-    codec: LatentDecoder,
-    settings: Defaults,
-    seed: int,
-    chunk: int = 1,
-    ease: Ease = lambda stage: None,
-) -> Iterator[LoopEvent]:
-    """Yields the job's `count` frames in order, each once, and every diffusion step on the way.
+def run_segments(source: SegmentSource, segments: Sequence[Segment], count: int, seed: int) -> Iterator[LoopEvent]:
+    """Yields the job's `count` frames in order, each once, and everything that happens on the way.
 
     Noise comes from one CPU generator, seeded once a job; segments draw from it in turn and nothing else does. A segment
-    that runs out of memory is begun again after `ease` has made room, with the same noise and the same frames before it.
+    that runs out of memory is begun again after the stage that failed takes less, with the same noise and the same frames
+    before it.
     """
     generator = torch.Generator("cpu").manual_seed(seed)
-    decoder = SegmentDecoder(codec, settings.overlap, chunk)
+    known: torch.Tensor | None = None
     done = 0
-    for segment in segments:
-        before, drawn = decoder.tail, generator.get_state()
-        finished, reason = False, ""
-        while not finished:
-            stage = "conditions"
+    for segment, following in zip(segments, [*segments[1:], None], strict=True):
+        task = SegmentTask(segment, len(segments), known, generator, following)
+        drawn = generator.get_state()
+        result: SegmentResult | None = None
+        while result is None:
+            stage, reason = Stage.CONDITIONS, ""
+            work = source.segment(task)
             try:
-                for event in _run_segment(segment, segments, builder, make_network, decoder, settings, generator):
+                while True:
+                    event = next(work)
                     stage = event.stage if isinstance(event, StageStarted) else stage
                     if not isinstance(event, FramesReady):
                         yield event
                         continue
                     fresh = event.frames[:, max(0, done - event.start) : max(0, count - event.start)]
                     if fresh.shape[1]:
-                        yield FramesReady(done, fresh)
+                        pixels = Pixels(fresh)
+                        yield PixelsOnTheWay(done, fresh, pixels)
                         done += fresh.shape[1]
-                    yield StageProgress(Stage.DECODE, done, count)
-                finished = True
+                    yield StageProgress(Stage.DECODE, done, count, segment.index)
+            except StopIteration as end:
+                result = end.value
             except torch.OutOfMemoryError as caught:
                 reason = str(caught)
-            if not finished:  # here the error is gone, and with it what its frames held
-                how = ease(stage)
+            finally:
+                work.close()
+            if result is None:  # here the error is gone, and with it what its frames held
+                event = None  # type: ignore[assignment]
+                how = source.shrink(stage)
                 if how is None:
                     raise torch.OutOfMemoryError(reason)
-                yield Notice(
-                    f"too little memory in segment {segment.index + 1} ({stage}): {how}; it is begun again", "warning"
+                text = (
+                    f"too little memory in segment {segment.index + 1} ({stage.words}): {how}; the segment begins again"
                 )
-                decoder.tail = before
+                yield Notice(text, "warning")
                 generator.set_state(drawn)
+        known = result.tail
+        yield SegmentDone(segment.index, result, done)
     assert done == count
 
 
-def with_pixels(events: Iterator[LoopEvent]) -> Iterator[Event | PixelsReady]:
-    """Every `FramesReady` as pixels, one event late: they travel to host memory while the device makes the next frames."""
-    waiting: tuple[int, Pixels] | None = None
+def with_pixels(events: Iterator[LoopEvent]) -> Iterator[Event | PixelsReady | SegmentDone]:
+    """Frames as pixels, one event late: they travel to host memory while the device makes the next ones."""
+    waiting: PixelsOnTheWay | None = None
     for event in events:
         if isinstance(event, StageProgress):  # it comes with the frames, before the next ones are begun
             yield event
             continue
-        arrived, waiting = waiting, (event.start, Pixels(event.frames)) if isinstance(event, FramesReady) else None
+        arrived, waiting = waiting, event if isinstance(event, PixelsOnTheWay) else None
         if arrived is not None:
-            yield PixelsReady(arrived[0], arrived[1].wait())
-        if not isinstance(event, FramesReady):
+            yield PixelsReady(arrived.start, arrived.pixels.wait())
+        if not isinstance(event, PixelsOnTheWay):
             yield event
     if waiting is not None:
-        yield PixelsReady(waiting[0], waiting[1].wait())
-
-
-def _run_segment(
-    segment: Segment,
-    segments: Sequence[Segment],
-    builder: ConditionBuilder,
-    make_network: Callable[[Conditions], SegmentNetwork],
-    decoder: SegmentDecoder,
-    settings: Defaults,
-    generator: torch.Generator,
-) -> Iterator[LoopEvent]:
-    """One segment; its `FramesReady` count from its first new frame on and may go past the job's end."""
-    yield StageStarted(Stage.CONDITIONS, segment=segment.index)
-    conditions = builder.build(segment, decoder.tail if segment.index else None)
-    noise = torch.randn(16, *conditions.y.shape[1:], generator=generator).to(conditions.y.device)
-    network: SegmentNetwork | None = make_network(conditions)
-    yield StageStarted(Stage.DENOISE, settings.steps, segment.index)
-    assert network is not None
-    if segment is not segments[-1]:
-        builder.reader.begin(segments[segment.index + 1])
-    latents = noise
-    for state in denoise(network, noise, settings.solver, settings.steps, settings.shift):
-        latents = state.latents
-        yield StepDone(segment.index, len(segments), state.step, state.steps, network.skipped)
-    network = None  # its context has no more use
-    builder.reader.wait()  # whoever finishes frames may look at the guides
-    yield StageStarted(Stage.DECODE, segment.length, segment.index)
-    start = segment.start + segment.overlap
-    for frames in decoder.decode(latents[:, 1:], segment.overlap):
-        yield FramesReady(start, frames)
-        start += frames.shape[1]
+        yield PixelsReady(waiting.start, waiting.pixels.wait())

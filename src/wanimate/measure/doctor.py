@@ -13,8 +13,8 @@ import psutil
 import torch
 
 from wanimate.config import GenerateSettings, LoraUse, ParallelSettings, RuntimeSettings
+from wanimate.engines.resolved import ResolvedJob
 from wanimate.errors import InputError
-from wanimate.jobs.resolve import Order
 from wanimate.media.probe import probe
 from wanimate.media.resize import exact_size
 from wanimate.media.video import plan_frames
@@ -23,7 +23,8 @@ from wanimate.runtime.backends import backends
 from wanimate.runtime.optimize import TRIAL_HEADS, TRIAL_TOKENS, attention_trials, best_trial
 from wanimate.runtime.planning.fit import plan_for
 from wanimate.types import Mode
-from wanimate.weights.checkpoint import best_device, embedded_path, read_card
+from wanimate.weights.checkpoint import best_device
+from wanimate.weights.locate import embedded_path, read_checkpoint_config
 
 GIB = 2**30
 FLAGS = ("avx2", "avx512f", "avx512_bf16", "amx_bf16", "amx_int8", "asimd", "bf16", "i8mm", "sve")
@@ -57,15 +58,17 @@ def plan_job(
         OutOfMemory: it does not fit; the message names the nearest setting that does.
         InputError: the checkpoint, the clip or a LoRA cannot be used.
     """
-    folder, card = read_card(checkpoint)
-    order = Order.of(generate, mode, folder, card, runtime.speed)
+    folder, config = read_checkpoint_config(checkpoint)
+    order = ResolvedJob.of(generate, mode, folder, config, runtime.speed)
     shape, count = (16, 9), order.settings.clip_length
     if clip is not None:
         found = probe(clip, None)
         shape, count = (found.width, found.height), len(plan_frames(found, None)[0])
     size = exact_size(*shape, area or order.settings.area)
     work = order.work(size, count, new_prompt=True)
-    plan = plan_for(folder, card, work, runtime, best_device(device), small_too=True, twins=order.twins, spread=spread)
+    plan = plan_for(
+        folder, config, work, runtime, best_device(device), small_too=True, loras=order.lora_sizes, spread=spread
+    )
     assert plan is not None
     loras = ", ".join(_written(use) for use in order.generate.lora)
     peaks = {f"GPU, {stage}": f"{taken / GIB:.2f} GiB" for stage, taken in plan.stages.items() if plan.gpu}

@@ -82,8 +82,8 @@ class StreamWriter:
         self.count += 1
         self._encode(picture)
 
-    def close(self) -> None:
-        """Finish the file under its final name."""
+    def finish(self) -> None:
+        """Write what is left; the file is complete then, under its temporary name. On failure nothing is left."""
         try:
             self._encode(None)
             self.container.close()
@@ -93,7 +93,15 @@ class StreamWriter:
         except BaseException:
             self.discard()
             raise
+
+    def commit(self) -> None:
+        """Give a finished file its final name."""
         self._target.commit()
+
+    def close(self) -> None:
+        """Finish the file under its final name."""
+        self.finish()
+        self.commit()
 
     def discard(self) -> None:
         """Remove what was written."""

@@ -77,9 +77,9 @@ class FaceFuser(nn.Module):
 
     def forward(self, x: Tensor, kv: FaceKV) -> Tensor:
         """x [B, (T+1) * P, D] -> residual of the same shape."""
-        return self.look(x, kv)
+        return self.attend_faces(x, kv)
 
-    def look(self, x: Tensor, kv: FaceKV) -> Tensor:
+    def attend_faces(self, x: Tensor, kv: FaceKV) -> Tensor:
         """The same for any whole frames of tokens and their keys and values."""
         batch = x.shape[0]
         normed = F.layer_norm(x.float(), x.shape[-1:], eps=self.eps)

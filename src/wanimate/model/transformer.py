@@ -302,9 +302,9 @@ class CrossAttention(_Attention):
         return CrossKV(k, v, alike, self.split(self.norm_k_img(self.k_img(image))), self.split(self.v_img(image)))
 
     def forward(self, x: Tensor, kv: CrossKV) -> Tensor:
-        return self.o(self.look(self.split(self.norm_q(self.q(x))), kv).flatten(2))
+        return self.o(self.attend(self.split(self.norm_q(self.q(x))), kv).flatten(2))
 
-    def look(self, q: Tensor, kv: CrossKV) -> Tensor:
+    def attend(self, q: Tensor, kv: CrossKV) -> Tensor:
         """What queries [B, L, N, d] find in both."""
         out = attention(q, *kv.text())
         if kv.k_image is not None and kv.v_image is not None:

@@ -44,15 +44,15 @@ class VideoVae(nn.Module):
     def dtype(self) -> torch.dtype:
         return self.conv1.weight.dtype
 
-    def encode(self, video: Tensor, chunk: int = 1, thrifty: bool = True) -> Tensor:
+    def encode(self, video: Tensor, chunk: int = 1, skip_static: bool = True) -> Tensor:
         """[B, 3, K, H, W] in [-1, 1], K = 4n+1, H and W multiples of 8 -> [B, 16, T, h, w]; `chunk` latent frames at once.
 
-        Where the video stands still, layers are spared whose results repeat, unless `thrifty` is False.
+        Where the video stands still, layers are spared whose results repeat, unless `skip_static` is False.
         """
         frames = video.shape[2]
         assert frames % 4 == 1, "a clip has 4n+1 frames"
         stream: Stream = {}
-        still = Still() if thrifty else None
+        still = StaticFrames() if skip_static else None
         pieces = [1] + [min(4 * chunk, frames - i) for i in range(1, frames, 4 * chunk)]
         means = [self.encode_piece(piece, stream, still) for piece in video.split(pieces, dim=2)]
         return torch.cat(means, dim=2)
@@ -61,7 +61,7 @@ class VideoVae(nn.Module):
         """`encode` of one video after the other; each is asked for when its turn comes."""
         return [self.encode(video, chunk) for video in videos]
 
-    def encode_piece(self, video: Tensor, stream: Stream, still: Still | None = None) -> Tensor:
+    def encode_piece(self, video: Tensor, stream: Stream, still: StaticFrames | None = None) -> Tensor:
         """The next piece of a video: 4n+1 frames if it is the first, else 4n."""
         video = video.to(self.dtype, memory_format=torch.channels_last_3d)
         moments = self.conv1(self.encoder(video, stream, still), stream)
@@ -112,7 +112,7 @@ class Encoder(nn.Module):
         self.middle = nn.ModuleList([ResidualBlock(last, last), AttentionBlock(last), ResidualBlock(last, last)])
         self.head = nn.ModuleList([RmsNorm(last), nn.SiLU(), CausalConv3d(last, 2 * params.latent, 3)])
 
-    def forward(self, x: Tensor, stream: Stream, still: Still | None = None) -> Tensor:
+    def forward(self, x: Tensor, stream: Stream, still: StaticFrames | None = None) -> Tensor:
         return (still.run if still else run)((self.conv1, *self.downsamples, *self.middle, *self.head), x, stream)
 
 
@@ -277,7 +277,7 @@ def run(layers: tuple[nn.Module, ...], x: Tensor, stream: Stream) -> Tensor:
     return x
 
 
-class Still:
+class StaticFrames:
     """Runs layers over the pieces of one video and leaves out those whose results repeat, as they do where it stands still.
 
     A layer that gets what it got for the piece before, and whose memory that piece has left as it was, gives what it gave.

@@ -8,7 +8,7 @@ from __future__ import annotations
 
 import gc
 import time
-from collections.abc import Generator
+from collections.abc import Generator, Sequence
 from pathlib import Path
 
 import torch
@@ -16,17 +16,18 @@ import torch
 from wanimate.config import PreprocessSettings
 from wanimate.errors import InputError, setting
 from wanimate.events import Event, Notice, Stage, StageFinished, StageProgress, StageStarted
-from wanimate.log import chosen
+from wanimate.log import log_choice
+from wanimate.media.video import iter_indices
 from wanimate.preprocess import report
-from wanimate.preprocess.detect.base import PoseBackend
+from wanimate.preprocess.detect.base import Measured, MeasuringBackend, PoseBackend
 from wanimate.preprocess.detect.registry import open_detector
 from wanimate.preprocess.guides import GuidesWriter, check_folder, load_guides
 from wanimate.preprocess.layout import Layout, plan_layout
 from wanimate.preprocess.masks.base import MaskBackend
 from wanimate.preprocess.masks.registry import open_masks
 from wanimate.preprocess.modes import Animation, ModeWork, Replacement
-from wanimate.preprocess.performer import find_performer
-from wanimate.types import Clip, Frame, Guides, Mode
+from wanimate.preprocess.performer import Performer, find_performer
+from wanimate.types import Clip, Frame, Guides, Keypoints, Mode
 
 
 def check(mode: Mode, settings: PreprocessSettings) -> None:
@@ -92,11 +93,11 @@ def _written(
     else:
         if masks is None:
             masks, why = open_masks(settings, layout.clip, layout.indices, layout.fitted)
-            chosen("mask backend", masks.name, why)
+            log_choice("mask backend", masks.name, why)
         work = Replacement(layout, image, settings, masks)
     if detector is None:
         detector = open_detector(settings)
-        chosen("pose backend", detector.name, "as the settings say")
+        log_choice("pose backend", detector.name, "as the settings say")
     warnings: list[str] = []
     character = None if work.character is None else detector.detect(work.character)
     if work.character is not None and character is None:
@@ -105,7 +106,11 @@ def _written(
     performer = yield from find_performer(detector, layout, settings)
     yield from _warned(report.doubts(performer.keypoints, performer.valid, performer.found), warnings)
     yield from _warned(work.doubts(performer, points), warnings)
-    drawing = work.drawing(performer, points)
+    measured = None if points is None else Measured(points, None, {}, ())
+    if measured is not None and mode == "animation" and isinstance(detector, MeasuringBackend):
+        measured = _measured(detector, layout, performer, work, measured.character)
+        yield from _warned(measured.warnings, warnings)
+    drawing = work.drawing(performer, measured)
 
     started = time.perf_counter()
     yield StageStarted(Stage.DRAW, layout.count)
@@ -121,7 +126,19 @@ def _written(
     yield StageFinished(Stage.DRAW, time.perf_counter() - started)
 
 
-def _warned(texts: list[str], warnings: list[str]) -> Generator[Event, None, None]:
+def _measured(
+    detector: MeasuringBackend, layout: Layout, performer: Performer, work: ModeWork, character: Keypoints
+) -> Measured:
+    """Proportions as the detector measures them in other pictures."""
+    assert work.character is not None
+
+    def frame(index: int) -> Frame:
+        return next(iter_indices(layout.clip, [layout.indices[index]]))
+
+    return detector.measure(performer.keypoints, layout.seen, frame, work.character, character)
+
+
+def _warned(texts: Sequence[str], warnings: list[str]) -> Generator[Event, None, None]:
     """Every warning goes to the user and to the manifest."""
     for text in texts:
         warnings.append(text)

@@ -10,6 +10,7 @@ import numpy as np
 
 from wanimate.config import PreprocessSettings
 from wanimate.media.resize import letterbox
+from wanimate.preprocess.detect.base import Measured
 from wanimate.preprocess.layout import Layout, Size
 from wanimate.preprocess.performer import Performer
 from wanimate.preprocess.pose import retarget, retarget_published
@@ -46,27 +47,27 @@ def own_proportions(keypoints: Keypoints, size: Size, compat: bool) -> Drawing:
 
 
 def on_character(
-    performer: Performer, layout: Layout, character: Keypoints | None, settings: PreprocessSettings
+    performer: Performer, layout: Layout, measured: Measured | None, settings: PreprocessSettings
 ) -> Drawing:
     """The performer's movement on the character's picture, which has the output size.
 
     Args:
-        character: the character's points [133, 3]; None keeps the performer's proportions.
+        measured: the character's proportions; None keeps the performer's.
         settings: `retarget` chooses how; with `compat`, "auto" means the published retargeting.
     """
     points, seen, size = performer.steady, layout.seen, layout.size
-    if character is None:
+    if measured is None:
         if settings.compat:
             return own_proportions(points, seen, compat=True)
         return Drawing(retarget.off(points, seen, size), size, {"mode": "off"})
     if settings.retarget == "published" or settings.compat:
         first = int(np.flatnonzero(performer.valid)[0])
-        parts, old = retarget_published.retarget(points, seen, character, size, first=first)
+        parts, old = retarget_published.retarget(points, seen, measured.character, size, measured.edits, first)
         facts = {"mode": "published", "scale": old.scale, "ratios": old.ratios.tolist(), "class": old.body_class}
-        return Drawing(parts, size, facts)
-    parts, new = retarget.auto(points, performer.valid, seen, character, size)
+        return Drawing(parts, size, facts | measured.facts)
+    parts, new = retarget.auto(points, performer.valid, seen, measured.character, size)
     facts = {"mode": "auto", "scale": new.scale, "ratios": new.ratios.tolist(), "hands": new.hands}
-    return Drawing(parts, size, facts | {"anchor": new.anchor})
+    return Drawing(parts, size, facts | {"anchor": new.anchor} | measured.facts)
 
 
 def face_crops(

@@ -14,6 +14,7 @@ from wanimate.media.image import MIN_SIDE
 from wanimate.media.resize import AREA, cover, published_resize
 from wanimate.media.video import iter_indices
 from wanimate.preprocess import report
+from wanimate.preprocess.detect.base import Measured
 from wanimate.preprocess.fit import Drawing, face_crops, on_character, own_proportions
 from wanimate.preprocess.layout import Layout, Size
 from wanimate.preprocess.masks.base import MaskBackend
@@ -44,8 +45,8 @@ class ModeWork(Protocol):
         """Warnings before the drawing. `character`: points [133, 3] in pixels of the picture, None where nobody is."""
         ...
 
-    def drawing(self, performer: Performer, character: Keypoints | None) -> Drawing:
-        """The skeletons of all frames."""
+    def drawing(self, performer: Performer, measured: Measured | None) -> Drawing:
+        """The skeletons of all frames. `measured`: the character's proportions, None where nobody is."""
         ...
 
     def pictures(self, performer: Performer, drawing: Drawing) -> Iterator[tuple[Frame, ...]]:
@@ -79,8 +80,8 @@ class Animation:
         message = report.missing(performer.valid)
         return [] if message is None else [message]
 
-    def drawing(self, performer: Performer, character: Keypoints | None) -> Drawing:
-        return on_character(performer, self._layout, character, self._settings)
+    def drawing(self, performer: Performer, measured: Measured | None) -> Drawing:
+        return on_character(performer, self._layout, measured, self._settings)
 
     def pictures(self, performer: Performer, drawing: Drawing) -> Iterator[tuple[Frame, ...]]:
         layout = self._layout
@@ -128,7 +129,7 @@ class Replacement:
             texts.append(f"{message}; these keep the clip's own picture")
         return texts
 
-    def drawing(self, performer: Performer, character: Keypoints | None) -> Drawing:
+    def drawing(self, performer: Performer, measured: Measured | None) -> Drawing:
         placed = self._layout.output_points(performer.steady)
         return own_proportions(placed, self._layout.size, self._settings.compat)
 

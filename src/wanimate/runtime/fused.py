@@ -7,7 +7,6 @@ hooks (a LoRA beside the weights) gets its input as it is.
 from __future__ import annotations
 
 from collections.abc import Iterable
-from types import MethodType
 
 import torch
 import torch.nn.functional as F
@@ -19,19 +18,22 @@ from wanimate.model.fp8 import FP8, fp8_product
 from wanimate.model.rope import Rope
 from wanimate.model.transformer import AnimateTransformer, Block, CrossAttention, CrossKV
 from wanimate.runtime.kernels.attention8 import Fp8Attention
-from wanimate.runtime.kernels.cross import can_look, look
+from wanimate.runtime.kernels.cross import can_cross_attend, cross_attend
 from wanimate.runtime.kernels.rows import Rounded, residual, residual_norm, rms, rms_fp8, rounded
+from wanimate.runtime.patches import install, method
 from wanimate.weights.quantize import QuantizedLinear
 
 
 def fuse(model: AnimateTransformer) -> None:
     """Let the blocks and fusers of a transformer on a GPU use the kernels, for one video at a time."""
+    changes = []
     for block in model.blocks.children():
-        block.__dict__["before_attention"] = MethodType(_before_attention, block)
-        block.__dict__["mix"] = MethodType(_mix, block)
-        block.__dict__["after_attention"] = MethodType(_after_attention, block)
-    for fuser in model.face_adapter.fuser_blocks.children():
-        fuser.__dict__["look"] = MethodType(_look, fuser)
+        changes += [
+            method(block, "before_attention", _before_attention), method(block, "mix", _mix),
+            method(block, "after_attention", _after_attention),
+        ]  # fmt: skip
+    changes += [method(fuser, "attend_faces", _attend_faces) for fuser in model.face_adapter.fuser_blocks.children()]
+    install(model, "fused blocks", changes)
 
 
 def _mix(block: Block, x: Tensor, e0: Tensor, rope: Rope) -> Tensor:
@@ -87,7 +89,7 @@ def _after_attention(block: Block, x: Tensor, mixed: Tensor, e0: Tensor, cross: 
     mixed = mixed.flatten(2)
     y = _product(me.o, rounded(mixed) if eight else mixed)
     del mixed
-    y = _look_around(other, rest(y, gate, norm.weight.float(), norm.bias.float()), cross, eight)
+    y = _cross_attend(other, rest(y, gate, norm.weight.float(), norm.bias.float()), cross, eight)
     normed = rest(y, None, 1 + ffn_scale, ffn_shift)
     del y
     h = rounded(_product(into, normed), gelu=True) if eight else _gelu_product(into, normed)
@@ -95,19 +97,19 @@ def _after_attention(block: Block, x: Tensor, mixed: Tensor, e0: Tensor, cross: 
     return residual(x, _product(out_of, h), ffn_gate)
 
 
-def _look_around(layer: CrossAttention, x: Tensor | Rounded, cross: CrossKV, eight: bool) -> Tensor:
+def _cross_attend(layer: CrossAttention, x: Tensor | Rounded, cross: CrossKV, eight: bool) -> Tensor:
     """`CrossAttention.forward`; `eight`: its output layer takes float8."""
     q = rms(_product(layer.q, x), layer.norm_q.weight, layer.norm_q.eps, None, layer.heads)
     del x
-    found = (look if can_look(q) else layer.look)(q, cross).flatten(2)
+    found = (cross_attend if can_cross_attend(q) else layer.attend)(q, cross).flatten(2)
     del q
     return _product(layer.o, rounded(found) if eight else found)
 
 
-def _look(fuser: FaceFuser, x: Tensor, kv: FaceKV) -> Tensor:
-    """`FaceFuser.look`."""
+def _attend_faces(fuser: FaceFuser, x: Tensor, kv: FaceKV) -> Tensor:
+    """`FaceFuser.attend_faces`."""
     if len(x) > 1:
-        return FaceFuser.look(fuser, x, kv)
+        return FaceFuser.attend_faces(fuser, x, kv)
     width, heads = x.shape[-1], fuser.heads
     kind = _kind((fuser.linear1_q, fuser.linear2), fuser.q_norm.weight.dtype)
     one, zero = torch.ones(width, device=x.device), torch.zeros(width, device=x.device)
@@ -120,7 +122,9 @@ def _look(fuser: FaceFuser, x: Tensor, kv: FaceKV) -> Tensor:
 
 def _kind(layers: Iterable[nn.Linear], usual: torch.dtype) -> torch.dtype:
     """The type that these layers take: float8 where all of them multiply it and none has a hook that wants to see its input."""
-    eight = all(isinstance(layer, QuantizedLinear) and layer.products and not layer._forward_hooks for layer in layers)
+    eight = all(
+        isinstance(layer, QuantizedLinear) and layer.fp8_matmul and not layer._forward_hooks for layer in layers
+    )
     return FP8 if eight else usual
 
 

@@ -9,7 +9,6 @@ from __future__ import annotations
 
 from collections.abc import Callable
 from itertools import pairwise
-from types import MethodType
 from typing import Any
 
 import torch
@@ -19,9 +18,10 @@ from torch import Tensor, nn
 from wanimate.config import Speed
 from wanimate.model.vae import AttentionBlock, CausalConv3d, ResidualBlock, RmsNorm, Stream, Upsample, VideoVae
 from wanimate.runtime.backends import HAS_TRITON
+from wanimate.runtime.patches import Change, install, method
 
 
-def quicken_vae(vae: VideoVae, speed: Speed) -> None:
+def optimize_vae(vae: VideoVae, speed: Speed) -> None:
     """Fewer passes over memory; bfloat16 weights, unless `speed` is exact."""
     if speed != "exact":
         in_bfloat16(vae)
@@ -44,20 +44,20 @@ def fuse(vae: VideoVae) -> None:
 
     fuse_norms(vae)
     fuse_biases(vae)
+    changes = [method(vae.encoder.conv1, "forward", _few_channels)]
     for module in vae.modules():
         if isinstance(module, ResidualBlock):
-            module.__dict__["forward"] = MethodType(_residual, module)
+            changes.append(method(module, "forward", _residual))
         elif isinstance(module, nn.Upsample):
-            module.__dict__["forward"] = MethodType(_doubled, module)
+            changes.append(method(module, "forward", _doubled))
         elif isinstance(module, Upsample):
-            module.__dict__["interleave"] = interleaved
+            changes.append((module, "interleave", interleaved))
         elif isinstance(module, CausalConv3d) and module.kernel_size == (3, 3, 3):
             module.weight.data = _with_taps_beside_channels(module.weight.data)
-    vae.encoder.conv1.__dict__["forward"] = MethodType(_few_channels, vae.encoder.conv1)
     for head in (vae.encoder.head, vae.decoder.head):
         norm, conv = head[0], head[2]
-        conv.__dict__["forward"] = MethodType(_after(norm), conv)  # type: ignore[arg-type]
-        head[0] = nn.Identity()
+        changes += [method(conv, "forward", _after(norm)), (norm, "forward", _as_it_is)]  # type: ignore[arg-type]
+    install(vae, "stacked frames", changes)
 
 
 def wide_attention(q: Tensor, k: Tensor, v: Tensor) -> Tensor:
@@ -74,9 +74,8 @@ def fuse_biases(vae: VideoVae) -> None:
         out = type(conv)._conv_forward(conv, x, weight, None)  # type: ignore[arg-type]
         return out if bias is None else add_bias(out, bias)
 
-    for conv in vae.modules():
-        if isinstance(conv, nn.Conv2d | nn.Conv3d):
-            conv.__dict__["_conv_forward"] = MethodType(convolved, conv)
+    convolutions = [part for part in vae.modules() if isinstance(part, nn.Conv2d | nn.Conv3d)]
+    install(vae, "fused biases", [method(part, "_conv_forward", convolved) for part in convolutions])
 
 
 def fuse_norms(vae: VideoVae) -> None:
@@ -86,13 +85,19 @@ def fuse_norms(vae: VideoVae) -> None:
     def fused(norm: RmsNorm, x: Tensor) -> Tensor:
         return norm_silu(x, norm.gamma)
 
+    changes: list[Change] = []
     for layers in vae.modules():
         if not isinstance(layers, nn.ModuleList):
             continue
-        for i, (norm, act) in enumerate(pairwise(layers)):
+        for norm, act in pairwise(layers):
             if isinstance(norm, RmsNorm) and isinstance(act, nn.SiLU):
-                norm.__dict__["forward"] = MethodType(fused, norm)
-                layers[i + 1] = nn.Identity()
+                changes += [method(norm, "forward", fused), (act, "forward", _as_it_is)]
+    install(vae, "fused norms", changes)
+
+
+def _as_it_is(x: Tensor) -> Tensor:
+    """What a part computes that another one has taken over."""
+    return x
 
 
 def _residual(block: ResidualBlock, x: Tensor, stream: Stream) -> Tensor:

@@ -2,7 +2,7 @@
 
 The blocks keep their names and their values; only what iterates over `transformer.blocks` sees them with tensors on the
 device. While a block computes, the next one is copied on a stream of its own, so that the copy hides behind the computing.
-Host memory is page-locked where the system allows it, or the mapped checkpoint file itself; what a LoRA twin has of its own is
+Host memory is page-locked where the system allows it, or the mapped checkpoint file itself; what a LoRA view has of its own is
 page-locked beside either.
 """
 
@@ -14,7 +14,6 @@ from collections.abc import Callable, Container, Iterator
 from concurrent.futures import Future, ThreadPoolExecutor
 from contextlib import suppress
 from dataclasses import dataclass, field
-from types import MethodType
 from typing import Any
 
 import torch
@@ -24,6 +23,7 @@ from wanimate.log import LOG
 from wanimate.model.face import FaceFuser, FaceKV
 from wanimate.model.rope import Rope
 from wanimate.model.transformer import AnimateTransformer, Block, CrossKV, Head
+from wanimate.runtime.patches import install, method
 
 ALIGNMENT = 256
 
@@ -39,8 +39,8 @@ class _Slot:
     free: torch.cuda.Event | None = None
 
 
-class BlockLane:
-    """Two slots on a device and the stream that fills them; shared by a transformer and its LoRA twins."""
+class BlockPrefetcher:
+    """Two slots on a device and the stream that fills them; shared by a transformer and its LoRA views."""
 
     def __init__(self, device: torch.device | str) -> None:
         self.device = torch.device(device)
@@ -87,8 +87,8 @@ class BlockLane:
                 here.copy_(there, non_blocking=True)
             slot.copied = self._stream.record_event()
 
-    def lend(self, block: nn.Module) -> _Slot:
-        """Give a block its tensors on the device; `take_home` undoes it."""
+    def load(self, block: nn.Module) -> _Slot:
+        """Give a block its tensors on the device; `unload` undoes it."""
         slot = self.prefetch(block)
         self._turn = 1 - self._slots.index(slot)  # this one is in use now
         assert slot.pending is not None
@@ -105,7 +105,7 @@ class BlockLane:
             table[name] = tensor
         return slot
 
-    def take_home(self, slot: _Slot | None = None) -> None:
+    def unload(self, slot: _Slot | None = None) -> None:
         """Give every block its own tensors back; `slot` may be filled again once what was computed with it is done."""
         for table, name, tensor in self._away:
             table[name] = tensor
@@ -115,34 +115,39 @@ class BlockLane:
 
     def clear(self) -> None:
         """Give the memory of the slots back."""
-        self.take_home()
+        self.unload()
         for slot in self._slots:
             if slot.pending is not None and slot.pending.exception() is None and self._stream is not None:
                 self._stream.synchronize()
         self._slots = [_Slot(), _Slot()]
 
+    def close(self) -> None:
+        """`clear`, and let the copying thread end."""
+        self.clear()
+        self._worker.shutdown()
+
 
 class StreamedBlocks(nn.ModuleList):
     """The blocks of a transformer; iterating lends them their tensors on the device, one block after the other."""
 
-    def __init__(self, blocks: list[nn.Module], lane: BlockLane) -> None:
+    def __init__(self, blocks: list[nn.Module], prefetcher: BlockPrefetcher) -> None:
         super().__init__(blocks)
-        self.lane = lane
+        self.prefetcher = prefetcher
 
     def __iter__(self) -> Iterator[nn.Module]:
         blocks = list(self.children())
-        self.lane.take_home()  # an earlier round may have been broken off
+        self.prefetcher.unload()  # an earlier round may have been broken off
         for i, block in enumerate(blocks):
-            slot = self.lane.lend(block)
+            slot = self.prefetcher.load(block)
             try:
-                self.lane.prefetch(blocks[(i + 1) % len(blocks)])
+                self.prefetcher.prefetch(blocks[(i + 1) % len(blocks)])
                 yield block
             finally:
-                self.lane.take_home(slot)
+                self.prefetcher.unload(slot)
 
     def __deepcopy__(self, memo: dict[int, Any]) -> StreamedBlocks:
-        """For LoRA twins: other modules, the same lane."""
-        return StreamedBlocks([copy.deepcopy(block, memo) for block in self.children()], self.lane)
+        """For LoRA views: other modules, the same prefetcher."""
+        return StreamedBlocks([copy.deepcopy(block, memo) for block in self.children()], self.prefetcher)
 
 
 def stream_blocks(model: AnimateTransformer, device: torch.device | str, lock: bool = True) -> None:
@@ -152,7 +157,7 @@ def stream_blocks(model: AnimateTransformer, device: torch.device | str, lock: b
     mapped file of the checkpoint.
     """
     if isinstance(model.blocks, StreamedBlocks):
-        model.blocks.lane.clear()
+        model.blocks.prefetcher.clear()
         return
     blocks = list(model.blocks.children())
     for block in blocks:
@@ -160,21 +165,21 @@ def stream_blocks(model: AnimateTransformer, device: torch.device | str, lock: b
             page_lock(block)
         else:
             block.to("cpu")
-    model.blocks = StreamedBlocks(blocks, BlockLane(device))
+    model.blocks = StreamedBlocks(blocks, BlockPrefetcher(device))
 
 
-def settle_blocks(model: AnimateTransformer, device: torch.device | str) -> None:
+def place_blocks(model: AnimateTransformer, device: torch.device | str) -> None:
     """The opposite of `stream_blocks`: the blocks live on `device` again."""
     if isinstance(model.blocks, StreamedBlocks):
-        model.blocks.lane.clear()
+        model.blocks.prefetcher.clear()
         model.blocks = nn.ModuleList([block.to(device) for block in model.blocks.children()])
 
 
-def page_lock_changes(twin: AnimateTransformer, model: AnimateTransformer) -> None:
-    """Page-lock what streamed blocks of a LoRA twin do not share with those of `model`, which stay as and where they are."""
-    if isinstance(twin.blocks, StreamedBlocks):
+def page_lock_changes(view: AnimateTransformer, model: AnimateTransformer) -> None:
+    """Page-lock what streamed blocks of a LoRA view do not share with those of `model`, which stay as and where they are."""
+    if isinstance(view.blocks, StreamedBlocks):
         shared = {id(tensor) for _, _, tensor in _tensors(model.blocks)}
-        for block in twin.blocks.children():
+        for block in view.blocks.children():
             page_lock(block, shared)
 
 
@@ -221,28 +226,27 @@ def _tensors(module: nn.Module) -> list[tuple[dict[str, Any], str, Tensor]]:
     return [(table, name, tensor) for table in tables for name, tensor in table.items() if tensor is not None]
 
 
-def slice_tokens(model: AnimateTransformer, rows: int | None) -> None:
-    """Let the network handle `rows` tokens at once wherever tokens do not look at each other; None is all of them.
+def chunk_tokens(model: AnimateTransformer, token_chunk: int | None) -> None:
+    """Let the network handle `token_chunk` tokens at once wherever tokens do not look at each other; None is all of them.
 
     The results are the same up to rounding; the memory for what lies between a block's two ends shrinks to a third.
     """
     parts = (*model.blocks.children(), *model.face_adapter.fuser_blocks.children(), model.head)
-    for part in parts:
-        if rows is None:
-            part.__dict__.pop("forward", None)
-        else:
-            kinds: dict[type[nn.Module], Callable[[int], Any]] = {
-                Block: _SlicedBlock, FaceFuser: _SlicedFuser, Head: _SlicedHead,
-            }  # fmt: skip
-            part.__dict__["forward"] = MethodType(kinds[type(part)](rows), part)
+    kinds: dict[type[nn.Module], Callable[[int], Any]] = {
+        Block: _SlicedBlock,
+        FaceFuser: _SlicedFuser,
+        Head: _SlicedHead,
+    }
+    changes = [] if token_chunk is None else [method(part, "forward", kinds[type(part)](token_chunk)) for part in parts]
+    install(model, "token chunks", changes)
 
 
 @dataclass(frozen=True)
 class _Sliced:
-    rows: int
+    token_chunk: int
 
     def of(self, length: int) -> list[slice]:
-        return [slice(i, i + self.rows) for i in range(0, length, self.rows)]
+        return [slice(i, i + self.token_chunk) for i in range(0, length, self.token_chunk)]
 
 
 class _SlicedBlock(_Sliced):
@@ -270,11 +274,11 @@ class _SlicedFuser(_Sliced):
         assert x.shape[0] == 1, "frames of several videos are not told apart"
         k, v = kv
         tokens = x.shape[1] // len(k)
-        few = max(1, self.rows // tokens)
+        few = max(1, self.token_chunk // tokens)
         out = x.new_empty(x.shape, dtype=k.dtype)
         for i in range(0, len(k), few):
             s = slice(i * tokens, (i + few) * tokens)
-            out[:, s] = fuser.look(x[:, s], (k[i : i + few], v[i : i + few]))
+            out[:, s] = fuser.attend_faces(x[:, s], (k[i : i + few], v[i : i + few]))
         return out
 
 

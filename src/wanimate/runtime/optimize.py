@@ -13,16 +13,19 @@ import time
 from collections.abc import Callable, Sequence
 from dataclasses import dataclass
 from functools import lru_cache, partial
+from typing import Any
 
 import torch
 
-from wanimate.config import Speed
-from wanimate.log import chosen
+from wanimate.config import Attention, Speed
+from wanimate.errors import InputError, setting
+from wanimate.log import log_choice
 from wanimate.model.fp8 import FP8
 from wanimate.model.transformer import AnimateTransformer
 from wanimate.runtime.backends import HAS_TRITON, backends
-from wanimate.runtime.fused_vae import quicken_vae
-from wanimate.runtime.processor import quicken_vae_here
+from wanimate.runtime.fused_vae import optimize_vae
+from wanimate.runtime.patches import install
+from wanimate.runtime.processor import optimize_vae_here
 from wanimate.weights.checkpoint import Checkpoint
 from wanimate.weights.quantize import QuantizedLinear
 
@@ -92,35 +95,74 @@ def seconds_of(call: Callable[[], object], device: torch.device) -> float:
     return time.perf_counter() - began
 
 
-def quicken(checkpoint: Checkpoint, speed: Speed, tokens: int) -> str | None:
+def optimize(checkpoint: Checkpoint, speed: Speed, tokens: int, attention: Attention = "auto") -> str:
     """Make the networks of a checkpoint fast where they are; every process that runs jobs calls it once.
 
-    On a GPU they get the quickest attention that `speed` allows for so many tokens, and kernels that spare memory traffic.
-    Where `speed` is not exact, quantised layers multiply float8 matrices, and the VAE computes in bfloat16. On a processor the
-    VAE alone is changed. Returns the name of the attention backend, None where PyTorch chooses.
+    On a GPU they get the attention that is asked for (`choose_attention`) and kernels that spare memory traffic. Where `speed`
+    is not exact, quantised layers multiply float8 matrices, and the VAE computes in bfloat16. On a processor the VAE alone is
+    changed. Returns the name of the attention backend.
+
+    Raises:
+        InputError: the attention that is asked for cannot be had here.
     """
-    if checkpoint.device.type == "cpu":
-        quicken_vae_here(checkpoint.vae, speed)
-    if checkpoint.device.type != "cuda":
-        return None
-    quicken_vae(checkpoint.vae, speed)
-    return quicken_transformer(checkpoint.transformer, checkpoint.device, speed, tokens)
+    model, device = checkpoint.transformer, checkpoint.device
+    if device.type == "cpu":
+        optimize_vae_here(checkpoint.vae, speed)
+        return choose_attention(device, model.dtype, model.params.head_dim, speed, tokens, attention)
+    optimize_vae(checkpoint.vae, speed)
+    return optimize_at(model, device, speed, tokens, attention)
 
 
-def quicken_transformer(model: AnimateTransformer, device: torch.device, speed: Speed, tokens: int) -> str:
-    """The transformer's part of `quicken`; it can be repeated for another number of tokens."""
+def choose_attention(
+    device: torch.device, dtype: torch.dtype, head_dim: int, speed: Speed, tokens: int, asked: Attention = "auto"
+) -> str:
+    """Name of the backend of self-attention for so many tokens: the one asked for, else the quickest that `speed` allows.
+
+    Raises:
+        InputError: the one asked for is not installed, does not run for this network, or rounds where `speed` is exact.
+    """
+    if device.type != "cuda":
+        if asked not in ("auto", "torch"):
+            raise InputError("runtime.attention", asked, "it needs a CUDA GPU", "Use auto or torch.")
+        return "torch"
     exact = speed == "exact"
-    best = best_trial(attention_trials(device, model.dtype, tokens, model.params.head_dim, exact))
-    chosen("attention", best.name, f"the quickest for {tokens} tokens: {1e3 * best.seconds:.2f} ms for some heads")
-    attend = backends()[best.name].attend
-    for block in model.blocks.children():
-        block.self_attn.attend = attend  # type: ignore[union-attr]
-    if not exact and has_fp8(device):
-        for layer in model.modules():
-            if isinstance(layer, QuantizedLinear) and layer.weight.dtype == FP8:
-                layer.products = True
+    if asked == "auto":
+        best = best_trial(attention_trials(device, dtype, tokens, head_dim, exact))
+        why = f"the quickest for {tokens} tokens: {1e3 * best.seconds:.2f} ms for some heads"
+        log_choice("attention", best.name, why)
+        return best.name
+    trials = {trial.name: trial for trial in attention_trials(device, dtype, tokens, head_dim, False)}
+    usable = ", ".join(
+        name for name, trial in trials.items() if not trial.why and (backends()[name].exact or not exact)
+    )
+    if asked not in trials or trials[asked].why:
+        rule = trials[asked].why if asked in trials else "it is not installed"
+        raise InputError("runtime.attention", asked, rule, f"Use one of auto, {usable}.")
+    if exact and not backends()[asked].exact:
+        rule = f"it rounds to 8 bits, which {setting('runtime.speed')} exact does not allow"
+        raise InputError("runtime.attention", asked, rule, f"Use one of auto, {usable}, or another speed.")
+    log_choice("attention", asked, "asked for")
+    return asked
+
+
+def optimize_transformer(model: AnimateTransformer, device: torch.device, speed: Speed, attention: str) -> None:
+    """The transformer's part of `optimize`, on a GPU; it can be repeated with another attention backend."""
+    attend = backends()[attention].attend
+    blocks: list[Any] = list(model.blocks.children())
+    install(model, "attention", [(block.self_attn, "attend", attend) for block in blocks], attention)
+    if speed != "exact" and has_fp8(device):
+        layers = [part for part in model.modules() if isinstance(part, QuantizedLinear) and part.weight.dtype == FP8]
+        install(model, "fp8 matmul", [(layer, "fp8_matmul", True) for layer in layers])
     if device.type == "cuda" and HAS_TRITON:
         from wanimate.runtime.fused import fuse
 
         fuse(model)
-    return best.name
+
+
+def optimize_at(
+    model: AnimateTransformer, device: torch.device, speed: Speed, tokens: int, attention: Attention = "auto"
+) -> str:
+    """`optimize_transformer` with the attention that is best for so many tokens; returns its name."""
+    name = choose_attention(device, model.dtype, model.params.head_dim, speed, tokens, attention)
+    optimize_transformer(model, device, speed, name)
+    return name

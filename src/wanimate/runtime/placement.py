@@ -1,45 +1,58 @@
-"""The networks of a checkpoint on one device: brought in by the first job, placed for every one as its plan says."""
+"""The networks of a checkpoint on one device: brought in by the first job, placed for every one as its plan says.
+
+`parallel.networks.TeamNetworks` is the same on several.
+"""
 
 from __future__ import annotations
 
 import gc
-from collections.abc import Callable, Sequence
+from collections.abc import Callable, Generator, Iterable, Iterator, Sequence
+from contextlib import suppress
 from dataclasses import replace
 from pathlib import Path
 
 import torch
+from torch import Tensor
 
 from wanimate.config import LoraUse, ParallelSettings, RuntimeSettings
+from wanimate.events import Stage
 from wanimate.model.transformer import AnimateTransformer
-from wanimate.runtime.offload import StreamedBlocks, page_lock_changes, settle_blocks, slice_tokens, stream_blocks
-from wanimate.runtime.optimize import TRIAL_TOKENS, quicken, quicken_transformer
-from wanimate.runtime.planning.fit import plan_for
-from wanimate.runtime.planning.plan import Held, Placement, Plan, Work, wanted_weights, weights_type
-from wanimate.runtime.tiling import CELL
-from wanimate.weights.checkpoint import Card, Checkpoint, load_checkpoint
+from wanimate.runtime.offload import StreamedBlocks, chunk_tokens, page_lock_changes, place_blocks, stream_blocks
+from wanimate.runtime.optimize import TRIAL_TOKENS, optimize, optimize_at
+from wanimate.runtime.planning.fit import limit_gpu, plan_for
+from wanimate.runtime.planning.plan import Placement, Plan, ResidentBytes, Work, wanted_weights, weights_type
+from wanimate.runtime.tiling import CELL, TiledVae
+from wanimate.sampling.cache import Caching
+from wanimate.sampling.guidance import PhasedNetwork, SegmentNetwork, guided
+from wanimate.types import Conditions
+from wanimate.weights.checkpoint import Checkpoint, opening
+from wanimate.weights.locate import CheckpointConfig
 from wanimate.weights.lora import Lora
-from wanimate.weights.lora_view import LoraStack, TwinSizes
+from wanimate.weights.lora_view import LoraSizes, LoraStack
 from wanimate.weights.prompts import PromptEncoder
 
 
 class PlacedNetworks:
     """A checkpoint's networks, where they are and why.
 
-    plan: of the last job that was foreseen, None for small checkpoints. placement: where the networks are, or will be once
-    they are opened. attention: name of the backend in use, None for PyTorch's own choice.
+    plan: of the last job that was planned, None for small checkpoints. placement: where the networks are, or will be once
+    they are opened. attention: name of the backend in use, "" while they are closed. It serves as the VAE of a job, wherever
+    the networks are.
     """
 
     def __init__(
-        self, folder: Path, card: Card, device: torch.device, runtime: RuntimeSettings,
-        spread: ParallelSettings = ParallelSettings(),
-    ) -> None:  # fmt: skip
-        self.folder, self.card, self.device, self.runtime, self.spread = folder, card, device, runtime, spread
+        self, folder: Path, config: CheckpointConfig, device: torch.device, runtime: RuntimeSettings = RuntimeSettings()
+    ) -> None:
+        self.folder, self.config, self.device, self.runtime = folder, config, device, runtime
+        self.parallel = ParallelSettings()
         self.plan: Plan | None = None
-        self.attention: str | None = None
+        self.attention = ""
         asked = runtime.blocks if runtime.blocks != "auto" else "resident"
         self.placement = Placement(asked, None, runtime.vae_tile and runtime.vae_tile // CELL)
         self._tokens = TRIAL_TOKENS
         self._checkpoint: Checkpoint | None = None
+        self._loras: tuple[Sequence[tuple[Lora, LoraUse]], bool] = ((), False)
+        self._stack: LoraStack | None = None
 
     @property
     def is_open(self) -> bool:
@@ -47,10 +60,11 @@ class PlacedNetworks:
 
     @property
     def checkpoint(self) -> Checkpoint:
-        """The networks, opened if they are not. Raises CheckpointError, naming the keys, if the files do not hold them."""
-        return self.open()
+        """The networks that `open` has brought in."""
+        assert self._checkpoint is not None, "the networks are opened before they are used"
+        return self._checkpoint
 
-    def foresee(self, work: Work, twins: Callable[[AnimateTransformer], TwinSizes] | None = None) -> Plan | None:
+    def plan_job(self, work: Work, loras: Callable[[AnimateTransformer], LoraSizes] | None = None) -> Plan | None:
         """Plan a job (`plan_for`); networks that are open go where the plan wants them, and peaks of memory count anew. Where
         page-locked blocks have to make room, they are closed, to be opened again with the blocks in the file.
 
@@ -58,75 +72,126 @@ class PlacedNetworks:
             OutOfMemory: it does not fit; the message names the nearest setting that does.
         """
         checkpoint, device = self._checkpoint, self.device
-        held = Held() if checkpoint is None else self._held(checkpoint)
+        held = ResidentBytes() if checkpoint is None else self._resident(checkpoint)
         self._tokens = work.tokens
-        self.plan = plan_for(
-            self.folder, self.card, work, self.runtime, device, held=held, twins=twins, spread=self.spread
-        )
+        self.plan = plan_for(self.folder, self.config, work, self.runtime, device, held=held, loras=loras)
         wanted = self.placement if self.plan is None else self.plan.placement
-        was_open = checkpoint is not None
-        if (self.placement.blocks, wanted.blocks) == ("streamed", "mapped"):
-            self._checkpoint = checkpoint = None
-            gc.collect()
+        if checkpoint is not None and (self.placement.blocks, wanted.blocks) == ("streamed", "mapped"):
+            checkpoint = None
+            self.close()
         if checkpoint is None:
             self.placement = wanted
-        else:
-            self.arrange(wanted)
-            if device.type == "cuda":
-                self.attention = quicken_transformer(checkpoint.transformer, device, self.runtime.speed, work.tokens)
-        if was_open and device.type == "cuda":
+            return self.plan
+        self.place(checkpoint.transformer, wanted)
+        if device.type == "cuda":
+            model, runtime = checkpoint.transformer, self.runtime
+            self.attention = optimize_at(model, device, runtime.speed, work.tokens, runtime.attention)
             torch.cuda.reset_peak_memory_stats(device)
         return self.plan
 
-    def open(self, prompts: PromptEncoder | None = None) -> Checkpoint:
-        """The networks; `prompts` as in `load_checkpoint`."""
-        if self._checkpoint is None:
-            dtype, compress = weights_type(wanted_weights(self.runtime, self.device), self.device)
-            if self.plan is None and compress == "stored":
-                compress = "never"  # a small checkpoint gains nothing from expanding its weights at every use
-            home = None if self.placement.blocks == "resident" else "cpu"
-            self._checkpoint = load_checkpoint(self.folder, self.device, dtype, compress, home, prompts)
-            self.arrange(self.placement)
-            self.attention = quicken(self._checkpoint, self.runtime.speed, self._tokens)
+    def open(self, prompts: PromptEncoder | None = None) -> Generator[tuple[int, int], None, Checkpoint]:
+        """Bring the networks in, tensor by tensor: yields bytes read and bytes in all. `prompts` as in `load_checkpoint`.
+
+        If it is broken off or fails, nothing is open and nothing of it stays in memory.
+        """
+        if self._checkpoint is not None:
+            return self._checkpoint
+        dtype, compress = weights_type(wanted_weights(self.runtime, self.device), self.device)
+        if self.plan is None and compress == "stored":
+            compress = "never"  # a small checkpoint gains nothing from expanding its weights at every use
+        home = None if self.placement.blocks == "resident" else "cpu"
+        try:
+            checkpoint = yield from opening(self.folder, self.device, dtype, compress, home, prompts)
+            self.place(checkpoint.transformer, self.placement)
+            self.attention = optimize(checkpoint, self.runtime.speed, self._tokens, self.runtime.attention)
+            self._checkpoint = checkpoint
+        finally:
+            if self._checkpoint is None:
+                checkpoint = None  # type: ignore[assignment]
+                self.close()
         return self._checkpoint
 
-    def with_loras(self, loras: Sequence[tuple[Lora, LoraUse]], fuse: bool) -> LoraStack:
-        """The transformer with LoRAs. What they change of blocks in host memory is page-locked there."""
-        model = self.checkpoint.transformer
-        return LoraStack(model, loras, fuse, lambda twin: page_lock_changes(twin, model))
+    def close(self) -> None:
+        """Give the memory of the networks back; the next job opens them again."""
+        self.release()
+        checkpoint, self._checkpoint, self.attention = self._checkpoint, None, ""
+        if checkpoint is not None and isinstance(checkpoint.transformer.blocks, StreamedBlocks):
+            checkpoint.transformer.blocks.prefetcher.close()
+        del checkpoint
+        gc.collect()
+        if self.device.type == "cuda":
+            torch.cuda.empty_cache()
+        limit_gpu(RuntimeSettings(), self.device)
 
-    def arrange(self, placement: Placement) -> None:
-        """Bring the open networks where the placement wants them. Blocks in host memory stay there as they are, page-locked
-        or in the mapped file, unless they are to come to the device."""
+    def use_loras(self, loras: Sequence[tuple[Lora, LoraUse]], fuse: bool, steps: int) -> None:
+        """Have the coming segments' networks with these LoRAs. Those of the first step are added now, those of later steps when
+        it is their turn. What they change of blocks in host memory is page-locked there."""
         model = self.checkpoint.transformer
+        self._loras = (loras, fuse)
+        self._stack = LoraStack(model, loras, fuse, lambda view: page_lock_changes(view, model))
+        with suppress(torch.OutOfMemoryError):  # the first segment tries again, and then there are ways to make room
+            self._stack.transformer(self._stack.active(0, steps))
+
+    def network(self, conditions: Conditions, guidance: float, caching: Caching | None, steps: int) -> SegmentNetwork:
+        """A segment's network, with the LoRAs of each step."""
+        stack = self._stack
+        assert stack is not None, "LoRAs are told before networks are made"
+        return PhasedNetwork(
+            lambda step: stack.active(step, steps),
+            lambda active, start: guided(
+                stack.transformer(active), conditions, guidance, caching and caching.at(start)
+            ),
+        )  # fmt: skip
+
+    def encode_each(self, videos: Iterable[Tensor], chunk: int = 1) -> list[Tensor]:
+        """As `VideoVae.encode_each`, in tiles as the placement says."""
+        return TiledVae(self.checkpoint.vae, self.placement.tile).encode_each(videos, chunk)
+
+    def decode_pieces(self, latents: Tensor, chunk: int = 1) -> Iterator[Tensor]:
+        """As `VideoVae.decode_pieces`, in tiles as the placement says."""
+        yield from TiledVae(self.checkpoint.vae, self.placement.tile).decode_pieces(latents, chunk)
+
+    def release(self) -> None:
+        """Drop the LoRAs of the job."""
+        self._stack, self._loras = None, ((), False)
+
+    def place(self, model: AnimateTransformer, placement: Placement) -> None:
+        """Bring a transformer where the placement wants it. Blocks in host memory stay there as they are, page-locked or in
+        the mapped file, unless they are to come to the device."""
         if placement.blocks == "resident":
-            settle_blocks(model, self.device)
+            place_blocks(model, self.device)
         else:
             if isinstance(model.blocks, StreamedBlocks):
                 placement = replace(placement, blocks=self.placement.blocks)
             stream_blocks(model, self.device, lock=placement.blocks == "streamed")
-        slice_tokens(model, placement.rows)
+        chunk_tokens(model, placement.token_chunk)
         if self.device.type == "cuda":
             torch.cuda.empty_cache()
         self.placement = placement
 
-    def ease(self, stage: str) -> str | None:
-        """Take the placement's next notch (`Placement.eased`) and say what changed; None where there is none."""
-        eased = self.placement.eased(stage)
-        if eased is None:
+    def shrink(self, stage: Stage) -> str | None:
+        """Take less memory in this stage (`Placement.shrunk`) and say what changed; None where nothing is left to give."""
+        shrunk = self.placement.shrunk(stage)
+        if shrunk is None:
             return None
+        self._stack = None  # its views hold copies; they are made anew
         gc.collect()
-        self.arrange(eased[0])
-        return eased[1]
+        if self._checkpoint is None:
+            self.placement = shrunk[0]
+            return shrunk[1]
+        model = self._checkpoint.transformer
+        self.place(model, shrunk[0])
+        self._stack = LoraStack(model, *self._loras, lambda view: page_lock_changes(view, model))
+        return shrunk[1]
 
-    def _held(self, checkpoint: Checkpoint) -> Held:
+    def _resident(self, checkpoint: Checkpoint) -> ResidentBytes:
         """What the open networks take; slots of streamed blocks are given back first."""
         blocks = checkpoint.transformer.blocks
         if isinstance(blocks, StreamedBlocks):
-            blocks.lane.clear()
+            blocks.prefetcher.clear()
         gc.collect()
         parts = (checkpoint.transformer, checkpoint.vae)
         tensors = [t for part in parts for t in (*part.parameters(), *part.buffers())]
         gpu = sum(t.nbytes for t in tensors if t.device.type == "cuda")
         here = sum(t.nbytes for t in tensors if t.device.type == "cpu")
-        return Held(gpu, 0 if self.placement.blocks == "mapped" else here)
+        return ResidentBytes(gpu, 0 if self.placement.blocks == "mapped" else here)

@@ -2,7 +2,6 @@
 
 from __future__ import annotations
 
-from types import MethodType
 from typing import Any
 
 import torch
@@ -11,6 +10,7 @@ from torch import Tensor, nn
 from wanimate.config import Speed
 from wanimate.model.vae import VideoVae
 from wanimate.runtime.fused_vae import in_bfloat16
+from wanimate.runtime.patches import install, method
 
 
 def has_bf16(device: torch.device) -> bool:
@@ -21,14 +21,13 @@ def has_bf16(device: torch.device) -> bool:
     return any(found.get(name, False) for name in ("avx512_bf16", "amx_bf16"))
 
 
-def quicken_vae_here(vae: VideoVae, speed: Speed) -> None:
-    """`fused_vae.quicken_vae` for a VAE on the processor; bfloat16 only where it is multiplied."""
+def optimize_vae_here(vae: VideoVae, speed: Speed) -> None:
+    """`fused_vae.optimize_vae` for a VAE on the processor; bfloat16 only where it is multiplied."""
     if speed != "exact" and has_bf16(vae.mean.device):
         in_bfloat16(vae)
     if _has_convolutions(vae.dtype):
-        for module in vae.modules():
-            if isinstance(module, nn.Conv3d):
-                module.__dict__["_conv_forward"] = MethodType(_convolved, module)
+        convolutions = [part for part in vae.modules() if isinstance(part, nn.Conv3d)]
+        install(vae, "oneDNN convolutions", [method(part, "_conv_forward", _convolved) for part in convolutions])
 
 
 def _has_convolutions(dtype: torch.dtype) -> bool:

@@ -16,7 +16,7 @@ from dataclasses import dataclass
 import torch
 from torch import Tensor
 
-from wanimate.model.vae import Still, Stream, VideoVae, run
+from wanimate.model.vae import StaticFrames, Stream, VideoVae, run
 
 DECODE_REACH = 13
 """Six 3x3 convolutions at every scale, 1 + 1/2 + 1/4 + 1/8 of a latent each, three upsamplings, the head: 12.3 latents."""
@@ -59,7 +59,7 @@ class TiledVae:
         rows, columns = (cut(n // CELL, self.side, ENCODE_REACH) for n in video.shape[3:])
         for r, c in itertools.product(rows, columns):
             stream: Stream = {}
-            still, parts = Still(), []
+            still, parts = StaticFrames(), []
             for piece in video[..., _pixels(r.outer), _pixels(c.outer)].split(pieces, dim=2):
                 piece = piece.to(self.vae.dtype, memory_format=torch.channels_last_3d)
                 out = still.run((encoder.conv1, *encoder.downsamples), piece, stream)

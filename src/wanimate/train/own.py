@@ -80,7 +80,7 @@ def train_own(job: OwnTraining) -> Iterator[Event]:
     network = base.transformer
     if job.checkpointing:
         recompute_blocks(network)
-    loss = LossSettings(shift=base.card.defaults.shift, drop_face=job.drop_face)
+    loss = LossSettings(shift=base.config.defaults.shift, drop_face=job.drop_face)
 
     def measure(*fields: Tensor) -> tuple[Tensor]:
         flow, clips = with_conditions(network, text, fields)
@@ -93,7 +93,7 @@ def train_own(job: OwnTraining) -> Iterator[Event]:
         yield StageProgress(Stage.TRAIN, done, job.training.steps)
         if done % job.sample_every == 0 or done == job.training.steps:
             write_sample(base, text, examples, job.work / "samples" / f"step_{done:06d}.png")
-    about = {"checkpoint": base.card.name, "steps": str(job.training.steps), "clips": str(len(sources))}
+    about = {"checkpoint": base.config.name, "steps": str(job.training.steps), "clips": str(len(sources))}
     write_lora(adapter_state(adapters), job.adapters, job.out, job.dtype, about)
     yield StageFinished(Stage.TRAIN, time.perf_counter() - started)
 
@@ -119,7 +119,7 @@ def write_sample(base: Checkpoint, text: Tensor, examples: Examples, path: Path,
     """Example 0 as the network now makes it, always from the same noise: true frames above, generated ones below."""
     flow, clips = with_conditions(base.transformer, text, examples.draw(0))
     rows = []
-    for z in (clips.target, sample(flow, clips, base.card.defaults)):
+    for z in (clips.target, sample(flow, clips, base.config.defaults)):
         frames = to_pixels(base.vae.decode(z.clone())[0].float())
         chosen = [round(i * (len(frames) - 1) / (columns - 1)) for i in range(columns)]
         rows.append(cv2.hconcat([frames[i] for i in chosen]))
@@ -136,4 +136,4 @@ def _padded(prompts: list[Tensor]) -> list[Tensor]:
 def named(base: Checkpoint) -> str:
     """What the examples of this checkpoint depend on: its VAE, told by its weights."""
     weight = base.vae.decoder.conv1.weight
-    return f"{base.card.name} {weight.double().sum().item():.9g}"
+    return f"{base.config.name} {weight.double().sum().item():.9g}"

@@ -1,63 +1,54 @@
-"""A checkpoint folder -> networks, ready to run: the published layout, diffusers', or ours with a `wanimate.json`."""
+"""A checkpoint folder -> networks, ready to run. Where its files lie: `weights.locate`."""
 
 from __future__ import annotations
 
-import json
+from collections.abc import Generator
 from concurrent.futures import ThreadPoolExecutor
-from dataclasses import dataclass, field
-from importlib.resources import files
+from dataclasses import dataclass
 from pathlib import Path
-from typing import Literal
+from typing import Any, Literal, TypeVar
 
 import torch
-from pydantic import BaseModel, ConfigDict, ValidationError
 from torch import Tensor
 
-from wanimate.config import Defaults
-from wanimate.errors import CheckpointError
-from wanimate.log import chosen
-from wanimate.media.files import sha256
+from wanimate.errors import CheckpointError, InputError
+from wanimate.log import log_choice
 from wanimate.model.image_encoder import ClipImageEncoder, clip_config
-from wanimate.model.params import LATENT_MEAN, LATENT_STD, TransformerParams
+from wanimate.model.params import TransformerParams
 from wanimate.model.text_encoder import TextEncoder, umt5_config
 from wanimate.model.transformer import AnimateTransformer
 from wanimate.model.vae import VideoVae
-from wanimate.weights.formats import Tensors, load_strict, open_folder, open_tensors, read_tensors, shards
+from wanimate.weights.formats import (
+    Tensors,
+    load_strict,
+    loading,
+    open_folder,
+    open_tensors,
+    read_tensors,
+    stored_bytes,
+)
 from wanimate.weights.layouts import (
-    holds_transformer,
     native_clip,
     native_transformer,
     native_umt5,
     native_vae,
 )  # fmt: skip
+from wanimate.weights.locate import (
+    CheckpointConfig,
+    find_clip,
+    find_text_encoder,
+    find_vae,
+    open_transformer,
+    read_checkpoint_config,
+)
 from wanimate.weights.names import Sizes, clip_to_transformers, transformer_params, umt5_to_transformers, vae_params
 from wanimate.weights.prompts import FixedPrompt, PromptEncoder, PublishedPrompt
 from wanimate.weights.quantize import QuantizedLinear, is_quantizable, levels_of
 from wanimate.weights.stored import Scaled, Value, Values, expand, value
 
-CARD = "wanimate.json"
-TRANSFORMER = "diffusion_pytorch_model"
-T5 = "models_t5_umt5-xxl-enc-bf16.pth"
-CLIP = "models_clip_open-clip-xlm-roberta-large-vit-huge-14.pth"
-VAE = "Wan2.1_VAE.pth"
-TOKENIZER = Path("google") / "umt5-xxl"
+T = TypeVar("T")
 Compress = Literal["never", "stored", "all"]
 """Which linear layers of the transformer stay quantised: none, those that are in the file, all of the blocks (to float8)."""
-
-
-class Card(BaseModel):
-    """What a small checkpoint says of itself (`wanimate.json`)."""
-
-    model_config = ConfigDict(frozen=True, extra="forbid")
-
-    name: str
-    head_dim: int = 128
-    text_length: int = 512
-    latent_mean: tuple[float, ...] = LATENT_MEAN
-    latent_std: tuple[float, ...] = LATENT_STD
-    fixed_prompt: bool = False
-    note: str = ""
-    defaults: Defaults = Defaults()
 
 
 class PublishedImage:
@@ -87,13 +78,12 @@ class Checkpoint:
     """Networks and what they were made for. `image` is None where the transformer takes no image tokens."""
 
     path: Path
-    card: Card
+    config: CheckpointConfig
     transformer: AnimateTransformer
     vae: VideoVae
     prompts: PromptEncoder
     image: PublishedImage | None
     device: torch.device
-    hashes: dict[str, str] = field(default_factory=dict)
 
     def release_encoders(self) -> None:
         """Free umT5 and CLIP, which denoising does not need."""
@@ -106,55 +96,63 @@ class Checkpoint:
         return self.transformer.params.motion.size
 
 
-def embedded_path() -> Path:
-    """Folder of the checkpoint that ships with the package."""
-    return Path(str(files("wanimate.weights") / "embedded" / "mannequin"))
-
-
-def read_card(path: Path | None) -> tuple[Path, Card]:
-    """The checkpoint's folder and card, without opening its weights."""
-    folder = embedded_path() if path is None else path
-    if not folder.is_dir():
-        raise CheckpointError("checkpoint", folder, "there is no such folder", "Give a Wan2.2-Animate-14B folder.")
-    card = folder / CARD
-    if not card.is_file():
-        return folder, Card(name=folder.name)
-    try:
-        return folder, Card.model_validate(json.loads(card.read_text()))
-    except ValidationError as error:
-        first = error.errors()[0]
-        rule = f"not a valid card ({'.'.join(str(x) for x in first['loc'])}: {first['msg']})"
-        raise CheckpointError("checkpoint", card, rule, "Download it again.") from error
-    except (OSError, ValueError) as error:
-        raise CheckpointError("checkpoint", card, f"not a valid card ({error})", "Download it again.") from error
-
-
 def load_checkpoint(
     path: Path | None = None, device: str | torch.device | None = None, dtype: torch.dtype | None = None,
     compress: Compress = "never", blocks_on: str | torch.device | None = None, prompts: PromptEncoder | None = None,
 ) -> Checkpoint:  # fmt: skip
     """Open a checkpoint folder; None is the one in the package. The transformer is bfloat16 on a GPU, else float32. The
-    networks compute as they are written: what makes jobs fast is put on them afterwards (`runtime.speed.quicken`).
+    networks compute as they are written: what makes jobs fast is put on them afterwards (`runtime.speed.optimize`).
 
     Every tensor goes from its mapped file straight to its device and type. `blocks_on`: where the transformer's blocks go,
     None is `device`; on the CPU, tensors that need no conversion stay where they are, in the mapped file. `prompts`: opened
     already, by `open_prompts`.
     """
-    folder, card = read_card(path)
+    return drained(opening(path, device, dtype, compress, blocks_on, prompts))
+
+
+def opening(
+    path: Path | None = None, device: str | torch.device | None = None, dtype: torch.dtype | None = None,
+    compress: Compress = "never", blocks_on: str | torch.device | None = None, prompts: PromptEncoder | None = None,
+) -> Generator[tuple[int, int], None, Checkpoint]:  # fmt: skip
+    """`load_checkpoint`, tensor by tensor: yields bytes read and bytes in all. Closing it leaves nothing behind."""
+    folder, config = read_checkpoint_config(path)
     where = best_device(device)
     kind = dtype or (torch.bfloat16 if where.type == "cuda" else torch.float32)
+    vae_file = find_vae(folder)
+    tensors, vae_tensors = native_transformer(open_transformer(folder)), native_vae(open_tensors(vae_file))
+    total = sum(map(stored_bytes, (*tensors.values(), *vae_tensors.values())))
     with ThreadPoolExecutor(1, "import") as beside:
         if find_clip(folder).is_file():
             beside.submit(_import_clip)  # seconds of the interpreter's, while tensors are read, which imports nothing
-        transformer = load_transformer(open_transformer(folder), card, folder, kind, where, compress, blocks_on)
-        vae_file = find_vae(folder)
-        vae = load_vae(open_tensors(vae_file), card, vae_file, where)
-    prompts = prompts or open_prompts(folder, card, where, transformer.params)
+        reading = loading_transformer(tensors, config, folder, kind, where, compress, blocks_on)
+        transformer = yield from _counted(reading, 0, total)
+        first = sum(map(stored_bytes, tensors.values()))
+        vae = yield from _counted(loading_vae(vae_tensors, config, vae_file, where), first, total)
+    prompts = prompts or open_prompts(folder, config, where, transformer.params)
     image = None
     if transformer.params.image_width is not None:
         image = PublishedImage(find_clip(folder), where)
-    hashes = {f.name: sha256(f) for f in sorted(folder.glob("*.safetensors"))} if card.fixed_prompt else {}
-    return Checkpoint(folder, card, transformer, vae, prompts, image, where, hashes)
+    return Checkpoint(folder, config, transformer, vae, prompts, image, where)
+
+
+def drained(steps: Generator[Any, None, T]) -> T:
+    """What a generator returns, once it has run to its end."""
+    while True:
+        try:
+            next(steps)
+        except StopIteration as done:
+            found: T = done.value
+            return found
+
+
+def _counted(sizes: Generator[int, None, T], done: int, total: int) -> Generator[tuple[int, int], None, T]:
+    while True:
+        try:
+            done += next(sizes)
+        except StopIteration as end:
+            found: T = end.value
+            return found
+        yield done, total
 
 
 def _import_clip() -> None:
@@ -162,37 +160,39 @@ def _import_clip() -> None:
 
 
 def best_device(asked: str | torch.device | None = None) -> torch.device:
-    """The device asked for, else the GPU where there is one."""
-    device = torch.device(asked or ("cuda" if torch.cuda.is_available() else "cpu"))
-    if str(device) == "cuda" and torch.cuda.is_available():
-        device = torch.device("cuda", torch.cuda.current_device())  # some of torch.cuda refuses one without its number
-    return device
+    """The device asked for, else the GPU where there is one.
 
-
-def find_vae(folder: Path) -> Path:
-    """The VAE's file in one of the layouts."""
-    places = (folder / "vae.safetensors", folder / "vae" / f"{TRANSFORMER}.safetensors")
-    return next((file for file in places if file.is_file()), folder / VAE)
-
-
-def find_clip(folder: Path) -> Path:
-    """CLIP's file in one of the layouts."""
-    own = folder / "image_encoder" / "model.safetensors"
-    return own if own.is_file() else folder / CLIP
-
-
-def find_text_encoder(folder: Path) -> tuple[Path, Path]:
-    """umT5's file or folder, and the tokenizer's folder, in one of the layouts."""
-    diffusers = (folder / "text_encoder").is_dir() and not (folder / T5).exists()
-    weights = folder / ("text_encoder" if diffusers else T5)
-    return weights, folder / ("tokenizer" if diffusers else TOKENIZER)
+    Raises:
+        InputError: there is no such device, or one of a kind that the networks do not run on.
+    """
+    try:
+        device = torch.device(asked or ("cuda" if torch.cuda.is_available() else "cpu"))
+    except (RuntimeError, TypeError) as error:
+        raise InputError(
+            "runtime.device", asked, "there is no such kind of device", "Use cuda, cuda:N or cpu."
+        ) from error
+    if device.type == "mps":
+        rule = "Apple's GPUs are not supported: the network's tables need float64, which they do not have"
+        raise InputError("runtime.device", asked, rule, "Use cpu.")
+    if device.type not in ("cuda", "cpu", "meta"):
+        raise InputError("runtime.device", asked, "the networks do not run on it", "Use cuda, cuda:N or cpu.")
+    if device.type != "cuda":
+        return device
+    if not torch.cuda.is_available():
+        rule = "PyTorch sees no CUDA GPU here"
+        raise InputError("runtime.device", asked, rule, "Use cpu, or see `wanimate doctor`.")
+    count = torch.cuda.device_count()
+    if device.index is not None and device.index >= count:
+        raise InputError("runtime.device", asked, f"this machine has {count} GPUs", f"Use cuda:0 to cuda:{count - 1}.")
+    # Some of torch.cuda refuses a device without its number.
+    return torch.device("cuda", torch.cuda.current_device() if device.index is None else device.index)
 
 
 def open_prompts(
-    folder: Path, card: Card, device: torch.device, params: TransformerParams | None = None
+    folder: Path, config: CheckpointConfig, device: torch.device, params: TransformerParams | None = None
 ) -> PromptEncoder:
     """The prompts of a small checkpoint, checked against `params`, or umT5, which opens its file for a new prompt only."""
-    if card.fixed_prompt:
+    if config.fixed_prompt:
         assert params is not None
         own_prompts = folder / "prompts.safetensors"
         return load_prompts(read_tensors(own_prompts), params, own_prompts)
@@ -215,7 +215,7 @@ def _open_text_encoder(weights: Path, words: Path, device: torch.device) -> Text
     stored = open_folder(weights, "model") if weights.is_dir() else open_tensors(weights)
     size = sum(v.numel() * v.dtype.itemsize for v in stored.values())
     if device.type == "cuda" and not fits_beside(size, gpu_room(device)):
-        chosen("text encoder", "cpu", f"the GPU has no room for its {size / 2**30:.1f} GiB")
+        log_choice("text encoder", "cpu", f"the GPU has no room for its {size / 2**30:.1f} GiB")
         device = torch.device("cpu")
     return load_text_encoder(stored, tokenizer, weights, device)
 
@@ -233,36 +233,21 @@ def gpu_room(device: torch.device) -> int:
     return min(free + reserved - used, cap - used)
 
 
-def open_transformer(folder: Path) -> dict[str, Value]:
-    """The transformer's tensors under their stored names: published shards, diffusers' `transformer/`, or one file of any name.
-
-    Raises:
-        CheckpointError: none is there, or several files could be meant.
-    """
-    return {key: tensor for file in transformer_files(folder) for key, tensor in open_tensors(file).items()}
-
-
-def transformer_files(folder: Path) -> list[Path]:
-    """The files that hold the transformer."""
-    for place in (folder, folder / "transformer"):
-        if any((place / f"{TRANSFORMER}.safetensors{end}").is_file() for end in ("", ".index.json")):
-            return shards(place, TRANSFORMER)
-    files = sorted(file for ending in ("safetensors", "gguf") for file in folder.glob(f"*.{ending}"))
-    found = [file for file in files if holds_transformer(file)]
-    if len(found) > 1:
-        names = ", ".join(file.name for file in found)
-        rule = f"several files hold a transformer ({names})"
-        raise CheckpointError("checkpoint", folder, rule, "Keep one of them in the folder.")
-    return found or [folder / f"{TRANSFORMER}.safetensors"]
-
-
 def load_transformer(
-    tensors: Values, card: Card, source: Path, dtype: torch.dtype, device: torch.device | str = "cpu",
+    tensors: Values, config: CheckpointConfig, source: Path, dtype: torch.dtype, device: torch.device | str = "cpu",
     compress: Compress = "never", blocks_on: torch.device | str | None = None,
 ) -> AnimateTransformer:  # fmt: skip
     """From any layout that `layouts` knows; see `load_checkpoint`."""
+    return drained(loading_transformer(tensors, config, source, dtype, device, compress, blocks_on))
+
+
+def loading_transformer(
+    tensors: Values, config: CheckpointConfig, source: Path, dtype: torch.dtype, device: torch.device | str = "cpu",
+    compress: Compress = "never", blocks_on: torch.device | str | None = None,
+) -> Generator[int, None, AnimateTransformer]:  # fmt: skip
+    """`load_transformer`, tensor by tensor: yields the bytes of each."""
     tensors = native_transformer(tensors)
-    params = transformer_params(tensors, card.head_dim, card.text_length, source)
+    params = transformer_params(tensors, config.head_dim, config.text_length, source)
     with torch.device("meta"):
         model = AnimateTransformer(params)
 
@@ -277,7 +262,7 @@ def load_transformer(
         setattr(owner, leaf, QuantizedLinear(layer, levels.dtype, scale.shape))
         return {key: levels, f"{key}_scale": scale}
 
-    load_strict(model, tensors, source, place)
+    yield from loading(model, tensors, source, place)
     return model.eval().requires_grad_(False)
 
 
@@ -290,13 +275,20 @@ def moved(stored: Value, device: torch.device | str, dtype: torch.dtype | None =
     return made if dtype is None else made.to(dtype)
 
 
-def load_vae(tensors: Values, card: Card, source: Path, device: torch.device | str = "cpu") -> VideoVae:
+def load_vae(tensors: Values, config: CheckpointConfig, source: Path, device: torch.device | str = "cpu") -> VideoVae:
     """From the published layout or from diffusers'."""
+    return drained(loading_vae(tensors, config, source, device))
+
+
+def loading_vae(
+    tensors: Values, config: CheckpointConfig, source: Path, device: torch.device | str = "cpu"
+) -> Generator[int, None, VideoVae]:
+    """`load_vae`, tensor by tensor: yields the bytes of each."""
     tensors = native_vae(tensors)
-    params = vae_params(tensors, source, card.latent_mean, card.latent_std)
+    params = vae_params(tensors, source, config.latent_mean, config.latent_std)
     with torch.device("meta"):
         model = VideoVae(params)
-    load_strict(model, tensors, source, lambda key, stored: {key: moved(stored, device, torch.float32)})
+    yield from loading(model, tensors, source, lambda key, stored: {key: moved(stored, device, torch.float32)})
     model.mean, model.std = (torch.tensor(v, device=device).view(model.mean.shape) for v in (params.mean, params.std))
     return model.channels_last().eval().requires_grad_(False)
 

@@ -4,7 +4,7 @@ from __future__ import annotations
 
 import json
 import pickle
-from collections.abc import Callable
+from collections.abc import Callable, Iterator
 from pathlib import Path
 
 import torch
@@ -13,7 +13,7 @@ from torch import Tensor, nn
 
 from wanimate.errors import CheckpointError
 from wanimate.weights.gguf import is_gguf, open_gguf
-from wanimate.weights.stored import Stored, Value, Values, open_safetensors, scaled, value
+from wanimate.weights.stored import Scaled, Stored, Value, Values, open_safetensors, scaled, value
 
 Tensors = dict[str, Tensor]
 Place = Callable[[str, Value], Tensors]
@@ -143,6 +143,12 @@ def load_strict(module: nn.Module, tensors: Values, source: Path, place: Place |
     `place` makes of each value what the module gets, one after the other: on the module's device, in its type. A module on
     the meta device takes these tensors as they are, without a copy.
     """
+    for _ in loading(module, tensors, source, place):
+        pass
+
+
+def loading(module: nn.Module, tensors: Values, source: Path, place: Place | None = None) -> Iterator[int]:
+    """`load_strict`, tensor by tensor: yields the bytes of each one's stored values. The module changes after the last one."""
     wanted = module.state_dict()
     problems = {
         "missing": [k for k in wanted if k not in tensors],
@@ -162,12 +168,19 @@ def load_strict(module: nn.Module, tensors: Values, source: Path, place: Place |
         made = {key: value(stored)} if place is None else place(key, stored)
         problems["not finite"] += [key for tensor in made.values() if not is_finite(tensor)]
         placed |= made
+        yield stored_bytes(stored)
     found = [f"{len(keys)} {what}: {_few(keys)}" for what, keys in problems.items() if keys]
     if found:
         error = CheckpointError("checkpoint", source, "; ".join(found), "Use a checkpoint of this architecture.")
         error.problems = {what: keys for what, keys in problems.items() if keys}
         raise error
     module.load_state_dict(placed, strict=True, assign=any(v.is_meta for v in wanted.values()))
+
+
+def stored_bytes(stored: Value) -> int:
+    """Bytes of a value as it is stored; those of its scales are not counted."""
+    levels = stored.levels if isinstance(stored, Scaled) else stored
+    return levels.numel() * levels.dtype.itemsize
 
 
 def is_finite(tensor: Tensor) -> bool:

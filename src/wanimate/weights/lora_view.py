@@ -1,6 +1,6 @@
 """What LoRAs make of a transformer, which itself is never touched.
 
-`LoraStack` makes a twin that shares its tensors, so that removing a LoRA is dropping the twin. Whatever the twin prepares for a
+`LoraStack` makes a view that shares its tensors, so that removing a LoRA is dropping the view. Whatever the view prepares for a
 segment is therefore prepared with the LoRA.
 """
 
@@ -28,8 +28,8 @@ ROWS = 8192
 
 
 @dataclass(frozen=True)
-class TwinSizes:
-    """What the twins of a job hold besides the tensors that they share.
+class LoraSizes:
+    """What the views of a job hold besides the tensors that they share.
 
     beside: bytes of low-rank parts beside the weights, always on the computing device; rank: the largest sum of ranks beside
     one layer; values: numbers in all such parts that one token of the video meets in a step. Of own copies of tensors, the
@@ -48,34 +48,34 @@ class LoraStack:
     """A transformer with several LoRAs, each with its strength and its share of the denoising steps.
 
     Low-rank parts of the blocks' linears stay beside the weights and are added to their outputs in float32, whatever the
-    weights' type; everything else is added to the twin's own copy of a weight. `fuse` does the latter with all: faster, but
-    it holds a second copy of every changed weight, rounded once to the weights' type. `settle` brings a new twin's own
+    weights' type; everything else is added to the view's own copy of a weight. `fuse` does the latter with all: faster, but
+    it holds a second copy of every changed weight, rounded once to the weights' type. `place` brings a new view's own
     tensors where they are to live.
     """
 
     def __init__(
         self, model: AnimateTransformer, loras: Sequence[tuple[Lora, LoraUse]], fuse: bool = False,
-        settle: Callable[[AnimateTransformer], None] | None = None,
+        place: Callable[[AnimateTransformer], None] | None = None,
     ) -> None:  # fmt: skip
-        self.model, self.loras, self.fuse, self.settle = model, tuple(loras), fuse, settle
-        self._twins: dict[tuple[int, ...], AnimateTransformer] = {(): model}
+        self.model, self.loras, self.fuse, self.place = model, tuple(loras), fuse, place
+        self._views: dict[tuple[int, ...], AnimateTransformer] = {(): model}
 
     def active(self, step: int, steps: int) -> tuple[int, ...]:
         """Which LoRAs act in `step` (from 0) of `steps`."""
         return tuple(i for i, (_, use) in enumerate(self.loras) if use.strength and use.acts(step, steps))
 
     def transformer(self, active: tuple[int, ...]) -> AnimateTransformer:
-        """The twin with these LoRAs, made once; with none it is the transformer itself."""
-        if active not in self._twins:
+        """The view with these LoRAs, made once; with none it is the transformer itself."""
+        if active not in self._views:
             strengths = [(self.loras[i][0], self.loras[i][1].strength) for i in active]
-            twin = with_loras(self.model, strengths, self.fuse)
-            if self.settle is not None:
-                self.settle(twin)
-            self._twins[active] = twin
-        return self._twins[active]
+            view = with_loras(self.model, strengths, self.fuse)
+            if self.place is not None:
+                self.place(view)
+            self._views[active] = view
+        return self._views[active]
 
-    def sizes(self, steps: int) -> TwinSizes:
-        """Of all twins that so many steps need. Only shapes count, so that the transformer may be on the meta device."""
+    def sizes(self, steps: int) -> LoraSizes:
+        """Of all views that so many steps need. Only shapes count, so that the transformer may be on the meta device."""
         beside = rank = values = blocks = most = others = 0
         parameters = dict(self.model.named_parameters())
         for active in {self.active(step, steps) for step in range(steps)}:
@@ -98,7 +98,7 @@ class LoraStack:
             others += by_block.pop("", 0)
             blocks, most = blocks + by_block.total(), max(most, *by_block.values(), 0)
             rank, values = max(rank, *ranks.values(), 0), max(values, met)
-        return TwinSizes(beside, rank, values, blocks, most, others)
+        return LoraSizes(beside, rank, values, blocks, most, others)
 
 
 @torch.no_grad()
@@ -111,7 +111,7 @@ def with_loras(
     transformer's device, also where its blocks are in host memory.
     """
     shared = {id(t): t for t in (*model.parameters(), *model.buffers())}
-    twin = copy.deepcopy(model, dict(shared))
+    view = copy.deepcopy(model, dict(shared))
     changes: dict[str, list[Callable[[], Tensor]]] = {}
     branches: dict[str, list[tuple[LowRank, float]]] = {}
     parameters = dict(model.named_parameters())
@@ -127,20 +127,20 @@ def with_loras(
             changes.setdefault(name, []).append(partial(_difference, tensor, strength, device))
     for name, deltas in changes.items():
         module, _, leaf = name.rpartition(".")
-        owner = twin.get_submodule(module)
+        owner = view.get_submodule(module)
         delta = deltas[0]()
         for more in deltas[1:]:
             delta += more()
         if isinstance(owner, QuantizedLinear) and leaf == "weight":
             parent, _, own_name = module.rpartition(".")
-            setattr(twin.get_submodule(parent), own_name, owner.changed(delta, model.dtype))
+            setattr(view.get_submodule(parent), own_name, owner.changed(delta, model.dtype))
             continue
         weight = owner.get_parameter(leaf)
         changed = (weight.to(device).float() + delta).to(weight.dtype).to(weight.device)
         setattr(owner, leaf, nn.Parameter(changed, requires_grad=weight.requires_grad))
     for name, parts in branches.items():
-        twin.get_submodule(name).register_forward_hook(Branches(parts))
-    return twin
+        view.get_submodule(name).register_forward_hook(Branches(parts))
+    return view
 
 
 def _stays_beside(part: LowRank, model: AnimateTransformer, fuse: bool) -> bool:

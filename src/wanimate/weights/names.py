@@ -92,7 +92,9 @@ def vae_params(
         multipliers = tuple(sizes.of(key, 0, 5) // base for key in first)
         latent = sizes.of("conv2.weight", 0, 5)
         if len(mean) != latent or len(std) != latent:
-            raise ValueError(f"it has {latent} latent channels, the card gives {len(mean)} means and {len(std)} widths")
+            raise ValueError(
+                f"it has {latent} latent channels, the config gives {len(mean)} means and {len(std)} widths"
+            )
         return VaeParams(base, latent, multipliers, blocks, mean=mean, std=std)
     except (ValueError, ZeroDivisionError) as error:
         rule = f"it is not a Wan VAE ({error})"

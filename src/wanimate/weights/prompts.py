@@ -17,7 +17,7 @@ from safetensors.torch import load_file, save
 from torch import Tensor
 
 from wanimate.errors import OutputError
-from wanimate.log import LOG, chosen
+from wanimate.log import LOG, log_choice
 from wanimate.media.files import AtomicFile, cache_folder
 from wanimate.model.text_encoder import TextEncoder
 
@@ -78,7 +78,7 @@ class PublishedPrompt:
         if text not in self.known:
             file = self._file(text)
             found = _read(file)
-            chosen("prompt", "cache" if found is not None else "text encoder", str(file))
+            log_choice("prompt", "cache" if found is not None else "text encoder", str(file))
             if found is None:
                 self._encoder = self._encoder or self.opened()
                 found = self._encoder.encode(text).cpu()

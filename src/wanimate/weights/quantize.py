@@ -23,10 +23,10 @@ _LINEARS = re.compile(
 class QuantizedLinear(nn.Linear):
     """A linear layer whose weight is float8 or int8 levels [O, I]; `weight_scale` is float32, [O, 1] or one number.
 
-    It computes in the type of its input; with `products`, which a GPU can switch on, as a product of float8 matrices.
+    It computes in the type of its input; with `fp8_matmul`, which a GPU can switch on, as a product of float8 matrices.
     """
 
-    products = False
+    fp8_matmul = False
     weight_scale: Tensor
 
     def __init__(self, like: nn.Linear, levels: torch.dtype, scale: torch.Size) -> None:
@@ -35,15 +35,15 @@ class QuantizedLinear(nn.Linear):
         self.register_buffer("weight_scale", torch.empty(scale, device="meta"))
 
     @classmethod
-    def of(cls, like: nn.Linear, levels: Tensor, scale: Tensor, products: bool = False) -> QuantizedLinear:
+    def of(cls, like: nn.Linear, levels: Tensor, scale: Tensor, fp8_matmul: bool = False) -> QuantizedLinear:
         """With these levels and scales, and the bias of `like`."""
         layer = cls(like, levels.dtype, scale.shape)
         layer.weight, layer.weight_scale = nn.Parameter(levels, requires_grad=False), scale
-        layer.bias, layer.products = like.bias, products
+        layer.bias, layer.fp8_matmul = like.bias, fp8_matmul
         return layer
 
     def forward(self, x: Tensor) -> Tensor:
-        if self.products:
+        if self.fp8_matmul:
             return fp8_linear(x, self.weight, self.weight_scale, self.bias)
         return F.linear(x, expand(self.weight, self.weight_scale).to(x.dtype), self.bias)
 
@@ -52,9 +52,9 @@ class QuantizedLinear(nn.Linear):
         where that is what it multiplies. Computed where `delta` is."""
         here = self.weight.device
         weight = expand(self.weight.to(delta.device), self.weight_scale.to(delta.device)).float() + delta
-        if self.products:
+        if self.fp8_matmul:
             levels, scale = quantize_fp8(weight)
-            return QuantizedLinear.of(self, levels.to(here), scale.to(here), products=True)
+            return QuantizedLinear.of(self, levels.to(here), scale.to(here), fp8_matmul=True)
         layer = nn.Linear(self.in_features, self.out_features, self.bias is not None, "meta")
         layer.weight, layer.bias = nn.Parameter(weight.to(dtype).to(here), requires_grad=False), self.bias
         return layer

@@ -8,6 +8,8 @@ from __future__ import annotations
 import json
 import math
 import mmap
+import threading
+import weakref
 from collections.abc import Callable, Mapping
 from dataclasses import dataclass
 from functools import partial
@@ -114,25 +116,51 @@ def dtype_name(dtype: torch.dtype) -> str:
 
 
 def open_safetensors(path: Path) -> dict[str, Stored]:
-    """Every tensor of a file whose header `safetensors` has already checked; each maps only its own bytes of the file."""
+    """Every tensor of a file whose header `safetensors` has already checked. The file is mapped once, by the first tensor that
+    is read, and stays mapped as long as one of them is in use."""
     with path.open("rb") as file:
         length = int.from_bytes(file.read(8), "little")
         header = json.loads(file.read(length))
+    mapped = _MappedFile(path)
     found = {}
     for name, entry in header.items():
         if name != "__metadata__":
             first, last = (8 + length + offset for offset in entry["data_offsets"])
             shape, dtype = torch.Size(entry["shape"]), _TYPES[entry["dtype"]]
-            found[name] = Stored(shape, dtype, partial(_mapped, path, shape, dtype, first, last))
+            found[name] = Stored(shape, dtype, partial(mapped.tensor, shape, dtype, first, last))
     return found
 
 
-def _mapped(path: Path, shape: torch.Size, dtype: torch.dtype, first: int, last: int) -> Tensor:
-    if first == last:
-        return torch.empty(shape, dtype=dtype)
-    start = first - first % mmap.ALLOCATIONGRANULARITY
-    with path.open("rb") as file:
-        view = mmap.mmap(file.fileno(), last - start, access=mmap.ACCESS_COPY, offset=start)
-    levels = torch.frombuffer(view, dtype=torch.uint8, offset=first - start)
-    aligned = levels if (first - start) % dtype.itemsize == 0 else levels.clone()
-    return aligned.view(dtype).view(shape)
+class _MappedFile:
+    """A file in memory, for all of its tensors: one descriptor and one mapping, however many there are."""
+
+    def __init__(self, path: Path) -> None:
+        self.path = path
+        self._lock = threading.Lock()
+        self._map: mmap.mmap | None = None
+
+    def tensor(self, shape: torch.Size, dtype: torch.dtype, first: int, last: int) -> Tensor:
+        """The bytes from `first` on and before `last`; a view of the file where they are aligned."""
+        if first == last:
+            return torch.empty(shape, dtype=dtype)
+        levels = torch.frombuffer(self._bytes()[first:last], dtype=torch.uint8)
+        # What has been read is not the process's memory any more once the tensor is gone.
+        weakref.finalize(levels.untyped_storage(), self._forget, first, last).atexit = False
+        aligned = levels if first % dtype.itemsize == 0 else levels.clone()
+        return aligned.view(dtype).view(shape)
+
+    def _forget(self, first: int, last: int) -> None:
+        """Take the whole pages of a range out of the process's memory; the next tensor there reads them anew."""
+        page = mmap.PAGESIZE
+        start, stop = -(-first // page) * page, last // page * page
+        if self._map is not None and stop > start and hasattr(mmap, "MADV_DONTNEED"):
+            self._map.madvise(mmap.MADV_DONTNEED, start, stop - start)
+
+    def _bytes(self) -> memoryview:
+        with self._lock:
+            if self._map is None:
+                # Private and writable, as torch wants it; without reserve, so that a file larger than memory can be mapped.
+                flags = mmap.MAP_PRIVATE | getattr(mmap, "MAP_NORESERVE", 0)
+                with self.path.open("rb") as file:
+                    self._map = mmap.mmap(file.fileno(), 0, flags=flags, prot=mmap.PROT_READ | mmap.PROT_WRITE)
+            return memoryview(self._map)

@@ -404,10 +404,10 @@ STOPPED = textwrap.dedent("""
             return cls()
 
         def run(self, job):
-            from wanimate.finish.lock import OutputClaim
+            from wanimate.finish.lock import OutputLock
             from wanimate.finish.encode import OutputWriter
             from wanimate.events import StageProgress, StageStarted
-            with OutputClaim(job.out, job.output.codec) as claim:
+            with OutputLock(job.out, job.output.codec) as claim:
                 yield StageStarted("denoise", 10_000)
                 with OutputWriter(job.out, Fraction(30), 64, 48, job.output, claim=claim) as writer:
                     for i in range(10_000):

@@ -5,6 +5,7 @@ from __future__ import annotations
 from collections.abc import Callable, Iterator
 from fractions import Fraction
 from pathlib import Path
+from types import SimpleNamespace
 from typing import Any
 
 import numpy as np
@@ -17,6 +18,7 @@ from wanimate.cli.main import app
 from wanimate.config import GenerateSettings, OutputSettings, PreprocessSettings
 from wanimate.errors import InputError
 from wanimate.events import Event, Finished
+from wanimate.integrations.flux import WithEditedProportions
 from wanimate.media.video import ArrayFrames
 from wanimate.types import Guides
 from wanimate.types import Result as Done
@@ -277,6 +279,43 @@ def test_preprocess_refuses(preprocess: Callable[..., Any], words: list[object],
 def test_flags_without_effect_in_replacement_are_told(preprocess: Callable[..., Any]) -> None:
     done, _ = preprocess("--replace_flag", "--retarget_flag", "--use_flux")
     assert "--retarget_flag and --use_flux without effect" in done.output
+
+
+@pytest.mark.parametrize("compat", [True, False])
+def test_use_flux_measures_in_redrawn_pictures_the_published_way_with_compat(
+    preprocess: Callable[..., Any], monkeypatch: pytest.MonkeyPatch, tmp_path: Path, compat: bool
+) -> None:
+    given: list[Any] = []
+
+    def stub(*arguments: object) -> Iterator[Event]:
+        given[:] = arguments
+        yield from ()
+        return scene()
+
+    monkeypatch.setattr("wanimate.integrations.published.write_published_guides", stub)
+    monkeypatch.setattr("wanimate.integrations.flux.kontext", lambda folder: lambda image, text: image)
+    monkeypatch.setattr("wanimate.preprocess.detect.base.backend", lambda settings: SimpleNamespace(name="stub"))
+    words = ["--ckpt_path", tmp_path, "--retarget_flag", "--use_flux", *(["--compat"] if compat else [])]
+    done, _ = preprocess(*words)
+    assert done.exit_code == 0, done.output
+    people, redrawn = given[5], given[7]
+    assert isinstance(people, WithEditedProportions)
+    assert people.compat == compat
+    assert redrawn is people.pictures
+
+
+def test_nothing_is_redrawn_without_use_flux(preprocess: Callable[..., Any], monkeypatch: pytest.MonkeyPatch) -> None:
+    given: list[Any] = []
+
+    def stub(*arguments: object) -> Iterator[Event]:
+        given[:] = arguments
+        yield from ()
+        return scene()
+
+    monkeypatch.setattr("wanimate.integrations.published.write_published_guides", stub)
+    done, _ = preprocess("--retarget_flag")
+    assert done.exit_code == 0, done.output
+    assert (given[5], given[7]) == (None, {})
 
 
 @pytest.mark.parametrize("launcher", ["ulysses", "torchrun"])

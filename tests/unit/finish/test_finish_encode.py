@@ -20,7 +20,7 @@ from make_clips import make_clip, number_of, numbered
 from wanimate.config import OutputSettings
 from wanimate.errors import OutputError
 from wanimate.finish.encode import OutputWriter
-from wanimate.finish.lock import OutputClaim
+from wanimate.finish.lock import OutputLock
 from wanimate.media.files import AtomicFile
 from wanimate.media.probe import probe
 from wanimate.media.video import VideoFrames, iter_frames
@@ -257,11 +257,11 @@ def test_names_that_cannot_be_written(tmp_path: Path, monkeypatch: pytest.Monkey
         ("x" * 300 + ".mp4", "h264", "too long"),
     ):
         with pytest.raises(OutputError, match=message) as caught:
-            OutputClaim(tmp_path / out, codec)
+            OutputLock(tmp_path / out, codec)
         assert caught.value.exit_code == 2
     clip = make_clip(tmp_path / "in.mp4", frames=1)
     with pytest.raises(OutputError, match="input of the job"):
-        OutputClaim(tmp_path / "in.mp4", "h264", inputs=[clip])
+        OutputLock(tmp_path / "in.mp4", "h264", inputs=[clip])
     assert (tmp_path / "taken.json").read_text() == '{"notes": "of the user"}'
     assert not [n for n in names(tmp_path) if n.startswith(".")]
 
@@ -270,18 +270,18 @@ def test_names_that_cannot_be_written(tmp_path: Path, monkeypatch: pytest.Monkey
 
     monkeypatch.setattr("builtins.open", refuse)
     with pytest.raises(OutputError, match="not writable"):
-        OutputClaim(tmp_path / "a.mp4")
+        OutputLock(tmp_path / "a.mp4")
 
 
 def test_one_job_a_name_within_a_process(tmp_path: Path) -> None:
-    with OutputClaim(tmp_path / "a.mp4"):
+    with OutputLock(tmp_path / "a.mp4"):
         with pytest.raises(OutputError, match=f"another job \\(process {os.getpid()}\\) is writing it"):
             OutputWriter(tmp_path / "a.mp4", Fraction(30), 64, 48)
-        with OutputClaim(tmp_path / "b.mp4"):
+        with OutputLock(tmp_path / "b.mp4"):
             pass
     with (
-        OutputClaim(tmp_path / "a.mp4") as claim,
-        OutputWriter(tmp_path / "a.mp4", Fraction(30), 320, 240, claim=claim) as writer,
+        OutputLock(tmp_path / "a.mp4") as claim,
+        OutputWriter(tmp_path / "a.mp4", Fraction(30), 320, 240, lock=claim) as writer,
     ):
         writer.write(frames(2))
     assert names(tmp_path) == ["a.mp4"]
@@ -290,8 +290,8 @@ def test_one_job_a_name_within_a_process(tmp_path: Path) -> None:
 HOLDER = """
 import sys, time
 from pathlib import Path
-from wanimate.finish.lock import OutputClaim
-claim = OutputClaim(Path(sys.argv[1]))
+from wanimate.finish.lock import OutputLock
+claim = OutputLock(Path(sys.argv[1]))
 print("held", flush=True)
 time.sleep(60)
 """
@@ -320,11 +320,11 @@ def test_many_claims_in_a_row_never_overlap(tmp_path: Path) -> None:
 import sys, time
 from pathlib import Path
 from wanimate.errors import OutputError
-from wanimate.finish.lock import OutputClaim
+from wanimate.finish.lock import OutputLock
 out, mark, won = Path(sys.argv[1]), Path(sys.argv[1] + ".mark"), 0
 while won < 30:
     try:
-        with OutputClaim(out):
+        with OutputLock(out):
             mark.touch(exist_ok=False)  # fails when another holds the claim too
             mark.unlink()
             won += 1

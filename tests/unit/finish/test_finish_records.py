@@ -15,14 +15,15 @@ import pytest
 
 from wanimate.config import OutputSettings
 from wanimate.errors import OutputError
-from wanimate.finish.lock import OutputClaim
-from wanimate.finish.record import hash_file, peak_rss, write_manifest
+from wanimate.finish.lock import OutputLock
+from wanimate.finish.record import SCHEMA, peak_rss, write_record
 from wanimate.finish.sheet import contact_sheet, sample_columns, sheet_of_sources, write_sheet
 from wanimate.media.files import AtomicFile
 from wanimate.media.video import ArrayFrames
+from wanimate.weights.fingerprint import file_hash
 
 
-def test_manifest_holds_what_it_is_given_and_the_versions(tmp_path: Path) -> None:
+def test_record_holds_what_it_is_given_and_the_versions(tmp_path: Path) -> None:
     data = {
         "fps": Fraction(30000, 1001),
         "seed": np.int64(7),
@@ -31,9 +32,10 @@ def test_manifest_holds_what_it_is_given_and_the_versions(tmp_path: Path) -> Non
         "seconds": {"denoise": 1.5},
         "valid": np.array([True, False]),
     }
-    path = write_manifest(tmp_path / "out.mp4", data)
-    assert path == tmp_path / "out.json"
-    read = json.loads(path.read_text())
+    written = write_record(tmp_path / "out.mp4", data)
+    read = json.loads((tmp_path / "out.json").read_text())
+    assert written == read
+    assert read["schema"] == SCHEMA
     assert read["fps"] == "30000/1001"
     assert read["seed"] == 7
     assert read["settings"] == {
@@ -50,26 +52,26 @@ def test_manifest_holds_what_it_is_given_and_the_versions(tmp_path: Path) -> Non
     assert read["wanimate"]
     assert read["peak_rss_bytes"] > 10 * 2**20
     assert [p.name for p in tmp_path.iterdir()] == ["out.json"]
-    OutputClaim(tmp_path / "out.mp4").release()  # our own record may be replaced
+    OutputLock(tmp_path / "out.mp4").release()  # our own record may be replaced
 
 
-def test_manifest_refuses_what_json_cannot_say_and_leaves_nothing(tmp_path: Path) -> None:
+def test_record_refuses_what_json_cannot_say_and_leaves_nothing(tmp_path: Path) -> None:
     with pytest.raises(ValueError, match="JSON"):
-        write_manifest(tmp_path / "out.mp4", {"loss": float("nan")})
+        write_record(tmp_path / "out.mp4", {"loss": float("nan")})
     with pytest.raises(TypeError, match="object"):
-        write_manifest(tmp_path / "out.mp4", {"thing": object()})
+        write_record(tmp_path / "out.mp4", {"thing": object()})
     assert list(tmp_path.iterdir()) == []
 
 
-def test_manifest_on_a_full_disk_keeps_the_older_one(tmp_path: Path, monkeypatch: pytest.MonkeyPatch) -> None:
-    write_manifest(tmp_path / "out.mp4", {"seed": 1})
+def test_record_on_a_full_disk_keeps_the_older_one(tmp_path: Path, monkeypatch: pytest.MonkeyPatch) -> None:
+    write_record(tmp_path / "out.mp4", {"seed": 1})
 
     def full(*_: object) -> None:
         raise OSError(errno.ENOSPC, "No space left on device")
 
     monkeypatch.setattr(AtomicFile, "write", full)
     with pytest.raises(OutputError, match="disk is full"):
-        write_manifest(tmp_path / "out.mp4", {"seed": 2})
+        write_record(tmp_path / "out.mp4", {"seed": 2})
     assert json.loads((tmp_path / "out.json").read_text())["seed"] == 1
     assert len(list(tmp_path.iterdir())) == 1
 
@@ -77,7 +79,7 @@ def test_manifest_on_a_full_disk_keeps_the_older_one(tmp_path: Path, monkeypatch
 def test_hash_of_a_file(tmp_path: Path) -> None:
     content = bytes(range(256)) * 9000
     (tmp_path / "a").write_bytes(content)
-    assert hash_file(tmp_path / "a") == "sha256:" + hashlib.sha256(content).hexdigest()
+    assert file_hash(tmp_path / "a") == "sha256:" + hashlib.sha256(content).hexdigest()
 
 
 def test_peak_memory_is_in_bytes_and_no_less_than_the_present() -> None:

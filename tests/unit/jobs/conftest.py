@@ -12,7 +12,7 @@ import torch
 sys.path.insert(0, str(Path(__file__).parents[1] / "weights"))
 from tiny_checkpoints import own_checkpoint, write_guides
 
-from wanimate.jobs.run import Animator
+from wanimate.api import Animator
 
 
 @pytest.fixture(autouse=True)

@@ -2,12 +2,10 @@
 
 from __future__ import annotations
 
-import json
-from pathlib import Path
-
 import numpy as np
 import pytest
 
+from golden import read_json, read_npz
 from wanimate.errors import InputError
 from wanimate.media.resize import (
     AREA,
@@ -22,8 +20,7 @@ from wanimate.media.resize import (
     published_size,
 )
 
-GOLDEN = Path(__file__).parents[2] / "golden" / "media"
-SIZES = json.loads((GOLDEN / "size_by_area.json").read_text())
+SIZES = read_json("media/size_by_area.json")
 
 
 def equal(ours: np.ndarray, golden: np.ndarray) -> bool:
@@ -41,17 +38,18 @@ def test_published_size_and_content_rectangle(case: dict) -> None:
 
 
 def test_letterbox_equals_the_golden_pictures() -> None:
-    stored = np.load(GOLDEN / "padding_resize.npz")
-    for case in json.loads((GOLDEN / "padding_resize.json").read_text()):
+    stored = read_npz("media/padding_resize.npz")
+    for case in read_json("media/padding_resize.json"):
         image = stored[f"in_{case['i']}"]
+        assert image.shape[:2] == (case["in_h"], case["in_w"])
         for name, interpolation in (("linear", LINEAR), ("area", AREA)):
             ours = letterbox(image, case["out_w"], case["out_h"], interpolation)
             assert equal(ours, stored[f"out_{case['i']}_{name}"]), (case, name)
 
 
 def test_published_resize_equals_the_golden_pictures() -> None:
-    stored = np.load(GOLDEN / "resize_by_area.npz")
-    count = sum(name.startswith("in_") for name in stored.files)
+    stored = read_npz("media/resize_by_area.npz")
+    count = sum(name.startswith("in_") for name in stored)
     assert count > 2
     for i in range(count):
         assert equal(published_resize(stored[f"in_{i}"], int(stored[f"area_{i}"])), stored[f"out_{i}"]), i

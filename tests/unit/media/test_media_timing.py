@@ -2,15 +2,14 @@
 
 from __future__ import annotations
 
-import json
 from fractions import Fraction
-from pathlib import Path
 
 import pytest
 
+from golden import read_json
 from wanimate.media.timing import cap_rate, published_count, published_indices, resample, snap_rate
 
-GOLDEN = json.loads((Path(__file__).parents[2] / "golden" / "media" / "frame_indices.json").read_text())
+GOLDEN = read_json("media/frame_indices.json")
 
 
 @pytest.mark.parametrize(
@@ -27,6 +26,10 @@ def test_published_indices_equal_the_golden_cases(case: dict) -> None:
 def test_published_count_equals_the_golden_cases(case: dict) -> None:
     count = published_count(case["decoder_frames"], case["last_pts_end_s"], case["avg_fps"])
     assert count == case["frame_num_used"]
+    by_time = published_count(10 * case["decoder_frames"], case["last_pts_end_s"], case["avg_fps"])
+    assert by_time == case["expected"]
+    assert abs(case["decoder_frames"] - by_time) / case["decoder_frames"] == pytest.approx(case["ratio"])
+    assert (count == by_time) == (case["ratio"] > 0.1 or by_time == case["decoder_frames"])
 
 
 @pytest.mark.parametrize(

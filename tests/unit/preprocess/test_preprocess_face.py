@@ -16,10 +16,15 @@ def test_box_golden(golden_json):
         points = np.column_stack([np.array(case["face69"])[1:] * size, np.ones(68)])
         box = face.published_box(points, *size)
         if case["error"]:
-            assert box is None
+            assert (box, case["box_x1x2y1y2"]) == (None, None)
+            assert (case["crop_shape_hw_numpy_slicing"], case["reference_resize_raises"]) == (None, None)
         else:
+            x1, x2, y1, y2 = box
             assert list(box) == case["box_x1x2y1y2"]
-        assert face.is_usable(box) == (case["error"] is None and not case["degenerate"])
+            crop = np.empty(size[::-1])[y1:y2, x1:x2]
+            assert list(crop.shape) == case["crop_shape_hw_numpy_slicing"]
+            assert (crop.size == 0) == case["reference_resize_raises"]
+        assert face.is_usable(box) == (case["degenerate"] is False)
 
 
 def test_crop_golden(golden_npz):

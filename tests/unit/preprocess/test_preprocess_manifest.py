@@ -96,7 +96,7 @@ def assert_hashed(folder: Path) -> None:
 
 def test_the_published_names_are_hashed(clip: Clip, tmp_path: Path) -> None:
     settings = PreprocessSettings(face_size=64, area=128 * 128)
-    ended(write_published_guides("animation", clip, IMAGE, settings, tmp_path / "set", FakePeople(), ()))
+    ended(write_published_guides("animation", clip, IMAGE, settings, tmp_path / "set", FakePeople(), (), {}))
     assert_hashed(tmp_path / "set")
 
 

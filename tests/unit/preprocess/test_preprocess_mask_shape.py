@@ -22,8 +22,25 @@ def test_published_masks_and_backgrounds(golden_json, golden_npz):
             np.testing.assert_array_equal(grown, read(f"dil_{i}_{p}"), str(case))
         hole = shape_mask(outline, MaskShape(*(case[name] for name in ("iterations", "k", "w_len", "h_len"))))
         np.testing.assert_array_equal(hole, read(f"aug_{i}_{p}"), str(case))
+        assert int(hole.sum()) == case["aug_sum"]
         background = scene(frame, hole)
-        assert (background.dtype, int(background.sum())) == (np.uint8, case["bg_sum"])
+        assert (str(background.dtype), int(background.sum())) == (case["bg_dtype"], case["bg_sum"])
+        assert case["error"] is None
+
+
+def test_where_the_published_grid_fails(golden_json):
+    """The masks of these cases are not stored, so one of each name is made; where the published code fails, it is kept."""
+    spots = {"empty": np.s_[:0], "one_pixel": np.s_[20:21, 30:31], "thin_row": np.s_[20:21, 10:50]}
+    spots["narrower_than_w_len"] = np.s_[10:24, 20:25]
+    cases = golden_json("masks.json")["edge_cases"]
+    assert {case["name"] for case in cases} == set(spots)
+    for case in cases:
+        mask = np.zeros((40, 60), np.uint8)
+        mask[spots[case["name"]]] = 1
+        failed = case["error"] is not None
+        height, width = (np.ptp(axis) if len(axis) else 0 for axis in np.nonzero(mask))
+        assert failed == (width < case["w_len"] or height < case["h_len"]), case
+        np.testing.assert_array_equal(gridded(mask, case["w_len"], case["h_len"]), mask)
 
 
 @pytest.mark.parametrize("grid", [(1, 1), (10, 20)])

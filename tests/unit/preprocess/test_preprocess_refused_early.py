@@ -108,7 +108,7 @@ def test_what_a_mode_cannot_do(gone: Clip, tmp_path: Path) -> None:
 def test_an_odd_face_for_the_published_set(gone: Clip, tmp_path: Path) -> None:
     settings = PreprocessSettings(face_size=63, compat=True, area=128 * 128)
     with pytest.raises(InputError, match="even"):
-        next(write_published_guides("animation", gone, IMAGE, settings, tmp_path / "g", FakePeople(), ()))
+        next(write_published_guides("animation", gone, IMAGE, settings, tmp_path / "g", FakePeople(), (), {}))
     assert list(tmp_path.iterdir()) == []
 
 

@@ -5,6 +5,7 @@ import numpy as np
 import pytest
 
 from wanimate.preprocess.pose import retarget_published as published
+from wanimate.preprocess.pose.keypoints import split
 from wanimate.preprocess.pose.skeleton import draw
 
 
@@ -25,10 +26,16 @@ def test_golden(golden_json, golden_npz):
     for case in _cases(golden_json):
         name = case["name"]
         parts, fit = _run(case, data)
+        assert len(parts.body) == case["n"], name
         np.testing.assert_allclose(fit.ratios, case["bone_ratio"], rtol=0, atol=1e-6, err_msg=name)
         assert fit.scale == pytest.approx(case["scale_min"], abs=1e-6), name
         assert fit.body_class == case["body_flag"], name
         assert fit.offset == pytest.approx((case["delta_x"], case["delta_y"]), abs=0.01), name
+        first = published.chain(split(data[f"{name}_tpl"]).body[0], fit.ratios)
+        ground = first[[8, 11], 0].mean() if fit.body_class == "full_body" else first[1, 0]
+        assert ground == pytest.approx(case["ground_x"], abs=0.01), name
+        assert np.flatnonzero(np.isnan(parts.body[0, :, 0])).tolist() == case["none_idx"], name
+        assert case["error"] is None, name
         np.testing.assert_allclose(parts.body, data[f"{name}_out_body"], rtol=0, atol=0.01, err_msg=name)
         for got, key in ((parts.left_hand, "rhand"), (parts.right_hand, "lhand")):  # the golden names are crossed
             want = data[f"{name}_out_{key}"]
@@ -42,7 +49,8 @@ def test_golden_drawings(golden_json, golden_npz, golden_png):
         parts, _ = _run(case, data)
         frame = parts.at(min(3, case["n"] - 1))
         # Published draw order: the slot drawn first holds the subject's right hand (spec section 13, step 10).
-        got = draw(frame.body, frame.right_hand, frame.left_hand, *case["out_wh"])
+        got = draw(frame.body, frame.right_hand, frame.left_hand, case["ref_w"], case["ref_h"])
+        assert list(got.shape[1::-1]) == case["out_wh"] == case["dst_shape_wh"]
         want = golden_png(case["png"])
         differing = (got != want).any(axis=2).sum()
         limit = 0 if cv2.__version__.startswith("5.") else 0.02 * want.any(axis=2).sum()
@@ -58,6 +66,7 @@ def test_missing_joints_golden(golden_json):
     for case in golden_json("retarget_units.json")["fix_missing"]:
         size = case["width"], case["height"]
         body = _points(case["body_in"], *size)
+        assert case["error"] is None
         assert published.classify(body, size[1]) == case["full_body_flag_of_input"]
         np.testing.assert_allclose(published.fill_missing(body), _points(case["body_fixed"], *size), atol=1e-9)
 

@@ -11,6 +11,7 @@ def test_published_prompts(golden_json):
     assert data["cases"]
     for case in data["cases"]:
         spans = chunks(case["n_frames"])
+        assert sum(b - a for a, b in spans) == case["n_masks"]
         assert [b - a for a, b in spans] == [c["chunk_len"] for c in case["chunks"]]
         for (start, _), chunk in zip(spans, case["chunks"], strict=True):
             keys = key_frames(chunk["chunk_len"])

@@ -33,12 +33,43 @@ def test_pose_crop_golden(golden_json, golden_npz):
         crop, centre, size = onnx.pose_input(data["image"], onnx.Box(*case["bbox"]))
         assert centre == pytest.approx(case["center"])
         assert size == pytest.approx(case["scale_times200"], rel=1e-6)
+        x1, y1, x2, y2 = case["effective_bbox"]
+        assert centre == ((x1 + x2) / 2, (y1 + y2) / 2)
         np.testing.assert_allclose(crop[0][:, y, x], data[f"values_{case['i']}"], atol=1e-4)
+
+
+def test_corners_of_the_pose_crop_golden(golden_json, monkeypatch):
+    """A frame that holds its own coordinates tells what was cut out, and where the cut went beyond it."""
+    cut = []
+    resize = onnx.cv2.resize
+    monkeypatch.setattr(onnx.cv2, "resize", lambda canvas, *a, **k: cut.append(canvas) or resize(canvas, *a, **k))
+    rows, columns = np.mgrid[0:180, 0:320]
+    frame = np.stack([rows + 1, columns % 200 + 1, columns // 200 + 1], axis=2).astype(np.uint8)
+    for case in golden_json("pose_crop.json"):
+        onnx.pose_input(frame, onnx.Box(*case["bbox"]))
+        canvas, (x0, y0), (x1, y1) = cut[-1], case["crop_x0y0"], case["crop_x1y1"]
+        assert canvas.shape == (y1 - y0, x1 - x0, 3)
+        row, column = (int(axis[0]) for axis in np.nonzero(canvas[..., 0]))
+        y, x = canvas[row, column, 0] - 1, canvas[row, column, 1] - 1 + 200 * (canvas[row, column, 2] - 1)
+        assert (x - column, y - row) == (x0, y0)
+
+
+def test_the_peak_is_the_published_one(golden_npz, monkeypatch):
+    """Without the refinement, heat-map cells are pixels of a box as large as the map."""
+    data = golden_npz("heatmap_decode.npz")
+    monkeypatch.setattr(onnx, "_step", lambda *_: (0.0, 0.0))
+    for heat, want in zip(data["heatmaps"], data["argmax_xy"], strict=True):
+        height, width = heat.shape[1:]
+        got = onnx.decode(heat, (width / 2, height / 2), (width, height))
+        np.testing.assert_array_equal(got[:, :2], want)
 
 
 def test_heatmap_decode_golden(golden_npz):
     data = golden_npz("heatmap_decode.npz")
     for i, heat in enumerate(data["heatmaps"]):
+        _, centre, size = onnx.pose_input(np.zeros((8, 8, 3), np.uint8), onnx.Box(*data["boxes_xyxy"][i], 1.0))
+        assert centre == pytest.approx(data["center"][i])
+        assert size == pytest.approx(data["scale_px"][i])
         got = onnx.decode(heat, tuple(data["center"][i]), tuple(data["scale_px"][i]))
         np.testing.assert_allclose(got[:, :2], data["keypoints_px"][i], atol=0.01)
         np.testing.assert_array_equal(got[:, 2:].astype(np.float32), data["maxval"][i])
@@ -70,10 +101,26 @@ def test_wiring_golden(golden_json, golden_npz):
     for i in (0, 1):
         np.testing.assert_allclose(pose.seen[i][0][:, y, x], data[f"vit_in{i}"], atol=1e-4)
     height, width = data["frames_rgb"].shape[1:3]
-    parts = split(np.stack([p.keypoints for p in people]))
+    points = np.stack([p.keypoints for p in people])
+    parts = split(points)
     for got, want in ((parts.body, "body"), (parts.left_hand, "lhand"), (parts.right_hand, "rhand")):
         np.testing.assert_allclose(got / (width, height, 1), data[want], atol=1e-4)
-    np.testing.assert_allclose(parts.face / (width, height, 1), data["face"][:, 1:], atol=1e-4)
+    face = np.concatenate([points[:, [22]], parts.face], axis=1)  # the published face begins with the right heel
+    np.testing.assert_allclose(face / (width, height, 1), data["face"], atol=1e-4)
+
+
+def test_channel_orders_golden(golden_json, golden_npz):
+    """A frame of one colour: which of its channels does each network get in which place?"""
+    data, info = golden_npz("pose2d_wiring.npz"), golden_json("pose2d_wiring.json")
+    detector, pose = Stub(_rows(info["det_rows_frame0"])[None]), Stub(data["heat0"])
+    colour = np.array([10, 100, 200], np.uint8)
+    people = onnx.PublishedBackend(detector, pose, compat=True)
+    assert people.detect(np.broadcast_to(colour, (144, 256, 3)).copy()) is not None
+    mean, std = np.array([0.485, 0.456, 0.406]), np.array([0.229, 0.224, 0.225])
+    seen = detector.seen[0][0, :, 320, 320], pose.seen[0][0, :, 128, 96] * std + mean
+    for values, network in zip(seen, ("yolo", "vitpose"), strict=True):
+        order = info[f"{network}_input_channel_order_of_source_rgb"]
+        np.testing.assert_allclose(values * 255, colour[order], atol=1e-3)
 
 
 def test_default_feeds_rgb_and_marks_frames_without_a_person(golden_json, golden_npz):

@@ -17,7 +17,7 @@ from torch import Tensor
 
 from golden import fill
 from wanimate.config import CacheKind, LoraUse, ParallelSettings, RuntimeSettings
-from wanimate.errors import InputError
+from wanimate.errors import InputError, RankFailed
 from wanimate.model.params import MotionParams, TransformerParams, VaeParams
 from wanimate.model.transformer import AnimateTransformer
 from wanimate.model.vae import VideoVae
@@ -26,13 +26,14 @@ from wanimate.runtime.parallel.ranks import Group, Ranks, join, leave
 from wanimate.runtime.parallel.sequence import SplitTransformer
 from wanimate.runtime.parallel.shard import sharded
 from wanimate.runtime.parallel.strips import StripVae
-from wanimate.runtime.parallel.team import Part, Team, follow, load_for
+from wanimate.runtime.parallel.team import RankWorker, Team, follow, worker_for
 from wanimate.runtime.placement import PlacedNetworks
 from wanimate.runtime.planning import plan
 from wanimate.sampling.cache import Caching
 from wanimate.sampling.guidance import guided
 from wanimate.types import Conditions
-from wanimate.weights.checkpoint import Card, Checkpoint, FixedPrompt, read_card
+from wanimate.weights.checkpoint import Checkpoint, FixedPrompt, drained
+from wanimate.weights.locate import CheckpointConfig, read_checkpoint_config
 from wanimate.weights.lora import match_lora, read_lora
 from wanimate.weights.lora_view import LoraStack
 
@@ -155,23 +156,26 @@ def check_messages(ranks: Ranks) -> None:
     torch.testing.assert_close(got["t"], sent["t"])
 
 
-def team_part(ranks: Ranks, settings: ParallelSettings) -> Part:
+def team_part(ranks: Ranks, settings: ParallelSettings) -> RankWorker:
     model = network()
     torch.manual_seed(3)
     vae = VideoVae(VaeParams(base=8, res_blocks=1))
     fill(vae)
-    card = Card(name="tiny", text_length=3)
+    config = CheckpointConfig(name="tiny", text_length=3)
     vae.eval().requires_grad_(False)
-    return Part(ranks, Checkpoint(Path(), card, model, vae, FixedPrompt({}), None, ranks.device), settings)
+    return RankWorker(ranks, Checkpoint(Path(), config, model, vae, FixedPrompt({}), None, ranks.device), settings)
 
 
 def check_team(ranks: Ranks, settings: ParallelSettings, lora: Path) -> None:
-    """Rank 0 leads through two segments and two jobs, the others follow; one job has a LoRA."""
+    """Rank 0 leads through two segments and two jobs, the others follow; one job has a LoRA. Nobody keeps anything of a video
+    that has been decoded, in whole or in part."""
     part = team_part(ranks, settings)
     if not ranks.first:
-        follow(part)
+        follow(ranks, part)
+        assert part.vae.kept == 0
+        assert part.has_network is False
         return
-    team = Team(part)
+    team = Team(part, lambda: RankFailed("lost"))
     model, vae = part.checkpoint.transformer, part.checkpoint.vae
     uses = (LoraUse(path=lora, strength=0.7),)
     stack = LoraStack(model, [(match_lora(read_lora(lora), model), uses[0])])
@@ -187,6 +191,13 @@ def check_team(ranks: Ranks, settings: ParallelSettings, lora: Path) -> None:
     for found, video in zip(team.encode_each(iter(videos), 1), videos, strict=True):
         close(found, vae.encode(video))
     close(torch.cat(list(team.decode_pieces(latents, 1)), dim=2), vae.decode(latents))
+    assert part.vae.kept == 0
+    pieces = team.decode_pieces(latents, 1)
+    next(pieces)
+    assert part.vae.kept > 0
+    pieces.close()
+    assert part.vae.kept == 0
+    assert part.has_network is False
     team.stop()
 
 
@@ -196,15 +207,15 @@ def check_fast(ranks: Ranks, settings: ParallelSettings, folder: Path) -> None:
     with pytest.MonkeyPatch.context() as patched:
         for module in (plan, processor):
             patched.setattr(module, "has_bf16", lambda device: True)
-        checkpoint = load_for(ranks, folder, settings, runtime)
-        alone = PlacedNetworks(*read_card(folder), ranks.device, runtime).open()
+        part = drained(worker_for(ranks, folder, settings, runtime, None))
+        alone = drained(PlacedNetworks(*read_checkpoint_config(folder), ranks.device, runtime).open())
+    checkpoint = part.checkpoint
     assert alone.transformer.dtype == checkpoint.transformer.dtype == torch.bfloat16
     assert alone.vae.dtype == checkpoint.vae.dtype == torch.bfloat16
-    part = Part(ranks, checkpoint, settings)
     if not ranks.first:
-        follow(part)
+        follow(ranks, part)
         return
-    team = Team(part)
+    team = Team(part, lambda: RankFailed("lost"))
     given, x = conditions(GRIDS["one short"])
     given = replace(given, image_tokens=None)
     team.use_loras((), False)
@@ -222,9 +233,9 @@ def check_cache(ranks: Ranks, kind: CacheKind, settings: ParallelSettings) -> No
     have no say."""
     part = team_part(ranks, settings)
     if not ranks.first:
-        follow(part)
+        follow(ranks, part)
         return
-    team = Team(part)
+    team = Team(part, lambda: RankFailed("lost"))
     given, x = conditions(GRIDS["one short"])
     steps, between = 10, torch.randn(16, generator=torch.Generator().manual_seed(4))
     for scale in (1.0, 2.5):

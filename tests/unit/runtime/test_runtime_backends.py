@@ -39,15 +39,15 @@ def test_every_backend_that_runs_here_is_attention() -> None:
 
 def test_the_kernel_and_what_calls_it_agree() -> None:
     """Sizes stand in the CUDA source and, for grids and shared memory, in Python."""
-    source = (RUNTIME / "attention8.cu").read_text()
+    source = (RUNTIME / "kernels" / "attention8.cu").read_text()
     sizes = {name: int(value) for name, value in re.findall(r"\b([A-Z]+) = (\d+)\b", source)}
     told: dict[str, int] = {}
-    for node in ast.parse((RUNTIME / "attention8.py").read_text()).body:
+    for node in ast.parse((RUNTIME / "kernels" / "attention8.py").read_text()).body:
         if isinstance(node, ast.Assign):
             target, value = node.targets[0], node.value
             pairs = zip(target.elts, value.elts, strict=True) if isinstance(target, ast.Tuple) else [(target, value)]
             told |= {n.id: v.value for n, v in pairs if isinstance(n, ast.Name) and isinstance(v, ast.Constant)}
-    tile = re.search(r"^KEYS = (\d+)", (RUNTIME / "rows.py").read_text(), re.MULTILINE)
+    tile = re.search(r"^KEYS = (\d+)", (RUNTIME / "kernels" / "rows.py").read_text(), re.MULTILINE)
     assert tile is not None
     told["KEYS"] = int(tile[1])
     names = ("GROUPS", "ROWS", "KEYS", "STAGES", "WIDTH")
@@ -59,4 +59,4 @@ def test_without_a_gpu_a_kernel_says_what_is_missing() -> None:
     with pytest.raises(RuntimeError, match=r"there is no CUDA driver|cuTensorMapEncodeTiled"):
         TensorMap(torch.zeros(64, 128, dtype=torch.uint8), 64, 128)
     with pytest.raises((RuntimeError, AssertionError)):
-        compiled(RUNTIME / "attention8.cu", torch.device("cuda", 0))
+        compiled(RUNTIME / "kernels" / "attention8.cu", torch.device("cuda", 0))

@@ -21,10 +21,11 @@ from wanimate.model.params import VaeParams
 from wanimate.model.transformer import AnimateTransformer
 from wanimate.model.vae import VideoVae
 from wanimate.runtime import offload
-from wanimate.runtime.offload import StreamedBlocks, page_lock, page_lock_changes, slice_tokens, stream_blocks
+from wanimate.runtime.offload import StreamedBlocks, chunk_tokens, page_lock, page_lock_changes, stream_blocks
 from wanimate.runtime.tiling import DECODE_REACH, ENCODE_REACH, TiledVae, cut
-from wanimate.weights.checkpoint import Compress, embedded_path, load_checkpoint, load_vae, read_card
+from wanimate.weights.checkpoint import Compress, load_checkpoint, load_vae
 from wanimate.weights.formats import read_tensors
+from wanimate.weights.locate import embedded_path, read_checkpoint_config
 from wanimate.weights.lora import LoraFile, match_lora, read_lora
 from wanimate.weights.lora_view import LoraStack, with_loras
 
@@ -76,22 +77,24 @@ def test_one_block_is_copied_ahead_and_two_are_held(model: AnimateTransformer, m
     streamed = copy.deepcopy(model)
     stream_blocks(streamed, "cpu")
     order: list[str] = []
-    fill_slot = offload.BlockLane._fill
+    fill_slot = offload.BlockPrefetcher._fill
     names = {id(block): str(i) for i, block in enumerate(streamed.blocks.children())}
     threads = set()
 
-    def noted(lane: offload.BlockLane, slot: offload._Slot, home: list[Tensor]) -> None:
+    def noted(lane: offload.BlockPrefetcher, slot: offload._Slot, home: list[Tensor]) -> None:
         order.append(f"copy {names[id(slot.block)]}")
         threads.add(threading.current_thread())
         fill_slot(lane, slot, home)
 
-    monkeypatch.setattr(offload.BlockLane, "_fill", noted)
+    monkeypatch.setattr(offload.BlockPrefetcher, "_fill", noted)
     slots = set()
     for i, _ in enumerate(streamed.blocks):
-        slot = next(s for s in streamed.blocks.lane._slots if s.block is not None and names[id(s.block)] == str(i))
+        slot = next(
+            s for s in streamed.blocks.prefetcher._slots if s.block is not None and names[id(s.block)] == str(i)
+        )
         slots.add(id(slot.tensors[0]))
         ahead = (i + 1) % PUBLISHED.num_layers
-        assert {names[id(s.block)] for s in streamed.blocks.lane._slots} == {str(i), str(ahead)}
+        assert {names[id(s.block)] for s in streamed.blocks.prefetcher._slots} == {str(i), str(ahead)}
     assert len(slots) == 2
     flow(streamed)
     assert order[:6] == [f"copy {i}" for i in (0, 1, 2, 3, 4, 0)]
@@ -111,7 +114,7 @@ def test_a_round_that_is_broken_off_does_no_harm(model: AnimateTransformer, monk
             with pytest.raises(torch.OutOfMemoryError):
                 flow(streamed)
         assert torch.equal(flow(streamed), wanted)
-    streamed.blocks.lane.clear()
+    streamed.blocks.prefetcher.clear()
     assert torch.equal(flow(streamed), wanted)
 
 
@@ -126,13 +129,13 @@ def test_no_room_for_a_slot_is_told_and_can_be_tried_again(
         raise torch.OutOfMemoryError("no room")
 
     with monkeypatch.context() as patched:
-        patched.setattr(offload.BlockLane, "_fill", full)
+        patched.setattr(offload.BlockPrefetcher, "_fill", full)
         with pytest.raises(torch.OutOfMemoryError):
             flow(streamed)
     assert torch.equal(flow(streamed), wanted)
-    streamed.blocks.lane.clear()
+    streamed.blocks.prefetcher.clear()
     with monkeypatch.context() as patched:  # the second slot finds no room: the first one's block stays in use
-        lane, empty = streamed.blocks.lane, torch.empty_like
+        lane, empty = streamed.blocks.prefetcher, torch.empty_like
         calls = iter([*[empty] * len(list(streamed.blocks[0].parameters())), full])
         patched.setattr(torch, "empty_like", lambda *a, **more: next(calls)(*a, **more))
         blocks = iter(streamed.blocks)
@@ -140,9 +143,9 @@ def test_no_room_for_a_slot_is_told_and_can_be_tried_again(
             next(blocks)
     first, second = lane._slots
     assert (first.block, second.block) == (streamed.blocks.get_submodule("0"), None)
-    lane.lend(streamed.blocks.get_submodule("0"))
+    lane.load(streamed.blocks.get_submodule("0"))
     assert lane.prefetch(streamed.blocks.get_submodule("1")) is second
-    lane.take_home()
+    lane.unload()
     assert torch.equal(flow(streamed), wanted)
 
 
@@ -181,7 +184,7 @@ def test_loras_on_streamed_blocks(model: AnimateTransformer, lora: LoraFile) -> 
         assert torch.equal(got, wanted)
     assert not torch.equal(results["streamed"][0], results["streamed"][1])
     twin = LoraStack(streamed, [(match_lora(lora, streamed), use)]).transformer((0,))
-    assert twin.blocks.lane is streamed.blocks.lane
+    assert twin.blocks.prefetcher is streamed.blocks.prefetcher
 
 
 @pytest.mark.parametrize("compress", ["never", "all"])
@@ -196,7 +199,7 @@ def test_fused_weights_are_page_locked(
     base = {name: tensor.data_ptr() for name, tensor in model.state_dict().items()}
     without, wanted = flow(plain), flow(with_loras(plain, [(match_lora(lora, plain), 1.0)], fuse=True))
     uses = [(match_lora(lora, model), LoraUse(path=lora.path))]
-    stack = LoraStack(model, uses, fuse=True, settle=lambda twin: page_lock_changes(twin, model))
+    stack = LoraStack(model, uses, fuse=True, place=lambda twin: page_lock_changes(twin, model))
     twin = stack.transformer((0,))
 
     changed = {name: t for name, t in twin.blocks.state_dict().items() if t.data_ptr() != base[f"blocks.{name}"]}
@@ -251,13 +254,13 @@ def test_one_piece_of_memory_for_a_block(model: AnimateTransformer) -> None:
 def test_slices_of_tokens_compute_the_same(model: AnimateTransformer, rows: int) -> None:
     wanted = flow(model)
     sliced = copy.deepcopy(model)
-    slice_tokens(sliced, rows)
+    chunk_tokens(sliced, rows)
     assert (flow(sliced) - wanted).norm() / wanted.norm() < 1e-5
     twin = copy.deepcopy(sliced)
     assert twin.blocks[0].forward.__self__ is twin.blocks[0]
     stream_blocks(sliced, "cpu")
     assert (flow(sliced) - wanted).norm() / wanted.norm() < 1e-5
-    slice_tokens(sliced, None)
+    chunk_tokens(sliced, None)
     assert torch.equal(flow(sliced), wanted)
 
 
@@ -274,7 +277,7 @@ def test_tiles_cover_everything_once(length: int, side: int, reach: int) -> None
 @pytest.fixture(scope="module")
 def embedded_vae() -> VideoVae:
     folder = embedded_path()
-    return load_vae(read_tensors(folder / "vae.safetensors"), read_card(None)[1], folder)
+    return load_vae(read_tensors(folder / "vae.safetensors"), read_checkpoint_config(None)[1], folder)
 
 
 @torch.inference_mode()

@@ -2,18 +2,22 @@
 
 from __future__ import annotations
 
+from dataclasses import replace
+
 import pytest
 import torch
 
 from golden import fill
-from wanimate.config import GenerateSettings, RuntimeSettings, Speed
-from wanimate.jobs.resolve import Order
+from wanimate.config import Attention, GenerateSettings, RuntimeSettings, Speed
+from wanimate.engines.resolved import ResolvedJob
+from wanimate.errors import InputError
 from wanimate.model.params import MotionParams, TransformerParams
 from wanimate.model.transformer import AnimateTransformer
 from wanimate.runtime import optimize as speed
 from wanimate.runtime.backends import backends
+from wanimate.runtime.patches import installed
 from wanimate.runtime.planning.plan import wanted_weights
-from wanimate.weights.checkpoint import read_card
+from wanimate.weights.locate import read_checkpoint_config
 
 PARAMS = TransformerParams(
     dim=64, ffn_dim=128, num_heads=2, num_layers=10, text_width=32, text_length=16, image_width=32, face_width=32,
@@ -39,12 +43,40 @@ def test_the_quickest_attention_that_is_allowed_is_taken(monkeypatch: pytest.Mon
     asked: list[tuple[int, bool]] = []
     monkeypatch.setattr(speed, "attention_trials", trials)
     model = fill(AnimateTransformer(PARAMS))
-    assert speed.quicken_transformer(model, CPU, "fast", 64) == "torch-flash"
+    cuda = torch.device("cuda", 0)
+    assert speed.choose_attention(cuda, torch.bfloat16, 32, "fast", 64) == "torch-flash"
     assert asked == [(64, False)]
+    speed.optimize_transformer(model, CPU, "fast", "torch-flash")
+    assert installed(model) == ["attention (torch-flash)"]
     for block in model.blocks:
         assert block.self_attn.attend == backends()["torch-flash"].attend
         assert "attend" not in block.cross_attn.__dict__
     assert not any("before_attention" in block.__dict__ for block in model.blocks)  # no kernels on a processor
+
+
+def test_attention_that_is_asked_for(monkeypatch: pytest.MonkeyPatch) -> None:
+    """It is taken whatever a stopwatch says, and refused by name where it cannot be had."""
+    known = {name: backends()["torch"] for name in ("torch", "cudnn")}
+    known["float8"] = replace(known["torch"], name="float8", exact=False)
+    found = (speed.Trial("torch", 0.1), speed.Trial("float8", 0.2), speed.Trial("cudnn", float("inf"), "no kernel"))
+    monkeypatch.setattr(speed, "backends", lambda: known)
+    monkeypatch.setattr(speed, "attention_trials", lambda *_: found)
+    cuda = torch.device("cuda", 0)
+
+    def choose(asked: Attention, kind: Speed = "fast", device: torch.device = cuda) -> str:
+        return speed.choose_attention(device, torch.bfloat16, 128, kind, 64, asked)
+
+    assert choose("float8") == "float8"
+    assert choose("torch", "exact") == "torch"
+    with pytest.raises(InputError, match=r"attention = cudnn: no kernel\. Use one of auto, torch, float8"):
+        choose("cudnn")
+    with pytest.raises(InputError, match=r"attention = sage: it is not installed"):
+        choose("sage")
+    with pytest.raises(InputError, match=r"attention = float8: it rounds to 8 bits, which speed exact does not allow"):
+        choose("float8", "exact")
+    with pytest.raises(InputError, match=r"attention = float8: it needs a CUDA GPU"):
+        choose("float8", device=CPU)
+    assert choose("auto", device=CPU) == "torch"
 
 
 def test_what_a_speed_comes_to(monkeypatch: pytest.MonkeyPatch) -> None:
@@ -60,7 +92,7 @@ def test_what_a_speed_comes_to(monkeypatch: pytest.MonkeyPatch) -> None:
     assert wanted_weights(RuntimeSettings(speed="fast", weights_dtype="bf16"), CPU) == "bf16"
 
     def cache(given: GenerateSettings, speed: Speed) -> str | None:
-        return Order.of(given, "animation", *read_card(None), speed).generate.cache
+        return ResolvedJob.of(given, "animation", *read_checkpoint_config(None), speed).generate.cache
 
     assert cache(GenerateSettings(), "turbo") not in (None, "none")
     assert cache(GenerateSettings(cache="none"), "turbo") == "none"

@@ -11,15 +11,15 @@ import torch
 from safetensors.torch import save_file
 from tiny_checkpoints import own_checkpoint, published_checkpoint, write_guides
 
+from wanimate.api import Animator
 from wanimate.config import BlocksMode, GenerateSettings, LoraUse, OutputSettings, RuntimeSettings
 from wanimate.errors import InputError, OutOfMemory
 from wanimate.events import Notice
-from wanimate.jobs.run import Animator
 from wanimate.media.video import VideoFrames
 from wanimate.runtime import offload
 from wanimate.runtime import placement as placing
 from wanimate.runtime.offload import StreamedBlocks
-from wanimate.runtime.planning.plan import Held, Placement, Plan
+from wanimate.runtime.planning.plan import Placement, Plan, ResidentBytes
 from wanimate.types import FrameSource
 
 LOSSLESS = OutputSettings(codec="ffv1")
@@ -38,7 +38,7 @@ def test_a_later_job_moves_the_blocks(tmp_path: Path, monkeypatch: pytest.Monkey
     plan = Plan("CPU", "fp32", Placement(), 0, 0, 0, {}, 1.0, 1.0)
     wanted = [Placement(), Placement("streamed", 8, 64), Placement("mapped"), Placement()]
     plans = iter([replace(plan, placement=placement) for placement in wanted])
-    held: list[Held] = []
+    held: list[ResidentBytes] = []
 
     def planned(*args: Any, **more: Any) -> Plan:
         held.append(more["held"])
@@ -53,13 +53,18 @@ def test_a_later_job_moves_the_blocks(tmp_path: Path, monkeypatch: pytest.Monkey
         assert abs(frames.astype(int) - first.astype(int)).max() <= 1
         assert sum(message.startswith("plan: ") for message in told) == 1
         streamed = isinstance(animator.checkpoint.transformer.blocks, StreamedBlocks)
-        found.append((animator.placed.placement, streamed))
+        found.append((animator.engine.networks.placement, streamed))
     assert found == [
         (wanted[0], False), (wanted[1], True), (wanted[2], True), (wanted[3], False)
     ]  # fmt: skip
     networks = (animator.checkpoint.transformer, animator.checkpoint.vae)
     taken = sum(t.nbytes for n in networks for t in (*n.parameters(), *n.buffers()))
-    assert held == [Held(), Held(host=taken), Held(host=taken), Held()]  # the file's memory is not the process's
+    assert held == [
+        ResidentBytes(),
+        ResidentBytes(host=taken),
+        ResidentBytes(host=taken),
+        ResidentBytes(),
+    ]  # the file's memory is not the process's
 
 
 @pytest.mark.parametrize("blocks", ["streamed", "mapped", "resident"])
@@ -109,6 +114,6 @@ def test_a_lora_that_does_not_match_is_refused_with_the_plan(tmp_path: Path, mon
     animator = Animator.from_checkpoint(folder, "cpu")
     with pytest.raises(InputError, match=r"has the shape \[4, 9\]"):
         frames_of(animator, guides, tmp_path / "a.mkv", lora=(LoraUse(path=bad),))
-    assert not animator.placed.is_open
+    assert not animator.engine.networks.is_open
     _, told = frames_of(animator, guides, tmp_path / "a.mkv", lora=(LoraUse(path=good),))
     assert any(message.startswith("plan: CPU") for message in told)

@@ -18,26 +18,26 @@ from safetensors.torch import save_file
 from tiny_checkpoints import OWN, OWN_VAE, PUBLISHED, own_checkpoint, published_checkpoint, write_guides
 
 from golden import fill
+from wanimate.api import Animator
 from wanimate.conditions.segments import plan_segments
 from wanimate.config import GenerateSettings, OutputSettings, ParallelSettings, RuntimeSettings, Speed
 from wanimate.errors import InputError, OutOfMemory
 from wanimate.events import Finished, Notice, StepDone
-from wanimate.jobs.run import Animator
 from wanimate.measure.doctor import plan_job
 from wanimate.media.video import VideoFrames
 from wanimate.model.params import TransformerParams, VaeParams
 from wanimate.model.transformer import AnimateTransformer
-from wanimate.runtime.offload import StreamedBlocks, slice_tokens
+from wanimate.runtime.offload import StreamedBlocks, chunk_tokens
 from wanimate.runtime.planning import plan as plans
 from wanimate.runtime.planning import simulate
 from wanimate.runtime.planning.plan import (
     ALONE,
     GIB,
     Alternative,
-    Held,
     Networks,
     Placement,
     Plan,
+    ResidentBytes,
     Work,
     make_plan,
     network_sizes,
@@ -48,8 +48,9 @@ from wanimate.runtime.planning.simulate import transformer_cost, vae_cost
 from wanimate.runtime.tiling import TiledVae
 from wanimate.sampling.cache import Caching
 from wanimate.types import FrameSource, Mode
-from wanimate.weights.checkpoint import Card, load_checkpoint, read_card
-from wanimate.weights.lora_view import TwinSizes
+from wanimate.weights.checkpoint import load_checkpoint
+from wanimate.weights.locate import CheckpointConfig, read_checkpoint_config
+from wanimate.weights.lora_view import LoraSizes
 from wanimate.weights.stored import Stored
 
 CUDA = torch.device("cuda")
@@ -67,7 +68,7 @@ def full_size(setting: Any = "auto") -> Networks:
         return {k: Stored(torch.Size(v), dtype, lambda: pytest.fail("a tensor was read")) for k, v in shapes.items()}
 
     transformer, vae = stored("transformer", torch.bfloat16), stored("vae", torch.float32)
-    return network_sizes(transformer, vae, 11_361_000_000, Card(name="14B"), setting, CUDA, Path("14B"))
+    return network_sizes(transformer, vae, 11_361_000_000, CheckpointConfig(name="14B"), setting, CUDA, Path("14B"))
 
 
 def work(size: tuple[int, int] = (1280, 720), count: int = 77, length: int = 77) -> Work:
@@ -93,7 +94,7 @@ def allocated(call: Any) -> int:
 @pytest.mark.parametrize("rows", [None, 20])
 def test_the_forecast_of_a_step_is_what_a_step_takes(rows: int | None) -> None:
     model = fill(AnimateTransformer(PUBLISHED)).eval().requires_grad_(False)
-    slice_tokens(model, rows)
+    chunk_tokens(model, rows)
     height, width, length = 96, 128, 13
     frames = (length + 3) // 4
     face = torch.zeros(1, 3, length, PUBLISHED.motion.size, PUBLISHED.motion.size)
@@ -120,16 +121,16 @@ def test_slices_float8_and_tiles_take_less() -> None:
 
 
 def test_the_fastest_placement_that_fits_is_taken() -> None:
-    """720p, 77 frames: what each card gets."""
+    """720p, 77 frames: what each config gets."""
     assert planned(139).placement == Placement("resident", None, None)
     assert planned(76).placement.blocks == "resident"
-    assert planned(41).placement == Placement("resident", plans.ROWS, planned(41).placement.tile)
+    assert planned(41).placement == Placement("resident", plans.TOKEN_CHUNK, planned(41).placement.tile)
     small = {gib: planned(gib) for gib in (23.5, 15.5)}
     for gib, plan in small.items():
         assert plan.placement.blocks == "streamed"
         assert plan.gpu < gib * GIB
         assert plan.host > full_size().blocks
-    assert planned(12.5).placement.rows == plans.ROWS
+    assert planned(12.5).placement.token_chunk == plans.TOKEN_CHUNK
     assert planned(11.5, full_size("fp8")).placement.blocks == "streamed"
     assert planned(7.5, full_size("fp8"), work((832, 480))).gpu < 7.5 * GIB
 
@@ -145,15 +146,15 @@ def test_histories_of_step_caches_are_in_the_plan() -> None:
 def test_loras_are_in_the_plan() -> None:
     """As large as the published relighting LoRA: 718 million values in bfloat16, rank 128 on all linears of the blocks."""
     values = 718_000_000
-    beside = replace(work(), twins=TwinSizes(beside=2 * values, rank=128, values=values))
+    beside = replace(work(), loras=LoraSizes(beside=2 * values, rank=128, values=values))
     plain, with_lora = planned(139), planned(139, job=beside)
     for stage in ("conditions", "denoise", "decode"):
         assert with_lora.stages[stage] - plain.stages[stage] == 2 * values
     taken = 2 * work().tokens * values / RATES.singles
     assert plain.step_seconds + taken < with_lora.step_seconds < plain.step_seconds + 2 * taken
 
-    all_blocks = TwinSizes(blocks=full_size().blocks // 2, block=full_size().block // 2)
-    fused = replace(work(), twins=all_blocks)
+    all_blocks = LoraSizes(blocks=full_size().blocks // 2, block=full_size().block // 2)
+    fused = replace(work(), loras=all_blocks)
     assert planned(139, job=fused).stages["denoise"] - plain.stages["denoise"] == full_size().blocks
     assert planned(60, job=fused).placement.blocks == "streamed" != planned(60).placement.blocks
     assert planned(23.5, job=fused).host - planned(23.5).host == full_size().blocks
@@ -167,13 +168,13 @@ def test_loras_are_in_the_plan() -> None:
 
 def test_networks_that_are_there_already_count_once() -> None:
     first = planned(139)
-    held = Held(host=100 * GIB)
+    held = ResidentBytes(host=100 * GIB)
     room = (139 * GIB, 128 * GIB)
     later = make_plan(full_size(), work(), RuntimeSettings(), CUDA, "card", *room, RATES, held=held)
     assert later.gpu == first.gpu
     assert later.host < first.host
     new = replace(work(), new_prompt=True)
-    held = Held(gpu=130 * GIB)
+    held = ResidentBytes(gpu=130 * GIB)
     assert "prompt" in planned(139, job=new).stages
     assert "prompt" not in make_plan(full_size(), new, RuntimeSettings(), CUDA, "card", *room, RATES, held=held).stages
 
@@ -275,7 +276,7 @@ def test_seconds_follow_the_rates() -> None:
 @pytest.mark.parametrize("setting", ["auto", "fp8", "bf16"])
 def test_sizes_in_memory_are_those_of_the_loaded_networks(setting: Any, tmp_path: Path) -> None:
     folder = own_checkpoint(tmp_path / "int8", quantized=True)
-    nets = networks(folder, read_card(folder)[1], setting, torch.device("cpu"))
+    nets = networks(folder, read_checkpoint_config(folder)[1], setting, torch.device("cpu"))
     dtype, compress = plans.weights_type(setting, torch.device("cpu"))
     loaded = load_checkpoint(folder, "cpu", dtype, compress)
     state = loaded.transformer.state_dict()
@@ -337,8 +338,8 @@ def test_doctor_plans_the_work_of_the_run(
     forecast, run = seen
     assert forecast == run
     assert (forecast.kept > 0) == (speed == "turbo")
-    assert (forecast.twins == TwinSizes()) == (told is None)
-    assert (forecast.twins.blocks > 0) == settings.lora_fuse
+    assert (forecast.loras == LoraSizes()) == (told is None)
+    assert (forecast.loras.blocks > 0) == settings.lora_fuse
     assert report.get("LoRAs") == told
     assert "note" not in report
 
@@ -385,8 +386,8 @@ def frames_of(animator: Animator, guides: Path, out: Path) -> tuple[FrameSource,
 @pytest.mark.parametrize(
     ("where", "calls", "placement"),
     [
-        ("forward", (3,), Placement("resident", plans.ROWS, None)),
-        ("forward", (1, 3), Placement("streamed", plans.ROWS, None)),
+        ("forward", (3,), Placement("resident", plans.TOKEN_CHUNK, None)),
+        ("forward", (1, 3), Placement("streamed", plans.TOKEN_CHUNK, None)),
         ("decode", (1,), Placement("resident", None, 64)),
         ("encode", (0,), Placement("resident", None, 64)),
         ("encode", (2,), Placement("resident", None, 64)),
@@ -411,7 +412,7 @@ def test_out_of_memory_takes_a_notch_and_goes_on(
         greedy = Greedy(getattr(TiledVae, name), calls)
         monkeypatch.setattr(TiledVae, name, lambda *a, **more: greedy(*a, **more))
     got, events = frames_of(animator, guides, tmp_path / "b.mkv")
-    assert animator.placed.placement == placement
+    assert animator.engine.networks.placement == placement
     assert isinstance(animator.checkpoint.transformer.blocks, StreamedBlocks) == (placement.blocks == "streamed")
     assert abs(got.astype(int) - wanted.astype(int)).max() <= 1
     told = [e.message for e in events if isinstance(e, Notice) and "too little memory" in e.message]

@@ -18,10 +18,11 @@ from wanimate.model.params import VaeParams
 from wanimate.model.vae import VideoVae
 from wanimate.runtime import processor
 from wanimate.runtime.parallel.ranks import Group, Ranks
-from wanimate.runtime.parallel.team import load_for
+from wanimate.runtime.parallel.team import worker_for
 from wanimate.runtime.placement import PlacedNetworks
 from wanimate.runtime.planning import plan
-from wanimate.weights.checkpoint import Checkpoint, load_checkpoint, read_card
+from wanimate.weights.checkpoint import Checkpoint, drained, load_checkpoint
+from wanimate.weights.locate import read_checkpoint_config
 
 VIDEO = torch.rand(1, 3, 9, 32, 48, generator=torch.Generator().manual_seed(0)) * 2 - 1
 
@@ -35,7 +36,7 @@ def coded(vae: VideoVae) -> tuple[Tensor, Tensor]:
 
 def quickened(vae: VideoVae, speed: Speed) -> VideoVae:
     twin = copy.deepcopy(vae)
-    processor.quicken_vae_here(twin, speed)
+    processor.optimize_vae_here(twin, speed)
     return twin
 
 
@@ -75,12 +76,13 @@ def test_fast_is_bfloat16_only_where_it_is_multiplied(monkeypatch: pytest.Monkey
 
 
 def loaded_alone(folder: Path, runtime: RuntimeSettings) -> Checkpoint:
-    return PlacedNetworks(*read_card(folder), torch.device("cpu"), runtime).open()
+    return drained(PlacedNetworks(*read_checkpoint_config(folder), torch.device("cpu"), runtime).open())
 
 
 def loaded_by_a_rank(folder: Path, runtime: RuntimeSettings, shard_weights: bool = False) -> Checkpoint:
     ranks = Ranks(torch.device("cpu"), Group(), None, None, None)
-    return load_for(ranks, folder, ParallelSettings(shard_weights=shard_weights), runtime)
+    settings = ParallelSettings(shard_weights=shard_weights)
+    return drained(worker_for(ranks, folder, settings, runtime, None)).checkpoint
 
 
 @pytest.mark.parametrize("load", [loaded_alone, loaded_by_a_rank, partial(loaded_by_a_rank, shard_weights=True)])

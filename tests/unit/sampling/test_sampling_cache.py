@@ -15,7 +15,7 @@ from torch import Tensor
 from wanimate.config import CacheKind, Solver
 from wanimate.errors import InputError
 from wanimate.model.transformer import AnimateTransformer
-from wanimate.runtime.offload import slice_tokens, stream_blocks
+from wanimate.runtime.offload import chunk_tokens, stream_blocks
 from wanimate.sampling.cache import Caching as Plan
 from wanimate.sampling.cache import FirstBlockCache, Series, StepCache, TaylorCache
 from wanimate.sampling.denoise import denoise
@@ -257,7 +257,7 @@ def test_histories_go_with_the_last_reference(kind: CacheKind) -> None:
 
 def test_what_is_refused() -> None:
     assert Plan.of("none", None, 20) is None
-    with pytest.raises(InputError, match=r"--cache-gate.*no cache.*--cache"):
+    with pytest.raises(InputError, match=r"cache_gate.*no cache.*Give cache too"):
         Plan.of("none", 0.1, 20)
     with pytest.raises(InputError, match=r"unknown cache.*taylor, first-block, magnitude"):
         Plan.of("some", 0.1, 20)  # type: ignore[arg-type]
@@ -373,7 +373,7 @@ def test_sliced_tokens_and_streamed_blocks(
 ) -> None:
     """Slices change the tokens in place; streamed blocks are left in the middle of a round."""
     wanted = steps_of(guided(model, conditions, 2.5, plan(kind, ALWAYS)), noise, 12)
-    slice_tokens(model, 7)
+    chunk_tokens(model, 7)
     if stream:
         stream_blocks(model, "cpu")
     found = steps_of(guided(model, conditions, 2.5, plan(kind, ALWAYS)), noise, 12)

@@ -21,21 +21,23 @@ from torch import Tensor
 
 from wanimate.errors import CheckpointError
 from wanimate.weights.checkpoint import (
+    load_checkpoint,
+    load_image_encoder,
+    load_text_encoder,
+    load_transformer,
+    load_vae,
+)
+from wanimate.weights.formats import read_tensors
+from wanimate.weights.locate import (
     CARD,
     CLIP,
     T5,
     TOKENIZER,
     TRANSFORMER,
     VAE,
-    Card,
-    load_checkpoint,
-    load_image_encoder,
-    load_text_encoder,
-    load_transformer,
-    load_vae,
-    read_card,
-)  # fmt: skip
-from wanimate.weights.formats import read_tensors
+    CheckpointConfig,
+    read_checkpoint_config,
+)
 
 Copied = Callable[[Path], Path]
 SOURCE = Path("model.safetensors")
@@ -161,7 +163,7 @@ def test_an_unreadable_index(published: Path, copied: Copied, content: str) -> N
 
 
 def test_a_missing_folder(tmp_path: Path) -> None:
-    refused(lambda: read_card(tmp_path / "nowhere"), str(tmp_path / "nowhere"), "there is no such folder")
+    refused(lambda: read_checkpoint_config(tmp_path / "nowhere"), str(tmp_path / "nowhere"), "there is no such folder")
     refused(lambda: load_checkpoint(tmp_path, "cpu"), f"{TRANSFORMER}.safetensors", "there is no such file")
 
 
@@ -174,16 +176,16 @@ def test_a_missing_folder(tmp_path: Path) -> None:
 )  # fmt: skip
 def test_an_invalid_card(own: Path, copied: Copied, edit: dict[str, object], part: str) -> None:
     folder = copied(own)
-    card = json.loads((folder / CARD).read_text())
-    (folder / CARD).write_text(json.dumps(card | edit))
-    refused(lambda: read_card(folder), CARD, "not a valid card", part)
+    config = json.loads((folder / CARD).read_text())
+    (folder / CARD).write_text(json.dumps(config | edit))
+    refused(lambda: read_checkpoint_config(folder), CARD, "not a valid config", part)
 
 
 @pytest.mark.parametrize("content", [b"{", b"\xff\xfe{}", b""])
 def test_an_unreadable_card(own: Path, copied: Copied, content: bytes) -> None:
     folder = copied(own)
     (folder / CARD).write_bytes(content)
-    refused(lambda: read_card(folder), CARD, "not a valid card")
+    refused(lambda: read_checkpoint_config(folder), CARD, "not a valid config")
 
 
 @pytest.mark.parametrize(
@@ -250,9 +252,9 @@ def test_prompts_that_do_not_fit(own: Path, copied: Copied) -> None:
 
 def test_a_card_whose_statistics_do_not_fit_the_vae(own: Path, copied: Copied) -> None:
     folder = copied(own)
-    card = json.loads((folder / CARD).read_text())
-    (folder / CARD).write_text(json.dumps(card | {"latent_mean": [0.0, 0.0]}))
-    refused(lambda: load_checkpoint(folder, "cpu"), "16 latent channels, the card gives 2 means")
+    config = json.loads((folder / CARD).read_text())
+    (folder / CARD).write_text(json.dumps(config | {"latent_mean": [0.0, 0.0]}))
+    refused(lambda: load_checkpoint(folder, "cpu"), "16 latent channels, the config gives 2 means")
 
 
 def damaged(key: str, tensors: dict[str, Tensor], turn: int) -> dict[str, Tensor]:
@@ -275,9 +277,9 @@ def damaged(key: str, tensors: dict[str, Tensor], turn: int) -> dict[str, Tensor
 NETWORKS: dict[str, tuple[Callable[[], dict[str, Tensor]], Callable[[dict[str, Tensor]], object]]] = {
     "transformer": (
         lambda: transformer_tensors(OWN),
-        lambda t: load_transformer(t, Card(name="x", head_dim=16, text_length=3), SOURCE, torch.float32),
+        lambda t: load_transformer(t, CheckpointConfig(name="x", head_dim=16, text_length=3), SOURCE, torch.float32),
     ),
-    "vae": (lambda: vae_tensors(OWN_VAE), lambda t: load_vae(t, Card(name="x"), SOURCE)),
+    "vae": (lambda: vae_tensors(OWN_VAE), lambda t: load_vae(t, CheckpointConfig(name="x"), SOURCE)),
     "text encoder": (
         lambda: detgen.state_dict(t5_shapes(vocab=12, dim=16, inner=16, ffn=24, heads=2, layers=1)),
         lambda t: load_text_encoder(t, None, SOURCE),

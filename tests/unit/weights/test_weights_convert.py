@@ -26,8 +26,9 @@ from typer.testing import CliRunner
 from wanimate.cli.main import app
 from wanimate.errors import InputError
 from wanimate.model.fp8 import FP8
-from wanimate.weights.checkpoint import CLIP, T5, TRANSFORMER, VAE, load_checkpoint, open_transformer
+from wanimate.weights.checkpoint import load_checkpoint
 from wanimate.weights.formats import open_tensors, read_tensors
+from wanimate.weights.locate import CLIP, T5, TRANSFORMER, VAE, open_transformer
 from wanimate.weights.quantize import QuantizedLinear, is_quantizable
 from wanimate.weights.stored import value
 from wanimate.weights.tools import convert as converting
@@ -129,7 +130,7 @@ def test_the_embedded_layout_keeps_its_card_and_levels(tmp_path: Path) -> None:
     source = own_checkpoint(tmp_path / "own", quantized=True)
     list(convert(source, tmp_path / "out"))
     wanted, got = (load_checkpoint(f, "cpu", compress="stored") for f in (source, tmp_path / "out"))
-    assert got.card == wanted.card
+    assert got.config == wanted.config
     torch.testing.assert_close(flow(got.transformer), flow(wanted.transformer))
     assert torch.equal(got.prompts.encode(""), wanted.prompts.encode(""))
 

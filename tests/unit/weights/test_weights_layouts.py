@@ -20,9 +20,10 @@ from wanimate.errors import CheckpointError
 from wanimate.model.params import MotionParams, TransformerParams, VaeParams
 from wanimate.model.transformer import AnimateTransformer
 from wanimate.model.vae import VideoVae
-from wanimate.weights.checkpoint import CLIP, T5, TOKENIZER, TRANSFORMER, VAE, load_checkpoint
+from wanimate.weights.checkpoint import load_checkpoint
 from wanimate.weights.formats import dequantize, read_tensors
 from wanimate.weights.layouts import PREFIXES, native_transformer, native_vae
+from wanimate.weights.locate import CLIP, T5, TOKENIZER, TRANSFORMER, VAE
 from wanimate.weights.names import clip_to_transformers, umt5_to_transformers
 
 ROOT = Path(__file__).parents[2]

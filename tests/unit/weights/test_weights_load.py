@@ -20,14 +20,15 @@ from tiny_checkpoints import (
     write_guides,
 )  # fmt: skip
 
+from wanimate.api import Animator
 from wanimate.config import Defaults, GenerateSettings, OutputSettings
 from wanimate.events import Finished
-from wanimate.jobs.run import Animator
 from wanimate.media.video import VideoFrames
 from wanimate.model.params import LATENT_MEAN
 from wanimate.weights import checkpoint as load
-from wanimate.weights.checkpoint import TRANSFORMER, load_checkpoint, read_card
+from wanimate.weights.checkpoint import load_checkpoint
 from wanimate.weights.formats import dequantize, quantize_rows, read_tensors
+from wanimate.weights.locate import TRANSFORMER, checkpoint_files, read_checkpoint_config
 
 
 def animate(checkpoint: Path, guides: Path, out: Path) -> Finished:
@@ -49,14 +50,15 @@ def test_own_layout(own: Path) -> None:
     assert not any(p.requires_grad or p.is_meta for p in checkpoint.transformer.parameters())
     for key, tensor in transformer_tensors(OWN).items():
         assert torch.equal(checkpoint.transformer.state_dict()[key], tensor), key
-    assert set(checkpoint.hashes) == {f"{TRANSFORMER}.safetensors", "vae.safetensors", "prompts.safetensors"}
+    names = {file.name for file in checkpoint_files(own, checkpoint.config)}
+    assert names == {f"{TRANSFORMER}.safetensors", "vae.safetensors", "prompts.safetensors"}
 
 
 def test_published_layout(published: Path, tmp_path: Path) -> None:
-    """Shards, .pth files and tokenizer as released, no card, no renaming; then one diffusion step."""
+    """Shards, .pth files and tokenizer as released, no config, no renaming; then one diffusion step."""
     checkpoint = load_checkpoint(published, "cpu")
     assert checkpoint.transformer.params == PUBLISHED
-    assert checkpoint.card.defaults == Defaults()
+    assert checkpoint.config.defaults == Defaults()
     assert checkpoint.vae.mean.flatten().tolist() == pytest.approx(LATENT_MEAN)
     index = json.loads((published / f"{TRANSFORMER}.safetensors.index.json").read_text())
     assert set(index["weight_map"]) == set(checkpoint.transformer.state_dict())
@@ -139,5 +141,5 @@ def test_types(own: Path) -> None:
 
 def test_a_card_is_read_without_the_weights(own: Path, tmp_path: Path) -> None:
     (tmp_path / "wanimate.json").write_text((own / "wanimate.json").read_text())
-    assert read_card(tmp_path)[1].defaults.clip_length == 9
+    assert read_checkpoint_config(tmp_path)[1].defaults.clip_length == 9
     assert set(load_file(own / "vae.safetensors")) == set(vae_tensors(OWN_VAE))

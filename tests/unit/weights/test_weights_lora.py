@@ -23,7 +23,7 @@ from wanimate.sampling.guidance import PhasedNetwork
 from wanimate.weights import lora_view as twins
 from wanimate.weights.formats import dequantize, quantize_rows
 from wanimate.weights.lora import Lora, LoraFile, match_lora, read_lora
-from wanimate.weights.lora_view import LoraStack, TwinSizes, with_loras
+from wanimate.weights.lora_view import LoraSizes, LoraStack, with_loras
 
 MODULES = ("blocks.0.self_attn.q", "blocks.1.cross_attn.k", "blocks.2.self_attn.o", "blocks.3.ffn.0", "blocks.4.ffn.2")
 THEIRS = dict(
@@ -179,7 +179,7 @@ def test_sizes_are_what_the_twins_hold(model: AnimateTransformer, fuse: bool) ->
     assert sizes.others == 3 * model.patch_embedding.weight.numel()
     at_text = sum(part.numel() for part in parts(model, "blocks.1.cross_attn.k"))
     assert sizes.values == (0 if fuse else 2 * (sum(p.numel() for m in MODULES for p in parts(model, m)) - at_text))
-    assert LoraStack(model, []).sizes(4) == TwinSizes()
+    assert LoraStack(model, []).sizes(4) == LoraSizes()
 
 
 def test_few_tokens_at_a_time_are_the_same(model: AnimateTransformer, monkeypatch: pytest.MonkeyPatch) -> None:
@@ -245,7 +245,7 @@ def test_keys_without_a_place_are_named_or_left_out(model: AnimateTransformer) -
     tensors = spelled(model, "kohya")
     tensors["lora_unet_blocks_0_cross_attn_k_img.lora_down.weight"] = torch.zeros(4, 32)
     tensors["blocks.1.ffn.0.lora_A.weight"] = torch.zeros(4, 32)
-    with pytest.raises(InputError, match=r"k_img\.lora_down.*blocks\.1\.ffn\.0\.lora_A.*no place.*--lora-partial"):
+    with pytest.raises(InputError, match=r"k_img\.lora_down.*blocks\.1\.ffn\.0\.lora_A.*no place.*lora_partial"):
         matched(model, tensors)
     lora = matched(model, tensors, partial=True)
     assert lora.targets == len(MODULES)

@@ -10,7 +10,7 @@ from pydantic import ValidationError
 from wanimate.config import GenerateSettings, LoraUse
 from wanimate.errors import InputError
 from wanimate.types import Mode
-from wanimate.weights.checkpoint import embedded_path
+from wanimate.weights.locate import embedded_path
 from wanimate.weights.relighting import PLACES, find_relighting, with_relighting
 
 

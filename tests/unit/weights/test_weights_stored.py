@@ -2,7 +2,9 @@
 
 from __future__ import annotations
 
+import gc
 import os
+import resource
 import weakref
 from collections.abc import Callable
 from pathlib import Path
@@ -20,15 +22,16 @@ from wanimate.model.fp8 import FP8
 from wanimate.model.transformer import AnimateTransformer
 from wanimate.weights import checkpoint as load
 from wanimate.weights import prompts, stored
-from wanimate.weights.checkpoint import T5, TOKENIZER, TRANSFORMER, Card, load_checkpoint, load_transformer
+from wanimate.weights.checkpoint import load_checkpoint, load_transformer
 from wanimate.weights.formats import open_tensors, read_tensors
+from wanimate.weights.locate import T5, TOKENIZER, TRANSFORMER, CheckpointConfig
 from wanimate.weights.lora import match_lora, read_lora
 from wanimate.weights.lora_view import LoraStack
 from wanimate.weights.quantize import QuantizedLinear, is_quantizable, quantize_fp8
 from wanimate.weights.stored import Stored, defer, value
 
 Copied = Callable[[Path], Path]
-CARD = Card(name="x", head_dim=OWN.head_dim, text_length=OWN.text_length)
+CARD = CheckpointConfig(name="x", head_dim=OWN.head_dim, text_length=OWN.text_length)
 
 
 def flow(model: AnimateTransformer) -> torch.Tensor:
@@ -55,10 +58,53 @@ def test_a_tensor_that_needs_no_conversion_stays_in_the_file(own: Path) -> None:
     assert all(mapped(p, own / f"{TRANSFORMER}.safetensors") for p in model.parameters())
 
 
+def open_files(path: Path) -> int:
+    """Descriptors of this process that are of a file."""
+    links = [entry.resolve() for entry in Path("/proc/self/fd").iterdir() if entry.exists()]
+    return links.count(path.resolve())
+
+
+def test_a_file_is_mapped_once_however_many_tensors_it_has(tmp_path: Path) -> None:
+    file = tmp_path / "many.safetensors"
+    save_file({f"blocks.{i}.weight": torch.full((3, 5), float(i)) for i in range(1500)}, file)
+    values = open_tensors(file)
+    limits = resource.getrlimit(resource.RLIMIT_NOFILE)
+    resource.setrlimit(resource.RLIMIT_NOFILE, (256, limits[1]))
+    try:
+        tensors = {name: value(stored) for name, stored in values.items()}
+    finally:
+        resource.setrlimit(resource.RLIMIT_NOFILE, limits)
+    assert all(mapped(tensor, file) for tensor in tensors.values())
+    assert all(float(tensors[f"blocks.{i}.weight"][0, 0]) == i for i in range(1500))
+    assert open_files(file) <= 1
+    spans = [line for line in Path("/proc/self/maps").read_text().splitlines() if line.endswith(str(file))]
+    assert len(spans) == 1
+    del values, tensors
+    gc.collect()
+    assert open_files(file) == 0
+
+
+def resident(path: Path) -> int:
+    """kB of a mapped file that this process has in memory."""
+    lines = Path("/proc/self/smaps").read_text().splitlines()
+    at = next(i for i, line in enumerate(lines) if line.endswith(str(path)))
+    return int(next(line for line in lines[at:] if line.startswith("Rss:")).split()[1])
+
+
+def test_what_has_been_read_does_not_stay_in_memory(tmp_path: Path) -> None:
+    file = tmp_path / "large.safetensors"
+    save_file({f"{i}": torch.full((2**20,), float(i)) for i in range(4)}, file)
+    values = open_tensors(file)
+    assert all(float(value(stored).sum()) == int(name) * 2**20 for name, stored in values.items())
+    kept = value(values["3"])
+    assert float(kept.sum()) == 3 * 2**20
+    assert 4096 <= resident(file) < 2 * 4096
+
+
 def test_conversion_holds_one_tensor_of_the_file_at_a_time(own: Path, monkeypatch: pytest.MonkeyPatch) -> None:
     alive: list[weakref.ref[Any]] = []
     most = 0
-    read = stored._mapped
+    read = stored._MappedFile.tensor
 
     def counted(*args: Any) -> torch.Tensor:
         nonlocal most
@@ -67,7 +113,7 @@ def test_conversion_holds_one_tensor_of_the_file_at_a_time(own: Path, monkeypatc
         most = max(most, sum(a() is not None for a in alive))
         return tensor
 
-    monkeypatch.setattr(stored, "_mapped", counted)
+    monkeypatch.setattr(stored._MappedFile, "tensor", counted)
     model = load_transformer(open_tensors(own / f"{TRANSFORMER}.safetensors"), CARD, own, torch.bfloat16)
     assert len(alive) == len(model.state_dict())
     assert most == 1
@@ -76,7 +122,7 @@ def test_conversion_holds_one_tensor_of_the_file_at_a_time(own: Path, monkeypatc
 def test_nothing_is_read_for_a_checkpoint_of_other_shapes(own: Path, monkeypatch: pytest.MonkeyPatch) -> None:
     values = open_tensors(own / f"{TRANSFORMER}.safetensors")
     values["blocks.0.norm4.weight"] = values.pop("blocks.0.norm3.weight")
-    monkeypatch.setattr(stored, "_mapped", lambda *_: pytest.fail("a tensor was read"))
+    monkeypatch.setattr(stored._MappedFile, "tensor", lambda *_: pytest.fail("a tensor was read"))
     with pytest.raises(CheckpointError, match=r"1 missing: blocks\.0\.norm3\.weight; 1 unexpected"):
         load_transformer(values, CARD, own, torch.float32)
 

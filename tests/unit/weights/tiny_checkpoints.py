@@ -25,8 +25,8 @@ from wanimate.model.params import MotionParams, TransformerParams, VaeParams
 from wanimate.model.transformer import AnimateTransformer
 from wanimate.model.vae import VideoVae
 from wanimate.preprocess.guides import GuidesWriter
-from wanimate.weights.checkpoint import CARD, CLIP, T5, TRANSFORMER, VAE, Card
 from wanimate.weights.formats import quantize_rows
+from wanimate.weights.locate import CARD, CLIP, T5, TRANSFORMER, VAE, CheckpointConfig
 
 MOTION = MotionParams(channels=(8, 8), width=16, directions=4, layers=2)
 OWN = TransformerParams(
@@ -60,7 +60,7 @@ def vae_tensors(params: VaeParams) -> dict[str, Tensor]:
 
 
 def own_checkpoint(folder: Path, quantized: bool = False) -> Path:
-    """The layout of the embedded checkpoint: a card, safetensors, two fixed prompts."""
+    """The layout of the embedded checkpoint: a config, safetensors, two fixed prompts."""
     folder.mkdir(parents=True)
     tensors = transformer_tensors(OWN)
     if quantized:
@@ -72,16 +72,16 @@ def own_checkpoint(folder: Path, quantized: bool = False) -> Path:
         name: detgen.randn(f"tiny/{name}", (OWN.text_length, OWN.text_width)) for name in ("positive", "negative")
     }
     save_file(prompts, folder / "prompts.safetensors")
-    card = Card(
+    config = CheckpointConfig(
         name=folder.name, head_dim=OWN.head_dim, text_length=OWN.text_length, latent_mean=OWN_VAE.mean,
         latent_std=OWN_VAE.std, fixed_prompt=True, defaults=DEFAULTS,
     )  # fmt: skip
-    (folder / CARD).write_text(card.model_dump_json())
+    (folder / CARD).write_text(config.model_dump_json())
     return folder
 
 
 def published_checkpoint(folder: Path) -> Path:
-    """The layout of the release: two shards with an index, .pth files, a tokenizer folder and no card."""
+    """The layout of the release: two shards with an index, .pth files, a tokenizer folder and no config."""
     folder.mkdir(parents=True)
     tensors = transformer_tensors(PUBLISHED)
     keys = sorted(tensors)

@@ -2,11 +2,12 @@
 
 from __future__ import annotations
 
-from collections.abc import Iterable, Iterator
-from typing import Protocol
+from collections.abc import Callable, Iterable, Iterator
+from dataclasses import dataclass
+from typing import Any, Protocol, runtime_checkable
 
 from wanimate.preprocess.pose.person import PersonPose
-from wanimate.types import Frame
+from wanimate.types import Frame, Keypoints
 
 
 class PoseBackend(Protocol):
@@ -30,4 +31,40 @@ class PoseBackend(Protocol):
 
     def candidates(self, image: Frame) -> list[PersonPose]:
         """Everybody in a picture [H, W, 3], in no order."""
+        ...
+
+
+@dataclass(frozen=True)
+class Measured:
+    """Proportions as redrawn pictures show them.
+
+    Attributes:
+        character: the character's points [133, 3] in pixels of its picture, with the lengths to take.
+        edits: points [133, 3] of the redrawn performer and character, each in pixels of its own picture, from which the
+            published retargeting takes its ratios; or None.
+        facts: what was done, for the manifest.
+        warnings: for the user.
+    """
+
+    character: Keypoints
+    edits: tuple[Keypoints, Keypoints] | None
+    facts: dict[str, Any]
+    warnings: tuple[str, ...]
+
+
+@runtime_checkable
+class MeasuringBackend(PoseBackend, Protocol):
+    """A detector that measures proportions in other pictures than those it is given."""
+
+    def measure(
+        self, performer: Keypoints, size: tuple[int, int], frame: Callable[[int], Frame], picture: Frame,
+        character: Keypoints,
+    ) -> Measured:  # fmt: skip
+        """Called once, after the performer was found.
+
+        Args:
+            performer: points [n, 133, 3] in pixels of the clip's frames of `size` (width, height), zeros where nobody is.
+            frame: gives the clip's frame [H, W, 3] at an index below n.
+            picture: the character [H, W, 3]; `character` its points [133, 3].
+        """
         ...

@@ -80,15 +80,15 @@ def _look(  # type: ignore[no-untyped-def]
     tl.store(out + place, found.to(out.dtype.element_ty), mask=there)
 
 
-def can_look(q: Tensor) -> bool:
+def can_cross_attend(q: Tensor) -> bool:
     """Whether `look` takes such queries: those of one video in bfloat16, which GPUs have that multiply matrices in Triton; the
     width of a head is a power of two."""
     width = q.shape[-1]
     return len(q) == 1 and q.dtype == torch.bfloat16 and width == max(LEAST_KEYS, triton.next_power_of_2(width))
 
 
-def look(q: Tensor, kv: CrossKV) -> Tensor:
-    """`CrossAttention.look`: q [1, R, N, d] -> [1, R, N, d]."""
+def cross_attend(q: Tensor, kv: CrossKV) -> Tensor:
+    """`CrossAttention.attend`: q [1, R, N, d] -> [1, R, N, d]."""
     q = q.contiguous()
     _, rows, heads, width = q.shape
     k, v = kv.k.contiguous(), kv.v.contiguous()

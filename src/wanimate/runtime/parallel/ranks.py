@@ -10,6 +10,7 @@ import os
 import pickle
 from dataclasses import dataclass
 from datetime import timedelta
+from pathlib import Path
 from typing import Any
 
 import torch
@@ -41,7 +42,7 @@ class Group:
         return out
 
     def exchange(self, x: Tensor) -> Tensor:
-        """Part i of x [size, ...] goes to member i; part i of the result came from member i."""
+        """RankWorker i of x [size, ...] goes to member i; part i of the result came from member i."""
         if self.size == 1:
             return x
         out = torch.empty_like(x, memory_format=torch.contiguous_format)
@@ -112,27 +113,36 @@ class _Unpickler(pickle.Unpickler):
         return self.tensors[place]
 
 
-def announced() -> int:
-    """How many ranks the environment announces; 1 without a launcher."""
+def launched() -> int:
+    """How many ranks a launcher such as torchrun has started, of which this process is one; 1 without a launcher."""
     return int(os.environ.get("WORLD_SIZE", "1"))
 
 
-def join() -> Ranks:
-    """Join the ranks that the environment announces: on GPU number LOCAL_RANK through NCCL, without a GPU through gloo.
+def join(meeting: Path | None = None, rank: int = 0, count: int = 0) -> Ranks:
+    """Join a group of ranks: through NCCL on GPU number `rank`, without a GPU through gloo.
+
+    meeting: a file in a private folder where `count` ranks of this machine find each other; None: the ranks and their
+    addresses are those that a launcher has announced in the environment.
 
     Raises:
         InputError: this machine has fewer GPUs than ranks.
     """
-    count, local = announced(), int(os.environ.get("LOCAL_RANK", os.environ.get("RANK", "0")))
+    if meeting is None:
+        rank, count = int(os.environ["RANK"]), launched()
+    local = int(os.environ.get("LOCAL_RANK", str(rank)))
     device = torch.device("cpu")
     if torch.cuda.is_available():
-        if local >= torch.cuda.device_count():
-            rule = f"this machine has {torch.cuda.device_count()} GPUs"
-            raise InputError("parallel.gpus", count, rule, f"Give at most {torch.cuda.device_count()}.")
+        check_gpus(count)
         device = torch.device("cuda", local)
         torch.cuda.set_device(device)
-    dist.init_process_group("cpu:gloo,cuda:nccl" if device.type == "cuda" else "gloo")
-    rank = dist.get_rank()
+    backend = "cpu:gloo,cuda:nccl" if device.type == "cuda" else "gloo"
+    if meeting is None:
+        dist.init_process_group(backend)
+    else:
+        # gloo would listen on the address of the machine's name; the ranks are all here.
+        os.environ.setdefault("GLOO_SOCKET_IFNAME", "lo")
+        store: Any = dist.FileStore(str(meeting), count)  # type: ignore[attr-defined]
+        dist.init_process_group(backend, store=store, rank=rank, world_size=count)
     control = dist.new_group(backend="gloo", timeout=PATIENCE)
     half = pair = None
     if count % 2 == 0:
@@ -148,7 +158,18 @@ def join() -> Ranks:
     return Ranks(device, Group(rank, count, dist.group.WORLD), half, pair, control)
 
 
-def leave() -> None:
-    """Take the group down; every rank has to call it."""
-    if dist.is_initialized():
+def check_gpus(count: int) -> None:
+    """Raises InputError where this machine has GPUs, but fewer than `count`."""
+    if torch.cuda.is_available() and torch.cuda.device_count() < count:
+        found = torch.cuda.device_count()
+        raise InputError("parallel.gpus", count, f"this machine has {found}", f"Give at most {found}.")
+
+
+def leave(broken: bool = False) -> None:
+    """Take the group down. `broken`: some of the ranks are gone or stuck, so that nobody waits for them."""
+    if not dist.is_initialized():
+        return
+    if broken and torch.cuda.is_available():
+        dist.distributed_c10d._abort_process_group()
+    else:
         dist.destroy_process_group()

@@ -20,11 +20,11 @@ def sharded(transformer: AnimateTransformer, ranks: Ranks) -> AnimateTransformer
     All ranks have to call it, and the result, in step. One block at a time is brought to the device, so that the whole
     network need not fit there. What is not in blocks (0.3 B of the 14B's 17.3 B parameters) is on every rank.
     """
-    twin = copy.deepcopy(transformer, {id(t): t for t in (*transformer.parameters(), *transformer.buffers())})
+    view = copy.deepcopy(transformer, {id(t): t for t in (*transformer.parameters(), *transformer.buffers())})
     mesh = init_device_mesh(ranks.device.type, (ranks.count,))
-    units: list[nn.Module] = [*twin.blocks, *twin.face_adapter.fuser_blocks]
+    units: list[nn.Module] = [*view.blocks, *view.face_adapter.fuser_blocks]
     in_units = {id(p) for unit in units for p in unit.parameters()}
-    for module in twin.modules():
+    for module in view.modules():
         for table in (module._parameters, module._buffers):
             for name, tensor in cast(dict[str, Any], table).items():
                 if tensor is not None and id(tensor) not in in_units:
@@ -33,8 +33,8 @@ def sharded(transformer: AnimateTransformer, ranks: Ranks) -> AnimateTransformer
     for unit in units:
         fully_shard(unit, mesh=mesh)
         register_fsdp_forward_method(unit, "keys_values")
-    whole = {p for p in twin.parameters() if not isinstance(p, torch.distributed.tensor.DTensor)}
-    fully_shard(twin, mesh=mesh, ignored_params=whole)
+    whole = {p for p in view.parameters() if not isinstance(p, torch.distributed.tensor.DTensor)}
+    fully_shard(view, mesh=mesh, ignored_params=whole)
     for method in ("context", "run_blocks"):
-        register_fsdp_forward_method(twin, method)
-    return twin
+        register_fsdp_forward_method(view, method)
+    return view

@@ -33,7 +33,7 @@ class StripVae:
 
     def __init__(self, vae: VideoVae, group: Group) -> None:
         self.vae, self.group = vae, group
-        self.strip = vae if group.size == 1 else _strip_twin(vae, group)
+        self.strip = vae if group.size == 1 else _strip_view(vae, group)
         self._stream: Stream = {}
 
     def encode(self, video: Tensor, chunk: int) -> Tensor:
@@ -44,7 +44,7 @@ class StripVae:
         start, stop = self._rows(latent_rows)
         own = video[:, :, :, start * STRIDE : stop * STRIDE]
         # Together, a strip may stand still where others move, and all exchange borders in every layer.
-        latents = self.strip.encode(own, chunk, thrifty=self.group.size == 1)
+        latents = self.strip.encode(own, chunk, skip_static=self.group.size == 1)
         return self._whole(latents, latent_rows, 1)
 
     def decode_piece(self, latents: Tensor, first: bool) -> Tensor:
@@ -57,6 +57,11 @@ class StripVae:
         start, stop = (0, latent_rows) if alone else self._rows(latent_rows)
         out = net.decode_piece(latents[:, :, :, start:stop], self._stream)
         return out if alone else self._whole(out, latent_rows, STRIDE)
+
+    @property
+    def kept(self) -> int:
+        """Bytes that are kept between the pieces of a video."""
+        return sum(tensor.nbytes for tensor in self._stream.values())
 
     def forget(self) -> None:
         """Give back what is kept between the pieces."""
@@ -122,10 +127,10 @@ def _call(kind: Callable[..., Any], x: Tensor, member: int, group: Group) -> dis
     return dist.P2POp(kind, x, group=group.handle, group_peer=member)
 
 
-def _strip_twin(vae: VideoVae, group: Group) -> VideoVae:
+def _strip_view(vae: VideoVae, group: Group) -> VideoVae:
     """A VAE on the same weights whose layers take the rows beyond a strip from the neighbours instead of padding with zeros."""
-    twin = copy.deepcopy(vae, {id(t): t for t in (*vae.parameters(), *vae.buffers())})
-    for module in twin.modules():
+    view = copy.deepcopy(vae, {id(t): t for t in (*vae.parameters(), *vae.buffers())})
+    for module in view.modules():
         if isinstance(module, CausalConv3d) and module.kernel_size[1] == 3:
             module.padding = (0, 0, 1)
             module.register_forward_pre_hook(_Borders(group, 1, 1, 3))
@@ -139,7 +144,7 @@ def _strip_twin(vae: VideoVae, group: Group) -> VideoVae:
             padding.register_forward_pre_hook(_Borders(group, 0, 1, 2))
         elif isinstance(module, AttentionBlock):
             module.forward = _Attention(module, group)  # type: ignore[method-assign]
-    return twin
+    return view
 
 
 class _Borders:

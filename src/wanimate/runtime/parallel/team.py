@@ -1,9 +1,9 @@
-"""What the ranks do for a job: rank 0 calls a `Team`, every rank does its `Part` of the call."""
+"""What the ranks do for a job: rank 0 calls a `Team`, and the `RankWorker` of every rank does its share of the call."""
 
 from __future__ import annotations
 
 import itertools
-from collections.abc import Callable, Iterable, Iterator
+from collections.abc import Callable, Generator, Iterable, Iterator
 from dataclasses import dataclass
 from pathlib import Path
 from typing import Any
@@ -11,10 +11,11 @@ from typing import Any
 import torch
 from torch import Tensor
 
-from wanimate.config import LoraUse, ParallelSettings, RuntimeSettings
-from wanimate.errors import InputError, RankFailed, setting
+from wanimate.config import LoraUse, ParallelSettings, RuntimeSettings, Speed
+from wanimate.errors import InputError, setting
 from wanimate.model.transformer import AnimateTransformer, Context
-from wanimate.runtime.optimize import TRIAL_TOKENS, quicken
+from wanimate.runtime.offload import chunk_tokens
+from wanimate.runtime.optimize import TRIAL_TOKENS, optimize, optimize_transformer
 from wanimate.runtime.parallel.ranks import Group, Ranks
 from wanimate.runtime.parallel.sequence import SplitTransformer
 from wanimate.runtime.parallel.strips import StripVae
@@ -22,18 +23,20 @@ from wanimate.runtime.planning.plan import wanted_weights, weights_type
 from wanimate.sampling.cache import Caching, StepCache
 from wanimate.sampling.guidance import SegmentNetwork, guided, prepared
 from wanimate.types import Conditions
-from wanimate.weights.checkpoint import Checkpoint, load_checkpoint
+from wanimate.weights.checkpoint import Checkpoint, drained, opening
 from wanimate.weights.lora import match_lora, read_lora
 from wanimate.weights.lora_view import LoraStack
 
-_STOP = "stop"
+_LOAD, _STOP = "load", "stop"
 
 
-class Part:
+class RankWorker:
     """One rank's share of every call. All ranks make the same calls with the same values in the same order."""
 
-    def __init__(self, ranks: Ranks, checkpoint: Checkpoint, settings: ParallelSettings) -> None:
-        self.ranks, self.checkpoint, self.settings = ranks, checkpoint, settings
+    def __init__(
+        self, ranks: Ranks, checkpoint: Checkpoint, settings: ParallelSettings, speed: Speed = "exact"
+    ) -> None:
+        self.ranks, self.checkpoint, self.settings, self.speed = ranks, checkpoint, settings, speed
         self.vae = StripVae(checkpoint.vae, ranks.everyone)
         self._half_vae = None if ranks.half is None else StripVae(checkpoint.vae, ranks.half)
         self.stack = LoraStack(checkpoint.transformer, [])
@@ -47,12 +50,24 @@ class Part:
             )
         SplitTransformer(checkpoint.transformer, ranks.everyone)  # refuses a count that does not divide the heads
 
+    def configure(self, attention: str, token_chunk: int | None) -> None:
+        """Compute with this attention backend and so many tokens at once; None is all of them."""
+        model, device = self.checkpoint.transformer, self.ranks.device
+        if device.type == "cuda":
+            optimize_transformer(model, device, self.speed, attention)
+        chunk_tokens(model, token_chunk)
+
     def use_loras(self, uses: tuple[LoraUse, ...], partial: bool, fuse: bool = False) -> None:
         """The LoRAs of the coming job; their files are read by every rank."""
         model = self.checkpoint.transformer
         self._network = None
         self._sharded.clear()
         self.stack = LoraStack(model, [(match_lora(read_lora(use.path), model, partial), use) for use in uses], fuse)
+
+    @property
+    def has_network(self) -> bool:
+        """Whether what a segment's steps share is in memory."""
+        return self._network is not None
 
     @property
     def skipped(self) -> int:
@@ -90,17 +105,23 @@ class Part:
         return [self.vae.encode(video, chunk) for video in videos]
 
     def decode_piece(self, latents: Tensor, first: bool) -> Tensor:
+        """The next piece of a video; what the segment's network held is given back before the first one."""
+        self._network = None
         return self.vae.decode_piece(latents, first)
 
+    def forget(self) -> None:
+        """Give back what the VAE keeps between the pieces of a video."""
+        self.vae.forget()
+
     def _transformer(self, active: tuple[int, ...]) -> AnimateTransformer:
-        twin = self.stack.transformer(active)
+        view = self.stack.transformer(active)
         if not self.settings.shard_weights:
-            return twin
+            return view
         if active not in self._sharded:
             from wanimate.runtime.parallel.shard import sharded  # FSDP takes a while to import
 
             self._sharded.clear()
-            self._sharded[active] = sharded(twin, self.ranks)
+            self._sharded[active] = sharded(view, self.ranks)
         return self._sharded[active]
 
 
@@ -130,36 +151,44 @@ class _Branch:
 
 @dataclass(frozen=True)
 class _TeamNetwork:
-    part: Part
+    worker: RankWorker
     flow: Callable[[Tensor, Tensor], Tensor]
 
     @property
     def skipped(self) -> int:
-        return self.part.skipped
+        return self.worker.skipped
 
     def __call__(self, x: Tensor, t: Tensor) -> Tensor:
         return self.flow(x, t)
 
 
 class Team:
-    """All ranks, as rank 0 sees them: makes networks for a job, and is its VAE."""
+    """All ranks, as rank 0 sees them: makes networks for a job, and is its VAE.
 
-    def __init__(self, part: Part) -> None:
-        self.part = part
+    `worker` is rank 0's own share. A call that fails on this rank leaves the others within it: the team is `broken` then, and
+    has to be ended. `lost` tells why the ranks have lost each other.
+    """
+
+    def __init__(self, worker: RankWorker, lost: Callable[[], Exception]) -> None:
+        self.worker, self.lost = worker, lost
+        self.broken = False
+
+    def configure(self, attention: str, token_chunk: int | None) -> None:
+        self._all("configure", attention, token_chunk)
 
     def use_loras(self, uses: tuple[LoraUse, ...], partial: bool, fuse: bool = False) -> None:
         self._all("use_loras", uses, partial, fuse)
 
     def active(self, step: int, steps: int) -> tuple[int, ...]:
         """Which LoRAs act in `step` of `steps`."""
-        return self.part.stack.active(step, steps)
+        return self.worker.stack.active(step, steps)
 
     def network(
         self, active: tuple[int, ...], conditions: Conditions, scale: float, caching: Caching | None = None
     ) -> SegmentNetwork:
-        """A segment's network; it is valid until the next one is made."""
+        """A segment's network; it is valid until the next one is made, or a video is decoded."""
         self._all("prepare", active, conditions, scale, caching)
-        return _TeamNetwork(self.part, lambda x, t: self._all("flow", x, t))
+        return _TeamNetwork(self.worker, lambda x, t: self._all("flow", x, t))
 
     def encode_each(self, videos: Iterable[Tensor], chunk: int = 1) -> list[Tensor]:
         """As `TiledVae.encode_each`, by twos; the videos are of one shape."""
@@ -169,50 +198,77 @@ class Team:
         return latents
 
     def decode_pieces(self, latents: Tensor, chunk: int = 1) -> Iterator[Tensor]:
-        """[B, 16, T, h, w] -> pieces of [B, 3, K, H, W] in order, not clamped; pieces of 1 and then 4 * chunk frames."""
+        """[B, 16, T, h, w] -> pieces of [B, 3, K, H, W] in order, not clamped; pieces of 1 and then 4 * chunk frames. No rank
+        keeps anything of it afterwards, also where the caller takes only some of the pieces."""
         frames = latents.shape[2]
-        for i, piece in enumerate(
-            latents.split([1] + [min(chunk, frames - i) for i in range(1, frames, chunk)], dim=2)
-        ):
-            yield self._all("decode_piece", piece, i == 0)
+        try:
+            for i, piece in enumerate(
+                latents.split([1] + [min(chunk, frames - i) for i in range(1, frames, chunk)], dim=2)
+            ):
+                yield self._all("decode_piece", piece, i == 0)
+        finally:
+            if not self.broken:
+                self._all("forget")
 
     def stop(self) -> None:
         """Let the other ranks go."""
-        self.part.ranks.send((_STOP, ()))
+        self.worker.ranks.send((_STOP, ()))
 
     @torch.inference_mode()
     def _all(self, name: str, *values: Any) -> Any:
+        assert not self.broken, "a broken team is ended, not called"
         try:
-            self.part.ranks.send((name, values))
-            return getattr(self.part, name)(*values)
-        except RuntimeError as error:
-            if is_lost_connection(error):
-                raise RankFailed("another rank of the job has ended") from error
+            self.worker.ranks.send((name, values))
+            return getattr(self.worker, name)(*values)
+        except BaseException as error:
+            self.broken = True
+            if isinstance(error, RuntimeError) and is_lost_connection(error):
+                raise self.lost() from error
             raise
 
 
+def load_team(
+    ranks: Ranks, lost: Callable[[], Exception], folder: Path, settings: ParallelSettings, runtime: RuntimeSettings,
+    token_chunk: int | None = None,
+) -> Generator[tuple[int, int], None, Team]:  # fmt: skip
+    """Rank 0: have every rank read the checkpoint; yields bytes read and bytes in all of its own.
+
+    `runtime.attention` is the name of a backend, so that all ranks take the same.
+    """
+    values = (folder, settings, runtime, token_chunk)
+    ranks.send((_LOAD, values))
+    return Team((yield from worker_for(ranks, *values)), lost)
+
+
 @torch.inference_mode()
-def follow(part: Part) -> None:
-    """Every rank but the first: do what rank 0 calls for, until it says stop."""
-    while (call := part.ranks.receive())[0] != _STOP:
+def follow(ranks: Ranks, worker: RankWorker | None = None) -> None:
+    """Every rank but the first: do what rank 0 calls for, until it says stop. `worker`: this rank's, where it has the weights."""
+    while (call := ranks.receive())[0] != _STOP:
         name, values = call
-        getattr(part, name)(*values)
+        if name == _LOAD:
+            worker = None
+            worker = drained(worker_for(ranks, *values))
+        else:
+            getattr(worker, name)(*values)
 
 
-def load_for(
-    ranks: Ranks, folder: Path, settings: ParallelSettings, runtime: RuntimeSettings = RuntimeSettings()
-) -> Checkpoint:
+def worker_for(
+    ranks: Ranks, folder: Path, settings: ParallelSettings, runtime: RuntimeSettings, token_chunk: int | None
+) -> Generator[tuple[int, int], None, RankWorker]:
     """A checkpoint for one rank: on its device, but for the blocks of a transformer that is to be sharded: in host memory,
     and not quantised."""
     sharded = settings.shard_weights
     dtype, compress = weights_type(wanted_weights(runtime, ranks.device), ranks.device, sharded)
-    checkpoint = load_checkpoint(folder, ranks.device, dtype, compress, blocks_on="cpu" if sharded else None)
-    quicken(checkpoint, runtime.speed, TRIAL_TOKENS)
-    return checkpoint
+    checkpoint = yield from opening(folder, ranks.device, dtype, compress, "cpu" if sharded else None)
+    optimize(checkpoint, runtime.speed, TRIAL_TOKENS, runtime.attention)
+    chunk_tokens(checkpoint.transformer, token_chunk)
+    return RankWorker(ranks, checkpoint, settings, runtime.speed)
 
 
 def is_lost_connection(error: BaseException) -> bool:
     """Whether an error of torch.distributed says that a process at the other end is gone."""
     text = str(error).lower()
-    signs = ("connection closed", "connection reset", "broken pipe", "remote process exited", "socket timeout")
+    signs = (
+        "connection closed", "connection reset", "broken pipe", "remote process exited", "socket timeout", "aborted",
+    )  # fmt: skip
     return isinstance(error, torch.distributed.DistError) or any(sign in text for sign in signs)

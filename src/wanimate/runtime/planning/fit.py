@@ -13,15 +13,15 @@ import torch
 from wanimate.conditions.segments import plan_segments
 from wanimate.config import ParallelSettings, RuntimeSettings, Speed
 from wanimate.errors import setting
-from wanimate.log import chosen
+from wanimate.log import log_choice
 from wanimate.media.resize import exact_size
 from wanimate.model.transformer import AnimateTransformer
 from wanimate.runtime.planning.plan import (
     GIB,
     Alternative,
-    Held,
     Networks,
     Plan,
+    ResidentBytes,
     Work,
     is_big,
     make_plan,
@@ -30,53 +30,56 @@ from wanimate.runtime.planning.plan import (
 )
 from wanimate.runtime.planning.rates import Rates, measure_rates
 from wanimate.types import Segment
-from wanimate.weights.checkpoint import Card, gpu_room
-from wanimate.weights.lora_view import TwinSizes
+from wanimate.weights.checkpoint import gpu_room
+from wanimate.weights.locate import CheckpointConfig
+from wanimate.weights.lora_view import LoraSizes
 
+_CAPPED: set[torch.device] = set()
+"""Devices on which this module has set a cap."""
 CLIP_LENGTHS = (61, 49, 33, 21)
 AREAS = (960 * 544, 832 * 480, 640 * 368, 480 * 272)
 
 
 def plan_for(
-    folder: Path, card: Card, work: Work, settings: RuntimeSettings, device: torch.device, small_too: bool = False,
-    held: Held = Held(), twins: Callable[[AnimateTransformer], TwinSizes] | None = None,
+    folder: Path, config: CheckpointConfig, work: Work, settings: RuntimeSettings, device: torch.device, small_too: bool = False,
+    held: ResidentBytes = ResidentBytes(), loras: Callable[[AnimateTransformer], LoraSizes] | None = None,
     spread: ParallelSettings = ParallelSettings(),
 ) -> Plan | None:  # fmt: skip
     """None for a checkpoint that is small enough for any machine, unless `small_too`.
 
-    held: what its networks take already. twins: sizes of the job's LoRAs, told from a transformer without values. spread: over
+    held: what its networks take already. loras: sizes of the job's LoRAs, told from a transformer without values. spread: over
     how many GPUs, which are taken to be alike.
 
     Raises:
         OutOfMemory: it does not fit; the message names the nearest setting that does.
         CheckpointError: the files are not those of the architecture.
-        InputError: as `twins` says.
+        InputError: as `loras` says.
     """
     limit_gpu(settings, device)
     if not small_too and not is_big(folder):
         return None
     wanted = wanted_weights(settings, device)
-    nets = networks(folder, card, wanted, device, spread.shard_weights)
+    nets = networks(folder, config, wanted, device, spread.shard_weights)
     name, room = "CPU", 0
     if device.type == "cuda":
         name, room = torch.cuda.get_device_name(device), gpu_room(device) + held.gpu
     host = psutil.virtual_memory().available + psutil.Process().memory_info().rss
-    if twins is not None:
+    if loras is not None:
         with torch.device("meta"):
-            work = replace(work, twins=twins(AnimateTransformer(nets.params)))
+            work = replace(work, loras=loras(AnimateTransformer(nets.params)))
     rates = _rates(str(device), nets.dtype, settings.speed)
-    chosen("rates", name, ", ".join(f"{k} {v / 1e12:.3g}e12/s" for k, v in vars(rates).items()))
+    log_choice("rates", name, ", ".join(f"{k} {v / 1e12:.3g}e12/s" for k, v in vars(rates).items()))
 
     def alternatives() -> Iterator[Alternative]:
         if spread.gpus > 1 and not spread.shard_weights:
-            parts = networks(folder, card, wanted, device, sharded=True)
+            parts = networks(folder, config, wanted, device, sharded=True)
             yield "parallel.shard_weights", parts, work, spread.model_copy(update={"shard_weights": True})
         for words, other, less in smaller():
             yield words, other, less, spread
 
     def smaller() -> Iterator[tuple[str, Networks, Work]]:
         if not (nets.quantized or spread.shard_weights):
-            yield f"{setting('runtime.weights_dtype')} fp8", networks(folder, card, "fp8", device), work
+            yield f"{setting('runtime.weights_dtype')} fp8", networks(folder, config, "fp8", device), work
         for length in CLIP_LENGTHS:
             if length < work.length:
                 yield (
@@ -101,10 +104,16 @@ def plan_for(
 
 
 def limit_gpu(settings: RuntimeSettings, device: torch.device) -> None:
-    """Let this process take no more of the GPU than the settings allow."""
-    if settings.gpu_memory is not None and device.type == "cuda":
+    """Let this process take no more of the GPU than the settings allow; a cap of earlier settings is lifted."""
+    if device.type != "cuda":
+        return
+    if settings.gpu_memory is not None:
         total = torch.cuda.get_device_properties(device).total_memory
         torch.cuda.set_per_process_memory_fraction(min(1.0, settings.gpu_memory * GIB / total), device)
+        _CAPPED.add(device)
+    elif device in _CAPPED:  # one that the caller's own code has set stays
+        torch.cuda.set_per_process_memory_fraction(1.0, device)
+        _CAPPED.discard(device)
 
 
 def _shorter(work: Work, length: int) -> tuple[Segment, ...]:

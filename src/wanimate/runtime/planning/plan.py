@@ -11,6 +11,7 @@ import torch
 
 from wanimate.config import BlocksMode, ParallelSettings, RuntimeSettings, Speed, WeightsType
 from wanimate.errors import InputError, OutOfMemory
+from wanimate.events import Stage
 from wanimate.model.params import TransformerParams, VaeParams
 from wanimate.runtime.optimize import has_fp8
 from wanimate.runtime.planning.rates import Rates
@@ -18,18 +19,11 @@ from wanimate.runtime.planning.simulate import TransformerCost, VaeCost, transfo
 from wanimate.runtime.processor import has_bf16
 from wanimate.runtime.tiling import CELL
 from wanimate.types import Segment
-from wanimate.weights.checkpoint import (
-    Card,
-    Compress,
-    find_text_encoder,
-    find_vae,
-    fits_beside,
-    open_transformer,
-    transformer_files,
-)
+from wanimate.weights.checkpoint import Compress, fits_beside
 from wanimate.weights.formats import open_tensors
 from wanimate.weights.layouts import native_transformer, native_vae
-from wanimate.weights.lora_view import TwinSizes
+from wanimate.weights.locate import CheckpointConfig, find_text_encoder, find_vae, open_transformer, transformer_files
+from wanimate.weights.lora_view import LoraSizes
 from wanimate.weights.names import transformer_params, vae_params
 from wanimate.weights.quantize import is_quantizable
 from wanimate.weights.stored import Scaled, Values
@@ -41,7 +35,7 @@ SPARE = 1.04
 """What the allocator holds beyond what is alive, at the worst."""
 WORKSPACE = 256 * 2**20
 """Workspaces of the matrix and convolution libraries."""
-ROWS = 8192
+TOKEN_CHUNK = 8192
 TILES = (96, 64, 48, 32, 24, 16)
 """Sides of VAE tiles in latents, largest first."""
 FUSED_MEMORY, FUSED_TRAFFIC = 0.65, 0.3
@@ -67,34 +61,50 @@ class Placement:
     the job is spread over GPUs."""
 
     blocks: BlocksMode = "resident"
-    rows: int | None = None
+    token_chunk: int | None = None
     tile: int | None = None
     spread: ParallelSettings = ALONE
 
-    def eased(self, stage: str) -> tuple[Placement, str] | None:
-        """The next one that takes less in this stage, and in words what changed; None where nothing is left to give."""
-        if stage == "denoise":
-            if self.rows is None:
-                return replace(self, rows=ROWS), f"the network now takes {ROWS} tokens at once"
-            if self.blocks == "resident":
-                return replace(self, blocks="streamed"), "the transformer's blocks now stay in host memory"
-            if self.rows > 1024:
-                return replace(self, rows=self.rows // 2), f"the network now takes {self.rows // 2} tokens at once"
+    def shrunk(self, stage: Stage) -> tuple[Placement, str] | None:
+        """The next one that takes less in this stage, and in words what changed; None where nothing is left to give.
+
+        While weights are loaded, the blocks give way. While the network is prepared or computes (`denoise`), tokens go in
+        chunks, and then the blocks give way. Elsewhere the VAE works in tiles first. On several GPUs each one has its strip
+        of the VAE already, and blocks give way by being sharded.
+        """
+        if stage is Stage.DENOISE:
+            if self.token_chunk is None:
+                return replace(self, token_chunk=TOKEN_CHUNK), f"the network now takes {TOKEN_CHUNK} tokens at once"
+            if (less := self._with_fewer_blocks()) is not None:
+                return less
+            if self.token_chunk > 1024:
+                fewer = self.token_chunk // 2
+                return replace(self, token_chunk=fewer), f"the network now takes {fewer} tokens at once"
             return None
         smaller = [side for side in TILES if self.tile is None or side < self.tile]
-        if smaller and (self.tile is None or self.tile > 32 or self.blocks != "resident"):
+        alone = self.spread.gpus == 1 and stage not in (Stage.LOAD, Stage.LORA)
+        if alone and smaller and (self.tile is None or self.tile > 32 or self.blocks != "resident"):
             side = 64 if self.tile is None else smaller[0]
             return replace(self, tile=side), f"the VAE now works in tiles of {CELL * side} pixels"
+        return self._with_fewer_blocks()
+
+    def _with_fewer_blocks(self) -> tuple[Placement, str] | None:
+        if self.spread.gpus > 1:
+            if self.spread.shard_weights:
+                return None
+            spread = self.spread.model_copy(update={"shard_weights": True})
+            return replace(self, spread=spread), "each GPU now keeps its part of the transformer's blocks"
         if self.blocks == "resident":
             return replace(self, blocks="streamed"), "the transformer's blocks now stay in host memory"
         return None
 
     def __str__(self) -> str:
+        chunk = "" if self.token_chunk is None else f", {self.token_chunk} tokens at once"
         if self.spread.gpus > 1:
-            return "blocks sharded" if self.spread.shard_weights else "blocks and VAE whole on each"
-        rows = "" if self.rows is None else f", {self.rows} tokens at once"
+            blocks = "blocks sharded" if self.spread.shard_weights else "blocks and VAE whole on each"
+            return blocks + chunk
         tile = "VAE whole" if self.tile is None else f"VAE in tiles of {CELL * self.tile} pixels"
-        return f"blocks {self.blocks}{rows}, {tile}"
+        return f"blocks {self.blocks}{chunk}, {tile}"
 
 
 @dataclass(frozen=True)
@@ -122,7 +132,7 @@ class Networks:
 @dataclass(frozen=True)
 class Work:
     """What a job asks for. `size` is width and height; `branches` is 2 with guidance; `new_prompt`: the text encoder runs;
-    `kept`: tensors of all tokens that a step cache holds; `twins`: what its LoRAs take."""
+    `kept`: tensors of all tokens that a step cache holds; `loras`: what its LoRAs take."""
 
     size: tuple[int, int]
     segments: tuple[Segment, ...]
@@ -130,7 +140,7 @@ class Work:
     branches: int = 1
     new_prompt: bool = False
     kept: int = 0
-    twins: TwinSizes = field(default_factory=TwinSizes)
+    loras: LoraSizes = field(default_factory=LoraSizes)
 
     @property
     def length(self) -> int:
@@ -143,7 +153,7 @@ class Work:
 
 
 @dataclass(frozen=True)
-class Held:
+class ResidentBytes:
     """Bytes that the networks of a checkpoint take before a job begins: none before the first one."""
 
     gpu: int = 0
@@ -200,22 +210,24 @@ def weights_type(setting: WeightsType, device: torch.device, sharded: bool = Fal
     return dtype, "never" if sharded else compress
 
 
-def networks(folder: Path, card: Card, setting: WeightsType, device: torch.device, sharded: bool = False) -> Networks:
+def networks(
+    folder: Path, config: CheckpointConfig, setting: WeightsType, device: torch.device, sharded: bool = False
+) -> Networks:
     """Sizes in memory, read off the headers of the files.
 
     Raises:
         CheckpointError: the files are not there, or not those of the architecture.
     """
     text = 0
-    if not card.fixed_prompt:
+    if not config.fixed_prompt:
         weights = find_text_encoder(folder)[0]
         text = sum(f.stat().st_size for f in (weights.glob("*.safetensors") if weights.is_dir() else [weights]))
     transformer, vae = open_transformer(folder), open_tensors(find_vae(folder))
-    return network_sizes(transformer, vae, text, card, setting, device, folder, sharded)
+    return network_sizes(transformer, vae, text, config, setting, device, folder, sharded)
 
 
 def network_sizes(
-    transformer: Values, vae: Values, text: int, card: Card, setting: WeightsType, device: torch.device, source: Path,
+    transformer: Values, vae: Values, text: int, config: CheckpointConfig, setting: WeightsType, device: torch.device, source: Path,
     sharded: bool = False,
 ) -> Networks:  # fmt: skip
     """The same from the tensors of the files, which are not read; `text` is the text encoder's size in bytes."""
@@ -237,8 +249,8 @@ def network_sizes(
             by_block[block] = by_block.get(block, 0) + size
     blocks = sum(by_block.values())
     return Networks(
-        transformer_params(tensors, card.head_dim, card.text_length, source),
-        vae_params(vae, source, card.latent_mean, card.latent_std), dtype, quantized=any(map(small, tensors)),
+        transformer_params(tensors, config.head_dim, config.text_length, source),
+        vae_params(vae, source, config.latent_mean, config.latent_std), dtype, quantized=any(map(small, tensors)),
         blocks=blocks, block=max(by_block.values(), default=0), rest=sum(sizes.values()) - blocks,
         vae=4 * sum(v.numel() for v in vae.values()), text=text,
         as_stored=all(
@@ -250,7 +262,7 @@ def network_sizes(
 
 def make_plan(
     nets: Networks, work: Work, settings: RuntimeSettings, device: torch.device, name: str, room: int, host_room: int,
-    rates: Rates, alternatives: Callable[[], Iterator[Alternative]] | None = None, held: Held = Held(),
+    rates: Rates, alternatives: Callable[[], Iterator[Alternative]] | None = None, held: ResidentBytes = ResidentBytes(),
     spread: ParallelSettings = ALONE,
 ) -> Plan:  # fmt: skip
     """The first placement that fits: everything resident, then slices of tokens, then streamed blocks, then smaller VAE tiles.
@@ -288,7 +300,7 @@ def _ladder(
     nets: Networks, settings: RuntimeSettings, device: torch.device, spread: ParallelSettings
 ) -> Iterator[Placement]:
     if spread.gpus > 1:  # nothing is streamed there, and the VAE works in strips
-        yield Placement(spread=spread)
+        yield from (Placement(token_chunk=chunk, spread=spread) for chunk in (None, TOKEN_CHUNK))
         return
     if device.type != "cuda":
         yield Placement(tile=None if settings.vae_tile is None else settings.vae_tile // CELL)
@@ -302,23 +314,23 @@ def _ladder(
     tiles = (None, *TILES) if settings.vae_tile is None else (settings.vae_tile // CELL,)
     for mode in modes:
         if mode != "mapped" or nets.as_stored:
-            for rows in (None, ROWS):
-                yield from (Placement(mode, rows, tile) for tile in tiles)
+            for token_chunk in (None, TOKEN_CHUNK):
+                yield from (Placement(mode, token_chunk, tile) for tile in tiles)
 
 
 def _forecast(
     nets: Networks, work: Work, placement: Placement, speed: Speed, device: torch.device, name: str, room: int,
-    rates: Rates, held: Held,
+    rates: Rates, held: ResidentBytes,
 ) -> Plan:  # fmt: skip
     width, height = work.size
     cuda, eight = device.type == "cuda", speed != "exact" and has_fp8(device)
     chunk = vae_chunk(work.size, device)
-    spread, twins = placement.spread, work.twins
+    spread, loras = placement.spread, work.loras
     halves = spread.split_guidance and work.branches == 2
     sharing, branches = (spread.gpus // 2, 1) if halves else (spread.gpus, work.branches)
-    shape = (nets.params, nets.dtype, nets.quantized, work.size, work.length, placement.rows)
+    shape = (nets.params, nets.dtype, nets.quantized, work.size, work.length, placement.token_chunk)
     cost = transformer_cost(*shape, processes=sharing)
-    beside = transformer_cost(*shape, twins.rank, sharing).traffic - cost.traffic
+    beside = transformer_cost(*shape, loras.rank, sharing).traffic - cost.traffic
     vae = vae_cost(nets.vae_params, work.size, work.length, chunk, placement.tile)
     if spread.gpus > 1:  # an even number of ranks encodes two videos at once
         both = 2 if spread.gpus % 2 == 0 else 1
@@ -334,14 +346,14 @@ def _forecast(
         encode, decode = VAE_ENCODE * vae.encode / vae_share, VAE_DECODE * vae.decode / vae_share
         vae = replace(vae, encode=int(encode), decode=int(decode))
     resident = placement.blocks == "resident"
-    own, grown, others = _copies(nets, twins, eight)
+    own, grown, others = _copies(nets, loras, eight)
     blocks = nets.blocks if resident else 2 * (nets.block + grown)
     if spread.shard_weights:  # the fusers are sharded as the blocks are
         fusers = nets.params.num_layers // nets.params.face_every * 4 * nets.params.dim**2 * nets.dtype.itemsize
         own = own // spread.gpus
         blocks = (blocks + fusers) // spread.gpus - fusers + 2 * (nets.block + grown)
     fixed = nets.rest + nets.vae // vae_share + blocks
-    lora = others + (own if resident else 0) + (twins.beside if cuda else 0)  # a CPU's are those of the mapped file
+    lora = others + (own if resident else 0) + (loras.beside if cuda else 0)  # a CPU's are those of the mapped file
     video = 12 * work.length * width * height
     inputs = 2 * video + 12 * work.length * nets.params.motion.size**2
     tensor = work.tokens // sharing * nets.params.dim * nets.dtype.itemsize
@@ -364,12 +376,12 @@ def _forecast(
     return Plan(name, nets.weights, placement, room, most if cuda else 0, host, stages, step, clip)
 
 
-def _copies(nets: Networks, twins: TwinSizes, eight: bool) -> tuple[int, int, int]:
-    """Bytes of the twins' own copies: of blocks' tensors; by which the largest block grows with them; of others. `eight`:
+def _copies(nets: Networks, loras: LoraSizes, eight: bool) -> tuple[int, int, int]:
+    """Bytes of the loras' own copies: of blocks' tensors; by which the largest block grows with them; of others. `eight`:
     quantised layers multiply float8 matrices, so that their copies are float8, too; else they are of the network's type."""
     size = 1 if nets.quantized and eight else nets.dtype.itemsize
-    grown = (size - 1) * twins.block if nets.quantized else 0
-    return size * twins.blocks, grown, nets.dtype.itemsize * twins.others
+    grown = (size - 1) * loras.block if nets.quantized else 0
+    return size * loras.blocks, grown, nets.dtype.itemsize * loras.others
 
 
 def _seconds_of(
@@ -377,7 +389,7 @@ def _seconds_of(
 ) -> tuple[float, float]:
     """Seconds of a step of the longest segment, and of all segments; as if LoRAs acted in every step."""
     copying = 0.0 if placement.blocks == "resident" else nets.blocks / rates.copies
-    beside = 2 * work.tokens * work.twins.values / placement.spread.gpus
+    beside = 2 * work.tokens * work.loras.values / placement.spread.gpus
 
     def step(length: int) -> float:
         share = ((length + 3) // 4 + 1) / ((work.length + 3) // 4 + 1)

@@ -24,7 +24,7 @@ from wanimate.model.fp8 import FP8
 from wanimate.model.params import TransformerParams, VaeParams
 from wanimate.model.transformer import AnimateTransformer
 from wanimate.model.vae import VideoVae
-from wanimate.runtime.offload import slice_tokens
+from wanimate.runtime.offload import chunk_tokens
 from wanimate.runtime.parallel.ranks import Group
 from wanimate.runtime.parallel.sequence import SplitTransformer
 from wanimate.runtime.tiling import CELL, DECODE_REACH, ENCODE_REACH, cut
@@ -61,9 +61,9 @@ class VaeCost:
 @lru_cache(maxsize=256)
 def transformer_cost(
     params: TransformerParams, dtype: torch.dtype, quantized: bool, size: tuple[int, int], length: int,
-    rows: int | None, rank: int = 0, processes: int = 1,
+    token_chunk: int | None, rank: int = 0, processes: int = 1,
 ) -> TransformerCost:  # fmt: skip
-    """For a segment of `length` frames of `size` (width, height) pixels; `rows` as in `slice_tokens`. `rank`: of LoRAs
+    """For a segment of `length` frames of `size` (width, height) pixels; `token_chunk` as in `chunk_tokens`. `rank`: of LoRAs
     beside the layers of the blocks, whose own products are not counted. Where several processes share the tokens, all is
     that of one of them."""
     width, height = (n // CELL for n in size)
@@ -71,7 +71,7 @@ def transformer_cost(
     few = min(2, p.num_layers)  # the other blocks repeat them
     with FakeTensorMode(), _FusedAttention(), torch.inference_mode():
         model = _network(TransformerParams(**(vars(p) | {"num_layers": few, "face_every": few})), dtype, quantized)
-        slice_tokens(model, rows)
+        chunk_tokens(model, token_chunk)
         if rank:
             _add_branches(model, rank, dtype)
         image = None if p.image_width is None else torch.zeros(1, 257, p.image_width)
@@ -128,7 +128,7 @@ def _small_vae_cost(params: VaeParams, chunk: int, frames: int) -> tuple[VaeCost
         latents = torch.zeros(1, params.latent, frames, side, side)
         video = torch.zeros(1, 3, 4 * frames - 3, CELL * side, CELL * side)
         calls = (
-            lambda: vae.encode(video, chunk, thrifty=False),
+            lambda: vae.encode(video, chunk, skip_static=False),
             lambda: [None for _ in vae.decode_pieces(latents, chunk)],
         )
         for call in calls:

@@ -16,8 +16,17 @@ from torch import Tensor
 
 from wanimate.errors import InputError
 from wanimate.media.files import AtomicFile, output_error
-from wanimate.weights.checkpoint import CARD, CLIP, T5, TOKENIZER, TRANSFORMER, VAE, find_text_encoder, read_card
 from wanimate.weights.layouts import native_clip, native_transformer, native_umt5, native_vae
+from wanimate.weights.locate import (
+    CARD,
+    CLIP,
+    T5,
+    TOKENIZER,
+    TRANSFORMER,
+    VAE,
+    find_text_encoder,
+    read_checkpoint_config,
+)
 from wanimate.weights.names import transformer_params, vae_params
 from wanimate.weights.prompts import identity
 from wanimate.weights.quantize import is_quantizable, quantize_fp8
@@ -103,7 +112,7 @@ def _laid_out(
     source: Path, found: list[Found], layout: Layout, dtype: Type, shard_bytes: int
 ) -> tuple[list[Shard], dict[str, Path | dict[str, Any]]]:
     """Files of tensors, and by name what else belongs beside them: a file or folder to copy, or JSON."""
-    card = read_card(source)[1] if source.is_dir() else None
+    config = read_checkpoint_config(source)[1] if source.is_dir() else None
     shards: list[Shard] = []
     files: dict[str, Path | dict[str, Any]] = {}
     theirs = layout == "diffusers"
@@ -114,11 +123,11 @@ def _laid_out(
             stem = f"transformer/{TRANSFORMER}" if theirs else TRANSFORMER
             shards += sharded(stem, tensors, shard_bytes, files)
             if theirs:
-                sizes = (card.head_dim, card.text_length) if card else (128, 512)
+                sizes = (config.head_dim, config.text_length) if config else (128, 512)
                 files["transformer/config.json"] = transformer_config(transformer_params(native, *sizes, source))
         elif network.family == "VAE":
             native = native_vae(network.values)
-            constants = (card.latent_mean, card.latent_std) if card else ()
+            constants = (config.latent_mean, config.latent_std) if config else ()
             params = vae_params(native, source, *constants)
             if theirs:
                 shards.append(Shard(f"vae/{TRANSFORMER}.safetensors", diffusers_vae(native, params.res_blocks)))

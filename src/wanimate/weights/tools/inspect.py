@@ -13,21 +13,18 @@ import torch
 from torch import Tensor
 
 from wanimate.errors import CheckpointError, InputError
-from wanimate.weights.checkpoint import (
-    Card,
-    find_clip,
-    find_text_encoder,
-    find_vae,
-    load_image_encoder,
-    load_text_encoder,
-    load_transformer,
-    load_vae,
-    read_card,
-    transformer_files,
-)  # fmt: skip
+from wanimate.weights.checkpoint import load_image_encoder, load_text_encoder, load_transformer, load_vae
 from wanimate.weights.formats import is_finite, open_tensors
 from wanimate.weights.gguf import gguf_kinds, is_gguf
 from wanimate.weights.layouts import PREFIXES, without_prefix
+from wanimate.weights.locate import (
+    CheckpointConfig,
+    find_clip,
+    find_text_encoder,
+    find_vae,
+    read_checkpoint_config,
+    transformer_files,
+)
 from wanimate.weights.stored import Scaled, Stored, Value, Values, value
 
 Family = Literal[
@@ -147,7 +144,7 @@ def _type(v: Value) -> str:
     return f"{str(v.levels.dtype).removeprefix('torch.')}, {one}"
 
 
-def verify(found: Found, card: Card | None = None) -> dict[str, list[str]]:
+def verify(found: Found, config: CheckpointConfig | None = None) -> dict[str, list[str]]:
     """Every key and shape against the architecture, every number for NaN and infinity; nothing is kept in memory.
 
     Returns what is wrong with which keys; empty where all is well.
@@ -157,12 +154,12 @@ def verify(found: Found, card: Card | None = None) -> dict[str, list[str]]:
     """
     broken: list[str] = []
     source, values = found.files[0], {k: _checked(k, v, broken) for k, v in found.values.items()}
-    card = card or _card(found)
+    config = config or _card(found)
     try:
         if found.family == "transformer":
-            load_transformer(values, card, source, torch.float32, "meta")
+            load_transformer(values, config, source, torch.float32, "meta")
         elif found.family == "VAE":
-            load_vae(values, card, source, "meta")
+            load_vae(values, config, source, "meta")
         elif found.family == "text encoder":
             load_text_encoder(values, None, source, "meta")
         elif found.family == "image encoder":
@@ -177,9 +174,13 @@ def verify(found: Found, card: Card | None = None) -> dict[str, list[str]]:
     return {"not finite": broken} if broken else {}
 
 
-def _card(found: Found) -> Card:
+def _card(found: Found) -> CheckpointConfig:
     folder = found.files[0].parent
-    return read_card(folder)[1] if (folder / "wanimate.json").is_file() else Card(name=folder.name)
+    return (
+        read_checkpoint_config(folder)[1]
+        if (folder / "wanimate.json").is_file()
+        else CheckpointConfig(name=folder.name)
+    )
 
 
 def _checked(key: str, source: Value, broken: list[str]) -> Stored:

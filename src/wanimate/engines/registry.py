@@ -1,0 +1,47 @@
+"""Which engine serves a checkpoint with which settings."""
+
+from __future__ import annotations
+
+from pathlib import Path
+
+from wanimate.config import ParallelSettings, RuntimeSettings
+from wanimate.engines.wan_animate import WanAnimate
+from wanimate.errors import InputError, setting
+from wanimate.runtime.parallel.networks import TeamNetworks
+from wanimate.runtime.parallel.ranks import join, launched, leave
+from wanimate.runtime.parallel.team import follow
+from wanimate.runtime.placement import PlacedNetworks
+from wanimate.weights.checkpoint import best_device
+from wanimate.weights.locate import read_checkpoint_config
+
+
+def engine_for(
+    checkpoint: Path | str | None = None, runtime: RuntimeSettings = RuntimeSettings(),
+    parallel: ParallelSettings = ParallelSettings(), text_on_cpu: bool = False,
+) -> WanAnimate:  # fmt: skip
+    """A closed engine for a checkpoint folder; None is the one in the package.
+
+    Raises:
+        CheckpointError: there is no such folder, or its `wanimate.json` is not valid.
+        InputError: settings that do not go together, or a device that is not there.
+    """
+    folder, config = read_checkpoint_config(None if checkpoint is None else Path(checkpoint))
+    if parallel.gpus > 1 or launched() > 1:
+        return WanAnimate(TeamNetworks(folder, config, runtime, parallel), text_on_cpu)
+    for name in ("shard_weights", "split_guidance"):
+        if getattr(parallel, name):
+            remedy = f"Give {setting('parallel.gpus')}, or leave it out."
+            raise InputError(f"parallel.{name}", True, "it needs several GPUs", remedy)
+    return WanAnimate(PlacedNetworks(folder, config, best_device(runtime.device), runtime), text_on_cpu)
+
+
+def follow_launcher() -> bool:
+    """Under a launcher such as torchrun, in every process but the first: serve the first one's jobs until it is done. False,
+    at once, in any other process."""
+    import os
+
+    if launched() == 1 or os.environ.get("RANK") == "0":
+        return False
+    follow(join())
+    leave()
+    return True
