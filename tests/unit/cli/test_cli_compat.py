@@ -294,7 +294,7 @@ def test_use_flux_measures_in_redrawn_pictures_the_published_way_with_compat(
 
     monkeypatch.setattr("wanimate.integrations.published.write_published_guides", stub)
     monkeypatch.setattr("wanimate.integrations.flux.kontext", lambda folder: lambda image, text: image)
-    monkeypatch.setattr("wanimate.preprocess.detect.base.backend", lambda settings: SimpleNamespace(name="stub"))
+    monkeypatch.setattr("wanimate.preprocess.detect.registry.open_detector", lambda settings: SimpleNamespace(name="stub"))
     words = ["--ckpt_path", tmp_path, "--retarget_flag", "--use_flux", *(["--compat"] if compat else [])]
     done, _ = preprocess(*words)
     assert done.exit_code == 0, done.output
