@@ -1,0 +1,43 @@
+"""Settings of a job."""
+
+from wanimate.config.parts import (
+    Attention,
+    BlocksMode,
+    CacheKind,
+    ClipLimits,
+    Codec,
+    Defaults,
+    GenerateSettings,
+    Job,
+    LoraUse,
+    Mode,
+    OutputSettings,
+    ParallelSettings,
+    PreprocessSettings,
+    Retarget,
+    RuntimeSettings,
+    Solver,
+    Speed,
+    WeightsType,
+)
+
+__all__ = [
+    "Attention",
+    "BlocksMode",
+    "CacheKind",
+    "ClipLimits",
+    "Codec",
+    "Defaults",
+    "GenerateSettings",
+    "Job",
+    "LoraUse",
+    "Mode",
+    "OutputSettings",
+    "ParallelSettings",
+    "PreprocessSettings",
+    "Retarget",
+    "RuntimeSettings",
+    "Solver",
+    "Speed",
+    "WeightsType",
+]
