@@ -8,7 +8,8 @@ from pathlib import Path
 
 import pytest
 
-from wanimate.media.timing import cap_rate, published_count, published_indices, resample, snap_rate
+from wanimate.config.values import snap_rate
+from wanimate.media.timing import cap_rate, published_count, published_indices, resample
 
 GOLDEN = json.loads((Path(__file__).parents[2] / "golden" / "media" / "frame_indices.json").read_text())
 
