@@ -4,7 +4,7 @@ from __future__ import annotations
 
 import os
 import sys
-from collections.abc import Callable, Iterator, Sequence
+from collections.abc import Callable
 from pathlib import Path
 from typing import TYPE_CHECKING
 
@@ -12,12 +12,12 @@ import typer
 
 from wanimate.cli.report import Reporter, reporting
 from wanimate.config import ParallelSettings, RuntimeSettings
-from wanimate.errors import InputError, RankFailed
+from wanimate.errors import InputError, RankFailed, setting
 
 if TYPE_CHECKING:
-    from wanimate.events import Event
     from wanimate.jobs.run import Animator
 
+OF_ONE_GPU = ("device", "blocks", "vae_tile", "gpu_memory")
 COMMAND: list[str] = []
 """This process's command line, set where it is the process's own."""
 
@@ -40,33 +40,29 @@ def check_spread(runtime: RuntimeSettings, parallel: ParallelSettings, gpus: int
     """
     for name in ("shard_weights", "split_guidance"):
         if getattr(parallel, name) and gpus == 1:
-            raise InputError(
-                f"--{name.replace('_', '-')}", True, "it needs several GPUs", "Give --gpus, or leave it out."
-            )
-    shared = runtime.model_copy(update={"speed": "exact", "weights_dtype": "auto"})
-    if shared != RuntimeSettings() and gpus > 1:
-        rule = "streaming, tiles and a cap of its memory are settings of one GPU"
-        raise InputError("parallel.gpus", gpus, rule, "Leave them out; --shard-weights saves memory here.")
+            remedy = f"Give {setting('parallel.gpus')}, or leave it out."
+            raise InputError(parallel.named(name), True, "it needs several GPUs", remedy)
+    alone = [name for name in OF_ONE_GPU if getattr(runtime, name) != RuntimeSettings.model_fields[name].default]
+    if alone and gpus > 1:
+        rule = f"{setting(runtime.named(alone[0]))} is a setting of one GPU"
+        remedy = f"Leave it out; {setting('parallel.shard_weights')} saves memory here."
+        raise InputError("parallel.gpus", gpus, rule, remedy)
 
 
 def run(
     report: Reporter, checkpoint: Path | None, runtime: RuntimeSettings, parallel: ParallelSettings, out: Path,
-    *jobs: Callable[[Animator], Iterator[Event]],
+    jobs: Callable[[Animator], None],
 ) -> None:  # fmt: skip
-    """Run jobs, one after the other with the same weights, that end in `out` or beside it: here, as a rank of a launcher's, or
-    by starting the ranks."""
-    from wanimate.cli.animate import finish
-
+    """Run `jobs`, which end in `out` or beside it, with the weights: here, as a rank of a launcher's, or by starting the
+    ranks."""
     launched = ranks_launched()
     check_spread(runtime, parallel, max(launched, parallel.gpus))
     if launched > 1:
-        _as_rank(report, checkpoint, runtime, parallel.model_copy(update={"gpus": launched}), jobs)
+        _as_rank(checkpoint, runtime, parallel.model_copy(update={"gpus": launched}), jobs)
     elif parallel.gpus == 1:
         from wanimate.jobs.run import Animator
 
-        animator = Animator.from_checkpoint(checkpoint, runtime=runtime)
-        for job in jobs:
-            finish(report, job(animator))
+        jobs(Animator.from_checkpoint(checkpoint, device=runtime.device, runtime=runtime))
     else:
         _start_ranks(report, parallel.gpus, out)
 
@@ -78,9 +74,8 @@ def _start_ranks(report: Reporter, gpus: int, out: Path) -> None:
     from wanimate.runtime.parallel.supervise import supervise
 
     if not COMMAND:
-        raise InputError(
-            "parallel.gpus", gpus, "only a command line can be started again", "Use `wanimate`, or torchrun."
-        )
+        rule = "only a command line can be started again"
+        raise InputError("parallel.gpus", gpus, rule, "Use `wanimate`, or torchrun.")
     if not torch.cuda.is_available():
         report.event(Notice(f"no GPU was found: {gpus} processes share the processor", "warning"))
     elif torch.cuda.device_count() < gpus:
@@ -98,10 +93,8 @@ def _start_ranks(report: Reporter, gpus: int, out: Path) -> None:
 
 
 def _as_rank(
-    report: Reporter, checkpoint: Path | None, runtime: RuntimeSettings, parallel: ParallelSettings,
-    jobs: Sequence[Callable[[Animator], Iterator[Event]]],
-) -> None:  # fmt: skip
-    from wanimate.cli.animate import finish
+    checkpoint: Path | None, runtime: RuntimeSettings, parallel: ParallelSettings, jobs: Callable[[Animator], None]
+) -> None:
     from wanimate.jobs.run import Animator
     from wanimate.runtime.parallel.ranks import join, leave
     from wanimate.runtime.parallel.supervise import LOST, SUPERVISED, obey_supervisor
@@ -115,8 +108,7 @@ def _as_rank(
                 animator.follow()
             leave()
             return
-        for job in jobs:
-            finish(report, job(animator))
+        jobs(animator)
         animator.dismiss()
         leave()
     except RankFailed as error:
