@@ -4,17 +4,20 @@ from __future__ import annotations
 
 from collections.abc import Mapping, Sequence
 from pathlib import Path
-from typing import Annotated, Any, get_args
+from typing import Annotated, Any, Literal
 
 import typer
+from pydantic import Field
 from rich.markup import escape
 from rich.table import Table
 
 from wanimate.cli.build import command
 from wanimate.cli.report import Reporter
-from wanimate.errors import CheckpointError, InputError
+from wanimate.config.base import Option, Settings
+from wanimate.errors import CheckpointError
 
 app = typer.Typer(no_args_is_help=True, help="Look into files of weights, verify them, convert them.")
+CONVERSION = "Conversion"
 SHOWN = 50
 """Keys of one kind that `verify` lists."""
 
@@ -88,21 +91,26 @@ def _listed(problems: Mapping[str, Sequence[str]]) -> str:
     return "\n".join(lines)
 
 
+class Form(Settings):
+    """How a converted checkpoint is written."""
+
+    layout: Annotated[Literal["published", "diffusers"], Option(CONVERSION, "Names and files.")] = "published"
+    dtype: Annotated[
+        Literal["keep", "fp32", "bf16", "fp16", "fp8"],
+        Option(CONVERSION, "Type of the transformer's weights. fp8: the linear layers of its blocks."),
+    ] = "keep"
+    shard_size: Annotated[
+        float, Field(ge=1e-6), Option(CONVERSION, "Largest file in GB.", metavar="GB", example="5")
+    ] = 5.0
+
+
 @app.command(no_args_is_help=True)
 @command(names={"checkpoint": "SOURCE", "path": "SOURCE"})
 def convert(
     report: Reporter,
     source: Annotated[Path, typer.Argument(help="A checkpoint folder or a file of one of its networks.")],
     out: Annotated[Path, typer.Argument(help="Folder to write. It appears when it is whole.")],
-    layout: Annotated[str, typer.Option(help="Names and files.", metavar="[published|diffusers]")] = "published",
-    dtype: Annotated[
-        str,
-        typer.Option(
-            help="Type of the transformer's weights. fp8: the linear layers of its blocks.",
-            metavar="[keep|fp32|bf16|fp16|fp8]",
-        ),
-    ] = "keep",
-    shard_size: Annotated[float, typer.Option(help="Largest file in GB.", min=0.000001)] = 5.0,
+    form: Form,
 ) -> None:
     """Write a checkpoint in another layout or type. If it is stopped, the same command goes on where it was.
 
@@ -113,15 +121,11 @@ def convert(
     [cyan]wanimate weights convert ~/models/Wan2.2-Animate-14B ~/models/animate-fp8 --dtype fp8[/cyan]
     """
     from wanimate.events import Stage, StageFinished, StageProgress, StageStarted
-    from wanimate.weights.tools.convert import GB, Layout, Type
+    from wanimate.weights.tools.convert import GB
     from wanimate.weights.tools.convert import convert as run
 
-    if layout not in get_args(Layout):
-        raise InputError("layout", layout, "there is no such layout", f"Give {' or '.join(get_args(Layout))}.")
-    if dtype not in get_args(Type):
-        raise InputError("dtype", dtype, "there is no such type", f"Give one of {', '.join(get_args(Type))}.")
     report.event(StageStarted(Stage.CONVERT))
-    for done, total, _ in run(source, out, layout, dtype, int(shard_size * GB)):  # type: ignore[arg-type]
+    for done, total, _ in run(source, out, form.layout, form.dtype, int(form.shard_size * GB)):
         report.event(StageProgress(Stage.CONVERT, done, total))
     report.event(StageFinished(Stage.CONVERT, 0.0))
-    report.done({"out": str(out)}, f"{out}: {layout} layout, {dtype}")
+    report.done({"out": str(out)}, f"{out}: {form.layout} layout, {form.dtype}")

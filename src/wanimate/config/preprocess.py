@@ -83,7 +83,7 @@ class PreprocessSettings(Settings):
             "How the performer's skeleton gets the character's proportions: robustly (auto), not at all (off), or by the "
             "published rule.",
             more="Replacement keeps the performer's proportions.",
-            shown="auto",
+            shown="auto; off in replacement",
         ),
     ] = None
     smooth: Annotated[
@@ -142,7 +142,7 @@ class PreprocessSettings(Settings):
     k: Annotated[
         int,
         Field(ge=1, le=101),
-        Option(MASK, "Replacement: side in pixels of the square by which it grows.", example="7"),
+        Option(MASK, "Replacement: side in pixels of the square by which the outline grows.", example="7"),
     ] = 7
     w_len: Annotated[
         int | None,
