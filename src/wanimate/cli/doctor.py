@@ -19,7 +19,10 @@ from wanimate.config.base import FILES
 
 Checkpoint = Annotated[Path | None, option(FILES, "Plan a job with this checkpoint folder.", show_default="none")]
 Clip = Annotated[Path | None, option(FILES, "The job's performer.", show_default="one segment")]
-MARKS = {"yes": "[green]yes[/green]", "slow": "[yellow]slow[/yellow]", "no": "[red]no[/red]"}
+MARKS: dict[object, str] = {
+    "yes": "[green]yes[/green]", "slow": "[yellow]slow[/yellow]", "no": "[red]no[/red]",
+    True: "[green]yes[/green]", False: "[red]no[/red]",
+}  # fmt: skip
 PLANNED = (
     "steps", "guidance", "clip_length", "overlap", "cache", "lora", "lora_fuse", "lora_partial", "relight",
 )  # fmt: skip
@@ -47,36 +50,22 @@ def doctor(
     check_spread(runtime, parallel, parallel.gpus)
     from wanimate.measure.doctor import examine, plan_job
 
-    found = examine(preprocess.models)
+    found = examine(preprocess.models, report.spelling)
     if checkpoint is not None:
-        found["plan"] = plan_job(checkpoint, clip, preprocess.area, generate, runtime, mode=mode, spread=parallel)
+        found["plan"] = plan_job(
+            checkpoint, clip, preprocess.area, generate, runtime, mode=mode, spread=parallel, spelling=report.spelling
+        )
     report.done(found, list(_tables(found)))
 
 
 def _tables(found: Mapping[str, Any]) -> Iterator[RenderableType]:
-    if "machine" in found:
-        yield from (_pairs("what", "found", found["machine"]), "")
-    if "backends" in found:
-        backends = _table("for", "backend", "there", "used", "why")
-        for b in found["backends"]:
-            there = MARKS["yes" if b["available"] else "no"]
-            backends.add_row(b["for"], b["name"], there, "●" if b["used"] else "", escape(b["why"]))
-        yield from (backends, "")
-    if "jobs" in found:
-        jobs = _table("job", "can run", "why")
-        for job in found["jobs"]:
-            jobs.add_row(job["name"], MARKS[job["verdict"]], escape(job["why"]))
-        yield from (jobs, "")
-    if "plan" in found:
-        yield _pairs("plan", "forecast", found["plan"])
-
-
-def _pairs(name: str, value: str, rows: Mapping[str, Any]) -> Table:
-    table = _table(name, value)
-    for key, found in rows.items():
-        table.add_row(key, escape(str(found)))
-    return table
-
-
-def _table(*heads: str) -> Table:
-    return Table(*heads, box=None, header_style="bold", padding=(0, 2))
+    """A table for each part of the report: pairs of a name and a finding, or rows with the same names."""
+    for part, rows in found.items():
+        if isinstance(rows, Mapping):
+            rows = [{part: name, "found": value} for name, value in rows.items()]
+        if not rows:
+            continue
+        table = Table(*rows[0], box=None, header_style="bold", padding=(0, 2))
+        for row in rows:
+            table.add_row(*(MARKS.get(value) or escape(str(value)) for value in row.values()))
+        yield from (table, "")

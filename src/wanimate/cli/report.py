@@ -49,7 +49,9 @@ class OutputClosed(Exception):
 
 
 class Reporter(Protocol):
-    """Told of everything that happens, in order."""
+    """Told of everything that happens, in order. `spelling`: how the command calls settings."""
+
+    spelling: Spelling
 
     def event(self, event: Event) -> None: ...
 

@@ -139,6 +139,8 @@ class Settings(BaseModel):
             return InputError(field, None, "it is needed", "Give it.")
         if first["type"] == "extra_forbidden":
             return unknown(cls, name, first["input"], [cls])
+        if first["type"] == "literal_error":
+            return InputError(field, first["input"], "there is no such choice", f"Give {first['ctx']['expected']}.")
         rule = first["msg"].removeprefix("Value error, ").replace("Input should", "it has to", 1)
         rule = _RULES.get(first["type"], rule)
         return InputError(field, first["input"], rule, _remedy(cls.model_fields.get(name)))
@@ -179,8 +181,6 @@ def _remedy(info: FieldInfo | None) -> str:
     option = next((mark for mark in info.metadata if isinstance(mark, Option)), None) if info else None
     if info is None or option is None:
         return "Give another value."
-    if choices := _choices(info):
-        return f"Give one of {', '.join(str(value) for value in choices)}."
     if option.example:
         return f"Give {option.example}, for instance."
     return "Give true or false." if info.annotation is bool else "Give another value."

@@ -366,12 +366,15 @@ def test_doctor(tmp_path: Path) -> None:
     pose = next(b for b in report["backends"] if b["name"] == "mediapipe")
     assert not pose["available"]
     assert "not found" in pose["why"]
+    assert "\x02" not in words.stdout
+    assert "given with --sam2" in words.stdout
+    assert any("given with --sam2" in b["why"] for b in report["backends"])
     assert {b["for"] for b in report["backends"] if b["used"]} >= {"networks", "attention"}
 
 
 def test_options_of_doctor_become_the_settings_of_a_run(monkeypatch: pytest.MonkeyPatch) -> None:
     asked: list[Any] = []
-    monkeypatch.setattr("wanimate.measure.doctor.examine", lambda models: {})
+    monkeypatch.setattr("wanimate.measure.doctor.examine", lambda models, spelling: {})
     monkeypatch.setattr(
         "wanimate.measure.doctor.plan_job", lambda *args, **more: asked.append((*args, more)) or {"job": "so"}
     )
@@ -384,6 +387,7 @@ def test_options_of_doctor_become_the_settings_of_a_run(monkeypatch: pytest.Monk
     assert json.loads(done.stdout) == {"event": "result", "plan": {"job": "so"}}
     ((checkpoint, _, _, settings, _, more),) = asked
     spread = ParallelSettings(gpus=2, shard_weights=True)
+    assert more.pop("spelling")("preprocess.area") == "--area"
     assert (checkpoint, more) == (Path("c"), {"mode": "replacement", "spread": spread})
     assert settings == GenerateSettings(
         lora=("a.safetensors:0.8@0-50%", "b.safetensors"),

@@ -200,7 +200,7 @@ def test_whatever_a_caller_can_cause_is_an_input_error(make: Callable[[], object
     with pytest.raises(InputError) as caught:
         make()
     assert caught.value.field == field
-    assert rule in caught.value.rule
+    assert rule in f"{caught.value.rule}. {caught.value.remedy}"
     assert caught.value.remedy
     assert "\x02" not in str(caught.value)
 
