@@ -3,10 +3,10 @@
 from __future__ import annotations
 
 import inspect
-import math
 from collections.abc import Callable, Mapping
 from dataclasses import dataclass
 from fractions import Fraction
+from operator import itemgetter
 from types import NoneType, UnionType
 from typing import Annotated, Any, Literal, Union, get_args, get_origin, get_type_hints
 
@@ -17,7 +17,7 @@ from typer.models import ArgumentInfo, OptionInfo
 from wanimate.cli.names import command_line, declared, flag_of, spelling_of
 from wanimate.cli.report import reporting
 from wanimate.config.base import RUN, Setting, Settings
-from wanimate.errors import InputError, Spelling, spell
+from wanimate.errors import Spelling, spell
 
 Given = Mapping[str, Any]
 """Values of a command's options, by parameter."""
@@ -103,18 +103,11 @@ def _part(parameter: inspect.Parameter, hint: Any) -> _Part:
         return _single(parameter, one)
     if isinstance(base, type) and issubclass(base, Settings):
         return _group(base, next((mark for mark in marks if isinstance(mark, Takes)), Takes()))
-    return _own(parameter, hint, base, marks)
+    return _own(parameter, hint, marks)
 
 
-def _own(parameter: inspect.Parameter, hint: Any, base: Any, marks: list[Any]) -> _Part:
-    """An argument that is no setting. Its numbers have to be finite."""
-
-    def value(given: Given) -> Any:
-        found = given[parameter.name]
-        if isinstance(found, float) and not math.isfinite(found):
-            raise InputError(parameter.name, found, "it has to be a finite number", "Give another value.")
-        return found
-
+def _own(parameter: inspect.Parameter, hint: Any, marks: list[Any]) -> _Part:
+    """An argument that is no setting."""
     info = next(mark for mark in marks if isinstance(mark, (OptionInfo, ArgumentInfo)))
     flag = parameter.name.upper()
     if isinstance(info, OptionInfo):
@@ -122,7 +115,7 @@ def _own(parameter: inspect.Parameter, hint: Any, base: Any, marks: list[Any]) -
         default = "--" + parameter.name.replace("_", "-")
         flag = next((f for f in flags if isinstance(f, str) and f.startswith("--")), default).partition("/")[0]
     option = parameter.replace(annotation=hint, kind=inspect.Parameter.KEYWORD_ONLY)
-    return _Part((option,), value, {parameter.name: flag})
+    return _Part((option,), itemgetter(parameter.name), {parameter.name: flag})
 
 
 def _single(parameter: inspect.Parameter, one: One) -> _Part:

@@ -3,46 +3,62 @@
 from __future__ import annotations
 
 from contextlib import closing
-from pathlib import Path
-from typing import Annotated, Any, cast, get_args
+from typing import Annotated, Any, Literal, cast, get_args
 
 import typer
 from pydantic import Field
 
 from wanimate.cli.build import Takes, command
-from wanimate.cli.options import Checkpoint, option
+from wanimate.cli.options import Checkpoint
 from wanimate.cli.report import Reporter
-from wanimate.config import GenerateSettings, Job, Mode, PreprocessSettings, RuntimeSettings
+from wanimate.config import GenerateSettings, Mode, PreprocessSettings, RuntimeSettings
 from wanimate.config.base import FILES, Option, Settings
+from wanimate.config.values import File
 from wanimate.errors import InputError, setting
 
 app = typer.Typer(no_args_is_help=True, rich_markup_mode="rich", help="Train on your own clips.")
 TRAINING, EXAMPLES = "Training", "Examples"
-Data = Annotated[
-    Path,
-    option(
-        FILES,
-        "Folder of clips, each with a picture of whom it shows beside it (dance.mp4, dance.png). Without one, the clip's first "
-        "frame is the reference.",
-    ),
-]
-Work = Annotated[
-    Path | None,
-    option(FILES, "Folder for encoded examples, state, loss.png and samples.", show_default="OUT without its ending"),
-]
-Relit = Annotated[
-    int,
-    option(
-        EXAMPLES,
-        "Relighting recipe: so many copies of every reference under other lights take its place. It goes with --mode "
-        "replacement.",
-    ),
-]
 
 
 @app.callback()
 def root() -> None:
     """Train on your own clips."""
+
+
+class Files(Settings):
+    """What is learned from, and what is written."""
+
+    data: Annotated[
+        File,
+        Option(
+            FILES,
+            "Folder of clips, each with a picture of whom it shows beside it (dance.mp4, dance.png). Without one, the clip's "
+            "first frame is the reference.",
+        ),
+    ]
+    out: Annotated[File, Option(FILES, "LoRA to write, a .safetensors file in peft's layout.")]
+    work: Annotated[
+        File | None,
+        Option(FILES, "Folder for encoded examples, state, loss.png and samples.", shown="OUT without its ending"),
+    ] = None
+
+
+class Taught(Settings):
+    """What the examples teach."""
+
+    mode: Annotated[Literal["animation", "replacement", "both"], Option(EXAMPLES, "Which mode the examples teach.")] = (
+        "animation"
+    )
+    relit: Annotated[
+        int,
+        Field(ge=0),
+        Option(
+            EXAMPLES,
+            "Relighting recipe: so many copies of every reference under other lights take its place. It goes with --mode "
+            "replacement.",
+            example="4",
+        ),
+    ] = 0
 
 
 class Training(Settings):
@@ -78,23 +94,13 @@ class Training(Settings):
 @app.command(no_args_is_help=True)
 @command(names={"video": "--data", "image": "--data"})
 def lora(
-    report: Reporter,
-    data: Data,
-    out: Annotated[Path, option(FILES, "LoRA to write, a .safetensors file in peft's layout.")],
-    checkpoint: Checkpoint = None,
-    work: Work = None,
-    mode: Annotated[
-        str, option(EXAMPLES, "Which mode the examples teach.", metavar="[animation|replacement|both]")
-    ] = "animation",
-    relit: Relit = 0,
-    *,
+    report: Reporter, checkpoint: Checkpoint = None, *, files: Files, taught: Taught,
     preprocess: Annotated[
         PreprocessSettings, Takes(only=("models", "area", "fps", "max_fps", "max_seconds", "backend"))
     ],
-    generate: Annotated[GenerateSettings, Takes(only=("clip_length", "prompt"))],
-    training: Training,
+    generate: Annotated[GenerateSettings, Takes(only=("clip_length", "prompt"))], training: Training,
     runtime: Annotated[RuntimeSettings, Takes(only=("device",))],
-) -> None:
+) -> None:  # fmt: skip
     """Train a LoRA on a folder of clips.
 
     Every clip is preprocessed and encoded once, in windows of the checkpoint's segment length. Adapters on the transformer
@@ -109,9 +115,10 @@ def lora(
 
     Exit codes: 0 done, 2 bad input, 3 not enough memory, 130 cancelled (go on with --resume).
     """
+    out, relit = files.out, taught.relit
     if out.suffix != ".safetensors":
         raise InputError("out", out, "a LoRA is written as .safetensors", "Give a name that ends so.")
-    modes = (*get_args(Mode),) if mode == "both" else (Job.checked("mode", mode),)
+    modes: tuple[Mode, ...] = (*get_args(Mode),) if taught.mode == "both" else (taught.mode,)
     if relit and modes != ("replacement",):
         raise InputError("relit", relit, "light is matched in replacement only", f"Add {setting('mode')} replacement.")
     from wanimate.train.adapters import TARGETS, AdapterSettings
@@ -128,7 +135,7 @@ def lora(
     large = checkpoint is not None if t.checkpointing is None else t.checkpointing
     targets = TARGETS.get(t.targets) or tuple(name.strip() for name in t.targets.split(","))
     job = OwnTraining(
-        data, out, work or out.with_suffix(""), checkpoint,
+        files.data, out, files.work or out.with_suffix(""), checkpoint,
         ExampleSettings(modes, preprocess.area or defaults.area, length, defaults.overlap, preprocess, relit, t.seed),
         AdapterSettings(t.rank, t.alpha or t.rank, targets),
         LoraTraining(steps=t.steps, rate=t.rate, accumulate=t.accumulate, save_every=t.save_every, seed=t.seed),
