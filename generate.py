@@ -1,6 +1,6 @@
 """The published `generate.py`, run by this engine: `python generate.py --help`."""
 
-from wanimate.cli.compat import generate, script
+from wanimate.__main__ import main
 
 if __name__ == "__main__":
-    script(generate)
+    main("compat", "generate")

@@ -1,6 +1,6 @@
 """The published `preprocess_data.py`, run by this engine: `python preprocess_data.py --help`."""
 
-from wanimate.cli.compat import preprocess, script
+from wanimate.__main__ import main
 
 if __name__ == "__main__":
-    script(preprocess)
+    main("compat", "preprocess")

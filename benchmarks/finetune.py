@@ -47,8 +47,8 @@ from hardware import described
 from robots import RobotWorld
 
 from mannequin.world.assets import load
-from wanimate.cli.options import preprocess_settings
 from wanimate.conditions.build import ConditionBuilder
+from wanimate.config import PreprocessSettings
 from wanimate.finish.decode import to_pixels
 from wanimate.measure.metrics import psnr
 from wanimate.media.files import sha256
@@ -122,7 +122,7 @@ def write_clips(world: RobotWorld, count: int, frames: int, side: int, folder: P
 
 def encode_known(args: argparse.Namespace, checkpoint: Checkpoint, cache: Path) -> None:
     """Fill the training's `cache` with examples whose guides are the world's own; it then needs no detectors."""
-    preprocess = preprocess_settings(args.size, None, "30", False, backend="mediapipe", models=None)
+    preprocess = PreprocessSettings(area=args.size)
     area = preprocess.area or checkpoint.config.defaults.area
     settings = ExampleSettings(("animation",), area, args.frames, checkpoint.config.defaults.overlap, preprocess)
     encoders = Encoders(named(checkpoint), checkpoint.vae, checkpoint.image, checkpoint.face_size, checkpoint.device, 4)

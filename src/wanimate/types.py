@@ -12,11 +12,13 @@ from collections.abc import Sequence
 from dataclasses import dataclass, field
 from fractions import Fraction
 from pathlib import Path
-from typing import Any, Literal, Protocol
+from typing import Any, Protocol
 
 import numpy as np
 import numpy.typing as npt
 import torch
+
+from wanimate.config import Mode as Mode
 
 Frame = npt.NDArray[np.uint8]
 """One picture, uint8 RGB [H, W, 3]."""
@@ -24,7 +26,6 @@ Frames = npt.NDArray[np.uint8]
 """Several pictures of one size, uint8 RGB [n, H, W, 3]."""
 Keypoints = npt.NDArray[np.float64]
 """133 whole-body keypoints, [133, 3] or [n, 133, 3]: x and y in pixels, confidence (preprocess spec, section 8.1)."""
-Mode = Literal["animation", "replacement"]
 
 
 class FrameSource(Protocol):

@@ -35,7 +35,7 @@ def job(tmp_path: Path) -> Replacing:
 @pytest.mark.parametrize(
     ("options", "parts"),
     [
-        (("--iterations", "-1"), ("--iterations = -1", "greater than or equal to 0", "--help")),
+        (("--iterations", "-1"), ("--iterations = -1", "greater than or equal to 0", "Give 3")),
         (("--k", "0"), ("--k = 0", "greater than or equal to 1")),
         (("--w-len", "0"), ("--w-len = 0", "greater than or equal to 1")),
         (("--h-len", "-3"), ("--h-len = -3", "greater than or equal to 1")),
@@ -142,7 +142,7 @@ def test_an_unknown_mode(job: Replacing) -> None:
     files = ["--image", str(job.image), "--video", str(job.video), "--out", str(job.folder / "guides")]
     done = CliRunner().invoke(app, ["preprocess", *files, "--mode", "relight"], env={"COLUMNS": "500"})
     assert done.exit_code == 2
-    assert "--mode = relight: there is no such mode. Give animation or replacement." in done.stderr
+    assert "--mode = relight: there is no such choice. Give 'animation' or 'replacement'." in done.stderr
 
 
 def test_nobody_in_the_clip(job: Replacing) -> None:

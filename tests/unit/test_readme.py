@@ -1,4 +1,4 @@
-"""The README tells the truth: defaults are those of the classes, snippets compile, and the options it shows exist."""
+"""The README tells the truth: snippets compile, and the options it shows exist."""
 
 from __future__ import annotations
 
@@ -12,72 +12,19 @@ import typer
 from pydantic import BaseModel
 
 from wanimate.cli.main import app
-from wanimate.config import Defaults, GenerateSettings, Job, OutputSettings, PreprocessSettings, RuntimeSettings
+from wanimate.config import GenerateSettings, Job, OutputSettings, PreprocessSettings, RuntimeSettings
 from wanimate.preprocess import guides
 from wanimate.preprocess.detect import models
 
 ROOT = Path(__file__).parents[2]
 README = (ROOT / "README.md").read_text()
 PARTS: tuple[type[BaseModel], ...] = (PreprocessSettings, GenerateSettings, OutputSettings, RuntimeSettings)
-NOT_IN_TABLE = {"limits"}
-SAID_IN_WORDS = {
-    "fps": "the clip's, up to `max_fps`",
-    "models": "user cache",
-    "mask": "they are found",
-    "sam2": "MediaPipe's",
-    "seed": "drawn, printed, recorded",
-    "iterations": "3, fewer under 250 pixels",
-    "relight": "on in replacement, if the checkpoint has one",
-    "keep_guides": "thrown away",
-    "vae_tile": "none, or as memory needs",
-    "gpu_memory": "all that is free",
-    "cache": "none; `turbo` has its own",
-    "cache_gate": "the cache's own",
-    "retarget": "auto; off in replacement",
-    "w_len": "the outline; 1 with `compat`",
-    "h_len": "the outline; 1 with `compat`",
-}
-
-
-def rows(heading: str) -> dict[str, list[str]]:
-    """First cell, without backquotes -> the other cells, of the first table under a heading."""
-    section = README.split(f"## {heading}\n", 1)[1]
-    table = re.search(r"(?:^\|.*\n)+", section, re.MULTILINE)
-    assert table is not None
-    lines = [[cell.strip() for cell in line.strip("|\n ").split("|")] for line in table[0].splitlines()]
-    return {cells[0].strip("`"): cells[1:] for cells in lines[2:]}
 
 
 def commands() -> list[str]:
     """The `wanimate` commands of the shell snippets."""
     lines = [line for block in re.findall(r"```sh\n(.*?)```", README, re.DOTALL) for line in block.splitlines()]
     return [line.removeprefix(".venv/bin/") for line in lines if re.match(r"(\.venv/bin/)?wanimate ", line)]
-
-
-def test_every_setting_is_in_the_table() -> None:
-    fields = {name for part in PARTS for name in part.model_fields} - NOT_IN_TABLE
-    assert set(rows("Settings")) == fields | {"keep_guides", "mode"}
-
-
-@pytest.mark.parametrize("name", sorted(rows("Settings")))
-def test_defaults_of_the_table(name: str) -> None:
-    said = rows("Settings")[name][0]
-    default = next(p.model_fields[name].default for p in (*PARTS, Job) if name in p.model_fields)
-    if name in SAID_IN_WORDS:
-        assert default is None
-        assert said == SAID_IN_WORDS[name]
-    elif name in Defaults.model_fields:
-        published = Defaults.model_fields[name].default
-        assert default is None
-        assert said == f"checkpoint ({published})"
-    elif name == "lora":
-        assert default == ()
-        assert said == "none"
-    elif name in ("prompt", "negative_prompt"):
-        assert default == ""
-        assert said == "checkpoint"
-    else:
-        assert said == (str(default).lower() if isinstance(default, bool) else str(default))
 
 
 @pytest.mark.parametrize("line", commands())

@@ -2,18 +2,23 @@
 
 from __future__ import annotations
 
+import sys
 from importlib.metadata import version
-from typing import Annotated
+from pathlib import Path
+from typing import Annotated, Any, NoReturn
 
 import typer
 
-from wanimate.cli.animate import animate, generate
+from wanimate.cli.animate import animate, generate, replace
 from wanimate.cli.compat import app as compat
 from wanimate.cli.doctor import doctor
 from wanimate.cli.preprocess import preprocess
-from wanimate.cli.replace import replace
+from wanimate.cli.report import CLOSED, JsonReporter, OutputClosed, forget_stdout
 from wanimate.cli.train import app as train
 from wanimate.cli.weights import app as weights
+
+UsageError: type[Exception] = typer.BadParameter.__bases__[0]
+"""typer has a public name for its kinds only."""
 
 app = typer.Typer(
     name="wanimate",
@@ -54,6 +59,30 @@ app.add_typer(compat, name="compat")
 app.add_typer(weights, name="weights")
 
 
-def main() -> None:
-    """Entry point of the console script."""
-    app()
+def main(*chosen: str) -> NoReturn:
+    """Run this process's command line, or, with `chosen`, that of one command: main("compat", "generate")."""
+    words, name = sys.argv[1:], Path(sys.argv[0]).name if chosen else "wanimate"
+    whole: Any = typer.main.get_command(app)
+    for part in chosen:
+        whole = whole.commands[part]
+    if "--json" not in words:
+        whole.main(words, prog_name=name)
+    try:
+        code = whole.main(words, prog_name=name, standalone_mode=False)
+    except UsageError as error:
+        code = _misused(error)
+    sys.exit(code if isinstance(code, int) else 0)
+
+
+def _misused(error: Any) -> int:
+    """Tell a command line that typer refuses, for `--json`; returns the exit code."""
+    parameter = getattr(error, "param", None)
+    flag = parameter.opts[0] if parameter is not None else getattr(error, "option_name", None)
+    if flag is not None and not flag.startswith("--"):
+        flag = flag.upper()
+    try:
+        JsonReporter().misused(error.format_message(), flag)
+    except OutputClosed:
+        forget_stdout()
+        return CLOSED
+    return 2

@@ -7,16 +7,18 @@ from __future__ import annotations
 
 import json
 import logging
+import os
 import signal
+import sys
 import threading
-from collections.abc import Iterator
-from contextlib import ExitStack, contextmanager
+from collections.abc import Generator, Iterator, Mapping, Sequence
+from contextlib import ExitStack, closing, contextmanager, suppress
 from fractions import Fraction
 from pathlib import Path
-from typing import TYPE_CHECKING, Any, Protocol
+from typing import TYPE_CHECKING, Any, Protocol, TypeVar
 
 import typer
-from rich.console import Console
+from rich.console import Console, RenderableType
 from rich.markup import escape
 from rich.progress import (
     BarColumn,
@@ -29,36 +31,46 @@ from rich.progress import (
     TimeRemainingColumn,
 )
 
-from wanimate.errors import Cancelled, InputError, OutOfMemory, WanimateError
+from wanimate.cli.names import command_line, field_of
+from wanimate.errors import Cancelled, CheckpointError, InputError, OutOfMemory, Spelling, WanimateError, setting
 from wanimate.log import shown
 
 if TYPE_CHECKING:
     from wanimate.events import Event, Stage
 
 
-def spelled(field: str) -> str:
-    """How the command line calls a settings field: "preprocess.person" -> "--person"."""
-    return "guides" if field == "guides" else "--" + field.rpartition(".")[2].replace("_", "-")
+_Value = TypeVar("_Value")
+CLOSED = 141
+"""Exit code where the reader of stdout is gone: 128 + SIGPIPE, as the shell knows it."""
+
+
+class OutputClosed(Exception):
+    """Nobody reads stdout any more."""
 
 
 class Reporter(Protocol):
-    """Told of everything that happens, in order."""
+    """Told of everything that happens, in order. `spelling`: how the command calls settings."""
+
+    spelling: Spelling
 
     def event(self, event: Event) -> None: ...
 
-    def done(self, what: dict[str, Any], sentence: str) -> None:
-        """The command's own result: as data, and in words."""
+    def part(self, kind: str, what: dict[str, Any], words: str) -> None:
+        """One of several findings, before the result: as data, an event called `kind`, and in words."""
+        ...
+
+    def done(self, what: Mapping[str, Any], words: str | Sequence[RenderableType]) -> None:
+        """The command's own result: as data, and in words or tables."""
         ...
 
     def failed(self, error: WanimateError) -> None: ...
 
-    def hand_over(self) -> None:
-        """Another process tells of this job from now on, on the same terminal."""
-        ...
-
 
 class JsonReporter:
     """One JSON object a line on stdout. The last has "event": "result" or "error"."""
+
+    def __init__(self, spelling: Spelling = command_line) -> None:
+        self.spelling = spelling
 
     def event(self, event: Event) -> None:
         from wanimate.events import Finished, Notice, to_dict
@@ -67,29 +79,39 @@ class JsonReporter:
             return  # the command's own result says it
         fields = to_dict(event)
         if isinstance(event, Notice):
-            fields["message"] = event.spelled(spelled)
+            fields["message"] = event.spelled(self.spelling)
             del fields["text"]
         self._line(**fields)
 
-    def done(self, what: dict[str, Any], sentence: str) -> None:
+    def part(self, kind: str, what: dict[str, Any], words: str) -> None:
+        self._line(kind, **what)
+
+    def done(self, what: Mapping[str, Any], words: str | Sequence[RenderableType]) -> None:
         self._line("result", **what)
 
     def failed(self, error: WanimateError) -> None:
-        fields = {"field": error.field, "parameter": spelled(error.field)} if isinstance(error, InputError) else {}
-        message = error.spelled(spelled)
+        fields: dict[str, Any] = {}
+        if isinstance(error, InputError):
+            fields |= {"field": error.field, "parameter": self.spelling(error.field)}
+        if isinstance(error, CheckpointError) and error.problems:
+            fields["problems"] = error.problems
+        message = error.spelled(self.spelling)
         self._line("error", kind=type(error).__name__, message=message, exit_code=error.exit_code, **fields)
 
-    def hand_over(self) -> None:
-        pass
+    def misused(self, message: str, flag: str | None) -> None:
+        """A command line that was refused before its command began."""
+        named = {} if flag is None else {"field": field_of(flag), "parameter": flag}
+        self._line("error", kind="UsageError", message=message, exit_code=2, **named)
 
     def _line(self, event: str, **fields: Any) -> None:
-        print(json.dumps({"event": event, **fields}, default=_plain, ensure_ascii=False), flush=True)
+        _say(json.dumps({"event": event, **fields}, default=_plain, ensure_ascii=False))
 
 
 class RichReporter:
     """Bars with remaining time on a terminal, one line a stage elsewhere; all on stderr, the result on stdout."""
 
-    def __init__(self) -> None:
+    def __init__(self, spelling: Spelling = command_line) -> None:
+        self.spelling = spelling
         self.console = Console(stderr=True, highlight=False, soft_wrap=True)
         self._live = self.console.is_terminal
         self._progress = Progress(
@@ -127,19 +149,25 @@ class RichReporter:
                 self.console.print(f"{escape(event.stage.words)}: {event.seconds:.1f} s")
         elif isinstance(event, Notice):
             mark = "[yellow]warning[/yellow] " if event.level == "warning" else ""
-            self.console.print(mark + escape(event.spelled(spelled)))
+            self.console.print(mark + escape(event.spelled(self.spelling)))
 
-    def done(self, what: dict[str, Any], sentence: str) -> None:
+    def part(self, kind: str, what: dict[str, Any], words: str) -> None:
         self._progress.stop()
-        print(sentence)
+        _say(words)
+
+    def done(self, what: Mapping[str, Any], words: str | Sequence[RenderableType]) -> None:
+        self._progress.stop()
+        if isinstance(words, str):
+            _say(words)
+            return
+        tables = Console(highlight=False, soft_wrap=True)
+        for table in words:
+            tables.print(table)
 
     def failed(self, error: WanimateError) -> None:
         self._progress.stop()
         word = "cancelled" if isinstance(error, Cancelled) else "error"
-        self.console.print(f"[red]{word}[/red] {escape(error.spelled(spelled))}")
-
-    def hand_over(self) -> None:
-        self._progress.stop()
+        self.console.print(f"[red]{word}[/red] {escape(error.spelled(self.spelling))}")
 
     def _task(self, stage: Stage, total: int) -> TaskID:
         if stage not in self._tasks:
@@ -147,28 +175,58 @@ class RichReporter:
         return self._tasks[stage]
 
 
+def told(report: Reporter, events: Generator[Event, None, _Value]) -> _Value:
+    """Pass all events on; returns what the generator returns. It is closed where the command ends before it."""
+    with closing(events):
+        while True:
+            try:
+                report.event(next(events))
+            except StopIteration as end:
+                value: _Value = end.value
+                return value
+
+
 @contextmanager
-def reporting(as_json: bool, debug: bool) -> Iterator[Reporter]:
+def reporting(as_json: bool, debug: bool, spelling: Spelling = command_line) -> Iterator[Reporter]:
     """Runs a command: gives it a reporter, and turns every way it can end badly into one sentence and an exit code.
 
-    0 done, 2 bad input, 3 not enough memory, 130 cancelled (Ctrl-C or SIGTERM), 1 a defect of this program.
+    0 done, 2 bad input, 3 not enough memory, 130 cancelled (Ctrl-C or SIGTERM), 141 nobody reads stdout any more, 1 a defect
+    of this program.
     """
     with ExitStack() as stack:
         if debug:
             stack.enter_context(shown(logging.DEBUG))
-        reporter: Reporter = JsonReporter() if as_json else stack.enter_context(RichReporter())
+        reporter: Reporter = JsonReporter(spelling) if as_json else stack.enter_context(RichReporter(spelling))
         stack.enter_context(_terminated_like_interrupted())
         try:
-            yield reporter
-        except (Exception, KeyboardInterrupt) as e:
-            if isinstance(e, (typer.Exit, typer.Abort)):
+            try:
+                yield reporter
+            except (typer.Exit, typer.Abort, OutputClosed):
                 raise
-            error = _as_ours(e)
-            if debug:
-                stack.close()
-                Console(stderr=True).print_exception()
-            reporter.failed(error)
-            raise typer.Exit(error.exit_code) from e
+            except (Exception, KeyboardInterrupt) as e:
+                error = _as_ours(e)
+                if debug:
+                    stack.close()
+                    Console(stderr=True).print_exception()
+                reporter.failed(error)
+                raise typer.Exit(error.exit_code) from e
+        except OutputClosed as e:
+            forget_stdout()
+            raise typer.Exit(CLOSED) from e
+
+
+def forget_stdout() -> None:
+    """What is still to be written to stdout goes nowhere, so that its end finds no closed pipe."""
+    with suppress(OSError, ValueError):
+        os.dup2(os.open(os.devnull, os.O_WRONLY), sys.stdout.fileno())
+
+
+def _say(text: str) -> None:
+    """A line on stdout, at once: what a job has said is not lost if it is killed."""
+    try:
+        print(text, flush=True)
+    except BrokenPipeError as error:
+        raise OutputClosed from error
 
 
 def _as_ours(error: BaseException) -> WanimateError:
@@ -179,7 +237,10 @@ def _as_ours(error: BaseException) -> WanimateError:
     text = str(error).lower()
     starved = "out of memory" in text or "can't allocate memory" in text or "not enough memory" in text
     if isinstance(error, MemoryError) or (isinstance(error, RuntimeError) and starved):
-        return OutOfMemory("this machine has not enough memory for the job: take a smaller --area or --clip-length")
+        return OutOfMemory(
+            "this machine has not enough memory for the job: take a smaller "
+            f"{setting('preprocess.area')} or {setting('generate.clip_length')}"
+        )
     return WanimateError(f"a defect of this program, {type(error).__name__}: {error} (--debug shows where)")
 
 

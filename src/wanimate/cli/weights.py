@@ -2,20 +2,22 @@
 
 from __future__ import annotations
 
-import json
+from collections.abc import Mapping, Sequence
 from pathlib import Path
-from typing import Annotated, Any
+from typing import Annotated, Any, Literal
 
 import typer
-from rich.console import Console
+from pydantic import Field
 from rich.markup import escape
 from rich.table import Table
 
-from wanimate.cli import options as o
-from wanimate.cli.report import reporting
-from wanimate.errors import CheckpointError, InputError
+from wanimate.cli.build import command
+from wanimate.cli.report import Reporter
+from wanimate.config.base import Option, Settings
+from wanimate.errors import CheckpointError
 
 app = typer.Typer(no_args_is_help=True, help="Look into files of weights, verify them, convert them.")
+CONVERSION = "Conversion"
 SHOWN = 50
 """Keys of one kind that `verify` lists."""
 
@@ -23,24 +25,21 @@ Weights = Annotated[Path, typer.Argument(help="A checkpoint folder or a file of 
 
 
 @app.command(no_args_is_help=True)
-def inspect(path: Weights, as_json: o.Json = False, debug: o.Debug = False) -> None:
-    """Tell what lies there: network, layout, types, parameters, bytes. Told by content; reads headers only.
+@command(names={"checkpoint": "PATH"})
+def inspect(report: Reporter, path: Weights) -> None:
+    """Tell what lies there: network, layout, types, parameters, bytes. It is told by content; only headers are read.
 
     [bold]Example[/bold]
 
     [cyan]wanimate weights inspect ~/models/animate_fp8.safetensors[/cyan]
     """
-    with reporting(False, debug):
-        from wanimate.weights.tools.inspect import find_networks
+    from wanimate.weights.tools.inspect import find_networks
 
-        found = [network.described() for network in find_networks(path)]
-        if as_json:
-            print(json.dumps(found, ensure_ascii=False))
-            return
-        table = Table("network", "layout", "types", "parameters", "size", "files", box=None, header_style="bold")
-        for one in found:
-            table.add_row(*(escape(text) for text in _row(one)))
-        Console(highlight=False, soft_wrap=True).print(table)
+    found = [network.described() for network in find_networks(path)]
+    table = Table("network", "layout", "types", "parameters", "size", "files", box=None, header_style="bold")
+    for one in found:
+        table.add_row(*(escape(text) for text in _row(one)))
+    report.done({"networks": found}, [table])
 
 
 def _row(one: dict[str, Any]) -> list[str]:
@@ -54,76 +53,79 @@ def _row(one: dict[str, Any]) -> list[str]:
 
 
 @app.command(no_args_is_help=True)
-def verify(path: Weights, as_json: o.Json = False, debug: o.Debug = False) -> None:
+@command(names={"checkpoint": "PATH"})
+def verify(report: Reporter, path: Weights) -> None:
     """Check every key and shape against the architecture, and every number for NaN. Exit code 2 if anything is wrong.
 
     [bold]Example[/bold]
 
     [cyan]wanimate weights verify ~/models/Wan2.2-Animate-14B[/cyan]
     """
-    with reporting(False, debug):
-        from wanimate.weights.tools.inspect import find_networks
-        from wanimate.weights.tools.inspect import verify as check
+    from wanimate.weights.tools.inspect import find_networks
+    from wanimate.weights.tools.inspect import verify as check
 
-        console = Console(highlight=False, soft_wrap=True)
-        report = []
-        for network in find_networks(path):
-            name = f"{network.family} ({network.files[0].name})"
-            try:
-                problems = check(network)
-            except CheckpointError as error:
-                problems = {error.rule: []}
-            report.append({"network": network.family, "file": str(network.files[0]), "problems": problems})
-            if as_json:
-                continue
-            console.print(f"{escape(name)}: " + ("[red]not whole[/red]" if problems else "[green]whole[/green]"))
-            for what, keys in problems.items():
-                console.print(escape(f"  {len(keys)} {what}:" if keys else f"  {what}"))
-                for key in keys[:SHOWN]:
-                    console.print(escape(f"    {key}"))
-                if len(keys) > SHOWN:
-                    console.print(f"    and {len(keys) - SHOWN} more (--json lists all)")
-        if as_json:
-            print(json.dumps(report, ensure_ascii=False))
-        if any(one["problems"] for one in report):
-            raise typer.Exit(2)
+    found = find_networks(path)
+    broken = 0
+    for network in found:
+        try:
+            problems = check(network)
+        except CheckpointError as error:
+            problems = {error.rule: []}
+        broken += bool(problems)
+        what = {"network": network.family, "file": network.files[0], "problems": problems}
+        report.part("network", what, f"{network.family} ({network.files[0].name}): {_listed(problems)}")
+    if broken:
+        rule = f"{broken} of {len(found)} networks {'is' if broken == 1 else 'are'} not whole"
+        raise CheckpointError("path", path, rule, "Download what is broken again.")
+    report.done({"networks": len(found)}, f"{path}: all is whole")
+
+
+def _listed(problems: Mapping[str, Sequence[str]]) -> str:
+    """What is wrong, a line a key."""
+    lines = ["not whole" if problems else "whole"]
+    for what, keys in problems.items():
+        lines.append(f"  {len(keys)} {what}:" if keys else f"  {what}")
+        lines += [f"    {key}" for key in keys[:SHOWN]]
+        if len(keys) > SHOWN:
+            lines.append(f"    and {len(keys) - SHOWN} more (--json lists all)")
+    return "\n".join(lines)
+
+
+class Form(Settings):
+    """How a converted checkpoint is written."""
+
+    layout: Annotated[Literal["published", "diffusers"], Option(CONVERSION, "Names and files.")] = "published"
+    dtype: Annotated[
+        Literal["keep", "fp32", "bf16", "fp16", "fp8"],
+        Option(CONVERSION, "Type of the transformer's weights. fp8: the linear layers of its blocks."),
+    ] = "keep"
+    shard_size: Annotated[
+        float, Field(ge=1e-6), Option(CONVERSION, "Largest file in GB.", metavar="GB", example="5")
+    ] = 5.0
 
 
 @app.command(no_args_is_help=True)
+@command(names={"checkpoint": "SOURCE", "path": "SOURCE"})
 def convert(
+    report: Reporter,
     source: Annotated[Path, typer.Argument(help="A checkpoint folder or a file of one of its networks.")],
-    out: Annotated[Path, typer.Argument(help="Folder to write; appears when it is whole.")],
-    layout: Annotated[str, typer.Option(help="Names and files.", metavar="[published|diffusers]")] = "published",
-    dtype: Annotated[
-        str,
-        typer.Option(
-            help="Type of the transformer's weights; fp8: the linear layers of its blocks.",
-            metavar="[keep|fp32|bf16|fp16|fp8]",
-        ),
-    ] = "keep",
-    shard_size: Annotated[float, typer.Option(help="Largest file in GB.", min=0.000001)] = 5.0,
-    as_json: o.Json = False,
-    debug: o.Debug = False,
+    out: Annotated[Path, typer.Argument(help="Folder to write. It appears when it is whole.")],
+    form: Form,
 ) -> None:
     """Write a checkpoint in another layout or type. If it is stopped, the same command goes on where it was.
 
-    Bit for bit the same numbers, unless a type is asked for that cannot hold them.
+    The numbers are the same bit for bit, unless a type is asked for that cannot hold them.
 
     [bold]Example[/bold]
 
     [cyan]wanimate weights convert ~/models/Wan2.2-Animate-14B ~/models/animate-fp8 --dtype fp8[/cyan]
-    """  # fmt: skip
-    with reporting(as_json, debug) as report:
-        if layout not in ("published", "diffusers"):
-            raise InputError("--layout", layout, "there is no such layout", "Give published or diffusers.")
-        if dtype not in ("keep", "fp32", "bf16", "fp16", "fp8"):
-            raise InputError("--dtype", dtype, "there is no such type", "Give keep, fp32, bf16, fp16 or fp8.")
-        from wanimate.events import Stage, StageFinished, StageProgress, StageStarted
-        from wanimate.weights.tools.convert import GB
-        from wanimate.weights.tools.convert import convert as run
+    """
+    from wanimate.events import Stage, StageFinished, StageProgress, StageStarted
+    from wanimate.weights.tools.convert import GB
+    from wanimate.weights.tools.convert import convert as run
 
-        report.event(StageStarted(Stage.CONVERT))
-        for done, total, _ in run(source, out, layout, dtype, int(shard_size * GB)):  # type: ignore[arg-type]
-            report.event(StageProgress(Stage.CONVERT, done, total))
-        report.event(StageFinished(Stage.CONVERT, 0.0))
-        report.done({"out": str(out)}, f"{out}: {layout} layout, {dtype}")
+    report.event(StageStarted(Stage.CONVERT))
+    for done, total, _ in run(source, out, form.layout, form.dtype, int(form.shard_size * GB)):
+        report.event(StageProgress(Stage.CONVERT, done, total))
+    report.event(StageFinished(Stage.CONVERT, 0.0))
+    report.done({"out": str(out)}, f"{out}: {form.layout} layout, {form.dtype}")

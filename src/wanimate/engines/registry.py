@@ -4,9 +4,8 @@ from __future__ import annotations
 
 from pathlib import Path
 
-from wanimate.config import ParallelSettings, RuntimeSettings
+from wanimate.config import ParallelSettings, RuntimeSettings, check_spread
 from wanimate.engines.wan_animate import WanAnimate
-from wanimate.errors import InputError, setting
 from wanimate.runtime.parallel.networks import TeamNetworks
 from wanimate.runtime.parallel.ranks import join, launched, leave
 from wanimate.runtime.parallel.team import follow
@@ -28,10 +27,7 @@ def engine_for(
     folder, config = read_checkpoint_config(None if checkpoint is None else Path(checkpoint))
     if parallel.gpus > 1 or launched() > 1:
         return WanAnimate(TeamNetworks(folder, config, runtime, parallel), text_on_cpu)
-    for name in ("shard_weights", "split_guidance"):
-        if getattr(parallel, name):
-            remedy = f"Give {setting('parallel.gpus')}, or leave it out."
-            raise InputError(f"parallel.{name}", True, "it needs several GPUs", remedy)
+    check_spread(runtime, parallel, 1)
     return WanAnimate(PlacedNetworks(folder, config, best_device(runtime.device), runtime), text_on_cpu)
 
 

@@ -12,9 +12,9 @@ import av
 import psutil
 import torch
 
-from wanimate.config import GenerateSettings, LoraUse, ParallelSettings, RuntimeSettings
+from wanimate.config import GenerateSettings, LoraUse, Mode, ParallelSettings, RuntimeSettings
 from wanimate.engines.resolved import ResolvedJob
-from wanimate.errors import InputError
+from wanimate.errors import InputError, Spelling, plainly, setting, spell
 from wanimate.media.probe import probe
 from wanimate.media.resize import exact_size
 from wanimate.media.video import plan_frames
@@ -22,7 +22,6 @@ from wanimate.preprocess.detect.models import find
 from wanimate.runtime.backends import backends
 from wanimate.runtime.optimize import TRIAL_HEADS, TRIAL_TOKENS, attention_trials, best_trial
 from wanimate.runtime.planning.fit import plan_for
-from wanimate.types import Mode
 from wanimate.weights.checkpoint import best_device
 from wanimate.weights.locate import embedded_path, read_checkpoint_config
 
@@ -35,22 +34,25 @@ STREAMED_14B = 12 * GIB
 """By the forecast of `runtime.planning` for 1280x720 and 77 frames, with slices of tokens and VAE tiles."""
 
 
-def examine(models: Path | None = None) -> dict[str, Any]:
-    """The report, as plain data.
+def examine(models: Path | None = None, spelling: Spelling = plainly) -> dict[str, Any]:
+    """The report, as plain data; settings in it are called as `spelling` says.
 
     Returns:
         machine: name -> finding. backends: list of {for, name, available, used, why}.
         jobs: list of {name, verdict: yes | slow | no, why}.
     """
     gpus = _gpus()
-    return {"machine": _machine(gpus), "backends": _backends(models, gpus), "jobs": _jobs(models, gpus)}
+    rows = {"backends": _backends(models, gpus), "jobs": _jobs(models, gpus)}
+    told = {name: [row | {"why": spell(row["why"], spelling)} for row in found] for name, found in rows.items()}
+    return {"machine": _machine(gpus), **told}
 
 
 def plan_job(
     checkpoint: Path, clip: Path | None, area: int | None, generate: GenerateSettings, runtime: RuntimeSettings,
-    device: str | None = None, mode: Mode = "animation", spread: ParallelSettings = ParallelSettings(),
+    mode: Mode = "animation", spread: ParallelSettings = ParallelSettings(), spelling: Spelling = plainly,
 ) -> dict[str, Any]:  # fmt: skip
-    """What a job would take here, as name -> finding. Without a clip it is one segment of the shape 16:9.
+    """What a job would take here, as name -> finding; settings in it are called as `spelling` says. Without a clip it is one
+    segment of the shape 16:9.
 
     LoRAs and step caches are those of a run with these settings.
 
@@ -58,8 +60,8 @@ def plan_job(
         OutOfMemory: it does not fit; the message names the nearest setting that does.
         InputError: the checkpoint, the clip or a LoRA cannot be used.
     """
-    folder, config = read_checkpoint_config(checkpoint)
-    order = ResolvedJob.of(generate, mode, folder, config, runtime.speed)
+    folder, card = read_checkpoint_config(checkpoint)
+    order = ResolvedJob.of(generate, mode, folder, card, runtime.speed)
     shape, count = (16, 9), order.settings.clip_length
     if clip is not None:
         found = probe(clip, None)
@@ -67,14 +69,14 @@ def plan_job(
     size = exact_size(*shape, area or order.settings.area)
     work = order.work(size, count, new_prompt=True)
     plan = plan_for(
-        folder, config, work, runtime, best_device(device), small_too=True, loras=order.lora_sizes, spread=spread
+        folder, card, work, runtime, best_device(runtime.device), small_too=True, loras=order.lora_sizes, spread=spread
     )
     assert plan is not None
     loras = ", ".join(_written(use) for use in order.generate.lora)
     peaks = {f"GPU, {stage}": f"{taken / GIB:.2f} GiB" for stage, taken in plan.stages.items() if plan.gpu}
     return {
         "job": f"{count} frames of {size[0]}x{size[1]}, {len(work.segments)} segments of up to {work.length}",
-        **({"LoRAs": loras} if loras else {}), **({"note": order.warning} if order.warning else {}),
+        **({"LoRAs": loras} if loras else {}), **({"note": spell(order.warning, spelling)} if order.warning else {}),
         "device": plan.device, "weights": plan.weights, "placement": str(plan.placement),
         **({"GPU, free": f"{plan.room / GIB:.2f} GiB"} if plan.gpu else {}), **peaks,
         "host, peak": f"{plan.host / GIB:.2f} GiB",
@@ -114,10 +116,12 @@ def _backends(models: Path | None, gpus: list[dict[str, Any]]) -> list[dict[str,
             "published",
             onnx is not None,
             False,
-            f"onnxruntime {onnx}; needs its ONNX files and --backend published" if onnx else "install wanimate[onnx]",
+            f"onnxruntime {onnx}; needs its ONNX files and {setting('preprocess.backend')} published"
+            if onnx
+            else "install wanimate[onnx]",
         ),
         ("masks", "selfie", litert is None, litert is None, litert or "models and ai-edge-litert are there"),
-        ("masks", "sam2", True, False, "needs a SAM 2 video checkpoint and --sam2"),
+        ("masks", "sam2", True, False, f"needs a SAM 2 video checkpoint, given with {setting('preprocess.sam2')}"),
         ("networks", "cuda", bool(gpus), bool(gpus), device),
         ("networks", "cpu", True, not gpus, "always there" if gpus else "the only device"),
         *_attention(bool(gpus)),
@@ -137,9 +141,10 @@ def _attention(gpu: bool) -> list[tuple[str, str, bool, bool, str]]:
     trials = attention_trials(device, torch.bfloat16, TRIAL_TOKENS, 128, exact=False)
     exact = best_trial([trial for trial in trials if known[trial.name].exact]).name
     best = best_trial(trials).name
-    used = {best: "--speed fast and turbo", exact: "--speed exact"}
+    speed = setting("runtime.speed")
+    used = {best: f"{speed} fast and turbo", exact: f"{speed} exact"}
     if best == exact:
-        used[exact] = "every --speed"
+        used[exact] = f"every {speed}"
     for trial in trials:
         taken = f"{1e3 * trial.seconds:.1f} ms for {TRIAL_TOKENS} tokens, {TRIAL_HEADS} heads"
         why = trial.why or taken + (f"; {used[trial.name]}" if trial.name in used else "")
@@ -174,7 +179,8 @@ def verdict_14b(memory: int, gpu_memory: list[int]) -> tuple[str, str]:
     if largest >= STREAMED_14B and memory > TRANSFORMER_14B * 1.1:
         return (
             "yes",
-            f"its blocks stream from host memory through a GPU of {largest / GIB:.0f} GiB; --checkpoint gives a plan",
+            f"its blocks stream from host memory through a GPU of {largest / GIB:.0f} GiB; a plan needs "
+            f"{setting('checkpoint')}",
         )
     if gpu_memory:
         return (
@@ -189,7 +195,7 @@ def verdict_14b(memory: int, gpu_memory: list[int]) -> tuple[str, str]:
 
 
 def pose_backend(models: Path | None = None) -> str | None:
-    """None if the default pose backend can run, else what is missing."""
+    """None if the default pose backend can run, else what is missing. It may hold marks of settings."""
     if _version("ai-edge-litert") is None:
         return "ai-edge-litert is not installed"
     try:

@@ -12,9 +12,9 @@ from typing import Any
 import av
 
 from wanimate.config import ClipLimits
+from wanimate.config.values import snap_rate
 from wanimate.errors import InputError, setting
 from wanimate.media.container import demux, open_video, video_stream
-from wanimate.media.timing import snap_rate
 from wanimate.types import AudioTrack, Clip
 
 MAX_PIXELS = 8192 * 8192

@@ -6,23 +6,6 @@ from bisect import bisect_left
 from collections.abc import Sequence
 from fractions import Fraction
 
-STANDARD_RATES = tuple(
-    Fraction(n, d)
-    for n, d in (
-        (5, 1), (8, 1), (10, 1), (12, 1), (25, 2), (15, 1), (16, 1), (20, 1), (24000, 1001), (24, 1), (25, 1),
-        (30000, 1001), (30, 1), (48, 1), (50, 1), (60000, 1001), (60, 1), (90, 1), (100, 1), (120000, 1001), (120, 1),
-        (240, 1),
-    )
-)  # fmt: skip
-
-
-def snap_rate(measured: Fraction, tolerance: float = 0.0005) -> Fraction:
-    """The nearest standard rate within `tolerance` (relative), else `measured` with a denominator of at most 1001."""
-    nearest = min(STANDARD_RATES, key=lambda r: abs(r - measured))
-    if abs(nearest - measured) <= tolerance * measured:
-        return nearest
-    return measured.limit_denominator(1001)
-
 
 def cap_rate(rate: Fraction, max_fps: Fraction) -> Fraction:
     """`rate`, lowered to at most `max_fps`; whole divisions are kept whole (60000/1001 under 30 becomes 30000/1001)."""

@@ -3,12 +3,8 @@
 from __future__ import annotations
 
 import json
-import os
-import signal
 import subprocess
 import sys
-import textwrap
-import time
 import types as python_types
 from collections.abc import Iterator
 from fractions import Fraction
@@ -21,9 +17,10 @@ import typer
 from typer.testing import CliRunner
 
 from wanimate.cli.main import app
+from wanimate.cli.names import flag_of
 from wanimate.config import GenerateSettings, Job, OutputSettings, ParallelSettings, PreprocessSettings, RuntimeSettings
-from wanimate.errors import Cancelled, CheckpointError, InputError, OutOfMemory, OutputError
-from wanimate.events import Event, Finished, Notice, StageFinished, StageProgress, StageStarted, StepDone
+from wanimate.errors import Cancelled, CheckpointError, InputError, OutOfMemory, OutputError, setting
+from wanimate.events import Event, Finished, Notice, Stage, StageFinished, StageProgress, StageStarted, StepDone
 from wanimate.measure.doctor import verdict_14b
 from wanimate.types import Result
 
@@ -32,16 +29,16 @@ RESULT = Result(
     Path("hero.mp4"), 106, (192, 128), Fraction(30000, 1001), 7, Path("hero.sheet.png"), {"seconds": {"denoise": 2.0}}
 )
 EVENTS: list[Event] = [
-    StageStarted("find the performer", 2),
-    StageProgress("find the performer", 1, 2),
-    StageProgress("find the performer", 2, 2),
-    StageFinished("find the performer", 0.5),
+    StageStarted(Stage.DETECT, 2),
+    StageProgress(Stage.DETECT, 1, 2),
+    StageProgress(Stage.DETECT, 2, 2),
+    StageFinished(Stage.DETECT, 0.5),
     Notice("seed 7 was drawn [not markup]"),
-    Notice("nobody in 3 of 106 frames", "warning"),
-    StageStarted("denoise"),
-    StepDone(0, 1, 0, 2, torch.zeros(16, 1, 2, 2)),
-    StepDone(0, 1, 1, 2, torch.zeros(16, 1, 2, 2)),
-    StageFinished("denoise", 2.0),
+    Notice(f"nobody in 3 of 106 frames: try {setting('preprocess.person')}", "warning"),
+    StageStarted(Stage.DENOISE),
+    StepDone(0, 1, 0, 2),
+    StepDone(0, 1, 1, 2, fraction=0.5, seconds_left=1.5),
+    StageFinished(Stage.DENOISE, 2.0),
     Finished(RESULT),
 ]
 
@@ -51,11 +48,13 @@ class StubAnimator:
 
     asked: ClassVar[list[Any]] = []
     runtime: ClassVar[RuntimeSettings]
+    device: ClassVar[str | None]
+    text_on_cpu = False
     error: ClassVar[BaseException | None] = None
 
     @classmethod
-    def from_checkpoint(cls, path: Path | None = None, *, runtime: RuntimeSettings) -> StubAnimator:
-        cls.asked, cls.runtime = [path], runtime
+    def from_checkpoint(cls, path: Path | None = None, *, device: str | None, runtime: RuntimeSettings) -> StubAnimator:
+        cls.asked, cls.runtime, cls.device = [path], runtime, device
         return cls()
 
     def run(self, job: Job) -> Iterator[Event]:
@@ -113,24 +112,37 @@ def test_version_and_bare_call() -> None:
 
 
 def test_every_setting_is_an_option_with_the_default_of_its_class() -> None:
-    commands = typer.main.get_command(app).commands
-    fixed = {"limits"}  # decided by --allow-any-length
+    commands = typer.main.get_command(app).commands  # type: ignore[attr-defined]
+    machine = (RuntimeSettings, ParallelSettings)
     scene = {"mask", "sam2", "iterations", "k", "w_len", "h_len", "composite", "feather"}
-    absent = {"animate": scene, "replace": {"retarget"}}  # what has no meaning in that mode
+    absent = {"animate": {"mode", *scene}, "replace": {"mode", "retarget"}}  # what has no meaning in that mode
     for name, classes in {
-        "animate": (PreprocessSettings, GenerateSettings, OutputSettings),
-        "replace": (PreprocessSettings, GenerateSettings, OutputSettings),
+        "animate": (Job, *machine),
+        "replace": (Job, *machine),
         "preprocess": (PreprocessSettings,),
-        "generate": (GenerateSettings, OutputSettings),
+        "generate": (GenerateSettings, OutputSettings, *machine),
     }.items():
-        options = {p.name: p for p in commands[name].params}
-        for settings in classes:
-            for field, info in settings.model_fields.items():
-                if field in absent.get(name, ()):
-                    assert field not in options
-                elif field not in fixed:
-                    default = str(info.default) if isinstance(info.default, Fraction) else info.default
-                    assert options[field].default == default, (name, field)
+        options = {p.opts[0]: p for p in commands[name].params}
+        for known in (known for group in classes for known in group.settings() if flag_of(known)):
+            if known.name in absent.get(name, ()):
+                assert flag_of(known) not in options
+            elif known.option.lifts:
+                assert options[flag_of(known)].default is False
+            else:
+                default = None if known.info.is_required() else known.info.default
+                default = str(default) if isinstance(default, Fraction) else default
+                assert options[flag_of(known)].default == default, (name, known.path)
+
+
+def test_no_command_takes_an_option_twice() -> None:
+    found: list[str] = []
+    groups = [typer.main.get_command(app)]
+    while groups:
+        one = groups.pop()
+        groups += getattr(one, "commands", {}).values()
+        flags = [flag for p in one.params for flag in p.opts]
+        found += [f"{one.name} {flag}" for flag in flags if flags.count(flag) > 1]
+    assert not found
 
 
 def test_options_of_replacement_become_the_job(stub: type[StubAnimator]) -> None:
@@ -155,9 +167,12 @@ def test_options_become_the_job(stub: type[StubAnimator]) -> None:
         "--no-smooth", "--models", "m", "--steps", "9", "--solver", "unipc", "--shift", "3", "--guidance", "2",
         "--clip-length", "33", "--overlap", "5", "--seed", "4", "--prompt", "p", "--negative-prompt", "n", "--compat",
         "--codec", "h265", "--crf", "30", "--no-audio", "--sheet", "--keep-guides", "g", "--checkpoint", "c",
-        "--backend", "published", "--face-size", "256", "--max-fps", "24",
+        "--backend", "published", "--face-size", "256", "--max-fps", "24", "--device", "cpu", "--attention", "torch",
+        "--speed", "fast", "--lora", "a:0.5", "--lora", "b@0-50%",
     )  # fmt: skip
     assert done.exit_code == 0, done.output
+    assert stub.runtime == RuntimeSettings(device="cpu", attention="torch", speed="fast")
+    assert stub.device == "cpu"
     checkpoint, job = stub.asked
     assert checkpoint == Path("c")
     limits = job.preprocess.limits
@@ -170,7 +185,7 @@ def test_options_become_the_job(stub: type[StubAnimator]) -> None:
         ),
         generate=GenerateSettings(
             steps=9, solver="unipc", shift=3, guidance=2, clip_length=33, overlap=5, seed=4, prompt="p",
-            negative_prompt="n", compat=True,
+            negative_prompt="n", compat=True, lora=("a:0.5", "b@0-50%"),  # type: ignore[arg-type]
         ),
         output=OutputSettings(codec="h265", crf=30, audio=False, sheet=True),
     )  # fmt: skip
@@ -222,8 +237,15 @@ def test_json_for_programs(stub: type[StubAnimator]) -> None:
         "stage_started", "progress", "progress", "stage_finished", "notice", "notice", "stage_started", "step", "step",
         "stage_finished", "result",
     ]  # fmt: skip
-    assert lines[1] == {"event": "progress", "stage": "find the performer", "done": 1, "total": 2}
-    assert lines[7] == {"event": "step", "segment": 0, "segments": 1, "step": 0, "steps": 2}
+    assert lines[1] == {
+        "event": "progress", "schema": 1, "stage": "detect", "done": 1, "total": 2, "segment": None, "fraction": None,
+        "seconds_left": None,
+    }  # fmt: skip
+    assert lines[5]["message"] == "nobody in 3 of 106 frames: try --person"
+    assert lines[8] == {
+        "event": "step", "schema": 1, "segment": 0, "segments": 1, "step": 1, "steps": 2, "skipped": 0, "fraction": 0.5,
+        "seconds_left": 1.5,
+    }  # fmt: skip
     assert lines[-1] == {
         "event": "result", "out": "hero.mp4", "frames": 106, "width": 192, "height": 128, "fps": "30000/1001", "seed": 7,
         "sheet": "hero.sheet.png", "record": "hero.json", "seconds": {"denoise": 2.0},
@@ -234,8 +256,8 @@ def test_json_for_programs(stub: type[StubAnimator]) -> None:
 @pytest.mark.parametrize(
     ("error", "code", "words"),
     [
-        (InputError("--video", "a.mp4", "it is cut off", "Copy it again."), 2, "--video = a.mp4: it is cut off. Copy"),
-        (OutputError("--out", "a.mp4", "the disk is full", "Free some."), 2, "the disk is full"),
+        (InputError("video", "a.mp4", "it is cut off", "Copy it again."), 2, "--video = a.mp4: it is cut off. Copy"),
+        (OutputError("out", "a.mp4", "the disk is full", "Free some."), 2, "the disk is full"),
         (CheckpointError("checkpoint", "c", "it has NaN", "Download it."), 2, "it has NaN"),
         (OutOfMemory("too large for this machine"), 3, "too large"),
         (MemoryError(), 3, "not enough memory"),
@@ -260,6 +282,8 @@ def test_every_end_has_its_exit_code_and_one_sentence(
     last = json.loads(machine.stdout.splitlines()[-1])
     assert (machine.exit_code, last["event"], last["exit_code"]) == (code, "error", code)
     assert words in last["message"]
+    if isinstance(error, InputError):
+        assert (last["field"], last["parameter"]) == (error.field, f"--{error.field}")
     assert machine.stderr == ""
 
 
@@ -271,6 +295,10 @@ def test_debug_shows_where(stub: type[StubAnimator]) -> None:
 @pytest.mark.parametrize(
     ("option", "value", "words"),
     [
+        ("--guidance", "inf", "finite"),
+        ("--shift", "nan", "finite"),
+        ("--device", "gpu", "written otherwise"),
+        ("--lora", "a:much", "not a number"),
         ("--solver", "heun", "'dpm++', 'unipc' or 'euler'"),
         ("--steps", "0", "greater than or equal to 1"),
         ("--area", "wide", "not an area"),
@@ -334,15 +362,19 @@ def test_doctor(tmp_path: Path) -> None:
     assert words.exit_code == 0
     assert "Wan2.2-Animate-14B" in words.stdout
     report = json.loads(run("doctor", "--json", "--models", str(tmp_path)).stdout)
+    assert report["event"] == "result"
     pose = next(b for b in report["backends"] if b["name"] == "mediapipe")
     assert not pose["available"]
     assert "not found" in pose["why"]
+    assert "\x02" not in words.stdout
+    assert "given with --sam2" in words.stdout
+    assert any("given with --sam2" in b["why"] for b in report["backends"])
     assert {b["for"] for b in report["backends"] if b["used"]} >= {"networks", "attention"}
 
 
 def test_options_of_doctor_become_the_settings_of_a_run(monkeypatch: pytest.MonkeyPatch) -> None:
     asked: list[Any] = []
-    monkeypatch.setattr("wanimate.measure.doctor.examine", lambda models: {})
+    monkeypatch.setattr("wanimate.measure.doctor.examine", lambda models, spelling: {})
     monkeypatch.setattr(
         "wanimate.measure.doctor.plan_job", lambda *args, **more: asked.append((*args, more)) or {"job": "so"}
     )
@@ -352,9 +384,10 @@ def test_options_of_doctor_become_the_settings_of_a_run(monkeypatch: pytest.Monk
         "--overlap", "1", "--gpus", "2", "--shard-weights",
     )  # fmt: skip
     assert done.exit_code == 0, done.output
-    assert json.loads(done.stdout) == {"plan": {"job": "so"}}
+    assert json.loads(done.stdout) == {"event": "result", "plan": {"job": "so"}}
     ((checkpoint, _, _, settings, _, more),) = asked
     spread = ParallelSettings(gpus=2, shard_weights=True)
+    assert more.pop("spelling")("preprocess.area") == "--area"
     assert (checkpoint, more) == (Path("c"), {"mode": "replacement", "spread": spread})
     assert settings == GenerateSettings(
         lora=("a.safetensors:0.8@0-50%", "b.safetensors"),
@@ -387,66 +420,3 @@ def test_doctor_reads_loras_as_runs_do(stub: type[StubAnimator], wrong: tuple[st
 def test_doctor_knows_two_modes() -> None:
     done = run("doctor", "--checkpoint", "c", "--mode", "both")
     assert (done.exit_code, "--mode = both" in done.output) == (2, True)
-
-
-STOPPED = textwrap.dedent("""
-    import sys, time, types
-    from fractions import Fraction
-    from pathlib import Path
-    import numpy as np
-    stub = types.ModuleType("wanimate.jobs.run")
-    sys.modules["wanimate.jobs.run"] = stub
-    stub.animate = None
-
-    class Animator:
-        @classmethod
-        def from_checkpoint(cls, path=None, runtime=None):
-            return cls()
-
-        def run(self, job):
-            from wanimate.finish.lock import OutputLock
-            from wanimate.finish.encode import OutputWriter
-            from wanimate.events import StageProgress, StageStarted
-            with OutputLock(job.out, job.output.codec) as claim:
-                yield StageStarted("denoise", 10_000)
-                with OutputWriter(job.out, Fraction(30), 64, 48, job.output, claim=claim) as writer:
-                    for i in range(10_000):
-                        writer.write(np.zeros((1, 48, 64, 3), np.uint8))
-                        yield StageProgress("denoise", i + 1, 10_000)
-                        time.sleep(0.01)
-
-    stub.Animator = Animator
-    from wanimate.cli.main import main
-    sys.argv = ["wanimate", "animate", "--image", "a", "--video", "b", "--out", sys.argv[1], "--json"]
-    main()
-""")
-
-
-@pytest.mark.parametrize("name", ["SIGINT", "SIGTERM"])
-@pytest.mark.parametrize("times", [1, 3], ids=["once", "impatient"])
-def test_cancelled_jobs_leave_nothing(tmp_path: Path, name: str, times: int) -> None:
-    out = tmp_path / "results" / "a.mp4"
-    out.parent.mkdir()
-    out.write_bytes(b"an older result")
-    job = subprocess.Popen(
-        [sys.executable, "-c", STOPPED, str(out)], stdout=subprocess.PIPE, stderr=subprocess.PIPE, text=True,
-        env={**os.environ, "OMP_NUM_THREADS": "1"},
-    )  # fmt: skip
-    try:
-        assert job.stdout is not None
-        while '"done": 5' not in job.stdout.readline():
-            assert job.poll() is None, job.stderr
-        assert len(list(out.parent.iterdir())) == 3  # the older result, the lock, the temporary file
-        for _ in range(times):
-            job.send_signal(getattr(signal, name))
-            time.sleep(0.02)
-        rest, errors = job.communicate(timeout=30)
-    finally:
-        job.kill()
-        job.wait()
-    assert job.returncode == 130
-    last = json.loads(rest.splitlines()[-1])
-    assert (last["event"], last["kind"], last["exit_code"]) == ("error", "Cancelled", 130)
-    assert errors == ""
-    assert [p.name for p in out.parent.iterdir()] == ["a.mp4"]
-    assert out.read_bytes() == b"an older result"

@@ -2,6 +2,7 @@
 
 from __future__ import annotations
 
+import json
 from collections.abc import Callable, Iterator
 from fractions import Fraction
 from pathlib import Path
@@ -13,10 +14,10 @@ import pytest
 import typer
 from typer.testing import CliRunner, Result
 
-from wanimate.cli import compat
+from wanimate.cli import compat, published
 from wanimate.cli.main import app
-from wanimate.config import GenerateSettings, OutputSettings, PreprocessSettings
-from wanimate.errors import InputError
+from wanimate.config import GenerateSettings, Job, OutputSettings, ParallelSettings, PreprocessSettings, RuntimeSettings
+from wanimate.errors import InputError, setting
 from wanimate.events import Event, Finished
 from wanimate.integrations.flux import WithEditedProportions
 from wanimate.media.video import ArrayFrames
@@ -179,12 +180,36 @@ def test_refused(generate: Callable[..., Result], words: list[object], said: str
     assert said in refused.output
 
 
-def test_errors_from_deeper_speak_of_the_published_flags() -> None:
-    with pytest.raises(InputError) as caught, compat.published_names(compat.GENERATE_NAMES):
-        raise InputError("clip_length", 6, "it has to be 4n+1", "Use 5 or 9, and --steps 2, not --steps-more.")
-    assert (
-        str(caught.value) == "--frame_num = 6: it has to be 4n+1. Use 5 or 9, and --sample_steps 2, not --steps-more."
-    )
+def test_errors_from_deeper_speak_of_the_published_flags(
+    generate: Callable[..., Result], monkeypatch: pytest.MonkeyPatch
+) -> None:
+    def fails(*_: object) -> Iterator[Event]:
+        remedy = f"Use {setting('generate.steps')} 2, or a smaller {setting('preprocess.face_size')}, not --steps-more."
+        raise InputError("generate.clip_length", 6, "it has to be 4n+1", remedy)
+        yield
+
+    monkeypatch.setattr(StubAnimator, "generate", fails)
+    refused = generate()
+    words = "--frame_num = 6: it has to be 4n+1. Use --sample_steps 2, or a smaller face_size, not --steps-more."
+    assert words in refused.output
+    last = json.loads(generate("--json").stdout.splitlines()[-1])
+    assert (last["field"], last["parameter"]) == ("generate.clip_length", "--frame_num")
+    assert words in last["message"]
+
+
+def every_field() -> set[str]:
+    groups = (Job, ParallelSettings, RuntimeSettings)
+    return {known.path for group in groups for known in group.settings()} | {"guides", "checkpoint"}
+
+
+@pytest.mark.parametrize(
+    ("names", "flags"),
+    [(published.GENERATE_NAMES, GENERATE_FLAGS), (published.PREPROCESS_NAMES, PREPROCESS_FLAGS)],
+    ids=["generate", "preprocess"],
+)
+def test_names_are_fields_and_flags_that_exist(names: dict[str, str], flags: set[str]) -> None:
+    assert set(names) <= every_field()
+    assert set(names.values()) <= flags | {"--compat", "--resolution_area"}
 
 
 def test_animation_guides_do_not_serve_replacement(
@@ -294,7 +319,9 @@ def test_use_flux_measures_in_redrawn_pictures_the_published_way_with_compat(
 
     monkeypatch.setattr("wanimate.integrations.published.write_published_guides", stub)
     monkeypatch.setattr("wanimate.integrations.flux.kontext", lambda folder: lambda image, text: image)
-    monkeypatch.setattr("wanimate.preprocess.detect.registry.open_detector", lambda settings: SimpleNamespace(name="stub"))
+    monkeypatch.setattr(
+        "wanimate.preprocess.detect.registry.open_detector", lambda settings: SimpleNamespace(name="stub")
+    )
     words = ["--ckpt_path", tmp_path, "--retarget_flag", "--use_flux", *(["--compat"] if compat else [])]
     done, _ = preprocess(*words)
     assert done.exit_code == 0, done.output
@@ -321,7 +348,9 @@ def test_nothing_is_redrawn_without_use_flux(preprocess: Callable[..., Any], mon
 @pytest.mark.parametrize("launcher", ["ulysses", "torchrun"])
 def test_several_gpus(generate: Callable[..., Result], monkeypatch: pytest.MonkeyPatch, launcher: str) -> None:
     seen: list[Any] = []
-    monkeypatch.setattr(compat, "run", lambda report, checkpoint, runtime, parallel, out, job: seen.append(parallel))
+    monkeypatch.setattr(
+        compat, "run", lambda report, checkpoint, runtime, parallel, *jobs, **more: seen.append(parallel)
+    )
     if launcher == "torchrun":
         monkeypatch.setenv("WORLD_SIZE", "2")
     done = generate("--dit_fsdp", *(["--ulysses_size", 2] if launcher == "ulysses" else []))

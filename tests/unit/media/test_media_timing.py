@@ -7,7 +7,8 @@ from fractions import Fraction
 import pytest
 
 from golden import read_json
-from wanimate.media.timing import cap_rate, published_count, published_indices, resample, snap_rate
+from wanimate.config.values import snap_rate
+from wanimate.media.timing import cap_rate, published_count, published_indices, resample
 
 GOLDEN = read_json("media/frame_indices.json")
 

@@ -291,7 +291,7 @@ def test_sizes_in_memory_are_those_of_the_loaded_networks(setting: Any, tmp_path
 def test_doctor_plans_a_job(tmp_path: Path) -> None:
     folder = published_checkpoint(tmp_path / "tiny-14b")
     settings = GenerateSettings(clip_length=9, steps=3)
-    report = plan_job(folder, None, 64 * 36, settings, RuntimeSettings(), "cpu")
+    report = plan_job(folder, None, 64 * 36, settings, RuntimeSettings(device="cpu"))
     assert report["job"] == "9 frames of 64x32, 1 segments of up to 9"
     assert report["weights"] == "fp32"
     assert float(report["host, peak"].split()[0]) > psutil.Process().memory_info().rss / GIB / 2
@@ -330,8 +330,8 @@ def test_doctor_plans_the_work_of_the_run(
 
     monkeypatch.setattr("wanimate.runtime.planning.fit.make_plan", noted)
     settings = GenerateSettings(clip_length=9, prompt="a person", **more)
-    runtime = RuntimeSettings(speed=speed)
-    report = plan_job(folder, None, 32 * 16, settings, runtime, "cpu", mode)
+    runtime = RuntimeSettings(speed=speed, device="cpu")
+    report = plan_job(folder, None, 32 * 16, settings, runtime, mode)
     events = Animator.from_checkpoint(folder, "cpu", runtime).generate(guides, tmp_path / "out.mp4", settings)
     with closing(events):  # type: ignore[type-var]
         next(e for e in events if isinstance(e, Notice) and e.message.startswith("plan: "))
@@ -350,7 +350,7 @@ def test_doctor_refuses_and_tells_as_a_run_does(tmp_path: Path) -> None:
     save_file({"elsewhere.lora_A.weight": torch.ones(4, 9), "elsewhere.lora_B.weight": torch.ones(9, 4)}, wrong)
 
     def report(mode: Mode = "animation", **more: Any) -> dict[str, Any]:
-        return plan_job(folder, None, 32 * 16, GenerateSettings(**more), RuntimeSettings(), "cpu", mode)
+        return plan_job(folder, None, 32 * 16, GenerateSettings(**more), RuntimeSettings(device="cpu"), mode)
 
     with pytest.raises(InputError, match="has no place in this transformer"):
         report(lora=(f"{wrong}",))

@@ -260,7 +260,7 @@ def test_every_format_is_told_by_its_content(published: Path, tmp_path: Path) ->
     assert shown.exit_code == 0
     assert all(family in shown.stdout for family in four)
     told = json.loads(run("inspect", one, "--json").stdout)
-    assert told[0]["family"] == "transformer"
+    assert (told["event"], told["networks"][0]["family"]) == ("result", "transformer")
 
 
 def test_a_whole_checkpoint_is_verified(published: Path, own: Path, tmp_path: Path) -> None:
@@ -286,7 +286,10 @@ def test_everything_that_is_wrong_is_listed(published: Path, copied: Copied) -> 
     shown = run("verify", folder)
     assert shown.exit_code == 2
     assert all(key in shown.stdout for key in [*missing, "blocks.0.wings", "7 missing", "1 unexpected", "1 not finite"])
-    report = {one["network"]: one["problems"] for one in json.loads(run("verify", folder, "--json").stdout)}
+    *lines, last = (json.loads(line) for line in run("verify", folder, "--json").stdout.splitlines())
+    report = {one["network"]: one["problems"] for one in lines}
+    assert (last["event"], last["parameter"], last["exit_code"]) == ("error", "PATH", 2)
+    assert "2 of 4 networks are not whole" in last["message"]
     assert report["transformer"] == {"missing": report["transformer"]["missing"], "unexpected": ["blocks.0.wings"]}
     assert sorted(report["transformer"]["missing"]) == missing
     assert report["VAE"] == {"not finite": ["conv2.bias"]}

@@ -5,7 +5,6 @@ from __future__ import annotations
 from pathlib import Path
 
 import pytest
-from pydantic import ValidationError
 
 from wanimate.config import GenerateSettings, LoraUse
 from wanimate.errors import InputError
@@ -72,5 +71,5 @@ def test_without_one_only_asking_is_an_error(tmp_path: Path) -> None:
 
 @pytest.mark.parametrize("strength", [-0.1, 1.6, float("nan"), float("inf")])
 def test_strengths(strength: float) -> None:
-    with pytest.raises(ValidationError):
+    with pytest.raises(InputError, match="relight_strength"):
         GenerateSettings(relight_strength=strength)

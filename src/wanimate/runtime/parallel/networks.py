@@ -14,8 +14,8 @@ from pathlib import Path
 import torch
 from torch import Tensor
 
-from wanimate.config import LoraUse, ParallelSettings, RuntimeSettings
-from wanimate.errors import InputError, RankFailed, setting
+from wanimate.config import LoraUse, ParallelSettings, RuntimeSettings, check_spread
+from wanimate.errors import InputError, RankFailed
 from wanimate.events import Stage
 from wanimate.model.params import TransformerParams
 from wanimate.model.transformer import AnimateTransformer
@@ -36,7 +36,6 @@ from wanimate.weights.lora_view import LoraSizes
 from wanimate.weights.names import transformer_params
 from wanimate.weights.prompts import PromptEncoder
 
-_OF_ONE_GPU = ("blocks", "vae_tile", "gpu_memory")
 _OUT_OF_MEMORY = 3
 
 
@@ -214,20 +213,9 @@ class _Group:
 
 def _check(runtime: RuntimeSettings, parallel: ParallelSettings, params: TransformerParams) -> None:
     count = parallel.gpus
-    for name in _OF_ONE_GPU:
-        if getattr(runtime, name) != RuntimeSettings.model_fields[name].default:
-            rule = "streaming, tiles and a cap of its memory are settings of one GPU"
-            remedy = f"Leave {setting(f'runtime.{name}')} out; {setting('parallel.shard_weights')} saves memory here."
-            raise InputError("parallel.gpus", count, rule, remedy)
-    if runtime.device not in (None, "cuda", "cpu"):
-        rule = f"{setting('runtime.device')} {runtime.device} is one device"
-        raise InputError("parallel.gpus", count, rule, "Leave one of the two out.")
+    check_spread(runtime, parallel, count)
     check_gpus(count)
     if params.num_heads % count:
         fitting = ", ".join(str(n) for n in range(1, params.num_heads + 1) if params.num_heads % n == 0)
         rule = f"it has to divide the {params.num_heads} attention heads of the network"
         raise InputError("parallel.gpus", count, rule, f"Use one of {fitting}.")
-    if parallel.split_guidance and count % 2:
-        rule = f"the two branches of guidance need an even number of GPUs, not {count}"
-        remedy = f"Give an even {setting('parallel.gpus')}, or leave it out."
-        raise InputError("parallel.split_guidance", True, rule, remedy)

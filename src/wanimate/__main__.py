@@ -1,0 +1,34 @@
+"""`python -m wanimate`, and the entry point of the console script: Ctrl-C ends it in one line, also while modules load."""
+
+from __future__ import annotations
+
+import os
+import signal
+import sys
+from typing import NoReturn
+
+
+def main(*chosen: str) -> NoReturn:
+    """Run this process's command line, or, with `chosen`, that of one command: main("compat", "generate")."""
+    before = [(number, signal.signal(number, _stop)) for number in (signal.SIGINT, signal.SIGTERM)]
+    try:
+        from wanimate.cli.main import main as run
+
+        run(*chosen)
+    finally:
+        for number, handler in before:
+            if signal.getsignal(number) is _stop:
+                signal.signal(number, handler)
+
+
+def _stop(*_: object) -> NoReturn:
+    """Nothing has begun that would have to be tidied up. `cli.report` has handlers of its own while a command runs."""
+    if "--json" in sys.argv:
+        os.write(1, b'{"event": "error", "kind": "Cancelled", "message": "stopped", "exit_code": 130}\n')
+    else:
+        os.write(2, b"cancelled\n")
+    os._exit(130)
+
+
+if __name__ == "__main__":
+    main()
