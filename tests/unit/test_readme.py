@@ -242,6 +242,40 @@ def test_every_key_of_the_record(tmp_path: Path) -> None:
     assert explained == set(record)
 
 
+def numbers(text: str) -> list[tuple[float, int]]:
+    """Decimal numbers of a text, each with its digits behind the point; versions (0.42.1) and dates are none."""
+    found = re.findall(r"(?<![\w.,-])(\d[\d,]*)\.(\d+)(e-?\d+)?(?![\w]|\.\d)", text)
+    return [(float(f"{a.replace(',', '')}.{b or 0}{e}"), len(b)) for a, b, e in found]
+
+
+def measured(*results: str) -> list[float]:
+    texts = [(ROOT / "benchmarks/results" / name).read_text() for name in results]
+    return [float(n.replace(",", "")) for text in texts for n in re.findall(r"\d[\d,]*(?:\.\d+)?(?:e-?\d+)?", text)]
+
+
+def sections() -> list[tuple[str, str, tuple[str, ...]]]:
+    """(page, section, results that it names) of every section with a source, and README's table with those of all pages."""
+    found = []
+    for page in PAGES:
+        for section in re.split(r"^## ", page.read_text(), flags=re.MULTILINE):
+            sources = tuple(re.findall(r"benchmarks/results/([\w.-]+\.md)", section))
+            if sources and page.name != "CONTRIBUTING.md":
+                found.append((named(page), section, sources))
+    everything = tuple({name for _, _, sources in found for name in sources})
+    section = (ROOT / "README.md").read_text().split("## Which GPU runs what")[1].split("\n## ")[0]
+    return [*found, ("README.md", section, everything)]
+
+
+@pytest.mark.parametrize(("page", "section", "sources"), sections(), ids=lambda value: str(value).split("\n")[0])
+def test_numbers(page: str, section: str, sources: tuple[str, ...]) -> None:
+    """Decimal numbers in tables are those of the results files that the section names, rounded."""
+    known = measured(*sources)
+    tables = re.sub(r"`[^`]*`", "", "\n".join(re.findall(r"^\|.*$", section, re.MULTILINE)))
+    for value, digits in numbers(tables):
+        near = 0.500001 * 10**-digits
+        assert any(abs(k - value) <= near or abs(100 * k - value) <= near for k in known), f"{value} is in none of them"
+
+
 def test_detector_models_are_named_in_the_notices() -> None:
     notices = (ROOT / "THIRD_PARTY_NOTICES.md").read_text()
     assert all(f"`{name}`" in notices for name in models._FILES)
