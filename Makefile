@@ -46,15 +46,15 @@ coverage: $(VENV)/.dev models
 	$(BIN)/python -m pytest -m "not slow" --cov --cov-report=term:skip-covered
 	@echo "Coverage of src: $$($(BIN)/coverage report --format=total) %"
 
-bench: $(VENV)/.run models
+bench: $(VENV)/.dev models
 	$(BIN)/python benchmarks/skeleton.py
 	$(BIN)/python benchmarks/pose.py $(ASSETS)/performer.mp4
-	WANIMATE_MANNEQUINS=tests/unit/train/data/mannequins.npz \
+	WANIMATE_MANNEQUINS=tools/mannequin/tests/data/mannequins.npz \
 	  $(BIN)/python benchmarks/world.py --device cpu --clips 4 --rounds 2
 
 clean:
 	rm -rf out dist .pytest_cache .mypy_cache .ruff_cache .coverage
-	find src tests benchmarks -name __pycache__ -type d -prune -exec rm -rf {} +
+	find src tests tools benchmarks -name __pycache__ -type d -prune -exec rm -rf {} +
 
 # The detector models lie outside the checkout, so their presence is checked each time (0.2 s).
 models: $(VENV)/.run
@@ -74,6 +74,8 @@ $(VENV)/.run: $(BIN)/python pyproject.toml constraints.txt
 	$(BIN)/python -m pip install --quiet -c constraints.txt -e .
 	@touch $@
 
-$(VENV)/.dev: $(VENV)/.run
+# The workshop goes without its dependencies: the tests need none beyond these, and anny is large.
+$(VENV)/.dev: $(VENV)/.run tools/mannequin/pyproject.toml
 	$(BIN)/python -m pip install --quiet -c constraints.txt -e '.[dev,gguf,onnx]'
+	$(BIN)/python -m pip install --quiet --no-deps -e tools/mannequin
 	@touch $@

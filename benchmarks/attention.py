@@ -4,7 +4,7 @@
 
 Beside the kernel of our own: the exact backends and, where it is installed, FlashAttention-3 in float8. Seconds are medians of
 `--rounds` calls, backends in turn. Errors are relative L2 distances from float64 for the same bfloat16 inputs; the gain is how
-large the result is along the true one, 1 where nothing is lost. Needs a Hopper GPU.
+large the result is along the true one, 1 where nothing is lost. Needs a Hopper GPU and Triton.
 """
 
 from __future__ import annotations
@@ -22,8 +22,6 @@ from torch import Tensor
 
 from wanimate.model.attention import Attend
 from wanimate.runtime.backends import backends, flash3_module
-from wanimate.runtime.kernels.attention8 import Fp8Attention, attend
-from wanimate.runtime.kernels.rows import fp8_heads, fp8_values
 from wanimate.runtime.optimize import seconds_of
 
 SIZES = {"832x480, 77 frames": 32_760, "1280x720, 77 frames": 75_600}
@@ -34,6 +32,8 @@ CUDA = torch.device("cuda", 0)
 
 def flash3_float8(q: Tensor, k: Tensor, v: Tensor) -> Tensor:
     """FlashAttention-3 on the same levels."""
+    from wanimate.runtime.kernels.rows import fp8_heads
+
     (q8, sq), (k8, sk), (v8, sv) = fp8_heads(q), fp8_heads(k, smooth=True), fp8_heads(v)
     return flash3_levels(q8, k8, v8, sq, sk, sv).to(q.dtype)
 
@@ -48,6 +48,9 @@ def flash3_levels(q: Tensor, k: Tensor, v: Tensor, sq: Tensor, sk: Tensor, sv: T
 
 def calls(tokens: int) -> dict[str, Callable[[], Tensor]]:
     """Everything that is timed, on random tokens."""
+    from wanimate.runtime.kernels.attention8 import Fp8Attention, attend
+    from wanimate.runtime.kernels.rows import fp8_heads, fp8_values
+
     q, k, v = (torch.randn(1, tokens, HEADS, WIDTH, device=CUDA, dtype=torch.bfloat16) for _ in range(3))
     found: dict[str, Callable[[], Tensor]] = {}
     for backend in backends().values():
@@ -77,6 +80,8 @@ def seconds(report: Report, rounds: int) -> None:
 
 
 def errors(report: Report) -> None:
+    from wanimate.runtime.kernels.attention8 import Fp8Attention
+
     generator = torch.Generator(CUDA).manual_seed(1)
 
     def random(tokens: int, scale: float = 1.0, mean: float = 0.0, heavy: bool = False) -> Tensor:

@@ -1,4 +1,4 @@
-"""A LoRA from ten clips of a look that the embedded checkpoint does not know: robots (`robots.py`), before and after.
+"""A LoRA from ten clips of an appearance that the embedded checkpoint does not know: robots (`robots.py`), before and after.
 
     python benchmarks/finetune.py                                          # about a quarter of an hour on one core
     python benchmarks/finetune.py --steps 20 --held-out 2                  # a quick look
@@ -31,8 +31,7 @@ from pathlib import Path
 import cv2
 import numpy as np
 import torch
-from hardware import described
-from mannequin import (
+from animation import (
     FIRST_SEED,
     SETTINGS,
     RecordingWorld,
@@ -43,9 +42,11 @@ from mannequin import (
     through_codec,
     world_version,
 )
-from mannequin_measures import Truth, read_kept
+from animation_measures import Truth, read_kept
+from hardware import described
 from robots import RobotWorld
 
+from mannequin.world.assets import load
 from wanimate.cli.options import preprocess_settings
 from wanimate.conditions.build import ConditionBuilder
 from wanimate.finish.decode import to_pixels
@@ -57,7 +58,6 @@ from wanimate.preprocess.detect.base import PersonPose
 from wanimate.sampling.denoise import denoise
 from wanimate.sampling.guidance import guided
 from wanimate.train.examples import Encoders, ExampleSettings, find_sources, prepare
-from wanimate.train.mannequins.assets import load
 from wanimate.train.own import named
 from wanimate.types import Frame, Frames, Guides, Keypoints, Segment
 from wanimate.weights.checkpoint import Checkpoint, load_checkpoint
@@ -308,7 +308,7 @@ def main() -> None:
     files = list((lora.with_suffix("") / "examples").rglob("window_*.safetensors"))
     used = len({f.parent for f in files})
     lines = [
-        "# A look learned from ten clips", "", *described(args.device, args.threads),
+        "# An appearance learned from ten clips", "", *described(args.device, args.threads),
         f"- `{shlex.join(['python', 'benchmarks/finetune.py', *sys.argv[1:]])}`",
         f"- trained by `{shlex.join(trained['command'])}` in {trained['seconds']:.0f} s, encoding included",
         f"- {len(files)} windows of {args.frames} frames from {used} of {args.clips} clips of {args.clip_frames} frames at "

@@ -2,9 +2,9 @@
 
     python benchmarks/fresh_loss.py                # 24 clips of 33 frames: some minutes on two cores
 
-Clips are rendered, encoded and weighed as `wanimate.train transformer` does it, with seeds that no training uses. A clip is in
-training's pool for a while and drawn many times: where the logged loss is far below this one, the pool was learnt by heart
-and more clips serve better than more steps.
+Clips are rendered, encoded and weighed as `python -m mannequin transformer` does it, with seeds that no training uses. A clip
+is in training's pool for a while and drawn many times. Where the logged loss is far below this one, the pool was learnt by
+heart, and more clips serve better than more steps.
 """
 
 from __future__ import annotations
@@ -15,10 +15,12 @@ from itertools import count
 import torch
 from hardware import described
 
-from wanimate.train import flow, latents
-from wanimate.train.mannequins.assets import load
-from wanimate.train.mannequins.world import World
-from wanimate.train.pool import SIZES, WORLD
+from mannequin.training.clip_latents import encode_batch
+from mannequin.training.pool import SIZES, WORLD
+from mannequin.world.assets import load
+from mannequin.world.world import World
+from wanimate.train.flow import LossSettings, flow_loss, predict
+from wanimate.train.latents import LatentClips
 from wanimate.weights.checkpoint import load_checkpoint
 from wanimate.weights.locate import embedded_path
 
@@ -46,13 +48,13 @@ def main() -> None:
     losses: list[float] = []
     for number in range(0, args.clips, 4):
         rendered = world.sample_batch(4, args.frames, *SIZES[number // 4 % len(SIZES)], next(seeds))
-        clips = latents.encode_batch(base.vae, rendered, generator, grey, args.face_weight)
+        clips = encode_batch(base.vae, rendered, generator, grey, args.face_weight)
 
-        def predict(x: torch.Tensor, t: torch.Tensor, c: latents.LatentClips, dropped: torch.Tensor) -> torch.Tensor:
-            return flow.predict(base.transformer, prompts[dropped.long()], None, x, t, c, dropped)
+        def flow(x: torch.Tensor, t: torch.Tensor, c: LatentClips, dropped: torch.Tensor) -> torch.Tensor:
+            return predict(base.transformer, prompts[dropped.long()], None, x, t, c, dropped)
 
         torch.manual_seed(number)
-        losses += [flow.flow_loss(predict, clips, flow.LossSettings()).item() for _ in range(args.times)]
+        losses += [flow_loss(flow, clips, LossSettings()).item() for _ in range(args.times)]
         error = torch.tensor(losses).std().item() / len(losses) ** 0.5 if len(losses) > 1 else float("nan")
         print(f"{number + 4} clips: loss {sum(losses) / len(losses):.4f} +- {error:.4f}", flush=True)
     print("\n".join(described(where.type)))

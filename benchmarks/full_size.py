@@ -235,7 +235,7 @@ def job(args: argparse.Namespace, animator: Animator, wanted: dict[str, Any], si
         now = time.perf_counter()
         if isinstance(event, StageFinished):
             stages[event.stage] = stages.get(event.stage, 0.0) + event.seconds
-            loaded = now if event.stage in ("load the checkpoint", "add the LoRAs") else loaded
+            loaded = now if event.stage in ("load", "lora") else loaded
         elif isinstance(event, StepDone):
             steps.append((event.step, now - last))
         elif isinstance(event, Notice):
@@ -344,7 +344,7 @@ def report(results: list[dict[str, Any]], device: str) -> list[str]:
 def row(r: dict[str, Any]) -> list[str]:
     memory, stages = r["memory"], r["stages"]
     gpu, planned = memory.get("gpu", 0) / GIB, memory.get("planned_gpu", 0) / GIB
-    coding = stages.get("encode the conditions", 0) + stages.get("conditions", 0)
+    coding = stages.get("reference", 0) + stages.get("conditions", 0)
     return [
         r["name"], r["placement"], r["attention"] or "torch", f"{r['step']:.3f}", f"{r['mean_step']:.3f}",
         f"{r['planned_step'] or 0:.3f}", f"{r['skipped']} of {r['steps_done']}", f"{gpu:.2f}", f"{planned:.2f}",

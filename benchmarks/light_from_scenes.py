@@ -17,8 +17,8 @@ from hardware import described
 from torch import Tensor, nn
 from torch.nn.functional import adaptive_avg_pool2d
 
-from wanimate.train.mannequins.dice import Dice
-from wanimate.train.mannequins.scene import sample_backgrounds, sample_lights
+from mannequin.world.dice import Dice
+from mannequin.world.scene import sample_backgrounds, sample_lights
 
 WORLDS = {
     "plain lights, scenes in any colour": (False, 0.0), "wide lights, scenes in any colour": (True, 0.0),

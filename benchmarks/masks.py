@@ -12,11 +12,11 @@ import cv2
 import numpy as np
 from hardware import described
 
+from mannequin.world.assets import load
+from mannequin.world.world import World, WorldSettings
 from wanimate.preprocess.detect.mediapipe import MediapipeBackend
 from wanimate.preprocess.detect.models import find
 from wanimate.preprocess.masks.selfie import SelfieMasks
-from wanimate.train.mannequins.assets import load
-from wanimate.train.mannequins.world import World, WorldSettings
 
 FIRST_SEED = 3 * 10**12
 

@@ -1,8 +1,11 @@
-"""How often and how fast the default backend finds body, face and hands: `python benchmarks/pose.py CLIP`."""
+"""How often and how fast the default backend finds body, face and hands in a clip.
+
+python benchmarks/pose.py CLIP
+"""
 
 from __future__ import annotations
 
-import sys
+import argparse
 import time
 from pathlib import Path
 
@@ -15,8 +18,11 @@ from wanimate.preprocess.detect.models import find
 from wanimate.preprocess.pose.keypoints import FACE, LEFT_HAND, RIGHT_HAND
 
 
-def main(path: str) -> None:
-    clip = probe(Path(path), limits=None)
+def main() -> None:
+    parser = argparse.ArgumentParser(description=__doc__, formatter_class=argparse.RawDescriptionHelpFormatter)
+    parser.add_argument("clip", type=Path)
+    path = parser.parse_args().clip
+    clip = probe(path, limits=None)
     frames = list(iter_frames(clip))
     backend = MediapipeBackend(find())
     wall, core = time.perf_counter(), time.process_time()
@@ -26,10 +32,10 @@ def main(path: str) -> None:
     found = {"body": np.array([p.valid for p in people])}
     for name, part in (("face", FACE), ("left hand", LEFT_HAND), ("right hand", RIGHT_HAND)):
         found[name] = points[:, part, 2].max(axis=1) >= 0.5
-    print(f"{Path(path).name}: {len(frames)} frames of {clip.width}x{clip.height}, without decoding:")
+    print(f"{path.name}: {len(frames)} frames of {clip.width}x{clip.height}, without decoding:")
     print(f"  {1000 * wall / len(frames):.1f} ms a frame, {1000 * core / len(frames):.1f} ms of processor time")
     print("  found: " + ", ".join(f"{name} {int(flags.sum())}" for name, flags in found.items()))
 
 
 if __name__ == "__main__":
-    main(*sys.argv[1:2])
+    main()

@@ -26,11 +26,17 @@ from typing import Any
 import cv2
 import numpy as np
 import torch
+from animation import ANCHORS, FIRST_SEED, RecordingWorld, Store, seeds, through_codec, world_version
+from animation_measures import read_kept
 from hardware import described
-from mannequin import ANCHORS, FIRST_SEED, RecordingWorld, Store, seeds, through_codec, world_version
-from mannequin_measures import read_kept
 from torch import Tensor
 
+from mannequin.training.pool import RELIGHT_WORLD
+from mannequin.world.assets import load
+from mannequin.world.dice import Dice
+from mannequin.world.render import Subjects
+from mannequin.world.scene import sample_backgrounds
+from mannequin.world.world import Person, WorldBatch
 from wanimate.conditions.build import ConditionBuilder
 from wanimate.config import OutputSettings
 from wanimate.finish.composite import composite
@@ -48,11 +54,6 @@ from wanimate.measure.metrics import place_cutout, psnr, similarity
 from wanimate.media.video import ArrayFrames
 from wanimate.sampling.denoise import denoise
 from wanimate.sampling.guidance import guided
-from wanimate.train.mannequins.assets import load
-from wanimate.train.mannequins.dice import Dice
-from wanimate.train.mannequins.scene import sample_backgrounds
-from wanimate.train.mannequins.world import WorldBatch
-from wanimate.train.pool import RELIGHT_WORLD
 from wanimate.types import Frames, Guides, Segment
 from wanimate.weights.checkpoint import Checkpoint, load_checkpoint
 from wanimate.weights.locate import embedded_path
@@ -88,7 +89,7 @@ class Scene:
     skeleton: np.ndarray
     face: np.ndarray
     background: np.ndarray
-    hole: np.ndarray
+    inpaint_mask: np.ndarray
     cover: np.ndarray
     region: np.ndarray
     reference: np.ndarray
@@ -100,17 +101,15 @@ class Scene:
 class LitWorld(RecordingWorld):
     """The performer, whose face is cut out of the clip, stands in the scene's light."""
 
-    def _faces(
-        self, dice: Dice, body: Tensor, look: Tensor, light: Tensor, other: Tensor, other_look: Tensor, other_light: Tensor,
-        *rest: Any,
-    ) -> tuple[Tensor, Tensor]:  # fmt: skip
-        return super()._faces(dice, body, look, light, other, other_look, light, *rest)
+    def _faces(self, dice: Dice, person: Person, other: Person, *rest: Any) -> tuple[Tensor, Tensor]:
+        return super()._faces(dice, person, other._replace(light=person.light), *rest)
 
     def again(self, batch: WorldBatch, light: Tensor, backdrop: Tensor) -> Frames:
         """The clip just drawn under another light [1, 9], over one picture or one a frame [.., H, W, 3] in 0..1."""
         posed, camera, _ = self.drawn[0]
         frames, height, width = batch.video.shape[1:4]
-        picture = self._draw(posed, camera, torch.zeros(frames, dtype=torch.long), batch.look, light, height, width)
+        subjects = Subjects(torch.zeros(frames, dtype=torch.long), batch.appearance, light)
+        picture = self._draw(posed, camera, subjects, height, width)
         self.drawn.insert(0, (posed, camera, picture))
         return np.asarray((picture.over(backdrop) * 255).round().byte())
 
@@ -129,7 +128,8 @@ def render(world: LitWorld, seed: int, frames: int, size: tuple[int, int]) -> Sc
     nothing = torch.zeros(1, 1, 1, 3)
     albedo, unlit = (world.again(batch, light, nothing) for light in (torch.tensor([WHITE]), batch.reference_light))
     own = {
-        n: getattr(batch, n)[0].numpy() for n in ("video", "skeleton", "face", "background", "hole", "cover", "region")
+        n: getattr(batch, n)[0].numpy()
+        for n in ("video", "skeleton", "face", "background", "inpaint_mask", "cover", "region")
     }
     return Scene(
         **own, albedo=albedo, unlit=unlit, pasted=pasted, pasted_cover=covered[..., 0], reference=batch.reference[0].numpy(),
@@ -138,7 +138,7 @@ def render(world: LitWorld, seed: int, frames: int, size: tuple[int, int]) -> Sc
 
 
 def guides_of(scene: Scene) -> Guides:
-    mask = np.repeat(np.uint8(255) * scene.hole[..., None], 3, axis=-1)
+    mask = np.repeat(np.uint8(255) * scene.inpaint_mask[..., None], 3, axis=-1)
     rate = Fraction(float(scene.rate)).limit_denominator(1000)
     return Guides(
         "replacement", rate, ArrayFrames(scene.skeleton), ArrayFrames(scene.face), scene.reference,
@@ -242,7 +242,7 @@ EXPLAINED = [
     "mean absolute difference after each channel has the true one's blurred brightness. All of them: `wanimate.measure.light`.",
     "Pasted: the reference's person placed by the similarity that fits nose, shoulders and hips, measured where it covers the",
     "body. In the reference's light: the true render of every pose, lit as the reference is. Removed: one minus the mean error",
-    "over that of strength 0. The hole is the true person's, grown: outline, blocks or box by turns.",
+    "over that of strength 0. The inpaint mask is the true person's, grown: outline, blocks or box by turns.",
 ]
 
 
@@ -289,9 +289,9 @@ def picture(bench: Bench, out: Path) -> None:
         world.drawn[0] = clip
         scene = sample_backgrounds(Dice(1, torch.Generator().manual_seed(seed)), lamp, height, width, SETTINGS.white)
         truth = world.again(batch, lamp, scene)
-        hole = batch.hole[0].numpy()
-        background = np.where(hole[..., None], np.uint8(0), truth)
-        mask = np.repeat(np.uint8(255) * hole[..., None], 3, axis=-1)
+        inpaint_mask = batch.inpaint_mask[0].numpy()
+        background = np.where(inpaint_mask[..., None], np.uint8(0), truth)
+        mask = np.repeat(np.uint8(255) * inpaint_mask[..., None], 3, axis=-1)
         parts = (ArrayFrames(x) for x in (background, mask))
         guides = Guides(
             "replacement", Fraction(24), ArrayFrames(batch.skeleton[0].numpy()), ArrayFrames(batch.face[0].numpy()), reference,

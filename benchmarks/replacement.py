@@ -26,10 +26,12 @@ from pathlib import Path
 import cv2
 import numpy as np
 import torch
+from animation import FIRST_SEED, Store, generate, seeds, world_version
+from animation_measures import read_kept
 from hardware import described
-from mannequin import FIRST_SEED, Store, generate, seeds, world_version
-from mannequin_measures import read_kept
 
+from mannequin.world.assets import load
+from mannequin.world.world import World, WorldSettings
 from wanimate.api import Animator
 from wanimate.config import Job, OutputSettings
 from wanimate.events import Finished
@@ -41,8 +43,6 @@ from wanimate.preprocess.detect.models import find
 from wanimate.preprocess.masks.selfie import SelfieMasks
 from wanimate.preprocess.masks.shape import MaskShape, as_picture, scene, shape_mask
 from wanimate.preprocess.replacement import mask_shape
-from wanimate.train.mannequins.assets import load
-from wanimate.train.mannequins.world import World, WorldSettings
 from wanimate.types import Frames, Guides
 from wanimate.weights.checkpoint import Checkpoint, load_checkpoint
 from wanimate.weights.locate import embedded_path
@@ -131,11 +131,11 @@ class Bench:
         return np.asarray(np.load(file)["outlines"])
 
     def made(
-        self, number: int, scene_: Scene, holes: np.ndarray | None, shape: MaskShape | None, relit: bool = True
+        self, number: int, scene_: Scene, masks: np.ndarray | None, shape: MaskShape | None, relit: bool = True
     ) -> Frames:
-        """What the network makes of a scene, before compositing; animation without holes. `relit`: with holes only."""
+        """What the network makes of a scene, before compositing; animation without masks. `relit`: with masks only."""
         args = self.args
-        lit = self.lit if relit and holes is not None else None
+        lit = self.lit if relit and masks is not None else None
         how = {k: getattr(args, k) for k in ("steps", "clip_length", "solver", "overlap", "guidance")}
         weights = [self.checkpoint.path, self.checkpoint.hashes]
         kind = None if shape is None else list(vars(shape).values())
@@ -143,19 +143,19 @@ class Bench:
         file = self.store.path("made", seed=number, noise=args.seed, weights=weights, shape=kind, **how, **self.source)
         if not file.is_file():
             started = time.perf_counter()
-            frames, _ = generate(lit or self.checkpoint, guides_of(scene_, holes), args)
+            frames, _ = generate(lit or self.checkpoint, guides_of(scene_, masks), args)
             self.seconds.append((time.perf_counter() - started) / len(frames))
             np.savez_compressed(file, made=frames)
         return np.asarray(np.load(file)["made"])
 
 
-def guides_of(clip: Scene, holes: np.ndarray | None) -> Guides:
+def guides_of(clip: Scene, masks: np.ndarray | None) -> Guides:
     parts = {"pose": ArrayFrames(clip.skeleton), "face": ArrayFrames(clip.face), "reference": clip.reference}
     rate = Fraction(float(clip.rate)).limit_denominator(1000)
-    if holes is None:
+    if masks is None:
         return Guides("animation", rate, **parts)
-    background = np.stack([scene(frame, hole) for frame, hole in zip(clip.video, holes, strict=True)])
-    mask = np.stack([as_picture(hole) for hole in holes])
+    background = np.stack([scene(frame, m) for frame, m in zip(clip.video, masks, strict=True)])
+    mask = np.stack([as_picture(m) for m in masks])
     return Guides("replacement", rate, **parts, background=ArrayFrames(background), mask=ArrayFrames(mask))
 
 
@@ -170,7 +170,7 @@ def row(video: Frames, clip: Scene) -> list[float]:
 
 
 def by_mode(bench: Bench, numbers: Sequence[int], shape: MaskShape, feather: int) -> list[str]:
-    """Both modes on the same clips, and the scene outside of the hole with and without compositing."""
+    """Both modes on the same clips, and the scene outside of the inpaint mask with and without compositing."""
     rows: dict[str, list[list[float]]] = {"animation": [], "replacement": [], "replacement, not composited": []}
     if bench.lit is not None:
         rows["replacement without relighting"] = []
@@ -179,48 +179,48 @@ def by_mode(bench: Bench, numbers: Sequence[int], shape: MaskShape, feather: int
     for number in numbers:
         rows["animation"].append(row(bench.made(number, still := bench.scene(number, "animation"), None, None), still))
         clip = bench.scene(number, "replacement")
-        holes = np.stack([shape_mask(m, shape) for m in bench.outlines(number, clip)])
-        raw = bench.made(number, clip, holes, shape)
-        pictures = np.stack([as_picture(h) for h in holes])
-        emptied = np.stack([scene(f, h) for f, h in zip(clip.video, holes, strict=True)])
+        masks = np.stack([shape_mask(m, shape) for m in bench.outlines(number, clip)])
+        raw = bench.made(number, clip, masks, shape)
+        pictures = np.stack([as_picture(m) for m in masks])
+        emptied = np.stack([scene(f, m) for f, m in zip(clip.video, masks, strict=True)])
         done = composite(raw, emptied, pictures, feather)
         rows["replacement"].append(row(done, clip))
         rows["replacement, not composited"].append(row(raw, clip))
         if bench.lit is not None:
-            unlit = composite(bench.made(number, clip, holes, shape, relit=False), emptied, pictures, feather)
+            unlit = composite(bench.made(number, clip, masks, shape, relit=False), emptied, pictures, feather)
             rows["replacement without relighting"].append(row(unlit, clip))
-        scenery = holes == 0
+        scenery = masks == 0
         for name, video in (("composited", done), ("not composited", raw)):
             outside[name].append(psnr(video, clip.video, scenery))
         square = np.ones((2 * feather + 3,) * 2, np.uint8)
-        far = np.stack([cv2.dilate(h, square) == 0 for h in holes])
+        far = np.stack([cv2.dilate(m, square) == 0 for m in masks])
         exact &= bool((done[far] == clip.video[far]).all())
     lines = ["| | PSNR, dB | SSIM | body PSNR, dB | body SSIM |", "|---|---|---|---|---|"]
     for name, values in rows.items():
         a, b, c, d = np.mean(values, axis=0)
         lines.append(f"| {name} | {a:.2f} | {b:.3f} | {c:.2f} | {d:.3f} |")
-    lines += ["", "| scene outside of the hole | PSNR, dB |", "|---|---|"]
+    lines += ["", "| scene outside of the inpaint mask | PSNR, dB |", "|---|---|"]
     lines += [f"| {name}, seam included | {np.mean(values):.2f} |" for name, values in outside.items()]
     return [*lines, f"| composited, beyond the seam | {'equal, bit for bit' if exact else 'NOT EQUAL'} |"]
 
 
 def by_shape(bench: Bench, numbers: Sequence[int], feather: int) -> list[str]:
-    """How the hole's shape changes what is kept and what is made."""
-    head = "| hole | share of the frame, % | person left over, % | PSNR, dB | body PSNR, dB | around the body, dB |"
+    """How the inpaint mask's shape changes what is kept and what is made."""
+    head = "| inpaint mask | share of the frame, % | person left over, % | PSNR, dB | body PSNR, dB | around the body, dB |"
     lines = [head, "|---|---|---|---|---|---|"]
     for name, shape in SHAPES.items():
         values = []
         for number in numbers:
             clip = bench.scene(number, "replacement")
-            holes = np.stack([shape_mask(m, shape) for m in bench.outlines(number, clip)])
-            raw = bench.made(number, clip, holes, shape)
-            emptied = np.stack([scene(f, h) for f, h in zip(clip.video, holes, strict=True)])
-            done = composite(raw, emptied, np.stack([as_picture(h) for h in holes]), feather)
+            masks = np.stack([shape_mask(m, shape) for m in bench.outlines(number, clip)])
+            raw = bench.made(number, clip, masks, shape)
+            emptied = np.stack([scene(f, m) for f, m in zip(clip.video, masks, strict=True)])
+            done = composite(raw, emptied, np.stack([as_picture(m) for m in masks]), feather)
             person, body = clip.cover > 127, clip.cover / 255
             near = np.stack([cv2.dilate(p.astype(np.uint8), np.ones((25, 25), np.uint8)) for p in person]) > 0
-            left = 100 * (person & (holes == 0)).sum() / person.sum()
+            left = 100 * (person & (masks == 0)).sum() / person.sum()
             around = psnr(done, clip.video, near & (clip.cover == 0))
-            values.append([100 * holes.mean(), left, psnr(done, clip.video), psnr(done, clip.video, body), around])
+            values.append([100 * masks.mean(), left, psnr(done, clip.video), psnr(done, clip.video, body), around])
         a, b, c, d, e = np.mean(values, axis=0)
         lines.append(f"| {name} | {a:.1f} | {b:.2f} | {c:.2f} | {d:.2f} | {e:.2f} |")
         print(lines[-1], flush=True)
@@ -282,11 +282,11 @@ def main() -> None:
         f"- {len(numbers)} clips of {args.frames} frames at {args.size}, {args.steps} steps, held-out bodies; {speed}",
         f"- checkpoint {checkpoint.config.name}: {checkpoint.config.note}",
         *(f"  - {name} {digest[:16]}" for name, digest in checkpoint.hashes.items()), "",
-        f"Both modes on the same clips; hole: the found outline, {shape.iterations} rounds of {shape.k} x {shape.k}; seam of "
-        f"{feather} pixels:", "", *modes, "",
+        f"Both modes on the same clips; inpaint mask: the found outline, {shape.iterations} rounds of {shape.k} x {shape.k}; "
+        f"seam of {feather} pixels:", "", *modes, "",
         "PSNR and SSIM are means over clips against the true render; body: weighted by the true mask.", "",
-        f"Shapes of the hole, {len(compared)} clips, composited:", "", *shapes, "",
-        "Person left over: share of the true person outside of the hole. Around the body: within 12 pixels of it.",
+        f"Shapes of the inpaint mask, {len(compared)} clips, composited:", "", *shapes, "",
+        "Person left over: share of the true person outside of the inpaint mask. Around the body: within 12 pixels of it.",
     ]  # fmt: skip
     if not args.no_job:
         lines += ["", "One `wanimate replace` of the packaged clip:", "", *job_seconds(args)]

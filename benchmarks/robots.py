@@ -1,4 +1,4 @@
-"""Robots in the mannequin world: a look that no checkpoint was trained on.
+"""Robots in the mannequin world: an appearance that no checkpoint was trained on.
 
 The bodies, motions, cameras and lights are the world's own; limbs are boxes with rubber joints, surfaces are metal that mirrors
 its surroundings, and a visor with a strip of light stands where a face would be. Nothing in the package draws them.
@@ -11,20 +11,20 @@ from typing import Any
 from unittest.mock import patch
 
 import torch
-from mannequin import RecordingWorld
+from animation import RecordingWorld
 from torch import Tensor
 from torch.nn.functional import normalize
 
-from wanimate.train.mannequins import render as rendering
-from wanimate.train.mannequins.assets import Mannequins, vertex_normals
-from wanimate.train.mannequins.body import Posed
-from wanimate.train.mannequins.camera import Camera
-from wanimate.train.mannequins.layout import MATERIALS
-from wanimate.train.mannequins.look import COLUMNS, REGIONS
-from wanimate.train.mannequins.render import Picture
+from mannequin.world import render as rendering
+from mannequin.world.appearance import COLUMNS, REGIONS
+from mannequin.world.assets import Mannequins, vertex_normals
+from mannequin.world.body import Posed
+from mannequin.world.camera import Camera
+from mannequin.world.layout import MATERIALS
+from mannequin.world.render import Mesh, Picture, Subjects
 
 BARE = ("skirt", "long_hair")
-"""What a robot's look has none of."""
+"""What a robot's appearance has none of."""
 
 
 class RobotWorld(RecordingWorld):
@@ -32,25 +32,23 @@ class RobotWorld(RecordingWorld):
 
     human = False
 
-    def _pose(self, body: Tensor, look: Tensor, pose: Tensor, expression: Tensor) -> Posed:
+    def _pose(self, body: Tensor, appearance: Tensor, pose: Tensor, expression: Tensor) -> Posed:
         if self.human:
-            return super()._pose(body, look, pose, expression)
+            return super()._pose(body, appearance, pose, expression)
         frames = pose.shape[1]
-        with patch("wanimate.train.mannequins.world.push_out", lambda people, look: boxes(people, body)):
-            posed = super()._pose(body, look, pose, expression * 0)
+        with patch("mannequin.world.world.push_out", lambda people, appearance: boxes(people, body)):
+            posed = super()._pose(body, appearance, pose, expression * 0)
         assert len(posed.vertices) == len(body) * frames
         return dataclasses.replace(posed, normals=vertex_normals(posed.vertices, self.people.triangles))
 
-    def _draw(
-        self, posed: Posed, camera: Camera, owner: Tensor, look: Tensor, light: Tensor, height: int, width: int
-    ) -> Picture:
+    def _draw(self, posed: Posed, camera: Camera, subjects: Subjects, height: int, width: int) -> Picture:
         if self.human:
-            return super()._draw(posed, camera, owner, look, light, height, width)
-        bare = look.clone()
+            return super()._draw(posed, camera, subjects, height, width)
+        bare = subjects.appearance.clone()
         for name in BARE:
             bare[:, COLUMNS[name]] = 0
         with patch.object(rendering, "surface", robot_surface):
-            return super()._draw(posed, camera, owner, bare, light, height, width)
+            return super()._draw(posed, camera, subjects._replace(appearance=bare), height, width)
 
     def _faces(self, *given: Any) -> tuple[Tensor, Tensor]:
         before, self.human = self.human, True
@@ -93,22 +91,21 @@ def _square(normal: Tensor, axis: Tensor) -> Tensor:
 
 
 def robot_surface(
-    place: Tensor, hit: Tensor, height: int, width: int, screen: Tensor, normals: Tensor, triangles: Tensor,
-    material: Tensor, table: Tensor, turn: Tensor, owner: Tensor, look: Tensor, light: Tensor,
-) -> tuple[Tensor, Tensor]:  # fmt: skip
+    place: Tensor, hit: Tensor, height: int, width: int, mesh: Mesh, subjects: Subjects
+) -> tuple[Tensor, Tensor]:
     """What `render.surface` gives, for metal."""
-    view, fields, normal = rendering.surface_points(place, hit, height, width, screen, normals, triangles, table)
-    clip = owner[view]
-    colour, metal, glow, region = metal_paint(look[clip], fields, material[hit])
-    return metal_shade(colour, metal, glow, normal, -turn[view, 2], light[clip]), region
+    view, fields, normal = rendering.surface_points(place, hit, height, width, mesh)
+    clip = subjects.owner[view]
+    colour, metal, glow, region = metal_paint(subjects.appearance[clip], fields, mesh.material[hit])
+    return metal_shade(colour, metal, glow, normal, -mesh.towards[view], subjects.light[clip]), region
 
 
-def metal_paint(look: Tensor, fields: Tensor, material: Tensor) -> tuple[Tensor, Tensor, Tensor, Tensor]:
+def metal_paint(appearance: Tensor, fields: Tensor, material: Tensor) -> tuple[Tensor, Tensor, Tensor, Tensor]:
     """Colour [P, 3], how far it is metal [P], light of its own [P, 3] and region [P] of surface points."""
     x, y, z, arm, leg = (fields[:, i] for i in range(5))
 
     def get(name: str) -> Tensor:
-        return look[:, COLUMNS[name]]
+        return appearance[:, COLUMNS[name]]
 
     paint = get("top_a")
     steel = (0.55 + 0.3 * get("top_phase") / (2 * torch.pi)) * (0.85 + 0.15 * paint)

@@ -16,15 +16,17 @@ from pathlib import Path
 import torch
 from hardware import described
 
-from wanimate.train import flow, latents
-from wanimate.train import vae as vae_training
-from wanimate.train.common import Ema
-from wanimate.train.mannequins.assets import load
-from wanimate.train.mannequins.world import World
-from wanimate.train.muon import Muon
-from wanimate.train.pool import SIZES, WORLD
-from wanimate.train.reports import load_trained_vae
-from wanimate.train.steps import Step
+from mannequin.training import transformer
+from mannequin.training import vae as vae_training
+from mannequin.training.averages import Ema
+from mannequin.training.clip_latents import LatentSet, encode_batch
+from mannequin.training.muon import Muon
+from mannequin.training.pool import SIZES, WORLD
+from mannequin.training.recording import step_for
+from mannequin.world.assets import load
+from mannequin.world.world import World
+from wanimate.train.flow import flow_loss
+from wanimate.train.latents import LatentClips
 from wanimate.weights.formats import read_tensors
 from wanimate.weights.locate import embedded_path
 
@@ -72,7 +74,7 @@ def main() -> None:
     device = torch.device(args.device)
     fast = device.type == "cuda"
     world = World(load(device=device), replace(WORLD, compiled=fast))
-    codec = load_trained_vae(args.checkpoint, device)
+    codec = vae_training.load_trained_vae(args.checkpoint, device)
     if fast:
         vae_training.speed_up(codec)
     rendered = world.sample_batch(args.part, args.frames, *SIZES[0], 1)
@@ -81,18 +83,18 @@ def main() -> None:
     print(f"- batch {args.batch}, {args.frames} frames, {args.part} clips rendered at once; milliseconds\n")
     print("| | a call | of it the host |\n|---|---|---|")
     timed("render", lambda: world.sample_batch(args.part, args.frames, *SIZES[0], 2), device, args.rounds)
-    timed("encode", lambda: latents.encode_batch(codec, rendered, generator, grey), device, args.rounds)
-    part = latents.encode_batch(codec, rendered, generator, grey)
-    data = latents.LatentSet([part] * len(SIZES))
-    config = flow.FlowTraining()
-    model = flow.Mannequin()
+    timed("encode", lambda: encode_batch(codec, rendered, generator, grey), device, args.rounds)
+    part = encode_batch(codec, rendered, generator, grey)
+    data = LatentSet([part] * len(SIZES))
+    config = transformer.FlowTraining()
+    model = transformer.Mannequin()
     model.load_checkpoint(args.checkpoint)
     model.to(device)
-    matrices, decayed, plain = flow.sort_weights(model)
+    matrices, decayed, plain = transformer.sort_weights(model)
     adam = torch.optim.AdamW([*decayed, *plain], lr=0.0, fused=fast)
     muon, ema = Muon(matrices, lr=0.0), Ema(model, 0.999, every=1)
     if fast:
-        flow.speed_up(model.transformer, args.frames)
+        transformer.speed_up(model.transformer, args.frames)
     clips = data.draw(args.batch, args.frames, generator)
 
     def faces() -> None:
@@ -101,9 +103,9 @@ def main() -> None:
             model.transformer.encode_face(pictures).float().sum().backward()
 
     def measure(*fields: torch.Tensor) -> tuple[torch.Tensor]:
-        return (flow.flow_loss(model.flow, latents.LatentClips(*fields), config.loss),)
+        return (flow_loss(model.flow, LatentClips(*fields), config.loss),)
 
-    step = Step(measure, [*matrices, *decayed, *plain], record=fast)
+    step = step_for(fast)(measure, [*matrices, *decayed, *plain])
 
     def backward() -> None:
         step(*vars(clips).values())
@@ -127,7 +129,7 @@ def main() -> None:
     ):
         video = torch.rand(shape, device=device)
 
-        vae_step = Step(partial(vae_training.vae_loss, vae, config=vae_config), list(vae.parameters()), record=fast)
+        vae_step = step_for(fast)(partial(vae_training.vae_loss, vae, config=vae_config), list(vae.parameters()))
         timed(name, partial(vae_step, video), device, args.rounds)
         if args.profile and fast:
             profiled(partial(vae_step, video))

@@ -11,6 +11,7 @@ from __future__ import annotations
 import argparse
 import gc
 import os
+import subprocess
 import sys
 import tempfile
 import time
@@ -27,7 +28,6 @@ import torch.distributed as dist
 from hardware import described
 from random_network import Report, quantize_network, random_conditions, random_network, skip_like
 from torch import Tensor
-from wanimate.runtime.parallel.supervise import obey_supervisor, supervise
 
 from wanimate.conditions.build import ConditionBuilder
 from wanimate.conditions.segments import plan_segments
@@ -231,9 +231,10 @@ class Bench:
         """A whole job through the team, from guides to pixels, with a full-size VAE."""
         part = self._part(ParallelSettings(gpus=self.ranks.count))
         if not self.ranks.first:
-            follow(part)
+            follow(self.ranks, part)
             return
-        team, (width, height) = Team(part), self.sizes["720p"]
+        team = Team(part, lambda: RankFailed("another rank has ended"))
+        width, height = self.sizes["720p"]
         random = np.random.default_rng(0)
 
         def noise(w: int, h: int) -> ArrayFrames:
@@ -300,7 +301,6 @@ class _Image:
 
 def measure(given: argparse.Namespace) -> None:
     """What each rank runs."""
-    obey_supervisor()
     if given.skips:
         skip_like(given.skips)
     ranks = join()
@@ -322,8 +322,6 @@ def measure(given: argparse.Namespace) -> None:
 
 def kill_a_rank(given: argparse.Namespace) -> str:
     """A running command whose second rank is killed: its message, how soon it ended, and the memory left on the GPUs."""
-    import subprocess
-
     import psutil
 
     from wanimate.preprocess.guides import GuidesWriter
@@ -352,7 +350,7 @@ def kill_a_rank(given: argparse.Namespace) -> str:
         for line in job.stdout:
             if '"step"' in line:
                 break
-        rank = next(p for p in psutil.Process(job.pid).children() if p.environ()["RANK"] == "1")
+        rank = next(p for p in psutil.Process(job.pid).children() if p.environ().get("RANK") == "1")
         used = [a - b for a, b in zip(free, _free_memory(), strict=True)]
         began = time.perf_counter()
         rank.kill()
@@ -397,12 +395,8 @@ def main() -> None:
         if "RANK" in os.environ:
             measure(given)
             return
-        try:
-            command, code = [sys.executable, *sys.orig_argv[1:]], 0
-            if given.parts:
-                code = supervise(command, given.gpus, given.out.absolute().parent)
-        except RankFailed as error:
-            sys.exit(str(error))
+        launcher = [sys.executable, "-m", "torch.distributed.run", "--nproc-per-node", str(given.gpus)]
+        code = subprocess.call([*launcher, __file__, *sys.argv[1:]]) if given.parts else 0
         if kill and not code:
             said = kill_a_rank(given)
             print(said)

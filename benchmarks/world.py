@@ -11,8 +11,8 @@ from dataclasses import replace
 
 import torch
 
-from wanimate.train.mannequins.assets import load
-from wanimate.train.mannequins.world import World, WorldSettings
+from mannequin.world.assets import load
+from mannequin.world.world import World, WorldSettings
 
 
 def main() -> None:

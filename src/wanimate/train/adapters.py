@@ -10,13 +10,11 @@ from pathlib import Path
 
 import torch
 import torch.nn.functional as F
-from safetensors import safe_open
 from safetensors.torch import save_file
 from torch import Tensor, nn
 
 from wanimate.errors import InputError
 from wanimate.model.transformer import AnimateTransformer
-from wanimate.weights.formats import read_tensors
 
 ALL = (
     "self_attn.q", "self_attn.k", "self_attn.v", "self_attn.o", "cross_attn.q", "cross_attn.k", "cross_attn.v",
@@ -80,34 +78,6 @@ def attach(model: AnimateTransformer, settings: AdapterSettings, seed: int = 0) 
         names = ", ".join(TARGETS)
         raise InputError("targets", ",".join(missing), "no linear of the blocks is called so", f"Give one of {names}.")
     return found
-
-
-def begin_with(adapters: dict[str, AdaptedLinear], path: Path) -> None:
-    """Let adapters begin as those of a file that `write_lora` made; more rank than the file's starts as it would anew.
-
-    Raises:
-        InputError: the file is of other modules or shapes, or of a higher rank.
-    """
-    tensors = read_tensors(path)
-    scale = 1.0
-    with safe_open(path, "pt") as file:
-        config = json.loads((file.metadata() or {}).get("lora_adapter_metadata", "{}"))
-    if config:
-        scale = config["lora_alpha"] / config["r"]
-    for name, adapter in adapters.items():
-        known = [tensors.get(f"base_model.model.{name}.lora_{kind}.weight") for kind in "AB"]
-        down, up = known
-        if down is None or up is None:
-            raise InputError("--start", path, f"it has nothing for {name}", "Give a LoRA of the same targets.")
-        rank = len(down)
-        fits = (down.shape[1], up.shape[0]) == (adapter.in_features, adapter.out_features)
-        if not fits or rank > len(adapter.lora_A):
-            raise InputError(
-                "--start", path, f"its shapes for {name} do not fit", "Give the rank of that LoRA, or more."
-            )
-        with torch.no_grad():
-            adapter.lora_A[:rank] = down.to(adapter.lora_A)
-            adapter.lora_B[:, :rank] = up.to(adapter.lora_B) * (scale / adapter.lora_scale)
 
 
 def adapter_state(adapters: dict[str, AdaptedLinear]) -> dict[str, Tensor]:

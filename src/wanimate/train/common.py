@@ -1,26 +1,43 @@
-"""What the training scripts share: a clock that ends a run on time, learning rate, checkpoints that resume, a loss log."""
+"""What a training run needs beside its network: a clock, a learning rate, a state to resume from, a loss log."""
 
 from __future__ import annotations
 
 import json
 import os
 import time
-from collections.abc import Callable
+from collections.abc import Callable, Sequence
 from dataclasses import dataclass, field
 from pathlib import Path
-from typing import Annotated, Any
+from typing import Any
 
 import torch
-import typer
-from torch import nn
+from torch import Tensor
 
 from wanimate.errors import InputError, setting
 
-Device = Annotated[str, typer.Option(help="cuda or cpu.")]
+
+class Process:
+    """This process's part in a run, which is all of it; where several processes share a run, they override what is here."""
+
+    rank = 0
+    count = 1
+    pace = 1
+    """How many steps apart the processes agree on the time."""
+
+    @property
+    def first(self) -> bool:
+        """Whether this one keeps the clock, the log and the files."""
+        return self.rank == 0
+
+    def average(self, weights: Sequence[Tensor]) -> None:
+        """Replace the gradients of `weights` by their mean over the processes."""
+
+    def agree(self, value: float) -> float:
+        """The first process's value."""
+        return value
 
 
-def default_device() -> str:
-    return "cuda" if torch.cuda.is_available() else "cpu"
+ALONE = Process()
 
 
 @dataclass
@@ -61,33 +78,6 @@ def learning_share(step: int, progress: float, warmup: int = 200, decay_from: fl
     """Linear warm-up, a plateau at 1, and a linear fall to zero over the last part of the run (arXiv 2405.18392)."""
     fall = (1 - progress) / (1 - decay_from) if progress > decay_from else 1.0
     return min(1.0, (step + 1) / warmup) * max(fall, 0.0)
-
-
-def mixed(device: torch.device) -> torch.autocast:
-    """bfloat16 products on a GPU; float32 on a processor, most of which are slow at bfloat16."""
-    return torch.autocast(device.type, torch.bfloat16, enabled=device.type == "cuda")
-
-
-class Ema:
-    """Exponential moving average of a module's parameters and buffers, taken every few steps; short memory at the start."""
-
-    def __init__(self, module: nn.Module, decay: float, every: int = 4) -> None:
-        self.decay, self.every, self.count = decay**every, every, 0
-        self.live = dict(module.state_dict())
-        self.shadow = {k: v.detach().clone() for k, v in self.live.items()}
-
-    @torch.no_grad()
-    def update(self, step: int) -> None:
-        if step % self.every:
-            return
-        self.count += 1
-        decay = min(self.decay, (1 + self.count) / (10 + self.count))
-        torch._foreach_lerp_(list(self.shadow.values()), list(self.live.values()), 1 - decay)
-
-    def restore(self, state: dict[str, torch.Tensor], step: int) -> None:
-        for key, value in state.items():
-            self.shadow[key].copy_(value)
-        self.count = step // self.every
 
 
 class Log:

@@ -205,17 +205,17 @@ def _window(
     assert guides.mask is not None
     span = range(start, start + len(frames))
     video = to_network(frames)
-    hole = torch.from_numpy(guides.mask.take(span)[..., 0]).float() / 255
+    inpaint_mask = torch.from_numpy(guides.mask.take(span)[..., 0]).float() / 255
     faces = resize_faces(to_network(guides.face.take(span)), encoders.face_size)
     pose = encoders.encode(to_network(guides.pose.take(span)))
     tensors = {
         "target": encoders.encode(video), "pose": pose,
         "face": ((faces.permute(1, 2, 3, 0) + 1) * 127.5).round().clamp(0, 255).byte().contiguous(),
-        "person": pack_mask(1 - known_mask(len(frames), 0, (pose.shape[2], pose.shape[3]), hole)).mean(0).half(),
+        "person": pack_mask(1 - known_mask(len(frames), 0, (pose.shape[2], pose.shape[3]), inpaint_mask)).mean(0).half(),
     }  # fmt: skip
     for mode in settings.modes:
         scene = to_network(guides.background.take(span)) if mode == "replacement" else torch.zeros_like(video)
-        person = hole if mode == "replacement" else None
+        person = inpaint_mask if mode == "replacement" else None
         for known in {0, min(settings.overlap, len(frames) - 4)}:
             keep = pack_mask(known_mask(len(frames), known, (pose.shape[2], pose.shape[3]), person))
             tensors[f"known.{mode}.{known}"] = encoders.encode(torch.cat((video[:, :known], scene[:, known:]), dim=1))

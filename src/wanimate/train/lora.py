@@ -15,10 +15,9 @@ from torch import Tensor, nn
 from torch.nn.utils import clip_grad_norm_
 
 from wanimate.train.adapters import AdaptedLinear
-from wanimate.train.common import Budget, Log, learning_share, load_state, save_state
+from wanimate.train.common import ALONE, Budget, Log, Process, learning_share, load_state, save_state
 from wanimate.train.curve import draw_curve
-from wanimate.train.ranks import ALONE, Ranks
-from wanimate.train.steps import Step
+from wanimate.train.steps import Measure, Step
 
 Draw = Callable[[int], tuple[Tensor, ...]]
 """Number of a batch -> its tensors; the same number gives the same batch."""
@@ -44,18 +43,18 @@ class LoraTraining:
 def train_adapters(
     config: LoraTraining,
     adapters: dict[str, AdaptedLinear],
-    measure: Callable[..., tuple[Tensor, ...]],
+    measure: Measure,
     draw: Draw,
     out: Path,
     resume: bool = False,
-    record: bool = False,
-    ranks: Ranks = ALONE,
+    kind: type[Step] = Step,
+    process: Process = ALONE,
 ) -> Iterator[int]:
     """Train in place; yields the number of steps done after each. `out` gets state.pt, log.jsonl and loss.png.
 
     Args:
         measure: a batch's tensors -> the loss first; random numbers from PyTorch's default generators.
-        record: replay each step's kernels (`steps.Step`); for small networks on a GPU.
+        kind: how a step computes its gradients. process: this one among those that share the run.
 
     Raises:
         InputError: there is no state to resume, or it is of other adapters.
@@ -63,7 +62,7 @@ def train_adapters(
     weights: list[nn.Parameter] = [w for a in adapters.values() for w in (a.lora_A, a.lora_B)]
     device = weights[0].device
     optimizer = torch.optim.AdamW(weights, lr=config.rate, betas=(0.9, 0.99), weight_decay=config.weight_decay)
-    budget = Budget(config.steps, config.seconds, every=ranks.pace, agree=ranks.agree)
+    budget = Budget(config.steps, config.seconds, every=process.pace, agree=process.agree)
     losses: list[tuple[int, float]] = []
     if resume:
         state = load_state(out / "state.pt", {name: list(a.lora_A.shape) for name, a in adapters.items()})
@@ -73,7 +72,7 @@ def train_adapters(
         budget.step, budget.spent = state["step"], state["spent"]
         losses = [(int(step), float(loss)) for step, loss in state["losses"]]
     log = Log(out / "log.jsonl")
-    step = Step(measure, weights, record)
+    step = kind(measure, weights)
     total, count = torch.zeros((), device=device), 0
     budget.restart_clock()
     while not budget.over:
@@ -82,7 +81,7 @@ def train_adapters(
             group["lr"] = config.rate * share
         sums: list[Tensor] = []
         for part in range(config.accumulate):
-            number = (budget.step * config.accumulate + part) * ranks.count + ranks.rank
+            number = (budget.step * config.accumulate + part) * process.count + process.rank
             batch = draw(number)
             torch.manual_seed(config.seed * 1_000_003 + number)
             loss = step(*batch)[0]
@@ -94,12 +93,12 @@ def train_adapters(
             total += loss / config.accumulate
         for weight, gradient in zip(weights, sums, strict=True):
             weight.grad = gradient
-        ranks.average(weights)
+        process.average(weights)
         clip_grad_norm_(weights, 1.0)
         optimizer.step()
         count += 1
         budget.tick()
-        if ranks.first and (budget.step % config.save_every == 0 or budget.over):
+        if process.first and (budget.step % config.save_every == 0 or budget.over):
             losses.append((budget.step, total.item() / count))
             total.zero_()
             count = 0

@@ -1,18 +1,16 @@
-"""Training steps: fresh gradients every time, and the blur that training uses instead of the network's."""
+"""Training steps: fresh gradients every time."""
 
 from __future__ import annotations
 
 import torch
 from torch import nn
 
-from wanimate.model.motion import Blur
-from wanimate.train.flow import shifted_blur
 from wanimate.train.steps import Step
 
 
 def test_a_step_leaves_the_gradients_of_its_own_batch_alone() -> None:
     layer = nn.Linear(3, 2)
-    step = Step(lambda x: (layer(x).square().mean(), x.mean()), list(layer.parameters()), record=False)
+    step = Step(lambda x: (layer(x).square().mean(), x.mean()), list(layer.parameters()))
     batches = [torch.randn(4, 3) for _ in range(2)]
     for batch in batches:
         loss, mean = step(batch)
@@ -22,9 +20,3 @@ def test_a_step_leaves_the_gradients_of_its_own_batch_alone() -> None:
         for weight, gradient in zip(layer.parameters(), wanted, strict=True):
             assert weight.grad is not None
             assert torch.allclose(weight.grad, gradient)
-
-
-def test_shifted_sums_blur_like_the_network() -> None:
-    x = torch.randn(2, 3, 16, 12)
-    for padding in (1, 2):
-        assert torch.allclose(shifted_blur(padding, x), Blur(padding)(x), atol=1e-6)

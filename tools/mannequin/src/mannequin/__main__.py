@@ -1,0 +1,177 @@
+"""Train the embedded checkpoint.
+
+python -m mannequin vae --out build/train/vae
+python -m mannequin transformer --vae build/train/vae --out build/train/transformer
+python -m mannequin package --vae build/train/vae --transformer build/train/transformer --out build/mannequin
+python -m mannequin relight --checkpoint build/mannequin --out build/train/relight
+python -m mannequin clips --checkpoint build/mannequin --feed /dev/shm/clips      # beside a training with the same --feed
+
+vae, transformer and relight use several GPUs when they are started by torchrun --nproc-per-node N -m -- mannequin.
+"""
+
+from __future__ import annotations
+
+import argparse
+import sys
+import time
+from collections.abc import Callable, Sequence
+from dataclasses import dataclass, replace
+from pathlib import Path
+
+import torch
+
+from mannequin.options import REQUIRED, add_options, option, read
+from mannequin.training.package import package as write_package
+from mannequin.training.pool import SIZES, WORLD, ClipPool, importance
+from mannequin.training.ranks import join
+from mannequin.training.relight import LightLoss, RelightSettings, train_relighting
+from mannequin.training.reports import SampleReport, VaeReport, report_samples, report_vae
+from mannequin.training.run import Run
+from mannequin.training.supply import ClipSettings, Rendering, SupplySettings, fill, gather
+from mannequin.training.transformer import FlowTraining, train_flow
+from mannequin.training.vae import VaeTraining, latent_statistics, load_trained_vae, train_vae, weights_in
+from mannequin.world.assets import load
+from mannequin.world.world import World
+from wanimate.config import Defaults
+from wanimate.errors import WanimateError
+from wanimate.train.common import Log, save_state
+
+NOTE = "it knows only the mannequins it was trained on; for real characters pass --checkpoint with Wan2.2-Animate-14B"
+
+
+@dataclass(frozen=True)
+class VaeClips:
+    """The clips that a VAE is trained on."""
+
+    pool: int = option(768, "clips of each size kept on the device")
+    part: int = option(24, "clips rendered at once")
+    frames: int = option(17, "frames of a clip, 4n+1")
+
+
+@dataclass(frozen=True)
+class Trained:
+    """What `package` and `transformer` take from earlier trainings."""
+
+    vae: Path = option(REQUIRED, "folder of the VAE's training")
+
+
+@dataclass(frozen=True)
+class Packaged(Trained):
+    transformer: Path = option(REQUIRED, "folder of the transformer's training")
+    out: Path = option(REQUIRED, "checkpoint folder to write")
+
+
+@dataclass(frozen=True)
+class Base:
+    checkpoint: Path = option(REQUIRED, "checkpoint folder the LoRA is for")
+
+
+def vae(given: argparse.Namespace) -> None:
+    """Train the VAE; writes vae.pt and statistics.pt. --start: a checkpoint folder, or a folder of a training."""
+    run, settings, wanted = read(Run, given), read(VaeTraining, given), read(VaeClips, given)
+    ranks, where = join(run.device)
+    mannequins = World(load(device=where), replace(WORLD, compiled=where.type == "cuda", face_size=16))
+
+    def render(count: int, width: int, height: int, seed: int) -> tuple[torch.Tensor, torch.Tensor]:
+        batch = mannequins.sample_batch(count, wanted.frames, width, height, seed)
+        sticks = (batch.skeleton.amax(-1, keepdim=True) > 20).to(torch.uint8) * 128
+        weight = importance(batch.region, batch.cover)[..., None]
+        return torch.cat((batch.video, weight), -1), torch.cat((batch.skeleton, sticks), -1)
+
+    started = time.monotonic()
+    clips = ClipPool(render, wanted.pool, wanted.part, seed=1_000_000 * (64 * settings.seed + ranks.rank))
+    if ranks.first:
+        seconds = time.monotonic() - started
+        Log(run.out / "log.jsonl").write(what="pool", clips=len(SIZES) * wanted.pool, seconds=seconds)
+        if run.start is not None:  # so that a run cut short can be used as well
+            known = load_trained_vae(run.start, torch.device("cpu")).params
+            save_state(run.out / "statistics.pt", mean=list(known.mean), std=list(known.std))
+    start = None if run.start is None else weights_in(run.start)
+    trained = train_vae(settings, clips, run.out, where, run.resume, start, ranks, run.record)
+    kept = settings.decoder_only and start is not None  # then the latents and their statistics are the old ones
+    if ranks.first and not kept:
+        mean, std = latent_statistics(trained, clips)
+        save_state(run.out / "statistics.pt", mean=mean, std=std)
+
+
+def transformer(given: argparse.Namespace) -> None:
+    """Render and encode clips, then train the transformer on them; writes transformer.pt. --start: a checkpoint folder."""
+    run, settings, wanted = read(Run, given), read(FlowTraining, given), read(ClipSettings, given)
+    ranks, where = join(run.device)
+    log = Log(run.out / "log.jsonl")
+    codec = load_trained_vae(read(Trained, given).vae, where)
+    data = gather(codec, wanted, read(SupplySettings, given), where, log, ranks)
+    # Muon's updates are orthogonal: its rate is ten times AdamW's.
+    settings = replace(settings, short=min(17, settings.frames), matrix_rate=10 * settings.rate)
+    train_flow(settings, data, run.out, where, run.resume, run.start, ranks, run.record)
+    if ranks.first:
+        log.write(what="clips seen by this process", count=len(data) + data.renewed * wanted.part)
+
+
+def relight(given: argparse.Namespace) -> None:
+    """Train a relighting LoRA: the reference stands in another light than the scene, the target in the scene's.
+
+    Writes relighting_lora.safetensors, also on the way. The learning rate falls over the last 40 % of the time. --start: a
+    LoRA of the same targets.
+    """
+    settings, loss = read(RelightSettings, given), read(LightLoss, given)
+    clips, supply = read(ClipSettings, given), read(SupplySettings, given)
+    train_relighting(settings, loss, read(Base, given).checkpoint, clips, supply, read(Run, given))
+
+
+def clips(given: argparse.Namespace) -> None:
+    """Render and encode clips beside trainings, or before them, into a folder from which they take them."""
+    fill(read(Rendering, given), read(ClipSettings, given))
+
+
+def package(given: argparse.Namespace) -> None:
+    """Put trained networks into a checkpoint folder."""
+    files = read(Packaged, given)
+    defaults = Defaults(area=192 * 192, steps=8, shift=3.0, clip_length=33, overlap=5)
+    vae, transformer = files.vae, files.transformer
+    write_package(vae / "vae.pt", vae / "statistics.pt", transformer / "transformer.pt", files.out, defaults, NOTE)
+
+
+def vae_report(given: argparse.Namespace) -> None:
+    """PSNR of reconstructions of held-out people and of their skeletons, and a picture of some."""
+    report_vae(read(VaeReport, given))
+
+
+def sample(given: argparse.Namespace) -> None:
+    """Animate held-out people straight from their latents: PSNR against the render, and a picture of some."""
+    report_samples(read(SampleReport, given))
+
+
+COMMANDS: dict[Callable[[argparse.Namespace], None], tuple[type, ...]] = {
+    vae: (Run, VaeTraining, VaeClips),
+    transformer: (Run, Trained, FlowTraining, ClipSettings, SupplySettings),
+    relight: (Run, Base, RelightSettings, LightLoss, ClipSettings, SupplySettings),
+    clips: (Rendering, ClipSettings),
+    package: (Packaged,),
+    vae_report: (VaeReport,),
+    sample: (SampleReport,),
+}
+"""What each command does, and the settings that its options are made from."""
+OWN_DEFAULTS: dict[str, dict[str, float]] = {"relight": {"render_seconds": 30.0}, "clips": {"seed": 1000}}
+
+
+def main(words: Sequence[str] | None = None) -> None:
+    parser = argparse.ArgumentParser(
+        prog="python -m mannequin", description=__doc__, formatter_class=argparse.RawDescriptionHelpFormatter
+    )
+    commands = parser.add_subparsers(required=True, metavar="COMMAND")
+    for command, settings in COMMANDS.items():
+        text = command.__doc__ or ""
+        name = command.__name__.replace("_", "-")
+        own = commands.add_parser(name, help=text.splitlines()[0], description=text)
+        add_options(own, *settings)
+        own.set_defaults(command=command, **OWN_DEFAULTS.get(name, {}))
+    given = parser.parse_args(words)
+    try:
+        given.command(given)
+    except WanimateError as error:
+        sys.exit(str(error))
+
+
+if __name__ == "__main__":
+    main()

@@ -1,0 +1,191 @@
+"""Train the embedded transformer by flow matching on encoded clips.
+
+python -m mannequin transformer --vae build/train/vae/vae.pt --out build/train/transformer
+"""
+
+from __future__ import annotations
+
+from dataclasses import dataclass, field
+from functools import partial
+from pathlib import Path
+
+import torch
+import torch.nn.functional as F
+from torch import Tensor, nn
+from torch.nn.utils import clip_grad_norm_
+
+from mannequin.options import option
+from mannequin.training.averages import Ema, mixed
+from mannequin.training.clip_latents import LatentSet
+from mannequin.training.muon import Muon
+from mannequin.training.networks import TRANSFORMER, initialise_transformer
+from mannequin.training.ranks import align
+from mannequin.training.recording import step_for
+from wanimate.model.motion import Blur
+from wanimate.model.transformer import AnimateTransformer
+from wanimate.train.common import ALONE, Budget, Log, Process, learning_share, load_state, save_state
+from wanimate.train.flow import LossSettings, flow_loss, predict
+from wanimate.train.latents import LatentClips
+
+
+@dataclass(frozen=True)
+class FlowTraining:
+    """`short_share` of the run trains on the first `short` frames of the clips, the rest on all `frames`.
+
+    `rate` is AdamW's peak learning rate, `matrix_rate` Muon's, which trains the matrices of blocks and fusers.
+    Batches are one process's.
+    """
+
+    steps: int = option(30000, "most steps; the run ends by whichever limit comes first")
+    seconds: float = option(720.0, "training time; the learning rate falls to zero at its end")
+    frames: int = option(33, "frames of a clip, 4n+1")
+    short: int = 17
+    short_share: float = option(0.0, "share of the run on clips of 17 frames")
+    short_batch: int = option(48, "clips of a step, of 17 frames")
+    batch: int = option(28, "clips of a step")
+    rate: float = option(1e-3, "AdamW's peak learning rate; Muon's is ten times as high")
+    matrix_rate: float = 0.01
+    loss: LossSettings = field(default=LossSettings())
+    renew: int = option(96, "steps between two renewals of a part of the clips")
+    seed: int = option(0, "of clips, noise and first weights")
+
+
+class Mannequin(nn.Module):
+    """The transformer and its two learned prompts, [2, text length, text width]: the usual one and the negative."""
+
+    def __init__(self) -> None:
+        super().__init__()
+        self.transformer = AnimateTransformer(TRANSFORMER)
+        initialise_transformer(self.transformer)
+        self.transformer.motion_encoder.dec.requires_grad_(False)
+        self.prompts = nn.Parameter(0.02 * torch.randn(2, TRANSFORMER.text_length, TRANSFORMER.text_width))
+
+    def load_checkpoint(self, folder: Path) -> None:
+        """Take the weights of a checkpoint folder (`package`)."""
+        from wanimate.weights.formats import read_folder, read_tensors
+
+        self.transformer.load_state_dict(read_folder(folder, "diffusion_pytorch_model"))
+        prompts = read_tensors(folder / "prompts.safetensors")
+        self.prompts.data = torch.stack((prompts["positive"], prompts["negative"])).float()
+
+    def flow(self, x: Tensor, t: Tensor, clips: LatentClips, dropped: Tensor) -> Tensor:
+        """`predict` with the network's own prompts: where `dropped` [B], the face is blank and the prompt the negative one."""
+        with mixed(x.device):
+            return predict(self.transformer, self.prompts[dropped.long()], None, x, t, clips, dropped)
+
+
+def train_flow(
+    config: FlowTraining,
+    data: LatentSet,
+    out: Path,
+    device: torch.device,
+    resume: bool = False,
+    start: Path | None = None,
+    ranks: Process = ALONE,
+    record: bool = False,
+) -> Mannequin:
+    """Returns the averaged network (rank 0's counts); `out` gets state.pt, transformer.pt and log.jsonl.
+
+    `start`: a checkpoint folder to begin with. `record`: see `recording.RecordedStep`.
+    """
+    torch.manual_seed(config.seed)
+    model = Mannequin()
+    if start is not None:
+        model.load_checkpoint(start)
+    model.to(device)
+    align(model, ranks)
+    matrices, decayed, plain = sort_weights(model)
+    trained = [*matrices, *decayed, *plain]
+    groups = [{"params": decayed, "weight_decay": 0.01}, {"params": plain, "weight_decay": 0.0}]
+    adam = torch.optim.AdamW(groups, lr=config.rate, betas=(0.9, 0.98), fused=device.type == "cuda")
+    muon = Muon(matrices, lr=config.matrix_rate)
+    ema = Ema(model, 0.999)
+    budget = Budget(config.steps, config.seconds, every=ranks.pace, agree=ranks.agree)
+    if resume:
+        state = load_state(out / "state.pt")
+        model.load_state_dict(state["model"])
+        adam.load_state_dict(state["adam"])
+        muon.load_state_dict(state["muon"])
+        ema.restore(state["ema"], state["step"])
+        budget.step, budget.spent = state["step"], state["spent"]
+    if device.type == "cuda":
+        speed_up(model.transformer, config.frames)
+
+    def measure(*fields: Tensor) -> tuple[Tensor]:
+        return (flow_loss(model.flow, LatentClips(*fields), config.loss),)
+
+    step = step_for(record)(measure, trained)
+    log = Log(out / "log.jsonl")
+    torch.manual_seed(config.seed + budget.step + 7919 * ranks.rank)
+    generator = torch.Generator("cpu").manual_seed(config.seed + budget.step + 7919 * ranks.rank)
+    total = torch.zeros((), device=device)
+    budget.restart_clock()
+    while not budget.over:
+        if budget.step % config.renew == config.renew - 1:
+            data.renew()
+        short = budget.progress < config.short_share
+        frames, batch = (config.short, config.short_batch) if short else (config.frames, config.batch)
+        clips = data.draw(batch, frames, generator)
+        share = learning_share(budget.step, budget.progress)
+        for optimizer, peak in ((adam, config.rate), (muon, config.matrix_rate)):
+            for group in optimizer.param_groups:
+                group["lr"] = peak * share
+        (loss,) = step(*vars(clips).values())
+        ranks.average(trained)
+        clip_grad_norm_(trained, 1.0)
+        adam.step()
+        muon.step()
+        ema.update(budget.step)
+        total += loss
+        budget.tick()
+        if ranks.first and (budget.step % 200 == 0 or budget.over):
+            count = budget.step % 200 or 200
+            rate = config.rate * share
+            log.write(step=budget.step, seconds=budget.spent, frames=frames, loss=total.item() / count, rate=rate)
+            total.zero_()
+        if ranks.first and (budget.step % 1000 == 0 or budget.over):
+            save_state(
+                out / "state.pt", model=model.state_dict(), adam=adam.state_dict(), muon=muon.state_dict(),
+                ema=ema.shadow, step=budget.step, spent=budget.spent,
+            )  # fmt: skip
+            save_state(out / "transformer.pt", **{k: v.cpu() for k, v in ema.shadow.items()})
+    result = Mannequin().to(device)
+    result.load_state_dict(ema.shadow)
+    return result.eval().requires_grad_(False)
+
+
+def sort_weights(model: Mannequin) -> tuple[list[nn.Parameter], list[nn.Parameter], list[nn.Parameter]]:
+    """What is trained: matrices of blocks and fusers, other weights of two and more axes, vectors."""
+    hidden: list[nn.Parameter] = []
+    decayed: list[nn.Parameter] = []
+    plain: list[nn.Parameter] = []
+    for name, weight in model.named_parameters():
+        if not weight.requires_grad:
+            continue
+        if weight.ndim == 2 and "blocks." in name:
+            hidden.append(weight)
+        else:
+            (decayed if weight.ndim >= 2 else plain).append(weight)
+    return hidden, decayed, plain
+
+
+def speed_up(network: AnimateTransformer, frames: int) -> None:
+    """For a GPU: compile what repeats, each part once a batch shape, and blur by shifted sums, which the compiler fuses."""
+    network.faces_at_once = frames
+    for module in network.motion_encoder.modules():
+        if isinstance(module, Blur):
+            setattr(module, "forward", partial(shifted_blur, module.padding))  # noqa: B010 - replaces a method on purpose
+    embed = network.embed_video
+    setattr(network, "embed_video", lambda *given: embed(*given).float())  # noqa: B010 - one type for all blocks
+    for part in (*network.blocks, *network.face_adapter.fuser_blocks, network.motion_encoder.enc):
+        part.compile(dynamic=False)
+
+
+def shifted_blur(padding: int, x: Tensor) -> Tensor:
+    """What `Blur` computes, one axis after the other."""
+    x = F.pad(x, (padding,) * 4)
+    for axis in (-1, -2):
+        size = x.shape[axis] - 3
+        a, b, c, d = (x.narrow(axis, i, size) for i in range(4))
+        x = (a + d) * 0.125 + (b + c) * 0.375
+    return x

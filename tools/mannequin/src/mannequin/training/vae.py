@@ -1,0 +1,234 @@
+"""Train the embedded VAE: single frames first, then whole short clips.
+
+    python -m mannequin vae --out build/train/vae
+
+Most steps show cuts around faces, which are a hundredth of a picture. The loss is L1 on pixels and on their differences in
+space and time, plus a small pull of the latents towards unit size against the noise that
+is added to them, so that the decoder forgives small errors of the transformer.
+"""
+
+from __future__ import annotations
+
+import math
+from dataclasses import dataclass, replace
+from functools import partial
+from pathlib import Path
+
+import torch
+from torch import Tensor
+from torch.nn.utils import clip_grad_norm_
+
+from mannequin.options import option
+from mannequin.training.averages import Ema, mixed
+from mannequin.training.grow import grow_vae
+from mannequin.training.networks import VAE, initialise_vae
+from mannequin.training.pool import ClipPool
+from mannequin.training.ranks import align
+from mannequin.training.recording import step_for
+from wanimate.model.vae import VideoVae
+from wanimate.runtime.fused_vae import fuse_norms
+from wanimate.train.common import ALONE, Budget, Log, Process, learning_share, load_state, save_state
+from wanimate.weights.checkpoint import load_vae
+from wanimate.weights.formats import Tensors, read_tensors
+from wanimate.weights.locate import read_checkpoint_config
+
+
+@dataclass(frozen=True)
+class VaeTraining:
+    """The first `frame_share` of the run trains on single frames, the rest on clips, with `frame_mix` of its steps single
+    frames still; `crop` is the side of the square cuts. `face_share` of the steps show cuts of side `face_crop` around
+    faces, `face_batch` clips or FACE_FRAMES times as many frames.
+
+    `noise` is added to the latents, `pull` keeps them from growing against it. `weight` is how much more errors count on eyes
+    and mouths; half of it counts on faces and on the sticks of skeletons (`pool.importance`). `decoder_only` leaves the
+    latents as they are, for a transformer that knows them.
+    """
+
+    steps: int = option(20000, "most steps; the run ends by whichever limit comes first")
+    seconds: float = option(480.0, "training time; the learning rate falls to zero at its end")
+    frame_share: float = option(
+        0.35, "first share of the run that sees single frames only; 0 when going on from a trained one"
+    )
+    crop: int = 128
+    frame_batch: int = option(128, "single frames of a step")
+    clip_batch: int = option(8, "clips of a step")
+    frame_mix: float = 0.2
+    face_share: float = option(0.7, "share of the steps that show cuts around faces")
+    face_crop: int = 64
+    face_batch: int = option(16, "clips of such a step")
+    rate: float = option(1e-3, "peak learning rate")
+    noise: float = 0.04
+    pull: float = 1e-4
+    edges: float = option(1.0, "weight of the loss on differences between neighbouring pixels")
+    changes: float = option(0.5, "weight of the loss on differences from frame to frame")
+    weight: float = 22.0
+    refresh: int = option(90, "steps between two renewals of a part of the clips")
+    decoder_only: bool = option(False, "keep the encoder, and with it the latents, as they are")
+    seed: int = option(0, "of clips, noise and first weights")
+
+
+FACE_FRAMES = 16
+KINDS = ("clips", "frames", "face_clips", "face_frames")
+"""What a step can show."""
+
+
+def spread(step: int, share: float) -> bool:
+    """True for `share` of the steps, evenly spread."""
+    return int((step + 1) * share) > int(step * share)
+
+
+def kind_of(config: VaeTraining, step: int, progress: float) -> str:
+    """Which of KINDS a step shows; all kinds are spread evenly over the run."""
+    frames = progress < config.frame_share or spread(step // 4, config.frame_mix)
+    return KINDS[2 * spread(step, config.face_share) + frames]
+
+
+def draw(config: VaeTraining, pool: ClipPool, kind: str, generator: torch.Generator) -> Tensor:
+    """A batch of one of KINDS, [B, 4, F, side, side]."""
+    if kind == "clips":
+        return pool.clips(config.clip_batch, config.crop, generator)
+    if kind == "frames":
+        return pool.frames(config.frame_batch, config.crop, generator)
+    single = kind == "face_frames"
+    count = config.face_batch * (FACE_FRAMES if single else 1)
+    return pool.faces(count, config.face_crop, generator, single)
+
+
+def train_vae(
+    config: VaeTraining,
+    pool: ClipPool,
+    out: Path,
+    device: torch.device,
+    resume: bool = False,
+    start: Path | None = None,
+    ranks: Process = ALONE,
+    record: bool = False,
+) -> VideoVae:
+    """Returns the averaged network (rank 0's counts); `out` gets state.pt, vae.pt and log.jsonl.
+
+    `start`: a file of weights to begin with, of this width or a narrower one. `record`: see `recording.RecordedStep`.
+    """
+    torch.manual_seed(config.seed)
+    vae = VideoVae(VAE)
+    initialise_vae(vae)
+    if start is not None:
+        vae = begin_with(read_tensors(start))
+    vae.to(device)
+    align(vae, ranks)
+    fused = device.type == "cuda"
+    if fused:
+        speed_up(vae)
+    if config.decoder_only:
+        vae.encoder.requires_grad_(False)
+        vae.conv1.requires_grad_(False)
+    weights = [p for p in vae.parameters() if p.requires_grad]
+    optimizer = torch.optim.AdamW(weights, lr=config.rate, betas=(0.9, 0.98), weight_decay=0.0, fused=fused)
+    ema = Ema(vae, 0.998)
+    budget = Budget(config.steps, config.seconds, every=ranks.pace, agree=ranks.agree)
+    if resume:
+        state = load_state(out / "state.pt")
+        vae.load_state_dict(state["model"])
+        optimizer.load_state_dict(state["optimizer"])
+        ema.restore(state["ema"], state["step"])
+        budget.step, budget.spent = state["step"], state["spent"]
+    step = step_for(record)(partial(vae_loss, vae, config=config), weights)
+    log = Log(out / "log.jsonl")
+    torch.manual_seed(config.seed + budget.step + 7919 * ranks.rank)
+    generator = torch.Generator("cpu").manual_seed(config.seed + budget.step + 7919 * ranks.rank)
+    errors, counts = torch.zeros(len(KINDS), device=device), [0] * len(KINDS)
+    budget.restart_clock()
+    while not budget.over:
+        if budget.step % config.refresh == 0:
+            pool.refresh()
+        kind = kind_of(config, budget.step, budget.progress)
+        video = draw(config, pool, kind, generator)
+        rate = config.rate * learning_share(budget.step, budget.progress)
+        for group in optimizer.param_groups:
+            group["lr"] = rate
+        loss, error = step(video)
+        errors[KINDS.index(kind)] += error
+        counts[KINDS.index(kind)] += 1
+        ranks.average(weights)
+        clip_grad_norm_(weights, 1.0)
+        optimizer.step()
+        budget.tick()
+        ema.update(budget.step)
+        if ranks.first and (budget.step % 200 == 0 or budget.over):
+            psnr = {
+                f"psnr_{name}": -10 * math.log10(max(total / count / 4, 1e-12))
+                for name, total, count in zip(KINDS, errors.tolist(), counts, strict=True)
+                if count
+            }
+            log.write(step=budget.step, seconds=budget.spent, **psnr, loss=loss.item(), rate=rate)
+            errors.zero_()
+            counts = [0] * len(KINDS)
+        if ranks.first and (budget.step % 1000 == 0 or budget.over):
+            save_state(
+                out / "state.pt", model=vae.state_dict(), optimizer=optimizer.state_dict(), ema=ema.shadow,
+                step=budget.step, spent=budget.spent,
+            )  # fmt: skip
+            save_state(out / "vae.pt", **{k: v.cpu() for k, v in ema.shadow.items()})
+    result = VideoVae(VAE).to(device)
+    result.load_state_dict(ema.shadow)
+    return result.eval().requires_grad_(False)
+
+
+def weights_in(folder: Path) -> Path:
+    """The VAE's file in a checkpoint folder or in a folder of its training."""
+    packaged = folder / "vae.safetensors"
+    return packaged if packaged.is_file() else folder / "vae.pt"
+
+
+def load_trained_vae(folder: Path, device: torch.device) -> VideoVae:
+    """The VAE of a checkpoint folder, or what a training run left in `folder` with its own latent statistics."""
+    weights = weights_in(folder)
+    if weights.name == "vae.safetensors":
+        return load_vae(read_tensors(weights), read_checkpoint_config(folder)[1], folder).to(device)
+    numbers = load_state(folder / "statistics.pt")
+    model = VideoVae(replace(VAE, mean=tuple(numbers["mean"]), std=tuple(numbers["std"])))
+    model.load_state_dict(load_state(weights))
+    return model.to(device).eval().requires_grad_(False)
+
+
+def begin_with(tensors: Tensors) -> VideoVae:
+    """A trained VAE, grown to the width of `VAE` if it is narrower."""
+    vae = VideoVae(replace(VAE, base=len(tensors["encoder.conv1.bias"])))
+    vae.load_state_dict(tensors)
+    return vae if vae.params.base == VAE.base else grow_vae(vae, VAE.base)
+
+
+def vae_loss(vae: VideoVae, video: Tensor, config: VaeTraining) -> tuple[Tensor, Tensor]:
+    """The loss, and the mean squared error for the log. video [B, 4, K, H, W]: RGB in [-1, 1] and the extra weight."""
+    extra, video = video[:, 3:], video[:, :3]
+    with mixed(video.device):
+        latents = vae.encode_piece(video, {})
+        noisy = latents + config.noise * torch.randn_like(latents)
+        decoded = vae.decoder(vae.conv2(noisy, {}), {})
+    difference = decoded.float() - video
+    weight = 1 + config.weight * extra
+    edges = sum(
+        (difference.diff(dim=axis).abs() * weight.narrow(axis, 1, video.shape[axis] - 1)).mean() for axis in (-1, -2)
+    )
+    pixels = ((difference.abs() + difference.square()) * weight).mean()
+    loss = pixels + config.edges * edges
+    if video.shape[2] > 1:
+        changes = (difference.diff(dim=2).abs() * weight[:, :, 1:]).mean()
+        loss = loss + config.changes * changes
+    loss = loss + config.pull * latents.float().square().mean()
+    return loss, difference.detach().square().mean()
+
+
+def speed_up(vae: VideoVae) -> None:
+    """For a GPU and shapes that repeat: channels-last weights, convolutions chosen by trial, norm and SiLU in one kernel."""
+    torch.backends.cudnn.benchmark = True
+    fuse_norms(vae.channels_last())
+
+
+@torch.no_grad()
+def latent_statistics(vae: VideoVae, pool: ClipPool, batches: int = 8) -> tuple[list[float], list[float]]:
+    """Mean and standard deviation of each latent channel over clips of the pool."""
+    generator = torch.Generator("cpu").manual_seed(1)
+    with mixed(next(vae.parameters()).device):
+        latents = [vae.encode_piece(pool.clips(8, 128, generator)[:, :3], {}).float() for _ in range(batches)]
+    channels = torch.cat([x.transpose(0, 1).flatten(1) for x in latents], dim=1)
+    return channels.mean(1).tolist(), channels.std(1).tolist()
