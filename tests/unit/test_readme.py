@@ -197,6 +197,15 @@ def test_python_snippets(page: str, snippet: str) -> None:
             assert hasattr(wanimate, node.attr)
 
 
+def test_every_room_is_in_the_table() -> None:
+    """docs/structure.md says of every part of the package which changes belong there, and names no other part."""
+    rows = table("docs/structure.md", "Which room a change belongs to")
+    quoted = {name.split("/")[0] for cells in rows.values() for name in re.findall(r"`([\w/]+)`", cells[0])}
+    package = ROOT / "src/wanimate"
+    parts = {path.parent.name for path in package.glob("*/*.py")} | {path.stem for path in package.glob("[!_]*.py")}
+    assert quoted == parts
+
+
 def test_events_and_stages_of_the_python_page() -> None:
     rows = table("docs/python.md", "Events")
     assert list(rows) == [kind.__name__ for kind in events._KINDS.values()]
