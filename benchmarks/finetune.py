@@ -54,7 +54,7 @@ from wanimate.measure.metrics import psnr
 from wanimate.media.files import sha256
 from wanimate.media.writer import write_h264
 from wanimate.model.transformer import AnimateTransformer
-from wanimate.preprocess.detect.base import PersonPose
+from wanimate.preprocess.pose.person import PersonPose
 from wanimate.sampling.denoise import denoise
 from wanimate.sampling.guidance import guided
 from wanimate.train.examples import Encoders, ExampleSettings, find_sources, prepare

@@ -3,7 +3,7 @@
     python benchmarks/quality.py                            # 2 clips of 17 frames: about 20 minutes on one core
     python benchmarks/quality.py --clips 1 --only taylor    # a quick look at some rows
 
-ResidentBytes-out people of the mannequin world in the checkpoint's own size. Every row is one whole diffusion of 20 steps from the same
+Held-out people of the mannequin world in the checkpoint's own size. Every row is one whole diffusion of 20 steps from the same
 noise, compared with the full float32 one: the whole frames, the region of the face by itself, and how far the mouth's opening
 is off. `cost` is arithmetic, as a share of 20 full steps of the 14B at 1280x720 and 77 frames, where attention is 71 % of a
 step and the first block 1/40 of it; the seconds are this processor's. Outputs are kept in --work under the hash of what they

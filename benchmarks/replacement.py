@@ -42,7 +42,7 @@ from wanimate.preprocess.detect.mediapipe import MediapipeBackend
 from wanimate.preprocess.detect.models import find
 from wanimate.preprocess.masks.selfie import SelfieMasks
 from wanimate.preprocess.masks.shape import MaskShape, as_picture, scene, shape_mask
-from wanimate.preprocess.replacement import mask_shape
+from wanimate.preprocess.modes import mask_shape
 from wanimate.types import Frames, Guides
 from wanimate.weights.checkpoint import Checkpoint, load_checkpoint
 from wanimate.weights.locate import embedded_path

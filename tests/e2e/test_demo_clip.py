@@ -16,8 +16,9 @@ from wanimate.config import PreprocessSettings
 from wanimate.media.image import load_image
 from wanimate.media.probe import probe
 from wanimate.media.video import iter_indices
-from wanimate.preprocess.detect.base import PoseBackend, backend
+from wanimate.preprocess.detect.base import PoseBackend
 from wanimate.preprocess.detect.models import find
+from wanimate.preprocess.detect.registry import open_detector
 from wanimate.preprocess.pose.keypoints import FACE, LEFT_HAND, RIGHT_HAND
 from wanimate.types import Keypoints
 
@@ -28,7 +29,7 @@ NOSE, SHOULDERS, ELBOWS, WRISTS, HIPS = 0, [5, 6], [7, 8], [9, 10], [11, 12]
 @pytest.fixture(scope="module")
 def people() -> PoseBackend:
     cv2.setNumThreads(1)
-    return backend(PreprocessSettings(models=find()))
+    return open_detector(PreprocessSettings(models=find()))
 
 
 @pytest.fixture(scope="module")

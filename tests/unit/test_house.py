@@ -14,6 +14,10 @@ PACKAGE = Path(wanimate.__file__).parent
 FOUNDATION = ("types", "config", "errors", "events", "log")
 STAGES = ("media", "preprocess", "conditions", "model", "weights", "sampling", "finish", "runtime")
 ROAD = ("engines", "jobs", "api")
+PREPROCESS = (
+    "pose", "people", "detect", "masks", "guides", "layout", "performer", "fit", "report", "modes", "drive", "candidates",
+)  # fmt: skip
+"""Rooms and single modules of `preprocess`, each of which imports earlier ones only."""
 BESIDE = ("cli", "integrations", "measure", "serve", "train")
 
 
@@ -37,6 +41,12 @@ def may_import(importer: str, imported: str) -> bool:
     if importer in ("integrations", "measure"):
         return imported in (*FOUNDATION, *STAGES, *ROAD, "")
     return imported not in BESIDE or imported in ("integrations", "measure") or (importer, imported) == ("cli", "train")
+
+
+def within(module: str) -> str:
+    """ "wanimate.preprocess.detect.litert" -> "detect"; a part itself -> ""."""
+    words = module.split(".")
+    return words[2] if len(words) > 2 else ""
 
 
 def imports(source: str, module: str, is_package: bool, modules: frozenset[str]) -> Iterator[tuple[int, str]]:
@@ -75,6 +85,34 @@ def breaches(source: str, module: str, is_package: bool = False) -> list[str]:
         for line, target in imports(source, module, is_package, frozenset(MODULES))
         if not may_import(importer, part_of(target))
     ]
+
+
+def graph(part: str) -> dict[str, set[str]]:
+    """Module -> modules of the same part that it imports."""
+    found: dict[str, set[str]] = {}
+    for module, path in MODULES.items():
+        if part_of(module) == part:
+            targets = imports(path.read_text(), module, path.name == "__init__.py", frozenset(MODULES))
+            found[module] = {target for _, target in targets if part_of(target) == part}
+    return found
+
+
+def circle(modules: dict[str, set[str]]) -> list[str]:
+    """Modules that import each other in a ring, one ring; empty where there is none."""
+    done: set[str] = set()
+
+    def follow(module: str, path: list[str]) -> list[str]:
+        if module in path:
+            return path[path.index(module) :]
+        if module in done:
+            return []
+        for target in sorted(modules.get(module, ())):
+            if ring := follow(target, [*path, module]):
+                return ring
+        done.add(module)
+        return []
+
+    return next((ring for module in sorted(modules) if (ring := follow(module, []))), [])
 
 
 def test_every_part_has_its_place() -> None:
@@ -154,3 +192,29 @@ def test_breaches_are_seen(module: str, line: str) -> None:
 )
 def test_what_is_allowed_passes(module: str, line: str) -> None:
     assert not breaches(line, module)
+
+
+PARTS = sorted({part_of(module) for module in MODULES} - {""})
+
+
+@pytest.mark.parametrize("part", PARTS)
+def test_no_modules_import_each_other_in_a_ring(part: str) -> None:
+    assert circle(graph(part)) == []
+
+
+def test_rings_are_seen() -> None:
+    assert circle({"a": {"b"}, "b": {"c"}, "c": {"b"}}) == ["b", "c"]
+    assert circle({"a": {"a"}}) == ["a"]
+    assert circle({"a": {"b", "c"}, "b": {"c"}, "c": set()}) == []
+
+
+def test_the_rooms_of_preprocess_keep_their_order() -> None:
+    modules = graph("preprocess")
+    assert {within(module) for module in modules} == {"", *PREPROCESS}
+    later = [
+        f"{module} imports {target}"
+        for module, targets in modules.items()
+        for target in targets
+        if PREPROCESS.index(within(target)) > PREPROCESS.index(within(module))
+    ]
+    assert later == []

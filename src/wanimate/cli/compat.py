@@ -237,10 +237,10 @@ def preprocess(
         )  # fmt: skip
         from wanimate.media.image import load_image
         from wanimate.media.probe import probe
-        from wanimate.preprocess.detect.base import backend as load_backend
+        from wanimate.preprocess.detect.registry import open_detector
 
         clip, image = probe(video, settings.limits), load_image(picture)
-        people: PoseBackend = load_backend(settings)
+        people: PoseBackend = open_detector(settings)
         redrawn: Mapping[str, Frame] = {}
         if use_flux and not replace_flag:
             from wanimate.integrations.flux import WithEditedProportions

@@ -71,7 +71,7 @@ def preprocess(
         )  # fmt: skip
         from wanimate.media.image import load_image
         from wanimate.media.probe import probe
-        from wanimate.preprocess.modes import preprocessing
+        from wanimate.preprocess.drive import preprocess as make_guides
         from wanimate.weights.locate import read_checkpoint_config
 
         clip = probe(video, settings.limits)
@@ -86,7 +86,7 @@ def preprocess(
             raise InputError("image", image, "the guides are made for a character", "Give its picture")
         picture = load_image(image)
         pixels = settings.area or read_checkpoint_config(checkpoint)[1].defaults.area
-        with closing(preprocessing(o.parse_mode(mode), clip, picture, settings, out, pixels)) as events:
+        with closing(make_guides(o.parse_mode(mode), clip, picture, settings, out, pixels)) as events:
             while True:
                 try:
                     report.event(next(events))

@@ -20,7 +20,7 @@ from wanimate.finish.audio import AudioCopy
 from wanimate.finish.background import Background
 from wanimate.finish.lock import OutputLock
 from wanimate.media.files import output_error
-from wanimate.media.writer import FFV1, StreamWriter
+from wanimate.media.writer import FFV1, Encoding, StreamWriter
 from wanimate.types import Clip, Frame, Frames
 
 FORMATS = {".mp4": "mp4", ".m4v": "mp4", ".mov": "mov", ".mkv": "matroska"}
@@ -115,10 +115,8 @@ class OutputWriter:
                 rule = f"{width}x{height} is odd, so the video is written in 4:4:4, which some players cannot show"
                 self.notices.append(Notice(rule, "warning"))
         muxer = {} if ending == ".mkv" else {"movflags": "+faststart"}
-        writer = StreamWriter(
-            self.path, self.fps, width, height, format=FORMATS[ending], codec=codec, pixels=pixels, options=options,
-            muxer=muxer,
-        )  # fmt: skip
+        encoding = Encoding(FORMATS[ending], codec, pixels, options, muxer)
+        writer = StreamWriter(self.path, self.fps, width, height, encoding)
         if codec == "libx265" and ending != ".mkv":
             writer.stream.codec_context.codec_tag = "hvc1"  # without it Apple's players show nothing
         return writer

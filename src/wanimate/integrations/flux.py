@@ -16,8 +16,9 @@ import torch
 
 from wanimate.errors import InputError
 from wanimate.media.resize import letterbox
-from wanimate.preprocess.detect.base import Measured, PersonPose, PoseBackend
+from wanimate.preprocess.detect.base import Measured, PoseBackend
 from wanimate.preprocess.pose.keypoints import Points, move, reuse_body_when_outside, split
+from wanimate.preprocess.pose.person import PersonPose
 from wanimate.types import Frame, Keypoints
 
 FOLDER = "FLUX.1-Kontext-dev"

@@ -13,16 +13,16 @@ from wanimate.config import PreprocessSettings
 from wanimate.errors import OutputError
 from wanimate.events import Event
 from wanimate.media.files import output_error
-from wanimate.media.writer import StreamWriter
+from wanimate.media.writer import Encoding, StreamWriter
 from wanimate.preprocess.detect.base import PoseBackend
-from wanimate.preprocess.guides import MANIFEST, export_published, load_guides, write_png
-from wanimate.preprocess.modes import preprocessing
+from wanimate.preprocess.drive import preprocess
+from wanimate.preprocess.guides import MANIFEST, check_published, export_published, hashes, load_guides, write_png
 from wanimate.types import Clip, Frame, Guides, Mode
 
 NAMES = {"pose": "src_pose.mp4", "face": "src_face.mp4", "background": "src_bg.mp4", "mask": "src_mask.mp4"}
 REFERENCE, KEYPOINTS = "src_ref.png", "keypoints.npz"
 REDRAWN = {"performer": "tpl_edit.png", "character": "refer_edit.png"}
-_LOSSLESS = {"qp": "0", "preset": "veryfast", "g": "1"}
+_LOSSLESS = Encoding("mp4", "libx264rgb", "rgb24", {"qp": "0", "preset": "veryfast", "g": "1"})
 
 
 def write_published_guides(
@@ -32,13 +32,15 @@ def write_published_guides(
     """Preprocess into `src_pose.mp4` and so on in `folder`; other files there stay, an older set is replaced.
 
     The videos are lossless H.264 in RGB with our manifest beside them; with `settings.compat` they are lossy, and there is no
-    manifest, as published. `redrawn` is looked at when preprocessing is done: pictures of the "performer" or "character" that
+    manifest, as published. `redrawn` is read when preprocessing is done: pictures of the "performer" or "character" that
     measuring made, for inspection. Yields the events of preprocessing and returns the guides.
 
     Raises:
-        InputError: see `pipeline.preprocessing`. OutputError: `folder` cannot be written, or would lose one of `inputs`.
+        InputError: see `preprocess.drive.preprocess`. OutputError: `folder` cannot be written, or would lose one of `inputs`.
     """
     assert settings.area is not None, "the published command line has an area"
+    if settings.compat:
+        check_published(settings.face_size)
     ours = [*NAMES.values(), *REDRAWN.values(), REFERENCE, KEYPOINTS, MANIFEST]
     for path in inputs:
         if path.resolve().parent == folder.resolve() and path.name in ours:
@@ -50,7 +52,7 @@ def write_published_guides(
         raise output_error(folder, error, "guides") from error
     with place as temporary:
         made = Path(temporary) / "made"
-        guides = yield from preprocessing(mode, clip, image, settings, made, settings.area, detector)
+        guides = yield from preprocess(mode, clip, image, settings, made, settings.area, detector)
         published = Path(temporary) / "published"
         if settings.compat:
             export_published(guides, published)
@@ -71,19 +73,18 @@ def _write_lossless(guides: Guides, made: Path, published: Path) -> None:
     published.mkdir()
     for part in manifest["files"]:
         source = getattr(guides, part)
-        writer = StreamWriter(
-            published / NAMES[part], guides.fps, *source.size, format="mp4", codec="libx264rgb", pixels="rgb24",
-            options=_LOSSLESS, field="guides",
-        )  # fmt: skip
-        with writer:
+        width, height = source.size
+        with StreamWriter(published / NAMES[part], guides.fps, width, height, _LOSSLESS, "guides") as writer:
             for i in range(source.count):
                 writer.write(source.take([i])[0])
     write_png(published / REFERENCE, guides.reference)
     shutil.move(made / manifest["keypoints"], published / KEYPOINTS)
+    files = {part: NAMES[part] for part in manifest["files"]}
     manifest |= {
-        "files": {part: NAMES[part] for part in manifest["files"]},
+        "files": files,
         "reference": REFERENCE,
         "keypoints": KEYPOINTS,
+        "sha256": hashes(published, [*files.values(), REFERENCE, KEYPOINTS]),
     }
     (published / MANIFEST).write_text(json.dumps(manifest, indent=1) + "\n")
 

@@ -33,7 +33,7 @@ from wanimate.media.image import load_image
 from wanimate.media.probe import probe
 from wanimate.media.resize import exact_size
 from wanimate.media.video import plan_frames
-from wanimate.preprocess import modes as drive
+from wanimate.preprocess import drive
 from wanimate.preprocess.guides import load_guides
 from wanimate.types import Clip, Frame, Frames, Guides, Mode, Result, Segment
 
@@ -98,7 +98,7 @@ def preprocess(
     clip, picture = _look(image, video, settings)
     count = len(plan_frames(clip, settings.fps, settings.max_fps)[0])
     clock.expect(_expected(count))
-    making = drive.preprocessing(mode, clip, picture, settings, folder, settings.area or area)
+    making = drive.preprocess(mode, clip, picture, settings, folder, settings.area or area)
     guides = yield from clock.watch(making)
     yield from clock.stop()
     return guides
@@ -151,7 +151,7 @@ def _drawn(task: _Task, job: Job, clip: Clip, image: Frame, area: int) -> Genera
     """The guides. Where a GPU has no room for detectors beside open weights, the weights make room."""
     while True:
         try:
-            making = drive.preprocessing(job.mode, clip, image, job.preprocess, task.place.guides, area)
+            making = drive.preprocess(job.mode, clip, image, job.preprocess, task.place.guides, area)
             return (yield from task.clock.watch(making))
         except torch.OutOfMemoryError:
             if task.engine.state is State.CLOSED:

@@ -15,7 +15,7 @@ import av
 
 from wanimate.errors import InputError
 
-# Containers of moving pictures. Playlists, scripts and device formats, which make a demuxer open other files, are not.
+# Containers of video. Playlists, scripts and device formats are left out: they make a demuxer open other files.
 CONTAINERS = "mov,matroska,gif,avi,mpegts,mpeg,flv,asf,ogg,h264,hevc,apng"
 STANDARD = "an mp4, mov, webm, mkv or gif file"
 AGAIN = "Copy or export the file again."
@@ -74,17 +74,17 @@ def open_video(path: Path, field: str) -> Any:
 
 
 def video_stream(container: Any, path: Path, field: str) -> Any:
-    """The first moving-picture stream; cover pictures of audio files do not count."""
+    """The first video stream. Cover pictures of audio files do not count."""
     for stream in container.streams.video:
         if not stream.disposition & av.stream.Disposition.attached_pic and stream.codec_context is not None:
             return stream
     found = "it holds only sound" if container.streams.audio else "it holds no video that can be decoded"
-    raise InputError(field, path, found, f"Give {STANDARD} with pictures.")
+    raise InputError(field, path, found, f"Give {STANDARD} with a video stream.")
 
 
 @dataclass(frozen=True)
 class Demuxed:
-    """All time stamps of one file: the video's, and of every audio stream (by stream index) the start and end in s."""
+    """All time stamps of one file: the video's, and start and end in seconds of every audio stream, by stream index."""
 
     video: VideoIndex
     audio: dict[int, tuple[float, float]]
@@ -109,7 +109,7 @@ def demux(container: Any, video: Any, path: Path, field: str) -> Demuxed:
     except (av.error.FFmpegError, OSError) as e:
         raise InputError(field, path, f"it is cut off or damaged after {len(packets)} frames", AGAIN) from e
     if not packets:
-        raise InputError(field, path, "its video has 0 frames", "Give a clip with pictures.")
+        raise InputError(field, path, "its video has 0 frames", "Give a clip that has frames.")
     if video.frames > len(packets) and _ends_early(video, path):
         raise InputError(field, path, f"it is cut off: {len(packets)} of {video.frames} frames are there", AGAIN)
     return Demuxed(_index(packets, video), audio)

@@ -1,4 +1,4 @@
-"""What a performer clip truly is: every packet is read before anything is believed."""
+"""What a performer clip holds, found by reading every packet. Headers are not trusted."""
 
 from __future__ import annotations
 
@@ -85,7 +85,7 @@ def check_limits(clip: Clip, limits: ClipLimits, field: str = "video") -> None:
         raise InputError(field, path, rule, "Give a longer clip.")
     if limits.max_seconds is not None and clip.duration > limits.max_seconds + SLACK_SECONDS:
         rule = f"{clip.duration:.2f} s long, longer than {limits.max_seconds:g} s"
-        raise InputError(field, path, rule, f"Cut it, or pass {setting('preprocess.limits')}.")
+        raise InputError(field, path, rule, f"Cut it, or allow it with {setting('preprocess.limits.max_seconds')}.")
     short, long = sorted((clip.width, clip.height))
     if short <= limits.min_side:
         raise InputError(field, path, f"{size}; the short side must be over {limits.min_side}", "Enlarge the clip.")
@@ -95,17 +95,17 @@ def check_limits(clip: Clip, limits: ClipLimits, field: str = "video") -> None:
 
 
 def displayed_size(width: int, height: int, sample_aspect: Fraction | None, rotation: int) -> tuple[int, int]:
-    """Stored size to displayed (width, height): pixels made square, then turned."""
+    """Stored size to displayed (width, height): pixels made square, then rotated."""
     if sample_aspect is not None and sample_aspect > 0 and sample_aspect != 1:
         width = max(round(width * sample_aspect), 1)
     return (height, width) if rotation in (90, 270) else (width, height)
 
 
 def frame_rotation(frame: Any) -> int:
-    """Degrees clockwise in {0, 90, 180, 270} by which the stored picture has to be turned."""
-    # The display matrix gives the turn counter-clockwise; files in the wild only use quarter turns.
-    turn: int = round(-frame.rotation / 90) * 90 % 360
-    return turn
+    """Degrees clockwise in {0, 90, 180, 270} by which the stored picture has to be rotated."""
+    # The display matrix gives the rotation counter-clockwise; real files only use multiples of 90 degrees.
+    clockwise: int = round(-frame.rotation / 90) * 90 % 360
+    return clockwise
 
 
 def _first_frame(path: Path, field: str) -> tuple[int, int, int]:

@@ -18,6 +18,8 @@ from wanimate.types import Frame
 
 Points = npt.NDArray[np.floating]
 LINEAR, AREA, NEAREST = cv2.INTER_LINEAR, cv2.INTER_AREA, cv2.INTER_NEAREST
+MAX_AREA = 4096 * 4096
+"""Pixels of a frame; beyond, the lossless codec of the guides cannot hold one."""
 
 
 @dataclass(frozen=True)
@@ -38,6 +40,15 @@ class Placement:
         return (np.asarray(xy) - (self.offset_x, self.offset_y)) / (self.scale_x, self.scale_y)
 
 
+def check_area(area: int, divisor: int = 16) -> None:
+    """Refuse a pixel area that is smaller than one `divisor` x `divisor` cell or above `MAX_AREA`. Raises InputError."""
+    if area < divisor * divisor:
+        raise InputError("preprocess.area", area, f"smaller than {divisor}x{divisor} pixels", "Give a larger area.")
+    if area > MAX_AREA:
+        rule = f"above the limit of {MAX_AREA} pixels ({MAX_AREA / 10**6:.1f} megapixels)"
+        raise InputError("preprocess.area", area, rule, "Give a smaller area.")
+
+
 def published_size(width: int, height: int, area: int, divisor: int = 16) -> tuple[int, int]:
     """Output (width, height) by the published rule (preprocess spec, section 4.1), its float hazards included."""
     aspect = width / height
@@ -54,11 +65,10 @@ def exact_size(width: int, height: int, area: int, divisor: int = 16) -> tuple[i
     less of the area may be used, in steps. The rest is cut off evenly by `cover`.
 
     Raises:
-        InputError: not even one `divisor` x `divisor` cell fits into `area`.
+        InputError: see `check_area`.
     """
+    check_area(area, divisor)
     cells = area // (divisor * divisor)
-    if cells < 1:
-        raise InputError("preprocess.area", area, f"smaller than {divisor}x{divisor} pixels", "Give a larger area.")
     candidates = []
     for columns in range(1, cells + 1):
         ideal = columns * height // width

@@ -36,7 +36,7 @@ def plan_frames(clip: Clip, fps: Fraction | None, max_fps: Fraction = Fraction(3
 
     Returns:
         For every job frame the index of a frame of the clip (non-decreasing; repeats where the clip is slower), and the
-        exact rate. Chosen by the frames' true times, never by assuming a constant rate.
+        exact rate. The frames' true times decide; no constant rate is assumed.
     """
     rate = cap_rate(clip.fps, max_fps) if fps is None else Fraction(fps)
     if rate == clip.fps and not clip.variable_rate:
@@ -123,7 +123,7 @@ class _Decoder:
         return self.pictures()
 
     def upright(self, picture: Any) -> Frame:
-        """Square pixels, turned as the file says, RGB of the displayed size (also where a clip changes size midway)."""
+        """Square pixels, rotated as the file says, RGB of the displayed size (also where a clip changes size midway)."""
         rotation = frame_rotation(picture)
         width, height = displayed_size(*self.size, None, rotation)
         frame: Frame = picture.to_ndarray(format="rgb24", width=width, height=height)
@@ -159,8 +159,8 @@ class ArrayFrames:
 class VideoFrames:
     """A `FrameSource` over a video file; `fps` is its exact rate. Seeks to key frames and decodes forward from there.
 
-    Exact in every accepted file, and quick in lossless ones, where each frame is a key frame. Recent frames are kept,
-    up to 64 MiB. Not for use by several threads at once.
+    It is exact in every accepted file, and quick in lossless ones, where each frame is a key frame. Recent frames are kept,
+    up to 64 MiB. It is not for use by several threads at once.
 
     Raises:
         InputError: the file cannot be read (on construction).
@@ -214,7 +214,7 @@ class VideoFrames:
             self._held = self._following
             self._following = next(self._pictures, None)
         if self._held is None:
-            raise InputError(self._field, self.path, "not one of its frames can be decoded", "Make it again.")
+            raise InputError(self._field, self.path, "not one of its frames can be decoded", "Make the file again.")
         frame = self._decoder.upright(self._held[1])
         self._cache[index] = frame
         if len(self._cache) > self._cache_frames:

@@ -3,6 +3,7 @@
 from __future__ import annotations
 
 from contextlib import suppress
+from dataclasses import dataclass, field
 from fractions import Fraction
 from pathlib import Path
 from types import TracebackType
@@ -11,14 +12,30 @@ from typing import Any, TypeVar
 import av
 import numpy as np
 
+from wanimate.errors import OutputError
 from wanimate.media.files import AtomicFile, output_error
 from wanimate.types import Frame
 
 FFV1 = {"level": "3", "slices": "4", "slicecrc": "1", "g": "1"}
 X264_THREADS = 8
-"""Frames that x264 encodes at once. With slices, PyAV's choice, files are larger and differ with the machine's cores; with more
-frames at once, vertical motion can be followed less far (measured: dev/LOG.md)."""
+"""Frames that x264 encodes at once. PyAV's choice, slices, makes larger files that differ with the machine's cores. More frames
+at once shorten the vertical motion that the encoder can find (measured: dev/LOG.md)."""
 W = TypeVar("W", bound="StreamWriter")
+
+
+@dataclass(frozen=True)
+class Encoding:
+    """How frames become a file.
+
+    format: PyAV's container name. codec, pixels, options: encoder, pixel format and encoder options; Y'CbCr formats are
+    written as BT.709. muxer: container options.
+    """
+
+    format: str
+    codec: str
+    pixels: str
+    options: dict[str, str]
+    muxer: dict[str, str] = field(default_factory=dict)
 
 
 class StreamWriter:
@@ -28,25 +45,22 @@ class StreamWriter:
 
     Args:
         path, fps, width, height: of the video; the rate is exact.
-        format: PyAV's container name.
-        codec, pixels, options: encoder, pixel format and encoder options; Y'CbCr formats are written as BT.709.
-        muxer: container options.
         field: what the file is called in errors.
 
     Raises:
-        OutputError: the folder cannot be written, or the disk is full.
+        OutputError: the folder cannot be written, the disk is full, or the encoder cannot hold frames of this size.
     """
 
     def __init__(
-        self, path: Path, fps: Fraction, width: int, height: int, *, format: str, codec: str, pixels: str,
-        options: dict[str, str], muxer: dict[str, str] | None = None, field: str = "out",
-    ) -> None:  # fmt: skip
+        self, path: Path, fps: Fraction, width: int, height: int, encoding: Encoding, field: str = "out"
+    ) -> None:
         self.width, self.height, self.count = width, height, 0
-        self._time_base, self._pixels = 1 / Fraction(fps), pixels
+        codec, pixels = encoding.codec, encoding.pixels
+        self._time_base, self._codec, self._pixels = 1 / Fraction(fps), codec, pixels
         self._target = AtomicFile(path, field)
         try:
-            self.container: Any = av.open(self._target, "w", format=format, options=muxer or {})
-            self.stream: Any = self.container.add_stream(codec, rate=Fraction(fps), options=options)
+            self.container: Any = av.open(self._target, "w", format=encoding.format, options=encoding.muxer)
+            self.stream: Any = self.container.add_stream(codec, rate=Fraction(fps), options=encoding.options)
             self.stream.width, self.stream.height, self.stream.pix_fmt = width, height, pixels
             context = self.stream.codec_context
             if codec == "libx264":
@@ -103,7 +117,14 @@ class StreamWriter:
             raise output_error(self._target.path, self._target.error or e, self._target.field) from e
 
     def _encode(self, picture: Any) -> None:
-        for packet in self.stream.encode(picture):
+        try:
+            packets = self.stream.encode(picture)
+        except av.error.FFmpegError as e:
+            if isinstance(e, (OSError, MemoryError)):
+                raise
+            rule = f"{self._codec} cannot encode frames of {self.width}x{self.height} pixels ({e.strerror})"
+            raise OutputError(self._target.field, self._target.path, rule, "Choose another size.") from e
+        for packet in packets:
             self.mux(packet)
 
     def __enter__(self: W) -> W:
@@ -117,12 +138,14 @@ class StreamWriter:
 
 
 class LosslessWriter(StreamWriter):
-    """FFV1 in Matroska, RGB exactly as given, every frame a key frame. Use in a `with` block, `.write(frame)`."""
+    """FFV1 in Matroska, RGB exactly as given, every frame a key frame. Use in a `with` block, `.write(frame)`.
+
+    The same frames give the same bytes.
+    """
 
     def __init__(self, path: Path, fps: Fraction, width: int, height: int, field: str = "guides") -> None:
-        super().__init__(
-            path, fps, width, height, format="matroska", codec="ffv1", pixels="bgr0", options=FFV1, field=field
-        )
+        exact = {"fflags": "+bitexact"}  # without it the container gets a random number
+        super().__init__(path, fps, width, height, Encoding("matroska", "ffv1", "bgr0", FFV1, exact), field)
 
 
 class VideoWriter(StreamWriter):
@@ -133,10 +156,8 @@ class VideoWriter(StreamWriter):
     ) -> None:
         assert width % 2 == 0, "yuv420p needs an even width"
         assert height % 2 == 0, "yuv420p needs an even height"
-        super().__init__(
-            path, fps, width, height, format="mp4", codec="libx264", pixels="yuv420p", options={"crf": str(crf)},
-            muxer={"movflags": "+faststart"}, field=field,
-        )  # fmt: skip
+        encoding = Encoding("mp4", "libx264", "yuv420p", {"crf": str(crf)}, {"movflags": "+faststart"})
+        super().__init__(path, fps, width, height, encoding, field)
 
 
 def write_h264(path: Path, fps: Fraction, width: int, height: int, crf: int = 17) -> VideoWriter:

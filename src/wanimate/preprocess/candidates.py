@@ -11,9 +11,10 @@ from wanimate.config import PreprocessSettings
 from wanimate.errors import InputError
 from wanimate.media.files import AtomicFile
 from wanimate.media.video import iter_indices
-from wanimate.preprocess.detect.base import backend
-from wanimate.preprocess.drive import frame_at, plan
+from wanimate.preprocess.detect.registry import open_detector
+from wanimate.preprocess.layout import job_frames
 from wanimate.preprocess.people.choice import Box, box, numbered, numbered_picture, parse_choice
+from wanimate.preprocess.performer import frame_at, nobody_found
 from wanimate.types import Clip
 
 
@@ -36,7 +37,7 @@ def write_people(clip: Clip, settings: PreprocessSettings, out: Path) -> Crowd:
     """
     if out.suffix.lower() != ".png":
         raise InputError("out", out, "the picture of the people is a PNG", "Give a name that ends in .png")
-    people, choice, (indices, _) = backend(settings), parse_choice(settings.person), plan(clip, settings)
+    people, choice, (indices, _) = open_detector(settings), parse_choice(settings.person), job_frames(clip, settings)
     first = frame_at(clip, indices, choice)
     indices = indices[first : None if choice.at is None else first + 1]
     for index, frame in zip(indices, iter_indices(clip, indices), strict=True):
@@ -47,7 +48,6 @@ def write_people(clip: Clip, settings: PreprocessSettings, out: Path) -> Crowd:
             with AtomicFile(out) as file:
                 file.write(data.tobytes())
             return Crowd(index, tuple(box(found[i]) for i in numbered(found)))
-    remedy = "Give a clip in which somebody's head and shoulders are plainly visible"
     if choice.at is not None:
         raise InputError("preprocess.person", choice, f"nobody was found {choice.when}", "Give another time, or none")
-    raise InputError("video", clip.path, f"nobody was found in any of its {len(indices)} frames", remedy)
+    raise nobody_found(clip, len(indices))

@@ -1,323 +1,152 @@
-"""A performer's clip and a character's picture to guides (preprocess spec, section 3.2; ours: section 18).
+"""A performer's clip and a character's picture to guides, in either mode (preprocess spec, section 3; ours: section 18).
 
-Two passes over the clip, both streaming: the first finds the person, the second draws skeletons and cuts out faces.
+Two passes over the clip, both streaming: the first finds the performer, the second draws skeletons and cuts out faces.
 Between them only keypoints are kept (3 kB a frame), so memory does not grow with the size or length of the clip.
 """
 
 from __future__ import annotations
 
-import hashlib
-import importlib.metadata
+import gc
 import time
-from collections.abc import Callable, Generator, Iterable, Iterator, Sequence
-from dataclasses import dataclass, field
-from fractions import Fraction
+from collections.abc import Generator, Sequence
 from pathlib import Path
-from typing import Any
 
-import cv2
-import numpy as np
-import numpy.typing as npt
+import torch
 
 from wanimate.config import PreprocessSettings
 from wanimate.errors import InputError, setting
 from wanimate.events import Event, Notice, Stage, StageFinished, StageProgress, StageStarted
-from wanimate.media.files import sha256
-from wanimate.media.resize import cover, exact_size, letterbox, published_resize
-from wanimate.media.timing import cap_rate, published_count, published_indices
-from wanimate.media.video import iter_backwards, iter_indices, plan_frames
-from wanimate.preprocess.detect.base import Measured, MeasuringBackend, PersonPose, PoseBackend, backend
-from wanimate.preprocess.guides import GuidesWriter, load_guides
-from wanimate.preprocess.people.choice import HEAD_AND_SHOULDERS, Choice, parse_choice
-from wanimate.preprocess.pose import retarget, retarget_published
-from wanimate.preprocess.pose.face import Squares, is_usable, published_box, published_crop, square_crop, steady_squares
-from wanimate.preprocess.pose.keypoints import FACE, Parts, reuse_body_when_outside, runs, split
-from wanimate.preprocess.pose.skeleton import draw
-from wanimate.preprocess.pose.smooth import smooth
-from wanimate.types import Clip, Frame, Guides, Keypoints
-
-_SURE = 0.5
+from wanimate.log import log_choice
+from wanimate.media.video import iter_indices
+from wanimate.preprocess import report
+from wanimate.preprocess.detect.base import Measured, MeasuringBackend, PoseBackend
+from wanimate.preprocess.detect.registry import open_detector
+from wanimate.preprocess.guides import GuidesWriter, check_folder, load_guides
+from wanimate.preprocess.layout import Layout, plan_layout
+from wanimate.preprocess.masks.base import MaskBackend
+from wanimate.preprocess.masks.registry import open_masks
+from wanimate.preprocess.modes import Animation, ModeWork, Replacement
+from wanimate.preprocess.performer import Performer, find_performer
+from wanimate.types import Clip, Frame, Guides, Keypoints, Mode
 
 
-@dataclass(frozen=True)
-class Drawing:
-    """What to draw: joints on a canvas, and how the performer was fitted to the character."""
+def check(mode: Mode, settings: PreprocessSettings) -> None:
+    """Refuse settings that the mode cannot follow. Nothing is opened.
 
-    parts: Parts
-    canvas: tuple[int, int]
-    retarget: dict[str, Any] = field(default_factory=dict)
+    Raises:
+        InputError: masks in animation, retargeting or two sources of masks in replacement.
+    """
+    if mode == "animation":
+        for name in ("mask", "sam2"):
+            if (value := getattr(settings, name)) is not None:
+                rule = "animation cuts nobody out of the clip, so it takes no masks"
+                raise InputError(f"preprocess.{name}", value, rule, "Leave it out, or take replacement")
+        return
+    if settings.retarget not in (None, "off"):
+        rule = "the character has to fit into the performer's place, so its skeleton is the performer's"
+        raise InputError("preprocess.retarget", settings.retarget, rule, "Leave it out in replacement")
+    if settings.mask is not None and settings.sam2 is not None:
+        rule = f"the masks are given with {setting('preprocess.mask')} already"
+        raise InputError("preprocess.sam2", settings.sam2, rule, "Leave one of them out")
 
 
 def preprocess(
-    clip: Clip,
-    image: Frame,
-    settings: PreprocessSettings,
-    folder: Path,
-    area: int,
-    detector: PoseBackend | None = None,
-) -> Generator[Event, None, Guides]:
-    """Animation guides from a probed clip and a character picture, written to `folder` and returned.
+    mode: Mode, clip: Clip, image: Frame, settings: PreprocessSettings, folder: Path, area: int,
+    detector: PoseBackend | None = None, masks: MaskBackend | None = None,
+) -> Generator[Event, None, Guides]:  # fmt: skip
+    """The guides of a probed clip and a character picture, written to `folder` and returned.
+
+    Settings, folder and sizes are checked before models are loaded or frames are decoded. Models that are loaded here are
+    dropped at the end.
 
     Args:
-        image: the character, uint8 RGB [H, W, 3]. It decides the output size.
+        image: the character, uint8 RGB [H, W, 3]. Its aspect is the output's in animation; the clip's is in replacement.
         area: pixel area of the output (width x height, only the product counts).
-        detector: finds the people; None loads the one the settings name.
+        detector: finds the people; None loads the one that the settings name.
+        masks: finds the performer's pixels in replacement; None loads the backend that the settings ask for.
 
     Yields:
-        A started, progress and finished event a stage, and notices for the user.
+        The started, progress and finished events of each stage, and notices. Every warning is in the guides' manifest, too.
 
     Raises:
-        InputError: nobody is in the clip, models are missing, or the clip cannot be read.
+        InputError: the mode cannot do what the settings say, guides of this size cannot be read again, nobody is in the
+            clip, models are missing, or the clip cannot be read.
         OutputError: `folder` is taken or cannot be written. Nothing is left there then.
     """
-    people = detector or backend(settings)
-    reference = _fitted(image, area, settings.compat)
-    size = reference.shape[1], reference.shape[0]
-    indices, fps = plan(clip, settings)
-    warnings: list[str] = []
-
-    character = None if settings.retarget == "off" else people.detect(reference)
-    if settings.retarget != "off" and character is None:
-        warnings.append("no person was found in the character image: the performer's own proportions are kept")
-        yield Notice(warnings[-1], "warning")
-    keypoints, valid, doubts = yield from detect(people, clip, indices, settings)
-    warnings += doubts
-    if (message := report_missing(valid)) is not None:
-        warnings.append(message)
-        yield Notice(message, "warning")
-    steady = smooth(keypoints, valid, fps) if settings.smooth and not settings.compat else keypoints
-    clip_size = clip.width, clip.height
-    measured = None
-    if character is not None:
-        measured = Measured(character.keypoints, None, {}, ())
-        if isinstance(people, MeasuringBackend):
-
-            def frame(index: int) -> Frame:
-                return next(iter_indices(clip, [indices[index]]))
-
-            measured = people.measure(keypoints, clip_size, frame, reference, character.keypoints)
-        for warning in measured.warnings:
-            warnings.append(warning)
-            yield Notice(warning, "warning")
-    drawing = _fit(steady, valid, clip_size, measured, size, settings)
-    squares = steady_squares(keypoints[:, FACE], valid, fps)
-
-    started = time.perf_counter()
-    yield StageStarted(Stage.DRAW, len(indices))
-    with GuidesWriter(folder, "animation", fps, size, settings.face_size) as writer:
-        faces = face_crops(iter_indices(clip, indices), clip_size, settings, keypoints, valid, squares)
-        for i, face in enumerate(faces):
-            writer.write(_skeleton(drawing, i, size), face)
-            yield StageProgress(Stage.DRAW, i + 1, len(indices))
-        facts = manifest(clip, image, settings, people, indices, fps, valid, drawing, warnings)
-        writer.finish(image if settings.compat else reference, facts, arrays(keypoints, drawing, squares))
-    yield StageFinished(Stage.DRAW, time.perf_counter() - started)
+    check(mode, settings)
+    check_folder(folder)
+    layout = plan_layout(mode, clip, (image.shape[1], image.shape[0]), settings, area)
+    yield from _written(mode, layout, image, settings, folder, detector, masks)
+    if settings.sam2 is not None:
+        _free_gpu()
     return load_guides(folder)
 
 
-def _fitted(image: Frame, area: int, compat: bool) -> Frame:
-    """The character at output size: filled with a small centre crop, or letterboxed as published."""
-    if compat:
-        return published_resize(image, area)
-    return cover(image, *exact_size(image.shape[1], image.shape[0], area))
+def _written(
+    mode: Mode, layout: Layout, image: Frame, settings: PreprocessSettings, folder: Path,
+    detector: PoseBackend | None, masks: MaskBackend | None,
+) -> Generator[Event, None, None]:  # fmt: skip
+    """Write the guides. No model is referenced once this has ended."""
+    work: ModeWork
+    if mode == "animation":
+        work = Animation(layout, image, settings)
+    else:
+        if masks is None:
+            masks, why = open_masks(settings, layout.clip, layout.indices, layout.fitted)
+            log_choice("mask backend", masks.name, why)
+        work = Replacement(layout, image, settings, masks)
+    if detector is None:
+        detector = open_detector(settings)
+        log_choice("pose backend", detector.name, "as the settings say")
+    warnings: list[str] = []
+    character = None if work.character is None else detector.detect(work.character)
+    if work.character is not None and character is None:
+        yield from _warned([work.nobody], warnings)
+    points = None if character is None else character.keypoints
+    performer = yield from find_performer(detector, layout, settings)
+    yield from _warned(report.doubts(performer.keypoints, performer.valid, performer.found), warnings)
+    yield from _warned(work.doubts(performer, points), warnings)
+    measured = None if points is None else Measured(points, None, {}, ())
+    if measured is not None and mode == "animation" and isinstance(detector, MeasuringBackend):
+        measured = _measured(detector, layout, performer, work, measured.character)
+        yield from _warned(measured.warnings, warnings)
+    drawing = work.drawing(performer, measured)
+
+    started = time.perf_counter()
+    yield StageStarted(Stage.DRAW, layout.count)
+    with GuidesWriter(folder, mode, layout.fps, layout.size, settings.face_size) as writer:
+        for done, pictures in enumerate(work.pictures(performer, drawing), start=1):
+            writer.write(*pictures)
+            yield StageProgress(Stage.DRAW, done, layout.count)
+        texts, facts = work.closing(performer)
+        yield from _warned(texts, warnings)
+        facts |= report.manifest(layout, image, settings)
+        facts |= report.findings(detector.name, performer, drawing, warnings)
+        writer.finish(work.reference(), facts, report.arrays(performer, drawing))
+    yield StageFinished(Stage.DRAW, time.perf_counter() - started)
 
 
-def plan(clip: Clip, settings: PreprocessSettings) -> tuple[tuple[int, ...], Fraction]:
-    """Source frame of each job frame, and the rate; with `compat` as if the clip's rate were constant (section 5)."""
-    if not settings.compat:
-        return plan_frames(clip, settings.fps, settings.max_fps)
-    fps = settings.fps or cap_rate(clip.fps, settings.max_fps)
-    count = min(published_count(clip.count, clip.duration, float(clip.fps)), clip.count)
-    indices, _ = published_indices(count, float(clip.fps), float(fps))
-    if not indices:
-        raise InputError(
-            "preprocess.fps", fps, f"leaves no frame of a clip of {clip.duration:.2f} s", "Give a higher rate"
-        )
-    return indices, fps
+def _measured(
+    detector: MeasuringBackend, layout: Layout, performer: Performer, work: ModeWork, character: Keypoints
+) -> Measured:
+    """Proportions as the detector measures them in other pictures."""
+    assert work.character is not None
+
+    def frame(index: int) -> Frame:
+        return next(iter_indices(layout.clip, [layout.indices[index]]))
+
+    return detector.measure(performer.keypoints, layout.seen, frame, work.character, character)
 
 
-def detect(
-    people: PoseBackend, clip: Clip, indices: tuple[int, ...], settings: PreprocessSettings,
-    fit: Callable[[Frame], Frame] = lambda frame: frame,
-) -> Generator[Event, None, tuple[Keypoints, npt.NDArray[np.bool_], list[str]]]:  # fmt: skip
-    """Keypoints [n, 133, 3] in pixels of the fitted frames, where there is somebody [n], and doubts as warnings.
-
-    Somebody chosen for a time is followed from there to the end, and from there back to the start.
-
-    Raises:
-        InputError: nobody is in the clip, or not whoever was chosen.
-    """
-    started, count = time.perf_counter(), len(indices)
-    yield StageStarted(Stage.DETECT, count)
-    keypoints, valid, found = np.zeros((count, 133, 3)), np.zeros(count, dtype=bool), [""] * count
-    for done, (i, person) in enumerate(_sights(people, clip, indices, parse_choice(settings.person), fit)):
-        keypoints[i], valid[i], found[i] = person.keypoints, person.valid, person.found
-        yield StageProgress(Stage.DETECT, done + 1, count)
-    yield StageFinished(Stage.DETECT, time.perf_counter() - started)
-    if not valid.any():
-        remedy = "Give a clip in which one person's head and shoulders are plainly visible"
-        raise InputError("video", clip.path, f"nobody was found in any of its {count} frames", remedy)
-    doubts = report_doubts(keypoints, valid, found)
-    for doubt in doubts:
-        yield Notice(doubt, "warning")
-    return keypoints, valid, doubts
+def _warned(texts: Sequence[str], warnings: list[str]) -> Generator[Event, None, None]:
+    """Every warning goes to the user and to the manifest."""
+    for text in texts:
+        warnings.append(text)
+        yield Notice(text, "warning")
 
 
-def _sights(
-    people: PoseBackend, clip: Clip, indices: tuple[int, ...], choice: Choice, fit: Callable[[Frame], Frame]
-) -> Iterator[tuple[int, PersonPose]]:
-    """(job frame, who is in it), each frame once."""
-    first = frame_at(clip, indices, choice)
-    yield from enumerate(people.track(map(fit, iter_indices(clip, indices[first:]))), start=first)
-    if first:
-        back = people.track(map(fit, iter_backwards(clip, indices[first::-1])))
-        next(back)  # the frame that both ways start from
-        yield from zip(range(first - 1, -1, -1), back, strict=True)
-
-
-def frame_at(clip: Clip, indices: tuple[int, ...], choice: Choice) -> int:
-    """The job frame that shows the clip at the choice's time; the first one where it has none.
-
-    Raises:
-        InputError: the clip ends before.
-    """
-    if choice.at is None:
-        return 0
-    if choice.at > clip.duration:
-        raise InputError(
-            "preprocess.person", choice, f"the clip ends at {clip.duration:.2f} s", "Give a time within the clip"
-        )
-    return int(np.argmin([abs(clip.times[i] - clip.times[0] - choice.at) for i in indices]))
-
-
-def report_doubts(keypoints: Keypoints, valid: npt.NDArray[np.bool_], found: Sequence[str]) -> list[str]:
-    """Where the person followed may be another, or was hardly seen, in words."""
-    doubts = []
-    if others := [i for i, how in enumerate(found) if how == "other"]:
-        where = ", ".join(str(i) for i in others[:10])
-        doubts.append(
-            f"from frame {where} on, somebody who may not be the person before is followed; "
-            f"{setting('preprocess.person')} chooses one"
-        )
-    if again := [i for i, how in enumerate(found) if how == "again"]:
-        where = ", ".join(str(i) for i in again[:10])
-        doubts.append(f"the chosen person was lost and, by their clothes, found again elsewhere in frame {where}")
-    unsure = np.array([how == "unsure" for how in found])
-    if unsure.any():
-        doubts.append(
-            f"somebody who looks like the chosen person is so near in {_spans(unsure)} that they may be mixed up from there on"
-        )
-    hardly = valid & (keypoints[:, HEAD_AND_SHOULDERS, 2].mean(axis=1) < _SURE)
-    if hardly.any():
-        doubts.append(f"head and shoulders were seen with low confidence in {_spans(hardly)}")
-    return doubts
-
-
-def report_missing(valid: npt.NDArray[np.bool_]) -> str | None:
-    return None if valid.all() else f"no person was found in {_spans(~valid)}"
-
-
-def _spans(flags: npt.NDArray[np.bool_]) -> str:
-    """ "3 of 12 frames (2, 6-7)" """
-    spans = runs(flags)
-    ranges = ", ".join(str(a) if b == a + 1 else f"{a}-{b - 1}" for a, b in spans[:10])
-    more = f" and {len(spans) - 10} more stretches" if len(spans) > 10 else ""
-    return f"{int(flags.sum())} of {len(flags)} frames ({ranges}{more})"
-
-
-def _fit(
-    keypoints: Keypoints,
-    valid: npt.NDArray[np.bool_],
-    clip_size: tuple[int, int],
-    measured: Measured | None,
-    size: tuple[int, int],
-    settings: PreprocessSettings,
-) -> Drawing:
-    """Joints as they will be drawn. With `compat`, "auto" means the published retargeting."""
-    if measured is None:
-        if settings.compat:
-            parts = split(keypoints)
-            body = reuse_body_when_outside(parts.body)
-            return Drawing(Parts(body, parts.left_hand, parts.right_hand, parts.face), clip_size, {"mode": "off"})
-        return Drawing(retarget.off(keypoints, clip_size, size), size, {"mode": "off"})
-    if settings.retarget == "published" or settings.compat:
-        first = int(np.flatnonzero(valid)[0])
-        parts, old = retarget_published.retarget(keypoints, clip_size, measured.character, size, measured.edits, first)
-        facts = {"mode": "published", "scale": old.scale, "ratios": old.ratios.tolist(), "class": old.body_class}
-        return Drawing(parts, size, facts | measured.facts)
-    parts, new = retarget.auto(keypoints, valid, clip_size, measured.character, size)
-    facts = {"mode": "auto", "scale": new.scale, "ratios": new.ratios.tolist(), "hands": new.hands}
-    return Drawing(parts, size, facts | {"anchor": new.anchor} | measured.facts)
-
-
-def _skeleton(drawing: Drawing, index: int, size: tuple[int, int]) -> Frame:
-    parts = drawing.parts.at(index)
-    hands = parts.left_hand, parts.right_hand
-    if drawing.retarget["mode"] == "published":
-        hands = hands[::-1]  # the published code draws the right hand first here (section 13, step 10)
-    picture = draw(parts.body, *hands, *drawing.canvas)
-    return picture if drawing.canvas == size else letterbox(picture, *size)
-
-
-def face_crops(
-    frames: Iterable[Frame],
-    size: tuple[int, int],
-    settings: PreprocessSettings,
-    keypoints: Keypoints,
-    valid: npt.NDArray[np.bool_],
-    squares: Squares,
-) -> Iterator[Frame]:
-    """Face crops, one a frame. Black where nobody is; with `compat`, the last usable box stays in force."""
-    box: tuple[int, int, int, int] | None = None
-    for i, frame in enumerate(frames):
-        if not settings.compat:
-            yield square_crop(frame, squares[i], settings.face_size)
-            continue
-        new = published_box(keypoints[i, FACE], *size)
-        if is_usable(new):
-            box = new
-        if box is None or not valid[i]:
-            yield np.zeros((settings.face_size, settings.face_size, 3), dtype=np.uint8)
-        else:
-            yield published_crop(frame, box, settings.face_size)
-
-
-def arrays(keypoints: Keypoints, drawing: Drawing, squares: Squares) -> dict[str, npt.NDArray[Any]]:
-    parts = drawing.parts
-    named = {"source": keypoints, "body": parts.body, "left_hand": parts.left_hand, "right_hand": parts.right_hand}
-    return {name: a.astype(np.float32) for name, a in (named | {"face_squares": squares}).items()}
-
-
-def manifest(
-    clip: Clip,
-    image: Frame,
-    settings: PreprocessSettings,
-    people: PoseBackend,
-    indices: tuple[int, ...],
-    fps: Fraction,
-    valid: npt.NDArray[np.bool_],
-    drawing: Drawing,
-    warnings: list[str],
-) -> dict[str, Any]:
-    return {
-        "no_person": runs(~valid),
-        "source": {
-            "path": str(clip.path.resolve()),
-            "sha256": sha256(clip.path),
-            "size": [clip.width, clip.height],
-            "fps": str(clip.fps),
-            "frames": list(indices),
-            "times": [round(clip.times[i], 6) for i in indices],
-        },
-        "image": {"sha256_of_pixels": hashlib.sha256(image.tobytes()).hexdigest(), "size": list(image.shape[1::-1])},
-        "backend": people.name,
-        "smooth": settings.smooth and not settings.compat,
-        "compat": settings.compat,
-        "retarget": drawing.retarget,
-        "warnings": warnings,
-        "versions": {
-            "wanimate": importlib.metadata.version("wanimate"),
-            "opencv": cv2.__version__,
-            "numpy": np.__version__,
-        },
-    }
+def _free_gpu() -> None:
+    """Give back what a mask network took of the GPU, so that it does not count when generation is planned."""
+    gc.collect()
+    if torch.cuda.is_initialized():
+        torch.cuda.empty_cache()

@@ -1,4 +1,4 @@
-"""The guides on disk: lossless videos, a PNG and a manifest in one folder; and the published set of files.
+"""The guides on disk: one folder of lossless videos, a PNG and a manifest, or the published set of files.
 
 Own folder: pose.mkv, face.mkv (and background.mkv, mask.mkv), reference.png, keypoints.npz, manifest.json.
 Published set (preprocess spec, section 2): src_pose.mp4, src_face.mp4, src_ref.png (and src_bg.mp4, src_mask.mp4).
@@ -13,7 +13,7 @@ import os
 import secrets
 import shutil
 from collections.abc import Sequence
-from contextlib import ExitStack
+from contextlib import ExitStack, suppress
 from fractions import Fraction
 from pathlib import Path
 from types import TracebackType
@@ -23,9 +23,9 @@ import cv2
 import numpy as np
 import numpy.typing as npt
 
-from wanimate.errors import InputError, OutputError
-from wanimate.media.files import output_error
-from wanimate.media.image import load_image
+from wanimate.errors import InputError, OutputError, setting
+from wanimate.media.files import output_error, sha256
+from wanimate.media.image import MIN_SIDE, load_image
 from wanimate.media.video import LosslessWriter, VideoFrames, write_h264
 from wanimate.types import Frame, Frames, FrameSource, Guides, Mode
 
@@ -41,10 +41,39 @@ _PARTS: dict[Mode, tuple[str, ...]] = {
     "replacement": ("pose", "face", "background", "mask"),
 }
 _AGAIN = "Run `wanimate preprocess` again"
+_FACE_SIDES = (2, 4096)
+_MAX_RATE, _MAX_TERM = 1000, 2**31 - 1
+"""The container counts time in milliseconds, and a rate is a ratio of two 32-bit numbers."""
+
+
+def check_format(area: int, size: tuple[int, int], fps: Fraction, face_size: int) -> None:
+    """Refuse guides that could not be written, or not be read again by `load_guides` and the generation.
+
+    Args:
+        area: pixel area asked for, from which `size` (width, height) came: multiples of 16 within the area.
+        face_size: side of the face crops in pixels.
+
+    Raises:
+        InputError: a side is too short or too long, or the rate is out of range.
+    """
+    if min(size) < MIN_SIDE:
+        rule = f"the guides would have {size[0]}x{size[1]} pixels, but each side has to be at least {MIN_SIDE}"
+        raise InputError("preprocess.area", area, rule, "Give a larger area")
+    least, most = _FACE_SIDES
+    if not least <= face_size <= most:
+        rule = f"the side of a face crop has to be from {least} to {most} pixels"
+        raise InputError("preprocess.face_size", face_size, rule, "Give 512, or leave it out")
+    if fps > _MAX_RATE:
+        raise InputError("preprocess.fps", fps, f"above the limit of {_MAX_RATE} frames a second", "Give a lower rate")
+    if max(fps.numerator, fps.denominator) > _MAX_TERM:
+        rule = "its numerator or denominator has more than 31 bits"
+        raise InputError("preprocess.fps", fps, rule, "Give it as a ratio such as 30000/1001")
 
 
 class NewFolder:
-    """A folder under a temporary name beside `path`, renamed to it on a clean exit and removed otherwise.
+    """A folder under a temporary name beside `path`, renamed to it on a clean exit.
+
+    On any exception it is removed, and so are parents of `path` that were made for it. A symbolic link is followed.
 
     Raises:
         OutputError: `path` holds something that is not a guides folder, or cannot be written.
@@ -52,35 +81,72 @@ class NewFolder:
 
     def __init__(self, path: Path) -> None:
         self.path = Path(path)
-        self.temporary = self.path.with_name(f".{self.path.name}.{os.getpid()}-{secrets.token_hex(3)}.part")
+        self._parents: list[Path] = []
 
     def __enter__(self) -> Path:
         try:
-            taken = self.path.exists() and not (self.path.is_dir() and not any(self.path.iterdir()))
-            if taken and not _is_ours(self.path):
+            self._place = self.path.resolve()
+            if not _is_free(self._place):
                 raise OutputError("guides", self.path, "the name is taken", "Choose another folder or remove this one")
-            self.temporary.mkdir(parents=True)
+            name = f".{self._place.name}.{os.getpid()}-{secrets.token_hex(3)}.part"
+            self._temporary = self._place.with_name(name)
+            self._parents = [p for p in self._place.parents if not p.exists()]
+            self._temporary.mkdir(parents=True)
         except OSError as error:
+            self._remove_parents()
             raise output_error(self.path, error, "guides") from error
-        return self.temporary
+        except (ValueError, RuntimeError) as error:  # a name that no file can have; links that lead in a circle
+            raise OutputError("guides", self.path, f"this names no folder ({error})", "Choose another one") from error
+        return self._temporary
 
     def __exit__(self, kind: type[BaseException] | None, error: BaseException | None, tb: TracebackType | None) -> None:
+        committed = False
         try:
             if kind is None:
                 self._commit()
+                committed = True
         except OSError as failure:
             raise output_error(self.path, failure, "guides") from failure
         finally:
-            shutil.rmtree(self.temporary, ignore_errors=True)
+            shutil.rmtree(self._temporary, ignore_errors=True)
+            if not committed:
+                self._remove_parents()
         if isinstance(error, OSError) and not isinstance(error, InputError):
             raise output_error(self.path, error, "guides") from error
 
     def _commit(self) -> None:
-        old = self.temporary.with_suffix(".old")
-        if self.path.exists():
-            os.rename(self.path, old)
-        os.rename(self.temporary, self.path)
+        old = self._temporary.with_suffix(".old")
+        if self._place.exists():
+            os.rename(self._place, old)
+        os.rename(self._temporary, self._place)
         shutil.rmtree(old, ignore_errors=True)
+
+    def _remove_parents(self) -> None:
+        for parent in self._parents:
+            with suppress(OSError):  # never made, or in use by somebody else by now
+                parent.rmdir()
+
+
+class _NotKept(Exception):
+    pass
+
+
+def check_folder(path: Path) -> None:
+    """Refuse a folder that `NewFolder` could not make. Nothing is left behind.
+
+    Raises:
+        OutputError: the name is taken by something that is not a guides folder, or is too long; the folder around it
+            cannot be written.
+    """
+    with suppress(_NotKept), NewFolder(path):
+        raise _NotKept
+
+
+def _is_free(place: Path) -> bool:
+    """Whether guides may take this name: nothing is there, an empty folder, or older guides."""
+    if not os.path.lexists(place):
+        return True
+    return place.is_dir() and (not any(place.iterdir()) or _is_ours(place))
 
 
 def _is_ours(folder: Path) -> bool:
@@ -126,12 +192,13 @@ class GuidesWriter:
     def finish(self, reference: Frame, manifest: dict[str, Any], arrays: dict[str, npt.NDArray[Any]]) -> None:
         """Write the character picture, the points as measured and drawn, and the manifest.
 
-        Counts, rate, sizes and file names are added to `manifest`.
+        Counts, rate, sizes, file names and the files' SHA-256 are added to `manifest`.
         """
         self._videos.close()
         write_png(self._place / _REFERENCE, reference)
         np.savez_compressed(self._place / _KEYPOINTS, allow_pickle=False, **arrays)
         width, height = self._size
+        files = {name: _VIDEOS[name] for name in _PARTS[self._mode]}
         head = {
             "format": FORMAT,
             "version": VERSION,
@@ -140,9 +207,10 @@ class GuidesWriter:
             "count": self.count,
             "size": [width, height],
             "face_size": self._face_size,
-            "files": {name: _VIDEOS[name] for name in _PARTS[self._mode]},
+            "files": files,
             "reference": _REFERENCE,
             "keypoints": _KEYPOINTS,
+            "sha256": hashes(self._place, [*files.values(), _REFERENCE, _KEYPOINTS]),
         }
         (self._place / MANIFEST).write_text(json.dumps(head | manifest, indent=1) + "\n")
 
@@ -150,10 +218,15 @@ class GuidesWriter:
         self._open.__exit__(kind, error, tb)
 
 
+def hashes(folder: Path, names: Sequence[str]) -> dict[str, str]:
+    """SHA-256 in hex of files in a folder, by name."""
+    return {name: sha256(folder / name) for name in names}
+
+
 def load_guides(folder: Path) -> Guides:
     """A guides folder of either kind as `Guides`; frames are read when they are needed.
 
-    The published set tells no frame validity; its mask is made black and white again (above 127 is white).
+    The published set does not tell which frames show the person. Its mask is made black and white again (above 127 is white).
 
     Raises:
         InputError: no guides there, a part missing or unreadable, or parts that do not fit each other.
@@ -236,7 +309,7 @@ def _guides(
 
 
 class BlackAndWhite:
-    """A mask that went through a lossy codec, with only 0 and 255 in it again."""
+    """A mask from a lossy codec, with only 0 and 255 in it again."""
 
     def __init__(self, source: FrameSource) -> None:
         self._source = source
@@ -260,10 +333,7 @@ def export_published(guides: Guides, folder: Path) -> None:
         InputError: the face crops have an odd side, which the codec cannot hold.
         OutputError: `folder` exists and is not empty, or cannot be written.
     """
-    if guides.face.size[0] % 2:
-        raise InputError(
-            "preprocess.face_size", guides.face.size[0], "H.264 needs an even side", "Preprocess with an even face_size"
-        )
+    check_published(guides.face.size[0])
     parts = zip(_PARTS[guides.mode], (guides.pose, guides.face, guides.background, guides.mask), strict=False)
     with NewFolder(folder) as place:
         for part, source in parts:
@@ -272,6 +342,13 @@ def export_published(guides: Guides, folder: Path) -> None:
                 for i in range(source.count):
                     writer.write(source.take([i])[0])
         write_png(place / _PUBLISHED_REFERENCE, guides.reference)
+
+
+def check_published(face_size: int) -> None:
+    """Refuse face crops that the published set cannot hold. Raises InputError where the side is odd."""
+    if face_size % 2:
+        remedy = f"Preprocess with an even {setting('preprocess.face_size')}"
+        raise InputError("preprocess.face_size", face_size, "H.264 needs an even side", remedy)
 
 
 def write_png(path: Path, image: Frame) -> None:

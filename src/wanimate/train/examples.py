@@ -33,10 +33,11 @@ from wanimate.media.probe import probe
 from wanimate.media.resize import cover
 from wanimate.media.video import iter_indices
 from wanimate.model.vae import VideoVae
-from wanimate.preprocess.detect.base import PoseBackend, backend
-from wanimate.preprocess.drive import plan
-from wanimate.preprocess.masks.selfie import MaskBackend
-from wanimate.preprocess.modes import preprocessing
+from wanimate.preprocess.detect.base import PoseBackend
+from wanimate.preprocess.detect.registry import open_detector
+from wanimate.preprocess.drive import preprocess
+from wanimate.preprocess.layout import job_frames
+from wanimate.preprocess.masks.base import MaskBackend
 from wanimate.types import Frame, Guides
 
 VIDEOS = (".mp4", ".mov", ".mkv", ".webm", ".m4v", ".avi", ".gif")
@@ -122,7 +123,7 @@ def prepare(
     for source in sources:
         folder = cache / f"{source.video.stem}-{_key(source, settings, encoders)}"
         if not folder.is_dir():
-            detector = detector or backend(settings.preprocess)
+            detector = detector or open_detector(settings.preprocess)
             yield from _encode(source, settings, encoders, folder, detector, masks)
         windows += sorted(folder.glob("*.safetensors"))
     if not windows:
@@ -146,13 +147,13 @@ def _encode(
     masks: MaskBackend | None,
 ) -> Generator[Event, None, None]:  # fmt: skip
     clip = probe(source.video, settings.preprocess.limits, "data")
-    indices, _ = plan(clip, settings.preprocess)
+    indices, _ = job_frames(clip, settings.preprocess)
     picture = (
         next(iter_indices(clip, indices[:1])) if source.picture is None else load_image(source.picture, field="data")
     )
     folder.parent.mkdir(parents=True, exist_ok=True)
     with tempfile.TemporaryDirectory(prefix=".part-", dir=folder.parent) as temporary:
-        guides = yield from preprocessing(
+        guides = yield from preprocess(
             "replacement",
             clip,
             picture,

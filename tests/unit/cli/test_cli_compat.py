@@ -216,7 +216,7 @@ def preprocess(monkeypatch: pytest.MonkeyPatch, tmp_path: Path) -> Callable[...,
 
     monkeypatch.setattr("wanimate.media.probe.probe", lambda path, limits: None)
     monkeypatch.setattr("wanimate.media.image.load_image", lambda path: None)
-    monkeypatch.setattr("wanimate.preprocess.detect.base.backend", lambda settings: None)
+    monkeypatch.setattr("wanimate.preprocess.detect.registry.open_detector", lambda settings: None)
     monkeypatch.setattr("wanimate.integrations.published.write_published_guides", stub)
     files = ["--video_path", "v.mp4", "--refer_path", "i.png", "--save_path", tmp_path / "out"]
     return lambda *words: (command("preprocess", *files, *words), seen)
@@ -294,7 +294,7 @@ def test_use_flux_measures_in_redrawn_pictures_the_published_way_with_compat(
 
     monkeypatch.setattr("wanimate.integrations.published.write_published_guides", stub)
     monkeypatch.setattr("wanimate.integrations.flux.kontext", lambda folder: lambda image, text: image)
-    monkeypatch.setattr("wanimate.preprocess.detect.base.backend", lambda settings: SimpleNamespace(name="stub"))
+    monkeypatch.setattr("wanimate.preprocess.detect.registry.open_detector", lambda settings: SimpleNamespace(name="stub"))
     words = ["--ckpt_path", tmp_path, "--retarget_flag", "--use_flux", *(["--compat"] if compat else [])]
     done, _ = preprocess(*words)
     assert done.exit_code == 0, done.output

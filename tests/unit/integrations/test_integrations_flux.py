@@ -20,9 +20,10 @@ from wanimate.integrations.published import write_published_guides
 from wanimate.media.image import load_image
 from wanimate.media.probe import probe
 from wanimate.media.video import LosslessWriter
-from wanimate.preprocess.detect.base import MeasuringBackend, PersonPose
+from wanimate.preprocess.detect.base import MeasuringBackend
 from wanimate.preprocess.drive import preprocess
 from wanimate.preprocess.pose import retarget, retarget_published
+from wanimate.preprocess.pose.person import PersonPose
 from wanimate.types import Frame, Guides, Keypoints
 
 CHOICES = read_json("preprocess/edit_prompt_choice.json")
@@ -252,7 +253,7 @@ def test_the_skeleton_gets_the_proportions_of_the_redrawn_pictures(
 ) -> None:
     people, clip = three_people(compat), probe(clip_file, limits=None)
     settings, image = job(compat)
-    guides, _ = finished(preprocess(clip, image, settings, tmp_path / "guides", 320 * 240, people))
+    guides, _ = finished(preprocess("animation", clip, image, settings, tmp_path / "guides", 320 * 240, people))
     size, track, own, redrawn = (320, 240), np.stack([person(25, 35)] * 3), person(20, 30), person(35, 50)
     if compat:
         _, fit = retarget_published.retarget(track, size, own, size, (person(15, 25), redrawn))
@@ -274,7 +275,7 @@ def test_lost_redrawings_are_in_the_record(clip_file: Path, tmp_path: Path) -> N
     people = WithEditedProportions(Detector(PersonPose(person(20, 30), True), None), Editor())
     settings, image = job(compat=False)
     clip = probe(clip_file, limits=None)
-    guides, notices = finished(preprocess(clip, image, settings, tmp_path / "guides", 320 * 240, people))
+    guides, notices = finished(preprocess("animation", clip, image, settings, tmp_path / "guides", 320 * 240, people))
     assert guides.manifest is not None
     assert guides.manifest["warnings"] == [n.message for n in notices]
     assert "redrawn picture of the character" in notices[0].message

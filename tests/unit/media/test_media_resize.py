@@ -90,7 +90,7 @@ def test_exact_size_of_small_areas_crops_little() -> None:
 
 
 def test_exact_size_refuses_an_area_below_one_cell() -> None:
-    with pytest.raises(InputError, match="--area"):
+    with pytest.raises(InputError, match=r"^area = 255: smaller than 16x16 pixels"):
         exact_size(100, 100, 255)
 
 

@@ -195,3 +195,12 @@ def test_a_file_that_vanished_after_the_probe(tmp_path: Path) -> None:
     clip.path.unlink()
     with pytest.raises(InputError, match="no such file"):
         next(iter_frames(clip))
+
+
+def test_frames_that_the_encoder_cannot_hold_are_an_output_error(tmp_path: Path) -> None:
+    with (
+        pytest.raises(OutputError, match=r"^guides = .*a\.mkv: ffv1 cannot encode frames of 1x16 pixels"),
+        LosslessWriter(tmp_path / "a.mkv", Fraction(25), 1, 16) as writer,
+    ):
+        writer.write(np.zeros((16, 1, 3), np.uint8))
+    assert list(tmp_path.iterdir()) == []

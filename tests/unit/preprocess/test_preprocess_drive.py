@@ -10,8 +10,8 @@ from wanimate.errors import InputError
 from wanimate.events import Notice, Stage, StageFinished, StageProgress, StageStarted
 from wanimate.media.probe import probe
 from wanimate.media.video import LosslessWriter
-from wanimate.preprocess.detect.base import PersonPose, nobody
 from wanimate.preprocess.drive import preprocess
+from wanimate.preprocess.pose.person import PersonPose, nobody
 
 AREA = 320 * 240
 COUNT = 12
@@ -70,7 +70,7 @@ IMAGE = np.full((400, 300, 3), 90, np.uint8)
 
 def _run(clip, folder, people, image=IMAGE, **settings):
     settings = PreprocessSettings(**({"face_size": 64} | settings))
-    events, steps = [], preprocess(clip, image, settings, folder, AREA, people)
+    events, steps = [], preprocess("animation", clip, image, settings, folder, AREA, people)
     while True:
         try:
             events.append(next(steps))
@@ -125,7 +125,8 @@ def test_nobody_in_the_image_is_a_warning_and_turns_retargeting_off(clip, tmp_pa
 
 
 def test_a_run_given_up_leaves_nothing(clip, tmp_path):
-    steps = preprocess(clip, IMAGE, PreprocessSettings(face_size=64), tmp_path / "g", AREA, FakePeople())
+    settings = PreprocessSettings(face_size=64)
+    steps = preprocess("animation", clip, IMAGE, settings, tmp_path / "g", AREA, FakePeople())
     for event in steps:
         if isinstance(event, StageProgress) and event.stage == Stage.DRAW:
             break

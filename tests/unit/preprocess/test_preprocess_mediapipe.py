@@ -9,8 +9,8 @@ import pytest
 
 from wanimate.config import PreprocessSettings
 from wanimate.errors import InputError
-from wanimate.preprocess.detect import base as backends
 from wanimate.preprocess.detect import mediapipe as tracker
+from wanimate.preprocess.detect import registry as backends
 from wanimate.preprocess.detect.landmarks import Hand, Mesh, Pose
 from wanimate.preprocess.detect.litert import Detection, Square
 from wanimate.preprocess.people.choice import Choice
@@ -244,7 +244,7 @@ def test_hidden_arms_are_not_searched():
 
 
 def test_backends_tell_what_is_missing(tmp_path: Path):
-    with pytest.raises(InputError, match=r"python -m wanimate\.preprocess\.models"):
-        backends.backend(PreprocessSettings(models=tmp_path))
+    with pytest.raises(InputError, match=r"Run `python -m wanimate\.preprocess\.detect\.models --models .*` once$"):
+        backends.open_detector(PreprocessSettings(models=tmp_path))
     with pytest.raises(InputError, match="process_checkpoint"):
-        backends.backend(PreprocessSettings(backend="published"))
+        backends.open_detector(PreprocessSettings(backend="published"))

@@ -25,8 +25,9 @@ from transformers.models.sam2_video.modeling_sam2_video import Sam2VideoInferenc
 
 from wanimate.config import PreprocessSettings
 from wanimate.errors import InputError
-from wanimate.preprocess import replacement
+from wanimate.preprocess.layout import plan_layout
 from wanimate.preprocess.masks import sam2
+from wanimate.preprocess.masks.registry import open_masks
 from wanimate.preprocess.masks.sam2 import Prepared, Sam2Masks
 from wanimate.preprocess.masks.sam_prompts import clicks, key_frames
 
@@ -202,7 +203,9 @@ def test_small_holes_are_filled_and_large_ones_stay():
 
 def test_a_checkpoint_makes_guides(folder, clip, tmp_path):
     settings = {"sam2": folder}
-    made, why = replacement.mask_backend(clip, PreprocessSettings(**settings), AREA)
+    asked = PreprocessSettings(**settings)
+    layout = plan_layout("replacement", clip, (300, 400), asked, AREA)
+    made, why = open_masks(asked, clip, layout.indices, layout.fitted)
     assert why == "a SAM 2 checkpoint was given"
     guides, _ = _run(clip, tmp_path / "g", FakePeople(gone=(5,)), made, **settings)
     assert guides.manifest["mask"]["backend"] == "sam2"

@@ -16,14 +16,16 @@ from wanimate.config import PreprocessSettings
 from wanimate.errors import InputError
 from wanimate.media.probe import probe
 from wanimate.media.video import LosslessWriter, iter_backwards, iter_indices
-from wanimate.preprocess.detect.base import PersonPose, backend, nobody
 from wanimate.preprocess.detect.mediapipe import MediapipeBackend
 from wanimate.preprocess.detect.models import find
+from wanimate.preprocess.detect.registry import open_detector
 from wanimate.preprocess.detect.yolo_vitpose import PublishedBackend
-from wanimate.preprocess.drive import frame_at, report_doubts
-from wanimate.preprocess.people.appearance import look_of, unlike
+from wanimate.preprocess.people.appearance import appearance_of, distance
 from wanimate.preprocess.people.choice import Choice, parse_choice
-from wanimate.preprocess.people.tracking import Chosen
+from wanimate.preprocess.people.tracking import Tracker
+from wanimate.preprocess.performer import frame_at
+from wanimate.preprocess.pose.person import PersonPose, nobody
+from wanimate.preprocess.report import doubts
 
 RED, BLUE, GREEN = (200, 40, 40), (40, 60, 200), (40, 180, 60)
 SIZE = 200.0
@@ -43,88 +45,88 @@ def _scene(*people):
     return frame, points
 
 
-def test_looks():
+def test_appearances():
     frame, (red, blue, other_red) = _scene((100, RED), (400, BLUE), (700, RED))
-    look = look_of(frame, red)
+    look = appearance_of(frame, red)
     assert look is not None
     assert look.sum() == pytest.approx(1, abs=1e-5)
-    assert unlike(look, look_of(frame, other_red)) < 0.1
-    assert unlike(look, look_of(frame, blue)) > 0.9
+    assert distance(look, appearance_of(frame, other_red)) < 0.1
+    assert distance(look, appearance_of(frame, blue)) > 0.9
     darker = (frame * 0.9).astype(np.uint8)
-    assert unlike(look, look_of(darker, red)) < 0.45
+    assert distance(look, appearance_of(darker, red)) < 0.45
     hipless = red.copy()
     hipless[[11, 12], 2] = 0
-    assert unlike(look, look_of(frame, hipless)) < 0.3
+    assert distance(look, appearance_of(frame, hipless)) < 0.3
     hipless[5, 2] = 0
-    assert look_of(frame, hipless) is None
+    assert appearance_of(frame, hipless) is None
 
 
 def _chosen(*people, text="left"):
     frame, points = _scene(*people)
-    chosen = Chosen(parse_choice(text))
-    index, how = chosen.among(points, frame)
+    tracker = Tracker(parse_choice(text))
+    index, how = tracker.find(points, frame)
     assert how == ""
-    chosen.keep(points[index], frame)
-    chosen.note_others(points, frame)
-    return chosen
+    tracker.keep(points[index], frame)
+    tracker.note_others(points, frame)
+    return tracker
 
 
 def test_somebody_else_in_the_same_place_is_not_followed():
-    chosen = _chosen((100, RED), (400, BLUE))
+    tracker = _chosen((100, RED), (400, BLUE))
     for colour, goes_on in ((RED, True), (BLUE, False), (GREEN, False)):
         frame, (person,) = _scene((110, colour))
-        assert chosen.follows(person, frame) is goes_on
-        assert (chosen.among([person], frame) is not None) is goes_on
+        assert tracker.is_next(person, frame) is goes_on
+        assert (tracker.find([person], frame) is not None) is goes_on
 
 
 def test_who_left_is_found_again_anywhere_if_nobody_looks_like_them():
-    chosen = _chosen((100, RED), (400, BLUE))
-    assert not chosen.has_double
+    tracker = _chosen((100, RED), (400, BLUE))
+    assert not tracker.has_lookalike
     frame, people = _scene((420, BLUE), (700, GREEN))
-    assert chosen.among(people, frame) is None  # gone
+    assert tracker.find(people, frame) is None  # gone
     frame, people = _scene((420, BLUE), (700, RED))
-    assert chosen.among(people, frame) == (1, "again")
+    assert tracker.find(people, frame) == (1, "again")
     frame, people = _scene((500, RED), (700, RED))
-    assert chosen.among(people, frame) is None  # which of the two cannot be told
+    assert tracker.find(people, frame) is None  # which of the two cannot be told
     frame, people = _scene((120, RED), (700, RED))
-    assert chosen.among(people, frame) == (0, "")  # where they were lost
+    assert tracker.find(people, frame) == (0, "")  # where they were lost
 
 
-def test_a_double_is_never_taken_for_who_left():
-    chosen = _chosen((100, RED), (400, RED))
-    assert chosen.has_double
+def test_a_lookalike_is_never_taken_for_who_left():
+    tracker = _chosen((100, RED), (400, RED))
+    assert tracker.has_lookalike
     frame, people = _scene((430, RED))
-    assert chosen.among(people, frame) is None
+    assert tracker.find(people, frame) is None
     frame, people = _scene((100, RED), (125, RED))
-    assert chosen.is_unsure(people[0], [people[0], _figure(135.0, 80.0, SIZE)])
-    assert not chosen.is_unsure(people[0], people[:1])
+    assert tracker.is_unsure(people[0], [people[0], _figure(135.0, 80.0, SIZE)])
+    assert not tracker.is_unsure(people[0], people[:1])
     assert not _chosen((100, RED), (400, BLUE)).is_unsure(people[0], people)
 
 
 def test_light_that_changes_slowly_is_followed():
-    chosen = _chosen((100, RED), (400, BLUE))
+    tracker = _chosen((100, RED), (400, BLUE))
     for share in np.linspace(1, 0.4, 60):
         frame, (person,) = _scene((100, tuple(int(c * share) for c in RED)))
-        assert chosen.follows(person, frame)
-        chosen.keep(person, frame)
+        assert tracker.is_next(person, frame)
+        tracker.keep(person, frame)
 
 
 @pytest.mark.parametrize("known", [True, False], ids=["seen before", "newcomer"])
 def test_somebody_who_steps_in_front_is_not_learnt(known):
-    """The other one covers more and more of the trunk; a newcomer at a stroke."""
-    chosen = _chosen((100, RED), *([(400, BLUE)] if known else []))
+    """The other one covers more and more of the torso; a newcomer at a stroke."""
+    tracker = _chosen((100, RED), *([(400, BLUE)] if known else []))
     followed = []
     for covered in range(0, 61, 6) if known else (0, 60):
         frame, (person,) = _scene((100, RED))
         frame[70:160, 70 : 70 + covered] = BLUE
-        if chosen.follows(person, frame):
-            chosen.keep(person, frame)
+        if tracker.is_next(person, frame):
+            tracker.keep(person, frame)
             followed.append(covered)
     assert 0 in followed
     assert max(followed) <= 30
-    assert chosen.among([person], frame) is None
+    assert tracker.find([person], frame) is None
     frame, (person,) = _scene((110, RED))
-    assert chosen.among([person], frame) == (0, "")
+    assert tracker.find([person], frame) == (0, "")
 
 
 @pytest.fixture(scope="module")
@@ -172,28 +174,28 @@ def test_two_people_who_change_places_are_not_mixed_up(performers):
     assert seen[:3] == seen[-3:] == ["mine"] * 3
 
 
-def test_doubles_who_change_places_are_reported(performers):
+def test_lookalikes_who_change_places_are_reported(performers):
     cv2.setNumThreads(1)
     scenes = list(_crossing(performers, lambda frame: frame))
     people = list(MediapipeBackend(find(), parse_choice("left")).track(f for f, _, _ in scenes))
     assert any(p.found == "unsure" for p in people)
-    (doubt,) = report_doubts(
+    (doubt,) = doubts(
         np.stack([p.keypoints for p in people]), np.array([p.valid for p in people]), [p.found for p in people]
     )
-    assert "somebody who looks like the chosen person is so near in" in doubt
+    assert "somebody who looks like the chosen person is close to them in" in doubt
 
 
 def test_doubts_in_words():
     keypoints, valid = np.stack([_figure(100.0, 60.0, 150.0)] * 12), np.ones(12, dtype=bool)
-    assert report_doubts(keypoints, valid, ["track"] * 12) == []
+    assert doubts(keypoints, valid, ["track"] * 12) == []
     keypoints[[3, 4, 8], :, 2] = 0.4
     keypoints[6] = 0
     valid[6] = False
     found = ["track"] * 12
     found[7], found[9], found[10] = "again", "unsure", "unsure"
-    again, unsure, hardly = report_doubts(keypoints, valid, found)
-    assert again.endswith("by their clothes, found again elsewhere in frame 7")
-    assert "so near in 2 of 12 frames (9-10) that they may be mixed up" in unsure
+    again, unsure, hardly = doubts(keypoints, valid, found)
+    assert again.endswith("found again elsewhere, by their clothes, in frame 7")
+    assert "close to them in 2 of 12 frames (9-10); the two may be mixed up" in unsure
     assert hardly == "head and shoulders were seen with low confidence in 3 of 12 frames (3-4, 8)"
 
 
@@ -231,15 +233,15 @@ def test_the_published_detectors_follow_the_chosen_one(monkeypatch):
     turning = [((200 + rows // 4, RED, GREEN, rows), (600, BLUE)) for rows in range(0, 91, 10)]
     people = _published(turning, "left")
     assert all(p.valid and p.keypoints[0, 0] < 300 for p in people)
-    with pytest.raises(InputError, match=r"--person = 3: 2 found where people appear first\. .*--person 3@SECONDS"):
+    with pytest.raises(InputError, match=r"^person = 3: 2 found where people appear first\. .*person 3@SECONDS$"):
         _published(both, "3")
     monkeypatch.setattr("wanimate.preprocess.detect.yolo_vitpose._session", lambda path: Stub())
     assert parse_choice("largest").is_anybody
     assert not parse_choice("largest@1").is_anybody
-    made = backend(PreprocessSettings(backend="published", models=Path("m"), person="left@2"))
+    made = open_detector(PreprocessSettings(backend="published", models=Path("m"), person="left@2"))
     assert made._choice == Choice("left", at=2.0)
-    with pytest.raises(InputError, match=r"--person = left: the published code takes the largest.*--compat"):
-        backend(PreprocessSettings(backend="published", models=Path("m"), person="left", compat=True))
+    with pytest.raises(InputError, match=r"^person = left: the published code takes the largest.*or compat out$"):
+        open_detector(PreprocessSettings(backend="published", models=Path("m"), person="left", compat=True))
 
 
 COUNT = 12
@@ -298,14 +300,14 @@ def test_a_time_is_where_following_starts_both_ways(clip, tmp_path, text, fps, p
 
 
 def test_times_that_are_not_there(clip):
-    with pytest.raises(InputError, match=r"--person = 2@3: the clip ends at 1\.20 s\. Give a time within the clip"):
+    with pytest.raises(InputError, match=r"^person = 2@3: the clip ends at 1\.20 s\. Give a time within the clip"):
         frame_at(clip, tuple(range(COUNT)), parse_choice("2@3"))
-    chosen = Chosen(parse_choice("2@0.5s"))
-    with pytest.raises(InputError, match=r"--person = 2@0\.5: nobody was found at 0\.5 s"):
-        chosen.among([], np.zeros((9, 9, 3), np.uint8))
+    tracker = Tracker(parse_choice("2@0.5s"))
+    with pytest.raises(InputError, match=r"^person = 2@0\.5: nobody was found at 0\.5 s"):
+        tracker.find([], np.zeros((9, 9, 3), np.uint8))
     frame, people = _scene((100, RED))
-    with pytest.raises(InputError, match=r"--person = 2@0\.5: 1 found at 0\.5 s\. Look at .*--list-people`$"):
-        chosen.among(people, frame)
+    with pytest.raises(InputError, match=r"^person = 2@0\.5: 1 found at 0\.5 s\. Look at .*--list-people`$"):
+        tracker.find(people, frame)
 
 
 def test_backwards(clip):

@@ -1,4 +1,4 @@
-"""Finding the two hands of a known body: follow them, else look where the arm ends, else search around it."""
+"""Finding the two hands of a known body: by tracking, else where the arm ends, else with the palm detector around it."""
 
 from __future__ import annotations
 
@@ -27,11 +27,12 @@ class Arm:
 
     @property
     def reach(self) -> float:
-        """A length that stands for the size of the arm even if it points at the camera."""
+        """A length that stands for the size of the arm, even of one that points at the camera."""
         return max(self.forearm, 0.5 * self.shoulders)
 
 
 def arm(pose: Pose, right: bool) -> Arm:
+    """The end of the right or left arm of a body."""
     elbow, wrist, little, index = (14, 16, 18, 20) if right else (13, 15, 17, 19)
     p = pose.points[:, :2]
     forearm = float(np.hypot(*(p[wrist] - p[elbow])))
@@ -45,7 +46,7 @@ def find_hands(
     """(left, right) hand of a body; None where it is not seen.
 
     Args:
-        before: the hands of the frame before, to be followed.
+        before: the hands of the frame before, which are tracked.
         moved: how far the left and the right wrist moved since then [2, 2], pixels.
     """
     found: list[Hand | None] = []
@@ -77,7 +78,7 @@ def _find(networks: Networks, picture: Picture, end: Arm, start: Square | None) 
 
 
 def _places(networks: Networks, picture: Picture, end: Arm, start: Square | None) -> Iterator[tuple[Square, bool]]:
-    """Where to look, and whether a second look is worth it; later places cost more and are rarely needed."""
+    """Squares to try, and whether a second pass is worth it. Later ones cost more and are rarely needed."""
     if start is not None:
         yield start, False
     yield hand_square(end.wrist, end.index, end.little), True

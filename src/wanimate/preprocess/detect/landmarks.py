@@ -1,4 +1,4 @@
-"""The MediaPipe landmark networks: body, face and hand points inside a given square, and the squares to look at next.
+"""The MediaPipe landmark networks: body, face and hand points inside a square, and the square for the next frame.
 
 All squares and points are in picture pixels; `angle` 0 means upright. Constants (crop scales, key points that carry the
 orientation, tensor layouts) are those of the published MediaPipe graphs.
@@ -51,14 +51,14 @@ class Mesh:
 
     @property
     def width(self) -> float:
-        """Cheek to cheek as if seen from the front: a turned head keeps its height, which is 1.25 widths."""
+        """Cheek to cheek as if seen from the front: a rotated head keeps its height, which is 1.25 widths."""
         across = float(np.hypot(*(self.points[454, :2] - self.points[234, :2])))
         return max(across, float(np.hypot(*self.down)) * 0.8)
 
 
 @dataclass(frozen=True)
 class Hand:
-    """21 hand landmarks [21, 3] (x, y, score), how much it looks like a right hand (0..1), and where to look next."""
+    """21 hand landmarks [21, 3] (x, y, score), the score of a right hand (0..1), and the square to track with."""
 
     points: Points
     score: float
@@ -112,13 +112,13 @@ class Networks:
 
 
 def face_square(found: Detection) -> Square:
-    """The crop for the mesh: turned so that the eyes are level, 1.5 boxes wide."""
+    """The crop for the mesh: rotated so that the eyes are level, 1.5 boxes wide."""
     eyes = found.points[1] - found.points[0]
     return Square.at(found.box[:2], 1.5 * float(found.box[2:].max()), math.atan2(eyes[1], eyes[0]))
 
 
 def person_square(found: Detection) -> Square:
-    """The crop for the body from the pose detector: around the hips, turned so that the spine is upright."""
+    """The crop for the body from the pose detector: around the hips, rotated so that the spine is upright."""
     spoke = found.points[1] - found.points[0]
     return Square.at(found.points[0], 2.5 * math.hypot(*spoke), math.atan2(spoke[0], -spoke[1]))
 
@@ -138,11 +138,11 @@ def hand_square(wrist: Vectors, index: Vectors, little: Vectors) -> Square:
 
 
 def _around(points: Vectors, angle: float, scale: float) -> Square:
-    """The square, turned by `angle`, around points [n, 2], enlarged."""
-    turned = Square(0, 0, 1, angle)
-    local = turned.to_square(points)
+    """The square, rotated by `angle`, around points [n, 2], enlarged."""
+    rotated = Square(0, 0, 1, angle)
+    local = rotated.to_square(points)
     low, high = local.min(axis=0), local.max(axis=0)
-    x, y = turned.to_picture((low + high) / 2)
+    x, y = rotated.to_picture((low + high) / 2)
     return Square(float(x), float(y), float((high - low).max()) * scale, angle)
 
 
@@ -151,7 +151,7 @@ def _sigmoid(x: Array | Vectors) -> Vectors:
 
 
 def _refined(local: Vectors, heat: Array, window: int = 3, needed: float = 0.5) -> Vectors:
-    """Landmarks [n, 2] in 0..1 moved to the centre of mass of their heat maps [S, S, n] where these are sure."""
+    """Landmarks [n, 2] in 0..1 moved to the centre of mass of their heat maps [S, S, n] where these are confident."""
     size = heat.shape[0]
     out = local.copy()
     cells = np.floor(local * size).astype(int)

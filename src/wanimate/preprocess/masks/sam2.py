@@ -1,8 +1,8 @@
 """SAM 2 as mask backend (Ravi et al., arXiv 2408.00714), from a checkpoint in transformers' layout (`Sam2VideoModel`).
 
-Prompted and prepared as published (preprocess spec, section 11): a clip is taken in chunks that know nothing of each
-other, the body's joints are clicked in a few frames of each, and the masks in between are propagated. What is kept: the
-frames of one chunk as they came, one frame as the network takes it, and the memory of as many frames as it looks back.
+Prompts and input are as published (preprocess spec, section 11): a clip is taken in chunks that know nothing of each other,
+the body's joints are clicked in a few frames of each, and the masks in between are propagated. In memory are the frames of
+one chunk, one frame as the network takes it, and the memory features of as many frames as the network attends to.
 """
 
 from __future__ import annotations
@@ -21,20 +21,18 @@ from PIL import Image
 from torch import Tensor
 
 from wanimate.errors import InputError
+from wanimate.preprocess.masks.base import Mask
 from wanimate.preprocess.masks.sam_prompts import CHUNK, clicks, key_frames
-from wanimate.preprocess.masks.shape import Mask
 from wanimate.types import Frame, Keypoints
 
-_PARAMETER, _REMEDY = (
-    "preprocess.sam2",
-    "Give the folder of a SAM 2 video checkpoint: config.json and model.safetensors",
-)
+_FIELD = "preprocess.sam2"
+_REMEDY = "Give the folder of a SAM 2 video checkpoint: config.json and model.safetensors"
 _MEAN, _STD = (0.485, 0.456, 0.406), (0.229, 0.224, 0.225)
 _CHUNK_BYTES, _LEAST_CHUNK = 256 * 2**20, 16
 _PERSON = 1
 """The one object's number."""
-_LARGEST_HOLE = 8
-"""Holes of at most so many pixels of the network's own mask are filled, as published."""
+_LARGEST_GAP = 8
+"""Gaps of at most so many pixels in the network's own mask are filled, as published."""
 
 Clicks = dict[int, list[tuple[int, int]]]
 """Frame of a chunk -> positive clicks in pixels."""
@@ -87,7 +85,7 @@ class Sam2Masks:
             yield _mask(logits, width, height) if valid[i] else np.zeros((height, width), np.uint8)
 
     def _prompts(self, people: Keypoints, valid: npt.NDArray[np.bool_], width: int, height: int) -> Clicks:
-        """Where to click in which frames; a key frame that shows no joint gives way to the nearest one that does."""
+        """Where to click in which frames. The nearest frame with a joint stands in for a key frame without one."""
         found = {
             i: points
             for i, (person, there) in enumerate(zip(people, valid, strict=True))
@@ -127,7 +125,7 @@ class Sam2Masks:
         return logits
 
     def _forget(self, session: Any, frame: int) -> None:
-        """Drop what the network will not look at again; transformers' session keeps everything."""
+        """Drop what the network will not attend to again; transformers' session keeps everything."""
         config, outputs = self._model.config, session.output_dict_per_obj[session.obj_id_to_idx(_PERSON)]
         oldest = frame - max(config.num_maskmem, config.max_object_pointers_in_encoder)
         followed = outputs["non_cond_frame_outputs"]
@@ -139,7 +137,7 @@ class Sam2Masks:
 
 
 class Prepared(Sequence[Tensor]):
-    """A chunk's frames as the network takes them, float32 [3, side, side], each made when it is asked for (section 11)."""
+    """A chunk's frames as the network takes them, float32 [3, side, side], each prepared when it is asked for (section 11)."""
 
     def __init__(self, frames: list[Frame], side: int) -> None:
         self._frames, self._side = frames, side
@@ -156,7 +154,7 @@ class Prepared(Sequence[Tensor]):
 def _mask(logits: Tensor, width: int, height: int) -> Mask:
     low = logits.float().cpu().numpy()
     count, pieces, facts, _ = cv2.connectedComponentsWithStats((low <= 0).astype(np.uint8), connectivity=8)
-    small = [i for i in range(1, count) if facts[i, cv2.CC_STAT_AREA] <= _LARGEST_HOLE]
+    small = [i for i in range(1, count) if facts[i, cv2.CC_STAT_AREA] <= _LARGEST_GAP]
     filled = torch.from_numpy(np.where(np.isin(pieces, small), np.float32(0.1), low))
     large = F.interpolate(filled[None, None], (height, width), mode="bilinear", align_corners=False)[0, 0]
     return np.asarray(large.numpy() > 0, dtype=np.uint8)
@@ -165,7 +163,7 @@ def _mask(logits: Tensor, width: int, height: int) -> Mask:
 def _load(folder: Path) -> Any:
     if not (folder / "config.json").is_file():
         rule = "config.json is not in it" if folder.is_dir() else "there is no such folder"
-        raise InputError(_PARAMETER, folder, rule, _REMEDY)
+        raise InputError(_FIELD, folder, rule, _REMEDY)
     from transformers import AutoConfig, Sam2VideoModel
     from transformers.utils import logging
 
@@ -174,7 +172,7 @@ def _load(folder: Path) -> Any:
     try:
         config = AutoConfig.from_pretrained(folder, local_files_only=True)
         if config.model_type != "sam2_video":
-            raise InputError(_PARAMETER, folder, f"it holds a {config.model_type} model, not sam2_video", _REMEDY)
+            raise InputError(_FIELD, folder, f"it holds a {config.model_type} model, not sam2_video", _REMEDY)
         model, found = Sam2VideoModel.from_pretrained(
             folder, config=config, local_files_only=True, use_safetensors=True, dtype=torch.float32,
             ignore_mismatched_sizes=True, output_loading_info=True,
@@ -183,15 +181,15 @@ def _load(folder: Path) -> Any:
         raise
     except Exception as error:  # transformers, safetensors and json have unrelated classes for files they cannot read
         reason = str(error).splitlines()[0] if str(error) else type(error).__name__
-        raise InputError(_PARAMETER, folder, f"cannot be loaded ({reason})", _REMEDY) from error
+        raise InputError(_FIELD, folder, f"cannot be loaded ({reason})", _REMEDY) from error
     finally:
         if shown:
             logging.enable_progress_bar()
     wrong = sorted(str(key) for kind in ("missing_keys", "mismatched_keys") for key in found[kind])
     if wrong:
         rule = f"{len(wrong)} tensors are missing or of another shape, among them {wrong[0]}"
-        raise InputError(_PARAMETER, folder, rule, "Download it again")
+        raise InputError(_FIELD, folder, rule, "Download it again")
     bad = next((name for name, p in model.named_parameters() if not torch.isfinite(p).all()), None)
     if bad is not None:
-        raise InputError(_PARAMETER, folder, f"{bad} is not finite", "Download it again")
+        raise InputError(_FIELD, folder, f"{bad} is not finite", "Download it again")
     return model

@@ -16,7 +16,7 @@ def chunks(count: int, size: int = CHUNK) -> list[tuple[int, int]]:
 
 
 def key_frames(length: int) -> list[int]:
-    """Frames of a chunk that are clicked in: every quarter, as published; the first alone in chunks of up to 4."""
+    """Frames of a chunk that are clicked in: one every quarter of it, as published; the first alone in chunks of up to 4."""
     return list(range(0, length, length // 4)) if length > 4 else [0]
 
 

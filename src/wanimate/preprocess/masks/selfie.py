@@ -1,8 +1,8 @@
-"""Which pixels belong to the followed person: one call, any backend; the default needs no network connection.
+"""The default mask backend: MediaPipe's selfie segmentation, guided by the skeleton.
 
-The default looks at a crop around the person, keeps what lies near its skeleton, adds what the skeleton surely shows,
-lets each frame and its two neighbours, brought to it by optical flow, agree, and draws the contour anew after the
-colours in a narrow band around it: no lag, and three frames of memory.
+The network segments a crop around the person. Pixels far from the skeleton are dropped, and pixels on it are added. Each
+frame is averaged with its two neighbours, which optical flow warps to it. In a narrow band around the contour, colours
+decide. Nothing lags, and three frames are in memory.
 """
 
 from __future__ import annotations
@@ -10,49 +10,31 @@ from __future__ import annotations
 from collections.abc import Iterable, Iterator
 from dataclasses import dataclass
 from pathlib import Path
-from typing import Protocol
 
 import cv2
 import numpy as np
 import numpy.typing as npt
 
 from wanimate.preprocess.detect.litert import Array, Network, Picture, Square
-from wanimate.preprocess.masks.shape import Mask
+from wanimate.preprocess.masks.base import Mask
 from wanimate.preprocess.pose.keypoints import LEFT_HAND, LIMBS, RIGHT_HAND, VALID_CONFIDENCE, Points, split
 from wanimate.types import Frame, Keypoints
 
 MODEL = "selfie_segmentation.tflite"
 _LONGEST = 512
-"""Masks are worked out in pictures of at most this many pixels a side and brought to the frame's size at the end."""
+"""Masks are computed in pictures of at most this many pixels a side, and resized to the frame at the end."""
 _MARGIN = 1.35
 _THRESHOLD = 0.4
-"""Below a half, so that what only the present frame shows for sure (weight 0.5) is kept, a fast hand for instance."""
+"""Below a half: what only the present frame shows with confidence (weight 0.5), such as a fast hand, is kept."""
 _BAND, _CERTAIN = 0.03, 0.95
-"""Share of the picture's longer side within which colours decide, and the probability that they do not overrule."""
+"""Width of the band in which colours decide, as a share of the longer side; and the probability that they never overrule."""
 # In shoulder widths: how far from its bones a body with its clothes reaches, and how thick it is at least.
 _REACH, _CORE = 0.75, 0.06
 
 
-class MaskBackend(Protocol):
-    """Finds the pixels of one person through a clip."""
-
-    name: str
-
-    def follow(
-        self, frames: Iterable[Frame], people: Keypoints, valid: npt.NDArray[np.bool_]
-    ) -> Iterator[tuple[Frame, Mask]]:
-        """Each frame [H, W, 3] with its mask [H, W], in order.
-
-        Args:
-            people: the person's points [n, 133, 3] in pixels of the frames.
-            valid: frames that show somebody [n]; the others get an empty mask.
-        """
-        ...
-
-
 @dataclass(frozen=True)
-class _Look:
-    """One frame on the way: `small` is grey [h, w], `soft` [h, w] the probability of the person, `core` surely it."""
+class _Segmented:
+    """One frame on the way: `small` is grey [h, w], `soft` [h, w] the probability of the person, `core` its skeleton."""
 
     frame: Frame
     small: npt.NDArray[np.uint8]
@@ -62,7 +44,7 @@ class _Look:
 
 
 class SelfieMasks:
-    """MediaPipe's selfie segmentation on a crop around the person, guided by the skeleton."""
+    """A `MaskBackend`: selfie segmentation of a crop around the person, guided by the skeleton."""
 
     name = "selfie"
 
@@ -72,17 +54,17 @@ class SelfieMasks:
     def follow(
         self, frames: Iterable[Frame], people: Keypoints, valid: npt.NDArray[np.bool_]
     ) -> Iterator[tuple[Frame, Mask]]:
-        before: _Look | None = None
-        now: _Look | None = None
+        before: _Segmented | None = None
+        now: _Segmented | None = None
         for i, frame in enumerate(frames):
-            after = self._look(frame, people[i], bool(valid[i]))
+            after = self._segment(frame, people[i], bool(valid[i]))
             if now is not None:
-                yield now.frame, _agreed(before, now, after)
+                yield now.frame, _averaged(before, now, after)
             before, now = now, after
         if now is not None:
-            yield now.frame, _agreed(before, now, None)
+            yield now.frame, _averaged(before, now, None)
 
-    def _look(self, frame: Frame, person: Keypoints, valid: bool) -> _Look:
+    def _segment(self, frame: Frame, person: Keypoints, valid: bool) -> _Segmented:
         height, width = frame.shape[:2]
         scale = min(1.0, _LONGEST / max(height, width))
         size = max(round(width * scale), 1), max(round(height * scale), 1)
@@ -93,7 +75,7 @@ class SelfieMasks:
             points = person * (size[0] / width, size[1] / height, 1)
             near, core = skeleton_areas(points, size)
             soft = np.where(core > 0, np.float32(1), soft * near)
-        return _Look(frame, np.asarray(small, dtype=np.uint8), soft, core, valid)
+        return _Segmented(frame, np.asarray(small, dtype=np.uint8), soft, core, valid)
 
     def _probability(self, frame: Frame, person: Keypoints, size: tuple[int, int]) -> Array:
         """The network's answer in a picture of (width, height) `size`; 0 outside of the crop."""
@@ -123,9 +105,9 @@ def person_crop(person: Keypoints, width: int, height: int) -> Square:
 
 
 def skeleton_areas(person: Keypoints, size: tuple[int, int]) -> tuple[Mask, Mask]:
-    """Where a person [133, 3] can be, and where it surely is, as masks of (width, height) `size`.
+    """Where a person [133, 3] can be, and where it is for certain, as masks of (width, height) `size`.
 
-    The first reaches three quarters of a shoulder width from its bones, the second holds bones, trunk and hands.
+    The first reaches three quarters of a shoulder width from its bones, the second holds bones, torso and hands.
     """
     parts = split(person)
     body = parts.body
@@ -135,9 +117,9 @@ def skeleton_areas(person: Keypoints, size: tuple[int, int]) -> tuple[Mask, Mask
     for a, b in LIMBS:
         if min(body[a, 2], body[b, 2]) >= VALID_CONFIDENCE:
             cv2.line(core, _pixel(body[a]), _pixel(body[b]), 1, thick)
-    trunk = body[[2, 5, 11, 8]]
-    if trunk[:, 2].min() >= VALID_CONFIDENCE:
-        cv2.fillConvexPoly(core, np.array([_pixel(p) for p in trunk], np.int32), 1)
+    torso = body[[2, 5, 11, 8]]
+    if torso[:, 2].min() >= VALID_CONFIDENCE:
+        cv2.fillConvexPoly(core, np.array([_pixel(p) for p in torso], np.int32), 1)
     for hand in (person[LEFT_HAND], person[RIGHT_HAND]):
         if hand[:, 2].min() >= VALID_CONFIDENCE:
             hull = cv2.convexHull(np.array([_pixel(p) for p in hand], np.int32))
@@ -158,15 +140,15 @@ def _pixel(point: Points) -> tuple[int, int]:
     return int(x), int(y)
 
 
-def _agreed(before: _Look | None, now: _Look, after: _Look | None) -> Mask:
-    """The mask of a frame at its own size: half its own answer, a quarter each of its neighbours'."""
+def _averaged(before: _Segmented | None, now: _Segmented, after: _Segmented | None) -> Mask:
+    """The mask of a frame at its own size: half of its own probability, and a quarter of each neighbour's."""
     height, width = now.frame.shape[:2]
     if not now.valid:
         return np.zeros((height, width), np.uint8)
     soft = np.asarray(now.soft / 2, dtype=np.float32)
     for other in (before, after):
-        soft += (_brought(other, now) if other is not None and other.valid else now.soft) / 4
-    soft[_apart(soft > _THRESHOLD, now.core)] = 0
+        soft += (_warped(other, now) if other is not None and other.valid else now.soft) / 4
+    soft[_detached(soft > _THRESHOLD, now.core)] = 0
     small = cv2.resize(now.frame, soft.shape[::-1], interpolation=cv2.INTER_AREA)
     mask = refined(np.asarray(small, dtype=np.uint8), soft, now.core)
     large = cv2.resize(mask.astype(np.float32), (width, height), interpolation=cv2.INTER_LINEAR)
@@ -176,7 +158,7 @@ def _agreed(before: _Look | None, now: _Look, after: _Look | None) -> Mask:
 def refined(picture: Frame, soft: Array, core: Mask) -> Mask:
     """The mask of a picture [h, w, 3], its contour where colours change (GrabCut; Rother et al. 2004).
 
-    Only a band around the contour of the probable person, `soft` [h, w], is decided anew; what is certain stays.
+    Only a band around the contour of the probability `soft` [h, w] is decided anew. What is certain stays.
     """
     mask = np.asarray(soft > _THRESHOLD, dtype=np.uint8)
     if not mask.any():
@@ -200,15 +182,15 @@ def refined(picture: Frame, soft: Array, core: Mask) -> Mask:
     return out
 
 
-def _apart(mask: npt.NDArray[np.bool_], core: Mask) -> npt.NDArray[np.bool_]:
-    """The pieces of a mask [h, w] that hold nothing of what is surely the person."""
+def _detached(mask: npt.NDArray[np.bool_], core: Mask) -> npt.NDArray[np.bool_]:
+    """The pieces of a mask [h, w] that hold nothing of the skeleton."""
     _, pieces = cv2.connectedComponents(mask.astype(np.uint8))
     held = np.unique(pieces[core > 0])
     return np.asarray(mask & ~np.isin(pieces, held)) if core.any() else np.zeros_like(mask)
 
 
-def _brought(other: _Look, now: _Look) -> Array:
-    """A neighbour's answer where its pixels are in the present frame."""
+def _warped(other: _Segmented, now: _Segmented) -> Array:
+    """A neighbour's probability, warped to the present frame by optical flow."""
     if min(now.small.shape) < 32:
         return other.soft  # too small for the flow
     flow = cv2.DISOpticalFlow.create(cv2.DISOPTICAL_FLOW_PRESET_ULTRAFAST).calc(now.small, other.small, None)

@@ -1,4 +1,4 @@
-"""The shape of the hole that the character is drawn into: dilation, grid, and the scene around it (spec, section 12).
+"""The shape of the inpaint mask: dilation, grid, and the scene around it (preprocess spec, section 12).
 
 Masks are uint8 [H, W] with 1 where the person is.
 """
@@ -9,20 +9,17 @@ from dataclasses import dataclass
 
 import cv2
 import numpy as np
-import numpy.typing as npt
 
+from wanimate.preprocess.masks.base import Mask
 from wanimate.types import Frame
-
-Mask = npt.NDArray[np.uint8]
-"""uint8 [H, W], 1 = person."""
 
 
 @dataclass(frozen=True)
 class MaskShape:
-    """How a person's outline becomes the hole.
+    """How a person's outline becomes the inpaint mask.
 
-    iterations, k: rounds and side in pixels of the square dilation; 0 rounds leave the mask as it is, without a grid.
-    w_len, h_len: columns and rows of the grid over the person's box, every cell that is touched being filled; 1 and 1
+    iterations, k: rounds and side in pixels of the square dilation. 0 rounds leave the mask as it is, without a grid.
+    w_len, h_len: columns and rows of a grid over the person's box. Every cell that the person touches is filled. 1 and 1
     fill the box (the published default). None leaves the dilated outline, which keeps most of the scene.
     """
 
@@ -33,9 +30,9 @@ class MaskShape:
 
 
 def shape_mask(mask: Mask, shape: MaskShape) -> Mask:
-    """The hole for one person's outline; equal to the published rule wherever that one does not fail.
+    """The inpaint mask for one person's outline. It equals the published rule wherever that one does not fail.
 
-    An empty mask stays empty. Where the box is narrower than the grid's cells are many, a cell is one pixel.
+    An empty mask stays empty. A cell has at least one pixel, also where the box has fewer pixels than the grid has cells.
     """
     if shape.iterations == 0 or not mask.any():
         return mask
@@ -51,10 +48,10 @@ def dilated(mask: Mask, k: int, iterations: int) -> Mask:
 
 
 def gridded(mask: Mask, columns: int, rows: int) -> Mask:
-    """Every cell of a grid over the mask's box that holds any of the mask, filled (section 12).
+    """The mask with every cell filled that it touches, of a grid over its box (section 12).
 
     As published, the box's last row and column are not part of a cell, and a size that does not divide leaves narrower
-    cells at the end. Raises nothing: cells are at least one pixel, and an empty mask stays empty.
+    cells at the end. Cells have at least one pixel, and an empty mask stays empty.
     """
     ys, xs = np.nonzero(mask)
     out = mask.copy()
@@ -70,11 +67,11 @@ def gridded(mask: Mask, columns: int, rows: int) -> Mask:
     return out
 
 
-def scene(frame: Frame, hole: Mask) -> Frame:
-    """The frame [H, W, 3] with the hole black."""
-    return np.asarray(frame * (1 - hole[..., None]), dtype=np.uint8)
+def scene(frame: Frame, mask: Mask) -> Frame:
+    """The frame [H, W, 3], black inside of the mask."""
+    return np.asarray(frame * (1 - mask[..., None]), dtype=np.uint8)
 
 
-def as_picture(hole: Mask) -> Frame:
+def as_picture(mask: Mask) -> Frame:
     """0 and 1 as black and white, [H, W, 3]."""
-    return np.repeat(hole[..., None] * np.uint8(255), 3, axis=2)
+    return np.repeat(mask[..., None] * np.uint8(255), 3, axis=2)

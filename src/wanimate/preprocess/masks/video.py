@@ -11,18 +11,18 @@ import numpy.typing as npt
 from wanimate.errors import InputError, setting
 from wanimate.media.probe import probe
 from wanimate.media.video import iter_indices
-from wanimate.preprocess.masks.shape import Mask
+from wanimate.preprocess.masks.base import Mask
 from wanimate.preprocess.pose.keypoints import BODY, VALID_CONFIDENCE
 from wanimate.types import Clip, Frame, Keypoints
 
-_PARAMETER = "preprocess.mask"
-_LOOKED_AT = 16
+_FIELD = "preprocess.mask"
+_SAMPLES = 16
 """So many frames, spread over the clip, tell whether a mask lies on the performer."""
 _LEAST_INSIDE = 0.5
 
 
 class MaskVideo:
-    """A `MaskBackend` that reads the masks from a file instead of finding them."""
+    """A `MaskBackend` that reads the masks from a file."""
 
     name = "given"
 
@@ -35,11 +35,11 @@ class MaskVideo:
         Raises:
             InputError: the file cannot be read, or has another size or length than the clip.
         """
-        self._clip, self._indices, self._fit = probe(path, None, _PARAMETER), tuple(indices), fit
+        self._clip, self._indices, self._fit = probe(path, None, _FIELD), tuple(indices), fit
         found, wanted = (f"{c.width}x{c.height} pixels and {c.count} frames" for c in (self._clip, clip))
         if found != wanted:
             rule = f"has {found}, but the clip {clip.path.name} has {wanted}"
-            raise InputError(_PARAMETER, path, rule, "Give one mask frame for each frame of the clip, at its size")
+            raise InputError(_FIELD, path, rule, "Give one mask frame for each frame of the clip, at its size")
 
     def follow(
         self, frames: Iterable[Frame], people: Keypoints, valid: npt.NDArray[np.bool_]
@@ -56,12 +56,12 @@ class MaskVideo:
 
     def _masks(self, which: Iterable[int]) -> Iterator[Mask]:
         """The masks of these job frames, at the job's size."""
-        for frame in iter_indices(self._clip, [self._indices[i] for i in which], _PARAMETER):
+        for frame in iter_indices(self._clip, [self._indices[i] for i in which], _FIELD):
             yield np.asarray(self._fit(frame)[..., 1] > 127, dtype=np.uint8)
 
     def _check(self, people: Keypoints, valid: npt.NDArray[np.bool_]) -> None:
         shown = np.flatnonzero(valid)
-        shown = shown[np.unique(np.linspace(0, len(shown) - 1, _LOOKED_AT).astype(int))]
+        shown = shown[np.unique(np.linspace(0, len(shown) - 1, _SAMPLES).astype(int))]
         inside, around, marked = [], [], False
         for i, mask in zip(shown, self._masks(shown), strict=True):
             if mask.any():
@@ -70,18 +70,16 @@ class MaskVideo:
                 around.append(np.concatenate([mask[0], mask[-1], mask[:, 0], mask[:, -1]]))
         path = self._clip.path
         if not marked:
-            rule = "it is black in every frame that was looked at"
-            raise InputError(_PARAMETER, path, rule, "Give a mask that is white where the performer is")
+            rule = "it is black in every frame that was compared with the performer"
+            raise InputError(_FIELD, path, rule, "Give a mask that is white where the performer is")
         share = float(np.concatenate(inside).mean())
         if share >= _LEAST_INSIDE:
             return
         rule = f"only {100 * share:.0f} % of the performer's keypoints lie in its white part"
         if np.concatenate(around).mean() > 0.5:
-            raise InputError(
-                _PARAMETER, path, f"{rule}: it is inverted", "Make the performer white and the scene black"
-            )
+            raise InputError(_FIELD, path, f"{rule}: it is inverted", "Make the performer white and the scene black")
         remedy = f"Give the mask of this clip, or choose the person it is of with {setting('preprocess.person')}"
-        raise InputError(_PARAMETER, path, f"{rule}: it is of somebody else", remedy)
+        raise InputError(_FIELD, path, f"{rule}: it is of somebody else", remedy)
 
 
 def _inside(mask: Mask, person: Keypoints) -> npt.NDArray[np.bool_]:

@@ -1,4 +1,4 @@
-"""Several people in a picture: numbering them, choosing one, and telling whether two sights are of the same one.
+"""Several people in a picture: numbering them, choosing one, and telling whether two detections are of the same one.
 
 People are numbered from 1, from left to right. Keypoints are [133, 3] in pixels of the picture.
 """
@@ -21,18 +21,19 @@ Box = tuple[float, float, float, float]
 """Left, top, right, bottom in pixels."""
 
 _OVERLAP, TWICE = 0.2, 0.4
-"""Two sights of one person in two frames share at least the first of their boxes; in one frame, the second."""
+"""Boxes of one person overlap by at least the first in two frames, and by at least the second in one frame."""
 HEAD_AND_SHOULDERS = [0, 5, 6]
 STEP, ABSENCE = 0.2, 0.35
-"""How far head and shoulders may move, in heights of the seen body, between two frames and while they are lost."""
+"""How far head and shoulders may move, in heights of the seen body: between two frames, and while the person is lost."""
+LIST_PEOPLE = "Look at the candidates with `wanimate preprocess --list-people`"
 _COLOURS = ((230, 60, 60), (40, 140, 230), (40, 170, 80), (230, 150, 20), (160, 70, 200), (20, 170, 170))
 
 
 @dataclass(frozen=True)
 class Choice:
-    """Who is followed. `number` counts from 1, left to right; `point` is in pixels of the clip.
+    """Who is tracked. `number` counts from 1, left to right; `point` is in pixels of the clip.
 
-    `at`: when to look, in seconds from the clip's first frame; None is where people appear first.
+    `at`: when the choice is made, in seconds from the clip's first frame; None is where people appear first.
     """
 
     kind: Literal["largest", "left", "right", "number", "point"]
@@ -42,7 +43,7 @@ class Choice:
 
     @property
     def is_anybody(self) -> bool:
-        """Nobody in particular is asked for: whoever is the largest is followed."""
+        """Whether nobody in particular is asked for. Then the largest person is tracked."""
         return self.kind == "largest" and self.at is None
 
     @property
@@ -74,7 +75,7 @@ def parse_choice(text: str) -> Choice:
 
 
 def box(person: Keypoints) -> Box:
-    """Around the body points that are seen; the whole-body box of somebody without any is a point at 0, 0."""
+    """The box around the body points that are seen; without any it is a point at 0, 0."""
     seen = person[BODY][person[BODY, 2] >= VALID_CONFIDENCE, :2]
     if not len(seen):
         return 0.0, 0.0, 0.0, 0.0
@@ -91,7 +92,7 @@ def overlap(a: Box, b: Box) -> float:
 
 
 def same_person(a: Keypoints, b: Keypoints, moved: float = STEP) -> bool:
-    """Whether two sights can be of one person: the boxes overlap, and head and shoulders are near where they were.
+    """Whether two detections can be of one person: the boxes overlap, and head and shoulders are near where they were.
 
     Arms are not compared: they may be anywhere in the next frame. `moved` is a share of the first body's longer side.
     """
@@ -120,9 +121,9 @@ def pick(choice: Choice, people: Sequence[Keypoints]) -> int:
         return order[0 if choice.kind == "left" else -1]
     if choice.kind == "largest":
         return max(range(len(people)), key=lambda i: _area(box(people[i])))
-    remedy = "Look at the candidates with `wanimate preprocess --list-people`"
+    remedy = LIST_PEOPLE
     if choice.at is None:
-        remedy += f", or say when to look: {setting('preprocess.person')} {choice}@SECONDS"
+        remedy += f", or say when to choose: {setting('preprocess.person')} {choice}@SECONDS"
     if choice.kind == "number":
         if choice.number > len(order):
             raise InputError("preprocess.person", choice, f"{len(order)} found {choice.when}", remedy)

@@ -1,4 +1,4 @@
-"""Where the face is cut out: exactly as published, or as a steady square (preprocess spec, sections 10 and 18.4)."""
+"""Where the face is cut out: in the published box, or in a steady square (preprocess spec, sections 10 and 18.4)."""
 
 from __future__ import annotations
 
@@ -24,7 +24,7 @@ _CENTRE_SIGMA, _SIDE_SIGMA, _MEDIAN = 1.5, 5.0, 5
 def published_box(face: Points, width: int, height: int) -> tuple[int, int, int, int] | None:
     """The published box (x1, x2, y1, y2) around face points [68, 3] in pixels; confidence does not count.
 
-    None where the points have no extent. The box may be empty or turned inside out where the face is out of the frame.
+    None where the points have no extent. The box may be empty or inverted where the face is out of the frame.
     """
     (x1, y1), (x2, y2) = face[:, :2].min(axis=0), face[:, :2].max(axis=0)
     w, h = x2 - x1, y2 - y1
@@ -51,9 +51,10 @@ def is_usable(box: tuple[int, int, int, int] | None) -> bool:
 def steady_squares(face: Points, valid: npt.NDArray[np.bool_], fps: Fraction) -> Squares:
     """One square a frame around face points [n, 68, 3] in pixels, for crops that do not tremble.
 
-    As in the published box, the area grows by 1.3 with three quarters of the added height above the brows, but the
-    crop is square (side from the longer of width and height). Only points of confidence 0.45 on count, 15 of them at
-    least; a face lost while the person is seen is bridged, and held at the ends. Frames without a person have none.
+    As in the published box, the area grows by 1.3, with three quarters of the added height above the brows. Unlike it, the
+    crop is square; its side comes from the longer of width and height. At least 15 points of confidence 0.45 or more make a
+    face. Where a face is lost while the person is seen, its square is interpolated, or held at the ends. Frames without a
+    person have no square.
     """
     raw = np.array([_square(points) for points in face]).reshape(-1, 3)
     out = np.full_like(raw, np.nan)

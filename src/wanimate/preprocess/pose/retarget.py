@@ -1,8 +1,8 @@
 """The performer's movement on the character's proportions, robustly (preprocess spec, section 18.8).
 
 As published, every limb keeps its direction and gets the character's length, and the body is rebuilt from the neck.
-Unlike there, lengths are high percentiles over all frames, only limbs that are surely seen count, left and right are
-averaged instead of maximised, and no limb may differ from the whole body's scale by more than a factor of two.
+Unlike there, lengths are high percentiles over all frames, only limbs seen with confidence count, left and right are
+averaged instead of maximised, and no limb differs from the whole body's scale by more than a factor of two.
 """
 
 from __future__ import annotations
@@ -24,7 +24,7 @@ _LIMIT = 2.0
 _HAND_LIMIT = 1.6
 _GROUND_SHARE = 0.8
 _PAIRS = ((0, 1), (2, 4), (3, 5), (6, 9), (7, 10), (8, 11), (13, 15), (14, 16), (17, 18))
-_TRUNK = (0, 1, 6, 9, 12)
+_TORSO = (0, 1, 6, 9, 12)
 _FEET = ((13, 18), (10, 19))
 
 Size = tuple[int, int]
@@ -35,8 +35,8 @@ _Lengths = npt.NDArray[np.float64]
 class Fit:
     """What `auto` found. All factors are character pixels over performer pixels.
 
-    ratios [19] a limb; `scale` of the trunk; `hands` of both hands; `anchor` tells what is placed on the character:
-    the ground under the feet, or the neck.
+    ratios [19] a limb; `scale` of the torso; `hands` of both hands; `anchor` is placed on the
+    character: the ground under the feet, or the neck.
     """
 
     ratios: _Lengths
@@ -54,8 +54,8 @@ def auto(
         valid: frames that show somebody [n]; at least one.
         reference: the character's points [133, 3] in pixels of `reference_size`, which is the canvas.
 
-    The neck (or, where both show their feet, the ground) lies where the character's is, at the median over all frames,
-    and moves by the trunk's scale. Confidences are the performer's.
+    At the median over all frames the neck lies where the character's is, and it moves by the torso's scale. Where both show
+    their feet, the ground under them decides the height instead. Confidences are the performer's.
     """
     parts, character = split(template), split(reference)
     scale, ratios = _ratios(parts.body[valid], template_size, character.body, reference_size)
@@ -80,7 +80,7 @@ def mismatch(
 ) -> float:
     """How much two people's proportions differ: the largest factor by which a limb departs from the whole body, >= 1.
 
-    Arguments as of `auto`. Limbs that one of the two does not surely show count as equal.
+    Arguments as of `auto`. Limbs that one of the two does not show with confidence count as equal.
     """
     scale, ratios = _ratios(split(template).body[valid], template_size, split(reference).body, reference_size)
     return float(np.exp(np.abs(np.log(ratios / scale)).max()))
@@ -110,11 +110,11 @@ def _lengths(body: Points, size: Size) -> _Lengths:
 
 
 def _ratios(body: Points, size: Size, reference: Points, reference_size: Size) -> tuple[float, _Lengths]:
-    """Scale of the trunk, and the factor of each limb: equal left and right, clamped to the scale."""
+    """Scale of the torso, and the factor of each limb: equal left and right, clamped around the scale."""
     old, new = _lengths(body, size), _lengths(reference[None], reference_size)
-    trunk = (new / old)[list(_TRUNK)]
-    if np.isfinite(trunk).any():
-        scale = float(np.exp(np.nanmedian(np.log(trunk))))
+    torso = (new / old)[list(_TORSO)]
+    if np.isfinite(torso).any():
+        scale = float(np.exp(np.nanmedian(np.log(torso))))
     else:
         scale = letterbox_placement(*size, *reference_size).scale_x
     for pair in _PAIRS:
@@ -142,7 +142,7 @@ def _with_short_feet(body: Points, ratios: _Lengths) -> _Lengths:
 
 
 def _shows_feet(body: Points, size: Size) -> bool:
-    """Whether both ankles are surely seen in most frames."""
+    """Whether both ankles are seen with confidence in most frames."""
     return bool(_sure(body, size)[:, [10, 13]].all(axis=1).mean() >= _GROUND_SHARE)
 
 
@@ -182,7 +182,7 @@ def _nearest_wrist(parts: Parts) -> tuple[Points, Points]:
 
 
 def _at_wrist(hand: Points, wrist: Points, ratio: float) -> Points:
-    """Hands [n, 21, 3] scaled and hung at the arm's new end [n, 3]; hands that are not there stay zero."""
+    """Hands [n, 21, 3] scaled and moved to the arm's new end [n, 3]; hands that are not there stay zero."""
     out = hand.copy()
     out[..., :2] = wrist[:, None, :2] + ratio * (hand[..., :2] - hand[:, :1, :2])
     out[hand[:, 0, 2] <= 0] = 0

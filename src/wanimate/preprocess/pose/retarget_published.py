@@ -171,7 +171,7 @@ def bone_ratios(first: Points, ref: Points) -> _Ratios:
 
 
 def symmetric(ratios: _Ratios) -> _Ratios:
-    """Left and right made equal: the larger one for trunk and limbs, the mean for the head (step 6)."""
+    """Left and right made equal: the larger one for torso and limbs, the mean for the head (step 6)."""
     out = ratios.copy()
     for i, j in ((0, 1), (2, 4), (3, 5), (6, 9), (7, 10), (8, 11), (17, 18)):
         out[i] = out[j] = max(ratios[i], ratios[j])

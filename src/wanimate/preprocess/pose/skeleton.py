@@ -1,6 +1,6 @@
 """The skeleton picture the network was trained on, drawn exactly as published (preprocess spec, section 9).
 
-Colours are RGB. Nothing is blended or anti-aliased; what is drawn later covers what was drawn before.
+Colours are RGB. Nothing is blended or anti-aliased. Later strokes cover earlier ones.
 """
 
 from __future__ import annotations

@@ -1,7 +1,7 @@
-"""Steadier keypoints without delay: a confidence-weighted local fit, forwards and backwards alike (spec 18.5).
+"""Smoothing keypoints over time without delay, by a confidence-weighted local fit (preprocess spec, section 18.5).
 
-Every coordinate is replaced by the value of a parabola fitted to its neighbours in time, so that fast movements keep
-their reach while jitter goes. Nothing is fitted across frames without a person or across cuts.
+Every coordinate becomes the value of a parabola fitted to its neighbours before and after. Jitter goes, and fast movements
+keep their reach. Nothing is fitted across frames without a person or across cuts.
 """
 
 from __future__ import annotations
@@ -20,15 +20,15 @@ Flags = npt.NDArray[np.bool_]
 HOLD = 3
 """Frames for which something lost is kept before it vanishes."""
 _SEEN = 0.5
-# Widths of the fit in frames at 30 a second: the body may be slower than hands and face.
+# Widths of the fit in frames at 30 a second. The body may be slower than hands and face.
 _BODY_SIGMA, _FINE_SIGMA = 1.5, 1.0
 
 
 def smooth(keypoints: Keypoints, valid: Flags, fps: Fraction) -> Keypoints:
-    """Steadied keypoints [n, 133, 3]; `valid` [n] tells which frames show somebody.
+    """Smoothed keypoints [n, 133, 3]; `valid` [n] tells which frames show somebody.
 
-    Short losses are closed: a joint whose confidence drops for at most 3 frames stays drawn; a hand lost for at most 6
-    frames is carried over from both sides at its wrist, one lost for longer stays for 3. A person lost is kept for 3.
+    Short losses are closed. A joint whose confidence drops for at most 3 frames stays drawn. A hand lost for at most 6
+    frames is interpolated at its wrist; one lost for longer stays for 3. A lost person stays for 3.
     """
     out = keypoints.copy()
     scale = body_scale(keypoints, valid)

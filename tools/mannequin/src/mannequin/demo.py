@@ -31,7 +31,7 @@ from mannequin.world.dice import Dice
 from mannequin.world.layout import EXPRESSIONS
 from mannequin.world.render import Quality, Subjects, render
 from mannequin.world.scene import sample_backgrounds
-from wanimate.media.writer import StreamWriter
+from wanimate.media.writer import Encoding, StreamWriter
 from wanimate.types import Frame
 
 RATE, FRAMES, SIDE = 16, 53, 384
@@ -332,10 +332,8 @@ def write_clip(path: Path, frames: npt.NDArray[np.uint8], audio: npt.NDArray[np.
     """H.264 and AAC in mp4 from RGB frames [F, H, W, 3] at `RATE` and mono sound at `SAMPLE_RATE`."""
     _, height, width, _ = frames.shape
     options = {"crf": str(_CRF), "preset": "slow", "threads": "1"}
-    with StreamWriter(
-        path, Fraction(RATE), width, height, format="mp4", codec="libx264", pixels="yuv420p", options=options,
-        muxer={"movflags": "+faststart"},
-    ) as writer:  # fmt: skip
+    encoding = Encoding("mp4", "libx264", "yuv420p", options, {"movflags": "+faststart"})
+    with StreamWriter(path, Fraction(RATE), width, height, encoding) as writer:
         track = writer.container.add_stream("aac", rate=SAMPLE_RATE, layout="mono")
         track.bit_rate = 96_000
         for frame in frames:

@@ -1,0 +1,127 @@
+"""What the user is told about a job's guides: doubts in words, and the facts of the manifest."""
+
+from __future__ import annotations
+
+import hashlib
+import importlib.metadata
+from collections.abc import Sequence
+from typing import Any
+
+import cv2
+import numpy as np
+import numpy.typing as npt
+
+from wanimate.config import PreprocessSettings
+from wanimate.errors import setting, spell
+from wanimate.media.files import sha256
+from wanimate.preprocess.fit import Drawing
+from wanimate.preprocess.layout import Layout
+from wanimate.preprocess.people.choice import HEAD_AND_SHOULDERS
+from wanimate.preprocess.performer import Performer, is_smoothed
+from wanimate.preprocess.pose.keypoints import runs
+from wanimate.types import Frame, Keypoints
+
+_SURE = 0.5
+_LISTED = 10
+"""A message names at most so many frames or stretches."""
+
+Flags = npt.NDArray[np.bool_]
+
+
+def doubts(keypoints: Keypoints, valid: Flags, found: Sequence[str]) -> list[str]:
+    """Where the tracked person may be another, or was hardly seen.
+
+    Args:
+        keypoints, valid, found: as of `Performer`.
+    """
+    texts = []
+    if others := [i for i, how in enumerate(found) if how == "other"]:
+        texts.append(
+            f"the tracked person may be somebody else from frame {_listed(others)} on; "
+            f"{setting('preprocess.person')} chooses one"
+        )
+    if again := [i for i, how in enumerate(found) if how == "again"]:
+        where = _listed(again)
+        texts.append(f"the chosen person was lost and found again elsewhere, by their clothes, in frame {where}")
+    unsure = np.array([how == "unsure" for how in found])
+    if unsure.any():
+        texts.append(
+            f"somebody who looks like the chosen person is close to them in {_spans(unsure)}; the two may be mixed up "
+            "from there on"
+        )
+    hardly = valid & (keypoints[:, HEAD_AND_SHOULDERS, 2].mean(axis=1) < _SURE)
+    if hardly.any():
+        texts.append(f"head and shoulders were seen with low confidence in {_spans(hardly)}")
+    return texts
+
+
+def missing(valid: Flags) -> str | None:
+    """Which frames show nobody; None where all show somebody."""
+    return None if valid.all() else f"no person was found in {_spans(~valid)}"
+
+
+def empty_masks(empty: Flags) -> str | None:
+    """Which frames with a person [n] have no pixel of them; None where there are none."""
+    if not empty.any():
+        return None
+    return f"no pixel of the performer was found in {_spans(empty)}; these keep the clip's own picture"
+
+
+def _listed(frames: Sequence[int]) -> str:
+    return ", ".join(str(i) for i in frames[:_LISTED])
+
+
+def _spans(flags: Flags) -> str:
+    """ "3 of 12 frames (2, 6-7)" """
+    spans = runs(flags)
+    ranges = ", ".join(str(a) if b == a + 1 else f"{a}-{b - 1}" for a, b in spans[:_LISTED])
+    more = f" and {len(spans) - _LISTED} more stretches" if len(spans) > _LISTED else ""
+    return f"{int(flags.sum())} of {len(flags)} frames ({ranges}{more})"
+
+
+def arrays(performer: Performer, drawing: Drawing) -> dict[str, npt.NDArray[Any]]:
+    """The points as detected and as drawn, float32, for keypoints.npz."""
+    parts = drawing.parts
+    named = {
+        "source": performer.keypoints,
+        "body": parts.body,
+        "left_hand": parts.left_hand,
+        "right_hand": parts.right_hand,
+        "face_squares": performer.squares,
+    }
+    return {name: a.astype(np.float32) for name, a in named.items()}
+
+
+def manifest(layout: Layout, image: Frame, settings: PreprocessSettings) -> dict[str, Any]:
+    """What the guides are made of: the clip, the picture, the settings and the versions."""
+    clip = layout.clip
+    return {
+        "source": {
+            "path": str(clip.path.resolve()),
+            "sha256": sha256(clip.path),
+            "size": [clip.width, clip.height],
+            "fps": str(clip.fps),
+            "frames": list(layout.indices),
+            "times": [round(clip.times[i], 6) for i in layout.indices],
+        },
+        "image": {"sha256_of_pixels": hashlib.sha256(image.tobytes()).hexdigest(), "size": list(image.shape[1::-1])},
+        "settings": settings.model_dump(mode="json"),
+        "area": layout.area,
+        "smooth": is_smoothed(settings),
+        "compat": settings.compat,
+        "versions": {
+            "wanimate": importlib.metadata.version("wanimate"),
+            "opencv": cv2.__version__,
+            "numpy": np.__version__,
+        },
+    }
+
+
+def findings(people: str, performer: Performer, drawing: Drawing, warnings: Sequence[str]) -> dict[str, Any]:
+    """What was found: by which detector, where nobody is, how the skeleton was fitted, and every warning given."""
+    return {
+        "backend": people,
+        "no_person": runs(~performer.valid),
+        "retarget": drawing.retarget,
+        "warnings": [spell(text) for text in warnings],
+    }
