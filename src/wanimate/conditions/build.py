@@ -25,8 +25,8 @@ class ConditionBuilder:
     """Builds each segment's `Conditions`.
 
     text, negative: prompt embeddings [tokens, width]; `negative` is None without guidance. `face_size` None leaves the
-    faces as the guides have them. `chunk` is how many latent frames the codec encodes at once. `reader`: of these guides, where
-    one reads ahead already.
+    faces as the guides have them. `chunk` is how many latent frames the codec encodes at once. `guides` may be
+    their reader, which reads ahead already.
 
     colours: latents [16, T, h, w] and the mean colours behind them [3, T, h, w], of the character's picture and in replacement
     of the first segment's scene: what a preview is fitted to.
@@ -34,7 +34,7 @@ class ConditionBuilder:
 
     def __init__(
         self,
-        guides: Guides,
+        guides: Guides | GuidesReader,
         codec: LatentCodec,
         image_encoder: ImageEncoder | None,
         text: Tensor,
@@ -43,12 +43,12 @@ class ConditionBuilder:
         face_size: int | None = None,
         device: torch.device | str = "cpu",
         chunk: int = 1,
-        reader: GuidesReader | None = None,
     ) -> None:
-        self.guides, self.codec, self.reader = guides, codec, reader or GuidesReader(guides)
+        self.reader = guides if isinstance(guides, GuidesReader) else GuidesReader(guides)
+        self.guides, self.codec = self.reader.guides, codec
         self.text, self.negative = text.to(device), None if negative is None else negative.to(device)
         self.face_size, self.device, self.chunk = face_size, torch.device(device), chunk
-        picture = letterboxed(guides.reference, guides.size).to(self.device)
+        picture = letterboxed(self.guides.reference, self.guides.size).to(self.device)
         self.image_tokens = None if image_encoder is None else image_encoder.encode(picture[:, 0])
         (self.reference,) = self._encode(iter((picture,)))
         self.colours = [(self.reference, latent_colours(picture))]

@@ -245,8 +245,8 @@ class WanAnimate:
         while builder is None:
             try:
                 builder = ConditionBuilder(
-                    guides, self.networks, checkpoint.image, text, negative, face_size=checkpoint.face_size,
-                    device=self.device, chunk=chunk, reader=reader,
+                    reader, self.networks, checkpoint.image, text, negative, face_size=checkpoint.face_size,
+                    device=self.device, chunk=chunk,
                 )  # fmt: skip
             except torch.OutOfMemoryError as error:
                 reason = str(error)

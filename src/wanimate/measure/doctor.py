@@ -68,10 +68,7 @@ def plan_job(
         shape, count = (found.width, found.height), len(plan_frames(found, None)[0])
     size = exact_size(*shape, area or order.settings.area)
     work = order.work(size, count, new_prompt=True)
-    plan = plan_for(
-        folder, card, work, runtime, best_device(runtime.device), small_too=True, loras=order.lora_sizes, spread=spread
-    )
-    assert plan is not None
+    plan = plan_for(folder, card, work, runtime, best_device(runtime.device), loras=order.lora_sizes, spread=spread)
     loras = ", ".join(_written(use) for use in order.generate.lora)
     peaks = {f"GPU, {stage}": f"{taken / GIB:.2f} GiB" for stage, taken in plan.stages.items() if plan.gpu}
     return {

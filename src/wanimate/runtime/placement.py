@@ -20,7 +20,7 @@ from wanimate.model.transformer import AnimateTransformer
 from wanimate.runtime.offload import StreamedBlocks, chunk_tokens, page_lock_changes, place_blocks, stream_blocks
 from wanimate.runtime.optimize import TRIAL_TOKENS, optimize, optimize_at
 from wanimate.runtime.planning.fit import limit_gpu, plan_for
-from wanimate.runtime.planning.plan import Placement, Plan, ResidentBytes, Work, wanted_weights, weights_type
+from wanimate.runtime.planning.plan import Placement, Plan, ResidentBytes, Work, is_big, wanted_weights, weights_type
 from wanimate.runtime.tiling import CELL, TiledVae
 from wanimate.sampling.cache import Caching
 from wanimate.sampling.guidance import PhasedNetwork, SegmentNetwork, guided
@@ -74,7 +74,10 @@ class PlacedNetworks:
         checkpoint, device = self._checkpoint, self.device
         held = ResidentBytes() if checkpoint is None else self._resident(checkpoint)
         self._tokens = work.tokens
-        self.plan = plan_for(self.folder, self.config, work, self.runtime, device, held=held, loras=loras)
+        limit_gpu(self.runtime, device)
+        self.plan = None
+        if is_big(self.folder):
+            self.plan = plan_for(self.folder, self.config, work, self.runtime, device, held=held, loras=loras)
         wanted = self.placement if self.plan is None else self.plan.placement
         if checkpoint is not None and (self.placement.blocks, wanted.blocks) == ("streamed", "mapped"):
             checkpoint = None

@@ -34,6 +34,7 @@ from wanimate.runtime.planning.plan import (
     ALONE,
     GIB,
     Alternative,
+    Machine,
     Networks,
     Placement,
     Plan,
@@ -80,7 +81,7 @@ def planned(
 ) -> Any:
     runtime = RuntimeSettings(**settings)
     room = int(gib * GIB)
-    return make_plan(nets or full_size(), job or work(), runtime, CUDA, "card", room, int(host * GIB), RATES)
+    return make_plan(nets or full_size(), job or work(), runtime, Machine(CUDA, "card", room, int(host * GIB), RATES))
 
 
 def allocated(call: Any) -> int:
@@ -170,13 +171,16 @@ def test_networks_that_are_there_already_count_once() -> None:
     first = planned(139)
     held = ResidentBytes(host=100 * GIB)
     room = (139 * GIB, 128 * GIB)
-    later = make_plan(full_size(), work(), RuntimeSettings(), CUDA, "card", *room, RATES, held=held)
+    later = make_plan(full_size(), work(), RuntimeSettings(), Machine(CUDA, "card", *room, RATES), held=held)
     assert later.gpu == first.gpu
     assert later.host < first.host
     new = replace(work(), new_prompt=True)
     held = ResidentBytes(gpu=130 * GIB)
     assert "prompt" in planned(139, job=new).stages
-    assert "prompt" not in make_plan(full_size(), new, RuntimeSettings(), CUDA, "card", *room, RATES, held=held).stages
+    assert (
+        "prompt"
+        not in make_plan(full_size(), new, RuntimeSettings(), Machine(CUDA, "card", *room, RATES), held=held).stages
+    )
 
 
 def test_host_memory_counts() -> None:
@@ -201,11 +205,11 @@ def test_nothing_fits_names_the_nearest_setting() -> None:
 
     with pytest.raises(OutOfMemory, match=r"needs at least .*It fits with --area 832x480\.") as caught:
         make_plan(
-            full_size(), work(), RuntimeSettings(), CUDA, "card", 9 * GIB, 128 * GIB, RATES, others
+            full_size(), work(), RuntimeSettings(), Machine(CUDA, "card", 9 * GIB, 128 * GIB, RATES), others
         )  # fmt: skip
     assert caught.value.exit_code == 3
     with pytest.raises(OutOfMemory, match="No smaller setting"):
-        make_plan(full_size(), work(), RuntimeSettings(), CUDA, "card", GIB, 128 * GIB, RATES, others)
+        make_plan(full_size(), work(), RuntimeSettings(), Machine(CUDA, "card", GIB, 128 * GIB, RATES), others)
 
 
 @pytest.mark.parametrize(
@@ -223,11 +227,11 @@ def test_two_gpus_take_what_was_measured(
     monkeypatch.setattr(plans, "has_fp8", lambda device: True)
     nets, spread = full_size(setting), ParallelSettings(gpus=2, shard_weights=shard)
     runtime, room = RuntimeSettings(speed=speed), 80 * GIB
-    plan = make_plan(nets, work(size), runtime, CUDA, "card", room, 128 * GIB, RATES, spread=spread)
+    plan = make_plan(nets, work(size), runtime, Machine(CUDA, "card", room, 128 * GIB, RATES), spread=spread)
     frames = 12 * 77 * size[0] * size[1] + 6 * 77 * 512**2
     network = plan.stages["denoise"] - frames - nets.vae // (1 if speed == "exact" else 2)
     assert network / GIB == pytest.approx(measured, rel=0.03)
-    alone = make_plan(nets, work(size), runtime, CUDA, "card", room, 128 * GIB, RATES)
+    alone = make_plan(nets, work(size), runtime, Machine(CUDA, "card", room, 128 * GIB, RATES))
     assert 0.45 < plan.step_seconds / alone.step_seconds < 0.6
     assert ("sharded" in str(plan)) == shard
 
@@ -240,18 +244,26 @@ def test_several_gpus_that_are_too_small() -> None:
         yield "--shard-weights", nets, work(), two.model_copy(update={"shard_weights": True})
 
     with pytest.raises(OutOfMemory, match=r"of each GPU and .*It fits with --shard-weights\."):
-        make_plan(nets, work(), RuntimeSettings(), CUDA, "card", 40 * GIB, 128 * GIB, RATES, others, spread=two)
-    fits = make_plan(nets, work(), RuntimeSettings(), CUDA, "card", 80 * GIB, 128 * GIB, RATES, spread=two)
+        make_plan(
+            nets, work(), RuntimeSettings(), Machine(CUDA, "card", 40 * GIB, 128 * GIB, RATES), others, spread=two
+        )
+    fits = make_plan(nets, work(), RuntimeSettings(), Machine(CUDA, "card", 80 * GIB, 128 * GIB, RATES), spread=two)
     with pytest.raises(OutOfMemory, match="No smaller setting"):
         make_plan(
-            nets, work(), RuntimeSettings(), CUDA, "card", 80 * GIB, int(1.5 * fits.host), RATES, spread=two
+            nets, work(), RuntimeSettings(), Machine(CUDA, "card", 80 * GIB, int(1.5 * fits.host), RATES), spread=two
         )  # fmt: skip
 
 
 def test_branches_on_halves_of_the_gpus() -> None:
     guided = replace(work(), branches=2)
     plans_ = [
-        make_plan(full_size("bf16"), guided, RuntimeSettings(), CUDA, "card", 80 * GIB, 256 * GIB, RATES, spread=spread)
+        make_plan(
+            full_size("bf16"),
+            guided,
+            RuntimeSettings(),
+            Machine(CUDA, "card", 80 * GIB, 256 * GIB, RATES),
+            spread=spread,
+        )
         for spread in (ParallelSettings(gpus=4), ParallelSettings(gpus=4, split_guidance=True))
     ]
     assert plans_[1].step_seconds == pytest.approx(plans_[0].step_seconds, rel=0.1)
@@ -260,15 +272,14 @@ def test_branches_on_halves_of_the_gpus() -> None:
 
 def test_seconds_follow_the_rates() -> None:
     fast = replace(RATES, memory=1e20)
-    plan = make_plan(full_size(), work(), RuntimeSettings(), CUDA, "card", 139 * GIB, 128 * GIB, fast)
+    plan = make_plan(full_size(), work(), RuntimeSettings(), Machine(CUDA, "card", 139 * GIB, 128 * GIB, fast))
     assert plan.step_seconds == pytest.approx(1871e12 / 700e12 + 4730e12 / 500e12, rel=0.03)
     assert plan.clip_seconds > 20 * plan.step_seconds
-    two = make_plan(full_size(), work(count=153), RuntimeSettings(), CUDA, "card", 139 * GIB, 128 * GIB, fast)
+    two = make_plan(full_size(), work(count=153), RuntimeSettings(), Machine(CUDA, "card", 139 * GIB, 128 * GIB, fast))
     assert two.clip_seconds == pytest.approx(2 * plan.clip_seconds, rel=0.02)
-    slow = make_plan(
-        full_size(), work((832, 480)), RuntimeSettings(blocks="streamed"), CUDA, "card", 139 * GIB, 128 * GIB,
-        replace(RATES, copies=1e9),
-    )  # fmt: skip
+    streamed = RuntimeSettings(blocks="streamed")
+    copying = Machine(CUDA, "card", 139 * GIB, 128 * GIB, replace(RATES, copies=1e9))
+    slow = make_plan(full_size(), work((832, 480)), streamed, copying)
     assert slow.step_seconds == pytest.approx(full_size().blocks / 1e9)
     assert measure_rates(torch.device("cpu"), torch.float32).products > 1e9
 

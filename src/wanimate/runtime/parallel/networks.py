@@ -24,7 +24,7 @@ from wanimate.runtime.parallel.ranks import Ranks, check_gpus, join, launched, l
 from wanimate.runtime.parallel.team import Team, load_team
 from wanimate.runtime.parallel.workers import Workers
 from wanimate.runtime.planning.fit import plan_for
-from wanimate.runtime.planning.plan import Placement, Plan, ResidentBytes, Work, wanted_weights, weights_type
+from wanimate.runtime.planning.plan import Placement, Plan, ResidentBytes, Work, is_big, wanted_weights, weights_type
 from wanimate.sampling.cache import Caching
 from wanimate.sampling.guidance import PhasedNetwork, SegmentNetwork
 from wanimate.types import Conditions
@@ -84,10 +84,11 @@ class TeamNetworks:
             held = ResidentBytes(*(sum(t.nbytes for t in tensors if t.device.type == kind) for kind in ("cuda", "cpu")))
         self._tokens = work.tokens
         before = self.placement.spread
-        self.plan = plan_for(
-            self.folder, self.config, work, self.runtime, self.device, held=held, loras=loras, spread=before
-        )
-        if self.plan is not None:
+        self.plan = None
+        if is_big(self.folder):
+            self.plan = plan_for(
+                self.folder, self.config, work, self.runtime, self.device, held=held, loras=loras, spread=before
+            )
             self.placement = self.plan.placement
         if self.is_open:
             assert self._team is not None

@@ -242,7 +242,7 @@ def load_team(
 
 @torch.inference_mode()
 def follow(ranks: Ranks, worker: RankWorker | None = None) -> None:
-    """Every rank but the first: do what rank 0 calls for, until it says stop. `worker`: this rank's, where it has the weights."""
+    """Every rank but the first: do what rank 0 calls for, until it says stop. `worker`: this rank's, if it has the weights."""
     while (call := ranks.receive())[0] != _STOP:
         name, values = call
         if name == _LOAD:

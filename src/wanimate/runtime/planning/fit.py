@@ -19,11 +19,11 @@ from wanimate.model.transformer import AnimateTransformer
 from wanimate.runtime.planning.plan import (
     GIB,
     Alternative,
+    Machine,
     Networks,
     Plan,
     ResidentBytes,
     Work,
-    is_big,
     make_plan,
     networks,
     wanted_weights,
@@ -41,11 +41,11 @@ AREAS = (960 * 544, 832 * 480, 640 * 368, 480 * 272)
 
 
 def plan_for(
-    folder: Path, config: CheckpointConfig, work: Work, settings: RuntimeSettings, device: torch.device, small_too: bool = False,
+    folder: Path, config: CheckpointConfig, work: Work, settings: RuntimeSettings, device: torch.device,
     held: ResidentBytes = ResidentBytes(), loras: Callable[[AnimateTransformer], LoraSizes] | None = None,
     spread: ParallelSettings = ParallelSettings(),
-) -> Plan | None:  # fmt: skip
-    """None for a checkpoint that is small enough for any machine, unless `small_too`.
+) -> Plan:  # fmt: skip
+    """Where a checkpoint's networks go for a job, and what it takes. Small ones (`is_big`) need no plan.
 
     held: what its networks take already. loras: sizes of the job's LoRAs, told from a transformer without values. spread: over
     how many GPUs, which are taken to be alike.
@@ -56,8 +56,6 @@ def plan_for(
         InputError: as `loras` says.
     """
     limit_gpu(settings, device)
-    if not small_too and not is_big(folder):
-        return None
     wanted = wanted_weights(settings, device)
     nets = networks(folder, config, wanted, device, spread.shard_weights)
     name, room = "CPU", 0
@@ -100,7 +98,7 @@ def plan_for(
 
     if spread.gpus > 1:
         name = f"{spread.gpus} x {name}"
-    return make_plan(nets, work, settings, device, name, room, host, rates, alternatives, held, spread)
+    return make_plan(nets, work, settings, Machine(device, name, room, host, rates), alternatives, held, spread)
 
 
 def limit_gpu(settings: RuntimeSettings, device: torch.device) -> None:

@@ -161,6 +161,18 @@ class ResidentBytes:
 
 
 @dataclass(frozen=True)
+class Machine:
+    """What a job runs on. `room` and `host`: bytes that it may take on each GPU and in the host, with those that its networks
+    hold already; on a CPU the second one counts."""
+
+    device: torch.device
+    name: str
+    room: int
+    host: int
+    rates: Rates
+
+
+@dataclass(frozen=True)
 class Plan:
     """A forecast. `gpu` and `host` are peaks in bytes (`gpu` is 0 without one), `stages` the GPU's by stage; on several GPUs
     they are those of the first one and of its process."""
@@ -227,8 +239,8 @@ def networks(
 
 
 def network_sizes(
-    transformer: Values, vae: Values, text: int, config: CheckpointConfig, setting: WeightsType, device: torch.device, source: Path,
-    sharded: bool = False,
+    transformer: Values, vae: Values, text: int, config: CheckpointConfig, setting: WeightsType, device: torch.device,
+    source: Path, sharded: bool = False,
 ) -> Networks:  # fmt: skip
     """The same from the tensors of the files, which are not read; `text` is the text encoder's size in bytes."""
     dtype, compress = weights_type(setting, device, sharded)
@@ -261,22 +273,21 @@ def network_sizes(
 
 
 def make_plan(
-    nets: Networks, work: Work, settings: RuntimeSettings, device: torch.device, name: str, room: int, host_room: int,
-    rates: Rates, alternatives: Callable[[], Iterator[Alternative]] | None = None, held: ResidentBytes = ResidentBytes(),
+    nets: Networks, work: Work, settings: RuntimeSettings, machine: Machine,
+    alternatives: Callable[[], Iterator[Alternative]] | None = None, held: ResidentBytes = ResidentBytes(),
     spread: ParallelSettings = ALONE,
 ) -> Plan:  # fmt: skip
     """The first placement that fits: everything resident, then slices of tokens, then streamed blocks, then smaller VAE tiles.
 
-    room, host_room: bytes that the job may take on each GPU and in the host, with those held already (on a CPU the second
-    one counts).
     alternatives: other settings to look at, nearest first, with their names, if this one does not fit.
 
     Raises:
         OutOfMemory: nothing fits; the message names the nearest setting that does.
     """
     smallest: Plan | None = None
-    for placement in _ladder(nets, settings, device, spread):
-        plan = _forecast(nets, work, placement, settings.speed, device, name, room, rates, held)
+    room, host_room = machine.room, machine.host
+    for placement in _ladder(nets, settings, machine.device, spread):
+        plan = _forecast(nets, work, placement, settings.speed, machine, held)
         fits = spread.gpus * plan.host <= host_room and (not plan.gpu or SPARE * plan.gpu + WORKSPACE <= room)
         if fits:
             return plan
@@ -289,7 +300,7 @@ def make_plan(
     rule = f"the job needs at least {taken}{host / GIB:.1f} of {host_room / GIB:.1f} GiB of host memory"
     for words, other, less, wider in () if alternatives is None else alternatives():
         try:
-            make_plan(other, less, settings, device, name, room, host_room, rates, held=held, spread=wider)
+            make_plan(other, less, settings, machine, held=held, spread=wider)
         except OutOfMemory:
             continue
         raise OutOfMemory(f"{rule}. It fits with {words}.")
@@ -319,9 +330,9 @@ def _ladder(
 
 
 def _forecast(
-    nets: Networks, work: Work, placement: Placement, speed: Speed, device: torch.device, name: str, room: int,
-    rates: Rates, held: ResidentBytes,
-) -> Plan:  # fmt: skip
+    nets: Networks, work: Work, placement: Placement, speed: Speed, machine: Machine, held: ResidentBytes
+) -> Plan:
+    device, room = machine.device, machine.room
     width, height = work.size
     cuda, eight = device.type == "cuda", speed != "exact" and has_fp8(device)
     chunk = vae_chunk(work.size, device)
@@ -330,7 +341,7 @@ def _forecast(
     sharing, branches = (spread.gpus // 2, 1) if halves else (spread.gpus, work.branches)
     shape = (nets.params, nets.dtype, nets.quantized, work.size, work.length, placement.token_chunk)
     cost = transformer_cost(*shape, processes=sharing)
-    beside = transformer_cost(*shape, loras.rank, sharing).traffic - cost.traffic
+    lora_traffic = transformer_cost(*shape, loras.rank, sharing).traffic - cost.traffic
     vae = vae_cost(nets.vae_params, work.size, work.length, chunk, placement.tile)
     if spread.gpus > 1:  # an even number of ranks encodes two videos at once
         both = 2 if spread.gpus % 2 == 0 else 1
@@ -340,7 +351,7 @@ def _forecast(
         memory, traffic = (FUSED_MEMORY_FP8, FUSED_TRAFFIC_FP8) if less else (FUSED_MEMORY, FUSED_TRAFFIC)
         fused = cost.context + int(memory * (cost.forward - cost.context))
         cost = replace(cost, forward=fused, traffic=traffic * cost.traffic)
-    cost = replace(cost, traffic=cost.traffic + beside)
+    cost = replace(cost, traffic=cost.traffic + lora_traffic)
     vae_share = 2 if cuda and speed != "exact" else 1
     if cuda:
         encode, decode = VAE_ENCODE * vae.encode / vae_share, VAE_DECODE * vae.decode / vae_share
@@ -358,26 +369,27 @@ def _forecast(
     inputs = 2 * video + 12 * work.length * nets.params.motion.size**2
     tensor = work.tokens // sharing * nets.params.dim * nets.dtype.itemsize
     beside_blocks = (work.kept + (EXCHANGED if sharing > 1 else 0)) * tensor  # a step cache's, and the exchange
+    beside = (branches - 1) * cost.context + beside_blocks
     preparing = lora + branches * cost.context + cost.prepare - cost.context
     stages = {
-        "conditions": fixed + inputs + max(vae.encode + lora, preparing),
-        "denoise": fixed + inputs // 2 + lora + cost.forward + (branches - 1) * cost.context + beside_blocks,
+        "conditions": fixed + inputs + vae.encode + lora,
+        "denoise": fixed + max(inputs + preparing, inputs // 2 + lora + cost.forward + beside),
         "decode": fixed + inputs // 2 + lora + vae.decode,
     }
     if work.new_prompt and fits_beside(nets.text, room - held.gpu):
         stages["prompt"] = held.gpu + nets.text
     base = max(0, psutil.Process().memory_info().rss - held.host) + 2 * video + (video if placement.tile else 0)
-    step, clip = _seconds_of(nets, replace(work, branches=branches), placement, cost, vae, rates)
+    step, clip = _seconds_of(nets, replace(work, branches=branches), placement, cost, vae, machine.rates)
     most = max(stages.values())
     if cuda:
         host = base + (0 if resident else own) + (nets.blocks if placement.blocks == "streamed" else 0)
     else:
         host = base + most
-    return Plan(name, nets.weights, placement, room, most if cuda else 0, host, stages, step, clip)
+    return Plan(machine.name, nets.weights, placement, room, most if cuda else 0, host, stages, step, clip)
 
 
 def _copies(nets: Networks, loras: LoraSizes, eight: bool) -> tuple[int, int, int]:
-    """Bytes of the loras' own copies: of blocks' tensors; by which the largest block grows with them; of others. `eight`:
+    """Bytes of the LoRA views' own copies: of blocks' tensors; by which the largest block grows with them; of others. `eight`:
     quantised layers multiply float8 matrices, so that their copies are float8, too; else they are of the network's type."""
     size = 1 if nets.quantized and eight else nets.dtype.itemsize
     grown = (size - 1) * loras.block if nets.quantized else 0
