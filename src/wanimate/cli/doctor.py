@@ -57,7 +57,7 @@ def doctor(
     check_spread(runtime, parallel, parallel.gpus)
     from wanimate.measure.doctor import examine, plan_job
 
-    found = examine(preprocess.models, report.spelling)
+    found = examine(preprocess.models, report.spelling, runtime)
     if checkpoint is not None:
         found["plan"] = plan_job(
             checkpoint, clip, preprocess.area, generate, runtime, mode=mode, spread=parallel, spelling=report.spelling

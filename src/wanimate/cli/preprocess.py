@@ -42,13 +42,12 @@ def preprocess(
 
     [cyan]wanimate preprocess --image hero.png --video dance.mp4 --out guides --area 1280x720[/cyan]
     """
-    from wanimate.media.image import load_image
+    from wanimate.jobs import run as jobs
     from wanimate.media.probe import probe
-    from wanimate.preprocess import drive
     from wanimate.weights.locate import read_checkpoint_config
 
-    clip = probe(video, settings.limits)
     if list_people:
+        clip = probe(video, settings.limits)
         from wanimate.preprocess.candidates import write_people
 
         crowd = write_people(clip, settings, out)
@@ -57,9 +56,8 @@ def preprocess(
         return
     if image is None:
         raise InputError("image", image, "the guides are made for a character", "Give its picture")
-    picture = load_image(image)
-    pixels = settings.area or read_checkpoint_config(checkpoint)[1].defaults.area
-    guides = told(report, drive.preprocess(mode, clip, picture, settings, out, pixels))
+    area = settings.area or read_checkpoint_config(checkpoint)[1].defaults.area
+    guides = told(report, jobs.preprocess(mode, image, video, out, settings, area))
     width, height = guides.size
     valid = guides.count if guides.valid is None else sum(guides.valid)
     data = {

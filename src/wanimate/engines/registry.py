@@ -6,6 +6,7 @@ from pathlib import Path
 
 from wanimate.config import ParallelSettings, RuntimeSettings, check_spread
 from wanimate.engines.wan_animate import WanAnimate
+from wanimate.errors import InputError
 from wanimate.runtime.parallel.networks import TeamNetworks
 from wanimate.runtime.parallel.ranks import join, launched, leave
 from wanimate.runtime.parallel.team import follow
@@ -24,6 +25,8 @@ def engine_for(
         CheckpointError: there is no such folder, or its `wanimate.json` is not valid.
         InputError: settings that do not go together, or a device that is not there.
     """
+    if not isinstance(checkpoint, str | Path | None):
+        raise InputError("checkpoint", checkpoint, "it is no path", "Give a folder, or leave it out.")
     folder, config = read_checkpoint_config(None if checkpoint is None else Path(checkpoint))
     if parallel.gpus > 1 or launched() > 1:
         return WanAnimate(TeamNetworks(folder, config, runtime, parallel), text_on_cpu)

@@ -31,10 +31,9 @@ from wanimate.jobs.segments import PixelsReady, SegmentDone, run_segments, with_
 from wanimate.jobs.workspace import Workspace, workspace
 from wanimate.media.image import load_image
 from wanimate.media.probe import probe
-from wanimate.media.resize import exact_size
-from wanimate.media.video import plan_frames
 from wanimate.preprocess import drive
-from wanimate.preprocess.guides import load_guides
+from wanimate.preprocess.guides import check_folder, load_guides
+from wanimate.preprocess.layout import plan_layout
 from wanimate.types import Clip, Frame, Frames, Guides, Mode, Result, Segment
 
 _DETECT, _DRAW = 0.06, 0.01
@@ -96,9 +95,9 @@ def preprocess(
     """
     clock = Clock()
     clip, picture = _look(image, video, settings)
-    count = len(plan_frames(clip, settings.fps, settings.max_fps)[0])
-    clock.expect(_expected(count))
-    making = drive.preprocess(mode, clip, picture, settings, folder, settings.area or area)
+    area = settings.area or area
+    clock.expect(_expected(plan_layout(mode, clip, (picture.shape[1], picture.shape[0]), settings, area).count))
+    making = drive.preprocess(mode, clip, picture, settings, folder, area)
     guides = yield from clock.watch(making)
     yield from clock.stop()
     return guides
@@ -106,17 +105,18 @@ def preprocess(
 
 def _run(engine: Engine, job: Job) -> Generator[Event, None, None]:
     resolved = engine.resolve(job.generate, job.mode)
+    drive.check(job.mode, job.preprocess)
     inputs = {"image": job.image, "video": job.video}
     inputs |= {} if job.preprocess.mask is None else {"mask": job.preprocess.mask}
     with workspace(job.out, job.output, tuple(inputs.values()), job.keep_guides) as place:
         clip, image = _look(job.image, job.video, job.preprocess)
         area = job.preprocess.area or engine.area
-        width, height = (clip.width, clip.height) if job.mode == "replacement" else image.shape[1::-1]
-        count = len(plan_frames(clip, job.preprocess.fps, job.preprocess.max_fps)[0])
-        place.check_room(exact_size(width, height, area), count, job.mode, job.output.codec)
+        layout = plan_layout(job.mode, clip, (image.shape[1], image.shape[0]), job.preprocess, area)
+        check_folder(place.guides)
+        place.check_room(layout.size, layout.count, job.mode, job.output.codec)
         settings = job.preprocess.model_dump(mode="json")
         task = _Task(engine, resolved, place, job.output, Clock(), inputs, clip, settings)
-        task.clock.expect([*_expected(count), *engine.expected(resolved, count)])
+        task.clock.expect([*_expected(layout.count), *engine.expected(resolved, layout.count)])
         engine.read_ahead()
         guides = yield from _drawn(task, job, clip, image, area)
         yield from _finish(task, guides)

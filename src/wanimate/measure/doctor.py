@@ -18,12 +18,17 @@ from wanimate.errors import InputError, Spelling, plainly, setting, spell
 from wanimate.media.probe import probe
 from wanimate.media.resize import exact_size
 from wanimate.media.video import plan_frames
+from wanimate.model.params import TransformerParams, VaeParams
+from wanimate.model.transformer import AnimateTransformer
+from wanimate.model.vae import VideoVae
 from wanimate.preprocess.detect.models import find
 from wanimate.runtime.backends import backends
-from wanimate.runtime.optimize import TRIAL_HEADS, TRIAL_TOKENS, attention_trials, best_trial
+from wanimate.runtime.optimize import TRIAL_HEADS, TRIAL_TOKENS, attention_trials, best_trial, optimize
+from wanimate.runtime.patches import installed
 from wanimate.runtime.planning.fit import plan_for
-from wanimate.weights.checkpoint import best_device
-from wanimate.weights.locate import embedded_path, read_checkpoint_config
+from wanimate.weights.checkpoint import Checkpoint, best_device
+from wanimate.weights.locate import CheckpointConfig, embedded_path, read_checkpoint_config
+from wanimate.weights.prompts import FixedPrompt
 
 GIB = 2**30
 FLAGS = ("avx2", "avx512f", "avx512_bf16", "amx_bf16", "amx_int8", "asimd", "bf16", "i8mm", "sve")
@@ -34,17 +39,35 @@ STREAMED_14B = 12 * GIB
 """By the forecast of `runtime.planning` for 1280x720 and 77 frames, with slices of tokens and VAE tiles."""
 
 
-def examine(models: Path | None = None, spelling: Spelling = plainly) -> dict[str, Any]:
+def examine(
+    models: Path | None = None, spelling: Spelling = plainly, runtime: RuntimeSettings = RuntimeSettings()
+) -> dict[str, Any]:
     """The report, as plain data; settings in it are called as `spelling` says.
 
     Returns:
         machine: name -> finding. backends: list of {for, name, available, used, why}.
-        jobs: list of {name, verdict: yes | slow | no, why}.
+        jobs: list of {name, verdict: yes | slow | no, why}. patches: network -> what `runtime` puts on it from outside.
+
+    Raises:
+        InputError: the device or the attention backend that `runtime` names is not there.
     """
     gpus = _gpus()
     rows = {"backends": _backends(models, gpus), "jobs": _jobs(models, gpus)}
     told = {name: [row | {"why": spell(row["why"], spelling)} for row in found] for name, found in rows.items()}
-    return {"machine": _machine(gpus), **told}
+    return {"machine": _machine(gpus), **told, "patches": planned_patches(runtime)}
+
+
+def planned_patches(runtime: RuntimeSettings) -> dict[str, str]:
+    """What a job with these settings puts on its networks (`runtime.patches`), found by doing it to networks without values."""
+    device = best_device(runtime.device)
+    small = TransformerParams(dim=256, ffn_dim=256, num_heads=2, num_layers=5, text_width=8, image_width=None)
+    with torch.device("meta"):
+        model, vae = AnimateTransformer(small), VideoVae(VaeParams(base=8))
+    if device.type == "cuda":
+        model = model.to(torch.bfloat16)
+    checkpoint = Checkpoint(Path(), CheckpointConfig(name="none"), model, vae, FixedPrompt({}), None, device)
+    optimize(checkpoint, runtime.speed, TRIAL_TOKENS, runtime.attention)
+    return {name: ", ".join(installed(part)) or "none" for name, part in (("transformer", model), ("VAE", vae))}
 
 
 def plan_job(

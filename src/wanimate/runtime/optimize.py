@@ -113,6 +113,21 @@ def optimize(checkpoint: Checkpoint, speed: Speed, tokens: int, attention: Atten
     return optimize_at(model, device, speed, tokens, attention)
 
 
+def check_attention(device: torch.device, asked: Attention) -> None:
+    """Refuse a backend that no network can have here; whether it runs for one is found when that is open.
+
+    Raises:
+        InputError: it needs a GPU, or is not installed.
+    """
+    if asked == "auto" or (device.type != "cuda" and asked == "torch"):
+        return
+    if device.type != "cuda":
+        raise InputError("runtime.attention", asked, "it needs a CUDA GPU", "Use auto or torch.")
+    if asked not in backends():
+        known = ", ".join(backends())
+        raise InputError("runtime.attention", asked, "it is not installed", f"Use one of auto, {known}.")
+
+
 def choose_attention(
     device: torch.device, dtype: torch.dtype, head_dim: int, speed: Speed, tokens: int, asked: Attention = "auto"
 ) -> str:
@@ -121,9 +136,8 @@ def choose_attention(
     Raises:
         InputError: the one asked for is not installed, does not run for this network, or rounds where `speed` is exact.
     """
+    check_attention(device, asked)
     if device.type != "cuda":
-        if asked not in ("auto", "torch"):
-            raise InputError("runtime.attention", asked, "it needs a CUDA GPU", "Use auto or torch.")
         return "torch"
     exact = speed == "exact"
     if asked == "auto":
@@ -135,9 +149,8 @@ def choose_attention(
     usable = ", ".join(
         name for name, trial in trials.items() if not trial.why and (backends()[name].exact or not exact)
     )
-    if asked not in trials or trials[asked].why:
-        rule = trials[asked].why if asked in trials else "it is not installed"
-        raise InputError("runtime.attention", asked, rule, f"Use one of auto, {usable}.")
+    if trials[asked].why:
+        raise InputError("runtime.attention", asked, trials[asked].why, f"Use one of auto, {usable}.")
     if exact and not backends()[asked].exact:
         rule = f"it rounds to 8 bits, which {setting('runtime.speed')} exact does not allow"
         raise InputError("runtime.attention", asked, rule, f"Use one of auto, {usable}, or another speed.")

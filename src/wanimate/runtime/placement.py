@@ -18,7 +18,7 @@ from wanimate.config import LoraUse, ParallelSettings, RuntimeSettings
 from wanimate.events import Stage
 from wanimate.model.transformer import AnimateTransformer
 from wanimate.runtime.offload import StreamedBlocks, chunk_tokens, page_lock_changes, place_blocks, stream_blocks
-from wanimate.runtime.optimize import TRIAL_TOKENS, optimize, optimize_at
+from wanimate.runtime.optimize import TRIAL_TOKENS, check_attention, optimize, optimize_at
 from wanimate.runtime.planning.fit import limit_gpu, plan_for
 from wanimate.runtime.planning.plan import Placement, Plan, ResidentBytes, Work, is_big, wanted_weights, weights_type
 from wanimate.runtime.tiling import CELL, TiledVae
@@ -44,6 +44,7 @@ class PlacedNetworks:
         self, folder: Path, config: CheckpointConfig, device: torch.device, runtime: RuntimeSettings = RuntimeSettings()
     ) -> None:
         self.folder, self.config, self.device, self.runtime = folder, config, device, runtime
+        check_attention(device, runtime.attention)
         self.parallel = ParallelSettings()
         self.plan: Plan | None = None
         self.attention = ""

@@ -7,7 +7,6 @@ from collections.abc import Callable, Sequence
 from wanimate.config import PreprocessSettings
 from wanimate.preprocess.detect.models import find
 from wanimate.preprocess.masks.base import MaskBackend
-from wanimate.preprocess.masks.selfie import SelfieMasks
 from wanimate.preprocess.masks.video import MaskVideo
 from wanimate.types import Clip, Frame
 
@@ -30,5 +29,7 @@ def open_masks(
         from wanimate.preprocess.masks.sam2 import Sam2Masks
 
         return Sam2Masks(settings.sam2, settings.compat), "a SAM 2 checkpoint was given"
+    from wanimate.preprocess.masks.selfie import SelfieMasks
+
     models = find(settings.models if settings.backend == "mediapipe" else None)
     return SelfieMasks(models), "neither a mask nor SAM 2 was given"

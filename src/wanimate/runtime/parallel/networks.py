@@ -19,7 +19,7 @@ from wanimate.errors import InputError, RankFailed
 from wanimate.events import Stage
 from wanimate.model.params import TransformerParams
 from wanimate.model.transformer import AnimateTransformer
-from wanimate.runtime.optimize import TRIAL_TOKENS, choose_attention
+from wanimate.runtime.optimize import TRIAL_TOKENS, check_attention, choose_attention
 from wanimate.runtime.parallel.ranks import Ranks, check_gpus, join, launched, leave
 from wanimate.runtime.parallel.team import Team, load_team
 from wanimate.runtime.parallel.workers import Workers
@@ -60,6 +60,7 @@ class TeamNetworks:
             native_transformer(open_transformer(folder)), config.head_dim, config.text_length, folder
         )
         _check(runtime, self.parallel, self._params)
+        check_attention(self.device, runtime.attention)
         self._tokens = TRIAL_TOKENS
         self._group: _Group | None = None
         self._team: Team | None = None
