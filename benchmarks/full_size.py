@@ -244,7 +244,7 @@ def job(args: argparse.Namespace, animator: Animator, wanted: dict[str, Any], si
             record = event.result.manifest
         last = now
     later = sorted(seconds for step, seconds in steps if step > 1) or [seconds for _, seconds in steps]
-    plan, cache = animator.placed.plan, record["cache"]
+    plan, cache = animator.engine.networks.plan, record["cache"]
     return {
         "ok": True, "seconds": last - began, "after_load": last - loaded, "startup": startup, "stages": stages,
         "step": later[len(later) // 2], "mean_step": sum(seconds for _, seconds in steps) / len(steps),

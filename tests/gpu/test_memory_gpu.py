@@ -157,19 +157,19 @@ def test_later_jobs_are_planned(tmp_path: Path, monkeypatch: pytest.MonkeyPatch)
     def run(name: str) -> tuple[int, int]:
         settings = GenerateSettings(steps=1, seed=3, prompt="a person")
         list(animator.generate(guides, tmp_path / name, settings, OutputSettings(codec="ffv1")))
-        plan = animator.placed.plan
+        plan = animator.engine.networks.plan
         assert plan is not None
         return plan.gpu, plan.room
 
     (first, room), (second, later) = run("a.mkv"), run("b.mkv")
     assert second == first
     assert later == pytest.approx(room, rel=0.02)
-    animator.placed.arrange(Placement("streamed"))
+    animator.engine.networks.place(animator.checkpoint.transformer, Placement("streamed"))
     assert isinstance(animator.checkpoint.transformer.blocks, StreamedBlocks)
     run("c.mkv")
-    assert animator.placed.placement == Placement()
+    assert animator.engine.networks.placement == Placement()
     assert not isinstance(animator.checkpoint.transformer.blocks, StreamedBlocks)
-    assert animator.placed.attention is not None
+    assert animator.engine.networks.attention
 
 
 @pytest.mark.gpu

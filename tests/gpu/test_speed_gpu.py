@@ -23,7 +23,7 @@ from wanimate.model.vae import VideoVae
 from wanimate.runtime.backends import backends
 from wanimate.runtime.fused_vae import optimize_vae
 from wanimate.runtime.offload import chunk_tokens, stream_blocks
-from wanimate.runtime.optimize import has_fp8, optimize_transformer
+from wanimate.runtime.optimize import has_fp8, optimize_at
 from wanimate.weights.lora import LoraFile, match_lora
 from wanimate.weights.lora_view import with_loras
 from wanimate.weights.quantize import QuantizedLinear, is_quantizable, quantize_fp8
@@ -199,7 +199,7 @@ def test_text_and_picture_at_once(text: int, alike: int, image: int | None, widt
 
 def test_exact_is_the_plain_arithmetic(plain: AnimateTransformer) -> None:
     wanted, twin = flow(plain), copy.deepcopy(plain)
-    optimize_transformer(twin, torch.device(CUDA, 0), "exact", 480)
+    optimize_at(twin, torch.device(CUDA, 0), "exact", 480)
     assert "before_attention" in twin.blocks[0].__dict__
     found = flow(twin)
     reference = flow(copy.deepcopy(plain).float())
@@ -222,7 +222,7 @@ def test_loras_on_fused_blocks(plain: AnimateTransformer, fuse: bool, speed: str
     lora = match_lora(LoraFile(Path("a.safetensors"), down | up), plain)
     wanted, without = flow(with_loras(plain, [(lora, 1.0)])), flow(plain)
     quick = copy.deepcopy(plain) if speed == "exact" else in_float8(plain)
-    optimize_transformer(quick, torch.device(CUDA, 0), speed, 480)  # type: ignore[arg-type]
+    optimize_at(quick, torch.device(CUDA, 0), speed, 480)  # type: ignore[arg-type]
     found = flow(with_loras(quick, [(lora, 1.0)], fuse))
     assert distance(found, wanted) < min(0.5 * distance(wanted, without), 2e-2 if speed == "exact" else 1e-1)
 
@@ -231,7 +231,7 @@ def test_fast_is_close(plain: AnimateTransformer) -> None:
     eight = has_fp8(torch.device(CUDA))
     wanted, twin = flow(plain), in_float8(plain)
     expanded = flow(twin)
-    optimize_transformer(twin, torch.device(CUDA, 0), "fast", 480)
+    optimize_at(twin, torch.device(CUDA, 0), "fast", 480)
     assert all(m.fp8_matmul == eight for m in twin.modules() if isinstance(m, QuantizedLinear))
     found = flow(twin)
     assert distance(found, wanted) < 3 * distance(expanded, wanted) + 1e-2
@@ -309,7 +309,7 @@ def test_float8_attention_in_the_network(plain: AnimateTransformer) -> None:
     from wanimate.runtime.kernels.attention8 import Fp8Attention
 
     wanted, twin = flow(plain), copy.deepcopy(plain)
-    optimize_transformer(twin, torch.device(CUDA, 0), "exact", 480)
+    optimize_at(twin, torch.device(CUDA, 0), "exact", 480)
     for block in twin.blocks:
         block.self_attn.attend = Fp8Attention()
     found = flow(twin)

@@ -48,14 +48,20 @@ class StubAnimator:
 
     asked: ClassVar[list[Any]] = []
     runtime: ClassVar[RuntimeSettings]
-    device: ClassVar[str | None]
-    text_on_cpu = False
+    parallel: ClassVar[ParallelSettings]
     error: ClassVar[BaseException | None] = None
 
-    @classmethod
-    def from_checkpoint(cls, path: Path | None = None, *, device: str | None, runtime: RuntimeSettings) -> StubAnimator:
-        cls.asked, cls.runtime, cls.device = [path], runtime, device
-        return cls()
+    def __init__(
+        self, checkpoint: Path | None, runtime: RuntimeSettings, parallel: ParallelSettings, text_on_cpu: bool
+    ) -> None:
+        self.asked[:] = [checkpoint]
+        type(self).runtime, type(self).parallel = runtime, parallel
+
+    def __enter__(self) -> StubAnimator:
+        return self
+
+    def __exit__(self, *_: object) -> None:
+        pass
 
     def run(self, job: Job) -> Iterator[Event]:
         self.asked.append(job)
@@ -74,9 +80,9 @@ class StubAnimator:
 
 @pytest.fixture
 def stub(monkeypatch: pytest.MonkeyPatch) -> type[StubAnimator]:
-    module = python_types.ModuleType("wanimate.jobs.run")
+    module = python_types.ModuleType("wanimate.api")
     module.Animator = StubAnimator  # type: ignore[attr-defined]
-    monkeypatch.setitem(sys.modules, "wanimate.jobs.run", module)
+    monkeypatch.setitem(sys.modules, "wanimate.api", module)
     monkeypatch.setattr(StubAnimator, "asked", [])
     monkeypatch.setattr(StubAnimator, "error", None)
     return StubAnimator
@@ -172,7 +178,6 @@ def test_options_become_the_job(stub: type[StubAnimator]) -> None:
     )  # fmt: skip
     assert done.exit_code == 0, done.output
     assert stub.runtime == RuntimeSettings(device="cpu", attention="torch", speed="fast")
-    assert stub.device == "cpu"
     checkpoint, job = stub.asked
     assert checkpoint == Path("c")
     limits = job.preprocess.limits
@@ -374,7 +379,7 @@ def test_doctor(tmp_path: Path) -> None:
 
 def test_options_of_doctor_become_the_settings_of_a_run(monkeypatch: pytest.MonkeyPatch) -> None:
     asked: list[Any] = []
-    monkeypatch.setattr("wanimate.measure.doctor.examine", lambda models, spelling: {})
+    monkeypatch.setattr("wanimate.measure.doctor.examine", lambda models, spelling, runtime: {})
     monkeypatch.setattr(
         "wanimate.measure.doctor.plan_job", lambda *args, **more: asked.append((*args, more)) or {"job": "so"}
     )

@@ -54,13 +54,19 @@ class StubAnimator:
     """Remembers what it was asked for."""
 
     asked: tuple[Any, ...] = ()
-    text_on_cpu = False
     last: StubAnimator | None = None
 
-    @classmethod
-    def from_checkpoint(cls, path: Path, **_: Any) -> StubAnimator:
-        cls.last = cls()
-        return cls.last
+    def __init__(
+        self, checkpoint: Path | None, runtime: RuntimeSettings, parallel: ParallelSettings, text_on_cpu: bool
+    ) -> None:
+        self.text_on_cpu, self.parallel = text_on_cpu, parallel
+        type(self).last = self
+
+    def __enter__(self) -> StubAnimator:
+        return self
+
+    def __exit__(self, *_: object) -> None:
+        pass
 
     def generate(
         self, guides: Guides, out: Path, settings: GenerateSettings, output: OutputSettings
@@ -71,7 +77,7 @@ class StubAnimator:
 
 @pytest.fixture
 def generate(monkeypatch: pytest.MonkeyPatch, tmp_path: Path) -> Callable[..., Result]:
-    monkeypatch.setattr("wanimate.jobs.run.Animator", StubAnimator)
+    monkeypatch.setattr("wanimate.api.Animator", StubAnimator)
     monkeypatch.setattr("wanimate.preprocess.guides.load_guides", lambda folder: scene())
     return lambda *words: command("generate", "--ckpt_dir", tmp_path, "--src_root_path", "results", *words)
 

@@ -197,23 +197,28 @@ STOPPED = textwrap.dedent("""
     from fractions import Fraction
     from pathlib import Path
     import numpy as np
-    stub = types.ModuleType("wanimate.jobs.run")
-    sys.modules["wanimate.jobs.run"] = stub
+    stub = types.ModuleType("wanimate.api")
+    sys.modules["wanimate.api"] = stub
     stub.animate = None
 
     class Animator:
-        @classmethod
-        def from_checkpoint(cls, path=None, device=None, runtime=None):
-            return cls()
+        def __init__(self, *_):
+            pass
+
+        def __enter__(self):
+            return self
+
+        def __exit__(self, *_):
+            pass
 
         def run(self, job):
             from wanimate.finish.lock import OutputLock
             from wanimate.finish.encode import OutputWriter
             from wanimate.events import Finished, Stage, StageProgress, StageStarted
             from wanimate.types import Result
-            with OutputLock(job.out, job.output.codec) as claim:
+            with OutputLock(job.out, job.output.codec) as lock:
                 yield StageStarted(Stage.DENOISE, 10_000)
-                with OutputWriter(job.out, Fraction(30), 64, 48, job.output, claim=claim) as writer:
+                with OutputWriter(job.out, Fraction(30), 64, 48, job.output, lock=lock) as writer:
                     for i in range(10_000):
                         writer.write(np.zeros((1, 48, 64, 3), np.uint8))
                         yield StageProgress(Stage.DENOISE, i + 1, 10_000)

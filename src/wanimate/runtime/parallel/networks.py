@@ -206,11 +206,12 @@ class _Group:
     def end(self, kindly: bool, team: Team | None) -> None:
         if kindly and team is not None:
             team.stop()
+            leave()  # every rank does, and some wait for the others in it
         if self._workers is not None:
             if kindly:
                 self._workers.end(kindly=True)
             self._end_at_exit()
-        leave(broken=not kindly)
+        leave(broken=True)
 
 
 def _check(runtime: RuntimeSettings, parallel: ParallelSettings, params: TransformerParams) -> None:
