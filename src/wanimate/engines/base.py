@@ -4,8 +4,8 @@ closed   no weights in memory
 open     weights in memory, no job
 running  a job's own tensors, too (prompt, character, LoRAs)
 
-`plan` reads headers only. `open` goes to `running`; where it fails or is broken off, nothing of it stays in memory. `release`
-goes back to `open`, `close` to `closed`.
+`check` and `plan` read headers only. `open` goes to `running`; where it fails or is broken off, nothing of it stays in
+memory. `release` goes back to `open`, `close` to `closed`.
 """
 
 from __future__ import annotations
@@ -81,6 +81,14 @@ class Engine(Protocol):
 
     def resolve(self, generate: GenerateSettings, mode: Mode) -> ResolvedJob:
         """The settings with nothing left open. Raises InputError as `ResolvedJob.of`."""
+        ...
+
+    def check(self, job: ResolvedJob) -> None:
+        """Refuse what the headers of files tell already: files that are missing or of another network, LoRAs that do not fit.
+
+        Raises:
+            CheckpointError, InputError.
+        """
         ...
 
     def read_ahead(self) -> None:

@@ -22,6 +22,7 @@ from wanimate.errors import InputError
 from wanimate.events import Event, Expected, Notice, Stage, StageProgress, StageStarted
 from wanimate.finish.record import peak_rss
 from wanimate.log import log_choice
+from wanimate.model.transformer import AnimateTransformer
 from wanimate.runtime.parallel.networks import TeamNetworks
 from wanimate.runtime.patches import installed
 from wanimate.runtime.placement import PlacedNetworks
@@ -29,7 +30,7 @@ from wanimate.runtime.planning.plan import is_big, vae_chunk
 from wanimate.runtime.processor import has_bf16
 from wanimate.sampling.guidance import SegmentNetwork
 from wanimate.types import Conditions, Mode
-from wanimate.weights.checkpoint import Checkpoint, open_prompts
+from wanimate.weights.checkpoint import Checkpoint, check_checkpoint, open_prompts
 from wanimate.weights.locate import checkpoint_files
 from wanimate.weights.lora import Lora
 from wanimate.weights.prompts import PromptEncoder
@@ -84,6 +85,13 @@ class WanAnimate:
 
     def resolve(self, generate: GenerateSettings, mode: Mode) -> ResolvedJob:
         return ResolvedJob.of(generate, mode, self.folder, self.config, self.runtime.speed)
+
+    def check(self, job: ResolvedJob) -> None:
+        params = check_checkpoint(self.folder, self.config)
+        self._is_new(job)  # whether umT5 and its tokenizer are there
+        if job.files:
+            with torch.device("meta"):
+                job.matched(AnimateTransformer(params))
 
     def read_ahead(self) -> None:
         files = [] if self.networks.is_open or not is_big(self.folder) else self.files

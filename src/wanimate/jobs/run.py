@@ -110,6 +110,7 @@ def _run(engine: Engine, job: Job) -> Generator[Event, None, None]:
     inputs |= {} if job.preprocess.mask is None else {"mask": job.preprocess.mask}
     with workspace(job.out, job.output, tuple(inputs.values()), job.keep_guides) as place:
         clip, image = _look(job.image, job.video, job.preprocess)
+        engine.check(resolved)
         area = job.preprocess.area or engine.area
         layout = plan_layout(job.mode, clip, (image.shape[1], image.shape[0]), job.preprocess, area)
         check_folder(place.guides)

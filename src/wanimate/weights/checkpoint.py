@@ -135,6 +135,22 @@ def opening(
     return Checkpoint(folder, config, transformer, vae, prompts, image, where)
 
 
+def check_checkpoint(folder: Path, config: CheckpointConfig) -> TransformerParams:
+    """Whether the files of a checkpoint are there and of the architecture, as far as their headers tell; the sizes found.
+
+    Raises:
+        CheckpointError: a file is missing, is no file of tensors, or holds another network.
+    """
+    params = transformer_params(
+        native_transformer(open_transformer(folder)), config.head_dim, config.text_length, folder
+    )
+    vae = find_vae(folder)
+    vae_params(native_vae(open_tensors(vae)), vae, config.latent_mean, config.latent_std)
+    if params.image_width is not None:
+        open_tensors(find_clip(folder))
+    return params
+
+
 def drained(steps: Generator[Any, None, T]) -> T:
     """What a generator returns, once it has run to its end."""
     while True:

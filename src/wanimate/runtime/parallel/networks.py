@@ -28,12 +28,10 @@ from wanimate.runtime.planning.plan import Placement, Plan, ResidentBytes, Work,
 from wanimate.sampling.cache import Caching
 from wanimate.sampling.guidance import PhasedNetwork, SegmentNetwork
 from wanimate.types import Conditions
-from wanimate.weights.checkpoint import Checkpoint
-from wanimate.weights.layouts import native_transformer
-from wanimate.weights.locate import CheckpointConfig, open_transformer
+from wanimate.weights.checkpoint import Checkpoint, check_checkpoint
+from wanimate.weights.locate import CheckpointConfig
 from wanimate.weights.lora import Lora
 from wanimate.weights.lora_view import LoraSizes
-from wanimate.weights.names import transformer_params
 from wanimate.weights.prompts import PromptEncoder
 
 _OUT_OF_MEMORY = 3
@@ -56,9 +54,7 @@ class TeamNetworks:
         self.plan: Plan | None = None
         self.attention = ""
         self.placement = Placement(spread=self.parallel)
-        self._params = transformer_params(
-            native_transformer(open_transformer(folder)), config.head_dim, config.text_length, folder
-        )
+        self._params = check_checkpoint(folder, config)
         _check(runtime, self.parallel, self._params)
         check_attention(self.device, runtime.attention)
         self._tokens = TRIAL_TOKENS
