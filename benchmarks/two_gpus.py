@@ -233,7 +233,7 @@ class Bench:
         if not self.ranks.first:
             follow(self.ranks, part)
             return
-        team = Team(part, lambda: RankFailed("another rank has ended"))
+        team = Team(part, lambda sure: RankFailed("another rank has ended"))
         width, height = self.sizes["720p"]
         random = np.random.default_rng(0)
 

@@ -9,7 +9,7 @@ import sys
 import threading
 from collections.abc import Iterable, Mapping
 from concurrent.futures import Future, ThreadPoolExecutor
-from datetime import datetime, timezone
+from datetime import UTC, datetime
 from fractions import Fraction
 from importlib.metadata import PackageNotFoundError, version
 from pathlib import Path
@@ -39,7 +39,7 @@ def write_record(out: Path, data: Mapping[str, Any]) -> dict[str, Any]:
     record = {
         "schema": SCHEMA,
         "wanimate": _installed("wanimate"),
-        "written": datetime.now(timezone.utc).isoformat(timespec="seconds"),
+        "written": datetime.now(UTC).isoformat(timespec="seconds"),
         "out": Path(out).name,
         "versions": versions(),
         "peak_rss_bytes": peak_rss(),

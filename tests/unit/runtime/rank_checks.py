@@ -175,7 +175,7 @@ def check_team(ranks: Ranks, settings: ParallelSettings, lora: Path) -> None:
         assert part.vae.kept == 0
         assert part.has_network is False
         return
-    team = Team(part, lambda: RankFailed("lost"))
+    team = Team(part, lambda sure: RankFailed("lost"))
     model, vae = part.checkpoint.transformer, part.checkpoint.vae
     uses = (LoraUse(path=lora, strength=0.7),)
     stack = LoraStack(model, [(match_lora(read_lora(lora), model), uses[0])])
@@ -215,7 +215,7 @@ def check_fast(ranks: Ranks, settings: ParallelSettings, folder: Path) -> None:
     if not ranks.first:
         follow(ranks, part)
         return
-    team = Team(part, lambda: RankFailed("lost"))
+    team = Team(part, lambda sure: RankFailed("lost"))
     given, x = conditions(GRIDS["one short"])
     given = replace(given, image_tokens=None)
     team.use_loras((), False)
@@ -235,7 +235,7 @@ def check_cache(ranks: Ranks, kind: CacheKind, settings: ParallelSettings) -> No
     if not ranks.first:
         follow(ranks, part)
         return
-    team = Team(part, lambda: RankFailed("lost"))
+    team = Team(part, lambda sure: RankFailed("lost"))
     given, x = conditions(GRIDS["one short"])
     steps, between = 10, torch.randn(16, generator=torch.Generator().manual_seed(4))
     for scale in (1.0, 2.5):

@@ -162,10 +162,13 @@ class TeamNetworks:
         runtime, head_dim = self.runtime, self._params.head_dim
         return choose_attention(self.device, dtype, head_dim, runtime.speed, self._tokens, runtime.attention)
 
-    def _lost(self) -> Exception:
-        """Why the ranks have lost each other; that one of them found too little memory is said as this one would."""
-        failure = RankFailed("another rank of the job has ended") if self._group is None else self._group.failure()
-        return torch.OutOfMemoryError(str(failure)) if failure.exit_code == _OUT_OF_MEMORY else failure
+    def _lost(self, sure: bool) -> Exception | None:
+        """As `Team` asks; that one of the ranks found too little memory is said as this one would."""
+        assert self._group is not None
+        failure = self._group.failure(sure)
+        if failure is not None and failure.exit_code == _OUT_OF_MEMORY:
+            return torch.OutOfMemoryError(str(failure))
+        return failure
 
     def _end(self) -> None:
         group, team, self._group, self._team = self._group, self._team, None, None
@@ -196,8 +199,11 @@ class _Group:
             self._end_at_exit()
             raise
 
-    def failure(self) -> RankFailed:
-        return RankFailed("another rank of the job has ended") if self._workers is None else self._workers.failure()
+    def failure(self, sure: bool) -> RankFailed | None:
+        """Why a rank is gone; None unless one is, or the caller is `sure` of it."""
+        if self._workers is not None:
+            return self._workers.failure() if sure else self._workers.known_failure
+        return RankFailed("another rank of the job has ended") if sure else None
 
     def end(self, kindly: bool, team: Team | None) -> None:
         if kindly and team is not None:

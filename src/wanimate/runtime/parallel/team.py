@@ -166,10 +166,11 @@ class Team:
     """All ranks, as rank 0 sees them: makes networks for a job, and is its VAE.
 
     `worker` is rank 0's own share. A call that fails on this rank leaves the others within it: the team is `broken` then, and
-    has to be ended. `lost` tells why the ranks have lost each other.
+    has to be ended. `lost` tells why the ranks have lost each other: asked with True it knows that they have, with False it
+    says None unless one of them is gone.
     """
 
-    def __init__(self, worker: RankWorker, lost: Callable[[], Exception]) -> None:
+    def __init__(self, worker: RankWorker, lost: Callable[[bool], Exception | None]) -> None:
         self.worker, self.lost = worker, lost
         self.broken = False
 
@@ -222,13 +223,15 @@ class Team:
             return getattr(self.worker, name)(*values)
         except BaseException as error:
             self.broken = True
-            if isinstance(error, RuntimeError) and is_lost_connection(error):
-                raise self.lost() from error
+            if isinstance(error, RuntimeError | ValueError):  # the latter, where the group has been taken down already
+                why = self.lost(is_lost_connection(error))
+                if why is not None:
+                    raise why from error
             raise
 
 
 def load_team(
-    ranks: Ranks, lost: Callable[[], Exception], folder: Path, settings: ParallelSettings, runtime: RuntimeSettings,
+    ranks: Ranks, lost: Callable[[bool], Exception | None], folder: Path, settings: ParallelSettings, runtime: RuntimeSettings,
     token_chunk: int | None = None,
 ) -> Generator[tuple[int, int], None, Team]:  # fmt: skip
     """Rank 0: have every rank read the checkpoint; yields bytes read and bytes in all of its own.

@@ -54,6 +54,11 @@ class Workers:
     def pids(self) -> list[int]:
         return [rank.pid for rank in self._ranks]
 
+    @property
+    def known_failure(self) -> RankFailed | None:
+        """Why a rank has ended before its time; None as long as all are there."""
+        return self._failure
+
     def failure(self, seconds: float = GRACE) -> RankFailed:
         """Why the ranks lost each other, known within so many seconds."""
         self._failed.wait(seconds)
@@ -119,10 +124,11 @@ class Workers:
 
 
 def _unblock() -> None:
-    """Where this rank waits on its GPU for one that is gone, let the waiting end with an error. gloo notices by itself."""
+    """Where this rank waits for one that is gone, let the waiting end with an error. NCCL waits on the GPU, and gloo misses
+    some of the connections that close."""
     import torch
 
-    if torch.cuda.is_available() and torch.distributed.is_initialized():
+    if torch.distributed.is_initialized():
         with suppress(RuntimeError, ValueError):
             torch.distributed.distributed_c10d._abort_process_group()
 
