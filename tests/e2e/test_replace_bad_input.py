@@ -2,6 +2,7 @@
 
 from __future__ import annotations
 
+import sys
 from fractions import Fraction
 from importlib.resources import files
 from pathlib import Path
@@ -10,7 +11,10 @@ from typing import Any
 import numpy as np
 import pytest
 from test_bad_input import Job, contents, make_clip
-from typer.testing import CliRunner
+from typer.testing import CliRunner, Result
+
+sys.path.insert(0, str(Path(__file__).parents[1] / "unit" / "weights"))
+from tiny_checkpoints import own_checkpoint
 
 from wanimate.api import Animator
 from wanimate.cli.main import app
@@ -26,10 +30,17 @@ DEMO = Path(str(files("wanimate.weights") / "embedded" / "demo"))
 class Replacing(Job):
     command = "replace"
 
+    def run(self, *more: str) -> Result:
+        return super().run("--area", "96x96", *more)
+
 
 @pytest.fixture
 def job(tmp_path: Path) -> Replacing:
-    return Replacing(tmp_path)
+    """With a checkpoint whose headers are right: they are looked at before masks and models are."""
+    made = Replacing(tmp_path)
+    made.checkpoint.rmdir()
+    own_checkpoint(made.checkpoint)
+    return made
 
 
 @pytest.mark.parametrize(

@@ -44,6 +44,7 @@ def test_a_later_job_moves_the_blocks(tmp_path: Path, monkeypatch: pytest.Monkey
         held.append(more["held"])
         return next(plans)
 
+    monkeypatch.setattr("wanimate.runtime.planning.plan.BIG", 0)
     monkeypatch.setattr(placing, "plan_for", planned)
     animator = Animator.from_checkpoint(folder, "cpu")
     found, first = [], None
