@@ -69,7 +69,7 @@ class FormulaTransformer:
         self.prepared.append(FormulaContext(text[0], face[0], pose_latents[0]))
         return self.prepared[-1]
 
-    def __call__(self, x: Tensor, t: Tensor, y: Tensor, context: FormulaContext, shortcut: None = None) -> Tensor:
+    def __call__(self, x: Tensor, t: Tensor, y: Tensor, context: FormulaContext, hook: None = None) -> Tensor:
         self.times.append(int(t))
         m = context.face.mean((0, 2, 3))
         f = torch.stack([m[0], m[0], *(m[i : i + 4].mean() for i in range(1, len(m), 4))])

@@ -60,7 +60,7 @@ class Context:
     face: tuple[FaceKV, ...]
 
 
-class Shortcut(Protocol):
+class StepCacheHook(Protocol):
     """May answer for blocks of one network call, asked at three places with the tokens [B, L, D] there.
 
     Tokens that it is shown may be changed in place afterwards: what it wants to keep, it copies.
@@ -125,25 +125,25 @@ class AnimateTransformer(nn.Module):
             face=self.face_adapter.keys_values(face_tokens),
         )
 
-    def forward(self, x: Tensor, t: Tensor, y: Tensor, context: Context, shortcut: Shortcut | None = None) -> Tensor:
+    def forward(self, x: Tensor, t: Tensor, y: Tensor, context: Context, hook: StepCacheHook | None = None) -> Tensor:
         """x noisy latents [B, 16, T+1, h, w], t integer timesteps [B], y conditions [B, 20, T+1, h, w] -> v like x, float32."""
         e, e0 = self.embed_time(t)
-        tokens = self.run_blocks(self.embed_video(x, y, context.pose), e0, context, shortcut)
+        tokens = self.run_blocks(self.embed_video(x, y, context.pose), e0, context, hook)
         return self.unpatchify(self.head(tokens, e), context.grid)
 
-    def run_blocks(self, tokens: Tensor, e0: Tensor, context: Context, shortcut: Shortcut | None = None) -> Tensor:
+    def run_blocks(self, tokens: Tensor, e0: Tensor, context: Context, hook: StepCacheHook | None = None) -> Tensor:
         """Tokens [B, L, D] through all blocks and fusers, which look at nothing else of the video."""
-        if shortcut is not None and (known := shortcut.enter(tokens)) is not None:
+        if hook is not None and (known := hook.enter(tokens)) is not None:
             return known
         for i, block in enumerate(self._blocks):
             tokens = block(tokens, e0, context.rope, context.cross[i])
             if i % self.params.face_every == 0:
                 k = i // self.params.face_every
                 tokens = tokens + self.face_adapter.fuser_blocks[k](tokens, context.face[k])
-            if i == 0 and shortcut is not None and (known := shortcut.first(tokens)) is not None:
+            if i == 0 and hook is not None and (known := hook.first(tokens)) is not None:
                 return known
-        if shortcut is not None:
-            shortcut.leave(tokens)
+        if hook is not None:
+            hook.leave(tokens)
         return tokens
 
     @staticmethod
@@ -277,7 +277,7 @@ class SelfAttention(_Attention):
     attend: Attend = staticmethod(attention)
 
     def project(self, x: Tensor, rope: Rope) -> tuple[Tensor, Tensor, Tensor]:
-        """[B, L, D] -> queries and keys, turned by their positions, and values, [B, L, N, d] each."""
+        """[B, L, D] -> queries and keys, rotated by their positions, and values, [B, L, N, d] each."""
         q = apply_rope(self.split(self.norm_q(self.q(x))), rope).to(x.dtype)
         k = apply_rope(self.split(self.norm_k(self.k(x))), rope).to(x.dtype)
         return q, k, self.split(self.v(x))

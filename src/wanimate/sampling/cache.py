@@ -24,7 +24,7 @@ from torch import Tensor
 
 from wanimate.config import CacheKind
 from wanimate.errors import InputError, setting
-from wanimate.model.transformer import Shortcut
+from wanimate.model.transformer import StepCacheHook
 
 Total = Callable[[Tensor], Tensor]
 """Numbers of each token, [n, L], to their sums over all tokens and ranks, [n]. All ranks call it together."""
@@ -108,7 +108,7 @@ class StepCache(ABC):
             weakref.proxy(self),
             type(self),
         )  # branches keep no cache alive: their histories go with their segment
-        self.branches: tuple[Shortcut, Shortcut] = (kind.branch(me, True), kind.branch(me, False))
+        self.branches: tuple[StepCacheHook, StepCacheHook] = (kind.branch(me, True), kind.branch(me, False))
 
     @staticmethod
     @abstractmethod
@@ -116,7 +116,7 @@ class StepCache(ABC):
         """The first step, from 0 on, that may be skipped."""
 
     @abstractmethod
-    def branch(self, leads: bool) -> Shortcut: ...
+    def branch(self, leads: bool) -> StepCacheHook: ...
 
     def begin(self) -> None:
         """The next step begins."""
@@ -188,7 +188,7 @@ class TaylorCache(StepCache):
     def warm_up(caching: Caching) -> int:
         return max(TaylorCache.WARM_UP, caching.start + TaylorCache.LAST_ORDER + 1)
 
-    def branch(self, leads: bool) -> Shortcut:
+    def branch(self, leads: bool) -> StepCacheHook:
         return _TaylorBranch(self, leads)
 
 
@@ -239,7 +239,7 @@ class FirstBlockCache(StepCache):
     def warm_up(caching: Caching) -> int:
         return _a_fifth(caching)
 
-    def branch(self, leads: bool) -> Shortcut:
+    def branch(self, leads: bool) -> StepCacheHook:
         return _FirstBlockBranch(self, leads)
 
 
@@ -301,7 +301,7 @@ class MagnitudeCache(StepCache):
     def warm_up(caching: Caching) -> int:
         return max(_a_fifth(caching), caching.start + 2)
 
-    def branch(self, leads: bool) -> Shortcut:
+    def branch(self, leads: bool) -> StepCacheHook:
         return _MagnitudeBranch(self, leads)
 
     def decide(self) -> bool:

@@ -9,7 +9,7 @@ from typing import Protocol
 import torch
 from torch import Tensor
 
-from wanimate.model.transformer import Context, Shortcut
+from wanimate.model.transformer import Context, StepCacheHook
 from wanimate.sampling.cache import Caching, StepCache
 from wanimate.types import Conditions
 
@@ -35,7 +35,7 @@ class FlowModel(Protocol):
     def prepare(self, text: Tensor, image_tokens: Tensor | None, face: Tensor, pose_latents: Tensor) -> Context: ...
 
     def __call__(
-        self, x: Tensor, t: Tensor, y: Tensor, context: Context, shortcut: Shortcut | None = None
+        self, x: Tensor, t: Tensor, y: Tensor, context: Context, hook: StepCacheHook | None = None
     ) -> Tensor: ...
 
     def total(self, parts: Tensor, context: Context) -> Tensor: ...
@@ -67,8 +67,8 @@ class GuidedNetwork:
         return unconditional + self.scale * (v - unconditional)
 
     def _flow(self, x: Tensor, t: Tensor, context: Context, branch: int) -> Tensor:
-        shortcut = None if self.cache is None else self.cache.branches[branch]
-        out: Tensor = self.transformer(x[None], t[None], self.y[None], context, shortcut)
+        hook = None if self.cache is None else self.cache.branches[branch]
+        out: Tensor = self.transformer(x[None], t[None], self.y[None], context, hook)
         return out[0]
 
 

@@ -43,7 +43,7 @@ from wanimate.weights.locate import (
 )
 from wanimate.weights.names import Sizes, clip_to_transformers, transformer_params, umt5_to_transformers, vae_params
 from wanimate.weights.prompts import FixedPrompt, PromptEncoder, PublishedPrompt
-from wanimate.weights.quantize import QuantizedLinear, is_quantizable, levels_of
+from wanimate.weights.quantize import QuantizedLinear, is_quantizable, quantized_of
 from wanimate.weights.stored import Scaled, Value, Values, expand, value
 
 T = TypeVar("T")
@@ -272,11 +272,11 @@ def loading_transformer(
         stays = compress == "all" or (compress == "stored" and isinstance(stored, Scaled))
         if not (stays and is_quantizable(key)):
             return {key: moved(stored, where, dtype)}
-        levels, scale = levels_of(stored, where, by=device)
+        quantized, scale = quantized_of(stored, where, by=device)
         parent, _, leaf = key.removesuffix(".weight").rpartition(".")
         layer = getattr(owner := model.get_submodule(parent), leaf)
-        setattr(owner, leaf, QuantizedLinear(layer, levels.dtype, scale.shape))
-        return {key: levels, f"{key}_scale": scale}
+        setattr(owner, leaf, QuantizedLinear(layer, quantized.dtype, scale.shape))
+        return {key: quantized, f"{key}_scale": scale}
 
     yield from loading(model, tensors, source, place)
     return model.eval().requires_grad_(False)
@@ -285,7 +285,7 @@ def loading_transformer(
 def moved(stored: Value, device: torch.device | str, dtype: torch.dtype | None = None) -> Tensor:
     """A tensor on its device; converted and expanded there. None keeps its type."""
     if isinstance(stored, Scaled):
-        made = expand(value(stored.levels).to(device), value(stored.scale).to(device))
+        made = expand(value(stored.quantized).to(device), value(stored.scale).to(device))
     else:
         made = value(stored).to(device)
     return made if dtype is None else made.to(dtype)

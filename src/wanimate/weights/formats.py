@@ -179,8 +179,8 @@ def loading(module: nn.Module, tensors: Values, source: Path, place: Place | Non
 
 def stored_bytes(stored: Value) -> int:
     """Bytes of a value as it is stored; those of its scales are not counted."""
-    levels = stored.levels if isinstance(stored, Scaled) else stored
-    return levels.numel() * levels.dtype.itemsize
+    quantized = stored.quantized if isinstance(stored, Scaled) else stored
+    return quantized.numel() * quantized.dtype.itemsize
 
 
 def is_finite(tensor: Tensor) -> bool:

@@ -1,4 +1,4 @@
-"""Weights that stay small in memory: float8 or int8 levels with a scale a row, expanded where they are used.
+"""Weights that stay quantised in memory: float8 or int8 with a scale a row, expanded where they are used.
 
 Letters: O rows (outputs), I columns (inputs).
 """
@@ -21,7 +21,7 @@ _LINEARS = re.compile(
 
 
 class QuantizedLinear(nn.Linear):
-    """A linear layer whose weight is float8 or int8 levels [O, I]; `weight_scale` is float32, [O, 1] or one number.
+    """A linear layer with a quantised weight, float8 or int8 [O, I]; `weight_scale` is float32, [O, 1] or one number.
 
     It computes in the type of its input; with `fp8_matmul`, which a GPU can switch on, as a product of float8 matrices.
     """
@@ -29,16 +29,16 @@ class QuantizedLinear(nn.Linear):
     fp8_matmul = False
     weight_scale: Tensor
 
-    def __init__(self, like: nn.Linear, levels: torch.dtype, scale: torch.Size) -> None:
+    def __init__(self, like: nn.Linear, kind: torch.dtype, scale: torch.Size) -> None:
         super().__init__(like.in_features, like.out_features, like.bias is not None, "meta", torch.float32)
-        self.weight = nn.Parameter(torch.empty(like.weight.shape, dtype=levels, device="meta"), requires_grad=False)
+        self.weight = nn.Parameter(torch.empty(like.weight.shape, dtype=kind, device="meta"), requires_grad=False)
         self.register_buffer("weight_scale", torch.empty(scale, device="meta"))
 
     @classmethod
-    def of(cls, like: nn.Linear, levels: Tensor, scale: Tensor, fp8_matmul: bool = False) -> QuantizedLinear:
-        """With these levels and scales, and the bias of `like`."""
-        layer = cls(like, levels.dtype, scale.shape)
-        layer.weight, layer.weight_scale = nn.Parameter(levels, requires_grad=False), scale
+    def of(cls, like: nn.Linear, quantized: Tensor, scale: Tensor, fp8_matmul: bool = False) -> QuantizedLinear:
+        """With this quantised weight and its scales, and the bias of `like`."""
+        layer = cls(like, quantized.dtype, scale.shape)
+        layer.weight, layer.weight_scale = nn.Parameter(quantized, requires_grad=False), scale
         layer.bias, layer.fp8_matmul = like.bias, fp8_matmul
         return layer
 
@@ -53,15 +53,15 @@ class QuantizedLinear(nn.Linear):
         here = self.weight.device
         weight = expand(self.weight.to(delta.device), self.weight_scale.to(delta.device)).float() + delta
         if self.fp8_matmul:
-            levels, scale = quantize_fp8(weight)
-            return QuantizedLinear.of(self, levels.to(here), scale.to(here), fp8_matmul=True)
+            quantized, scale = quantize_fp8(weight)
+            return QuantizedLinear.of(self, quantized.to(here), scale.to(here), fp8_matmul=True)
         layer = nn.Linear(self.in_features, self.out_features, self.bias is not None, "meta")
         layer.weight, layer.bias = nn.Parameter(weight.to(dtype).to(here), requires_grad=False), self.bias
         return layer
 
 
 def quantize_fp8(weight: Tensor) -> tuple[Tensor, Tensor]:
-    """float [O, I] -> float8_e4m3fn levels and float32 scales [O, 1]; the largest value of a row becomes 448."""
+    """float [O, I] -> quantised weight, float8_e4m3fn, and float32 scales [O, 1]; the largest value of a row becomes 448."""
     return to_fp8(weight, (1,))
 
 
@@ -70,9 +70,11 @@ def is_quantizable(name: str) -> bool:
     return _LINEARS.fullmatch(name) is not None
 
 
-def levels_of(source: Value, device: torch.device | str, by: torch.device | str | None = None) -> tuple[Tensor, Tensor]:
+def quantized_of(
+    source: Value, device: torch.device | str, by: torch.device | str | None = None
+) -> tuple[Tensor, Tensor]:
     """Levels and scale on `device`: those of the file, if it is quantised with scales, else new float8 ones, made on `by`."""
     if isinstance(source, Scaled):
-        return value(source.levels).to(device), value(source.scale).to(device, torch.float32)
-    levels, scale = quantize_fp8(value(source).to(by or device))
-    return levels.to(device), scale.to(device)
+        return value(source.quantized).to(device), value(source.scale).to(device, torch.float32)
+    quantized, scale = quantize_fp8(value(source).to(by or device))
+    return quantized.to(device), scale.to(device)

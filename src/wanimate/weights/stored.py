@@ -51,9 +51,9 @@ class Stored:
 
 @dataclass(frozen=True, kw_only=True)
 class Scaled(Stored):
-    """An int8 or float8 weight: its value is levels * scale, float32; scale is one number, or one for each row."""
+    """An int8 or float8 weight: its value is quantized * scale, float32; scale is one number, or one for each row."""
 
-    levels: Value
+    quantized: Value
     scale: Value
 
 
@@ -82,32 +82,37 @@ def defer_rows(change: Callable[..., Tensor], *parts: V) -> V:
         return defer(change, *parts)
     pieces = [part for part in parts if isinstance(part, Scaled)]
     scales = [defer(partial(_by_row, len(piece)), piece.scale) for piece in pieces]
-    return scaled(defer(change, *(piece.levels for piece in pieces)), defer(change, *scales))  # type: ignore[return-value]
+    return scaled(defer(change, *(piece.quantized for piece in pieces)), defer(change, *scales))  # type: ignore[return-value]
 
 
 def _by_row(rows: int, scale: Tensor) -> Tensor:
     return scale.float().view(-1, 1).expand(rows, 1)
 
 
-def scaled(levels: Value, scale: Value) -> Scaled:
-    """levels [rows, ...] with one scale, or one a row.
+def scaled(quantized: Value, scale: Value) -> Scaled:
+    """quantized [rows, ...] with one scale, or one a row.
 
     Raises:
         ValueError: they do not belong together.
     """
-    if levels.dtype not in (torch.int8, torch.float8_e4m3fn, torch.float8_e5m2) or scale.numel() not in (
+    if quantized.dtype not in (torch.int8, torch.float8_e4m3fn, torch.float8_e5m2) or scale.numel() not in (
         1,
-        len(levels),
+        len(quantized),
     ):
         raise ValueError
     return Scaled(
-        levels.shape, torch.float32, lambda: expand(value(levels), value(scale)), True, levels=levels, scale=scale
+        quantized.shape,
+        torch.float32,
+        lambda: expand(value(quantized), value(scale)),
+        True,
+        quantized=quantized,
+        scale=scale,
     )
 
 
-def expand(levels: Tensor, scale: Tensor) -> Tensor:
-    """levels * scale in float32."""
-    return levels.float() * scale.float().view(-1, *[1] * (levels.ndim - 1))
+def expand(quantized: Tensor, scale: Tensor) -> Tensor:
+    """quantized * scale in float32."""
+    return quantized.float() * scale.float().view(-1, *[1] * (quantized.ndim - 1))
 
 
 def dtype_name(dtype: torch.dtype) -> str:
@@ -143,10 +148,10 @@ class _MappedFile:
         """The bytes from `first` on and before `last`; a view of the file where they are aligned."""
         if first == last:
             return torch.empty(shape, dtype=dtype)
-        levels = torch.frombuffer(self._bytes()[first:last], dtype=torch.uint8)
+        raw = torch.frombuffer(self._bytes()[first:last], dtype=torch.uint8)
         # What has been read is not the process's memory any more once the tensor is gone.
-        weakref.finalize(levels.untyped_storage(), self._forget, first, last).atexit = False
-        aligned = levels if first % dtype.itemsize == 0 else levels.clone()
+        weakref.finalize(raw.untyped_storage(), self._forget, first, last).atexit = False
+        aligned = raw if first % dtype.itemsize == 0 else raw.clone()
         return aligned.view(dtype).view(shape)
 
     def _forget(self, first: int, last: int) -> None:

@@ -98,7 +98,7 @@ def test_float8(published: Path, tmp_path: Path) -> None:
     """A converted folder computes what `--weights-dtype fp8` computes; its layout can change without another bit."""
     list(convert(published, tmp_path / "fp8", dtype="fp8", shard_bytes=SMALL))
     stored = open_transformer(tmp_path / "fp8")
-    kinds = {k: v.levels.dtype for k, v in stored.items() if hasattr(v, "levels")}
+    kinds = {k: v.quantized.dtype for k, v in stored.items() if hasattr(v, "quantized")}
     assert set(kinds) == {k for k in stored if is_quantizable(k)}
     assert set(kinds.values()) == {FP8}
     plain = {v.dtype for k, v in stored.items() if k not in kinds}

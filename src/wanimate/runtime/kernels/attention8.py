@@ -36,7 +36,7 @@ class Fp8Attention:
         return self.rounded(fp8_heads(q @ signs), fp8_heads(k @ (signs / width), smooth=True), v)
 
     def rounded(self, q: Fp8, k: Fp8, v: Tensor) -> Tensor:
-        """The same of one video's queries and keys that are float8 already, both turned alike."""
+        """The same of one video's queries and keys that are float8 already, both rotated alike."""
         return attend(q, k, fp8_values(v)).to(v.dtype)
 
 

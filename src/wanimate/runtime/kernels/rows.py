@@ -215,7 +215,7 @@ def rms(x: Tensor, weight: Tensor, eps: float, rope: Rope | None, heads: int) ->
 
 
 def rms_fp8(x: Tensor, weight: Tensor, eps: float, rope: Rope, heads: int, smooth: bool = False) -> Fp8:
-    """`rms` in float8, [1, R, N, d], every head turned by `hadamard`, with scales [1, N] that are known before: what a norm
+    """`rms` in float8, [1, R, N, d], every head rotated by `hadamard`, with scales [1, N] that are known before: what a norm
     gives is at most sqrt(D), and no rotation makes more of it than that times the largest weight of a head. `smooth`: as in
     `fp8_heads`, by the mean of some.
 

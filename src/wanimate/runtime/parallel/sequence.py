@@ -19,7 +19,7 @@ from torch import Tensor
 
 from wanimate.errors import InputError
 from wanimate.model.attention import Attend, attention
-from wanimate.model.transformer import AnimateTransformer, Context, Shortcut
+from wanimate.model.transformer import AnimateTransformer, Context, StepCacheHook
 from wanimate.runtime.parallel.ranks import Group
 
 
@@ -120,7 +120,7 @@ class SplitTransformer:
         """As the transformer's."""
         return TokenSplit.of(context.grid, self.group).total(parts)
 
-    def __call__(self, x: Tensor, t: Tensor, y: Tensor, context: Context, shortcut: Shortcut | None = None) -> Tensor:
+    def __call__(self, x: Tensor, t: Tensor, y: Tensor, context: Context, hook: StepCacheHook | None = None) -> Tensor:
         """As the transformer's forward; the flow is whole on every rank."""
         net = self.transformer
         split = TokenSplit.of(context.grid, self.group)
@@ -130,7 +130,7 @@ class SplitTransformer:
             part.attend = partial(split.attend, backend=backend)  # type: ignore[arg-type, union-attr]
         try:
             e, e0 = net.embed_time(t)
-            tokens = net.run_blocks(split.own(net.embed_video(x, y, context.pose)), e0, context, shortcut)
+            tokens = net.run_blocks(split.own(net.embed_video(x, y, context.pose)), e0, context, hook)
             return net.unpatchify(split.whole(net.head(tokens, e)), context.grid)
         finally:
             for part, backend in zip(parts, backends, strict=True):

@@ -141,11 +141,11 @@ class _Branch:
         return 0 if self.cache is None else self.cache.skipped
 
     def __call__(self, x: Tensor, t: Tensor) -> Tensor:
-        shortcut = None
+        hook = None
         if self.cache is not None:
             self.cache.begin()
-            shortcut = self.cache.branches[self.pair.index]
-        v, unconditional = self.pair.gather(self.model(x[None], t[None], self.y[None], self.context, shortcut)[0])
+            hook = self.cache.branches[self.pair.index]
+        v, unconditional = self.pair.gather(self.model(x[None], t[None], self.y[None], self.context, hook)[0])
         return unconditional + self.scale * (v - unconditional)
 
 

@@ -167,10 +167,10 @@ def _typed(native: Values, tensors: Values, dtype: Type, network: Found) -> dict
     for key, stored in tensors.items():
         if dtype == "fp8" and key in quantizable and not isinstance(stored, Scaled):
             pair = _Pair(stored)
-            out[key] = Stored(stored.shape, torch.float8_e4m3fn, pair.levels)
+            out[key] = Stored(stored.shape, torch.float8_e4m3fn, pair.quantized)
             out[f"{key}_scale"] = Stored(torch.Size((len(stored), 1)), torch.float32, pair.scale)
         elif isinstance(stored, Scaled) and dtype in ("keep", "fp8"):
-            out[key], out[f"{key}_scale"] = stored.levels, stored.scale
+            out[key], out[f"{key}_scale"] = stored.quantized, stored.scale
         elif dtype == "keep":
             if isinstance(stored, Stored) and stored.packed:
                 rule = f"{network.files[0].name} holds quantised weights that this layout has no form for"
@@ -193,7 +193,7 @@ class _Pair:
     def __init__(self, stored: Value) -> None:
         self.stored = stored
 
-    def levels(self) -> Tensor:
+    def quantized(self) -> Tensor:
         return quantize_fp8(value(self.stored))[0]
 
     def scale(self) -> Tensor:

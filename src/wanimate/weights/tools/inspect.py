@@ -141,7 +141,7 @@ def _type(v: Value) -> str:
     if not isinstance(v, Scaled):
         return str(v.dtype).removeprefix("torch.")
     one = "one scale" if v.scale.numel() == 1 else "a scale a row"
-    return f"{str(v.levels.dtype).removeprefix('torch.')}, {one}"
+    return f"{str(v.quantized.dtype).removeprefix('torch.')}, {one}"
 
 
 def verify(found: Found, config: CheckpointConfig | None = None) -> dict[str, list[str]]:
@@ -187,7 +187,7 @@ def _checked(key: str, source: Value, broken: list[str]) -> Stored:
     """Reading it checks it, and leaves a tensor without values."""
 
     def read() -> Tensor:
-        parts = (source.levels, source.scale) if isinstance(source, Scaled) else (source,)
+        parts = (source.quantized, source.scale) if isinstance(source, Scaled) else (source,)
         if not all(is_finite(value(part)) for part in parts):
             broken.append(key)
         return torch.empty(source.shape, dtype=source.dtype, device="meta")
