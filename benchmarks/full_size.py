@@ -53,7 +53,7 @@ from wanimate.model.params import MotionParams, TransformerParams, VaeParams
 from wanimate.model.transformer import AnimateTransformer
 from wanimate.model.vae import VideoVae
 from wanimate.preprocess.guides import GuidesWriter
-from wanimate.runtime.planning import plan as planning
+from wanimate.runtime.planning import sizes as planning
 from wanimate.weights.locate import CLIP, T5, TOKENIZER, TRANSFORMER, VAE
 from wanimate.weights.quantize import is_quantizable
 from wanimate.weights.stored import Stored, Value, value

@@ -21,7 +21,7 @@ from tiny_checkpoints import own_checkpoint, write_guides
 from wanimate.media.video import VideoFrames
 
 CLI = "from wanimate.cli.main import main; main()"
-PLANNED = "from wanimate.runtime.planning import plan; plan.BIG = 0; " + CLI
+PLANNED = "from wanimate.runtime.planning import sizes; sizes.BIG = 0; " + CLI
 ENDLESS = ["--gpus", 2, "--steps", 1000000]
 
 

@@ -150,7 +150,7 @@ def test_blocks_come_back_to_the_device(model: AnimateTransformer) -> None:
 @pytest.mark.gpu
 def test_later_jobs_are_planned(tmp_path: Path, monkeypatch: pytest.MonkeyPatch) -> None:
     """With what the networks hold taken as theirs; blocks that went to host memory come back."""
-    monkeypatch.setattr("wanimate.runtime.planning.plan.BIG", 0)
+    monkeypatch.setattr("wanimate.runtime.planning.sizes.BIG", 0)
     folder, guides = published_checkpoint(tmp_path / "tiny-14b"), write_guides(tmp_path / "guides", 5)
     animator = Animator.from_checkpoint(folder, "cuda")
 

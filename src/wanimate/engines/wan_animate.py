@@ -26,7 +26,8 @@ from wanimate.model.transformer import AnimateTransformer
 from wanimate.runtime.parallel.networks import TeamNetworks
 from wanimate.runtime.patches import installed
 from wanimate.runtime.placement import PlacedNetworks
-from wanimate.runtime.planning.plan import is_big, vae_chunk
+from wanimate.runtime.planning.plan import vae_chunk
+from wanimate.runtime.planning.sizes import is_big
 from wanimate.runtime.processor import has_bf16
 from wanimate.sampling.guidance import SegmentNetwork
 from wanimate.types import Conditions, Mode

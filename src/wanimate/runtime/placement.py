@@ -20,7 +20,8 @@ from wanimate.model.transformer import AnimateTransformer
 from wanimate.runtime.offload import StreamedBlocks, chunk_tokens, page_lock_changes, place_blocks, stream_blocks
 from wanimate.runtime.optimize import TRIAL_TOKENS, check_attention, optimize, optimize_at
 from wanimate.runtime.planning.fit import limit_gpu, plan_for
-from wanimate.runtime.planning.plan import Placement, Plan, ResidentBytes, Work, is_big, wanted_weights, weights_type
+from wanimate.runtime.planning.plan import Placement, Plan, ResidentBytes, Work
+from wanimate.runtime.planning.sizes import is_big, wanted_weights, weights_type
 from wanimate.runtime.tiling import CELL, TiledVae
 from wanimate.sampling.cache import Caching
 from wanimate.sampling.guidance import PhasedNetwork, SegmentNetwork, guided

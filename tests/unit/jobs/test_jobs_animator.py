@@ -60,7 +60,7 @@ def test_fast_on_a_processor(
     checkpoint: Path, guides: MakeGuides, tmp_path: Path, monkeypatch: pytest.MonkeyPatch, has: bool
 ) -> None:
     """Smaller products where the processor has them; otherwise the job says that nothing changed."""
-    for module in ("engines.wan_animate", "runtime.planning.plan", "runtime.processor"):
+    for module in ("engines.wan_animate", "runtime.planning.sizes", "runtime.processor"):
         monkeypatch.setattr(f"wanimate.{module}.has_bf16", lambda device: has)
     fast = Animator.from_checkpoint(checkpoint, "cpu", RuntimeSettings(speed="fast"))
     events = list(fast.generate(guides(5), tmp_path / "out.mkv", settings(), LOSSLESS))

@@ -77,7 +77,7 @@ def test_ranks_stay_warm_over_jobs(two: Animator, guides: MakeGuides, tmp_path: 
 def test_every_job_is_planned_and_tuned_for_its_tokens(
     two: Animator, guides: MakeGuides, tmp_path: Path, monkeypatch: pytest.MonkeyPatch
 ) -> None:
-    monkeypatch.setattr("wanimate.runtime.planning.plan.BIG", 0)
+    monkeypatch.setattr("wanimate.runtime.planning.sizes.BIG", 0)
     tuned: list[int] = []
 
     def choose(device: torch.device, dtype: torch.dtype, width: int, speed: str, tokens: int, asked: str) -> str:

@@ -28,7 +28,7 @@ from wanimate.runtime.parallel.shard import sharded
 from wanimate.runtime.parallel.strips import StripVae
 from wanimate.runtime.parallel.team import RankWorker, Team, follow, worker_for
 from wanimate.runtime.placement import PlacedNetworks
-from wanimate.runtime.planning import plan
+from wanimate.runtime.planning import sizes
 from wanimate.sampling.cache import Caching
 from wanimate.sampling.guidance import guided
 from wanimate.types import Conditions
@@ -205,7 +205,7 @@ def check_fast(ranks: Ranks, settings: ParallelSettings, folder: Path) -> None:
     """`--speed fast` on a processor that multiplies bfloat16: weights, VAE and result are those of one process."""
     runtime = RuntimeSettings(speed="fast")
     with pytest.MonkeyPatch.context() as patched:
-        for module in (plan, processor):
+        for module in (sizes, processor):
             patched.setattr(module, "has_bf16", lambda device: True)
         part = drained(worker_for(ranks, folder, settings, runtime, None))
         alone = drained(PlacedNetworks(*read_checkpoint_config(folder), ranks.device, runtime).open())

@@ -16,7 +16,7 @@ from wanimate.model.transformer import AnimateTransformer
 from wanimate.runtime import optimize as speed
 from wanimate.runtime.backends import backends
 from wanimate.runtime.patches import installed
-from wanimate.runtime.planning.plan import wanted_weights
+from wanimate.runtime.planning.sizes import wanted_weights
 from wanimate.weights.locate import read_checkpoint_config
 
 PARAMS = TransformerParams(
@@ -82,11 +82,11 @@ def test_attention_that_is_asked_for(monkeypatch: pytest.MonkeyPatch) -> None:
 def test_what_a_speed_comes_to(monkeypatch: pytest.MonkeyPatch) -> None:
     """Smaller weights only where the device multiplies them; a cache only for turbo, and never over the user's own choice."""
     fast = RuntimeSettings(speed="fast")
-    monkeypatch.setattr("wanimate.runtime.planning.plan.has_bf16", lambda device: False)
+    monkeypatch.setattr("wanimate.runtime.planning.sizes.has_bf16", lambda device: False)
     assert wanted_weights(fast, CPU) == "auto"
-    monkeypatch.setattr("wanimate.runtime.planning.plan.has_bf16", lambda device: True)
+    monkeypatch.setattr("wanimate.runtime.planning.sizes.has_bf16", lambda device: True)
     assert wanted_weights(fast, CPU) == "bf16"
-    monkeypatch.setattr("wanimate.runtime.planning.plan.has_fp8", lambda device: True)
+    monkeypatch.setattr("wanimate.runtime.planning.sizes.has_fp8", lambda device: True)
     assert wanted_weights(fast, CPU) == "fp8"
     assert wanted_weights(RuntimeSettings(), CPU) == "auto"
     assert wanted_weights(RuntimeSettings(speed="fast", weights_dtype="bf16"), CPU) == "bf16"

@@ -44,7 +44,7 @@ def test_a_later_job_moves_the_blocks(tmp_path: Path, monkeypatch: pytest.Monkey
         held.append(more["held"])
         return next(plans)
 
-    monkeypatch.setattr("wanimate.runtime.planning.plan.BIG", 0)
+    monkeypatch.setattr("wanimate.runtime.planning.sizes.BIG", 0)
     monkeypatch.setattr(placing, "plan_for", planned)
     animator = Animator.from_checkpoint(folder, "cpu")
     found, first = [], None
@@ -94,7 +94,7 @@ def test_a_later_job_that_does_not_fit_is_refused(tmp_path: Path, monkeypatch: p
     animator = Animator.from_checkpoint(folder, "cpu")
     frames_of(animator, guides, tmp_path / "a.mkv")
     with monkeypatch.context() as small:
-        small.setattr("wanimate.runtime.planning.plan.BIG", 0)
+        small.setattr("wanimate.runtime.planning.sizes.BIG", 0)
         small.setattr("psutil.virtual_memory", lambda: type("Memory", (), {"available": -(10**15)}))
         with pytest.raises(OutOfMemory, match="the job needs at least"):
             frames_of(animator, guides, tmp_path / "b.mkv")
@@ -104,7 +104,7 @@ def test_a_later_job_that_does_not_fit_is_refused(tmp_path: Path, monkeypatch: p
 def test_a_lora_that_does_not_match_is_refused_with_the_plan(tmp_path: Path, monkeypatch: pytest.MonkeyPatch) -> None:
     """Before the transformer is brought in."""
     folder, guides = published_checkpoint(tmp_path / "tiny-14b"), write_guides(tmp_path / "guides", 5)
-    monkeypatch.setattr("wanimate.runtime.planning.plan.BIG", 0)
+    monkeypatch.setattr("wanimate.runtime.planning.sizes.BIG", 0)
     good, bad = tmp_path / "good.safetensors", tmp_path / "bad.safetensors"
     save_file(
         {"blocks.0.ffn.0.lora_A.weight": torch.ones(4, 128), "blocks.0.ffn.0.lora_B.weight": torch.ones(64, 4)}, good

@@ -29,23 +29,11 @@ from wanimate.model.params import TransformerParams, VaeParams
 from wanimate.model.transformer import AnimateTransformer
 from wanimate.runtime.offload import StreamedBlocks, chunk_tokens
 from wanimate.runtime.planning import plan as plans
-from wanimate.runtime.planning import simulate
-from wanimate.runtime.planning.plan import (
-    ALONE,
-    GIB,
-    Alternative,
-    Machine,
-    Networks,
-    Placement,
-    Plan,
-    ResidentBytes,
-    Work,
-    make_plan,
-    network_sizes,
-    networks,
-)
+from wanimate.runtime.planning import simulate, sizes
+from wanimate.runtime.planning.plan import ALONE, Alternative, Machine, Placement, Plan, ResidentBytes, Work, make_plan
 from wanimate.runtime.planning.rates import Rates, measure_rates
 from wanimate.runtime.planning.simulate import transformer_cost, vae_cost
+from wanimate.runtime.planning.sizes import GIB, Networks, network_sizes, networks
 from wanimate.runtime.tiling import TiledVae
 from wanimate.sampling.cache import Caching
 from wanimate.types import FrameSource, Mode
@@ -288,7 +276,7 @@ def test_seconds_follow_the_rates() -> None:
 def test_sizes_in_memory_are_those_of_the_loaded_networks(setting: Any, tmp_path: Path) -> None:
     folder = own_checkpoint(tmp_path / "int8", quantized=True)
     nets = networks(folder, read_checkpoint_config(folder)[1], setting, torch.device("cpu"))
-    dtype, compress = plans.weights_type(setting, torch.device("cpu"))
+    dtype, compress = sizes.weights_type(setting, torch.device("cpu"))
     loaded = load_checkpoint(folder, "cpu", dtype, compress)
     state = loaded.transformer.state_dict()
     taken = sum(t.nbytes for key, t in state.items() if key.startswith("blocks."))
@@ -332,7 +320,7 @@ def test_doctor_plans_the_work_of_the_run(
     for file in (tmp_path / "hero.safetensors", folder / "relighting_lora.safetensors"):
         save_file(tensors, file)
     monkeypatch.chdir(tmp_path)
-    monkeypatch.setattr("wanimate.runtime.planning.plan.BIG", 0)
+    monkeypatch.setattr("wanimate.runtime.planning.sizes.BIG", 0)
     seen: list[Work] = []
 
     def noted(nets: Networks, work: Work, *rest: Any) -> Plan:
@@ -449,7 +437,7 @@ def test_when_nothing_is_left_to_give_it_is_exit_3(tmp_path: Path, monkeypatch: 
 
 def test_a_large_checkpoint_tells_its_plan(tmp_path: Path, monkeypatch: pytest.MonkeyPatch) -> None:
     folder, guides = published_checkpoint(tmp_path / "tiny-14b"), write_guides(tmp_path / "guides", 5)
-    monkeypatch.setattr("wanimate.runtime.planning.plan.BIG", 0)
+    monkeypatch.setattr("wanimate.runtime.planning.sizes.BIG", 0)
     settings = GenerateSettings(steps=1, seed=3, prompt="a person")
     events = list(
         Animator.from_checkpoint(folder, "cpu").generate(

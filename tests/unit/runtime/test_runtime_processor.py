@@ -20,7 +20,7 @@ from wanimate.runtime import processor
 from wanimate.runtime.parallel.ranks import Group, Ranks
 from wanimate.runtime.parallel.team import worker_for
 from wanimate.runtime.placement import PlacedNetworks
-from wanimate.runtime.planning import plan
+from wanimate.runtime.planning import sizes
 from wanimate.weights.checkpoint import Checkpoint, drained, load_checkpoint
 from wanimate.weights.locate import read_checkpoint_config
 
@@ -90,7 +90,7 @@ def test_a_rank_loads_as_one_process_does(
     load: Callable[[Path, RuntimeSettings], Checkpoint], tmp_path: Path, monkeypatch: pytest.MonkeyPatch
 ) -> None:
     folder = own_checkpoint(tmp_path / "tiny")
-    for module in (plan, processor):
+    for module in (sizes, processor):
         monkeypatch.setattr(module, "has_bf16", lambda device: True)
     types: dict[Speed, torch.dtype] = {"exact": torch.float32, "fast": torch.bfloat16}
     for speed, dtype in types.items():

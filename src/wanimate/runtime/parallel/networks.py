@@ -24,7 +24,8 @@ from wanimate.runtime.parallel.ranks import Ranks, check_gpus, join, launched, l
 from wanimate.runtime.parallel.team import Team, load_team
 from wanimate.runtime.parallel.workers import Workers
 from wanimate.runtime.planning.fit import plan_for
-from wanimate.runtime.planning.plan import Placement, Plan, ResidentBytes, Work, is_big, wanted_weights, weights_type
+from wanimate.runtime.planning.plan import Placement, Plan, ResidentBytes, Work
+from wanimate.runtime.planning.sizes import is_big, wanted_weights, weights_type
 from wanimate.sampling.cache import Caching
 from wanimate.sampling.guidance import PhasedNetwork, SegmentNetwork
 from wanimate.types import Conditions

@@ -19,7 +19,7 @@ from wanimate.runtime.optimize import TRIAL_TOKENS, optimize, optimize_transform
 from wanimate.runtime.parallel.ranks import Group, Ranks
 from wanimate.runtime.parallel.sequence import SplitTransformer
 from wanimate.runtime.parallel.strips import StripVae
-from wanimate.runtime.planning.plan import wanted_weights, weights_type
+from wanimate.runtime.planning.sizes import wanted_weights, weights_type
 from wanimate.sampling.cache import Caching, StepCache
 from wanimate.sampling.guidance import SegmentNetwork, guided, prepared
 from wanimate.types import Conditions

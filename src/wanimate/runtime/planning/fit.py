@@ -16,19 +16,9 @@ from wanimate.errors import setting
 from wanimate.log import log_choice
 from wanimate.media.resize import exact_size
 from wanimate.model.transformer import AnimateTransformer
-from wanimate.runtime.planning.plan import (
-    GIB,
-    Alternative,
-    Machine,
-    Networks,
-    Plan,
-    ResidentBytes,
-    Work,
-    make_plan,
-    networks,
-    wanted_weights,
-)
+from wanimate.runtime.planning.plan import Alternative, Machine, Plan, ResidentBytes, Work, make_plan
 from wanimate.runtime.planning.rates import Rates, measure_rates
+from wanimate.runtime.planning.sizes import GIB, Networks, networks, wanted_weights
 from wanimate.types import Segment
 from wanimate.weights.checkpoint import gpu_room
 from wanimate.weights.locate import CheckpointConfig
