@@ -9,6 +9,7 @@ import os
 import re
 import shutil
 from collections.abc import Sequence
+from contextlib import suppress
 from pathlib import Path
 from types import TracebackType
 from typing import IO
@@ -48,17 +49,22 @@ class OutputLock:
         inputs: files of the user's that must not be overwritten.
 
     Raises:
-        OutputError: the folder cannot be written; the name's ending does not suit the codec; `out` is one of `inputs`;
-            a folder with files in it has the name of a PNG sequence; another job is writing `out`.
+        OutputError: there is no name; the folder cannot be written; the name's ending does not suit the codec; `out` is one of
+            `inputs`; a folder with files in it has the name of a PNG sequence; another job is writing `out`.
     """
 
     def __init__(self, out: Path, codec: Codec = "h264", inputs: Sequence[Path] = ()) -> None:
         self.out, self.codec = Path(out), codec
+        if not self.out.name:
+            raise OutputError("out", out, "it names no file", "Give the result a name.")
         self._path = self.out.with_name(f".{self.out.name}.lock")
+        self._parents: list[Path] = []
         try:
             self._check(inputs)
+            self._parents = [folder for folder in self.out.absolute().parents if not folder.exists()]
             self._lock: IO[str] | None = self._acquire()
         except OSError as e:
+            self._remove_parents()
             raise output_error(self.out, e) from e
 
     def release(self) -> None:
@@ -67,6 +73,13 @@ class OutputLock:
             self._path.unlink(missing_ok=True)
             self._lock.close()
             self._lock = None
+            self._remove_parents()
+
+    def _remove_parents(self) -> None:
+        """Remove folders that were made for a result that did not come."""
+        for folder in self._parents:
+            with suppress(OSError):  # not empty, never made, or gone
+                folder.rmdir()
 
     def _check(self, inputs: Sequence[Path]) -> None:
         out, endings = self.out, ENDINGS[self.codec]
