@@ -84,7 +84,11 @@ class Engine(Protocol):
         ...
 
     def read_ahead(self) -> None:
-        """Begin to bring the files of weights into the host's page cache, where it has room for them."""
+        """Begin to bring the files of weights into the host's page cache, where it has room for them.
+
+        Raises:
+            CheckpointError: a file that every job needs is missing.
+        """
         ...
 
     def plan(self, job: ResolvedJob, size: tuple[int, int], count: int) -> Iterator[Event]:

@@ -30,7 +30,7 @@ from wanimate.runtime.processor import has_bf16
 from wanimate.sampling.guidance import SegmentNetwork
 from wanimate.types import Conditions, Mode
 from wanimate.weights.checkpoint import Checkpoint, open_prompts
-from wanimate.weights.locate import checkpoint_files
+from wanimate.weights.locate import check_files, checkpoint_files
 from wanimate.weights.lora import Lora
 from wanimate.weights.prompts import PromptEncoder
 
@@ -86,6 +86,7 @@ class WanAnimate:
         return ResolvedJob.of(generate, mode, self.folder, self.config, self.runtime.speed)
 
     def read_ahead(self) -> None:
+        check_files(self.folder)
         files = [] if self.networks.is_open or not is_big(self.folder) else self.files
         if files and sum(file.stat().st_size for file in files) < psutil.virtual_memory().available // 2:
             Thread(target=_into_page_cache, args=(files,), name="read-ahead", daemon=True).start()

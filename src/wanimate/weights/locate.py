@@ -112,6 +112,17 @@ def text_files(folder: Path) -> list[Path]:
     return sorted(weights.glob("*.safetensors")) if weights.is_dir() else [weights]
 
 
+def check_files(folder: Path) -> None:
+    """Refuse a folder without the networks that every job needs, before any work.
+
+    Raises:
+        CheckpointError: a file of the transformer or the VAE is missing, or its index cannot be read.
+    """
+    for file in (*transformer_files(folder), find_vae(folder)):
+        if not file.is_file():
+            raise CheckpointError("checkpoint", file, "it is missing", "Download the checkpoint again.")
+
+
 def checkpoint_files(folder: Path, config: CheckpointConfig) -> list[Path]:
     """Every file of weights that a job may read, each once, by name; those that are not there are left out."""
     wanted = [*transformer_files(folder), find_vae(folder), find_clip(folder)]
