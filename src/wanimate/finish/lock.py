@@ -9,7 +9,6 @@ import os
 import re
 import shutil
 from collections.abc import Sequence
-from contextlib import suppress
 from pathlib import Path
 from types import TracebackType
 from typing import IO
@@ -18,7 +17,7 @@ import psutil
 
 from wanimate.config import Codec
 from wanimate.errors import OutputError, setting
-from wanimate.media.files import output_error
+from wanimate.media.files import missing_folders, output_error, remove_empty
 
 ENDINGS: dict[Codec, tuple[str, ...]] = {
     "h264": (".mp4", ".mov", ".m4v", ".mkv"),
@@ -61,10 +60,10 @@ class OutputLock:
         self._parents: list[Path] = []
         try:
             self._check(inputs)
-            self._parents = [folder for folder in self.out.absolute().parents if not folder.exists()]
+            self._parents = missing_folders(self.out)
             self._lock: IO[str] | None = self._acquire()
         except OSError as e:
-            self._remove_parents()
+            remove_empty(self._parents)
             raise output_error(self.out, e) from e
 
     def release(self) -> None:
@@ -73,13 +72,7 @@ class OutputLock:
             self._path.unlink(missing_ok=True)
             self._lock.close()
             self._lock = None
-            self._remove_parents()
-
-    def _remove_parents(self) -> None:
-        """Remove folders that were made for a result that did not come."""
-        for folder in self._parents:
-            with suppress(OSError):  # not empty, never made, or gone
-                folder.rmdir()
+            remove_empty(self._parents)
 
     def _check(self, inputs: Sequence[Path]) -> None:
         out, endings = self.out, ENDINGS[self.codec]

@@ -94,7 +94,7 @@ def preprocess(
         InputError: as `run`. OutputError: the folder is taken or cannot be written.
     """
     clock = Clock()
-    check_apart(folder, [image, video, *([] if settings.mask is None else [settings.mask])])
+    check_apart("guides", folder, [image, video, *([] if settings.mask is None else [settings.mask])])
     clip, picture = _look(image, video, settings)
     area = settings.area or area
     clock.expect(_expected(plan_layout(mode, clip, (picture.shape[1], picture.shape[0]), settings, area).count))
@@ -113,7 +113,7 @@ def _run(engine: Engine, job: Job) -> Generator[Event, None, None]:
         clip, image = _look(job.image, job.video, job.preprocess)
         area = job.preprocess.area or engine.area
         layout = plan_layout(job.mode, clip, (image.shape[1], image.shape[0]), job.preprocess, area)
-        check_folder(place.guides)
+        check_folder(place.guides, "keep_guides")
         place.check_room(layout.size, layout.count, job.mode, job.output.codec)
         settings = job.preprocess.model_dump(mode="json")
         task = _Task(engine, resolved, place, job.output, Clock(), inputs, clip, settings)

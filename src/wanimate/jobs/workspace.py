@@ -59,14 +59,14 @@ def workspace(
         if output.sheet and _among(sheet_path(out), inputs):
             raise OutputError("out", out, f"its sheet {sheet_path(out)} is an input of the job", "Choose another name.")
         if keep_guides is not None:
-            check_apart(keep_guides, inputs, (out, record_path(out), sheet_path(out)))
+            check_apart("keep_guides", keep_guides, inputs, (out, record_path(out), sheet_path(out)))
             yield Workspace(out, lock, keep_guides)
             return
         with tempfile.TemporaryDirectory(prefix="wanimate-") as folder:
             yield Workspace(out, lock, Path(folder) / "guides")
 
 
-def check_apart(guides: Path, inputs: Sequence[Path], results: Sequence[Path] = ()) -> None:
+def check_apart(field: str, guides: Path, inputs: Sequence[Path], results: Sequence[Path] = ()) -> None:
     """Refuse a folder for guides that has to be kept from others: it is written whole, and what lay in it goes.
 
     Raises:
@@ -75,11 +75,11 @@ def check_apart(guides: Path, inputs: Sequence[Path], results: Sequence[Path] = 
     place = guides.resolve()
     for path in inputs:
         if place in path.resolve().parents:
-            raise OutputError("guides", guides, f"{path.name} in it is an input of the job", "Choose another folder.")
+            raise OutputError(field, guides, f"{path.name} in it is an input of the job", "Choose another folder.")
     for path in (result.resolve() for result in results):
         if place == path or place in path.parents or path in place.parents:
             rule = f"the guides and {path.name} of the result would be in each other's way"
-            raise OutputError("guides", guides, rule, "Choose a folder beside the result.")
+            raise OutputError(field, guides, rule, "Choose a folder beside the result.")
 
 
 def _among(place: Path, inputs: Sequence[Path]) -> bool:
