@@ -9,6 +9,7 @@ from typing import Any
 
 from wanimate.config import GenerateSettings, Job, OutputSettings, ParallelSettings, RuntimeSettings
 from wanimate.engines.registry import engine_for
+from wanimate.errors import InputError
 from wanimate.events import Event, Finished
 from wanimate.jobs import run as jobs
 from wanimate.jobs.cancel import CancelToken
@@ -67,8 +68,10 @@ class Animator:
         output: OutputSettings = OutputSettings(), cancel: CancelToken | None = None,
     ) -> Generator[Event, None, None]:  # fmt: skip
         """The same from a guides folder, ours or a published one. Its sound is the clip's, where the folder names one."""
+        if not isinstance(guides, str | Path | Guides):
+            raise InputError("guides", guides, "it is no path", "Give a folder of guides.")
         given = guides if isinstance(guides, Guides) else Path(guides)
-        return jobs.generate(self.engine, given, Path(out), generate, output, cancel)
+        return jobs.generate(self.engine, given, Job.checked("out", out), generate, output, cancel)
 
     def close(self) -> None:
         """Give the memory of the weights back, and end the processes of other GPUs. A later job opens them again."""

@@ -23,6 +23,7 @@ from wanimate.config import (
     check_spread,
 )
 from wanimate.config.base import FILES
+from wanimate.errors import InputError, setting
 
 Checkpoint = Annotated[Path | None, option(FILES, "Plan a job with this checkpoint folder.", show_default="none")]
 Clip = Annotated[Path | None, option(FILES, "The job's performer.", show_default="one segment")]
@@ -55,6 +56,8 @@ def doctor(
     Exit codes: 2 bad input; 3 the job does not fit, and the message names the nearest setting that does.
     """
     check_spread(runtime, parallel, parallel.gpus)
+    if clip is not None and checkpoint is None:
+        raise InputError("clip", clip, "it is for the plan of a job", f"Give {setting('checkpoint')} too.")
     from wanimate.measure.doctor import examine, plan_job
 
     found = examine(preprocess.models, report.spelling, runtime)

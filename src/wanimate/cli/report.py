@@ -112,7 +112,7 @@ class RichReporter:
 
     def __init__(self, spelling: Spelling = command_line) -> None:
         self.spelling = spelling
-        self.console = Console(stderr=True, highlight=False, soft_wrap=True)
+        self.console = Console(stderr=True, highlight=False, soft_wrap=True, emoji=False)
         self._live = self.console.is_terminal
         self._progress = Progress(
             SpinnerColumn(finished_text="[green]✓"), TextColumn("{task.description}"), BarColumn(bar_width=30),
@@ -160,7 +160,7 @@ class RichReporter:
         if isinstance(words, str):
             _say(words)
             return
-        tables = Console(highlight=False, soft_wrap=True)
+        tables = Console(highlight=False, soft_wrap=True, emoji=False)
         for table in words:
             tables.print(table)
 
@@ -197,14 +197,15 @@ def reporting(as_json: bool, debug: bool, spelling: Spelling = command_line) -> 
         if debug:
             stack.enter_context(shown(logging.DEBUG))
         reporter: Reporter = JsonReporter(spelling) if as_json else stack.enter_context(RichReporter(spelling))
-        stack.enter_context(_terminated_like_interrupted())
+        interrupted = stack.enter_context(_terminated_like_interrupted())
         try:
             try:
                 yield reporter
             except (typer.Exit, typer.Abort, OutputClosed):
                 raise
             except (Exception, KeyboardInterrupt) as e:
-                error = _as_ours(e)
+                # A library can make another error of the interrupt, in the middle of an import for instance.
+                error = _as_ours(KeyboardInterrupt() if interrupted.is_set() else e)
                 if debug:
                     stack.close()
                     Console(stderr=True).print_exception()
@@ -245,27 +246,25 @@ def _as_ours(error: BaseException) -> WanimateError:
 
 
 @contextmanager
-def _terminated_like_interrupted() -> Iterator[None]:
-    """While the block runs, SIGTERM cancels as Ctrl-C does, so that everything is tidied up."""
+def _terminated_like_interrupted() -> Iterator[threading.Event]:
+    """While the block runs, SIGTERM cancels as Ctrl-C does, so that everything is tidied up. The event is set by either."""
+    interrupted = threading.Event()
     if threading.current_thread() is not threading.main_thread():
-        yield
+        yield interrupted
         return
-
-    interrupted = False
 
     def interrupt(*_: object) -> None:
         # An impatient second Ctrl-C must not break off the tidying up, nor the end of the process after it.
-        nonlocal interrupted
-        interrupted = True
+        interrupted.set()
         signal.signal(signal.SIGTERM, signal.SIG_IGN)
         signal.signal(signal.SIGINT, signal.SIG_IGN)
         raise KeyboardInterrupt
 
     before = signal.signal(signal.SIGTERM, interrupt), signal.signal(signal.SIGINT, interrupt)
     try:
-        yield
+        yield interrupted
     finally:
-        if not interrupted:
+        if not interrupted.is_set():
             signal.signal(signal.SIGTERM, before[0])
             signal.signal(signal.SIGINT, before[1])
 

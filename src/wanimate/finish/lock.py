@@ -17,7 +17,7 @@ import psutil
 
 from wanimate.config import Codec
 from wanimate.errors import OutputError, setting
-from wanimate.media.files import output_error
+from wanimate.media.files import missing_folders, output_error, remove_empty
 
 ENDINGS: dict[Codec, tuple[str, ...]] = {
     "h264": (".mp4", ".mov", ".m4v", ".mkv"),
@@ -48,17 +48,22 @@ class OutputLock:
         inputs: files of the user's that must not be overwritten.
 
     Raises:
-        OutputError: the folder cannot be written; the name's ending does not suit the codec; `out` is one of `inputs`;
-            a folder with files in it has the name of a PNG sequence; another job is writing `out`.
+        OutputError: there is no name; the folder cannot be written; the name's ending does not suit the codec; `out` is one of
+            `inputs`; a folder with files in it has the name of a PNG sequence; another job is writing `out`.
     """
 
     def __init__(self, out: Path, codec: Codec = "h264", inputs: Sequence[Path] = ()) -> None:
         self.out, self.codec = Path(out), codec
+        if not self.out.name:
+            raise OutputError("out", out, "it names no file", "Give the result a name.")
         self._path = self.out.with_name(f".{self.out.name}.lock")
+        self._parents: list[Path] = []
         try:
             self._check(inputs)
+            self._parents = missing_folders(self.out)
             self._lock: IO[str] | None = self._acquire()
         except OSError as e:
+            remove_empty(self._parents)
             raise output_error(self.out, e) from e
 
     def release(self) -> None:
@@ -67,6 +72,7 @@ class OutputLock:
             self._path.unlink(missing_ok=True)
             self._lock.close()
             self._lock = None
+            remove_empty(self._parents)
 
     def _check(self, inputs: Sequence[Path]) -> None:
         out, endings = self.out, ENDINGS[self.codec]

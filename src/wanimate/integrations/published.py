@@ -7,12 +7,13 @@ import os
 import shutil
 import tempfile
 from collections.abc import Generator, Mapping, Sequence
+from contextlib import ExitStack
 from pathlib import Path
 
 from wanimate.config import PreprocessSettings
 from wanimate.errors import OutputError
 from wanimate.events import Event
-from wanimate.media.files import output_error
+from wanimate.media.files import missing_folders, output_error, remove_empty
 from wanimate.media.writer import Encoding, StreamWriter
 from wanimate.preprocess.detect.base import PoseBackend
 from wanimate.preprocess.drive import preprocess
@@ -45,12 +46,16 @@ def write_published_guides(
     for path in inputs:
         if path.resolve().parent == folder.resolve() and path.name in ours:
             raise OutputError("guides", folder, f"{path.name} in it is an input of the job", "Choose another folder.")
+    made_for_it = missing_folders(folder / MANIFEST)
     try:
         folder.mkdir(parents=True, exist_ok=True)
         place = tempfile.TemporaryDirectory(prefix=".guides-", suffix=".part", dir=folder)
     except OSError as error:
+        remove_empty(made_for_it)
         raise output_error(folder, error, "guides") from error
-    with place as temporary:
+    with ExitStack() as undo:
+        undo.callback(remove_empty, made_for_it)
+        temporary = undo.enter_context(place)
         made = Path(temporary) / "made"
         guides = yield from preprocess(mode, clip, image, settings, made, settings.area, detector)
         published = Path(temporary) / "published"

@@ -7,12 +7,13 @@ from collections.abc import Generator
 from typing import TypeVar
 
 from wanimate.errors import Cancelled
+from wanimate.events import Finished
 
 T = TypeVar("T")
 
 
 class CancelToken:
-    """Asks a job to stop. The job looks at it with every event; nothing half-written is left then."""
+    """Asks a job to stop. The job looks at it with every event but the last; nothing half-written is left then."""
 
     def __init__(self) -> None:
         self._asked = threading.Event()
@@ -34,7 +35,7 @@ def cancellable(events: Generator[T, None, None], token: CancelToken | None) -> 
     """
     try:
         for event in events:
-            if token is not None and token.is_cancelled:
+            if token is not None and token.is_cancelled and not isinstance(event, Finished):
                 raise Cancelled("stopped; nothing half-written was left")
             yield event
     finally:

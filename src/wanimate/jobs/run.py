@@ -28,7 +28,7 @@ from wanimate.finish.record import Hashes, write_record
 from wanimate.finish.sheet import sample_columns, sheet_of, write_sheet
 from wanimate.jobs.cancel import CancelToken, cancellable
 from wanimate.jobs.segments import PixelsReady, SegmentDone, run_segments, with_pixels
-from wanimate.jobs.workspace import Workspace, workspace
+from wanimate.jobs.workspace import Workspace, check_apart, workspace
 from wanimate.media.image import load_image
 from wanimate.media.probe import probe
 from wanimate.preprocess import drive
@@ -94,6 +94,7 @@ def preprocess(
         InputError: as `run`. OutputError: the folder is taken or cannot be written.
     """
     clock = Clock()
+    check_apart("guides", folder, [image, video, *([] if settings.mask is None else [settings.mask])])
     clip, picture = _look(image, video, settings)
     area = settings.area or area
     clock.expect(_expected(plan_layout(mode, clip, (picture.shape[1], picture.shape[0]), settings, area).count))
@@ -113,7 +114,7 @@ def _run(engine: Engine, job: Job) -> Generator[Event, None, None]:
         engine.check(resolved)
         area = job.preprocess.area or engine.area
         layout = plan_layout(job.mode, clip, (image.shape[1], image.shape[0]), job.preprocess, area)
-        check_folder(place.guides)
+        check_folder(place.guides, "keep_guides")
         place.check_room(layout.size, layout.count, job.mode, job.output.codec)
         settings = job.preprocess.model_dump(mode="json")
         task = _Task(engine, resolved, place, job.output, Clock(), inputs, clip, settings)
@@ -127,11 +128,12 @@ def _generate(
     engine: Engine, guides: Path | Guides, out: Path, settings: GenerateSettings, output: OutputSettings
 ) -> Generator[Event, None, None]:
     folder = guides.folder if isinstance(guides, Guides) else Path(guides)
-    with workspace(out, output, ()) as place:
-        loaded = guides if isinstance(guides, Guides) else load_guides(guides)
+    loaded = guides if isinstance(guides, Guides) else load_guides(guides)
+    source = Path(loaded.manifest.get("source", {}).get("path", ""))
+    read = [source, *([] if folder is None else folder.iterdir())]
+    with workspace(out, output, read) as place:
         resolved = engine.resolve(settings, loaded.mode)
         place.check_room(loaded.size, loaded.count, loaded.mode, output.codec)
-        source = Path(loaded.manifest.get("source", {}).get("path", ""))
         clip = probe(source, None) if source.is_file() else None
         inputs = {} if folder is None else {"guides": folder}
         task = _Task(engine, resolved, place, output, Clock(), inputs, clip, loaded.manifest.get("settings"))
@@ -177,7 +179,8 @@ def _finish(task: _Task, guides: Guides) -> Iterator[Event]:
         yield from clock.stop()
         seed = secrets.randbelow(2**32) if resolved.generate.seed is None else resolved.generate.seed
         if resolved.generate.seed is None:
-            yield Notice(f"seed {seed} was drawn; pass it to get the same frames again")
+            text = f"seed {seed} was drawn; pass it to get the same frames again"
+            yield from task.note(Notice(text))
         with Hashes() as hashes:
             hashes.add([*task.inputs.values(), *(use.path for use in resolved.generate.lora), *engine.files])
             yield from _written(task, guides, segments, seed, hashes)
@@ -208,14 +211,14 @@ def _written(task: _Task, guides: Guides, segments: tuple[Segment, ...], seed: i
         caching = task.job.caching
         if caching is not None:
             steps = len(segments) * task.job.settings.steps
-            yield Notice(f"{caching}: {sum(skipped)} of {steps} steps were skipped")
+            yield from task.note(Notice(f"{caching}: {sum(skipped)} of {steps} steps were skipped"))
+        yield from clock.stop()  # the last moment to cancel; the job's files get their names at one go
+        made = _record(task, guides, segments, seed, hashes)
+        made["cache"] = caching and {"kind": caching.kind, "gate": caching.gate, "skipped": skipped}
         sheet = None
         if output.sheet:
             title = f"wanimate, checkpoint {task.engine.facts()['checkpoint']['name']}"
             sheet = write_sheet(out, sheet_of(guides, task.clip, columns, shown, title))
-        yield from clock.stop()
-        made = _record(task, guides, segments, seed, hashes)
-        made["cache"] = caching and {"kind": caching.kind, "gate": caching.gate, "skipped": skipped}
         written = write_record(out, made)
     finished = Finished(result=Result(out, guides.count, guides.size, guides.fps, seed, sheet, written))
     yield clock.placed(finished)

@@ -11,7 +11,7 @@ from pathlib import Path
 
 from wanimate.config import Codec, OutputSettings
 from wanimate.errors import OutputError
-from wanimate.finish.lock import OutputLock
+from wanimate.finish.lock import OutputLock, record_path, sheet_path
 from wanimate.types import Mode
 
 _BESIDE = 2**20
@@ -53,14 +53,37 @@ def workspace(
     """The places of a job, held until the end of the block.
 
     Raises:
-        OutputError: as `OutputLock`.
+        OutputError: as `OutputLock`; the sheet would get the name of an input; as `check_apart`.
     """
     with OutputLock(out, output.codec, inputs) as lock:
+        if output.sheet and _among(sheet_path(out), inputs):
+            raise OutputError("out", out, f"its sheet {sheet_path(out)} is an input of the job", "Choose another name.")
         if keep_guides is not None:
+            check_apart("keep_guides", keep_guides, inputs, (out, record_path(out), sheet_path(out)))
             yield Workspace(out, lock, keep_guides)
             return
         with tempfile.TemporaryDirectory(prefix="wanimate-") as folder:
             yield Workspace(out, lock, Path(folder) / "guides")
+
+
+def check_apart(field: str, guides: Path, inputs: Sequence[Path], results: Sequence[Path] = ()) -> None:
+    """Refuse a folder for guides that has to be kept from others: it is written whole, and what lay in it goes.
+
+    Raises:
+        OutputError: an input lies in it, or a result would lie in it, around it or at its place.
+    """
+    place = guides.resolve()
+    for path in inputs:
+        if place in path.resolve().parents:
+            raise OutputError(field, guides, f"{path.name} in it is an input of the job", "Choose another folder.")
+    for path in (result.resolve() for result in results):
+        if place == path or place in path.parents or path in place.parents:
+            rule = f"the guides and {path.name} of the result would be in each other's way"
+            raise OutputError(field, guides, rule, "Choose a folder beside the result.")
+
+
+def _among(place: Path, inputs: Sequence[Path]) -> bool:
+    return place.exists() and any(path.exists() and place.samefile(path) for path in inputs)
 
 
 def _existing(path: Path) -> Path:

@@ -6,6 +6,8 @@ import errno
 import hashlib
 import os
 import secrets
+from collections.abc import Iterable
+from contextlib import suppress
 from pathlib import Path
 from types import TracebackType
 from typing import BinaryIO
@@ -22,6 +24,18 @@ def cache_folder() -> Path:
     """Where the package keeps what it can make again: WANIMATE_CACHE, else `user_cache`."""
     named = os.environ.get("WANIMATE_CACHE")
     return Path(named) if named else user_cache()
+
+
+def missing_folders(path: Path) -> list[Path]:
+    """The folders above `path` that are not there, the nearest first."""
+    return [folder for folder in path.absolute().parents if not folder.exists()]
+
+
+def remove_empty(folders: Iterable[Path]) -> None:
+    """Remove folders that were made for something that did not come; those in use by now stay."""
+    for folder in folders:
+        with suppress(OSError):
+            folder.rmdir()
 
 
 def sha256(path: Path) -> str:

@@ -24,7 +24,7 @@ import numpy as np
 import numpy.typing as npt
 
 from wanimate.errors import InputError, OutputError, setting
-from wanimate.media.files import output_error, sha256
+from wanimate.media.files import missing_folders, output_error, remove_empty, sha256
 from wanimate.media.image import MIN_SIDE, load_image
 from wanimate.media.video import LosslessWriter, VideoFrames, write_h264
 from wanimate.types import Frame, Frames, FrameSource, Guides, Mode
@@ -79,24 +79,26 @@ class NewFolder:
         OutputError: `path` holds something that is not a guides folder, or cannot be written.
     """
 
-    def __init__(self, path: Path) -> None:
-        self.path = Path(path)
+    def __init__(self, path: Path, field: str = "guides") -> None:
+        self.path, self.field = Path(path), field
         self._parents: list[Path] = []
 
     def __enter__(self) -> Path:
         try:
             self._place = self.path.resolve()
             if not _is_free(self._place):
-                raise OutputError("guides", self.path, "the name is taken", "Choose another folder or remove this one")
+                raise OutputError(
+                    self.field, self.path, "the name is taken", "Choose another folder or remove this one"
+                )
             name = f".{self._place.name}.{os.getpid()}-{secrets.token_hex(3)}.part"
             self._temporary = self._place.with_name(name)
-            self._parents = [p for p in self._place.parents if not p.exists()]
+            self._parents = missing_folders(self._place)
             self._temporary.mkdir(parents=True)
         except OSError as error:
-            self._remove_parents()
-            raise output_error(self.path, error, "guides") from error
+            remove_empty(self._parents)
+            raise output_error(self.path, error, self.field) from error
         except (ValueError, RuntimeError) as error:  # a name that no file can have; links that lead in a circle
-            raise OutputError("guides", self.path, f"this names no folder ({error})", "Choose another one") from error
+            raise OutputError(self.field, self.path, f"this names no folder ({error})", "Choose another one") from error
         return self._temporary
 
     def __exit__(self, kind: type[BaseException] | None, error: BaseException | None, tb: TracebackType | None) -> None:
@@ -106,13 +108,13 @@ class NewFolder:
                 self._commit()
                 committed = True
         except OSError as failure:
-            raise output_error(self.path, failure, "guides") from failure
+            raise output_error(self.path, failure, self.field) from failure
         finally:
             shutil.rmtree(self._temporary, ignore_errors=True)
             if not committed:
-                self._remove_parents()
+                remove_empty(self._parents)
         if isinstance(error, OSError) and not isinstance(error, InputError):
-            raise output_error(self.path, error, "guides") from error
+            raise output_error(self.path, error, self.field) from error
 
     def _commit(self) -> None:
         old = self._temporary.with_suffix(".old")
@@ -121,24 +123,19 @@ class NewFolder:
         os.rename(self._temporary, self._place)
         shutil.rmtree(old, ignore_errors=True)
 
-    def _remove_parents(self) -> None:
-        for parent in self._parents:
-            with suppress(OSError):  # never made, or in use by somebody else by now
-                parent.rmdir()
-
 
 class _NotKept(Exception):
     pass
 
 
-def check_folder(path: Path) -> None:
+def check_folder(path: Path, field: str = "guides") -> None:
     """Refuse a folder that `NewFolder` could not make. Nothing is left behind.
 
     Raises:
         OutputError: the name is taken by something that is not a guides folder, or is too long; the folder around it
             cannot be written.
     """
-    with suppress(_NotKept), NewFolder(path):
+    with suppress(_NotKept), NewFolder(path, field):
         raise _NotKept
 
 

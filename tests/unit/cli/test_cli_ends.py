@@ -301,3 +301,38 @@ def test_short_outputs_that_nobody_reads(words: list[str]) -> None:
     os.close(writer)
     assert done.stderr == ""
     assert done.returncode in (1, 141)
+
+
+def test_an_interrupt_that_a_library_makes_another_error_of(
+    monkeypatch: pytest.MonkeyPatch, capfd: pytest.CaptureFixture[str]
+) -> None:
+    """NumPy's import does so, for instance."""
+
+    def broken(*_: object) -> None:
+        try:
+            signal.raise_signal(signal.SIGINT)
+        except KeyboardInterrupt as error:
+            raise AttributeError("module 'numpy' has no attribute 'nonzero'") from error
+
+    monkeypatch.setattr("wanimate.measure.doctor.examine", broken)
+    before = [(number, signal.getsignal(number)) for number in (signal.SIGINT, signal.SIGTERM)]
+    try:
+        code, _, err = typed(monkeypatch, capfd, "doctor")
+    finally:
+        for number, handler in before:
+            signal.signal(number, handler)
+    assert code == 130
+    assert "cancelled" in err
+    assert "defect" not in err
+
+
+def test_values_are_said_as_they_were_given(monkeypatch: pytest.MonkeyPatch, capfd: pytest.CaptureFixture[str]) -> None:
+    """No smileys for what stands between two colons."""
+    words = ["animate", "--image", "a", "--video", "b", "--out", "c.mp4", "--lora", "file:abc:smile:"]
+    assert "file:abc:smile:" in typed(monkeypatch, capfd, *words)[2]
+
+
+def test_a_clip_without_a_plan_is_refused(monkeypatch: pytest.MonkeyPatch, capfd: pytest.CaptureFixture[str]) -> None:
+    code, _, err = typed(monkeypatch, capfd, "doctor", "--clip", "nowhere.mp4")
+    assert code == 2
+    assert "--clip = nowhere.mp4: it is for the plan of a job. Give --checkpoint too." in err

@@ -7,6 +7,9 @@ import subprocess
 import sys
 from pathlib import Path
 
+import pytest
+
+from wanimate.errors import OutputError
 from wanimate.finish.lock import OutputLock
 
 
@@ -24,3 +27,17 @@ def test_leftovers_of_dead_processes_are_removed(tmp_path: Path) -> None:
         (tmp_path / name).write_bytes(b"3")
     OutputLock(out, "png").release()
     assert sorted(os.listdir(tmp_path)) == sorted(stay)
+
+
+def test_folders_made_for_a_result_that_did_not_come_are_removed(tmp_path: Path) -> None:
+    OutputLock(tmp_path / "new" / "deep" / "a.mp4").release()
+    assert not list(tmp_path.iterdir())
+    with OutputLock(tmp_path / "new" / "deep" / "a.mp4"):
+        (tmp_path / "new" / "kept").write_bytes(b"")
+    assert [path.name for path in (tmp_path / "new").iterdir()] == ["kept"]
+
+
+@pytest.mark.parametrize("out", ["", "/"])
+def test_a_result_has_a_name(out: str) -> None:
+    with pytest.raises(OutputError, match="names no file"):
+        OutputLock(Path(out))

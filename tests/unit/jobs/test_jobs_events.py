@@ -132,3 +132,30 @@ def test_a_picture_of_one_colour_gives_a_preview() -> None:
     latents, colours = torch.full((16, 1, 4, 4), 0.7), torch.full((3, 1, 4, 4), -0.5)
     picture = ColourMap(lambda: [(latents, colours)]).picture(latents[:, 0])
     assert np.abs(picture.astype(int) - 64).max() <= 2
+
+
+def test_every_event_tells_how_far_the_job_is(animator: Animator, guides: MakeGuides, tmp_path: Path) -> None:
+    drawn_seed = GenerateSettings(steps=12, cache="taylor")
+    events = list(animator.generate(guides(11), tmp_path / "a.mp4", drawn_seed))
+    assert sum(isinstance(event, Notice) for event in events) >= 2
+    assert [event for event in events if event.fraction is None] == []
+
+
+def test_a_job_that_is_closed_before_it_ends_leaves_no_sheet(
+    animator: Animator, guides: MakeGuides, tmp_path: Path
+) -> None:
+    settings = GenerateSettings(steps=1, seed=7)
+    job = animator.generate(guides(11), tmp_path / "a.mp4", settings, OutputSettings(sheet=True))
+    last = next(event for event in job if isinstance(event, StageFinished) and event.stage is Stage.WRITE)
+    job.close()
+    assert (last.stage, list(tmp_path.iterdir())) == (Stage.WRITE, [])
+
+
+def test_a_job_that_is_done_is_not_cancelled(animator: Animator, guides: MakeGuides, tmp_path: Path) -> None:
+    token = CancelToken()
+    job = animator.generate(guides(11), tmp_path / "a.mp4", GenerateSettings(steps=1, seed=7), cancel=token)
+    for event in job:
+        if isinstance(event, StageFinished) and event.stage is Stage.WRITE:
+            token.cancel()
+    assert isinstance(event, Finished)
+    assert event.result.out.exists()

@@ -1,0 +1,88 @@
+"""A job never writes over its inputs, and its own files never meet."""
+
+from __future__ import annotations
+
+from collections.abc import Callable
+from pathlib import Path
+from types import SimpleNamespace
+from typing import Any, cast
+
+import pytest
+
+from wanimate.api import Animator
+from wanimate.config import GenerateSettings, OutputSettings, PreprocessSettings
+from wanimate.errors import InputError, OutputError
+from wanimate.integrations.published import write_published_guides
+from wanimate.jobs import run as jobs
+from wanimate.jobs.workspace import workspace
+
+
+@pytest.mark.parametrize("guides", ["a.mp4", "a.json", "a.sheet.png", ".", "a.mp4/guides"])
+def test_guides_are_kept_apart_from_the_result(tmp_path: Path, guides: str) -> None:
+    with (
+        pytest.raises(OutputError, match="in each other's way") as refused,
+        workspace(tmp_path / "a.mp4", OutputSettings(), (), tmp_path / guides),
+    ):
+        pass
+    assert refused.value.field == "keep_guides"
+    assert not list(tmp_path.iterdir())
+
+
+def test_guides_do_not_replace_a_folder_with_an_input(tmp_path: Path) -> None:
+    image = tmp_path / "guides" / "reference.png"
+    image.parent.mkdir()
+    image.write_bytes(b"")
+    with (
+        pytest.raises(OutputError, match=r"reference\.png in it is an input"),
+        workspace(tmp_path / "a.mp4", OutputSettings(), (image,), image.parent),
+    ):
+        pass
+    with pytest.raises(OutputError, match=r"reference\.png in it is an input"):
+        next(jobs.preprocess("animation", image, tmp_path / "v.mp4", image.parent, PreprocessSettings(), 2**14))
+    assert image.exists()
+
+
+def test_a_sheet_is_not_written_over_an_input(tmp_path: Path) -> None:
+    image = tmp_path / "a.sheet.png"
+    image.write_bytes(b"")
+    with (
+        pytest.raises(OutputError, match="its sheet"),
+        workspace(tmp_path / "a.mp4", OutputSettings(sheet=True), (image,)),
+    ):
+        pass
+    with workspace(tmp_path / "a.mp4", OutputSettings(), (image,)):
+        pass
+
+
+def test_a_result_is_not_written_over_its_guides(
+    animator: Animator, guides: Callable[..., Path], tmp_path: Path
+) -> None:
+    out = guides(11) / "pose.mkv"
+    before = out.read_bytes()
+    with pytest.raises(OutputError, match="this is an input of the job"):
+        list(animator.generate(guides(11), out, GenerateSettings(steps=1), OutputSettings(codec="ffv1")))
+    assert out.read_bytes() == before
+
+
+@pytest.mark.parametrize(
+    ("guides", "out", "field"), [(None, "a.mp4", "guides"), (5, "a.mp4", "guides"), ("g", 5, "out")]
+)
+def test_what_is_no_path_is_refused(animator: Animator, guides: Any, out: Any, field: str) -> None:
+    with pytest.raises(InputError) as refused:
+        list(animator.generate(guides, out))
+    assert refused.value.field == field
+
+
+def test_a_folder_for_published_guides_that_do_not_come_is_removed(
+    tmp_path: Path, monkeypatch: pytest.MonkeyPatch
+) -> None:
+    def nobody(*_: object) -> Any:
+        raise InputError("video", "v.mp4", "nobody was found", "Give another.")
+        yield
+
+    monkeypatch.setattr("wanimate.integrations.published.preprocess", nobody)
+    none, settings = cast(Any, SimpleNamespace()), PreprocessSettings(area=2**14)
+    making = write_published_guides("animation", none, none, settings, tmp_path / "new" / "g", none, (), {})
+    with pytest.raises(InputError, match="nobody"):
+        list(making)
+    assert not list(tmp_path.iterdir())
