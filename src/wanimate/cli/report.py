@@ -69,12 +69,13 @@ class Reporter(Protocol):
 class JsonReporter:
     """One JSON object a line on stdout. The last has "event": "result" or "error"."""
 
-    def __init__(self, spelling: Spelling = command_line) -> None:
-        self.spelling = spelling
+    def __init__(self, spelling: Spelling = command_line, interrupted: threading.Event | None = None) -> None:
+        self.spelling, self._interrupted = spelling, interrupted
 
     def event(self, event: Event) -> None:
         from wanimate.events import Finished, Notice, to_dict
 
+        _stop_if(self._interrupted)
         if isinstance(event, Finished):
             return  # the command's own result says it
         fields = to_dict(event)
@@ -110,8 +111,8 @@ class JsonReporter:
 class RichReporter:
     """Bars with remaining time on a terminal, one line a stage elsewhere; all on stderr, the result on stdout."""
 
-    def __init__(self, spelling: Spelling = command_line) -> None:
-        self.spelling = spelling
+    def __init__(self, spelling: Spelling = command_line, interrupted: threading.Event | None = None) -> None:
+        self.spelling, self._interrupted = spelling, interrupted
         self.console = Console(stderr=True, highlight=False, soft_wrap=True, emoji=False)
         self._live = self.console.is_terminal
         self._progress = Progress(
@@ -132,6 +133,7 @@ class RichReporter:
     def event(self, event: Event) -> None:
         from wanimate.events import Notice, Stage, StageFinished, StageProgress, StageStarted, StepDone
 
+        _stop_if(self._interrupted)
         if isinstance(event, StageStarted):
             self._stage = event.stage
             self._task(event.stage, event.total)
@@ -196,8 +198,11 @@ def reporting(as_json: bool, debug: bool, spelling: Spelling = command_line) -> 
     with ExitStack() as stack:
         if debug:
             stack.enter_context(shown(logging.DEBUG))
-        reporter: Reporter = JsonReporter(spelling) if as_json else stack.enter_context(RichReporter(spelling))
-        interrupted = stack.enter_context(_terminated_like_interrupted())
+        interrupted = threading.Event()
+        reporter: Reporter = JsonReporter(spelling, interrupted)
+        if not as_json:
+            reporter = stack.enter_context(RichReporter(spelling, interrupted))
+        stack.enter_context(_terminated_like_interrupted(interrupted))
         try:
             try:
                 yield reporter
@@ -214,6 +219,12 @@ def reporting(as_json: bool, debug: bool, spelling: Spelling = command_line) -> 
         except OutputClosed as e:
             forget_stdout()
             raise typer.Exit(CLOSED) from e
+
+
+def _stop_if(interrupted: threading.Event | None) -> None:
+    """Cancel a job whose interrupt was lost: some libraries drop the exception, in the middle of an import for instance."""
+    if interrupted is not None and interrupted.is_set():
+        raise KeyboardInterrupt
 
 
 def forget_stdout() -> None:
@@ -246,11 +257,10 @@ def _as_ours(error: BaseException) -> WanimateError:
 
 
 @contextmanager
-def _terminated_like_interrupted() -> Iterator[threading.Event]:
-    """While the block runs, SIGTERM cancels as Ctrl-C does, so that everything is tidied up. The event is set by either."""
-    interrupted = threading.Event()
+def _terminated_like_interrupted(interrupted: threading.Event) -> Iterator[None]:
+    """While the block runs, SIGTERM cancels as Ctrl-C does, so that everything is tidied up. Either sets `interrupted`."""
     if threading.current_thread() is not threading.main_thread():
-        yield interrupted
+        yield
         return
 
     def interrupt(*_: object) -> None:
@@ -262,7 +272,7 @@ def _terminated_like_interrupted() -> Iterator[threading.Event]:
 
     before = signal.signal(signal.SIGTERM, interrupt), signal.signal(signal.SIGINT, interrupt)
     try:
-        yield interrupted
+        yield
     finally:
         if not interrupted.is_set():
             signal.signal(signal.SIGTERM, before[0])

@@ -232,6 +232,23 @@ STOPPED = textwrap.dedent("""
 """)
 
 
+@pytest.mark.parametrize("json_too", [True, False], ids=["json", "words"])
+def test_an_interrupt_that_a_library_drops(tmp_path: Path, json_too: bool) -> None:
+    """The job ends with its next event."""
+    lost = (
+        "import contextlib, signal\nwith contextlib.suppress(KeyboardInterrupt): signal.raise_signal(signal.SIGINT)\n"
+    )
+    code = STOPPED.replace("        pass\n", textwrap.indent(lost, " " * 8), 1)
+    assert code != STOPPED
+    code = code if json_too else code.replace(', "--json"]', "]")
+    done = subprocess.run(
+        [sys.executable, "-c", code, str(tmp_path / "a.mp4")],
+        capture_output=True, text=True, env=environment(), timeout=60,
+    )  # fmt: skip
+    assert (done.returncode, list(tmp_path.iterdir())) == (130, [])
+    assert "stopped" in (done.stdout if json_too else done.stderr)
+
+
 @pytest.mark.parametrize("name", ["SIGINT", "SIGTERM"])
 @pytest.mark.parametrize("times", [1, 3], ids=["once", "impatient"])
 def test_cancelled_jobs_leave_nothing(tmp_path: Path, name: str, times: int) -> None:
