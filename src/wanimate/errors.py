@@ -65,7 +65,7 @@ class InputError(WanimateError):
 
     def __init__(self, field: str, value: object, rule: str, remedy: str) -> None:
         self.field, self.value, self.rule, self.remedy = field, value, rule, remedy
-        super().__init__(f"{setting(field)} = {value}: {rule}. {remedy}")
+        super().__init__(f"{setting(field)} = {value}: {rule}. {remedy.removesuffix('.')}.")
 
     def __reduce__(self) -> tuple[type[InputError], tuple[str, object, str, str]]:
         return type(self), (self.field, self.value, self.rule, self.remedy)

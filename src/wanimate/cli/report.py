@@ -32,7 +32,14 @@ from rich.progress import (
 )
 
 from wanimate.cli.names import command_line, field_of
-from wanimate.errors import Cancelled, CheckpointError, InputError, OutOfMemory, Spelling, WanimateError, setting
+from wanimate.errors import (
+    Cancelled,
+    CheckpointError,
+    InputError,
+    Spelling,
+    WanimateError,
+    as_ours,
+)
 from wanimate.log import shown
 
 if TYPE_CHECKING:
@@ -210,7 +217,7 @@ def reporting(as_json: bool, debug: bool, spelling: Spelling = command_line) -> 
                 raise
             except (Exception, KeyboardInterrupt) as e:
                 # A library can make another error of the interrupt, in the middle of an import for instance.
-                error = _as_ours(KeyboardInterrupt() if interrupted.is_set() else e)
+                error = as_ours(KeyboardInterrupt() if interrupted.is_set() else e)
                 if debug:
                     stack.close()
                     Console(stderr=True).print_exception()
@@ -239,21 +246,6 @@ def _say(text: str) -> None:
         print(text, flush=True)
     except BrokenPipeError as error:
         raise OutputClosed from error
-
-
-def _as_ours(error: BaseException) -> WanimateError:
-    if isinstance(error, WanimateError):
-        return error
-    if isinstance(error, KeyboardInterrupt):
-        return Cancelled("stopped; nothing half-written was left")
-    text = str(error).lower()
-    starved = "out of memory" in text or "can't allocate memory" in text or "not enough memory" in text
-    if isinstance(error, MemoryError) or (isinstance(error, RuntimeError) and starved):
-        return OutOfMemory(
-            "this machine has not enough memory for the job: take a smaller "
-            f"{setting('preprocess.area')} or {setting('generate.clip_length')}"
-        )
-    return WanimateError(f"a defect of this program, {type(error).__name__}: {error} (--debug shows where)")
 
 
 @contextmanager

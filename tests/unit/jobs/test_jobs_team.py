@@ -139,6 +139,17 @@ def test_a_cancelled_job_leaves_the_ranks_for_the_next_one(two: Animator, guides
     assert sorted(os.listdir(tmp_path)) == ["again.json", "again.mkv", "wanted.json", "wanted.mkv"]
 
 
+def test_a_rank_that_ends_between_two_jobs_is_replaced(two: Animator, guides: MakeGuides, tmp_path: Path) -> None:
+    events_of(two, guides(5), tmp_path / "wanted.mkv")
+    (rank,) = others()
+    psutil.Process(rank).kill()
+    while two.engine.state is State.OPEN:
+        time.sleep(0.01)
+    events_of(two, guides(5), tmp_path / "again.mkv")
+    assert others() not in ([], [rank])
+    assert (frames_of(tmp_path / "again.mkv") == frames_of(tmp_path / "wanted.mkv")).all()
+
+
 def test_one_group_of_ranks_a_process(two: Animator, guides: MakeGuides, tmp_path: Path, checkpoint: Path) -> None:
     events_of(two, guides(5), tmp_path / "a.mkv")
     with (

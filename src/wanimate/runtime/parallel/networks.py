@@ -65,7 +65,9 @@ class TeamNetworks:
 
     @property
     def is_open(self) -> bool:
-        return self._team is not None and not self._team.broken
+        """Whether all ranks are there and hold the weights; one that has ended between two jobs is noticed here."""
+        whole = self._group is not None and self._group.failure(False) is None
+        return whole and self._team is not None and not self._team.broken
 
     @property
     def checkpoint(self) -> Checkpoint:
@@ -172,9 +174,10 @@ class TeamNetworks:
         return failure
 
     def _end(self) -> None:
+        kindly = self.is_open
         group, team, self._group, self._team = self._group, self._team, None, None
         if group is not None:
-            group.end(kindly=team is not None and not team.broken, team=team)
+            group.end(kindly, team)
         del team
         gc.collect()
         if self.device.type == "cuda":
