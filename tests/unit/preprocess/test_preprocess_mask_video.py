@@ -127,7 +127,7 @@ def test_another_length_or_size_is_refused(clip, tmp_path, count, size, found):
             {"invert": True},
             r"only 0 % of the performer's keypoints lie in its white part: it is inverted\. Make the perf",
         ),
-        ({"shift": 120}, r"only \d+ % of the performer's keypoints .*somebody else\. .* with person$"),
+        ({"shift": 120}, r"only \d+ % of the performer's keypoints .*somebody else\. .* with person\.$"),
         ({"gone": range(COUNT)}, r"black in every frame.*white where the performer is"),
     ],
 )

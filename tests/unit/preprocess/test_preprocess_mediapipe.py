@@ -244,7 +244,7 @@ def test_hidden_arms_are_not_searched():
 
 
 def test_backends_tell_what_is_missing(tmp_path: Path):
-    with pytest.raises(InputError, match=r"Run `python -m wanimate\.preprocess\.detect\.models --models .*` once$"):
+    with pytest.raises(InputError, match=r"Run `python -m wanimate\.preprocess\.detect\.models --models .*` once\.$"):
         backends.open_detector(PreprocessSettings(models=tmp_path))
     with pytest.raises(InputError, match="process_checkpoint"):
         backends.open_detector(PreprocessSettings(backend="published"))

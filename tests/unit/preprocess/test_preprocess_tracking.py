@@ -233,14 +233,14 @@ def test_the_published_detectors_follow_the_chosen_one(monkeypatch):
     turning = [((200 + rows // 4, RED, GREEN, rows), (600, BLUE)) for rows in range(0, 91, 10)]
     people = _published(turning, "left")
     assert all(p.valid and p.keypoints[0, 0] < 300 for p in people)
-    with pytest.raises(InputError, match=r"^person = 3: 2 found where people appear first\. .*person 3@SECONDS$"):
+    with pytest.raises(InputError, match=r"^person = 3: 2 found where people appear first\. .*person 3@SECONDS\.$"):
         _published(both, "3")
     monkeypatch.setattr("wanimate.preprocess.detect.yolo_vitpose._session", lambda path: Stub())
     assert parse_choice("largest").is_anybody
     assert not parse_choice("largest@1").is_anybody
     made = open_detector(PreprocessSettings(backend="published", models=Path("m"), person="left@2"))
     assert made._choice == Choice("left", at=2.0)
-    with pytest.raises(InputError, match=r"^person = left: the published code takes the largest.*or compat out$"):
+    with pytest.raises(InputError, match=r"^person = left: the published code takes the largest.*or compat out\.$"):
         open_detector(PreprocessSettings(backend="published", models=Path("m"), person="left", compat=True))
 
 
@@ -306,7 +306,7 @@ def test_times_that_are_not_there(clip):
     with pytest.raises(InputError, match=r"^person = 2@0\.5: nobody was found at 0\.5 s"):
         tracker.find([], np.zeros((9, 9, 3), np.uint8))
     frame, people = _scene((100, RED))
-    with pytest.raises(InputError, match=r"^person = 2@0\.5: 1 found at 0\.5 s\. Look at .*--list-people`$"):
+    with pytest.raises(InputError, match=r"^person = 2@0\.5: 1 found at 0\.5 s\. Look at .*--list-people`\.$"):
         tracker.find(people, frame)
 
 
