@@ -74,6 +74,7 @@ def test_face_sizes(gone: Clip, tmp_path: Path, mode: Mode, compat: bool, side: 
     assert (error.field, error.value) == ("preprocess.face_size", side)
 
 
+@pytest.mark.slow
 @pytest.mark.parametrize("mode", MODES)
 @pytest.mark.parametrize("fps", [Fraction(1001), Fraction(10**7), Fraction(2**31 + 1, 2**31), Fraction(1, 2**31)])
 def test_rates(gone: Clip, tmp_path: Path, mode: Mode, fps: Fraction) -> None:

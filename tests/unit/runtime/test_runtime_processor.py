@@ -64,6 +64,7 @@ def test_every_convolution_in_time_goes_to_onednn(vae: VideoVae, monkeypatch: py
         coded(vae)
 
 
+@pytest.mark.slow
 def test_fast_is_bfloat16_only_where_it_is_multiplied(monkeypatch: pytest.MonkeyPatch) -> None:
     packaged = load_checkpoint(device="cpu").vae
     monkeypatch.setattr(processor, "has_bf16", lambda device: False)

@@ -288,6 +288,7 @@ NETWORKS: dict[str, tuple[Callable[[], dict[str, Tensor]], Callable[[dict[str, T
 }
 
 
+@pytest.mark.slow
 @pytest.mark.parametrize("name", NETWORKS)
 def test_every_single_key_matters(name: str) -> None:
     """Whichever tensor is damaged, and however: an error that tells which file, never a crash, never silence."""
