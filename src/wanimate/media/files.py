@@ -6,7 +6,7 @@ import errno
 import hashlib
 import os
 import secrets
-from collections.abc import Iterable
+from collections.abc import Callable, Iterable
 from contextlib import suppress
 from pathlib import Path
 from types import TracebackType
@@ -38,11 +38,12 @@ def remove_empty(folders: Iterable[Path]) -> None:
             folder.rmdir()
 
 
-def sha256(path: Path) -> str:
-    """SHA-256 of a file's bytes in hex, read in pieces."""
+def sha256(path: Path, before_piece: Callable[[], None] = lambda: None) -> str:
+    """SHA-256 of a file's bytes in hex, read in pieces; `before_piece` may raise to end it."""
     digest = hashlib.sha256()
     with open(path, "rb") as file:
         while piece := file.read(1 << 20):
+            before_piece()
             digest.update(piece)
     return digest.hexdigest()
 

@@ -195,8 +195,5 @@ class PlacedNetworks:
         if isinstance(blocks, StreamedBlocks):
             blocks.prefetcher.clear()
         gc.collect()
-        parts = (checkpoint.transformer, checkpoint.vae)
-        tensors = [t for part in parts for t in (*part.parameters(), *part.buffers())]
-        gpu = sum(t.nbytes for t in tensors if t.device.type == "cuda")
-        here = sum(t.nbytes for t in tensors if t.device.type == "cpu")
-        return ResidentBytes(gpu, 0 if self.placement.blocks == "mapped" else here)
+        held = ResidentBytes.of(checkpoint.transformer, checkpoint.vae)
+        return replace(held, host=0) if self.placement.blocks == "mapped" else held

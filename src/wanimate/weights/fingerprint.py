@@ -12,11 +12,12 @@ import os
 from collections.abc import Callable
 from pathlib import Path
 
+from wanimate.media.files import sha256
+
 WHOLE = 2**30
 HEAD = 2**22
 BLOCK = 2**16
 SAMPLES = 64
-_PIECE = 2**20
 
 
 class Stopped(Exception):
@@ -36,13 +37,12 @@ def fingerprint(path: Path, stopped: Callable[[], bool] = lambda: False) -> str:
 
 def file_hash(path: Path, stopped: Callable[[], bool] = lambda: False) -> str:
     """ "sha256:..." of all bytes of a file; raises as `fingerprint`."""
-    digest = hashlib.sha256()
-    with path.open("rb") as file:
-        while piece := file.read(_PIECE):
-            if stopped():
-                raise Stopped
-            digest.update(piece)
-    return f"sha256:{digest.hexdigest()}"
+    return f"sha256:{sha256(path, lambda: _check(stopped))}"
+
+
+def _check(stopped: Callable[[], bool]) -> None:
+    if stopped():
+        raise Stopped
 
 
 def _sampled(path: Path, size: int, stopped: Callable[[], bool]) -> str:
@@ -51,8 +51,7 @@ def _sampled(path: Path, size: int, stopped: Callable[[], bool]) -> str:
     with path.open("rb") as file:
         digest.update(file.read(HEAD))
         for place in places:
-            if stopped():
-                raise Stopped
+            _check(stopped)
             file.seek(place, os.SEEK_SET)
             digest.update(file.read(BLOCK))
     return f"sampled:{digest.hexdigest()}"

@@ -76,18 +76,22 @@ class TeamNetworks:
         return self._team.worker.checkpoint
 
     def plan_job(self, work: Work, loras: Callable[[AnimateTransformer], LoraSizes] | None = None) -> Plan | None:
-        """As on one GPU. Ranks that hold the weights in another way than the plan wants them read them anew."""
+        """As on one GPU; the plan keeps to how the weights are spread."""
         held = ResidentBytes()
         if self.is_open:
-            parts = (self.checkpoint.transformer, self.checkpoint.vae)
-            tensors = [t for part in parts for t in (*part.parameters(), *part.buffers())]
-            held = ResidentBytes(*(sum(t.nbytes for t in tensors if t.device.type == kind) for kind in ("cuda", "cpu")))
+            held = ResidentBytes.of(self.checkpoint.transformer, self.checkpoint.vae)
         self._tokens = work.tokens
-        before = self.placement.spread
         self.plan = None
         if is_big(self.folder):
             self.plan = plan_for(
-                self.folder, self.config, work, self.runtime, self.device, held=held, loras=loras, spread=before
+                self.folder,
+                self.config,
+                work,
+                self.runtime,
+                self.device,
+                held=held,
+                loras=loras,
+                spread=self.placement.spread,
             )
             self.placement = self.plan.placement
         if self.is_open:

@@ -7,6 +7,7 @@ from dataclasses import dataclass, field, replace
 
 import psutil
 import torch
+from torch import nn
 
 from wanimate.config import BlocksMode, ParallelSettings, RuntimeSettings, Speed
 from wanimate.errors import InputError, OutOfMemory
@@ -125,6 +126,12 @@ class ResidentBytes:
 
     gpu: int = 0
     host: int = 0
+
+    @classmethod
+    def of(cls, *networks: nn.Module) -> ResidentBytes:
+        """What the tensors of these networks take, each on its device."""
+        tensors = [t for network in networks for t in (*network.parameters(), *network.buffers())]
+        return cls(*(sum(t.nbytes for t in tensors if t.device.type == kind) for kind in ("cuda", "cpu")))
 
 
 @dataclass(frozen=True)
