@@ -9,6 +9,7 @@ from pydantic import BaseModel, BeforeValidator, ConfigDict, Field, model_valida
 
 from wanimate.config.base import DIFFUSION, OWN, RESULT, Option, Settings
 from wanimate.config.values import File, parse_lora
+from wanimate.errors import setting
 
 Solver = Literal["dpm++", "unipc", "euler"]
 CacheKind = Literal["none", "taylor", "early-taylor", "first-block", "magnitude"]
@@ -97,6 +98,19 @@ class GenerateSettings(Settings):
             "Same seed, same machine: same frames.",
             shown="drawn, printed and recorded",
             example="7",
+        ),
+    ] = None
+    redraw: Annotated[
+        int | None,
+        Field(ge=1),
+        Option(
+            DIFFUSION,
+            f"Make this segment of the finished result anew, with {setting('generate.seed')} as its own. The others stay. "
+            "Segments count from 1.",
+            more="Its last frames decide what follows. If they are near those before, they fade into them and the later "
+            "segments stay. If not, the later segments are made anew from them. The job says which.",
+            shown="none",
+            example="3",
         ),
     ] = None
     prompt: Annotated[
@@ -202,3 +216,15 @@ class OutputSettings(Settings):
     feather: Annotated[
         int, Field(ge=0, le=200), Option(RESULT, "Replacement: width of the seam in pixels.", example="8")
     ] = 8
+    fresh: Annotated[
+        bool, Option(RESULT, "Ignore the segments and guides that a job of this name has left; they are removed.")
+    ] = False
+    keep_segments: Annotated[
+        bool,
+        Option(
+            RESULT,
+            f"Keep the finished segments beside the result, so that {setting('generate.redraw')} need not make the others "
+            "again.",
+            more="They take about 18 MB each at 720p, in `.NAME.work`.",
+        ),
+    ] = False

@@ -44,13 +44,14 @@ class FramesReady:
 class SegmentTask:
     """One segment of a job. `known`: the last `segment.overlap` frames before it, float32 [3, r, H, W] in [-1, 1], on any
     device; None for the first one. `generator` gives its noise, and nobody else draws from it meanwhile. `following`: the
-    segment whose guides may be read ahead."""
+    segment whose guides may be read ahead. `latents`: of a finished segment [16, T, h, w], which is only decoded."""
 
     segment: Segment
     segments: int
     known: Tensor | None
     generator: torch.Generator
     following: Segment | None = None
+    latents: Tensor | None = None
 
 
 @dataclass(frozen=True)
@@ -103,8 +104,8 @@ class Engine(Protocol):
         """
         ...
 
-    def expected(self, job: ResolvedJob, count: int) -> list[Expected]:
-        """The work that the job has before it."""
+    def expected(self, job: ResolvedJob, count: int, finished: int = 0) -> list[Expected]:
+        """The work that the job has before it; so many segments are finished but for decoding."""
         ...
 
     def open(self, job: ResolvedJob, reader: GuidesReader) -> Iterator[Event]:

@@ -108,12 +108,12 @@ class WanAnimate:
         if plan is not None:
             yield Notice(str(plan))
 
-    def expected(self, job: ResolvedJob, count: int) -> list[Expected]:
-        segments, plan = job.segments(count), self.networks.plan
-        steps, step = len(segments) * job.settings.steps, _STEP if plan is None else plan.step_seconds
+    def expected(self, job: ResolvedJob, count: int, finished: int = 0) -> list[Expected]:
+        segments, plan = len(job.segments(count)) - finished, self.networks.plan
+        steps, step = segments * job.settings.steps, _STEP if plan is None else plan.step_seconds
         loading = [] if self.networks.is_open else [Expected(Stage.LOAD, 100, _LOAD)]
         return [
-            *loading, Expected(Stage.REFERENCE, 1, _CONDITIONS), Expected(Stage.CONDITIONS, len(segments), _CONDITIONS),
+            *loading, Expected(Stage.REFERENCE, 1, _CONDITIONS), Expected(Stage.CONDITIONS, segments, _CONDITIONS),
             Expected(Stage.DENOISE, steps, step), Expected(Stage.DECODE, count, _FRAME),
         ]  # fmt: skip
 

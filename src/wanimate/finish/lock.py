@@ -37,6 +37,11 @@ def sheet_path(out: Path) -> Path:
     return out.with_name(out.stem + ".sheet.png")
 
 
+def work_path(out: Path) -> Path:
+    """Where the job keeps its finished work (`jobs.store`): out.mp4 -> .out.mp4.work/."""
+    return out.with_name(f".{out.name}.work")
+
+
 class OutputLock:
     """Holds `out` against other jobs, of this process or another, until `release` or the end of the `with` block.
 

@@ -3,7 +3,6 @@
 from __future__ import annotations
 
 import shutil
-import tempfile
 from collections.abc import Iterator, Sequence
 from contextlib import contextmanager
 from dataclasses import dataclass
@@ -12,6 +11,7 @@ from pathlib import Path
 from wanimate.config import Codec, OutputSettings
 from wanimate.errors import OutputError
 from wanimate.finish.lock import OutputLock, record_path, sheet_path
+from wanimate.jobs.store import Store
 from wanimate.types import Mode
 
 _BESIDE = 2**20
@@ -23,10 +23,12 @@ _GUIDE_BYTES: dict[Mode, float] = {"animation": 0.01, "replacement": 0.3}
 
 @dataclass(frozen=True)
 class Workspace:
-    """`out` is held by `lock`; `guides` is the user's folder for them, or one that vanishes with the job."""
+    """`out` is held by `lock`; `store` is what a job that was killed goes on from; `guides` is the user's folder for them, or
+    one in the store."""
 
     out: Path
     lock: OutputLock
+    store: Store
     guides: Path
 
     def check_room(self, size: tuple[int, int], count: int, mode: Mode, codec: Codec) -> None:
@@ -60,10 +62,11 @@ def workspace(
             raise OutputError("out", out, f"its sheet {sheet_path(out)} is an input of the job", "Choose another name.")
         if keep_guides is not None:
             check_apart("keep_guides", keep_guides, inputs, (out, record_path(out), sheet_path(out)))
-            yield Workspace(out, lock, keep_guides)
-            return
-        with tempfile.TemporaryDirectory(prefix="wanimate-") as folder:
-            yield Workspace(out, lock, Path(folder) / "guides")
+        store = Store(out, output.fresh, output.keep_segments)
+        try:
+            yield Workspace(out, lock, store, keep_guides or store.guides_folder)
+        finally:
+            store.tidy()
 
 
 def check_apart(field: str, guides: Path, inputs: Sequence[Path], results: Sequence[Path] = ()) -> None:
