@@ -19,7 +19,7 @@ from wanimate.conditions.read import GuidesReader
 from wanimate.config import GenerateSettings, Job, OutputSettings, PreprocessSettings
 from wanimate.engines.base import Engine, State
 from wanimate.engines.resolved import ResolvedJob
-from wanimate.errors import OutOfMemory, is_out_of_memory, setting
+from wanimate.errors import OutOfMemory, OutputError, is_out_of_memory, setting
 from wanimate.events import Clock, Event, Expected, Finished, Notice, Stage
 from wanimate.finish.composite import composite
 from wanimate.finish.encode import OutputWriter
@@ -166,7 +166,10 @@ def _drawn(task: _Task, job: Job, clip: Clip, image: Frame, area: int) -> Genera
         yield from task.note(Notice("the guides are there from an earlier run"))
         return found
     guides = yield from _made_guides(task, job, clip, image, area)
-    store.add_guides(folder, key())
+    try:
+        store.add_guides(guides.folder or folder, key())
+    except OutputError as error:
+        yield from task.note(Notice(f"the guides could not be stored ({error}); the job goes on without", "warning"))
     return guides
 
 

@@ -62,7 +62,7 @@ def test_the_record_is_there_before_the_video_has_its_name(
     monkeypatch.setattr(jobs, "write_record", full)
     with pytest.raises(OutputError, match="the disk is full"):
         made(animator, guides(5), tmp_path / "b.mkv")
-    assert sorted(os.listdir(tmp_path)) == ["a.json", "a.mkv"], "never a video without its record"
+    assert sorted(os.listdir(tmp_path)) == [".b.mkv.work", "a.json", "a.mkv"], "never a video without its record"
 
 
 def test_settings_and_hashes_of_the_guides_are_in_the_record(
