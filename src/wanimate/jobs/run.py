@@ -22,17 +22,19 @@ from wanimate.engines.base import Engine, State
 from wanimate.engines.resolved import ResolvedJob
 from wanimate.errors import OutOfMemory, is_out_of_memory, setting
 from wanimate.events import Clock, Event, Expected, Finished, Notice, Stage
+from wanimate.finish.commit import commit
 from wanimate.finish.composite import composite
 from wanimate.finish.encode import OutputWriter
-from wanimate.finish.record import Hashes, write_record
-from wanimate.finish.sheet import sample_columns, sheet_of, write_sheet
+from wanimate.finish.lock import sheet_path
+from wanimate.finish.record import Hashes
+from wanimate.finish.sheet import sample_columns, sheet_of
 from wanimate.jobs.cancel import CancelToken, cancellable
 from wanimate.jobs.segments import PixelsReady, SegmentDone, run_segments, with_pixels
-from wanimate.jobs.workspace import Workspace, check_apart, workspace
+from wanimate.jobs.workspace import Workspace, files_read, guides_folder, workspace
 from wanimate.media.image import load_image
 from wanimate.media.probe import probe
 from wanimate.preprocess import drive
-from wanimate.preprocess.guides import check_folder, load_guides
+from wanimate.preprocess.guides import load_guides
 from wanimate.preprocess.layout import plan_layout
 from wanimate.types import Clip, Frame, Frames, Guides, Mode, Result, Segment
 
@@ -94,13 +96,15 @@ def preprocess(
         InputError: as `run`. OutputError: the folder is taken or cannot be written.
     """
     clock = Clock()
-    check_apart("guides", folder, [image, video, *([] if settings.mask is None else [settings.mask])])
-    clip, picture = _look(image, video, settings)
-    area = settings.area or area
-    clock.expect(_expected(plan_layout(mode, clip, (picture.shape[1], picture.shape[0]), settings, area).count))
-    making = drive.preprocess(mode, clip, picture, settings, folder, area)
-    guides = yield from clock.watch(making)
-    yield from clock.stop()
+    with guides_folder(folder, [image, video, *files_read(settings)]) as lock:
+        for notice in lock.notices:
+            yield from clock.note(notice)
+        clip, picture = _look(image, video, settings)
+        area = settings.area or area
+        clock.expect(_expected(plan_layout(mode, clip, (picture.shape[1], picture.shape[0]), settings, area).count))
+        making = drive.preprocess(mode, clip, picture, settings, folder, area)
+        guides = yield from clock.watch(making)
+        yield from clock.stop()
     return guides
 
 
@@ -109,16 +113,17 @@ def _run(engine: Engine, job: Job) -> Generator[Event, None, None]:
     drive.check(job.mode, job.preprocess)
     inputs = {"image": job.image, "video": job.video}
     inputs |= {} if job.preprocess.mask is None else {"mask": job.preprocess.mask}
-    with workspace(job.out, job.output, tuple(inputs.values()), job.keep_guides) as place:
+    read = (*inputs.values(), *files_read(job.preprocess, resolved.generate), *engine.files)
+    with workspace(job.out, job.output, read, job.keep_guides) as place:
         clip, image = _look(job.image, job.video, job.preprocess)
         engine.check(resolved)
         area = job.preprocess.area or engine.area
         layout = plan_layout(job.mode, clip, (image.shape[1], image.shape[0]), job.preprocess, area)
-        check_folder(place.guides, "keep_guides")
         place.check_room(layout.size, layout.count, job.mode, job.output.codec)
         settings = job.preprocess.model_dump(mode="json")
         task = _Task(engine, resolved, place, job.output, Clock(), inputs, clip, settings)
         task.clock.expect([*_expected(layout.count), *engine.expected(resolved, layout.count)])
+        yield from task.watch(iter(place.notices))
         engine.read_ahead()
         guides = yield from _drawn(task, job, clip, image, area)
         yield from _finish(task, guides)
@@ -130,14 +135,16 @@ def _generate(
     folder = guides.folder if isinstance(guides, Guides) else Path(guides)
     loaded = guides if isinstance(guides, Guides) else load_guides(guides)
     source = Path(loaded.manifest.get("source", {}).get("path", ""))
-    read = [source, *([] if folder is None else folder.iterdir())]
+    resolved = engine.resolve(settings, loaded.mode)
+    clips = [source] if source.is_file() else []
+    read = [*clips, *([] if folder is None else [folder]), *files_read(None, resolved.generate), *engine.files]
     with workspace(out, output, read) as place:
-        resolved = engine.resolve(settings, loaded.mode)
         place.check_room(loaded.size, loaded.count, loaded.mode, output.codec)
         clip = probe(source, None) if source.is_file() else None
         inputs = {} if folder is None else {"guides": folder}
         task = _Task(engine, resolved, place, output, Clock(), inputs, clip, loaded.manifest.get("settings"))
         task.clock.expect(engine.expected(resolved, loaded.count))
+        yield from task.watch(iter(place.notices))
         yield from _finish(task, loaded)
 
 
@@ -218,9 +225,10 @@ def _written(task: _Task, guides: Guides, segments: tuple[Segment, ...], seed: i
         sheet = None
         if output.sheet:
             title = f"wanimate, checkpoint {task.engine.facts()['checkpoint']['name']}"
-            sheet = write_sheet(out, sheet_of(guides, task.clip, columns, shown, title))
-        written = write_record(out, made)
-    finished = Finished(result=Result(out, guides.count, guides.size, guides.fps, seed, sheet, written))
+            sheet = sheet_of(guides, task.clip, columns, shown, title)
+        written = commit(writer, task.place.lock, made, sheet)
+    place = sheet_path(out) if output.sheet else None
+    finished = Finished(result=Result(out, guides.count, guides.size, guides.fps, seed, place, written))
     yield clock.placed(finished)
 
 
