@@ -18,8 +18,8 @@ from wanimate.weights.fingerprint import fingerprint
 
 
 def commit(writer: OutputWriter, lock: OutputLock, data: Mapping[str, Any], sheet: Frame | None) -> dict[str, Any]:
-    """Name sheet and record of a job whose `writer` has finished and is closed next; `data` is for the record, which is returned
-    as it was written.
+    """Name sheet and record of a job whose `writer` has finished and is closed next; `data` is for the record, which is
+    returned as it was written.
 
     All are whole on the disk before the first gets its name, so a full disk changes nothing. The record holds the hashes of
     result and sheet, and those of the older files that they replace: they prove what is ours, also if the job is killed between

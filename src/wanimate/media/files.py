@@ -8,8 +8,9 @@ import json
 import os
 import shutil
 import stat
-from collections.abc import Callable, Iterable
-from contextlib import suppress
+import sys
+from collections.abc import Callable, Iterable, Iterator
+from contextlib import contextmanager, suppress
 from pathlib import Path
 from types import TracebackType
 from typing import Any, BinaryIO
@@ -66,6 +67,21 @@ def sha256(path: Path, before_piece: Callable[[], None] = lambda: None) -> str:
             before_piece()
             digest.update(piece)
     return digest.hexdigest()
+
+
+@contextmanager
+def in_utf8(path: Path) -> Iterator[str]:
+    """A name of an existing file for libraries that take names in UTF-8 only, good within the block."""
+    try:
+        str(path).encode()
+    except UnicodeEncodeError:
+        handle = os.open(path, os.O_RDONLY | os.O_CLOEXEC)
+        try:
+            yield f"/proc/self/fd/{handle}" if sys.platform == "linux" else str(path)
+        finally:
+            os.close(handle)
+    else:
+        yield str(path)
 
 
 def read_json(path: Path) -> Any:
@@ -158,6 +174,9 @@ class AtomicFile:
             self.error = self.error or e
             raise
         return len(data)
+
+    def flush(self) -> None:
+        """Nothing waits to be written."""
 
     def read(self, size: int = -1) -> bytes:
         return self.file.read(size)

@@ -227,7 +227,7 @@ STOPPED = textwrap.dedent("""
 
     stub.Animator = Animator
     from wanimate.__main__ import main
-    sys.argv = ["wanimate", "animate", "--image", "a", "--video", "b", "--out", sys.argv[1], "--json"]
+    sys.argv = ["wanimate", "animate", "--image", "a", "--video", "b", "--out", sys.argv[1], "--overwrite", "--json"]
     main()
 """)
 
