@@ -205,6 +205,15 @@ class OutputSettings(Settings):
     sheet: Annotated[bool, Option(RESULT, "Also write a contact sheet, out.sheet.png.", flag="--sheet/--no-sheet")] = (
         False
     )
+    overwrite: Annotated[
+        bool,
+        Option(
+            RESULT,
+            "Write over a file of this name that the program cannot prove to be its own.",
+            more="An older result with its record beside it is replaced without it. Inputs and folders are never written over.",
+            flag="--overwrite",
+        ),
+    ] = False
     composite: Annotated[
         bool,
         Option(

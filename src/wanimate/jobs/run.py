@@ -21,18 +21,20 @@ from wanimate.engines.base import Engine, State
 from wanimate.engines.resolved import ResolvedJob
 from wanimate.errors import OutOfMemory, OutputError, is_out_of_memory, setting
 from wanimate.events import Clock, Event, Expected, Finished, Notice, Stage
+from wanimate.finish.commit import commit
 from wanimate.finish.composite import composite
 from wanimate.finish.encode import OutputWriter
-from wanimate.finish.record import Hashes, write_record
-from wanimate.finish.sheet import sample_columns, sheet_of, write_sheet
+from wanimate.finish.lock import sheet_path
+from wanimate.finish.record import Hashes
+from wanimate.finish.sheet import sample_columns, sheet_of
 from wanimate.jobs.cancel import CancelToken, cancellable
 from wanimate.jobs.resume import Resumption, guides_key
 from wanimate.jobs.segments import PixelsReady, SegmentDone, run_segments, with_pixels
-from wanimate.jobs.workspace import Workspace, check_apart, workspace
+from wanimate.jobs.workspace import Workspace, files_read, guides_folder, workspace
 from wanimate.media.image import load_image
 from wanimate.media.probe import probe
 from wanimate.preprocess import drive
-from wanimate.preprocess.guides import check_folder, load_guides
+from wanimate.preprocess.guides import load_guides
 from wanimate.preprocess.layout import plan_layout
 from wanimate.types import Clip, Frame, Frames, Guides, Mode, Result, Segment
 
@@ -95,13 +97,15 @@ def preprocess(
         InputError: as `run`. OutputError: the folder is taken or cannot be written.
     """
     clock = Clock()
-    check_apart("guides", folder, [image, video, *([] if settings.mask is None else [settings.mask])])
-    clip, picture = _look(image, video, settings)
-    area = settings.area or area
-    clock.expect(_expected(plan_layout(mode, clip, (picture.shape[1], picture.shape[0]), settings, area).count))
-    making = drive.preprocess(mode, clip, picture, settings, folder, area)
-    guides = yield from clock.watch(making)
-    yield from clock.stop()
+    with guides_folder(folder, [image, video, *files_read(settings)]) as lock:
+        for notice in lock.notices:
+            yield from clock.note(notice)
+        clip, picture = _look(image, video, settings)
+        area = settings.area or area
+        clock.expect(_expected(plan_layout(mode, clip, (picture.shape[1], picture.shape[0]), settings, area).count))
+        making = drive.preprocess(mode, clip, picture, settings, folder, area)
+        guides = yield from clock.watch(making)
+        yield from clock.stop()
     return guides
 
 
@@ -110,17 +114,18 @@ def _run(engine: Engine, job: Job) -> Generator[Event, None, None]:
     drive.check(job.mode, job.preprocess)
     inputs = {"image": job.image, "video": job.video}
     inputs |= {} if job.preprocess.mask is None else {"mask": job.preprocess.mask}
-    with workspace(job.out, job.output, tuple(inputs.values()), job.keep_guides) as place, Hashes() as hashes:
+    read = (*inputs.values(), *files_read(job.preprocess, resolved.generate), *engine.files)
+    with workspace(job.out, job.output, read, job.keep_guides) as place, Hashes() as hashes:
         clip, image = _look(job.image, job.video, job.preprocess)
         engine.check(resolved)
         area = job.preprocess.area or engine.area
         layout = plan_layout(job.mode, clip, (image.shape[1], image.shape[0]), job.preprocess, area)
-        check_folder(place.guides, "keep_guides")
         place.check_room(layout.size, layout.count, job.mode, job.output.codec)
         settings = job.preprocess.model_dump(mode="json")
         task = _Task(engine, resolved, place, job.output, hashes, Clock(), inputs, clip, settings)
         hashes.add(inputs.values())
         task.clock.expect([*_expected(layout.count), *engine.expected(resolved, layout.count)])
+        yield from task.watch(iter(place.notices))
         engine.read_ahead()
         guides = yield from _drawn(task, job, clip, image, area)
         yield from _finish(task, guides)
@@ -132,15 +137,17 @@ def _generate(
     folder = guides.folder if isinstance(guides, Guides) else Path(guides)
     loaded = guides if isinstance(guides, Guides) else load_guides(guides)
     source = Path(loaded.manifest.get("source", {}).get("path", ""))
-    read = [source, *([] if folder is None else folder.iterdir())]
+    resolved = engine.resolve(settings, loaded.mode)
+    clips = [source] if source.is_file() else []
+    read = [*clips, *([] if folder is None else [folder]), *files_read(None, resolved.generate), *engine.files]
     with workspace(out, output, read) as place, Hashes() as hashes:
-        resolved = engine.resolve(settings, loaded.mode)
         place.check_room(loaded.size, loaded.count, loaded.mode, output.codec)
         clip = probe(source, None) if source.is_file() else None
         inputs = {} if folder is None else {"guides": folder}
         task = _Task(engine, resolved, place, output, hashes, Clock(), inputs, clip, loaded.manifest.get("settings"))
         hashes.add(inputs.values())
         task.clock.expect(engine.expected(resolved, loaded.count))
+        yield from task.watch(iter(place.notices))
         yield from _finish(task, loaded)
 
 
@@ -165,6 +172,7 @@ def _drawn(task: _Task, job: Job, clip: Clip, image: Frame, area: int) -> Genera
         task.clock.expect([Expected(Stage.DETECT, 0, 0), Expected(Stage.DRAW, 0, 0)])
         yield from task.note(Notice("the guides are there from an earlier run"))
         return found
+    store.begin()
     guides = yield from _made_guides(task, job, clip, image, area)
     try:
         store.add_guides(guides.folder or folder, key())
@@ -243,10 +251,11 @@ def _written(task: _Task, guides: Guides, segments: tuple[Segment, ...], earlier
         sheet = None
         if output.sheet:
             title = f"wanimate, checkpoint {task.engine.facts()['checkpoint']['name']}"
-            sheet = write_sheet(out, sheet_of(guides, task.clip, columns, shown, title))
-        written = write_record(out, made)
+            sheet = sheet_of(guides, task.clip, columns, shown, title)
+        written = commit(writer, task.place.lock, made, sheet)
     task.place.store.done()
-    finished = Finished(result=Result(out, guides.count, guides.size, guides.fps, seed, sheet, written))
+    place = sheet_path(out) if output.sheet else None
+    finished = Finished(result=Result(out, guides.count, guides.size, guides.fps, seed, place, written))
     yield clock.placed(finished)
 
 

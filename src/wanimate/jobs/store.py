@@ -15,7 +15,6 @@ import hashlib
 import json
 import os
 import shutil
-import socket
 import stat
 from collections.abc import Callable, Iterator, Mapping, Sequence
 from contextlib import suppress
@@ -25,7 +24,6 @@ from functools import cached_property
 from pathlib import Path
 from typing import Any, Literal
 
-import psutil
 import safetensors.torch
 import torch
 from pydantic import BaseModel, ConfigDict, Field
@@ -35,6 +33,7 @@ from torch import Tensor
 from wanimate.errors import InputError, OutputError
 from wanimate.finish.lock import work_path
 from wanimate.media.files import AtomicFile, output_error, sha256
+from wanimate.media.names import Owner, owner_pid
 from wanimate.preprocess.guides import load_guides
 from wanimate.types import Guides, Segment
 
@@ -47,26 +46,21 @@ class _Stored(BaseModel):
     model_config = ConfigDict(frozen=True, extra="forbid", strict=True)
 
 
-class Owner(_Stored):
-    """The process that works in a store. `started`: seconds since 1970, since numbers of processes are used again."""
+class StoredOwner(_Stored):
+    """The process that works in a store."""
 
     pid: int
+    start: int
     host: str
-    started: float
 
     @classmethod
-    def me(cls) -> Owner:
-        return cls(pid=os.getpid(), host=socket.gethostname(), started=psutil.Process().create_time())
+    def this(cls) -> StoredOwner:
+        return cls(**vars(Owner.this()))
 
     @property
-    def lives(self) -> bool:
-        """Whether it runs still, as far as can be told: of a process on another machine nobody knows that it does not."""
-        if self.host != socket.gethostname():
-            return True
-        try:
-            return abs(psutil.Process(self.pid).create_time() - self.started) < 1
-        except psutil.NoSuchProcess:
-            return False
+    def alive(self) -> bool:
+        """As `media.names.Owner`."""
+        return Owner(self.pid, self.start, self.host).alive
 
 
 class Redraw(_Stored):
@@ -103,7 +97,7 @@ class StoreFile(_Stored):
     format: Literal["wanimate-work"] = "wanimate-work"
     version: Literal[1] = 1
     out: str
-    owner: Owner
+    owner: StoredOwner
     begun: str
     keep: bool = False
     guides: StoredGuides | None = None
@@ -141,8 +135,8 @@ class Store:
         if found is None or fresh:
             shutil.rmtree(self.folder, ignore_errors=True)
             now = datetime.now(UTC).isoformat(timespec="seconds")
-            found = StoreFile(out=out.name, owner=Owner.me(), begun=now)
-        self._file = found.model_copy(update={"owner": Owner.me(), "keep": keep or found.keep})
+            found = StoreFile(out=out.name, owner=StoredOwner.this(), begun=now)
+        self._file = found.model_copy(update={"owner": StoredOwner.this(), "keep": keep or found.keep})
 
     @property
     def job(self) -> StoredJob | None:
@@ -155,6 +149,10 @@ class Store:
     @property
     def guides_folder(self) -> Path:
         return self.folder / GUIDES
+
+    def begin(self) -> None:
+        """Make the folder, so that work can be put into it. Raises OutputError where it cannot be made."""
+        self._write(self._file)
 
     def has_guides(self, folder: Path) -> bool:
         """Whether an earlier run has put guides into `folder`, of whatever settings."""
@@ -385,4 +383,4 @@ def _sync(folder: Path) -> None:
 
 def _is_empty(folder: Path) -> bool:
     """Whether it is a folder with nothing in it but what a killed process had not finished."""
-    return folder.is_dir() and not folder.is_symlink() and all(f.name.endswith(".part") for f in folder.iterdir())
+    return folder.is_dir() and not folder.is_symlink() and all(owner_pid(path) is not None for path in folder.iterdir())

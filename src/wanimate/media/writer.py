@@ -94,9 +94,14 @@ class StreamWriter:
             self.discard()
             raise
 
-    def commit(self) -> None:
-        """Give a finished file its final name."""
-        self._target.commit()
+    @property
+    def temporary(self) -> Path:
+        """Where the file is until `commit`."""
+        return self._target.temporary
+
+    def commit(self, keep: bool = False) -> None:
+        """Give a finished file its final name; `keep` as `AtomicFile.commit`."""
+        self._target.commit(keep)
 
     def close(self) -> None:
         """Finish the file under its final name."""

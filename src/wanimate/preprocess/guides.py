@@ -8,12 +8,10 @@ A folder appears whole or not at all.
 from __future__ import annotations
 
 import errno
+import io
 import json
-import os
-import secrets
-import shutil
 from collections.abc import Sequence
-from contextlib import ExitStack, suppress
+from contextlib import ExitStack
 from fractions import Fraction
 from pathlib import Path
 from types import TracebackType
@@ -23,14 +21,14 @@ import cv2
 import numpy as np
 import numpy.typing as npt
 
-from wanimate.errors import InputError, OutputError, setting
-from wanimate.media.files import missing_folders, output_error, remove_empty, sha256
+from wanimate.errors import InputError, setting
+from wanimate.media.files import sha256, write_new
 from wanimate.media.image import MIN_SIDE, load_image
 from wanimate.media.video import LosslessWriter, VideoFrames, write_h264
+from wanimate.preprocess.folder import FORMAT, MANIFEST, NewFolder
 from wanimate.types import Frame, Frames, FrameSource, Guides, Mode
 
-FORMAT, VERSION = "wanimate-guides", 1
-MANIFEST = "manifest.json"
+VERSION = 1
 _VIDEOS = {"pose": "pose.mkv", "face": "face.mkv", "background": "background.mkv", "mask": "mask.mkv"}
 _REFERENCE, _KEYPOINTS = "reference.png", "keypoints.npz"
 _PUBLISHED = {"pose": "src_pose.mp4", "face": "src_face.mp4", "background": "src_bg.mp4", "mask": "src_mask.mp4"}
@@ -68,89 +66,6 @@ def check_format(area: int, size: tuple[int, int], fps: Fraction, face_size: int
     if max(fps.numerator, fps.denominator) > _MAX_TERM:
         rule = "its numerator or denominator has more than 31 bits"
         raise InputError("preprocess.fps", fps, rule, "Give it as a ratio such as 30000/1001")
-
-
-class NewFolder:
-    """A folder under a temporary name beside `path`, renamed to it on a clean exit.
-
-    On any exception it is removed, and so are parents of `path` that were made for it. A symbolic link is followed.
-
-    Raises:
-        OutputError: `path` holds something that is not a guides folder, or cannot be written.
-    """
-
-    def __init__(self, path: Path, field: str = "guides") -> None:
-        self.path, self.field = Path(path), field
-        self._parents: list[Path] = []
-
-    def __enter__(self) -> Path:
-        try:
-            self._place = self.path.resolve()
-            if not _is_free(self._place):
-                raise OutputError(
-                    self.field, self.path, "the name is taken", "Choose another folder or remove this one"
-                )
-            name = f".{self._place.name}.{os.getpid()}-{secrets.token_hex(3)}.part"
-            self._temporary = self._place.with_name(name)
-            self._parents = missing_folders(self._place)
-            self._temporary.mkdir(parents=True)
-        except OSError as error:
-            remove_empty(self._parents)
-            raise output_error(self.path, error, self.field) from error
-        except (ValueError, RuntimeError) as error:  # a name that no file can have; links that lead in a circle
-            raise OutputError(self.field, self.path, f"this names no folder ({error})", "Choose another one") from error
-        return self._temporary
-
-    def __exit__(self, kind: type[BaseException] | None, error: BaseException | None, tb: TracebackType | None) -> None:
-        committed = False
-        try:
-            if kind is None:
-                self._commit()
-                committed = True
-        except OSError as failure:
-            raise output_error(self.path, failure, self.field) from failure
-        finally:
-            shutil.rmtree(self._temporary, ignore_errors=True)
-            if not committed:
-                remove_empty(self._parents)
-        if isinstance(error, OSError) and not isinstance(error, InputError):
-            raise output_error(self.path, error, self.field) from error
-
-    def _commit(self) -> None:
-        old = self._temporary.with_suffix(".old")
-        if self._place.exists():
-            os.rename(self._place, old)
-        os.rename(self._temporary, self._place)
-        shutil.rmtree(old, ignore_errors=True)
-
-
-class _NotKept(Exception):
-    pass
-
-
-def check_folder(path: Path, field: str = "guides") -> None:
-    """Refuse a folder that `NewFolder` could not make. Nothing is left behind.
-
-    Raises:
-        OutputError: the name is taken by something that is not a guides folder, or is too long; the folder around it
-            cannot be written.
-    """
-    with suppress(_NotKept), NewFolder(path, field):
-        raise _NotKept
-
-
-def _is_free(place: Path) -> bool:
-    """Whether guides may take this name: nothing is there, an empty folder, or older guides."""
-    if not os.path.lexists(place):
-        return True
-    return place.is_dir() and (not any(place.iterdir()) or _is_ours(place))
-
-
-def _is_ours(folder: Path) -> bool:
-    try:
-        return json.loads((folder / MANIFEST).read_text())["format"] == FORMAT
-    except (OSError, ValueError, KeyError, TypeError):
-        return False
 
 
 class GuidesWriter:
@@ -193,7 +108,9 @@ class GuidesWriter:
         """
         self._videos.close()
         write_png(self._place / _REFERENCE, reference)
-        np.savez_compressed(self._place / _KEYPOINTS, allow_pickle=False, **arrays)
+        packed = io.BytesIO()
+        np.savez_compressed(packed, allow_pickle=False, **arrays)
+        write_new(self._place / _KEYPOINTS, packed.getbuffer())
         width, height = self._size
         files = {name: _VIDEOS[name] for name in _PARTS[self._mode]}
         head = {
@@ -209,7 +126,7 @@ class GuidesWriter:
             "keypoints": _KEYPOINTS,
             "sha256": hashes(self._place, [*files.values(), _REFERENCE, _KEYPOINTS]),
         }
-        (self._place / MANIFEST).write_text(json.dumps(head | manifest, indent=1) + "\n")
+        write_new(self._place / MANIFEST, (json.dumps(head | manifest, indent=1) + "\n").encode())
 
     def __exit__(self, kind: type[BaseException] | None, error: BaseException | None, tb: TracebackType | None) -> None:
         self._open.__exit__(kind, error, tb)
@@ -353,4 +270,4 @@ def write_png(path: Path, image: Frame) -> None:
     done, data = cv2.imencode(".png", np.ascontiguousarray(image[..., ::-1]))
     if not done:
         raise OSError(errno.EINVAL, "not encodable as PNG")
-    path.write_bytes(data.tobytes())
+    write_new(path, data.tobytes())

@@ -3,17 +3,17 @@
 from __future__ import annotations
 
 import json
-import os
 import time
 from collections.abc import Callable, Sequence
 from dataclasses import dataclass, field
 from pathlib import Path
-from typing import Any
+from typing import Any, cast
 
 import torch
 from torch import Tensor
 
 from wanimate.errors import InputError, setting
+from wanimate.media.files import AtomicFile
 
 
 class Process:
@@ -96,10 +96,8 @@ class Log:
 
 def save_state(path: Path, **state: Any) -> None:
     """Write a resumable training state whole or not at all."""
-    path.parent.mkdir(parents=True, exist_ok=True)
-    temporary = path.with_suffix(".part")
-    torch.save(state, temporary)
-    os.replace(temporary, path)
+    with AtomicFile(path, "work") as file:
+        torch.save(state, cast(Any, file))
 
 
 def load_state(path: Path, shapes: dict[str, list[int]] | None = None) -> dict[str, Any]:

@@ -19,7 +19,7 @@ from pathlib import Path
 import numpy as np
 import torch
 from safetensors import safe_open
-from safetensors.torch import save_file
+from safetensors.torch import save
 from torch import Tensor
 
 from wanimate.conditions.latents import known_mask, pack_mask, resize_faces, to_network
@@ -27,7 +27,7 @@ from wanimate.conditions.reference import ImageEncoder, letterboxed
 from wanimate.config import Mode, PreprocessSettings
 from wanimate.errors import InputError
 from wanimate.events import Event
-from wanimate.media.files import sha256
+from wanimate.media.files import in_utf8, sha256, write_new
 from wanimate.media.image import load_image
 from wanimate.media.probe import probe
 from wanimate.media.resize import cover
@@ -169,7 +169,7 @@ def _encode(
         for number, (start, stop) in enumerate(cut(guides, settings.clip_length)):
             frames = np.stack([cover(f, *guides.size) for f in iter_indices(clip, indices[start:stop])])
             tensors = _window(guides, frames, start, settings, encoders) | references
-            save_file(tensors, made / f"window_{number:03d}.safetensors")
+            write_new(made / f"window_{number:03d}.safetensors", save(tensors))
         if folder.exists():  # another process was quicker
             shutil.rmtree(made)
         else:
@@ -250,7 +250,7 @@ class Examples:
         """target, pose, known, reference, keep, person, face of one `latents.LatentClips`; then image tokens, if any."""
         rng = np.random.default_rng((self.seed, number))
         path = self.files[int(rng.integers(len(self.files)))]
-        with safe_open(path, "pt") as file:
+        with in_utf8(path) as name, safe_open(name, "pt") as file:
             names = self._names.setdefault(path, sorted(file.keys()))
             ways = [n.removeprefix("known.") for n in names if n.startswith("known.")]
             views = [n.removeprefix("reference.") for n in names if n.startswith("reference.")]

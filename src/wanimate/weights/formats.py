@@ -12,6 +12,7 @@ from safetensors import SafetensorError, safe_open
 from torch import Tensor, nn
 
 from wanimate.errors import CheckpointError
+from wanimate.media.files import in_utf8
 from wanimate.weights.gguf import is_gguf, open_gguf
 from wanimate.weights.stored import Scaled, Stored, Value, Values, open_safetensors, scaled, value
 
@@ -45,7 +46,7 @@ def open_tensors(path: Path) -> dict[str, Value]:
     stored: Values
     if path.suffix == ".safetensors":
         try:
-            with safe_open(path, "pt"):  # it checks the header
+            with in_utf8(path) as name, safe_open(name, "pt"):  # it checks the header
                 pass
             stored = open_safetensors(path)
         except (SafetensorError, OSError, KeyError) as error:

@@ -13,6 +13,7 @@ import torch
 from safetensors import SafetensorError, safe_open
 from torch import Tensor
 
+from wanimate.media.files import in_utf8
 from wanimate.weights.gguf import gguf_names, is_gguf
 from wanimate.weights.stored import V, defer, defer_rows
 
@@ -99,7 +100,7 @@ def holds_transformer(file: Path) -> bool:
     if is_gguf(file):
         return any(name.endswith("pose_patch_embedding.weight") for name in gguf_names(file))
     try:
-        with safe_open(file, "pt") as opened:
+        with in_utf8(file) as name, safe_open(name, "pt") as opened:
             return any(key.endswith("pose_patch_embedding.weight") for key in opened.keys())  # noqa: SIM118
     except (SafetensorError, OSError):
         return False

@@ -19,6 +19,7 @@ from safetensors import safe_open
 from torch import Tensor, nn
 
 from wanimate.errors import CheckpointError, InputError, setting
+from wanimate.media.files import in_utf8
 from wanimate.model.transformer import AnimateTransformer
 from wanimate.weights.formats import Tensors, read_tensors
 from wanimate.weights.layouts import native_module
@@ -281,7 +282,7 @@ def _peft_config(path: Path) -> dict[str, Any]:
     """peft's configuration of an adapter, from the file's metadata (diffusers' way) or beside it (peft's way)."""
     text, beside = None, path.with_name("adapter_config.json")
     if path.suffix == ".safetensors":
-        with safe_open(path, "pt") as file:
+        with in_utf8(path) as name, safe_open(name, "pt") as file:
             text = (file.metadata() or {}).get("lora_adapter_metadata")
     if text is None and path.stem == "adapter_model" and beside.is_file():
         text = beside.read_text()

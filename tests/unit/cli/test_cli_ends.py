@@ -216,7 +216,7 @@ STOPPED = textwrap.dedent("""
             from wanimate.finish.encode import OutputWriter
             from wanimate.events import Finished, Stage, StageProgress, StageStarted
             from wanimate.types import Result
-            with OutputLock(job.out, job.output.codec) as lock:
+            with OutputLock(job.out, job.output) as lock:
                 yield StageStarted(Stage.DENOISE, 10_000)
                 with OutputWriter(job.out, Fraction(30), 64, 48, job.output, lock=lock) as writer:
                     for i in range(10_000):
@@ -227,7 +227,7 @@ STOPPED = textwrap.dedent("""
 
     stub.Animator = Animator
     from wanimate.__main__ import main
-    sys.argv = ["wanimate", "animate", "--image", "a", "--video", "b", "--out", sys.argv[1], "--json"]
+    sys.argv = ["wanimate", "animate", "--image", "a", "--video", "b", "--out", sys.argv[1], "--overwrite", "--json"]
     main()
 """)
 

@@ -9,6 +9,7 @@ from pathlib import Path
 
 import pytest
 
+from wanimate.config import OutputSettings
 from wanimate.errors import OutputError
 from wanimate.finish.lock import OutputLock
 
@@ -25,7 +26,7 @@ def test_leftovers_of_dead_processes_are_removed(tmp_path: Path) -> None:
     (tmp_path / left[1]).write_bytes(b"2")
     for name in stay:
         (tmp_path / name).write_bytes(b"3")
-    OutputLock(out, "png").release()
+    OutputLock(out, OutputSettings(codec="png")).release()
     assert sorted(os.listdir(tmp_path)) == sorted(stay)
 
 

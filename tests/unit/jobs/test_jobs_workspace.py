@@ -46,7 +46,7 @@ def test_a_sheet_is_not_written_over_an_input(tmp_path: Path) -> None:
     image = tmp_path / "a.sheet.png"
     image.write_bytes(b"")
     with (
-        pytest.raises(OutputError, match="its sheet"),
+        pytest.raises(OutputError, match=r"a\.sheet\.png: this is an input of the job"),
         workspace(tmp_path / "a.mp4", OutputSettings(sheet=True), (image,)),
     ):
         pass

@@ -21,6 +21,7 @@ import numpy.typing as npt
 from ai_edge_litert.interpreter import Interpreter
 
 from wanimate.errors import InputError
+from wanimate.media.files import in_utf8
 from wanimate.preprocess.detect.models import COMMAND
 from wanimate.types import Frame
 
@@ -37,7 +38,8 @@ class Network:
     def __init__(self, path: Path) -> None:
         try:
             with _quiet():
-                self._interpreter: Any = Interpreter(str(path), num_threads=_THREADS)
+                with in_utf8(path) as name:
+                    self._interpreter: Any = Interpreter(name, num_threads=_THREADS)
                 self._interpreter.allocate_tensors()
         except (ValueError, RuntimeError) as error:
             raise InputError(

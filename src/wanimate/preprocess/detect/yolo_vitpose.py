@@ -17,6 +17,7 @@ import numpy as np
 import numpy.typing as npt
 
 from wanimate.errors import InputError, setting
+from wanimate.media.files import in_utf8
 from wanimate.preprocess.people.choice import Choice
 from wanimate.preprocess.people.tracking import Tracker
 from wanimate.preprocess.pose.keypoints import has_person
@@ -144,7 +145,8 @@ def _session(path: Path) -> Session:
     wanted = ("CUDAExecutionProvider", "CPUExecutionProvider")
     providers = [p for p in wanted if p in onnxruntime.get_available_providers()]
     try:
-        session: Any = onnxruntime.InferenceSession(str(path), providers=providers)
+        with in_utf8(path) as name:
+            session: Any = onnxruntime.InferenceSession(name, providers=providers)
     except Exception as error:  # onnxruntime raises its own unrelated classes for unreadable files
         raise InputError("preprocess.models", path, f"cannot be loaded ({error})", "Download it again") from error
     name = session.get_inputs()[0].name
