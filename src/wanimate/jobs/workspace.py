@@ -18,8 +18,8 @@ from wanimate.media.places import check_apart_from, check_names, is_within
 from wanimate.preprocess.folder import check_folder, resolved_folder
 from wanimate.types import Mode
 
-_BESIDE = 2**20
-"""Bytes for the record and the contact sheet."""
+_RECORD, _SHEET = 2**20, 2**23
+"""Bytes that the record and the contact sheet take at the most."""
 _BYTES: dict[Codec, float] = {"h264": 0.004, "h265": 0.002, "ffv1": 0.3, "png": 0.3}
 """Bytes of a pixel that a result takes at the least."""
 _GUIDE_BYTES: dict[Mode, float] = {"animation": 0.01, "replacement": 0.3}
@@ -42,8 +42,9 @@ class Workspace:
             OutputError: less is free than the result or the guides take at the least.
         """
         pixels = size[0] * size[1] * count
+        beside = _RECORD + (_SHEET if self.lock.output.sheet else 0)
         for field, place, needed in (
-            ("out", self.out, _BESIDE + int(_BYTES[codec] * pixels)),
+            ("out", self.out, beside + int(_BYTES[codec] * pixels)),
             ("keep_guides", self.guides, int(_GUIDE_BYTES[mode] * pixels)),
         ):
             free = shutil.disk_usage(_existing(place)).free
