@@ -66,19 +66,19 @@ def workspace(
         lock = held.enter_context(OutputLock(out, output, inputs))
         if keep_guides is None:
             folder = held.enter_context(tempfile.TemporaryDirectory(prefix="wanimate-"))
-            yield Workspace(out, lock, Path(folder) / "guides", lock.notices)
+            yield Workspace(out, lock, Path(folder) / "guides", [Notice(text) for text in lock.notices])
             return
         for name in (*lock.names, sheet_path(out)):
             if is_within(name, keep_guides) or is_within(keep_guides, name):
                 rule = f"the guides and {name.name} of the result would be in each other's way"
                 raise OutputError("keep_guides", keep_guides, rule, "Choose a folder beside the result.")
-        guides = held.enter_context(guides_folder(keep_guides, inputs, "keep_guides"))
-        yield Workspace(out, lock, keep_guides, lock.notices or guides.notices)
+        notices = held.enter_context(guides_folder(keep_guides, inputs, "keep_guides"))
+        yield Workspace(out, lock, keep_guides, [Notice(text) for text in lock.notices] or notices)
 
 
 @contextmanager
-def guides_folder(folder: Path, inputs: Sequence[Path], field: str = "guides") -> Iterator[NameLock]:
-    """A folder that guides will be written to, held until the end of the block.
+def guides_folder(folder: Path, inputs: Sequence[Path], field: str = "guides") -> Iterator[list[Notice]]:
+    """A folder that guides will be written to, held until the end of the block. Gives what the user should be told of it.
 
     Raises:
         OutputError: an input lies in it; another job is writing it; as `check_folder`.
@@ -88,7 +88,7 @@ def guides_folder(folder: Path, inputs: Sequence[Path], field: str = "guides") -
     check_apart_from(field, (folder,), inputs)
     with NameLock(place, field) as lock:
         check_folder(folder, field)
-        yield lock
+        yield [Notice(text) for text in lock.notices]
 
 
 def files_read(preprocess: PreprocessSettings | None, generate: GenerateSettings | None = None) -> list[Path]:
