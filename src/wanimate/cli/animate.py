@@ -15,6 +15,7 @@ from wanimate.cli.options import Checkpoint
 from wanimate.cli.report import Reporter
 from wanimate.config import Codec, GenerateSettings, Job, OutputSettings, ParallelSettings, RuntimeSettings
 from wanimate.errors import InputError
+from wanimate.finish.lock import OutputLock
 
 if TYPE_CHECKING:
     from wanimate.api import Animator
@@ -92,6 +93,11 @@ def generate(
     [cyan]wanimate generate monday tuesday wednesday --out week[/cyan]
     """
     places = results(guides, out, output.codec)
+    if len(places) > 1:
+        for folder, place in zip(
+            guides, places, strict=True
+        ):  # what cannot be written is refused before the first hours
+            OutputLock(place, output, [folder]).release()
     jobs = [partial(_generate, *pair, settings, output) for pair in zip(guides, places, strict=True)]
     run(report, checkpoint, runtime, parallel, *jobs)
 

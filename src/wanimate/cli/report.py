@@ -5,6 +5,7 @@ The event types are imported where they are used: they bring torch, for which `-
 
 from __future__ import annotations
 
+import io
 import json
 import logging
 import os
@@ -112,7 +113,9 @@ class JsonReporter:
         self._line("error", kind="UsageError", message=message, exit_code=2, **named)
 
     def _line(self, event: str, **fields: Any) -> None:
-        _say(json.dumps({"event": event, **fields}, default=_plain, ensure_ascii=False))
+        line = {"event": event, **fields}
+        text = json.dumps(line, default=_plain, ensure_ascii=False)
+        _say(text if _can_say(text) else json.dumps(line, default=_plain))
 
 
 class RichReporter:
@@ -203,6 +206,8 @@ def reporting(as_json: bool, debug: bool, spelling: Spelling = command_line) -> 
     of this program.
     """
     with ExitStack() as stack:
+        if isinstance(sys.stdout, io.TextIOWrapper):
+            sys.stdout.reconfigure(errors="backslashreplace")  # names that are not UTF-8
         if debug:
             stack.enter_context(shown(logging.DEBUG))
         interrupted = threading.Event()
@@ -238,6 +243,15 @@ def forget_stdout() -> None:
     """What is still to be written to stdout goes nowhere, so that its end finds no closed pipe."""
     with suppress(OSError, ValueError):
         os.dup2(os.open(os.devnull, os.O_WRONLY), sys.stdout.fileno())
+
+
+def _can_say(text: str) -> bool:
+    """Whether stdout can hold the text as it is; a name that is not UTF-8 has no letters."""
+    try:
+        text.encode(sys.stdout.encoding or "utf-8")
+    except UnicodeEncodeError:
+        return False
+    return True
 
 
 def _say(text: str) -> None:

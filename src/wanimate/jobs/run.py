@@ -97,8 +97,8 @@ def preprocess(
         InputError: as `run`. OutputError: the folder is taken or cannot be written.
     """
     clock = Clock()
-    with guides_folder(folder, [image, video, *files_read(settings)]) as lock:
-        for notice in lock.notices:
+    with guides_folder(folder, [image, video, *files_read(settings)]) as notices:
+        for notice in notices:
             yield from clock.note(notice)
         clip, picture = _look(image, video, settings)
         area = settings.area or area

@@ -18,8 +18,8 @@ from wanimate.media.places import check_apart_from, check_names, is_within
 from wanimate.preprocess.folder import check_folder, resolved_folder
 from wanimate.types import Mode
 
-_BESIDE = 2**20
-"""Bytes for the record and the contact sheet."""
+_RECORD, _SHEET = 2**20, 2**23
+"""Bytes that the record and the contact sheet take at the most."""
 _BYTES: dict[Codec, float] = {"h264": 0.004, "h265": 0.002, "ffv1": 0.3, "png": 0.3}
 """Bytes of a pixel that a result takes at the least."""
 _GUIDE_BYTES: dict[Mode, float] = {"animation": 0.01, "replacement": 0.3}
@@ -43,8 +43,9 @@ class Workspace:
             OutputError: less is free than the result or the guides take at the least.
         """
         pixels = size[0] * size[1] * count
+        beside = _RECORD + (_SHEET if self.lock.output.sheet else 0)
         for field, place, needed in (
-            ("out", self.out, _BESIDE + int(_BYTES[codec] * pixels)),
+            ("out", self.out, beside + int(_BYTES[codec] * pixels)),
             ("keep_guides", self.guides, int(_GUIDE_BYTES[mode] * pixels)),
         ):
             free = shutil.disk_usage(_existing(place)).free
@@ -67,19 +68,19 @@ def workspace(
         store = Store(out, output.fresh, output.keep_segments)
         held.callback(store.tidy)
         if keep_guides is None:
-            yield Workspace(out, lock, store, store.guides_folder, lock.notices)
+            yield Workspace(out, lock, store, store.guides_folder, [Notice(text) for text in lock.notices])
             return
         for name in (*lock.names, sheet_path(out)):
             if is_within(name, keep_guides) or is_within(keep_guides, name):
                 rule = f"the guides and {name.name} of the result would be in each other's way"
                 raise OutputError("keep_guides", keep_guides, rule, "Choose a folder beside the result.")
-        guides = held.enter_context(guides_folder(keep_guides, inputs, "keep_guides"))
-        yield Workspace(out, lock, store, keep_guides, lock.notices or guides.notices)
+        notices = held.enter_context(guides_folder(keep_guides, inputs, "keep_guides"))
+        yield Workspace(out, lock, store, keep_guides, [Notice(text) for text in lock.notices] or notices)
 
 
 @contextmanager
-def guides_folder(folder: Path, inputs: Sequence[Path], field: str = "guides") -> Iterator[NameLock]:
-    """A folder that guides will be written to, held until the end of the block.
+def guides_folder(folder: Path, inputs: Sequence[Path], field: str = "guides") -> Iterator[list[Notice]]:
+    """A folder that guides will be written to, held until the end of the block. Gives what the user should be told of it.
 
     Raises:
         OutputError: an input lies in it; another job is writing it; as `check_folder`.
@@ -89,7 +90,7 @@ def guides_folder(folder: Path, inputs: Sequence[Path], field: str = "guides") -
     check_apart_from(field, (folder,), inputs)
     with NameLock(place, field) as lock:
         check_folder(folder, field)
-        yield lock
+        yield [Notice(text) for text in lock.notices]
 
 
 def files_read(preprocess: PreprocessSettings | None, generate: GenerateSettings | None = None) -> list[Path]:

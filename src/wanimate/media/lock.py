@@ -13,7 +13,6 @@ from pathlib import Path
 from types import TracebackType
 
 from wanimate.errors import OutputError
-from wanimate.events import Notice
 from wanimate.media.files import missing_folders, output_error, remove_empty
 from wanimate.media.names import Owner, lock_name, remove_leftovers
 
@@ -43,7 +42,7 @@ class NameLock:
 
     def __init__(self, path: Path, field: str = "out") -> None:
         self.path, self.field = Path(path), field
-        self.notices: list[Notice] = []
+        self.notices: list[str] = []
         self._lock = lock_name(self.path)
         self._handle: int | None = None
         self._parents = missing_folders(self.path)
@@ -119,7 +118,7 @@ class NameLock:
             if not created:
                 self._take_over(owner, found)
                 return False
-            self.notices = [Notice(f"the folder of {self.path.name} knows no locks; a file keeps other jobs off")]
+            self.notices = [f"the folder of {self.path.name} knows no locks; a file keeps other jobs off"]
         # The former holder may have removed the file between our open and our lock.
         if not _is_at(handle, self._lock):
             return False
