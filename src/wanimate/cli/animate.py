@@ -35,7 +35,7 @@ def animate(
 
     The clip's body, hands and face are found and drawn as guides. The network then draws the character frame by frame after
     them. Rate, length and sound are the clip's. Everything that can be checked is checked before anything is loaded. Ctrl-C
-    stops at any time and leaves nothing half-written.
+    stops at any time and leaves nothing half-written; the same command goes on from the segments that are finished.
 
     [bold]Examples[/bold]
 
@@ -46,7 +46,7 @@ def animate(
 
     Exit codes: 0 done, 2 bad input, 3 not enough memory, 130 cancelled.
     """
-    run(report, checkpoint, runtime, parallel, lambda animator: animator.run(job))
+    run(report, checkpoint, runtime, parallel, (job.out, lambda animator: animator.run(job)))
 
 
 @command(names={"guides": "--keep-guides"})
@@ -67,7 +67,7 @@ def replace(
 
     Exit codes: 0 done, 2 bad input, 3 not enough memory, 130 cancelled.
     """
-    run(report, checkpoint, runtime, parallel, lambda animator: animator.run(job))
+    run(report, checkpoint, runtime, parallel, (job.out, lambda animator: animator.run(job)))
 
 
 Guides = Annotated[
@@ -98,7 +98,10 @@ def generate(
             guides, places, strict=True
         ):  # what cannot be written is refused before the first hours
             OutputLock(place, output, [folder]).release()
-    jobs = [partial(_generate, *pair, settings, output) for pair in zip(guides, places, strict=True)]
+    jobs = [
+        (place, partial(_generate, folder, place, settings, output))
+        for folder, place in zip(guides, places, strict=True)
+    ]
     run(report, checkpoint, runtime, parallel, *jobs)
 
 

@@ -12,6 +12,7 @@ import typer
 from wanimate.cli.animate import animate, generate, replace
 from wanimate.cli.compat import app as compat
 from wanimate.cli.doctor import doctor
+from wanimate.cli.jobs import app as jobs
 from wanimate.cli.preprocess import preprocess
 from wanimate.cli.report import CLOSED, JsonReporter, OutputClosed, forget_stdout
 from wanimate.cli.train import app as train
@@ -57,6 +58,7 @@ app.command()(doctor)
 app.add_typer(train, name="train")
 app.add_typer(compat, name="compat")
 app.add_typer(weights, name="weights")
+app.add_typer(jobs, name="jobs")
 
 
 def main(*chosen: str) -> NoReturn:

@@ -32,6 +32,7 @@ from rich.progress import (
     TimeRemainingColumn,
 )
 
+from wanimate.__main__ import STOPS
 from wanimate.cli.names import command_line, field_of
 from wanimate.errors import (
     Cancelled,
@@ -63,6 +64,10 @@ class Reporter(Protocol):
 
     def event(self, event: Event) -> None: ...
 
+    def note(self, text: str) -> None:
+        """Something to read that is no event of a job."""
+        ...
+
     def part(self, kind: str, what: dict[str, Any], words: str) -> None:
         """One of several findings, before the result: as data, an event called `kind`, and in words."""
         ...
@@ -91,6 +96,9 @@ class JsonReporter:
             fields["message"] = event.spelled(self.spelling)
             del fields["text"]
         self._line(**fields)
+
+    def note(self, text: str) -> None:
+        self._line("notice", level="info", message=text)
 
     def part(self, kind: str, what: dict[str, Any], words: str) -> None:
         self._line(kind, **what)
@@ -151,8 +159,8 @@ class RichReporter:
             self._progress.update(self._task(event.stage, event.total), completed=event.done)
         elif isinstance(event, StepDone):
             task = self._task(Stage.DENOISE, event.segments * event.steps)
-            self._progress.update(task, total=event.segments * event.steps)
-            self._progress.advance(task)
+            done = event.segment * event.steps + event.step
+            self._progress.update(task, total=event.segments * event.steps, completed=done)
         elif isinstance(event, StageFinished):
             task = self._task(event.stage, 0)
             self._progress.update(task, total=max(self._progress.tasks[task].completed, 1))
@@ -162,6 +170,10 @@ class RichReporter:
         elif isinstance(event, Notice):
             mark = "[yellow]warning[/yellow] " if event.level == "warning" else ""
             self.console.print(mark + escape(event.spelled(self.spelling)))
+
+    def note(self, text: str) -> None:
+        self._progress.stop()
+        self.console.print(escape(text))
 
     def part(self, kind: str, what: dict[str, Any], words: str) -> None:
         self._progress.stop()
@@ -202,8 +214,8 @@ def told(report: Reporter, events: Generator[Event, None, _Value]) -> _Value:
 def reporting(as_json: bool, debug: bool, spelling: Spelling = command_line) -> Iterator[Reporter]:
     """Runs a command: gives it a reporter, and turns every way it can end badly into one sentence and an exit code.
 
-    0 done, 2 bad input, 3 not enough memory, 130 cancelled (Ctrl-C or SIGTERM), 141 nobody reads stdout any more, 1 a defect
-    of this program.
+    0 done, 2 bad input, 3 not enough memory, 130 cancelled (Ctrl-C, SIGTERM or SIGHUP), 141 nobody reads stdout any more, 1 a
+    defect of this program.
     """
     with ExitStack() as stack:
         if isinstance(sys.stdout, io.TextIOWrapper):
@@ -264,25 +276,28 @@ def _say(text: str) -> None:
 
 @contextmanager
 def _terminated_like_interrupted(interrupted: threading.Event) -> Iterator[None]:
-    """While the block runs, SIGTERM cancels as Ctrl-C does, so that everything is tidied up. Either sets `interrupted`."""
+    """While the block runs, SIGTERM and SIGHUP cancel as Ctrl-C does, so that everything is tidied up. Each sets
+    `interrupted`. A signal that is ignored, as by `nohup`, stays so."""
     if threading.current_thread() is not threading.main_thread():
         yield
         return
 
+    heard = [number for number in STOPS if signal.getsignal(number) is not signal.SIG_IGN]
+
     def interrupt(*_: object) -> None:
         # An impatient second Ctrl-C must not break off the tidying up, nor the end of the process after it.
         interrupted.set()
-        signal.signal(signal.SIGTERM, signal.SIG_IGN)
-        signal.signal(signal.SIGINT, signal.SIG_IGN)
+        for number in heard:
+            signal.signal(number, signal.SIG_IGN)
         raise KeyboardInterrupt
 
-    before = signal.signal(signal.SIGTERM, interrupt), signal.signal(signal.SIGINT, interrupt)
+    before = [(number, signal.signal(number, interrupt)) for number in heard]
     try:
         yield
     finally:
         if not interrupted.is_set():
-            signal.signal(signal.SIGTERM, before[0])
-            signal.signal(signal.SIGINT, before[1])
+            for number, handler in before:
+                signal.signal(number, handler)
 
 
 def _plain(value: object) -> Any:

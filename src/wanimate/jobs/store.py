@@ -296,6 +296,22 @@ def read_store(folder: Path) -> StoreFile | None:
         return None
 
 
+def finished_segments(folder: Path) -> int:
+    """How many of a job's segments a store holds, a redrawn one counted once."""
+    return len({file.name.split("-")[1] for file in folder.glob(SEGMENTS)})
+
+
+def kept_words(out: Path) -> str | None:
+    """What is kept of a job that has ended early, for its user; None where that is nothing."""
+    folder = work_path(out)
+    found = read_store(folder)
+    if found is None or (found.job is not None and found.job.finished):
+        return None
+    segments = finished_segments(folder)
+    what = "the guides are" if not segments or found.job is None else f"{segments} of {found.job.segments} segments are"
+    return f"{what} kept in {folder.name}: the same command goes on from there, `wanimate jobs clean` removes them"
+
+
 def difference(before: Mapping[str, Any], now: Mapping[str, Any]) -> str:
     """What two keys say differently, in words: "steps 20, now 8; guides: pose.mkv is another"; empty where nothing does."""
     return "; ".join(_differences(plain(before), plain(now)))
