@@ -38,7 +38,7 @@ def commit(writer: OutputWriter, lock: OutputLock, data: Mapping[str, Any], shee
             _fill(file, content)
             return file
 
-        made = dict(data)
+        made = {**data, "sheet": None}
         if sheet is not None:
             picture = whole(sheet_path(lock.out), sheet_bytes(sheet))
             made["sheet"] = _proof(picture.path, fingerprint(picture.temporary), lock.older.sheet)

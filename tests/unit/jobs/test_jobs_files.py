@@ -25,6 +25,7 @@ from wanimate.config import GenerateSettings, Job, OutputSettings, PreprocessSet
 from wanimate.engines.base import State
 from wanimate.errors import OutputError
 from wanimate.events import Notice
+from wanimate.integrations.published import write_published_guides
 from wanimate.jobs import run as jobs
 from wanimate.media import lock as locks
 from wanimate.media.probe import probe
@@ -301,3 +302,24 @@ def test_early_refusals_of_a_job(animator: Animator, place: Path, monkeypatch: p
     refused(ask("a.mp4", "file"), place, "the name is taken", "keep_guides")
     refused(ask("a.mp4", "file/guides"), place, "not a folder", "keep_guides")
     assert animator.engine.state is not State.RUNNING
+
+
+@pytest.mark.parametrize("name", ["manifest.json", "keypoints.npz"])
+def test_published_guides_take_no_strangers_place(place: Path, name: str) -> None:
+    """Names that other programs use, too."""
+    none = cast(Any, None)
+    (place / "set").mkdir()
+    (place / "set" / name).write_bytes(b"mine")
+    settings = PreprocessSettings(area=2**14)
+    making = write_published_guides("animation", none, none, settings, place / "set", none, (), {})
+    refused(lambda: list(making), place, "not ours to replace", "guides")
+
+
+def test_published_guides_are_not_written_over_an_input(place: Path) -> None:
+    none = cast(Any, None)
+    (place / "set").mkdir()
+    (place / "set" / "src_pose.mp4").hardlink_to(place / "dance.mp4")
+    inputs = (place / "dance.mp4", place / "hero.png")
+    settings = PreprocessSettings(area=2**14)
+    making = write_published_guides("animation", none, none, settings, place / "set", none, inputs, {})
+    refused(lambda: list(making), place, "an input of the job", "guides")
