@@ -80,6 +80,7 @@ class OutputLock:
         with ExitStack() as undo:
             self._lock = undo.enter_context(NameLock(self.out))
             self.older = self._check_ours()
+            self._seen = {path: _state(path) for path in names}
             undo.pop_all()
         self.notices = self._lock.notices
 
@@ -88,6 +89,10 @@ class OutputLock:
         """Everything that will be written."""
         sheet = (sheet_path(self.out),) if self.output.sheet else ()
         return (self.out, record_path(self.out), *sheet, work_path(self.out))
+
+    def newcomer(self) -> Path | None:
+        """A name under which somebody else has put a file, or changed one, since the lock was taken."""
+        return next((path for path, state in self._seen.items() if _state(path) != state), None)
 
     def release(self) -> None:
         """Let others write `out`. Does nothing the second time."""
@@ -144,6 +149,15 @@ class OutputLock:
 
     def __exit__(self, kind: type[BaseException] | None, error: BaseException | None, tb: TracebackType | None) -> None:
         self.release()
+
+
+def _state(path: Path) -> tuple[int, ...] | None:
+    """What a plain file or a link shows of itself while nobody changes it; None for anything else."""
+    try:
+        found = path.lstat()
+    except OSError:
+        return None
+    return None if stat.S_ISDIR(found.st_mode) else (found.st_ino, found.st_size, found.st_mtime_ns)
 
 
 def _is_store(folder: Path) -> bool:

@@ -211,9 +211,15 @@ class AtomicFile:
         except OSError as e:
             if not keep:
                 raise output_error(self.path, e, self.field) from e
-            raise kept_error(self.path, e, self._kept(), self.field) from e
+            raise self.keep(e) from e
         finally:
             self.discard()
+
+    def keep(self, why: OSError) -> OutputError:
+        """Put the finished file under another name, as it cannot get its own; returns the error that tells where."""
+        error = kept_error(self.path, why, self._kept(), self.field)
+        self.discard()
+        return error
 
     def _kept(self) -> Path | None:
         """Where the finished file has been put; None where no place took it."""

@@ -263,3 +263,27 @@ def test_a_large_or_strange_record_is_not_read(tmp_path: Path) -> None:
     os.truncate(tmp_path / "hero.json", 2**33)
     with pytest.raises(OutputError, match="not ours"):
         OutputLock(tmp_path / "hero.mp4")
+
+
+@pytest.mark.parametrize("name", ["hero.mp4", "hero.json", "hero.sheet.png"])
+@pytest.mark.parametrize("older", [False, True], ids=["new", "older"])
+def test_a_file_that_comes_while_the_job_runs_is_not_lost(tmp_path: Path, name: str, older: bool) -> None:
+    out = tmp_path / "hero.mp4"
+    if older:
+        make(out)
+
+    def job() -> None:
+        with OutputLock(out, SHEET) as lock, OutputWriter(out, Fraction(30), 64, 48, SHEET, lock=lock) as writer:
+            writer.write(GREY)
+            (tmp_path / name).unlink(missing_ok=True)
+            (tmp_path / name).write_bytes(b"holiday")
+            writer.finish()
+            commit(writer, lock, {}, GREY[0])
+
+    with pytest.raises(OutputError, match=rf"somebody has written {name} meanwhile.*kept as"):
+        job()
+    assert (tmp_path / name).read_bytes() == b"holiday"
+    kept = [path for path in tmp_path.iterdir() if ".kept-" in path.name]
+    assert len(kept) == 1
+    assert kept[0].stat().st_size > 500
+    assert not [path for path in tmp_path.iterdir() if path.name.startswith(".")]
