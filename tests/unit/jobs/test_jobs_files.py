@@ -13,7 +13,9 @@ from types import SimpleNamespace
 from typing import Any, cast
 
 import pytest
+import torch
 from PIL import Image
+from safetensors.torch import load_file
 from typer.testing import CliRunner
 
 sys.path.insert(0, str(Path(__file__).parents[1] / "media"))
@@ -32,6 +34,8 @@ from wanimate.media.probe import probe
 from wanimate.preprocess import candidates
 from wanimate.preprocess.candidates import write_people
 from wanimate.train import own
+from wanimate.train.adapters import AdapterSettings
+from wanimate.train.lora import LoraTraining
 from wanimate.weights.fingerprint import file_hash
 
 ONE = GenerateSettings(steps=1, seed=1)
@@ -323,3 +327,35 @@ def test_published_guides_are_not_written_over_an_input(place: Path) -> None:
     settings = PreprocessSettings(area=2**14)
     making = write_published_guides("animation", none, none, settings, place / "set", none, inputs, {})
     refused(lambda: list(making), place, "an input of the job", "guides")
+
+
+def test_a_lora_that_comes_while_another_is_trained_is_not_lost(clips: Path, monkeypatch: pytest.MonkeyPatch) -> None:
+    """Hours later, the name is taken: the trained one is kept beside it."""
+    out = clips / "light.safetensors"
+
+    def trained(*_: object) -> Any:
+        out.write_bytes(b"mine")
+        yield 1
+
+    def prepared(*_: object) -> Any:
+        yield from ()
+        return [clips / "window.safetensors"]
+
+    torch_like = SimpleNamespace(device="cpu", vae=None, image=None, face_size=8, transformer=None)
+    prompts = SimpleNamespace(encode=lambda *_, **__: torch.zeros(1, 4))
+    config = SimpleNamespace(name="tiny", defaults=SimpleNamespace(shift=1.0))
+    base = SimpleNamespace(**vars(torch_like), prompts=prompts, config=config)
+    monkeypatch.setattr(own, "load_checkpoint", lambda *_: base)
+    for name, stub in (
+        ("named", lambda _: "tiny"), ("prepare", prepared), ("attach", lambda *_: {}), ("train_adapters", trained),
+        ("write_sample", lambda *_: None), ("adapter_state", lambda _: {"a": torch.ones(1)}),
+    ):  # fmt: skip
+        monkeypatch.setattr(own, name, stub)
+    none = cast(Any, None)
+    settings = AdapterSettings(1, 1.0, ("q",))
+    job = own.OwnTraining(clips / "clips", out, clips / "work", none, none, settings, LoraTraining(steps=1))
+    with pytest.raises(OutputError, match=r"somebody has written it meanwhile.*kept as .*light\.kept-\w+\.safetensors"):
+        list(own.train_own(job))
+    assert out.read_bytes() == b"mine"
+    (kept,) = clips.glob("light.kept-*.safetensors")
+    assert load_file(kept)["a"].tolist() == [1.0]
