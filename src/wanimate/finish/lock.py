@@ -15,6 +15,7 @@ from wanimate.config import Codec, OutputSettings
 from wanimate.errors import OutputError, setting
 from wanimate.media.files import read_json
 from wanimate.media.lock import NameLock
+from wanimate.media.names import remove_leftovers
 from wanimate.media.places import check_apart_from, check_file, check_names
 from wanimate.weights.fingerprint import fingerprint
 
@@ -78,11 +79,13 @@ class OutputLock:
         check_apart_from("out", names, inputs)
         self._check_kinds()
         with ExitStack() as undo:
-            self._lock = undo.enter_context(NameLock(self.out))
+            lock = undo.enter_context(NameLock(self.out))
+            undo.enter_context(NameLock(record_path(self.out)))  # hero.mp4 and hero.mkv have one record, and one sheet
+            remove_leftovers(sheet_path(self.out))
             self.older = self._check_ours()
             self._seen = {path: _state(path) for path in names}
-            undo.pop_all()
-        self.notices = self._lock.notices
+            self._held = undo.pop_all()
+        self.notices = lock.notices
 
     @property
     def names(self) -> tuple[Path, ...]:
@@ -96,7 +99,7 @@ class OutputLock:
 
     def release(self) -> None:
         """Let others write `out`. Does nothing the second time."""
-        self._lock.release()
+        self._held.close()
 
     def _check_ending(self) -> None:
         codec = self.output.codec

@@ -287,3 +287,9 @@ def test_a_file_that_comes_while_the_job_runs_is_not_lost(tmp_path: Path, name: 
     assert len(kept) == 1
     assert kept[0].stat().st_size > 500
     assert not [path for path in tmp_path.iterdir() if path.name.startswith(".")]
+
+
+def test_two_jobs_at_once_do_not_share_a_record(tmp_path: Path) -> None:
+    with OutputLock(tmp_path / "hero.mkv"), pytest.raises(OutputError, match=r"hero\.json: another job"):
+        OutputLock(tmp_path / "hero.mp4")
+    assert os.listdir(tmp_path) == []
