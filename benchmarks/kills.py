@@ -10,11 +10,9 @@ from __future__ import annotations
 
 import argparse
 import statistics
-import subprocess
 import sys
 import tempfile
 from collections.abc import Iterator
-from datetime import UTC, datetime
 from pathlib import Path
 
 ROOT = Path(__file__).parents[1]
@@ -22,13 +20,16 @@ for folder in ("robustness", "unit/weights", "parity"):
     sys.path.insert(0, str(ROOT / "tests" / folder))
 sys.path.insert(0, str(ROOT / "benchmarks"))
 
-from hardware import versions  # noqa: E402
+from hardware import described  # noqa: E402
 from kills import Harness, Trial  # noqa: E402
 
 
 def rows(harness: Harness, share: float, seed: int) -> Iterator[str]:
     """A line of the table for every kind of job."""
-    yield "| job | kills | over before the signal | went on to the same result | seconds straight | lost, mean | lost, worst | steps made twice, worst |"
+    yield (
+        "| job | kills | over before the signal | went on to the same result | seconds straight | lost, mean | lost, worst | "
+        "steps made twice, worst |"
+    )
     yield "|---|---|---|---|---|---|---|---|"
     every: list[Trial] = []
     for job, count in harness.jobs():
@@ -57,14 +58,9 @@ def main() -> None:
     parser.add_argument("--seed", type=int, default=0)
     parser.add_argument("--out", type=Path)
     args = parser.parse_args()
-    commit = subprocess.run(
-        ["git", "rev-parse", "--short", "HEAD"], capture_output=True, text=True, cwd=ROOT
-    ).stdout.strip()
     with tempfile.TemporaryDirectory() as folder:
-        lines = [
-            "# Jobs that are killed\n", f"`python benchmarks/kills.py`, {datetime.now(UTC):%Y-%m-%d}, commit {commit}, {versions()}\n",
-            *rows(Harness(Path(folder)), args.share, args.seed),
-        ]  # fmt: skip
+        table = rows(Harness(Path(folder)), args.share, args.seed)
+        lines = ["# Jobs that are killed\n", "`python benchmarks/kills.py`\n", *described(threads=1), "", *table]
     text = "\n".join(lines) + "\n"
     print(text)
     if args.out is not None:

@@ -26,7 +26,8 @@ def commit(writer: OutputWriter, lock: OutputLock, data: Mapping[str, Any], shee
     two names. There is never a result without its record.
 
     Raises:
-        OutputError: the disk is full, or a name cannot be given.
+        OutputError: the disk is full, or a name cannot be given; somebody has put a file under one of the names since the job
+            began. The result is kept then, and the error tells where.
     """
     with ExitStack() as undo:
         files: list[AtomicFile] = []
@@ -38,13 +39,15 @@ def commit(writer: OutputWriter, lock: OutputLock, data: Mapping[str, Any], shee
             _fill(file, content)
             return file
 
-        made = dict(data)
+        made = {**data, "sheet": None}
         if sheet is not None:
             picture = whole(sheet_path(lock.out), sheet_bytes(sheet))
             made["sheet"] = _proof(picture.path, fingerprint(picture.temporary), lock.older.sheet)
         made["result"] = _proof(lock.out, writer.hash, lock.older.result)
         content = record_bytes(lock.out, made)
         whole(record_path(lock.out), content)
+        if (newcomer := lock.newcomer()) is not None:
+            raise writer.keep(OSError(0, f"somebody has written {newcomer.name} meanwhile"))
         for file in reversed(files):  # the record first
             file.commit()
     written: dict[str, Any] = json.loads(content)

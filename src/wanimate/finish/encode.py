@@ -15,6 +15,7 @@ import av
 import cv2
 
 from wanimate.config import OutputSettings
+from wanimate.errors import OutputError
 from wanimate.events import Notice
 from wanimate.finish.audio import AudioCopy
 from wanimate.finish.background import Background
@@ -104,6 +105,10 @@ class OutputWriter:
             self.finish()
         with self._undo:
             self._sink.commit(keep=True)
+
+    def keep(self, why: OSError) -> OutputError:
+        """Put a finished file that may not get its name under another one; returns the error that tells where."""
+        return self._sink.keep(why)
 
     def discard(self) -> None:
         """Remove what was written."""
@@ -198,8 +203,12 @@ class _PngFolder:
         except OSError as e:
             if not keep:
                 raise output_error(self.path, e) from e
-            place, self.temporary = keep_folder(self.temporary, self.path), None
-            raise kept_error(self.path, e, place) from e
+            raise self.keep(e) from e
+
+    def keep(self, why: OSError) -> OutputError:
+        assert self.temporary is not None, "the folder has its name"
+        place, self.temporary = keep_folder(self.temporary, self.path), None
+        return kept_error(self.path, why, place)
 
     def discard(self) -> None:
         if self.temporary is not None:

@@ -15,7 +15,7 @@ from wanimate.config import Codec, OutputSettings
 from wanimate.errors import OutputError, setting
 from wanimate.media.files import read_json
 from wanimate.media.lock import NameLock
-from wanimate.media.names import owner_pid
+from wanimate.media.names import owner_pid, remove_leftovers
 from wanimate.media.places import check_apart_from, check_file, check_names
 from wanimate.weights.fingerprint import fingerprint
 
@@ -79,10 +79,13 @@ class OutputLock:
         check_apart_from("out", names, inputs)
         self._check_kinds()
         with ExitStack() as undo:
-            self._lock = undo.enter_context(NameLock(self.out))
+            lock = undo.enter_context(NameLock(self.out))
+            undo.enter_context(NameLock(record_path(self.out)))  # hero.mp4 and hero.mkv have one record, and one sheet
+            remove_leftovers(sheet_path(self.out))
             self.older = self._check_ours()
-            undo.pop_all()
-        self.notices = self._lock.notices
+            self._seen = {path: _state(path) for path in names}
+            self._held = undo.pop_all()
+        self.notices = lock.notices
 
     @property
     def names(self) -> tuple[Path, ...]:
@@ -90,9 +93,13 @@ class OutputLock:
         sheet = (sheet_path(self.out),) if self.output.sheet else ()
         return (self.out, record_path(self.out), *sheet, work_path(self.out))
 
+    def newcomer(self) -> Path | None:
+        """A name under which somebody else has put a file, or changed one, since the lock was taken."""
+        return next((path for path, state in self._seen.items() if _state(path) != state), None)
+
     def release(self) -> None:
         """Let others write `out`. Does nothing the second time."""
-        self._lock.release()
+        self._held.close()
 
     def _check_ending(self) -> None:
         codec = self.output.codec
@@ -145,6 +152,15 @@ class OutputLock:
 
     def __exit__(self, kind: type[BaseException] | None, error: BaseException | None, tb: TracebackType | None) -> None:
         self.release()
+
+
+def _state(path: Path) -> tuple[int, ...] | None:
+    """What a plain file or a link shows of itself while nobody changes it; None for anything else."""
+    try:
+        found = path.lstat()
+    except OSError:
+        return None
+    return None if stat.S_ISDIR(found.st_mode) else (found.st_ino, found.st_size, found.st_mtime_ns)
 
 
 def _is_store(folder: Path) -> bool:

@@ -31,13 +31,13 @@ from safetensors import SafetensorError
 from torch import Tensor
 
 from wanimate.errors import InputError, OutputError
-from wanimate.finish.lock import work_path
+from wanimate.finish.lock import STORE_MARK, work_path
 from wanimate.media.files import AtomicFile, output_error, sha256
 from wanimate.media.names import Owner, owner_pid
 from wanimate.preprocess.guides import load_guides
 from wanimate.types import Guides, Segment
 
-JOB, GUIDES, SEGMENTS = "job.json", "guides", "segment-*.safetensors"
+GUIDES, SEGMENTS = "guides", "segment-*.safetensors"
 _LARGEST = 2**24
 """Bytes of `job.json` that are read at the most."""
 
@@ -218,7 +218,7 @@ class Store:
 
     def _write(self, file: StoreFile) -> None:
         make_private(self.folder)
-        with AtomicFile(self.folder / JOB) as written:
+        with AtomicFile(self.folder / STORE_MARK) as written:
             written.write(json.dumps(file.model_dump(), indent=1).encode())
         self._file = file
 
@@ -290,7 +290,7 @@ def read_store(folder: Path) -> StoreFile | None:
         found = folder.lstat()
         if not stat.S_ISDIR(found.st_mode) or found.st_uid != os.geteuid():
             return None
-        with open(folder / JOB, "rb") as file:
+        with open(folder / STORE_MARK, "rb") as file:
             return StoreFile.model_validate(json.loads(file.read(_LARGEST)))
     except (OSError, ValueError, RecursionError):
         return None

@@ -9,6 +9,7 @@ import os
 import shutil
 import stat
 import sys
+import tempfile
 from collections.abc import Callable, Iterable, Iterator
 from contextlib import contextmanager, suppress
 from pathlib import Path
@@ -211,9 +212,15 @@ class AtomicFile:
         except OSError as e:
             if not keep:
                 raise output_error(self.path, e, self.field) from e
-            raise kept_error(self.path, e, self._kept(), self.field) from e
+            raise self.keep(e) from e
         finally:
             self.discard()
+
+    def keep(self, why: OSError) -> OutputError:
+        """Put the finished file under another name, as it cannot get its own; returns the error that tells where."""
+        error = kept_error(self.path, why, self._kept(), self.field)
+        self.discard()
+        return error
 
     def _kept(self) -> Path | None:
         """Where the finished file has been put; None where no place took it."""
@@ -226,13 +233,18 @@ class AtomicFile:
             self._open = False
             return self.temporary
         # Its folder is gone, and so is its name. The file itself lives as long as it is open.
-        above = next((folder for folder in self.path.absolute().parents if folder.is_dir()), Path.cwd())
-        for folder in (above, Path.cwd()):
-            with suppress(OSError), open(place := folder / place.name, "xb") as copy:
-                self.file.seek(0)
-                shutil.copyfileobj(self.file, copy, 1 << 20)
-                return place
+        with suppress(OSError):
+            above = next(folder for folder in self.path.absolute().parents if folder.is_dir())
+            return self._copied(above / place.name)
+        with suppress(OSError):
+            return self._copied(Path(tempfile.mkdtemp(prefix="wanimate-kept-")) / place.name)
         return None
+
+    def _copied(self, place: Path) -> Path:
+        with open(place, "xb") as copy:
+            self.file.seek(0)
+            shutil.copyfileobj(self.file, copy, 1 << 20)
+        return place
 
     def discard(self) -> None:
         """Remove what was written; does nothing after a commit."""

@@ -103,6 +103,10 @@ class StreamWriter:
         """Give a finished file its final name; `keep` as `AtomicFile.commit`."""
         self._target.commit(keep)
 
+    def keep(self, why: OSError) -> OutputError:
+        """Keep a finished file that cannot get its name; as `AtomicFile.keep`."""
+        return self._target.keep(why)
+
     def close(self) -> None:
         """Finish the file under its final name."""
         self.finish()

@@ -11,8 +11,8 @@ import hashlib
 import json
 import os
 import shutil
-import tempfile
 from collections.abc import Generator, Iterator, Sequence
+from contextlib import ExitStack
 from dataclasses import dataclass, field
 from pathlib import Path
 
@@ -29,6 +29,7 @@ from wanimate.errors import InputError
 from wanimate.events import Event
 from wanimate.media.files import in_utf8, sha256, write_new
 from wanimate.media.image import load_image
+from wanimate.media.names import remove, remove_leftovers, temporary_name
 from wanimate.media.probe import probe
 from wanimate.media.resize import cover
 from wanimate.media.video import iter_indices
@@ -121,7 +122,7 @@ def prepare(
     """
     windows: list[Path] = []
     for source in sources:
-        folder = cache / f"{source.video.stem}-{_key(source, settings, encoders)}"
+        folder = cache / f"{source.video.stem[:40]}-{_key(source, settings, encoders)}"
         if not folder.is_dir():
             detector = detector or open_detector(settings.preprocess)
             yield from _encode(source, settings, encoders, folder, detector, masks)
@@ -151,19 +152,22 @@ def _encode(
     picture = (
         next(iter_indices(clip, indices[:1])) if source.picture is None else load_image(source.picture, field="data")
     )
-    folder.parent.mkdir(parents=True, exist_ok=True)
-    with tempfile.TemporaryDirectory(prefix=".part-", dir=folder.parent) as temporary:
+    remove_leftovers(folder)
+    temporary = temporary_name(folder)
+    temporary.mkdir(parents=True)
+    with ExitStack() as undo:
+        undo.callback(remove, temporary)
         guides = yield from preprocess(
             "replacement",
             clip,
             picture,
             settings.preprocess,
-            Path(temporary) / "guides",
+            temporary / "guides",
             settings.area,
             detector,
             masks,
         )
-        made = Path(temporary) / "made"
+        made = temporary / "made"
         made.mkdir()
         references = _references(guides, settings, encoders)
         for number, (start, stop) in enumerate(cut(guides, settings.clip_length)):

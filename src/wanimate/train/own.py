@@ -18,7 +18,7 @@ from torch.utils.checkpoint import checkpoint as recomputed
 from wanimate.errors import InputError, OutputError, setting
 from wanimate.events import Event, Notice, Stage, StageFinished, StageProgress, StageStarted
 from wanimate.finish.decode import to_pixels
-from wanimate.media.files import AtomicFile, json_bytes, missing_folders, remove_empty
+from wanimate.media.files import AtomicFile, json_bytes, kept_error, kept_name, missing_folders, remove_empty
 from wanimate.media.lock import NameLock
 from wanimate.media.places import check_names
 from wanimate.model.transformer import AnimateTransformer
@@ -128,7 +128,10 @@ def _trained(job: OwnTraining, sources: list[Source]) -> Iterator[Event]:
         if done % job.sample_every == 0 or done == job.training.steps:
             write_sample(base, text, examples, job.work / "samples" / f"step_{done:06d}.png")
     about = {"checkpoint": base.config.name, "steps": str(job.training.steps), "clips": str(len(sources))}
-    write_lora(adapter_state(adapters), job.adapters, job.out, job.dtype, about)
+    place = kept_name(job.out) if os.path.lexists(job.out) else job.out
+    write_lora(adapter_state(adapters), job.adapters, place, job.dtype, about)
+    if place != job.out:
+        raise kept_error(job.out, OSError(0, "somebody has written it meanwhile"), place)
     yield StageFinished(Stage.TRAIN, time.perf_counter() - started)
 
 

@@ -64,7 +64,8 @@ def _read_pickle(path: Path) -> Tensors:
     try:
         with path.open("rb") as file:
             zipped = file.read(4) == b"PK\x03\x04"  # files of older PyTorch are not, and cannot be mapped
-        loaded = torch.load(path, map_location="cpu", weights_only=True, mmap=zipped)
+        with in_utf8(path) as name:
+            loaded = torch.load(name, map_location="cpu", weights_only=True, mmap=zipped)
     except pickle.UnpicklingError as error:
         rule = "the file wants to run code while it is opened, or is not a PyTorch file"
         raise CheckpointError("checkpoint", path, rule, "Use a .safetensors file from a source you trust.") from error

@@ -263,7 +263,7 @@ def test_cancelled_jobs_leave_nothing(tmp_path: Path, name: str, times: int) -> 
         assert job.stdout is not None
         while '"done": 5' not in job.stdout.readline():
             assert job.poll() is None, job.stderr
-        assert len(list(out.parent.iterdir())) == 3  # the older result, the lock, the temporary file
+        assert len(list(out.parent.iterdir())) == 4  # the older result, two locks, the temporary file
         for _ in range(times):
             job.send_signal(getattr(signal, name))
             time.sleep(0.02)

@@ -311,7 +311,7 @@ def test_one_job_a_name_between_processes_and_the_dead_hold_nothing(tmp_path: Pa
             OutputWriter(out, Fraction(30), 64, 48)
         other.send_signal(signal.SIGKILL)
         other.wait()
-        assert names(tmp_path) == [".a.mp4.lock"]  # a killed process cannot tidy up
+        assert names(tmp_path) == [".a.json.lock", ".a.mp4.lock"]  # a killed process cannot tidy up
         write(out, frames(2))
         assert names(tmp_path) == ["a.mp4"]
     finally:

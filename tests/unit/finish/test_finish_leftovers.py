@@ -30,6 +30,15 @@ def test_leftovers_of_dead_processes_are_removed(tmp_path: Path) -> None:
     assert sorted(os.listdir(tmp_path)) == sorted(stay)
 
 
+def test_leftovers_of_record_and_sheet_are_removed(tmp_path: Path) -> None:
+    gone = subprocess.Popen([sys.executable, "-c", ""])
+    gone.wait()
+    for name in ("a.mp4", "a.json", "a.sheet.png", "b.json"):
+        (tmp_path / f".{name}.{gone.pid}-0a1b2c.part").write_bytes(b"1")
+    OutputLock(tmp_path / "a.mp4").release()
+    assert os.listdir(tmp_path) == [f".b.json.{gone.pid}-0a1b2c.part"]
+
+
 def test_folders_made_for_a_result_that_did_not_come_are_removed(tmp_path: Path) -> None:
     OutputLock(tmp_path / "new" / "deep" / "a.mp4").release()
     assert not list(tmp_path.iterdir())

@@ -16,9 +16,9 @@ from wanimate.api import Animator
 from wanimate.config import GenerateSettings, OutputSettings
 from wanimate.errors import InputError, OutputError
 from wanimate.events import Finished, Notice, StageProgress, StepDone
-from wanimate.finish.lock import work_path
+from wanimate.finish.lock import STORE_MARK, work_path
 from wanimate.jobs import segments as loop
-from wanimate.jobs.store import JOB, Store, digest, read_store
+from wanimate.jobs.store import Store, digest, read_store
 from wanimate.media.files import AtomicFile
 from wanimate.media.image import load_image
 from wanimate.media.video import VideoFrames
@@ -204,7 +204,7 @@ def test_the_store_is_private(job: Job) -> None:
 def test_another_machine_is_told(job: Job) -> None:
     job.broken_off(1)
     threads = torch.get_num_threads()
-    file = work_path(job.out) / JOB
+    file = work_path(job.out) / STORE_MARK
     facts = json.loads(file.read_text())
     facts["job"]["circumstances"]["threads"] = threads + 1
     file.write_text(json.dumps(facts))

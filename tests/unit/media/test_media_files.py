@@ -5,6 +5,7 @@ from __future__ import annotations
 import errno
 import os
 import shutil
+import tempfile
 from collections.abc import Iterator
 from pathlib import Path
 
@@ -84,6 +85,22 @@ def test_a_file_whose_folder_is_gone_is_kept(tmp_path: Path) -> None:
         file.commit(keep=True)
     (kept,) = tmp_path.iterdir()
     assert kept.name.startswith("hero.kept-")
+    assert kept.read_bytes() == b"hours of work"
+
+
+def test_a_file_whose_folder_is_gone_with_the_working_folder_is_kept(
+    tmp_path: Path, monkeypatch: pytest.MonkeyPatch
+) -> None:
+    (tmp_path / "work").mkdir()
+    (tmp_path / "tmp").mkdir()
+    monkeypatch.chdir(tmp_path / "work")
+    monkeypatch.setattr(tempfile, "tempdir", str(tmp_path / "tmp"))
+    file = AtomicFile(Path("hero.mp4"))
+    file.write(b"hours of work")
+    shutil.rmtree(tmp_path / "work")
+    with pytest.raises(OutputError, match="The finished result is kept as"):
+        file.commit(keep=True)
+    (kept,) = (tmp_path / "tmp").glob("wanimate-kept-*/hero.kept-*.mp4")
     assert kept.read_bytes() == b"hours of work"
 
 

@@ -29,21 +29,23 @@ def no_locks(request: pytest.FixtureRequest, monkeypatch: pytest.MonkeyPatch) ->
     monkeypatch.setattr(fcntl, "flock", flock)
 
 
-@pytest.mark.parametrize("plant", ["link", "dangling", "hard link", "folder", "pipe", "stranger"])
+@pytest.mark.parametrize("plant", ["link", "dangling", "hard link", "empty twin", "folder", "pipe", "stranger"])
 def test_nothing_is_written_through_a_planted_lock(tmp_path: Path, plant: str) -> None:
     victim, lock, away = tmp_path / "thesis.txt", tmp_path / ".hero.mp4.lock", tmp_path / "new.txt"
-    victim.write_text("precious")
+    content = "" if plant == "empty twin" else "precious"
+    victim.write_text(content)
     {
         "link": lambda: lock.symlink_to(victim),
         "dangling": lambda: lock.symlink_to(away),
         "hard link": lambda: lock.hardlink_to(victim),
+        "empty twin": lambda: lock.hardlink_to(victim),
         "folder": lock.mkdir,
         "pipe": lambda: os.mkfifo(lock),
         "stranger": lambda: lock.write_text("4711\n"),
     }[plant]()
     with pytest.raises(OutputError, match=r"\.hero\.mp4\.lock beside it is no lock of this program"):
         NameLock(tmp_path / "hero.mp4")
-    assert victim.read_text() == "precious"
+    assert victim.read_text() == content
     assert not away.exists()
     assert os.path.lexists(lock)
 
