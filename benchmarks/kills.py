@@ -21,7 +21,7 @@ for folder in ("robustness", "unit/weights", "parity"):
 sys.path.insert(0, str(ROOT / "benchmarks"))
 
 from hardware import described  # noqa: E402
-from kills import Harness, Trial  # noqa: E402
+from killing import Harness, Trial  # noqa: E402
 
 
 def rows(harness: Harness, share: float, seed: int) -> Iterator[str]:

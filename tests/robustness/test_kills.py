@@ -12,7 +12,7 @@ import pytest
 
 sys.path.insert(0, str(Path(__file__).parent))
 sys.path.insert(0, str(Path(__file__).parents[1] / "unit" / "weights"))
-from kills import Harness, Trial
+from killing import Harness, Trial
 
 
 @pytest.fixture(scope="module")

@@ -123,7 +123,8 @@ def test_the_folder_of_segments_is_ours_or_refused(tmp_path: Path, kind: str) ->
     assert work.name == ".hero.mp4.work"
     (tmp_path / "mine").mkdir()
     {
-        "file": work.touch, "link": lambda: work.symlink_to(tmp_path / "mine"), "folder": work.mkdir,
+        "file": work.touch, "link": lambda: work.symlink_to(tmp_path / "mine"),
+        "folder": lambda: (work.mkdir(), (work / "diary.txt").touch()),
         "other": lambda: (work.mkdir(), (work / "job.json").write_text('{"format": "something"}')),
     }[kind]()  # fmt: skip
     refused(out, "is no folder of this program", OutputSettings(overwrite=True))
