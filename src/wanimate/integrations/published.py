@@ -17,7 +17,8 @@ from wanimate.media.files import missing_folders, output_error, remove_empty
 from wanimate.media.writer import Encoding, StreamWriter
 from wanimate.preprocess.detect.base import PoseBackend
 from wanimate.preprocess.drive import preprocess
-from wanimate.preprocess.guides import MANIFEST, check_published, export_published, hashes, load_guides, write_png
+from wanimate.preprocess.guides import check_published, export_published, hashes, load_guides, write_png
+from wanimate.preprocess.manifest import MANIFEST
 from wanimate.types import Clip, Frame, Guides, Mode
 
 NAMES = {"pose": "src_pose.mp4", "face": "src_face.mp4", "background": "src_bg.mp4", "mask": "src_mask.mp4"}

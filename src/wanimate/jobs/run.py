@@ -34,6 +34,7 @@ from wanimate.media.probe import probe
 from wanimate.preprocess import drive
 from wanimate.preprocess.guides import check_folder, load_guides
 from wanimate.preprocess.layout import plan_layout
+from wanimate.preprocess.manifest import source_clip, told_settings
 from wanimate.types import Clip, Frame, Frames, Guides, Mode, Result, Segment
 
 _DETECT, _DRAW = 0.06, 0.01
@@ -129,14 +130,15 @@ def _generate(
 ) -> Generator[Event, None, None]:
     folder = guides.folder if isinstance(guides, Guides) else Path(guides)
     loaded = guides if isinstance(guides, Guides) else load_guides(guides)
-    source = Path(loaded.manifest.get("source", {}).get("path", ""))
-    read = [source, *([] if folder is None else folder.iterdir())]
+    clip, unused = source_clip(loaded.manifest)
+    read = [*([] if clip is None else [clip.path]), *([] if folder is None else folder.iterdir())]
     with workspace(out, output, read) as place:
         resolved = engine.resolve(settings, loaded.mode)
         place.check_room(loaded.size, loaded.count, loaded.mode, output.codec)
-        clip = probe(source, None) if source.is_file() else None
         inputs = {} if folder is None else {"guides": folder}
-        task = _Task(engine, resolved, place, output, Clock(), inputs, clip, loaded.manifest.get("settings"))
+        task = _Task(engine, resolved, place, output, Clock(), inputs, clip, told_settings(loaded.manifest))
+        if unused is not None:
+            yield from task.note(unused)
         task.clock.expect(engine.expected(resolved, loaded.count))
         yield from _finish(task, loaded)
 

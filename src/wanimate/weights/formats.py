@@ -2,8 +2,8 @@
 
 from __future__ import annotations
 
-import json
 import pickle
+import re
 from collections.abc import Callable, Iterator
 from pathlib import Path
 
@@ -12,6 +12,7 @@ from safetensors import SafetensorError, safe_open
 from torch import Tensor, nn
 
 from wanimate.errors import CheckpointError
+from wanimate.media.json_file import read_json
 from wanimate.weights.gguf import is_gguf, open_gguf
 from wanimate.weights.stored import Scaled, Stored, Value, Values, open_safetensors, scaled, value
 
@@ -19,6 +20,7 @@ Tensors = dict[str, Tensor]
 Place = Callable[[str, Value], Tensors]
 """Where a tensor goes: its name in the module and its value -> what the module gets for it, under one or more names."""
 
+_SHARD = re.compile(r"[^/\\\x00-\x1f]{1,240}")
 _SCALES = (".weight_scale", ".scale_weight")
 _ASIDE = ("scaled_fp8", ".scale_input", ".input_scale", ".comfy_quant")
 
@@ -96,9 +98,15 @@ def shards(folder: Path, stem: str) -> list[Path]:
     if not index.is_file():
         return [folder / f"{stem}.safetensors"]
     try:
-        return [folder / shard for shard in sorted(set(json.loads(index.read_text())["weight_map"].values()))]
-    except (OSError, ValueError, LookupError, TypeError, AttributeError) as error:
-        rule = f"not a readable index of shards ({type(error).__name__}: {error})"
+        named = read_json(index)["weight_map"].values()
+        if not named or not all(isinstance(name, str) and _SHARD.fullmatch(name) for name in named):
+            raise ValueError("it has to name files of its folder")
+        return [folder / shard for shard in sorted(set(named))]
+    except (OSError, ValueError) as error:
+        rule = f"not a readable index of shards ({error})"
+        raise CheckpointError("checkpoint", index, rule, "Download it again.") from error
+    except (LookupError, TypeError, AttributeError) as error:
+        rule = "not a readable index of shards (it has no weight_map)"
         raise CheckpointError("checkpoint", index, rule, "Download it again.") from error
 
 

@@ -5,7 +5,6 @@ Nothing is opened here but headers and small JSON files.
 
 from __future__ import annotations
 
-import json
 from importlib.resources import files
 from pathlib import Path
 
@@ -13,12 +12,14 @@ from pydantic import BaseModel, ConfigDict, ValidationError
 
 from wanimate.config import Defaults
 from wanimate.errors import CheckpointError
+from wanimate.media.json_file import read_json
 from wanimate.model.params import LATENT_MEAN, LATENT_STD
 from wanimate.weights.formats import open_tensors, shards
 from wanimate.weights.layouts import holds_transformer
 from wanimate.weights.stored import Value
 
 CARD = "wanimate.json"
+_MOST_JSON = 2**20
 TRANSFORMER = "diffusion_pytorch_model"
 T5 = "models_t5_umt5-xxl-enc-bf16.pth"
 CLIP = "models_clip_open-clip-xlm-roberta-large-vit-huge-14.pth"
@@ -55,9 +56,9 @@ def read_checkpoint_config(path: Path | None) -> tuple[Path, CheckpointConfig]:
     if not config.is_file():
         return folder, CheckpointConfig(name=folder.name)
     try:
-        return folder, CheckpointConfig.model_validate(json.loads(config.read_text()))
+        return folder, CheckpointConfig.model_validate(read_json(config, _MOST_JSON))
     except ValidationError as error:
-        first = error.errors()[0]
+        first = error.errors(include_url=False, include_input=False)[0]
         rule = f"not a valid config ({'.'.join(str(x) for x in first['loc'])}: {first['msg']})"
         raise CheckpointError("checkpoint", config, rule, "Download it again.") from error
     except (OSError, ValueError) as error:

@@ -227,10 +227,18 @@ def pose_input(frame: npt.NDArray[np.uint8], box: Box) -> tuple[Array, tuple[flo
     canvas = np.zeros((bottom - top, right - left, 3), dtype=np.float32)
     a, b, c, d = max(left, 0), min(right, width), max(top, 0), min(bottom, height)
     if a < b and c < d:
-        canvas[c - top : d - top, a - left : b - left] = frame[c:d, a:b]
+        rows = _resampled(bottom - top, out_h) + top
+        rows = rows[(rows >= c) & (rows < d)]
+        canvas[rows - top, a - left : b - left] = frame[rows, a:b]
     crop = cv2.resize(canvas, _CROP, interpolation=cv2.INTER_LINEAR)
     crop = (crop / np.float32(255) - _MEAN) / _STD
     return np.ascontiguousarray(crop.transpose(2, 0, 1)[None], dtype=np.float32), (cx, cy), (wide, high)
+
+
+def _resampled(size: int, out: int) -> npt.NDArray[np.intp]:
+    """The rows that a bilinear resize from `size` to `out` rows reads, and their neighbours; the others take no memory."""
+    nearest = np.floor((np.arange(out) + 0.5) * (size / out) - 0.5).astype(np.intp)
+    return np.unique(np.clip(nearest[:, None] + np.arange(-1, 3), 0, size - 1))
 
 
 def decode(heatmaps: Array, centre: tuple[float, float], size: tuple[float, float]) -> Keypoints:
