@@ -35,7 +35,7 @@ def spell(text: str, spelling: Spelling = plainly) -> str:
 
 
 def one_line(text: str) -> str:
-    """A text that may hold words of a stranger's file, fit to be shown: at most 2000 characters, none of which does anything."""
+    """A text that may hold words of a stranger's file, fit to be shown: at most 2000 characters, and nothing but letters."""
     shown = _UNSHOWN.sub(lambda found: found[0].encode("unicode_escape").decode(), text)
     return shown if len(shown) <= _LONGEST else f"{shown[:_LONGEST]} (and so on)"
 
@@ -136,3 +136,8 @@ def is_out_of_memory(error: BaseException) -> bool:
     text = str(error).lower()
     starved = "out of memory" in text or "can't allocate memory" in text or "not enough memory" in text
     return isinstance(error, MemoryError) or (isinstance(error, RuntimeError) and starved)
+
+
+def is_fault(error: BaseException) -> bool:
+    """Whether a library failed, and nobody stopped the program. Panics of Rust libraries are no `Exception`."""
+    return not isinstance(error, (KeyboardInterrupt, SystemExit, GeneratorExit))

@@ -101,7 +101,7 @@ def holds_transformer(file: Path) -> bool:
     try:
         with safe_open(file, "pt") as opened:
             return any(key.endswith("pose_patch_embedding.weight") for key in opened.keys())  # noqa: SIM118
-    except (SafetensorError, OSError):
+    except (SafetensorError, OSError, RecursionError):
         return False
 
 

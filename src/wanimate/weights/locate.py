@@ -7,8 +7,9 @@ from __future__ import annotations
 
 from importlib.resources import files
 from pathlib import Path
+from typing import Annotated
 
-from pydantic import BaseModel, ConfigDict, ValidationError
+from pydantic import BaseModel, ConfigDict, Field, ValidationError
 
 from wanimate.config import Defaults
 from wanimate.errors import CheckpointError
@@ -30,15 +31,15 @@ TOKENIZER = Path("google") / "umt5-xxl"
 class CheckpointConfig(BaseModel):
     """What a small checkpoint says of itself (`wanimate.json`)."""
 
-    model_config = ConfigDict(frozen=True, extra="forbid")
+    model_config = ConfigDict(frozen=True, extra="forbid", allow_inf_nan=False)
 
-    name: str
-    head_dim: int = 128
-    text_length: int = 512
-    latent_mean: tuple[float, ...] = LATENT_MEAN
-    latent_std: tuple[float, ...] = LATENT_STD
+    name: Annotated[str, Field(max_length=200)]
+    head_dim: Annotated[int, Field(ge=2, le=4096)] = 128
+    text_length: Annotated[int, Field(ge=1, le=2**16)] = 512
+    latent_mean: Annotated[tuple[float, ...], Field(min_length=1, max_length=1024)] = LATENT_MEAN
+    latent_std: Annotated[tuple[Annotated[float, Field(gt=0)], ...], Field(min_length=1, max_length=1024)] = LATENT_STD
     fixed_prompt: bool = False
-    note: str = ""
+    note: Annotated[str, Field(max_length=2000)] = ""
     defaults: Defaults = Defaults()
 
 
