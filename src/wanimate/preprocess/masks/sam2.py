@@ -227,4 +227,5 @@ def _check_size(kind: Any, config: Any, folder: Path) -> None:
         wanted = sum(p.nbytes for p in kind(config).parameters())
     there = sum(file.stat().st_size for file in folder.glob("*.safetensors"))
     if wanted > 4 * there + 2**20:
-        raise InputError(_FIELD, folder, "cannot be loaded: its config.json describes more weights than its files hold", _REMEDY)
+        rule = "cannot be loaded: its config.json describes more weights than its files hold"
+        raise InputError(_FIELD, folder, rule, _REMEDY)
