@@ -25,11 +25,12 @@ from tiny_onnx import answering
 from tiny_sam2 import sam2_checkpoint
 
 from wanimate.api import Animator
-from wanimate.finish.audio import AudioCopy
+from wanimate.config import OutputSettings
+from wanimate.finish.encode import OutputWriter
+from wanimate.finish.lock import OutputLock
 from wanimate.media.image import load_image
 from wanimate.media.probe import probe
 from wanimate.media.video import VideoFrames, iter_frames
-from wanimate.media.writer import StreamWriter
 from wanimate.model.transformer import AnimateTransformer
 from wanimate.preprocess.detect.litert import Network
 from wanimate.preprocess.detect.models import find
@@ -53,14 +54,18 @@ class Kind:
 
 def names(folder: Path) -> list[str]:
     """Files that can be damaged, by their place in the folder."""
-    return sorted(str(file.relative_to(folder)) for file in folder.rglob("*") if file.is_file() and not file.is_symlink())
+    return sorted(
+        str(file.relative_to(folder)) for file in folder.rglob("*") if file.is_file() and not file.is_symlink()
+    )
 
 
 def clips(folder: Path) -> None:
     make_clip(folder / "sound.mp4", 12, size=(256, 224), sound="aac")
     make_clip(folder / "rotated.mov", 8, size=(256, 224), rotation=90)
     make_clip(folder / "lossless.mkv", 6, size=(256, 224), codec="ffv1", pixels="bgr0", options={})
-    make_clip(folder / "vp9.webm", 6, size=(256, 224), codec="libvpx-vp9", options={"deadline": "realtime", "cpu-used": "8"})
+    make_clip(
+        folder / "vp9.webm", 6, size=(256, 224), codec="libvpx-vp9", options={"deadline": "realtime", "cpu-used": "8"}
+    )
     make_clip(folder / "old.avi", 8, size=(256, 224), codec="mpeg4", options={})
     make_clip(folder / "moving.gif", 5, size=(224, 208), codec="gif", pixels="rgb8", options={})
 
@@ -70,9 +75,13 @@ def use_clip(folder: Path, name: str) -> None:
     frames = list(islice(iter_frames(clip), 12))
     assert all(frame.shape == frames[0].shape for frame in frames)
     VideoFrames(folder / name).take([clip.count - 1, 0])
-    if clip.audio:
-        with StreamWriter(folder / "out.mp4", Fraction(30), 64, 64, None, "out") as writer:
-            AudioCopy(clip, writer, ".mp4")
+    out, settings = folder / "out.mp4", OutputSettings()
+    with (
+        OutputLock(out, settings.codec, []) as lock,
+        OutputWriter(out, Fraction(30), 64, 64, settings, clip, lock) as writer,
+    ):
+        writer.write(np.zeros((6, 64, 64, 3), np.uint8))
+        writer.finish()
 
 
 def pictures(folder: Path) -> None:
@@ -220,7 +229,18 @@ def damage_training(folder: Path, random: Random) -> None:
     """One value of the state exchanged, in a file that is whole."""
     path = folder / "state.pt"
     state = torch.load(path, weights_only=True)
-    odd = [None, -1, 2**70, float("nan"), "x", [], {}, torch.zeros(3), torch.full((1,), float("inf")), torch.zeros(1).expand(2**40)]
+    odd = [
+        None,
+        -1,
+        2**70,
+        float("nan"),
+        "x",
+        [],
+        {},
+        torch.zeros(3),
+        torch.full((1,), float("inf")),
+        torch.zeros(1).expand(2**40),
+    ]
     place = state
     while True:
         key = random.choice(list(place) if isinstance(place, dict) else range(len(place)))

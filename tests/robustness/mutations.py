@@ -88,7 +88,9 @@ def _places(tree: Any) -> list[tuple[Any, Any]]:
     level = [tree]
     while level:
         item = level.pop()
-        keys = list(item) if isinstance(item, dict) else list(range(min(len(item), 4))) if isinstance(item, list) else []
+        keys = (
+            list(item) if isinstance(item, dict) else list(range(min(len(item), 4))) if isinstance(item, list) else []
+        )
         found += [(item, key) for key in keys]
         level += [item[key] for key in keys]
     return found

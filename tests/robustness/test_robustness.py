@@ -1,4 +1,4 @@
-"""Damaged and hostile files: whatever they hold, a result or one sentence with exit code 2 comes of them, soon, in bounded memory.
+"""Damaged and hostile files: a result or one sentence with exit code 2 comes of each, soon, in bounded memory.
 
 A case is a kind of file and a seed. `pytest "tests/robustness/test_robustness.py::test_a_damaged_file[guides-17]"` repeats one.
 """

@@ -35,5 +35,11 @@ def answering(taken: tuple[int, ...], given: tuple[int, ...]) -> bytes:
     values = struct.pack(f"<{count}f", *(i / 10 % 1 for i in range(count)))
     tensor = b"".join(_field(1, side) for side in given) + _field(2, FLOAT) + _field(8, "answer") + _field(9, values)
     node = _field(1, "answer") + _field(2, "out") + _field(4, "Identity")
-    graph = _field(1, node) + _field(2, "g") + _field(5, tensor) + _field(11, _value("in", taken)) + _field(12, _value("out", given))
+    graph = (
+        _field(1, node)
+        + _field(2, "g")
+        + _field(5, tensor)
+        + _field(11, _value("in", taken))
+        + _field(12, _value("out", given))
+    )
     return _field(1, 8) + _field(7, graph) + _field(8, _field(1, "") + _field(2, 13))

@@ -14,7 +14,9 @@ import traceback
 from pathlib import Path
 
 TESTS = Path(__file__).parents[1]
-sys.path[:0] = [str(TESTS / place) for place in ("robustness", "unit/weights", "unit/media", "unit/preprocess", "parity")]
+sys.path[:0] = [
+    str(TESTS / place) for place in ("robustness", "unit/weights", "unit/media", "unit/preprocess", "parity")
+]
 
 ROOM = 3 * 2**30
 """Bytes that a case may ask for beyond what the process has when it starts."""
@@ -80,8 +82,7 @@ def main() -> None:
             if kind not in ready:
                 sound.mkdir()
                 KINDS[kind].make(sound)
-                KINDS[kind].use(shutil.copytree(sound, place / "warm"), first(sound))
-                shutil.rmtree(place / "warm")
+                accept(sound, kind, place / "warm")
                 ready.add(kind)
                 used = int(Path("/proc/self/statm").read_text().split()[0]) * resource.getpagesize()
                 resource.setrlimit(resource.RLIMIT_AS, (used + ROOM, resource.RLIM_INFINITY))
@@ -93,10 +94,13 @@ def main() -> None:
         shutil.rmtree(place, ignore_errors=True)
 
 
-def first(folder: Path) -> str:
-    from kinds import names
+def accept(sound: Path, kind: str, place: Path) -> None:
+    """Use what is not damaged: every file that lies in the folder itself, one of each folder in it."""
+    from kinds import KINDS, names
 
-    return names(folder)[0]
+    for name in {Path(name).parts[0]: name for name in names(sound)}.values():
+        KINDS[kind].use(shutil.copytree(sound, place), name)
+        shutil.rmtree(place)
 
 
 if __name__ == "__main__":

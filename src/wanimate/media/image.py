@@ -15,7 +15,7 @@ from typing import Any
 import cv2
 import numpy as np
 import numpy.typing as npt
-from PIL import Image, UnidentifiedImageError
+from PIL import Image
 
 from wanimate.errors import InputError
 from wanimate.media.container import check_file
@@ -32,18 +32,6 @@ REMEDY = "Give a PNG, JPEG or WebP picture."
 _ROWS = 64
 """Rows that are converted at once."""
 _BYTES_SWAPPED = {"B": "L", "L": "B", "N": "B" if sys.byteorder == "little" else "L"}
-_BAD_PICTURE = (
-    OSError,
-    ValueError,
-    SyntaxError,
-    IndexError,
-    KeyError,
-    TypeError,
-    AttributeError,
-    OverflowError,
-    EOFError,
-)
-"""What Pillow's plug-ins raise for damaged files, beside what it documents."""
 
 
 def load_image(path: Path, background: tuple[int, int, int] = (255, 255, 255), field: str = "image") -> Frame:
@@ -65,7 +53,9 @@ def load_image(path: Path, background: tuple[int, int, int] = (255, 255, 255), f
             image = Image.open(path, formats=FORMATS)
     except Image.DecompressionBombError as e:
         raise _too_large(field, path, "") from e
-    except (UnidentifiedImageError, *_BAD_PICTURE) as e:
+    except MemoryError:
+        raise
+    except Exception as e:  # the plug-ins raise anything for what they cannot read
         remedy = "Convert HEIC to JPEG or PNG first." if path.suffix.lower() in (".heic", ".heif") else REMEDY
         raise InputError(field, path, "not a picture that can be read", remedy) from e
     with image, warnings.catch_warnings():
@@ -81,7 +71,9 @@ def load_image(path: Path, background: tuple[int, int, int] = (255, 255, 255), f
             raise InputError(field, path, rule, "Give a larger picture.")
         try:
             return _loaded(image, path, background)
-        except (*_BAD_PICTURE, cv2.error) as e:
+        except MemoryError:
+            raise
+        except Exception as e:
             raise InputError(field, path, "the picture is damaged or cut off", "Export it again.") from e
 
 

@@ -35,7 +35,7 @@ def read_json(path: Path, most_bytes: int = MAX_BYTES) -> Any:
         OSError: it cannot be opened. ValueError: as `parse_json`, or it is larger than `most_bytes`.
     """
     with os.fdopen(open_plain(path), "rb") as file:
-        data = file.read(most_bytes + 1)
+        data = file.read(min(os.fstat(file.fileno()).st_size, most_bytes) + 1)
     if len(data) > most_bytes:
         raise ValueError(f"it is larger than {most_bytes / 2**20:g} MB")
     return parse_json(data)

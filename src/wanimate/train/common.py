@@ -138,7 +138,7 @@ def load_adapters(path: Path, shapes: dict[str, list[int]], weights: Sequence[Te
         InputError: there is none, it is of other adapters, or it is damaged.
     """
     found = load_state(path)
-    if found.get("shapes") != shapes:
+    if not _are(found.get("shapes"), shapes):
         rule = "it is the state of other adapters (another network, rank or other targets)"
         raise InputError("resume", path, rule, f"Give the settings of that run, or another {setting('out')}.")
     try:
@@ -152,6 +152,7 @@ def _checked(found: dict[str, Any], weights: Sequence[Tensor]) -> State:
     """Raises ValueError, or what comes of another form, where a part is not what `save_state` writes."""
     stored, tables = found["weights"], found["optimizer"]["state"]
     numbers = set(range(len(weights)))
+    _hold(type(stored) is list and type(tables) is dict)
     _hold(len(stored) == len(weights) and set(tables) in (numbers, set()))
     for number, weight in enumerate(weights):
         table = tables.get(number, {})
@@ -160,11 +161,21 @@ def _checked(found: dict[str, Any], weights: Sequence[Tensor]) -> State:
         alike += [table["step"]] if table else []
         _hold(all(isinstance(t, Tensor) and is_plain(t) and is_finite(t) for t in alike))
         _hold(not table or (set(table) == {"step", "exp_avg", "exp_avg_sq"} and table["step"].numel() == 1))
-    step, spent, losses = found["step"], float(found["spent"]), found["losses"]
-    _hold(type(step) is int and 0 <= step < 2**40 and 0 <= spent < float("inf") and len(losses) <= step)
-    pairs = [(int(at), float(loss)) for at, loss in losses]
-    _hold(all(0 <= at <= step and math.isfinite(loss) for at, loss in pairs))
-    return State(stored, tables, step, spent, pairs)
+    step, spent, losses = found["step"], found["spent"], found["losses"]
+    _hold(type(step) is int and 0 <= step < 2**40 and type(spent) is float and 0 <= spent < float("inf"))
+    _hold(type(losses) is list and len(losses) <= step)
+    for pair in losses:
+        _hold(type(pair) in (list, tuple) and len(pair) == 2)
+        at, loss = pair
+        _hold(type(at) is int and 0 <= at <= step and type(loss) is float and math.isfinite(loss))
+    return State(stored, tables, step, spent, [(at, loss) for at, loss in losses])
+
+
+def _are(found: Any, shapes: dict[str, list[int]]) -> bool:
+    """Whether they are equal; nothing of another kind is asked whether it is."""
+    if type(found) is not dict or found.keys() != shapes.keys() or not all(type(s) is list for s in found.values()):
+        return False
+    return all(type(n) is int for shape in found.values() for n in shape) and found == shapes
 
 
 def _hold(rule: bool) -> None:

@@ -14,7 +14,7 @@ _STRING, _ARRAY = 8, 9
 _SCALARS = {0: 1, 1: 1, 2: 2, 3: 2, 4: 4, 5: 4, 6: 4, 7: 1, 10: 8, 11: 8, 12: 8}
 """Bytes of a value by its type."""
 _AXES = 4
-_MOST_HEADER = 2**26
+_MOST_HEADER = 2**24
 
 
 def check_header(path: Path) -> None:

@@ -16,14 +16,22 @@ def ran(words: tuple[str, ...], redirected: str, folder: Path) -> tuple[int, str
     """(exit code, stderr) of the command behind a shell's redirection of its streams."""
     script = f'"$@" {redirected}'
     done = subprocess.run(
-        ["bash", "-c", script, "sh", sys.executable, "-m", "wanimate", *words], capture_output=True, text=True, cwd=folder
+        ["bash", "-c", script, "sh", sys.executable, "-m", "wanimate", *words],
+        capture_output=True,
+        text=True,
+        cwd=folder,
     )
     return done.returncode, done.stderr
 
 
 @pytest.mark.parametrize(
     "words",
-    [("--version",), pytest.param(("doctor",), marks=pytest.mark.slow), MISUSED, pytest.param(NOWHERE, marks=pytest.mark.slow)],
+    [
+        ("--version",),
+        pytest.param(("doctor",), marks=pytest.mark.slow),
+        MISUSED,
+        pytest.param(NOWHERE, marks=pytest.mark.slow),
+    ],
     ids=["version", "tables", "misused", "error"],
 )
 def test_a_full_stdout_is_one_sentence(words: tuple[str, ...], tmp_path: Path) -> None:
