@@ -175,11 +175,13 @@ def _is_plain(path: Path) -> bool:
 
 def told_settings(manifest: Mapping[str, Any]) -> dict[str, Any] | None:
     """The settings the guides were made with, for a record; None where the guides do not tell, or tell what are none."""
+    given: dict[str, Any] | None = manifest.get("settings")
     try:
-        given = manifest.get("settings")
-        return None if given is None else PreprocessSettings.model_validate(given).model_dump(mode="json")
+        if given is not None:
+            PreprocessSettings.model_validate(given)
     except InputError:
         return None
+    return given
 
 
 def stretches(manifest: Manifest) -> Iterator[slice]:
