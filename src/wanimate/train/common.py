@@ -152,7 +152,7 @@ def _checked(found: dict[str, Any], weights: Sequence[Tensor]) -> State:
     """Raises ValueError, or what comes of another form, where a part is not what `save_state` writes."""
     stored, tables = found["weights"], found["optimizer"]["state"]
     numbers = set(range(len(weights)))
-    _hold(type(stored) is list and type(tables) is dict)
+    _hold(type(stored) is list and type(tables) is dict and all(type(table) is dict for table in tables.values()))
     _hold(len(stored) == len(weights) and set(tables) in (numbers, set()))
     for number, weight in enumerate(weights):
         table = tables.get(number, {})

@@ -123,6 +123,8 @@ def dtype_name(dtype: torch.dtype) -> str:
 
 
 _LONGEST_HEADER = 2**25
+_LONGEST_AXIS = 2**30
+"""A tensor without values can have axes of any length, which nobody would pay for in bytes."""
 
 
 def open_safetensors(path: Path) -> dict[str, Stored]:
@@ -146,6 +148,8 @@ def open_safetensors(path: Path) -> dict[str, Stored]:
             first, last = (8 + length + offset for offset in entry["data_offsets"])
             if entry["dtype"] not in TYPES:
                 raise ValueError(f"{name} is of the type {entry['dtype']}, which is not known here")
+            if max(entry["shape"], default=0) > _LONGEST_AXIS:
+                raise ValueError(f"{name} has an axis of {max(entry['shape'])}")
             shape, dtype = torch.Size(entry["shape"]), TYPES[entry["dtype"]]
             found[name] = Stored(shape, dtype, partial(mapped.tensor, shape, dtype, first, last))
     except (SafetensorError, LookupError, TypeError, AttributeError, OverflowError, RuntimeError) as error:

@@ -46,10 +46,11 @@ def test_a_sound_state_goes_on(state: dict[str, Any], tmp_path: Path) -> None:
         lambda s: s.update(losses=[(5, float("inf"))]),
         lambda s: s.update(optimizer={}),
         lambda s: s["optimizer"].update(state={0: {}}),
+        lambda s: s["optimizer"].update(state={number: torch.zeros(3) for number in s["optimizer"]["state"]}),
         lambda s: s["optimizer"]["state"].update({0: s["optimizer"]["state"][0] | {"exp_avg": torch.zeros(3)}}),
         lambda s: s["optimizer"]["state"].update({0: s["optimizer"]["state"][0] | {"step": "x"}}),
     ],
-    ids=range(13),
+    ids=range(14),
 )
 def test_a_damaged_state_is_refused(state: dict[str, Any], tmp_path: Path, change: Change) -> None:
     copy = state | {

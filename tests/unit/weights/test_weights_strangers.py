@@ -17,9 +17,10 @@ from tiny_checkpoints import PUBLISHED, transformer_tensors
 from torch import Tensor
 
 from wanimate.errors import CheckpointError, InputError
-from wanimate.weights.checkpoint import load_checkpoint
+from wanimate.weights.checkpoint import load_checkpoint, load_image_encoder
 from wanimate.weights.formats import open_tensors, read_tensors
 from wanimate.weights.gguf_header import check_header
+from wanimate.weights.layouts import native_clip, native_transformer, native_vae
 from wanimate.weights.locate import CARD, TOKENIZER, TRANSFORMER, read_checkpoint_config
 from wanimate.weights.lora import read_lora
 
@@ -48,7 +49,7 @@ ENTRY = {"dtype": "F32", "shape": [16], "data_offsets": [0, 64]}
         {"a": ENTRY | {"data_offsets": [0, 2**40]}}, {"a": ENTRY | {"data_offsets": [64, 0]}}, {"a": ENTRY | {"shape": [-16]}},
         {"a": ENTRY | {"shape": [2**62, 4]}}, {"a": ENTRY | {"dtype": "F99"}}, {"a": ENTRY, "b": ENTRY}, {"a": 1}, [],
         "[" * 10_000,
-        {"a": ENTRY | {"shape": [0, 2**63], "data_offsets": [0, 0]}}, {"a\ud800": ENTRY},
+        {"a": ENTRY | {"shape": [0, 2**40], "data_offsets": [0, 0]}}, {"a\ud800": ENTRY},
     ],
     ids=range(11),
 )  # fmt: skip
@@ -169,3 +170,34 @@ def test_adapter_configurations(tmp_path: Path, config: str) -> None:
     save_file({"blocks.0.ffn.0.lora_A.weight": torch.zeros(2, 2)}, tmp_path / "adapter_model.safetensors")
     (tmp_path / "adapter_config.json").write_text(config)
     assert "adapter configuration" in refusal(lambda: read_lora(tmp_path / "adapter_model.safetensors"))
+
+
+@pytest.mark.timeout(20)
+@pytest.mark.parametrize("number", ["999999999", "9" * 5000])
+def test_numbers_in_keys_make_no_tensors(number: str) -> None:
+    value = torch.zeros(2, 2)
+    keys = {"condition_embedder.time_proj.weight": value, f"motion_encoder.res_blocks.{number}.conv1.weight": value}
+    assert len(native_transformer(keys)) < 10
+    vae = {"post_quant_conv.weight": value, f"decoder.up_blocks.0.resnets.{number}.conv1.weight": value}
+    assert len(native_vae(vae)) == 2
+    with pytest.raises(CheckpointError) as caught:
+        load_image_encoder(
+            {
+                "visual.patch_embedding.weight": torch.zeros(4, 3, 2, 2),
+                f"visual.transformer.{number}.mlp.0.weight": value,
+            },
+            Path("clip.pth"),
+        )
+    assert "set_int_max_str_digits" not in str(caught.value)
+
+
+def test_halves_that_do_not_fit_are_named_as_missing() -> None:
+    head = "condition_embedder.time_proj.weight"
+    keys = {
+        head: torch.zeros(2),
+        "face_adapter.0.to_k.weight": torch.zeros(4, 2),
+        "face_adapter.0.to_v.weight": torch.zeros(4, 3),
+    }
+    assert not any("linear1_kv" in key for key in native_transformer(keys))
+    parts = {f"encoder.layers.0.self_attn.{part}_proj.weight": torch.zeros(4, 2 + (part == "v")) for part in "qkv"}
+    assert set(native_clip({"embeddings.class_embedding": torch.zeros(4)} | parts)) == {"visual.cls_embedding"}
