@@ -13,6 +13,7 @@ STOPS = (signal.SIGINT, signal.SIGTERM, signal.SIGHUP)
 
 def main(*chosen: str) -> NoReturn:
     """Run this process's command line, or, with `chosen`, that of one command: main("compat", "generate")."""
+    _open_streams()
     before = [
         (number, signal.signal(number, _stop)) for number in STOPS if signal.getsignal(number) is not signal.SIG_IGN
     ]
@@ -24,6 +25,15 @@ def main(*chosen: str) -> NoReturn:
         for number, handler in before:
             if signal.getsignal(number) is _stop:
                 signal.signal(number, handler)
+
+
+def _open_streams() -> None:
+    """Where the process was started without stdin, stdout or stderr, no file of a job may get their numbers."""
+    for number in range(3):
+        try:
+            os.fstat(number)
+        except OSError:
+            os.open(os.devnull, os.O_RDWR)  # it gets the lowest free number
 
 
 def _stop(*_: object) -> NoReturn:

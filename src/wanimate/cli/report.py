@@ -16,7 +16,7 @@ from collections.abc import Generator, Iterator, Mapping, Sequence
 from contextlib import ExitStack, closing, contextmanager, suppress
 from fractions import Fraction
 from pathlib import Path
-from typing import TYPE_CHECKING, Any, Protocol, TypeVar
+from typing import TYPE_CHECKING, Any, Protocol, TypeVar, cast
 
 import typer
 from rich.console import Console, RenderableType
@@ -54,7 +54,12 @@ CLOSED = 141
 
 
 class OutputClosed(Exception):
-    """Nobody reads stdout any more."""
+    """stdout takes no more: nobody reads it, or the disk behind it is full. `exit_code` is the command's then."""
+
+    def __init__(self, error: OSError) -> None:
+        super().__init__(str(error))
+        self.exit_code = CLOSED if isinstance(error, BrokenPipeError) else 2
+        self.reason = None if isinstance(error, BrokenPipeError) else error.strerror
 
 
 class Reporter(Protocol):
@@ -131,7 +136,7 @@ class RichReporter:
 
     def __init__(self, spelling: Spelling = command_line, interrupted: threading.Event | None = None) -> None:
         self.spelling, self._interrupted = spelling, interrupted
-        self.console = Console(stderr=True, highlight=False, soft_wrap=True, emoji=False)
+        self.console = stderr_console()
         self._live = self.console.is_terminal
         self._progress = Progress(
             SpinnerColumn(finished_text="[green]✓"), TextColumn("{task.description}"), BarColumn(bar_width=30),
@@ -184,9 +189,13 @@ class RichReporter:
         if isinstance(words, str):
             _say(words)
             return
-        tables = Console(highlight=False, soft_wrap=True, emoji=False)
+        shape, text = Console(), io.StringIO()
+        tables = Console(
+            file=text, width=shape.width, force_terminal=shape.is_terminal, highlight=False, soft_wrap=True, emoji=False
+        )
         for table in words:
             tables.print(table)
+        _say(text.getvalue().removesuffix("\n"))
 
     def failed(self, error: WanimateError) -> None:
         self._progress.stop()
@@ -232,6 +241,8 @@ def reporting(as_json: bool, debug: bool, spelling: Spelling = command_line) -> 
                 yield reporter
             except (typer.Exit, typer.Abort, OutputClosed):
                 raise
+            except BrokenPipeError as e:  # of a line that was written without a reporter
+                raise OutputClosed(e) from e
             except (Exception, KeyboardInterrupt) as e:
                 # A library can make another error of the interrupt, in the middle of an import for instance.
                 error = as_ours(KeyboardInterrupt() if interrupted.is_set() else e)
@@ -241,8 +252,7 @@ def reporting(as_json: bool, debug: bool, spelling: Spelling = command_line) -> 
                 reporter.failed(error)
                 raise typer.Exit(error.exit_code) from e
         except OutputClosed as e:
-            forget_stdout()
-            raise typer.Exit(CLOSED) from e
+            raise typer.Exit(lost(e)) from e
 
 
 def _stop_if(interrupted: threading.Event | None) -> None:
@@ -251,9 +261,17 @@ def _stop_if(interrupted: threading.Event | None) -> None:
         raise KeyboardInterrupt
 
 
+def lost(error: OutputClosed) -> int:
+    """Say that stdout takes no more, unless its reader is gone; returns the exit code."""
+    if error.reason is not None:
+        stderr_console().print(f"[red]error[/red] stdout cannot be written ({error.reason}). Send it somewhere else.")
+    forget_stdout()
+    return error.exit_code
+
+
 def forget_stdout() -> None:
     """What is still to be written to stdout goes nowhere, so that its end finds no closed pipe."""
-    with suppress(OSError, ValueError):
+    with suppress(OSError, ValueError, AttributeError):  # there is none where the process was started without
         os.dup2(os.open(os.devnull, os.O_WRONLY), sys.stdout.fileno())
 
 
@@ -266,12 +284,37 @@ def _can_say(text: str) -> bool:
     return True
 
 
+def stderr_console() -> Console:
+    """Where messages go. A stderr that cannot be written stops nobody."""
+    return Console(file=cast(Any, _Patient()), highlight=False, soft_wrap=True, emoji=False)
+
+
+class _Patient:
+    """stderr, without its errors."""
+
+    def write(self, text: str) -> int:
+        with suppress(OSError, ValueError):
+            sys.stderr.write(text)
+        return len(text)
+
+    def flush(self) -> None:
+        with suppress(OSError, ValueError):
+            sys.stderr.flush()
+
+    def __getattr__(self, name: str) -> Any:
+        return getattr(sys.stderr, name)
+
+
 def _say(text: str) -> None:
     """A line on stdout, at once: what a job has said is not lost if it is killed."""
     try:
-        print(text, flush=True)
-    except BrokenPipeError as error:
-        raise OutputClosed from error
+        try:
+            print(text, flush=True)
+        except UnicodeEncodeError:  # names that are not UTF-8, and terminals that know few letters
+            encoding = sys.stdout.encoding or "ascii"
+            print(text.encode(encoding, "backslashreplace").decode(encoding), flush=True)
+    except OSError as error:
+        raise OutputClosed(error) from error
 
 
 @contextmanager

@@ -19,13 +19,13 @@ Codec = Literal["h264", "h265", "ffv1", "png"]
 class Defaults(BaseModel):
     """What a checkpoint was made for; taken where the user's settings say None. These are the published 14B's."""
 
-    model_config = ConfigDict(frozen=True, extra="forbid")
+    model_config = ConfigDict(frozen=True, extra="forbid", allow_inf_nan=False)
 
-    area: int = 1280 * 720
-    steps: int = 20
-    shift: float = 5.0
+    area: int = Field(default=1280 * 720, ge=16 * 16, le=4096 * 4096)
+    steps: int = Field(default=20, ge=1, le=1000)
+    shift: float = Field(default=5.0, gt=0, le=1000)
     solver: Solver = "dpm++"
-    clip_length: int = 77
+    clip_length: int = Field(default=77, ge=5, le=4097)
     overlap: Literal[1, 5] = 1
 
 

@@ -36,6 +36,7 @@ from wanimate.media.probe import probe
 from wanimate.preprocess import drive
 from wanimate.preprocess.guides import load_guides
 from wanimate.preprocess.layout import plan_layout
+from wanimate.preprocess.manifest import named_clip, source_clip, told_settings
 from wanimate.types import Clip, Frame, Frames, Guides, Mode, Result, Segment
 
 _DETECT, _DRAW = 0.06, 0.01
@@ -136,16 +137,18 @@ def _generate(
 ) -> Generator[Event, None, None]:
     folder = guides.folder if isinstance(guides, Guides) else Path(guides)
     loaded = guides if isinstance(guides, Guides) else load_guides(guides)
-    source = Path(loaded.manifest.get("source", {}).get("path", ""))
+    clip, unused = source_clip(loaded.manifest)
     resolved = engine.resolve(settings, loaded.mode)
-    clips = [source] if source.is_file() else []
-    read = [*clips, *([] if folder is None else [folder]), *files_read(None, resolved.generate), *engine.files]
+    read = [*named_clip(loaded.manifest), *([] if folder is None else [folder])]
+    read += [*files_read(None, resolved.generate), *engine.files]
     with workspace(out, output, read) as place, Hashes() as hashes:
         place.check_room(loaded.size, loaded.count, loaded.mode, output.codec)
-        clip = probe(source, None) if source.is_file() else None
         inputs = {} if folder is None else {"guides": folder}
-        task = _Task(engine, resolved, place, output, hashes, Clock(), inputs, clip, loaded.manifest.get("settings"))
+        settings_told = told_settings(loaded.manifest)
+        task = _Task(engine, resolved, place, output, hashes, Clock(), inputs, clip, settings_told)
         hashes.add(inputs.values())
+        if unused is not None:
+            yield from task.note(unused)
         task.clock.expect(engine.expected(resolved, loaded.count))
         yield from task.watch(iter(place.notices))
         yield from _finish(task, loaded)

@@ -18,7 +18,7 @@ from pathlib import Path
 
 import numpy as np
 import torch
-from safetensors import safe_open
+from safetensors import SafetensorError, safe_open
 from safetensors.torch import save
 from torch import Tensor
 
@@ -254,6 +254,13 @@ class Examples:
         """target, pose, known, reference, keep, person, face of one `latents.LatentClips`; then image tokens, if any."""
         rng = np.random.default_rng((self.seed, number))
         path = self.files[int(rng.integers(len(self.files)))]
+        try:
+            return self._drawn(path, rng)
+        except (SafetensorError, OSError, LookupError, ValueError) as error:
+            rule = "this example is damaged"
+            raise InputError("work", path, rule, "Remove its folder, and it is made again.") from error
+
+    def _drawn(self, path: Path, rng: np.random.Generator) -> tuple[Tensor, ...]:
         with in_utf8(path) as name, safe_open(name, "pt") as file:
             names = self._names.setdefault(path, sorted(file.keys()))
             ways = [n.removeprefix("known.") for n in names if n.startswith("known.")]
