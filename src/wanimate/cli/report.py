@@ -278,7 +278,7 @@ def forget_stdout() -> None:
 def _can_say(text: str) -> bool:
     """Whether stdout can hold the text as it is; a name that is not UTF-8 has no letters."""
     try:
-        text.encode(sys.stdout.encoding or "utf-8")
+        text.encode(getattr(sys.stdout, "encoding", None) or "utf-8")  # a closed stdout is None
     except UnicodeEncodeError:
         return False
     return True

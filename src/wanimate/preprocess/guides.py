@@ -9,6 +9,7 @@ from __future__ import annotations
 
 import io
 import json
+import os
 from collections.abc import Sequence
 from contextlib import ExitStack
 from dataclasses import replace
@@ -257,6 +258,7 @@ def check_published(face_size: int) -> None:
 
 def write_png(path: Path, image: Frame) -> None:
     """An RGB picture as PNG."""
-    packed = io.BytesIO()
-    Image.fromarray(image).save(packed, format="PNG", compress_level=1)
-    write_new(path, packed.getbuffer())
+    with open(path, "xb") as file:
+        Image.fromarray(image).save(file, format="PNG", compress_level=1)
+        file.flush()
+        os.fsync(file.fileno())

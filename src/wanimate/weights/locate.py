@@ -33,7 +33,7 @@ class CheckpointConfig(BaseModel):
 
     model_config = ConfigDict(frozen=True, extra="forbid", allow_inf_nan=False)
 
-    name: Annotated[str, Field(max_length=200)]
+    name: Annotated[str, Field(max_length=1024)]
     head_dim: Annotated[int, Field(ge=2, le=4096)] = 128
     text_length: Annotated[int, Field(ge=1, le=2**16)] = 512
     latent_mean: Annotated[tuple[float, ...], Field(min_length=1, max_length=1024)] = LATENT_MEAN
@@ -48,6 +48,11 @@ def embedded_path() -> Path:
     return Path(str(files("wanimate.weights") / "embedded" / "mannequin"))
 
 
+def unnamed_config(folder: Path) -> CheckpointConfig:
+    """Of a folder without `wanimate.json`: the published network's, under the folder's name."""
+    return CheckpointConfig(name=folder.name.encode("utf-8", "backslashreplace").decode())
+
+
 def read_checkpoint_config(path: Path | None) -> tuple[Path, CheckpointConfig]:
     """The checkpoint's folder and config, without opening its weights."""
     folder = embedded_path() if path is None else path
@@ -55,7 +60,7 @@ def read_checkpoint_config(path: Path | None) -> tuple[Path, CheckpointConfig]:
         raise CheckpointError("checkpoint", folder, "there is no such folder", "Give a Wan2.2-Animate-14B folder.")
     config = folder / CARD
     if not config.is_file():
-        return folder, CheckpointConfig(name=folder.name)
+        return folder, unnamed_config(folder)
     try:
         return folder, CheckpointConfig.model_validate(read_json(config, _MOST_JSON))
     except ValidationError as error:

@@ -19,6 +19,7 @@ import torch
 from safetensors import SafetensorError, safe_open
 from torch import Tensor
 
+from wanimate.media.files import in_utf8
 from wanimate.media.json_file import parse_json
 
 TYPES = {
@@ -139,7 +140,10 @@ def open_safetensors(path: Path) -> dict[str, Stored]:
             raise ValueError("it is not a safetensors file, or cut off")
         header = parse_json(file.read(length))
     try:
-        with safe_open(path, "pt"):  # it checks that the places of all tensors fit together and fill the file
+        with (
+            in_utf8(path) as name,
+            safe_open(name, "pt"),
+        ):  # it checks that the places of all tensors fit together and fill the file
             pass
         entries = {name: entry for name, entry in header.items() if name != "__metadata__"}
         mapped = _MappedFile(path)

@@ -31,6 +31,8 @@ REFUSED: dict[str, tuple[str, str]] = {
     "weights inspect": ("nowhere", "PATH"),
     "weights verify": ("nowhere", "PATH"),
     "weights convert": ("nowhere out", "SOURCE"),
+    "jobs list": ("nowhere", "FOLDERS"),
+    "jobs clean": ("nowhere", "FOLDERS"),
     "compat generate": ("--ckpt_dir nowhere --src_root_path nowhere", "--src_root_path"),
     "compat preprocess": ("--video_path nowhere --refer_path a --save_path out", "--video_path"),
 }

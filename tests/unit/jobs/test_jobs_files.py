@@ -30,6 +30,7 @@ from wanimate.events import Notice
 from wanimate.integrations.published import write_published_guides
 from wanimate.jobs import run as jobs
 from wanimate.media import lock as locks
+from wanimate.media.files import sha256
 from wanimate.media.probe import probe
 from wanimate.preprocess import candidates
 from wanimate.preprocess.candidates import write_people
@@ -53,7 +54,8 @@ def place(tmp_path: Path, guides: Callable[..., Path]) -> Path:
     make_clip(tmp_path / "dance.mp4", frames=5)
     shutil.copytree(guides(5), tmp_path / "guides")
     manifest = json.loads((tmp_path / "guides" / "manifest.json").read_text())
-    manifest["source"] = {"path": str(tmp_path / "dance.mp4")}
+    clip = tmp_path / "dance.mp4"
+    manifest["source"] = {"path": str(clip), "sha256": sha256(clip), "frames": list(range(5))}
     (tmp_path / "guides" / "manifest.json").write_text(json.dumps(manifest))
     return tmp_path
 

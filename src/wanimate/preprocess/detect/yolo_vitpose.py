@@ -7,7 +7,10 @@ only, follows the person it started with, and says when nobody is there.
 
 from __future__ import annotations
 
+import math
+import mmap
 from collections.abc import Callable, Iterable, Iterator
+from contextlib import suppress
 from dataclasses import dataclass, replace
 from pathlib import Path
 from typing import Any
@@ -252,7 +255,7 @@ def pose_input(frame: npt.NDArray[np.uint8], box: Box) -> tuple[Array, tuple[flo
     (left, top), (right, bottom) = (
         (round(float(x)), round(float(y))) for x, y, _ in (inverse @ (0, 0, 1), inverse @ (out_w, out_h, 1))
     )
-    canvas = np.zeros((bottom - top, right - left, 3), dtype=np.float32)
+    canvas = _sparse((bottom - top, right - left, 3))
     a, b, c, d = max(left, 0), min(right, width), max(top, 0), min(bottom, height)
     if a < b and c < d:
         rows = _resampled(bottom - top, out_h) + top
@@ -261,6 +264,15 @@ def pose_input(frame: npt.NDArray[np.uint8], box: Box) -> tuple[Array, tuple[flo
     crop = cv2.resize(canvas, _CROP, interpolation=cv2.INTER_LINEAR)
     crop = (crop / np.float32(255) - _MEAN) / _STD
     return np.ascontiguousarray(crop.transpose(2, 0, 1)[None], dtype=np.float32), (cx, cy), (wide, high)
+
+
+def _sparse(shape: tuple[int, ...]) -> Array:
+    """Zeros that take memory where they are written only. NumPy would ask for pages of 2 MB, which hold many rows."""
+    pages = mmap.mmap(-1, 4 * math.prod(shape))
+    if hasattr(mmap, "MADV_NOHUGEPAGE"):
+        with suppress(OSError):  # a kernel that knows no huge pages
+            pages.madvise(mmap.MADV_NOHUGEPAGE)
+    return np.frombuffer(pages, np.float32).reshape(shape)
 
 
 def _resampled(size: int, out: int) -> npt.NDArray[np.intp]:

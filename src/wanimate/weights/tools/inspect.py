@@ -24,6 +24,7 @@ from wanimate.weights.locate import (
     find_vae,
     read_checkpoint_config,
     transformer_files,
+    unnamed_config,
 )
 from wanimate.weights.stored import Scaled, Stored, Value, Values, value
 
@@ -176,11 +177,7 @@ def verify(found: Found, config: CheckpointConfig | None = None) -> dict[str, li
 
 def _card(found: Found) -> CheckpointConfig:
     folder = found.files[0].parent
-    return (
-        read_checkpoint_config(folder)[1]
-        if (folder / "wanimate.json").is_file()
-        else CheckpointConfig(name=folder.name)
-    )
+    return read_checkpoint_config(folder)[1] if (folder / "wanimate.json").is_file() else unnamed_config(folder)
 
 
 def _checked(key: str, source: Value, broken: list[str]) -> Stored:
