@@ -77,7 +77,7 @@ def use_clip(folder: Path, name: str) -> None:
     VideoFrames(folder / name).take([clip.count - 1, 0])
     out, settings = folder / "out.mp4", OutputSettings()
     with (
-        OutputLock(out, settings.codec, []) as lock,
+        OutputLock(out, settings, []) as lock,
         OutputWriter(out, Fraction(30), 64, 64, settings, clip, lock) as writer,
     ):
         writer.write(np.zeros((6, 64, 64, 3), np.uint8))
