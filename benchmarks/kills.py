@@ -39,8 +39,8 @@ def rows(harness: Harness, share: float, seed: int) -> Iterator[str]:
         for trial in trials:
             for what in trial.wrong:
                 print(f"{job.name}, {trial.number} after {trial.moment:.2f} s: {what}", file=sys.stderr)
-        late = [trial for trial in trials if trial.ended.code == 0]
-        killed = [trial for trial in trials if trial.ended.code != 0]
+        late = [trial for trial in trials if trial.over]
+        killed = [trial for trial in trials if not trial.over]
         lost = [trial.lost for trial in killed] or [0.0]
         twice = [trial.ended.steps + trial.resumed.steps - straight.steps for trial in killed] or [0]
         good = sum(not trial.wrong for trial in trials)
