@@ -9,6 +9,7 @@ from pydantic import BaseModel, BeforeValidator, ConfigDict, Field, model_valida
 
 from wanimate.config.base import DIFFUSION, OWN, RESULT, Option, Settings
 from wanimate.config.values import File, parse_lora
+from wanimate.errors import setting
 
 Solver = Literal["dpm++", "unipc", "euler"]
 CacheKind = Literal["none", "taylor", "early-taylor", "first-block", "magnitude"]
@@ -168,6 +169,14 @@ class GenerateSettings(Settings):
             example="0.1",
         ),
     ] = None
+    anchor: Annotated[
+        bool,
+        Option(
+            DIFFUSION,
+            "Hold the colours of body and scene over a clip of several segments.",
+            more=f"Off is the published behaviour, which {setting('generate.compat')} takes.",
+        ),
+    ] = False
     compat: Annotated[
         bool, Option(DIFFUSION, "Follow the published code number for number: the last segment has its full length.")
     ] = False

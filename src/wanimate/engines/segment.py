@@ -14,6 +14,7 @@ from wanimate.config import Defaults
 from wanimate.engines.base import FramesReady, SegmentResult, SegmentTask
 from wanimate.errors import NotFinite, setting
 from wanimate.events import Event, Stage, StageStarted, StepDone
+from wanimate.finish.anchor import Anchor
 from wanimate.finish.decode import LatentDecoder, SegmentDecoder
 from wanimate.finish.preview import ColourMap, LatentPreview
 from wanimate.sampling.denoise import denoise
@@ -35,6 +36,8 @@ class SegmentMaker:
     """Called as every stage begins."""
     shrink: Callable[[Stage], str | None] = field(default=lambda stage: None)
     """As `engines.base.Engine.shrink`."""
+    anchor: Anchor | None = None
+    """Holds colours from segment to segment; None changes no frame."""
 
     @cached_property
     def _colours(self) -> ColourMap:
@@ -64,13 +67,16 @@ class SegmentMaker:
         _check(torch.stack(finite), segment.index, task.segments)
         self.builder.reader.wait()  # whoever finishes frames may look at the guides
         yield from self._start(Stage.DECODE, segment.length, segment.index)
-        decoder = SegmentDecoder(self.codec, settings.overlap, self.chunk, task.known)
+        anchored = None
+        if self.anchor is not None and self.builder.places is not None:
+            anchored = self.anchor.begin(segment, task.known, self.builder.places, task.anchor)
+        decoder = SegmentDecoder(self.codec, settings.overlap, self.chunk, task.known, anchored)
         start = segment.start + segment.overlap
         for frames in decoder.decode(latents[:, 1:], segment.overlap):
             yield FramesReady(start, frames)
             start += frames.shape[1]
         assert decoder.tail is not None
-        return SegmentResult(latents[:, 1:], decoder.tail, skipped)
+        return SegmentResult(latents[:, 1:], decoder.tail, skipped, {} if anchored is None else anchored.state)
 
     def _start(self, stage: Stage, total: int, index: int) -> Generator[Event, None, None]:
         self.started()

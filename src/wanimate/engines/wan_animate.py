@@ -20,6 +20,7 @@ from wanimate.engines.resolved import ResolvedJob
 from wanimate.engines.segment import SegmentMaker
 from wanimate.errors import InputError
 from wanimate.events import Event, Expected, Notice, Stage, StageProgress, StageStarted
+from wanimate.finish.anchor import Anchor
 from wanimate.finish.record import peak_rss
 from wanimate.log import log_choice
 from wanimate.model.transformer import AnimateTransformer
@@ -255,7 +256,7 @@ class WanAnimate:
             try:
                 builder = ConditionBuilder(
                     reader, self.networks, checkpoint.image, text, negative, face_size=checkpoint.face_size,
-                    device=self.device, chunk=chunk,
+                    device=self.device, chunk=chunk, anchored=job.anchored,
                 )  # fmt: skip
             except torch.OutOfMemoryError as error:
                 reason = str(error)
@@ -271,7 +272,10 @@ class WanAnimate:
         def network(conditions: Conditions) -> SegmentNetwork:
             return self.networks.network(conditions, generate.guidance, job.caching, job.settings.steps)
 
-        self._maker = SegmentMaker(builder, network, self.networks, job.settings, chunk, self._stage_begins)
+        anchor = Anchor() if job.anchored else None
+        self._maker = SegmentMaker(
+            builder, network, self.networks, job.settings, chunk, self._stage_begins, anchor=anchor
+        )
 
     def _stage_begins(self) -> None:
         if self.device.type == "cuda":

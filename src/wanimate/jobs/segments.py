@@ -61,9 +61,10 @@ def run_segments(source: SegmentSource, segments: Sequence[Segment], count: int,
     """
     generator = torch.Generator("cpu").manual_seed(seed)
     known: torch.Tensor | None = None
+    anchor: dict[str, torch.Tensor] = {}
     done = 0
     for segment, following in zip(segments, [*segments[1:], None], strict=True):
-        task = SegmentTask(segment, len(segments), known, generator, following)
+        task = SegmentTask(segment, len(segments), known, generator, following, anchor)
         drawn = generator.get_state()
         result: SegmentResult | None = None
         while result is None:
@@ -98,7 +99,7 @@ def run_segments(source: SegmentSource, segments: Sequence[Segment], count: int,
                 )
                 yield Notice(text, "warning")
                 generator.set_state(drawn)
-        known = result.tail
+        known, anchor = result.tail, result.anchor
         yield SegmentDone(segment.index, result, done)
     assert done == count
 
