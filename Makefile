@@ -23,7 +23,7 @@ help:
 
 demo: $(VENV)/.run models
 	@test -n "$(CHARACTER)" || { echo "No character image in $(ASSETS): is the checkout whole?" >&2; exit 1; }
-	$(BIN)/wanimate animate --image $(CHARACTER) --video $(ASSETS)/performer.mp4 --out out/demo.mp4 --sheet --seed $(SEED) --speed $(SPEED)
+	$(BIN)/wanimate animate --image $(CHARACTER) --video $(ASSETS)/performer.mp4 --out out/demo.mp4 --sheet --overwrite --seed $(SEED) --speed $(SPEED)
 	@echo
 	@echo "The video is $(CURDIR)/out/demo.mp4"
 	@echo "A contact sheet of it is $(CURDIR)/out/demo.sheet.png"

@@ -1,4 +1,4 @@
-"""`python -m wanimate`, and the entry point of the console script: Ctrl-C ends it in one line, also while modules load."""
+"""`python -m wanimate`, and the entry point of the console script: a signal ends it in one line, also while modules load."""
 
 from __future__ import annotations
 
@@ -7,10 +7,16 @@ import signal
 import sys
 from typing import NoReturn
 
+STOPS = (signal.SIGINT, signal.SIGTERM, signal.SIGHUP)
+"""Signals that end a command: Ctrl-C, the system, a terminal or connection that is gone. `nohup` has the last one ignored."""
+
 
 def main(*chosen: str) -> NoReturn:
     """Run this process's command line, or, with `chosen`, that of one command: main("compat", "generate")."""
-    before = [(number, signal.signal(number, _stop)) for number in (signal.SIGINT, signal.SIGTERM)]
+    _open_streams()
+    before = [
+        (number, signal.signal(number, _stop)) for number in STOPS if signal.getsignal(number) is not signal.SIG_IGN
+    ]
     try:
         from wanimate.cli.main import main as run
 
@@ -19,6 +25,15 @@ def main(*chosen: str) -> NoReturn:
         for number, handler in before:
             if signal.getsignal(number) is _stop:
                 signal.signal(number, handler)
+
+
+def _open_streams() -> None:
+    """Where the process was started without stdin, stdout or stderr, no file of a job may get their numbers."""
+    for number in range(3):
+        try:
+            os.fstat(number)
+        except OSError:
+            os.open(os.devnull, os.O_RDWR)  # it gets the lowest free number
 
 
 def _stop(*_: object) -> NoReturn:

@@ -11,6 +11,9 @@ import re
 from collections.abc import Callable, Mapping, Sequence
 
 _MARK = re.compile("\x02([^\x02\x03]*)\x03")
+_UNSHOWN = re.compile("[\x00\x01\x04-\x1f\x7f-\x9f\u2028\u2029\u202a-\u202e\u2066-\u2069\ud800-\udfff]")
+"""Characters that break a line, steer a terminal, turn the direction of text, or are none; the marks are left out."""
+_LONGEST = 2000
 
 Spelling = Callable[[str], str]
 """A settings field ("preprocess.person") -> how a front end calls it ("--person")."""
@@ -29,6 +32,12 @@ def plainly(field: str) -> str:
 def spell(text: str, spelling: Spelling = plainly) -> str:
     """`text` with every mark of `setting` replaced by the front end's name for that field."""
     return _MARK.sub(lambda mark: spelling(mark[1]), text)
+
+
+def one_line(text: str) -> str:
+    """A text that may hold words of a stranger's file, fit to be shown: at most 2000 characters, and nothing but letters."""
+    shown = _UNSHOWN.sub(lambda found: found[0].encode("unicode_escape").decode(), text)
+    return shown if len(shown) <= _LONGEST else f"{shown[:_LONGEST]} (and so on)"
 
 
 class WanimateError(Exception):
@@ -65,7 +74,7 @@ class InputError(WanimateError):
 
     def __init__(self, field: str, value: object, rule: str, remedy: str) -> None:
         self.field, self.value, self.rule, self.remedy = field, value, rule, remedy
-        super().__init__(f"{setting(field)} = {value}: {rule}. {remedy.removesuffix('.')}.")
+        super().__init__(f"{setting(field)} = {one_line(str(value))}: {one_line(rule)}. {remedy.removesuffix('.')}.")
 
     def __reduce__(self) -> tuple[type[InputError], tuple[str, object, str, str]]:
         return type(self), (self.field, self.value, self.rule, self.remedy)
@@ -127,3 +136,8 @@ def is_out_of_memory(error: BaseException) -> bool:
     text = str(error).lower()
     starved = "out of memory" in text or "can't allocate memory" in text or "not enough memory" in text
     return isinstance(error, MemoryError) or (isinstance(error, RuntimeError) and starved)
+
+
+def is_fault(error: BaseException) -> bool:
+    """Whether a library failed, and nobody stopped the program. Panics of Rust libraries are no `Exception`."""
+    return not isinstance(error, (KeyboardInterrupt, SystemExit, GeneratorExit))

@@ -188,14 +188,14 @@ def test_folder_that_is_a_file(job: Job) -> None:
 
 
 def test_folder_that_may_not_be_written(job: Job, monkeypatch: pytest.MonkeyPatch) -> None:
-    real = open
+    real = os.open
 
-    def refuse(file: object, mode: str = "r", *rest: object, **named: object) -> object:
-        if "r" not in mode and str(file).startswith(str(job.folder)):
+    def refuse(file: str, flags: int, *rest: int, **named: int) -> int:
+        if flags & os.O_CREAT and str(file).startswith(str(job.folder)):
             raise PermissionError(errno.EACCES, "Permission denied")  # root, as whom tests may run, is never refused
-        return real(file, mode, *rest, **named)  # type: ignore[call-overload]
+        return real(file, flags, *rest, **named)
 
-    monkeypatch.setattr("builtins.open", refuse)
+    monkeypatch.setattr(os, "open", refuse)
     job.refused("--out", "not writable", "Choose a folder")
 
 

@@ -15,7 +15,9 @@ FOUNDATION = ("types", "config", "errors", "events", "log")
 STAGES = ("media", "preprocess", "conditions", "model", "weights", "sampling", "finish", "runtime")
 ROAD = ("engines", "jobs", "api")
 PREPROCESS = (
-    "pose", "people", "detect", "masks", "guides", "layout", "performer", "fit", "report", "modes", "drive", "candidates",
+    "pose", "people", "detect", "masks", "folder", "manifest", "guides", "layout", "performer", "fit", "report", "modes",
+    "drive",
+    "candidates",
 )  # fmt: skip
 """Rooms and single modules of `preprocess`, each of which imports earlier ones only."""
 BESIDE = ("cli", "integrations", "measure", "serve", "train")

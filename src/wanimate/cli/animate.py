@@ -15,6 +15,7 @@ from wanimate.cli.options import Checkpoint
 from wanimate.cli.report import Reporter
 from wanimate.config import Codec, GenerateSettings, Job, OutputSettings, ParallelSettings, RuntimeSettings
 from wanimate.errors import InputError
+from wanimate.finish.lock import OutputLock
 
 if TYPE_CHECKING:
     from wanimate.api import Animator
@@ -34,7 +35,7 @@ def animate(
 
     The clip's body, hands and face are found and drawn as guides. The network then draws the character frame by frame after
     them. Rate, length and sound are the clip's. Everything that can be checked is checked before anything is loaded. Ctrl-C
-    stops at any time and leaves nothing half-written.
+    stops at any time and leaves nothing half-written; the same command goes on from the segments that are finished.
 
     [bold]Examples[/bold]
 
@@ -45,7 +46,7 @@ def animate(
 
     Exit codes: 0 done, 2 bad input, 3 not enough memory, 130 cancelled.
     """
-    run(report, checkpoint, runtime, parallel, lambda animator: animator.run(job))
+    run(report, checkpoint, runtime, parallel, (job.out, lambda animator: animator.run(job)))
 
 
 @command(names={"guides": "--keep-guides"})
@@ -66,7 +67,7 @@ def replace(
 
     Exit codes: 0 done, 2 bad input, 3 not enough memory, 130 cancelled.
     """
-    run(report, checkpoint, runtime, parallel, lambda animator: animator.run(job))
+    run(report, checkpoint, runtime, parallel, (job.out, lambda animator: animator.run(job)))
 
 
 Guides = Annotated[
@@ -92,7 +93,15 @@ def generate(
     [cyan]wanimate generate monday tuesday wednesday --out week[/cyan]
     """
     places = results(guides, out, output.codec)
-    jobs = [partial(_generate, *pair, settings, output) for pair in zip(guides, places, strict=True)]
+    if len(places) > 1:
+        for folder, place in zip(
+            guides, places, strict=True
+        ):  # what cannot be written is refused before the first hours
+            OutputLock(place, output, [folder]).release()
+    jobs = [
+        (place, partial(_generate, folder, place, settings, output))
+        for folder, place in zip(guides, places, strict=True)
+    ]
     run(report, checkpoint, runtime, parallel, *jobs)
 
 

@@ -84,7 +84,7 @@ def generate(report: Reporter, flags: GenerateFlags) -> None:
         yield from (Notice(text) for text in notes)
         yield from animator.generate(guides, out, settings, output)
 
-    run(report, ckpt_dir, RuntimeSettings(), parallel, job, text_on_cpu=flags.t5_cpu)
+    run(report, ckpt_dir, RuntimeSettings(), parallel, (out, job), text_on_cpu=flags.t5_cpu)
 
 
 def _allowed(flags: GenerateFlags) -> tuple[Path, Path]:

@@ -19,9 +19,11 @@ if TYPE_CHECKING:
 
 def run(
     report: Reporter, checkpoint: Path | None, runtime: RuntimeSettings, parallel: ParallelSettings,
-    *jobs: Callable[[Animator], Iterator[Event]], text_on_cpu: bool = False,
+    *jobs: tuple[Path, Callable[[Animator], Iterator[Event]]], text_on_cpu: bool = False,
 ) -> None:  # fmt: skip
-    """Run jobs, one after the other with the same weights. `text_on_cpu`: the text encoder stays off the GPU.
+    """Run jobs, each with its result's name, one after the other with the same weights.
+
+    `text_on_cpu`: the text encoder stays off the GPU.
 
     Under a launcher such as torchrun the first process does so, and the others serve it.
     """
@@ -31,20 +33,27 @@ def run(
     if follow_launcher():
         return
     with Animator(checkpoint, runtime, parallel, text_on_cpu) as animator:
-        for job in jobs:
-            finish(report, job(animator))
+        for out, job in jobs:
+            finish(report, out, job(animator))
 
 
-def finish(report: Reporter, events: Iterator[Event]) -> None:
+def finish(report: Reporter, out: Path, events: Iterator[Event]) -> None:
     """Pass the events on; a cancelled job is closed before anything is said, so that it has tidied up by then."""
     from wanimate.events import Finished
 
     result: Result | None = None
-    with closing(cast(Any, events)):
-        for event in events:
-            report.event(event)
-            if isinstance(event, Finished):
-                result = event.result
+    try:
+        with closing(cast(Any, events)):
+            for event in events:
+                report.event(event)
+                if isinstance(event, Finished):
+                    result = event.result
+    except BaseException:
+        from wanimate.jobs.store import kept_words
+
+        if (words := kept_words(out)) is not None:
+            report.note(words)
+        raise
     assert result is not None, "a job ends with its result"
     width, height = result.size
     record = record_path(result.out)

@@ -12,8 +12,9 @@ import typer
 from wanimate.cli.animate import animate, generate, replace
 from wanimate.cli.compat import app as compat
 from wanimate.cli.doctor import doctor
+from wanimate.cli.jobs import app as jobs
 from wanimate.cli.preprocess import preprocess
-from wanimate.cli.report import CLOSED, JsonReporter, OutputClosed, forget_stdout
+from wanimate.cli.report import JsonReporter, OutputClosed, lost
 from wanimate.cli.train import app as train
 from wanimate.cli.weights import app as weights
 
@@ -57,10 +58,26 @@ app.command()(doctor)
 app.add_typer(train, name="train")
 app.add_typer(compat, name="compat")
 app.add_typer(weights, name="weights")
+app.add_typer(jobs, name="jobs")
 
 
 def main(*chosen: str) -> NoReturn:
     """Run this process's command line, or, with `chosen`, that of one command: main("compat", "generate")."""
+    try:
+        try:
+            code = _run(*chosen)
+        except SystemExit as end:
+            code = end.code if isinstance(end.code, int) else int(end.code is not None)
+        if sys.stdout is not None:
+            sys.stdout.flush()
+    except OutputClosed as error:
+        code = lost(error)
+    except OSError as error:  # of help and of the version, which typer writes
+        code = lost(OutputClosed(error))
+    sys.exit(code)
+
+
+def _run(*chosen: str) -> int:
     words, name = sys.argv[1:], Path(sys.argv[0]).name if chosen else "wanimate"
     whole: Any = typer.main.get_command(app)
     for part in chosen:
@@ -71,7 +88,7 @@ def main(*chosen: str) -> NoReturn:
         code = whole.main(words, prog_name=name, standalone_mode=False)
     except UsageError as error:
         code = _misused(error)
-    sys.exit(code if isinstance(code, int) else 0)
+    return code if isinstance(code, int) else 0
 
 
 def _misused(error: Any) -> int:
@@ -80,9 +97,5 @@ def _misused(error: Any) -> int:
     flag = parameter.opts[0] if parameter is not None else getattr(error, "option_name", None)
     if flag is not None and not flag.startswith("--"):
         flag = flag.upper()
-    try:
-        JsonReporter().misused(error.format_message(), flag)
-    except OutputClosed:
-        forget_stdout()
-        return CLOSED
+    JsonReporter().misused(error.format_message(), flag)
     return 2

@@ -25,12 +25,21 @@ ListPeople = Annotated[
     ),
 ]
 
+Overwrite = Annotated[
+    bool,
+    typer.Option(
+        "--overwrite", help="With --list-people: write over a file of this name. An input is never written over.",
+        rich_help_panel=FILES,
+    ),
+]  # fmt: skip
 
-@command(names={"guides": "--out"})
+
+@command(names={"guides": "--out", "output.overwrite": "--overwrite"})
 def preprocess(
     report: Reporter, video: Annotated[Path, One(Job, "video")], out: Folder,
     image: Annotated[Path | None, One(Job, "image")] = None, mode: Annotated[Mode, One(Job, "mode")] = "animation",
     checkpoint: Checkpoint = None, *, settings: PreprocessSettings, list_people: ListPeople = False,
+    overwrite: Overwrite = False,
 ) -> None:  # fmt: skip
     """Find the performer's body, hands and face, and write the guides that the network follows.
 
@@ -50,7 +59,7 @@ def preprocess(
         clip = probe(video, settings.limits)
         from wanimate.preprocess.candidates import write_people
 
-        crowd = write_people(clip, settings, out)
+        crowd = write_people(clip, settings, out, overwrite)
         found = {"picture": out, "people": len(crowd.boxes), "boxes": crowd.boxes, "frame": crowd.frame}
         report.done(found, f"{out}: {len(crowd.boxes)} found in frame {crowd.frame}, numbered from left to right")
         return

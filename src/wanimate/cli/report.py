@@ -5,6 +5,7 @@ The event types are imported where they are used: they bring torch, for which `-
 
 from __future__ import annotations
 
+import io
 import json
 import logging
 import os
@@ -15,7 +16,7 @@ from collections.abc import Generator, Iterator, Mapping, Sequence
 from contextlib import ExitStack, closing, contextmanager, suppress
 from fractions import Fraction
 from pathlib import Path
-from typing import TYPE_CHECKING, Any, Protocol, TypeVar
+from typing import TYPE_CHECKING, Any, Protocol, TypeVar, cast
 
 import typer
 from rich.console import Console, RenderableType
@@ -31,6 +32,7 @@ from rich.progress import (
     TimeRemainingColumn,
 )
 
+from wanimate.__main__ import STOPS
 from wanimate.cli.names import command_line, field_of
 from wanimate.errors import (
     Cancelled,
@@ -52,7 +54,12 @@ CLOSED = 141
 
 
 class OutputClosed(Exception):
-    """Nobody reads stdout any more."""
+    """stdout takes no more: nobody reads it, or the disk behind it is full. `exit_code` is the command's then."""
+
+    def __init__(self, error: OSError) -> None:
+        super().__init__(str(error))
+        self.exit_code = CLOSED if isinstance(error, BrokenPipeError) else 2
+        self.reason = None if isinstance(error, BrokenPipeError) else error.strerror
 
 
 class Reporter(Protocol):
@@ -61,6 +68,10 @@ class Reporter(Protocol):
     spelling: Spelling
 
     def event(self, event: Event) -> None: ...
+
+    def note(self, text: str) -> None:
+        """Something to read that is no event of a job."""
+        ...
 
     def part(self, kind: str, what: dict[str, Any], words: str) -> None:
         """One of several findings, before the result: as data, an event called `kind`, and in words."""
@@ -91,6 +102,9 @@ class JsonReporter:
             del fields["text"]
         self._line(**fields)
 
+    def note(self, text: str) -> None:
+        self._line("notice", level="info", message=text)
+
     def part(self, kind: str, what: dict[str, Any], words: str) -> None:
         self._line(kind, **what)
 
@@ -112,7 +126,9 @@ class JsonReporter:
         self._line("error", kind="UsageError", message=message, exit_code=2, **named)
 
     def _line(self, event: str, **fields: Any) -> None:
-        _say(json.dumps({"event": event, **fields}, default=_plain, ensure_ascii=False))
+        line = {"event": event, **fields}
+        text = json.dumps(line, default=_plain, ensure_ascii=False)
+        _say(text if _can_say(text) else json.dumps(line, default=_plain))
 
 
 class RichReporter:
@@ -120,7 +136,7 @@ class RichReporter:
 
     def __init__(self, spelling: Spelling = command_line, interrupted: threading.Event | None = None) -> None:
         self.spelling, self._interrupted = spelling, interrupted
-        self.console = Console(stderr=True, highlight=False, soft_wrap=True, emoji=False)
+        self.console = stderr_console()
         self._live = self.console.is_terminal
         self._progress = Progress(
             SpinnerColumn(finished_text="[green]✓"), TextColumn("{task.description}"), BarColumn(bar_width=30),
@@ -148,8 +164,8 @@ class RichReporter:
             self._progress.update(self._task(event.stage, event.total), completed=event.done)
         elif isinstance(event, StepDone):
             task = self._task(Stage.DENOISE, event.segments * event.steps)
-            self._progress.update(task, total=event.segments * event.steps)
-            self._progress.advance(task)
+            done = event.segment * event.steps + event.step
+            self._progress.update(task, total=event.segments * event.steps, completed=done)
         elif isinstance(event, StageFinished):
             task = self._task(event.stage, 0)
             self._progress.update(task, total=max(self._progress.tasks[task].completed, 1))
@@ -160,6 +176,10 @@ class RichReporter:
             mark = "[yellow]warning[/yellow] " if event.level == "warning" else ""
             self.console.print(mark + escape(event.spelled(self.spelling)))
 
+    def note(self, text: str) -> None:
+        self._progress.stop()
+        self.console.print(escape(text))
+
     def part(self, kind: str, what: dict[str, Any], words: str) -> None:
         self._progress.stop()
         _say(words)
@@ -169,9 +189,13 @@ class RichReporter:
         if isinstance(words, str):
             _say(words)
             return
-        tables = Console(highlight=False, soft_wrap=True, emoji=False)
+        shape, text = Console(), io.StringIO()
+        tables = Console(
+            file=text, width=shape.width, force_terminal=shape.is_terminal, highlight=False, soft_wrap=True, emoji=False
+        )
         for table in words:
             tables.print(table)
+        _say(text.getvalue().removesuffix("\n"))
 
     def failed(self, error: WanimateError) -> None:
         self._progress.stop()
@@ -199,10 +223,12 @@ def told(report: Reporter, events: Generator[Event, None, _Value]) -> _Value:
 def reporting(as_json: bool, debug: bool, spelling: Spelling = command_line) -> Iterator[Reporter]:
     """Runs a command: gives it a reporter, and turns every way it can end badly into one sentence and an exit code.
 
-    0 done, 2 bad input, 3 not enough memory, 130 cancelled (Ctrl-C or SIGTERM), 141 nobody reads stdout any more, 1 a defect
-    of this program.
+    0 done, 2 bad input, 3 not enough memory, 130 cancelled (Ctrl-C, SIGTERM or SIGHUP), 141 nobody reads stdout any more, 1 a
+    defect of this program.
     """
     with ExitStack() as stack:
+        if isinstance(sys.stdout, io.TextIOWrapper):
+            sys.stdout.reconfigure(errors="backslashreplace")  # names that are not UTF-8
         if debug:
             stack.enter_context(shown(logging.DEBUG))
         interrupted = threading.Event()
@@ -215,6 +241,8 @@ def reporting(as_json: bool, debug: bool, spelling: Spelling = command_line) -> 
                 yield reporter
             except (typer.Exit, typer.Abort, OutputClosed):
                 raise
+            except BrokenPipeError as e:  # of a line that was written without a reporter
+                raise OutputClosed(e) from e
             except (Exception, KeyboardInterrupt) as e:
                 # A library can make another error of the interrupt, in the middle of an import for instance.
                 error = as_ours(KeyboardInterrupt() if interrupted.is_set() else e)
@@ -224,8 +252,7 @@ def reporting(as_json: bool, debug: bool, spelling: Spelling = command_line) -> 
                 reporter.failed(error)
                 raise typer.Exit(error.exit_code) from e
         except OutputClosed as e:
-            forget_stdout()
-            raise typer.Exit(CLOSED) from e
+            raise typer.Exit(lost(e)) from e
 
 
 def _stop_if(interrupted: threading.Event | None) -> None:
@@ -234,41 +261,86 @@ def _stop_if(interrupted: threading.Event | None) -> None:
         raise KeyboardInterrupt
 
 
+def lost(error: OutputClosed) -> int:
+    """Say that stdout takes no more, unless its reader is gone; returns the exit code."""
+    if error.reason is not None:
+        stderr_console().print(f"[red]error[/red] stdout cannot be written ({error.reason}). Send it somewhere else.")
+    forget_stdout()
+    return error.exit_code
+
+
 def forget_stdout() -> None:
     """What is still to be written to stdout goes nowhere, so that its end finds no closed pipe."""
-    with suppress(OSError, ValueError):
+    with suppress(OSError, ValueError, AttributeError):  # there is none where the process was started without
         os.dup2(os.open(os.devnull, os.O_WRONLY), sys.stdout.fileno())
+
+
+def _can_say(text: str) -> bool:
+    """Whether stdout can hold the text as it is; a name that is not UTF-8 has no letters."""
+    try:
+        text.encode(sys.stdout.encoding or "utf-8")
+    except UnicodeEncodeError:
+        return False
+    return True
+
+
+def stderr_console() -> Console:
+    """Where messages go. A stderr that cannot be written stops nobody."""
+    return Console(file=cast(Any, _Patient()), highlight=False, soft_wrap=True, emoji=False)
+
+
+class _Patient:
+    """stderr, without its errors."""
+
+    def write(self, text: str) -> int:
+        with suppress(OSError, ValueError):
+            sys.stderr.write(text)
+        return len(text)
+
+    def flush(self) -> None:
+        with suppress(OSError, ValueError):
+            sys.stderr.flush()
+
+    def __getattr__(self, name: str) -> Any:
+        return getattr(sys.stderr, name)
 
 
 def _say(text: str) -> None:
     """A line on stdout, at once: what a job has said is not lost if it is killed."""
     try:
-        print(text, flush=True)
-    except BrokenPipeError as error:
-        raise OutputClosed from error
+        try:
+            print(text, flush=True)
+        except UnicodeEncodeError:  # names that are not UTF-8, and terminals that know few letters
+            encoding = sys.stdout.encoding or "ascii"
+            print(text.encode(encoding, "backslashreplace").decode(encoding), flush=True)
+    except OSError as error:
+        raise OutputClosed(error) from error
 
 
 @contextmanager
 def _terminated_like_interrupted(interrupted: threading.Event) -> Iterator[None]:
-    """While the block runs, SIGTERM cancels as Ctrl-C does, so that everything is tidied up. Either sets `interrupted`."""
+    """While the block runs, SIGTERM and SIGHUP cancel as Ctrl-C does, so that everything is tidied up. Each sets
+    `interrupted`. A signal that is ignored, as by `nohup`, stays so."""
     if threading.current_thread() is not threading.main_thread():
         yield
         return
 
+    heard = [number for number in STOPS if signal.getsignal(number) is not signal.SIG_IGN]
+
     def interrupt(*_: object) -> None:
         # An impatient second Ctrl-C must not break off the tidying up, nor the end of the process after it.
         interrupted.set()
-        signal.signal(signal.SIGTERM, signal.SIG_IGN)
-        signal.signal(signal.SIGINT, signal.SIG_IGN)
+        for number in heard:
+            signal.signal(number, signal.SIG_IGN)
         raise KeyboardInterrupt
 
-    before = signal.signal(signal.SIGTERM, interrupt), signal.signal(signal.SIGINT, interrupt)
+    before = [(number, signal.signal(number, interrupt)) for number in heard]
     try:
         yield
     finally:
         if not interrupted.is_set():
-            signal.signal(signal.SIGTERM, before[0])
-            signal.signal(signal.SIGINT, before[1])
+            for number, handler in before:
+                signal.signal(number, handler)
 
 
 def _plain(value: object) -> Any:

@@ -32,8 +32,8 @@ class ConditionBuilder:
     colours: latents [16, T, h, w] and the mean colours behind them [3, T, h, w], of the character's picture and in replacement
     of the first segment's scene: what a preview is fitted to.
 
-    anchored: tell of every segment where its person is (`places`), and give the frames that two segments share the clip's own
-    pixels around the inpaint mask. Published: off.
+    anchored: remember where the person of a segment is (`places`), and give the frames that two segments share the clip's
+    own pixels around the inpaint mask. Published: off.
     """
 
     def __init__(
@@ -58,7 +58,7 @@ class ConditionBuilder:
         (self.reference,) = self._encode(iter((picture,)))
         self.colours = [(self.reference, latent_colours(picture))]
         self.anchored = anchored
-        self.places: Places | None = None
+        self._places: tuple[Segment, Places] | None = None
 
     @torch.inference_mode()
     def build(self, segment: Segment, previous: Tensor | None) -> Conditions:
@@ -72,7 +72,8 @@ class ConditionBuilder:
 
         def videos() -> Iterator[Tensor]:
             skeletons = self._video(read.pose)
-            self.places = places_of(skeletons, read.mask) if self.anchored else None
+            if self.anchored:
+                self._places = segment, places_of(skeletons, read.mask)
             yield skeletons
             video = self._scene(read, previous)
             if wants_colours:
@@ -88,6 +89,14 @@ class ConditionBuilder:
         mask = pack_mask(known_mask(segment.length, known, (pose.shape[2], pose.shape[3]), person))
         y = assemble(mask.to(self.device), scene, self.reference)
         return Conditions(y, pose, faces, self.text, self.negative, self.image_tokens)
+
+    @torch.inference_mode()
+    def places(self, segment: Segment) -> Places:
+        """Where the person of a segment is; the guides are read again unless it was built last."""
+        if self._places is None or self._places[0] != segment:
+            read = self.reader.read(segment)
+            self._places = segment, places_of(self._video(read.pose), read.mask)
+        return self._places[1]
 
     def _scene(self, read: SegmentFrames, previous: Tensor | None) -> Tensor:
         """The condition video (model spec, section 3.3): the scene or mid grey, after the frames already made."""

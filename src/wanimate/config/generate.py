@@ -19,13 +19,13 @@ Codec = Literal["h264", "h265", "ffv1", "png"]
 class Defaults(BaseModel):
     """What a checkpoint was made for; taken where the user's settings say None. These are the published 14B's."""
 
-    model_config = ConfigDict(frozen=True, extra="forbid")
+    model_config = ConfigDict(frozen=True, extra="forbid", allow_inf_nan=False)
 
-    area: int = 1280 * 720
-    steps: int = 20
-    shift: float = 5.0
+    area: int = Field(default=1280 * 720, ge=16 * 16, le=4096 * 4096)
+    steps: int = Field(default=20, ge=1, le=1000)
+    shift: float = Field(default=5.0, gt=0, le=1000)
     solver: Solver = "dpm++"
-    clip_length: int = 77
+    clip_length: int = Field(default=77, ge=5, le=4097)
     overlap: Literal[1, 5] = 1
 
 
@@ -98,6 +98,19 @@ class GenerateSettings(Settings):
             "Same seed, same machine: same frames.",
             shown="drawn, printed and recorded",
             example="7",
+        ),
+    ] = None
+    redraw: Annotated[
+        int | None,
+        Field(ge=1),
+        Option(
+            DIFFUSION,
+            f"Make this segment of the finished result anew, with {setting('generate.seed')} as its own. The others stay. "
+            "Segments count from 1.",
+            more="Its last frames decide what follows. If they are near those before, they fade into them and the later "
+            "segments stay. If not, the later segments are made anew from them. The job says which.",
+            shown="none",
+            example="3",
         ),
     ] = None
     prompt: Annotated[
@@ -176,7 +189,7 @@ class GenerateSettings(Settings):
             "Hold the colours of body and scene over a clip of several segments.",
             more=f"Off is the published behaviour, which {setting('generate.compat')} takes.",
         ),
-    ] = False
+    ] = True
     compat: Annotated[
         bool, Option(DIFFUSION, "Follow the published code number for number: the last segment has its full length.")
     ] = False
@@ -200,6 +213,15 @@ class OutputSettings(Settings):
     sheet: Annotated[bool, Option(RESULT, "Also write a contact sheet, out.sheet.png.", flag="--sheet/--no-sheet")] = (
         False
     )
+    overwrite: Annotated[
+        bool,
+        Option(
+            RESULT,
+            "Write over a file of this name that the program cannot prove to be its own.",
+            more="An older result with its record beside it is replaced without it. Inputs and folders are never written over.",
+            flag="--overwrite",
+        ),
+    ] = False
     composite: Annotated[
         bool,
         Option(
@@ -211,3 +233,15 @@ class OutputSettings(Settings):
     feather: Annotated[
         int, Field(ge=0, le=200), Option(RESULT, "Replacement: width of the seam in pixels.", example="8")
     ] = 8
+    fresh: Annotated[
+        bool, Option(RESULT, "Ignore the segments and guides that a job of this name has left; they are removed.")
+    ] = False
+    keep_segments: Annotated[
+        bool,
+        Option(
+            RESULT,
+            f"Keep the finished segments beside the result, so that {setting('generate.redraw')} need not make the others "
+            "again.",
+            more="They take about 18 MB each at 720p, in `.NAME.work`.",
+        ),
+    ] = False

@@ -45,13 +45,15 @@ class FramesReady:
 class SegmentTask:
     """One segment of a job. `known`: the last `segment.overlap` frames before it, float32 [3, r, H, W] in [-1, 1], on any
     device; None for the first one. `generator` gives its noise, and nobody else draws from it meanwhile. `following`: the
-    segment whose guides may be read ahead. `anchor`: what the segment before has left."""
+    segment whose guides may be read ahead. `latents`: of a finished segment [16, T, h, w], which is only decoded. `anchor`:
+    what the segment before has left."""
 
     segment: Segment
     segments: int
     known: Tensor | None
     generator: torch.Generator
     following: Segment | None = None
+    latents: Tensor | None = None
     anchor: AnchorState = field(default_factory=dict)
 
 
@@ -106,8 +108,8 @@ class Engine(Protocol):
         """
         ...
 
-    def expected(self, job: ResolvedJob, count: int) -> list[Expected]:
-        """The work that the job has before it."""
+    def expected(self, job: ResolvedJob, count: int, finished: int = 0) -> list[Expected]:
+        """The work that the job has before it; so many segments are finished but for decoding."""
         ...
 
     def open(self, job: ResolvedJob, reader: GuidesReader) -> Iterator[Event]:

@@ -45,13 +45,30 @@ class SegmentMaker:
 
     def segment(self, task: SegmentTask) -> Generator[Event | FramesReady, None, SegmentResult]:
         """As `engines.base.Engine.segment`; frames may go past the job's end."""
+        latents, skipped = task.latents, 0
+        if latents is None:
+            latents, skipped = yield from self._denoised(task)
+        segment, anchored = task.segment, None
+        if self.anchor is not None:
+            anchored = self.anchor.begin(segment, task.known, self.builder.places(segment), task.anchor)
+        self.builder.reader.wait()  # whoever finishes frames may look at the guides
+        yield from self._start(Stage.DECODE, segment.length, segment.index)
+        decoder = SegmentDecoder(self.codec, self.settings.overlap, self.chunk, task.known, anchored)
+        start = segment.start + segment.overlap
+        for frames in decoder.decode(latents.to(self.builder.device), segment.overlap):
+            yield FramesReady(start, frames)
+            start += frames.shape[1]
+        assert decoder.tail is not None
+        return SegmentResult(latents, decoder.tail, skipped, {} if anchored is None else anchored.state)
+
+    def _denoised(self, task: SegmentTask) -> Generator[Event, None, tuple[Tensor, int]]:
+        """The segment's latents [16, T, h, w] without the reference frame, and the steps that a cache has answered."""
         segment, settings = task.segment, self.settings
         yield from self._start(Stage.CONDITIONS, 0, segment.index)
         conditions = self.builder.build(segment, task.known if segment.index else None)
         yield from self._start(Stage.DENOISE, settings.steps, segment.index)
         noise = torch.randn(16, *conditions.y.shape[1:], generator=task.generator).to(conditions.y.device)
-        network: SegmentNetwork | None = self.make_network(conditions)
-        assert network is not None
+        network = self.make_network(conditions)
         if task.following is not None:
             self.builder.reader.begin(task.following)
         latents, finite = noise, []
@@ -63,20 +80,8 @@ class SegmentMaker:
                 segment=segment.index, segments=task.segments, step=state.step, steps=state.steps,
                 skipped=network.skipped, preview=preview,
             )  # fmt: skip
-        skipped, network = network.skipped, None  # its context has no more use
         _check(torch.stack(finite), segment.index, task.segments)
-        self.builder.reader.wait()  # whoever finishes frames may look at the guides
-        yield from self._start(Stage.DECODE, segment.length, segment.index)
-        anchored = None
-        if self.anchor is not None and self.builder.places is not None:
-            anchored = self.anchor.begin(segment, task.known, self.builder.places, task.anchor)
-        decoder = SegmentDecoder(self.codec, settings.overlap, self.chunk, task.known, anchored)
-        start = segment.start + segment.overlap
-        for frames in decoder.decode(latents[:, 1:], segment.overlap):
-            yield FramesReady(start, frames)
-            start += frames.shape[1]
-        assert decoder.tail is not None
-        return SegmentResult(latents[:, 1:], decoder.tail, skipped, {} if anchored is None else anchored.state)
+        return latents[:, 1:], network.skipped
 
     def _start(self, stage: Stage, total: int, index: int) -> Generator[Event, None, None]:
         self.started()

@@ -24,6 +24,7 @@ from wanimate.finish.anchor import Anchor
 from wanimate.finish.record import peak_rss
 from wanimate.log import log_choice
 from wanimate.model.transformer import AnimateTransformer
+from wanimate.runtime.heap import trim_heap
 from wanimate.runtime.parallel.networks import TeamNetworks
 from wanimate.runtime.patches import installed
 from wanimate.runtime.placement import PlacedNetworks
@@ -109,12 +110,12 @@ class WanAnimate:
         if plan is not None:
             yield Notice(str(plan))
 
-    def expected(self, job: ResolvedJob, count: int) -> list[Expected]:
-        segments, plan = job.segments(count), self.networks.plan
-        steps, step = len(segments) * job.settings.steps, _STEP if plan is None else plan.step_seconds
+    def expected(self, job: ResolvedJob, count: int, finished: int = 0) -> list[Expected]:
+        segments, plan = len(job.segments(count)) - finished, self.networks.plan
+        steps, step = segments * job.settings.steps, _STEP if plan is None else plan.step_seconds
         loading = [] if self.networks.is_open else [Expected(Stage.LOAD, 100, _LOAD)]
         return [
-            *loading, Expected(Stage.REFERENCE, 1, _CONDITIONS), Expected(Stage.CONDITIONS, len(segments), _CONDITIONS),
+            *loading, Expected(Stage.REFERENCE, 1, _CONDITIONS), Expected(Stage.CONDITIONS, segments, _CONDITIONS),
             Expected(Stage.DENOISE, steps, step), Expected(Stage.DECODE, count, _FRAME),
         ]  # fmt: skip
 
@@ -280,6 +281,7 @@ class WanAnimate:
     def _stage_begins(self) -> None:
         if self.device.type == "cuda":
             torch.cuda.empty_cache()  # the pieces that one stage leaves do not fit the next one's
+        trim_heap()
 
     def _memory(self) -> dict[str, int]:
         """Peaks in bytes, forecast and measured; of host memory, mapped files count as far as they were resident."""

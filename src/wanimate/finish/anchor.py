@@ -158,7 +158,7 @@ class _Correct:
         here = slice(start, start + frames.shape[1])
         shares = self._shares(here)
         body = torch.einsum("kpyx,kpc->ckyx", shares, changes[:, 1:].expand(len(shares), -1, -1))
-        size = body.shape[2:]
+        size = (body.shape[2], body.shape[3])
         colours = (F.adaptive_avg_pool2d(frames.transpose(0, 1), size).transpose(0, 1) + 1) / 2
         body = (from_lab(to_lab(colours) + 100 * body) - colours).transpose(0, 1)
         scene = changes[:, 0, :, None, None]

@@ -2,8 +2,8 @@
 
 from __future__ import annotations
 
+import hashlib
 import os
-import secrets
 import shutil
 from contextlib import ExitStack
 from fractions import Fraction
@@ -15,13 +15,16 @@ import av
 import cv2
 
 from wanimate.config import OutputSettings
+from wanimate.errors import OutputError
 from wanimate.events import Notice
 from wanimate.finish.audio import AudioCopy
 from wanimate.finish.background import Background
 from wanimate.finish.lock import OutputLock
-from wanimate.media.files import output_error
+from wanimate.media.files import keep_folder, kept_error, output_error
+from wanimate.media.names import temporary_name
 from wanimate.media.writer import FFV1, Encoding, StreamWriter
 from wanimate.types import Clip, Frame, Frames
+from wanimate.weights.fingerprint import fingerprint
 
 FORMATS = {".mp4": "mp4", ".m4v": "mp4", ".mov": "mov", ".mkv": "matroska"}
 
@@ -54,7 +57,7 @@ class OutputWriter:
         self._finished = False
         with ExitStack() as undo:
             if lock is None:
-                undo.enter_context(OutputLock(self.path, settings.codec))
+                undo.enter_context(OutputLock(self.path, settings))
             self._sink = self._open(width, height, settings)
             undo.callback(self._sink.discard)
             self._audio = self._add_audio(audio_from) if settings.audio else None
@@ -88,12 +91,24 @@ class OutputWriter:
                 Notice(f"the clip's sound is damaged and ends early ({self._audio.failure})", "warning")
             )
 
+    @property
+    def hash(self) -> str:
+        """Of what `finish` has completed: the file's fingerprint, or the SHA-256 of a folder's pictures on end."""
+        if isinstance(self._sink, _PngFolder):
+            return f"sha256:{self._sink.digest.hexdigest()}"
+        return fingerprint(self._sink.temporary)
+
     def close(self) -> None:
-        """Give the file its final name, after `finish` where that has not been called; on failure nothing is left."""
+        """Give the file its final name, after `finish` where that has not been called. If it cannot get it, the finished file
+        is kept under another one, which the error tells."""
         if not self._finished:
             self.finish()
         with self._undo:
-            self._sink.commit()
+            self._sink.commit(keep=True)
+
+    def keep(self, why: OSError) -> OutputError:
+        """Put a finished file that may not get its name under another one; returns the error that tells where."""
+        return self._sink.keep(why)
 
     def discard(self) -> None:
         """Remove what was written."""
@@ -151,8 +166,8 @@ class _PngFolder:
     """000000.png, 000001.png, ... in a folder that gets its name when all are there."""
 
     def __init__(self, path: Path, width: int, height: int) -> None:
-        self.path, self.shape, self.count = path, (height, width, 3), 0
-        self.temporary = path.with_name(f".{path.name}.{os.getpid()}-{secrets.token_hex(3)}.part")
+        self.path, self.shape, self.count, self.digest = path, (height, width, 3), 0, hashlib.sha256()
+        self.temporary: Path | None = temporary_name(path)
         try:
             self.temporary.mkdir(parents=True)
         except OSError as e:
@@ -162,20 +177,39 @@ class _PngFolder:
         assert frame.shape == self.shape, f"{frame.shape} is not {self.shape}"
         done, data = cv2.imencode(".png", frame[:, :, ::-1])
         assert done
+        assert self.temporary is not None, "the folder has its name"
         try:
-            (self.temporary / f"{self.count:06d}.png").write_bytes(data.tobytes())
+            with open(self.temporary / f"{self.count:06d}.png", "xb") as file:
+                file.write(data.tobytes())
         except OSError as e:
             raise output_error(self.path, e) from e
+        self.digest.update(data.tobytes())
         self.count += 1
 
     def finish(self) -> None:
-        """All pictures are there."""
-
-    def commit(self) -> None:
+        """Bring the pictures to the disk; they are all there."""
+        assert self.temporary is not None, "the folder has its name"
         try:
-            os.replace(self.temporary, self.path)
+            for path in self.temporary.iterdir():
+                with open(path, "rb") as file:
+                    os.fsync(file.fileno())
         except OSError as e:
             raise output_error(self.path, e) from e
 
+    def commit(self, keep: bool = False) -> None:
+        assert self.temporary is not None, "the folder has its name"
+        try:
+            os.replace(self.temporary, self.path)
+        except OSError as e:
+            if not keep:
+                raise output_error(self.path, e) from e
+            raise self.keep(e) from e
+
+    def keep(self, why: OSError) -> OutputError:
+        assert self.temporary is not None, "the folder has its name"
+        place, self.temporary = keep_folder(self.temporary, self.path), None
+        return kept_error(self.path, why, place)
+
     def discard(self) -> None:
-        shutil.rmtree(self.temporary, ignore_errors=True)
+        if self.temporary is not None:
+            shutil.rmtree(self.temporary, ignore_errors=True)

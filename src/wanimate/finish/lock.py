@@ -1,23 +1,23 @@
-"""An output name, checked and held for one job from before its first work until its end."""
+"""All names that a job writes, checked against what it reads and held from before its first work until its end."""
 
 from __future__ import annotations
 
-import fcntl
-import glob
-import json
 import os
-import re
-import shutil
+import stat
 from collections.abc import Sequence
+from contextlib import ExitStack
+from dataclasses import dataclass
 from pathlib import Path
 from types import TracebackType
-from typing import IO
+from typing import Any
 
-import psutil
-
-from wanimate.config import Codec
+from wanimate.config import Codec, OutputSettings
 from wanimate.errors import OutputError, setting
-from wanimate.media.files import missing_folders, output_error, remove_empty
+from wanimate.media.files import read_json
+from wanimate.media.lock import NameLock
+from wanimate.media.names import owner_pid, remove_leftovers
+from wanimate.media.places import check_apart_from, check_file, check_names
+from wanimate.weights.fingerprint import fingerprint
 
 ENDINGS: dict[Codec, tuple[str, ...]] = {
     "h264": (".mp4", ".mov", ".m4v", ".mkv"),
@@ -25,6 +25,7 @@ ENDINGS: dict[Codec, tuple[str, ...]] = {
     "ffv1": (".mkv",),
     "png": ("",),
 }
+STORE_MARK, STORE_FORMAT = "job.json", "wanimate-work"
 
 
 def record_path(out: Path) -> Path:
@@ -37,81 +38,114 @@ def sheet_path(out: Path) -> Path:
     return out.with_name(out.stem + ".sheet.png")
 
 
-class OutputLock:
-    """Holds `out` against other jobs, of this process or another, until `release` or the end of the `with` block.
+def work_path(out: Path) -> Path:
+    """Where the job keeps its finished work (`jobs.store`): out.mp4 -> .out.mp4.work/."""
+    return out.with_name(f".{out.name}.work")
 
-    The operating system drops the lock of a process that dies, so a lock file left behind stops nobody.
+
+@dataclass(frozen=True)
+class Older:
+    """Hashes of an older result and sheet that the record beside them proves to be ours; None where there are none."""
+
+    result: str | None = None
+    sheet: str | None = None
+
+
+class OutputLock:
+    """Holds the names of a job against other jobs, of this process or another, until `release` or the end of the `with` block:
+    result, record, sheet, work folder.
 
     Args:
         out: the final name: a video file, or the folder of a PNG sequence.
-        codec: what will be written.
-        inputs: files of the user's that must not be overwritten.
+        output: what will be written, and whether it may go over files that are not ours.
+        inputs: files and folders of the user's that are read.
+
+    Attributes:
+        older: what lies under the names and will be replaced.
+        notices: what the user should be told.
 
     Raises:
-        OutputError: there is no name; the folder cannot be written; the name's ending does not suit the codec; `out` is one of
-            `inputs`; a folder with files in it has the name of a PNG sequence; another job is writing `out`.
+        OutputError: there is no name, or it is too long; the folder cannot be written; the name's ending does not suit the
+            codec; one of the names is an input; something that is not ours has one of the names; another job is writing `out`.
     """
 
-    def __init__(self, out: Path, codec: Codec = "h264", inputs: Sequence[Path] = ()) -> None:
-        self.out, self.codec = Path(out), codec
+    def __init__(self, out: Path, output: OutputSettings = OutputSettings(), inputs: Sequence[Path] = ()) -> None:
+        self.out, self.output = Path(out), output
         if not self.out.name:
             raise OutputError("out", out, "it names no file", "Give the result a name.")
-        self._path = self.out.with_name(f".{self.out.name}.lock")
-        self._parents: list[Path] = []
-        try:
-            self._check(inputs)
-            self._parents = missing_folders(self.out)
-            self._lock: IO[str] | None = self._acquire()
-        except OSError as e:
-            remove_empty(self._parents)
-            raise output_error(self.out, e) from e
+        self._check_ending()
+        names = self.names
+        check_names("out", self.out, names)
+        check_apart_from("out", names, inputs)
+        self._check_kinds()
+        with ExitStack() as undo:
+            lock = undo.enter_context(NameLock(self.out))
+            undo.enter_context(NameLock(record_path(self.out)))  # hero.mp4 and hero.mkv have one record, and one sheet
+            remove_leftovers(sheet_path(self.out))
+            self.older = self._check_ours()
+            self._seen = {path: _state(path) for path in names}
+            self._held = undo.pop_all()
+        self.notices = lock.notices
+
+    @property
+    def names(self) -> tuple[Path, ...]:
+        """Everything that will be written."""
+        sheet = (sheet_path(self.out),) if self.output.sheet else ()
+        return (self.out, record_path(self.out), *sheet, work_path(self.out))
+
+    def newcomer(self) -> Path | None:
+        """A name under which somebody else has put a file, or changed one, since the lock was taken."""
+        return next((path for path, state in self._seen.items() if _state(path) != state), None)
 
     def release(self) -> None:
         """Let others write `out`. Does nothing the second time."""
-        if self._lock is not None:
-            self._path.unlink(missing_ok=True)
-            self._lock.close()
-            self._lock = None
-            remove_empty(self._parents)
+        self._held.close()
 
-    def _check(self, inputs: Sequence[Path]) -> None:
-        out, endings = self.out, ENDINGS[self.codec]
-        if out.suffix.lower() not in endings:
-            fitting = " or ".join(endings) if self.codec != "png" else "no ending, for a folder"
-            raise OutputError(
-                "out", out, f"codec {self.codec} needs {fitting}", f"Change the name or {setting('output.codec')}."
-            )
-        for other in inputs:
-            if out.exists() and other.exists() and out.samefile(other):
-                raise OutputError("out", out, "this is an input of the job", "Give the result another name.")
-        if self.codec == "png" and out.is_dir() and any(out.iterdir()):
-            raise OutputError("out", out, "the folder is not empty", "Name a new folder for the PNG sequence.")
-        if self.codec != "png" and out.is_dir():
-            raise OutputError("out", out, "this is a folder", "Name a file.")
-        record = record_path(out)
-        if record.exists() and not _is_record(record):
-            raise OutputError("out", out, f"{record.name} beside it is not ours to replace", "Choose another name.")
+    def _check_ending(self) -> None:
+        codec = self.output.codec
+        endings = ENDINGS[codec]
+        if self.out.suffix.lower() not in endings:
+            fitting = " or ".join(endings) if codec != "png" else "no ending, for a folder"
+            rule = f"codec {codec} needs {fitting}"
+            raise OutputError("out", self.out, rule, f"Change the name or {setting('output.codec')}.")
 
-    def _acquire(self) -> IO[str]:
-        self.out.parent.mkdir(parents=True, exist_ok=True)
-        while True:
-            lock = open(self._path, "a+")  # noqa: SIM115 - closed by release
-            try:
-                fcntl.flock(lock, fcntl.LOCK_EX | fcntl.LOCK_NB)
-            except BlockingIOError as e:
-                lock.seek(0)
-                holder = lock.read().strip()
-                lock.close()
-                rule = f"another job{f' (process {holder})' if holder else ''} is writing it"
-                raise OutputError("out", self.out, rule, "Wait for it, or choose another name.") from e
-            # The former holder may have removed the file between our open and our lock.
-            if _is_at(lock, self._path):
-                lock.truncate(0)
-                lock.write(f"{os.getpid()}\n")
-                lock.flush()
-                remove_leftovers(self.out)
-                return lock
-            lock.close()
+    def _check_kinds(self) -> None:
+        """Refuse what no permission can change."""
+        out, work = self.out, work_path(self.out)
+        if self.output.codec == "png" and os.path.lexists(out):
+            if out.is_symlink() or not out.is_dir():
+                raise OutputError("out", out, "the name is taken", "Name a new folder for the PNG sequence.")
+            if any(out.iterdir()):
+                raise OutputError("out", out, "the folder is not empty", "Name a new folder for the PNG sequence.")
+        if os.path.lexists(work) and not _is_store(work):
+            rule = f"{work.name} beside it is no folder of this program"
+            raise OutputError("out", out, rule, "Remove it, or choose another name.")
+
+    def _check_ours(self) -> Older:
+        """Hashes of what is ours. Raises OutputError for what is not."""
+        out, record = self.out, record_path(self.out)
+        made = _record_of(record)
+        if os.path.lexists(record):
+            if made is None:
+                raise OutputError("out", out, f"{record.name} beside it is not ours to replace", "Choose another name.")
+            other = out.with_name(made["out"])
+            if other.name != out.name and os.path.lexists(other):
+                rule = f"{record.name} beside it is the record of {other.name}"
+                raise OutputError("out", out, rule, f"Choose another name, or remove {other.name} and its record.")
+            check_file("out", record, ours=True, overwrite=False)
+        if made is None or made["out"] != out.name:
+            made = {}
+        sheet = sheet_path(out)
+        older = Older(
+            None if self.output.codec == "png" else _proved(out, made.get("result")),
+            _proved(sheet, made.get("sheet")) if self.output.sheet else None,
+        )
+        overwrite = self.output.overwrite
+        if self.output.codec != "png":
+            check_file("out", out, older.result is not None, overwrite)
+        if self.output.sheet:
+            check_file("out", sheet, older.sheet is not None, overwrite)
+        return older
 
     def __enter__(self) -> OutputLock:
         return self
@@ -120,31 +154,41 @@ class OutputLock:
         self.release()
 
 
-def remove_leftovers(out: Path) -> list[Path]:
-    """Remove what dead processes have left of `out`: temporary files and folders beside it, `.NAME.PID-xxxxxx.part`. The caller
-    holds the lock, so that no living job writes it. Returns what was removed."""
-    removed = []
-    for path in out.parent.glob(f".{glob.escape(out.name)}.*.part"):
-        found = re.fullmatch(r"(\d+)-[0-9a-f]{6}", path.name.removeprefix(f".{out.name}.").removesuffix(".part"))
-        if found is None or psutil.pid_exists(int(found[1])):
-            continue
-        if path.is_dir() and not path.is_symlink():
-            shutil.rmtree(path, ignore_errors=True)
-        else:
-            path.unlink(missing_ok=True)
-        removed.append(path)
-    return removed
-
-
-def _is_at(file: IO[str], path: Path) -> bool:
+def _state(path: Path) -> tuple[int, ...] | None:
+    """What a plain file or a link shows of itself while nobody changes it; None for anything else."""
     try:
-        return os.path.samestat(os.fstat(file.fileno()), os.stat(path))
-    except FileNotFoundError:
-        return False
+        found = path.lstat()
+    except OSError:
+        return None
+    return None if stat.S_ISDIR(found.st_mode) else (found.st_ino, found.st_size, found.st_mtime_ns)
 
 
-def _is_record(path: Path) -> bool:
+def _is_store(folder: Path) -> bool:
+    """Whether it is a folder of finished work, or one in which nothing was finished when its process was killed."""
+    if folder.is_dir() and not folder.is_symlink() and all(owner_pid(path) is not None for path in folder.iterdir()):
+        return True
+    made = read_json(folder / STORE_MARK) if folder.is_dir() and not folder.is_symlink() else None
+    return isinstance(made, dict) and made.get("format") == STORE_FORMAT
+
+
+def _record_of(path: Path) -> dict[str, Any] | None:
+    """A record of this program; None where there is none."""
+    made = read_json(path)
+    if not isinstance(made, dict) or not {"wanimate", "schema", "out"} <= made.keys():
+        return None
+    name = made["out"]
+    return made if isinstance(name, str) and name and name == Path(name).name and "\0" not in name else None
+
+
+def _proved(path: Path, said: object) -> str | None:
+    """The hash of the file, if the record says that it made it: by its own hash, or by that of the file it was to replace,
+    which is there still where a job was killed between the two."""
+    if not isinstance(said, dict) or not {said.get("sha256"), said.get("replaces")} - {None}:
+        return None
     try:
-        return "wanimate" in json.loads(path.read_text())
-    except (OSError, ValueError, TypeError):
-        return False
+        if not stat.S_ISREG(path.lstat().st_mode):
+            return None
+        found = fingerprint(path)
+    except OSError:
+        return None
+    return found if found in (said.get("sha256"), said.get("replaces")) else None

@@ -2,7 +2,6 @@
 
 from __future__ import annotations
 
-import json
 import platform
 import resource
 import sys
@@ -19,8 +18,7 @@ from typing import Any
 import numpy as np
 from pydantic import BaseModel
 
-from wanimate.finish.lock import record_path
-from wanimate.media.files import AtomicFile
+from wanimate.media.files import json_bytes
 from wanimate.weights.fingerprint import fingerprint
 
 SCHEMA = 2
@@ -28,13 +26,13 @@ SCHEMA = 2
 LIBRARIES = ("torch", "numpy", "opencv-python-headless", "av", "ai-edge-litert", "onnxruntime", "transformers")
 
 
-def write_record(out: Path, data: Mapping[str, Any]) -> dict[str, Any]:
-    """Write `data`, with schema, versions, time and peak memory added, as JSON beside `out`; return what was written.
+def record_bytes(out: Path, data: Mapping[str, Any]) -> bytes:
+    """`data` as the record of `out`, with schema, versions, time and peak memory added: JSON.
 
-    Paths, fractions ("30000/1001"), settings objects and numpy numbers are converted; NaN is refused.
+    Paths, fractions ("30000/1001"), settings objects and numpy numbers are converted.
 
     Raises:
-        OutputError: the folder cannot be written, or the disk is full.
+        ValueError: NaN or infinity. TypeError: something that JSON cannot say.
     """
     record = {
         "schema": SCHEMA,
@@ -45,11 +43,7 @@ def write_record(out: Path, data: Mapping[str, Any]) -> dict[str, Any]:
         "peak_rss_bytes": peak_rss(),
         **data,
     }
-    text = json.dumps(record, indent=2, ensure_ascii=False, allow_nan=False, default=_plain) + "\n"
-    with AtomicFile(record_path(Path(out))) as file:
-        file.write(text.encode())
-    written: dict[str, Any] = json.loads(text)
-    return written
+    return json_bytes(record, 2, _plain)
 
 
 class Hashes:

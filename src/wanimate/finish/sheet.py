@@ -3,14 +3,11 @@
 from __future__ import annotations
 
 from collections.abc import Sequence
-from pathlib import Path
 
 import cv2
 import numpy as np
 from PIL import Image, ImageDraw, ImageFont
 
-from wanimate.finish.lock import sheet_path
-from wanimate.media.files import AtomicFile
 from wanimate.media.resize import AREA, LINEAR
 from wanimate.media.video import iter_indices
 from wanimate.types import Clip, Frame, FrameSource, Guides
@@ -80,18 +77,11 @@ def sheet_of_sources(
     return contact_sheet(rows, [i / fps for i in picked], title, row_height)
 
 
-def write_sheet(out: Path, sheet: Frame) -> Path:
-    """Write `sheet` as PNG beside the job's result `out` (out.mp4 -> out.sheet.png); return its path.
-
-    Raises:
-        OutputError: the folder cannot be written, or the disk is full.
-    """
-    path = sheet_path(Path(out))
+def sheet_bytes(sheet: Frame) -> bytes:
+    """A sheet as PNG."""
     done, data = cv2.imencode(".png", sheet[:, :, ::-1])
     assert done
-    with AtomicFile(path) as file:
-        file.write(data.tobytes())
-    return path
+    return data.tobytes()
 
 
 def _to_height(frame: Frame, height: int) -> Frame:

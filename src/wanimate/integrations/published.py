@@ -5,7 +5,6 @@ from __future__ import annotations
 import json
 import os
 import shutil
-import tempfile
 from collections.abc import Generator, Mapping, Sequence
 from contextlib import ExitStack
 from pathlib import Path
@@ -13,16 +12,23 @@ from pathlib import Path
 from wanimate.config import PreprocessSettings
 from wanimate.errors import OutputError
 from wanimate.events import Event
-from wanimate.media.files import missing_folders, output_error, remove_empty
+from wanimate.media.files import output_error, read_json
+from wanimate.media.lock import NameLock
+from wanimate.media.names import remove, temporary_name
+from wanimate.media.places import check_apart_from
 from wanimate.media.writer import Encoding, StreamWriter
 from wanimate.preprocess.detect.base import PoseBackend
 from wanimate.preprocess.drive import preprocess
-from wanimate.preprocess.guides import MANIFEST, check_published, export_published, hashes, load_guides, write_png
+from wanimate.preprocess.folder import FORMAT, MANIFEST
+from wanimate.preprocess.guides import check_published, export_published, hashes, load_guides, write_png
 from wanimate.types import Clip, Frame, Guides, Mode
 
 NAMES = {"pose": "src_pose.mp4", "face": "src_face.mp4", "background": "src_bg.mp4", "mask": "src_mask.mp4"}
 REFERENCE, KEYPOINTS = "src_ref.png", "keypoints.npz"
 REDRAWN = {"performer": "tpl_edit.png", "character": "refer_edit.png"}
+_OURS = (*NAMES.values(), *REDRAWN.values(), REFERENCE, KEYPOINTS, MANIFEST)
+_SET = "guides"
+"""What the set is called in temporary names."""
 _LOSSLESS = Encoding("mp4", "libx264rgb", "rgb24", {"qp": "0", "preset": "veryfast", "g": "1"})
 
 
@@ -42,23 +48,18 @@ def write_published_guides(
     assert settings.area is not None, "the published command line has an area"
     if settings.compat:
         check_published(settings.face_size)
-    ours = [*NAMES.values(), *REDRAWN.values(), REFERENCE, KEYPOINTS, MANIFEST]
-    for path in inputs:
-        if path.resolve().parent == folder.resolve() and path.name in ours:
-            raise OutputError("guides", folder, f"{path.name} in it is an input of the job", "Choose another folder.")
-    made_for_it = missing_folders(folder / MANIFEST)
-    try:
-        folder.mkdir(parents=True, exist_ok=True)
-        place = tempfile.TemporaryDirectory(prefix=".guides-", suffix=".part", dir=folder)
-    except OSError as error:
-        remove_empty(made_for_it)
-        raise output_error(folder, error, "guides") from error
+    _check_places(folder, inputs)
     with ExitStack() as undo:
-        undo.callback(remove_empty, made_for_it)
-        temporary = undo.enter_context(place)
-        made = Path(temporary) / "made"
+        undo.enter_context(NameLock(folder / _SET, "guides"))
+        temporary = temporary_name(folder / _SET)
+        try:
+            temporary.mkdir()
+        except OSError as error:
+            raise output_error(folder, error, "guides") from error
+        undo.callback(remove, temporary)
+        made = temporary / "made"
         guides = yield from preprocess(mode, clip, image, settings, made, settings.area, detector)
-        published = Path(temporary) / "published"
+        published = temporary / "published"
         if settings.compat:
             export_published(guides, published)
         else:
@@ -66,7 +67,7 @@ def write_published_guides(
         for name, picture in redrawn.items():
             write_png(published / REDRAWN[name], picture)
         try:
-            _move(published, folder, ours)
+            _move(published, folder)
         except OSError as error:
             raise output_error(folder, error, "guides") from error
     return load_guides(folder)
@@ -94,10 +95,20 @@ def _write_lossless(guides: Guides, made: Path, published: Path) -> None:
     (published / MANIFEST).write_text(json.dumps(manifest, indent=1) + "\n")
 
 
-def _move(new: Path, folder: Path, known: Sequence[str]) -> None:
+def _check_places(folder: Path, inputs: Sequence[Path]) -> None:
+    """Refuse to write over inputs, and over files of names that others use, too, where no manifest of ours is beside them."""
+    check_apart_from("guides", [folder / name for name in _OURS], inputs)
+    manifest = read_json(folder / MANIFEST)
+    if not isinstance(manifest, dict) or manifest.get("format") != FORMAT:
+        for name in (MANIFEST, KEYPOINTS):
+            if os.path.lexists(folder / name):
+                raise OutputError("guides", folder, f"{name} in it is not ours to replace", "Choose another folder.")
+
+
+def _move(new: Path, folder: Path) -> None:
     """Exchange the set in `folder`. What a reader looks for first goes first and comes last, so a half-moved set is none."""
     heads = (MANIFEST, NAMES["pose"])
-    for name in (*heads, *known):
+    for name in (*heads, *_OURS):
         (folder / name).unlink(missing_ok=True)
     files = sorted(new.iterdir(), key=lambda file: heads[::-1].index(file.name) if file.name in heads else -1)
     for file in files:

@@ -8,7 +8,6 @@ events; closing it cancels the job, and nothing half-written is left then.
 
 from __future__ import annotations
 
-import secrets
 from collections.abc import Generator, Iterator
 from dataclasses import dataclass, field
 from pathlib import Path
@@ -20,20 +19,24 @@ from wanimate.conditions.read import GuidesReader
 from wanimate.config import GenerateSettings, Job, OutputSettings, PreprocessSettings
 from wanimate.engines.base import Engine, State
 from wanimate.engines.resolved import ResolvedJob
-from wanimate.errors import OutOfMemory, is_out_of_memory, setting
+from wanimate.errors import OutOfMemory, OutputError, is_out_of_memory, setting
 from wanimate.events import Clock, Event, Expected, Finished, Notice, Stage
+from wanimate.finish.commit import commit
 from wanimate.finish.composite import composite
 from wanimate.finish.encode import OutputWriter
-from wanimate.finish.record import Hashes, write_record
-from wanimate.finish.sheet import sample_columns, sheet_of, write_sheet
+from wanimate.finish.lock import sheet_path
+from wanimate.finish.record import Hashes
+from wanimate.finish.sheet import sample_columns, sheet_of
 from wanimate.jobs.cancel import CancelToken, cancellable
+from wanimate.jobs.resume import Resumption, guides_key
 from wanimate.jobs.segments import PixelsReady, SegmentDone, run_segments, with_pixels
-from wanimate.jobs.workspace import Workspace, check_apart, workspace
+from wanimate.jobs.workspace import Workspace, files_read, guides_folder, workspace
 from wanimate.media.image import load_image
 from wanimate.media.probe import probe
 from wanimate.preprocess import drive
-from wanimate.preprocess.guides import check_folder, load_guides
+from wanimate.preprocess.guides import load_guides
 from wanimate.preprocess.layout import plan_layout
+from wanimate.preprocess.manifest import named_clip, source_clip, told_settings
 from wanimate.types import Clip, Frame, Frames, Guides, Mode, Result, Segment
 
 _DETECT, _DRAW = 0.06, 0.01
@@ -49,6 +52,7 @@ class _Task:
     job: ResolvedJob
     place: Workspace
     output: OutputSettings
+    hashes: Hashes
     clock: Clock
     inputs: dict[str, Path]
     clip: Clip | None
@@ -94,13 +98,15 @@ def preprocess(
         InputError: as `run`. OutputError: the folder is taken or cannot be written.
     """
     clock = Clock()
-    check_apart("guides", folder, [image, video, *([] if settings.mask is None else [settings.mask])])
-    clip, picture = _look(image, video, settings)
-    area = settings.area or area
-    clock.expect(_expected(plan_layout(mode, clip, (picture.shape[1], picture.shape[0]), settings, area).count))
-    making = drive.preprocess(mode, clip, picture, settings, folder, area)
-    guides = yield from clock.watch(making)
-    yield from clock.stop()
+    with guides_folder(folder, [image, video, *files_read(settings)]) as notices:
+        for notice in notices:
+            yield from clock.note(notice)
+        clip, picture = _look(image, video, settings)
+        area = settings.area or area
+        clock.expect(_expected(plan_layout(mode, clip, (picture.shape[1], picture.shape[0]), settings, area).count))
+        making = drive.preprocess(mode, clip, picture, settings, folder, area)
+        guides = yield from clock.watch(making)
+        yield from clock.stop()
     return guides
 
 
@@ -109,16 +115,18 @@ def _run(engine: Engine, job: Job) -> Generator[Event, None, None]:
     drive.check(job.mode, job.preprocess)
     inputs = {"image": job.image, "video": job.video}
     inputs |= {} if job.preprocess.mask is None else {"mask": job.preprocess.mask}
-    with workspace(job.out, job.output, tuple(inputs.values()), job.keep_guides) as place:
+    read = (*inputs.values(), *files_read(job.preprocess, resolved.generate), *engine.files)
+    with workspace(job.out, job.output, read, job.keep_guides) as place, Hashes() as hashes:
         clip, image = _look(job.image, job.video, job.preprocess)
         engine.check(resolved)
         area = job.preprocess.area or engine.area
         layout = plan_layout(job.mode, clip, (image.shape[1], image.shape[0]), job.preprocess, area)
-        check_folder(place.guides, "keep_guides")
         place.check_room(layout.size, layout.count, job.mode, job.output.codec)
         settings = job.preprocess.model_dump(mode="json")
-        task = _Task(engine, resolved, place, job.output, Clock(), inputs, clip, settings)
+        task = _Task(engine, resolved, place, job.output, hashes, Clock(), inputs, clip, settings)
+        hashes.add(inputs.values())
         task.clock.expect([*_expected(layout.count), *engine.expected(resolved, layout.count)])
+        yield from task.watch(iter(place.notices))
         engine.read_ahead()
         guides = yield from _drawn(task, job, clip, image, area)
         yield from _finish(task, guides)
@@ -129,15 +137,20 @@ def _generate(
 ) -> Generator[Event, None, None]:
     folder = guides.folder if isinstance(guides, Guides) else Path(guides)
     loaded = guides if isinstance(guides, Guides) else load_guides(guides)
-    source = Path(loaded.manifest.get("source", {}).get("path", ""))
-    read = [source, *([] if folder is None else folder.iterdir())]
-    with workspace(out, output, read) as place:
-        resolved = engine.resolve(settings, loaded.mode)
+    clip, unused = source_clip(loaded.manifest)
+    resolved = engine.resolve(settings, loaded.mode)
+    read = [*named_clip(loaded.manifest), *([] if folder is None else [folder])]
+    read += [*files_read(None, resolved.generate), *engine.files]
+    with workspace(out, output, read) as place, Hashes() as hashes:
         place.check_room(loaded.size, loaded.count, loaded.mode, output.codec)
-        clip = probe(source, None) if source.is_file() else None
         inputs = {} if folder is None else {"guides": folder}
-        task = _Task(engine, resolved, place, output, Clock(), inputs, clip, loaded.manifest.get("settings"))
+        settings_told = told_settings(loaded.manifest)
+        task = _Task(engine, resolved, place, output, hashes, Clock(), inputs, clip, settings_told)
+        hashes.add(inputs.values())
+        if unused is not None:
+            yield from task.note(unused)
         task.clock.expect(engine.expected(resolved, loaded.count))
+        yield from task.watch(iter(place.notices))
         yield from _finish(task, loaded)
 
 
@@ -151,6 +164,27 @@ def _expected(count: int) -> list[Expected]:
 
 
 def _drawn(task: _Task, job: Job, clip: Clip, image: Frame, area: int) -> Generator[Event, None, Guides]:
+    """The guides, as an earlier run has left them or made anew."""
+    store, folder = task.place.store, task.place.guides
+
+    def key() -> dict[str, Any]:
+        return guides_key(job.mode, job.preprocess, area, task.inputs, task.hashes)
+
+    found = store.guides(folder, key()) if store.has_guides(folder) else None
+    if found is not None:
+        task.clock.expect([Expected(Stage.DETECT, 0, 0), Expected(Stage.DRAW, 0, 0)])
+        yield from task.note(Notice("the guides are there from an earlier run"))
+        return found
+    store.begin()
+    guides = yield from _made_guides(task, job, clip, image, area)
+    try:
+        store.add_guides(guides.folder or folder, key())
+    except OutputError as error:
+        yield from task.note(Notice(f"the guides could not be stored ({error}); the job goes on without", "warning"))
+    return guides
+
+
+def _made_guides(task: _Task, job: Job, clip: Clip, image: Frame, area: int) -> Generator[Event, None, Guides]:
     """The guides. Where a GPU has no room for detectors beside open weights, the weights make room."""
     while True:
         try:
@@ -177,26 +211,26 @@ def _finish(task: _Task, guides: Guides) -> Iterator[Event]:
         clock.expect(engine.expected(resolved, guides.count))
         yield from task.watch(engine.open(resolved, reader))
         yield from clock.stop()
-        seed = secrets.randbelow(2**32) if resolved.generate.seed is None else resolved.generate.seed
-        if resolved.generate.seed is None:
-            text = f"seed {seed} was drawn; pass it to get the same frames again"
-            yield from task.note(Notice(text))
-        with Hashes() as hashes:
-            hashes.add([*task.inputs.values(), *(use.path for use in resolved.generate.lora), *engine.files])
-            yield from _written(task, guides, segments, seed, hashes)
+        task.hashes.add([*(use.path for use in resolved.generate.lora), *engine.files])
+        task.hashes.add([] if guides.folder is None else [guides.folder])
+        earlier = Resumption(task.place.store, engine, resolved, guides, segments, task.hashes)
+        yield from task.watch(earlier.prepare(task.place.out))
+        clock.expect(engine.expected(resolved, guides.count, earlier.finished))
+        yield from _written(task, guides, segments, earlier)
     finally:
         reader.wait()
         engine.release()
 
 
-def _written(task: _Task, guides: Guides, segments: tuple[Segment, ...], seed: int, hashes: Hashes) -> Iterator[Event]:
+def _written(task: _Task, guides: Guides, segments: tuple[Segment, ...], earlier: Resumption) -> Iterator[Event]:
     clock, output, out = task.clock, task.output, task.place.out
     columns = sample_columns(guides.count)
     shown: dict[int, Frame] = {}
     skipped: list[int] = []
     width, height = guides.size
+    resumed, seed = earlier.finished, earlier.seed
     with OutputWriter(out, guides.fps, width, height, output, task.clip, task.place.lock) as writer:
-        for event in with_pixels(run_segments(task.engine, segments, guides.count, seed)):
+        for event in with_pixels(run_segments(task.engine, segments, guides.count, seed, earlier.archive)):
             if isinstance(event, PixelsReady):
                 pixels = _composited(event.pixels, guides, event.start, output)
                 shown |= {i: pixels[i - event.start] for i in columns if 0 <= i - event.start < len(pixels)}
@@ -213,20 +247,24 @@ def _written(task: _Task, guides: Guides, segments: tuple[Segment, ...], seed: i
             steps = len(segments) * task.job.settings.steps
             yield from task.note(Notice(f"{caching}: {sum(skipped)} of {steps} steps were skipped"))
         yield from clock.stop()  # the last moment to cancel; the job's files get their names at one go
-        made = _record(task, guides, segments, seed, hashes)
+        made = _record(task, guides, segments, seed) | {
+            "fingerprint": earlier.key, "redraws": earlier.redraws, "resumed": resumed,
+        }  # fmt: skip
         made["cache"] = caching and {"kind": caching.kind, "gate": caching.gate, "skipped": skipped}
         sheet = None
         if output.sheet:
             title = f"wanimate, checkpoint {task.engine.facts()['checkpoint']['name']}"
-            sheet = write_sheet(out, sheet_of(guides, task.clip, columns, shown, title))
-        written = write_record(out, made)
-    finished = Finished(result=Result(out, guides.count, guides.size, guides.fps, seed, sheet, written))
+            sheet = sheet_of(guides, task.clip, columns, shown, title)
+        written = commit(writer, task.place.lock, made, sheet)
+    task.place.store.done()
+    place = sheet_path(out) if output.sheet else None
+    finished = Finished(result=Result(out, guides.count, guides.size, guides.fps, seed, place, written))
     yield clock.placed(finished)
 
 
-def _record(task: _Task, guides: Guides, segments: tuple[Segment, ...], seed: int, hashes: Hashes) -> dict[str, Any]:
+def _record(task: _Task, guides: Guides, segments: tuple[Segment, ...], seed: int) -> dict[str, Any]:
     """What the record says. `settings`, `output`, `runtime` and `parallel` are settings that make the same job again."""
-    resolved, facts = task.job, task.engine.facts()
+    resolved, facts, hashes = task.job, task.engine.facts(), task.hashes
     filled = {name: value for name, value in resolved.settings.model_dump(mode="json").items() if name != "area"}
     facts["checkpoint"]["hashes"] = {file.name: hashes.of(file)["sha256"] for file in task.engine.files}
     facts["lora"] = [hashes.of(Path(lora["path"])) | lora for lora in facts["lora"]]
@@ -234,7 +272,7 @@ def _record(task: _Task, guides: Guides, segments: tuple[Segment, ...], seed: in
         "mode": guides.mode,
         "inputs": {name: hashes.of(path) for name, path in task.inputs.items()},
         "frames": guides.count, "fps": guides.fps, "size": guides.size, "seed": seed,
-        "settings": resolved.generate.model_dump(mode="json") | filled | {"seed": seed},
+        "settings": resolved.generate.model_dump(mode="json") | filled | {"seed": seed, "redraw": None},
         "output": task.output.model_dump(mode="json"), "preprocess": task.preprocess,
         "segments": [[s.start, s.length, s.overlap] for s in segments],
         "warnings": [*guides.manifest.get("warnings", []), *task.notices],

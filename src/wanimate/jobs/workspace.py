@@ -3,19 +3,23 @@
 from __future__ import annotations
 
 import shutil
-import tempfile
 from collections.abc import Iterator, Sequence
-from contextlib import contextmanager
+from contextlib import ExitStack, contextmanager
 from dataclasses import dataclass
 from pathlib import Path
 
-from wanimate.config import Codec, OutputSettings
+from wanimate.config import Codec, GenerateSettings, OutputSettings, PreprocessSettings
 from wanimate.errors import OutputError
-from wanimate.finish.lock import OutputLock, record_path, sheet_path
+from wanimate.events import Notice
+from wanimate.finish.lock import OutputLock, sheet_path
+from wanimate.jobs.store import Store
+from wanimate.media.lock import NameLock
+from wanimate.media.places import check_apart_from, check_names, is_within
+from wanimate.preprocess.folder import check_folder, resolved_folder
 from wanimate.types import Mode
 
-_BESIDE = 2**20
-"""Bytes for the record and the contact sheet."""
+_RECORD, _SHEET = 2**20, 2**23
+"""Bytes that the record and the contact sheet take at the most."""
 _BYTES: dict[Codec, float] = {"h264": 0.004, "h265": 0.002, "ffv1": 0.3, "png": 0.3}
 """Bytes of a pixel that a result takes at the least."""
 _GUIDE_BYTES: dict[Mode, float] = {"animation": 0.01, "replacement": 0.3}
@@ -23,11 +27,14 @@ _GUIDE_BYTES: dict[Mode, float] = {"animation": 0.01, "replacement": 0.3}
 
 @dataclass(frozen=True)
 class Workspace:
-    """`out` is held by `lock`; `guides` is the user's folder for them, or one that vanishes with the job."""
+    """`out` is held by `lock`; `store` is what a job that was killed goes on from; `guides` is the user's folder for them, or
+    one in the store. `notices`: what the user should be told about the places."""
 
     out: Path
     lock: OutputLock
+    store: Store
     guides: Path
+    notices: Sequence[Notice] = ()
 
     def check_room(self, size: tuple[int, int], count: int, mode: Mode, codec: Codec) -> None:
         """Refuse a disk that cannot hold `count` frames of `size` (width, height).
@@ -36,8 +43,9 @@ class Workspace:
             OutputError: less is free than the result or the guides take at the least.
         """
         pixels = size[0] * size[1] * count
+        beside = _RECORD + (_SHEET if self.lock.output.sheet else 0)
         for field, place, needed in (
-            ("out", self.out, _BESIDE + int(_BYTES[codec] * pixels)),
+            ("out", self.out, beside + int(_BYTES[codec] * pixels)),
             ("keep_guides", self.guides, int(_GUIDE_BYTES[mode] * pixels)),
         ):
             free = shutil.disk_usage(_existing(place)).free
@@ -50,40 +58,46 @@ class Workspace:
 def workspace(
     out: Path, output: OutputSettings, inputs: Sequence[Path], keep_guides: Path | None = None
 ) -> Iterator[Workspace]:
-    """The places of a job, held until the end of the block.
+    """The places of a job, held until the end of the block. `inputs`: every file and folder that it reads.
 
     Raises:
-        OutputError: as `OutputLock`; the sheet would get the name of an input; as `check_apart`.
+        OutputError: as `OutputLock` and `guides_folder`; the guides and the result would be in each other's way.
     """
-    with OutputLock(out, output.codec, inputs) as lock:
-        if output.sheet and _among(sheet_path(out), inputs):
-            raise OutputError("out", out, f"its sheet {sheet_path(out)} is an input of the job", "Choose another name.")
-        if keep_guides is not None:
-            check_apart("keep_guides", keep_guides, inputs, (out, record_path(out), sheet_path(out)))
-            yield Workspace(out, lock, keep_guides)
+    with ExitStack() as held:
+        lock = held.enter_context(OutputLock(out, output, inputs))
+        store = Store(out, output.fresh, output.keep_segments)
+        held.callback(store.tidy)
+        if keep_guides is None:
+            yield Workspace(out, lock, store, store.guides_folder, [Notice(text) for text in lock.notices])
             return
-        with tempfile.TemporaryDirectory(prefix="wanimate-") as folder:
-            yield Workspace(out, lock, Path(folder) / "guides")
+        for name in (*lock.names, sheet_path(out)):
+            if is_within(name, keep_guides) or is_within(keep_guides, name):
+                rule = f"the guides and {name.name} of the result would be in each other's way"
+                raise OutputError("keep_guides", keep_guides, rule, "Choose a folder beside the result.")
+        notices = held.enter_context(guides_folder(keep_guides, inputs, "keep_guides"))
+        yield Workspace(out, lock, store, keep_guides, [Notice(text) for text in lock.notices] or notices)
 
 
-def check_apart(field: str, guides: Path, inputs: Sequence[Path], results: Sequence[Path] = ()) -> None:
-    """Refuse a folder for guides that has to be kept from others: it is written whole, and what lay in it goes.
+@contextmanager
+def guides_folder(folder: Path, inputs: Sequence[Path], field: str = "guides") -> Iterator[list[Notice]]:
+    """A folder that guides will be written to, held until the end of the block. Gives what the user should be told of it.
 
     Raises:
-        OutputError: an input lies in it, or a result would lie in it, around it or at its place.
+        OutputError: an input lies in it; another job is writing it; as `check_folder`.
     """
-    place = guides.resolve()
-    for path in inputs:
-        if place in path.resolve().parents:
-            raise OutputError(field, guides, f"{path.name} in it is an input of the job", "Choose another folder.")
-    for path in (result.resolve() for result in results):
-        if place == path or place in path.parents or path in place.parents:
-            rule = f"the guides and {path.name} of the result would be in each other's way"
-            raise OutputError(field, guides, rule, "Choose a folder beside the result.")
+    place = resolved_folder(folder, field)
+    check_names(field, folder, (place,))
+    check_apart_from(field, (folder,), inputs)
+    with NameLock(place, field) as lock:
+        check_folder(folder, field)
+        yield [Notice(text) for text in lock.notices]
 
 
-def _among(place: Path, inputs: Sequence[Path]) -> bool:
-    return place.exists() and any(path.exists() and place.samefile(path) for path in inputs)
+def files_read(preprocess: PreprocessSettings | None, generate: GenerateSettings | None = None) -> list[Path]:
+    """Files and folders that the settings name."""
+    named = [] if preprocess is None else [preprocess.mask, preprocess.sam2, preprocess.models]
+    loras = [] if generate is None else [use.path for use in generate.lora]
+    return [*(path for path in named if path is not None), *loras]
 
 
 def _existing(path: Path) -> Path:

@@ -94,9 +94,18 @@ class StreamWriter:
             self.discard()
             raise
 
-    def commit(self) -> None:
-        """Give a finished file its final name."""
-        self._target.commit()
+    @property
+    def temporary(self) -> Path:
+        """Where the file is until `commit`."""
+        return self._target.temporary
+
+    def commit(self, keep: bool = False) -> None:
+        """Give a finished file its final name; `keep` as `AtomicFile.commit`."""
+        self._target.commit(keep)
+
+    def keep(self, why: OSError) -> OutputError:
+        """Keep a finished file that cannot get its name; as `AtomicFile.keep`."""
+        return self._target.keep(why)
 
     def close(self) -> None:
         """Finish the file under its final name."""

@@ -21,7 +21,8 @@ from wanimate.media.video import iter_indices
 from wanimate.preprocess import report
 from wanimate.preprocess.detect.base import Measured, MeasuringBackend, PoseBackend
 from wanimate.preprocess.detect.registry import open_detector
-from wanimate.preprocess.guides import GuidesWriter, check_folder, load_guides
+from wanimate.preprocess.folder import check_folder
+from wanimate.preprocess.guides import GuidesWriter, load_guides
 from wanimate.preprocess.layout import Layout, plan_layout
 from wanimate.preprocess.masks.base import MaskBackend
 from wanimate.preprocess.masks.registry import open_masks

@@ -7,43 +7,43 @@ A folder appears whole or not at all.
 
 from __future__ import annotations
 
-import errno
+import io
 import json
-import os
-import secrets
-import shutil
 from collections.abc import Sequence
-from contextlib import ExitStack, suppress
+from contextlib import ExitStack
+from dataclasses import replace
 from fractions import Fraction
 from pathlib import Path
 from types import TracebackType
 from typing import Any
 
-import cv2
 import numpy as np
 import numpy.typing as npt
+from PIL import Image
 
-from wanimate.errors import InputError, OutputError, setting
-from wanimate.media.files import missing_folders, output_error, remove_empty, sha256
+from wanimate.errors import InputError, setting
+from wanimate.media.files import sha256, write_new
 from wanimate.media.image import MIN_SIDE, load_image
 from wanimate.media.video import LosslessWriter, VideoFrames, write_h264
+from wanimate.preprocess.folder import FORMAT, MANIFEST, NewFolder
+from wanimate.preprocess.manifest import (
+    AGAIN,
+    FACE_SIDES,
+    MAX_RATE,
+    MAX_TERM,
+    PARTS,
+    VERSION,
+    inside,
+    read_manifest,
+    stretches,
+)
 from wanimate.types import Frame, Frames, FrameSource, Guides, Mode
 
-FORMAT, VERSION = "wanimate-guides", 1
-MANIFEST = "manifest.json"
 _VIDEOS = {"pose": "pose.mkv", "face": "face.mkv", "background": "background.mkv", "mask": "mask.mkv"}
 _REFERENCE, _KEYPOINTS = "reference.png", "keypoints.npz"
 _PUBLISHED = {"pose": "src_pose.mp4", "face": "src_face.mp4", "background": "src_bg.mp4", "mask": "src_mask.mp4"}
 _PUBLISHED_REFERENCE = "src_ref.png"
 _PUBLISHED_CRF = 23
-_PARTS: dict[Mode, tuple[str, ...]] = {
-    "animation": ("pose", "face"),
-    "replacement": ("pose", "face", "background", "mask"),
-}
-_AGAIN = "Run `wanimate preprocess` again"
-_FACE_SIDES = (2, 4096)
-_MAX_RATE, _MAX_TERM = 1000, 2**31 - 1
-"""The container counts time in milliseconds, and a rate is a ratio of two 32-bit numbers."""
 
 
 def check_format(area: int, size: tuple[int, int], fps: Fraction, face_size: int) -> None:
@@ -59,98 +59,15 @@ def check_format(area: int, size: tuple[int, int], fps: Fraction, face_size: int
     if min(size) < MIN_SIDE:
         rule = f"the guides would have {size[0]}x{size[1]} pixels, but each side has to be at least {MIN_SIDE}"
         raise InputError("preprocess.area", area, rule, "Give a larger area")
-    least, most = _FACE_SIDES
+    least, most = FACE_SIDES
     if not least <= face_size <= most:
         rule = f"the side of a face crop has to be from {least} to {most} pixels"
         raise InputError("preprocess.face_size", face_size, rule, "Give 512, or leave it out")
-    if fps > _MAX_RATE:
-        raise InputError("preprocess.fps", fps, f"above the limit of {_MAX_RATE} frames a second", "Give a lower rate")
-    if max(fps.numerator, fps.denominator) > _MAX_TERM:
+    if fps > MAX_RATE:
+        raise InputError("preprocess.fps", fps, f"above the limit of {MAX_RATE} frames a second", "Give a lower rate")
+    if max(fps.numerator, fps.denominator) > MAX_TERM:
         rule = "its numerator or denominator has more than 31 bits"
         raise InputError("preprocess.fps", fps, rule, "Give it as a ratio such as 30000/1001")
-
-
-class NewFolder:
-    """A folder under a temporary name beside `path`, renamed to it on a clean exit.
-
-    On any exception it is removed, and so are parents of `path` that were made for it. A symbolic link is followed.
-
-    Raises:
-        OutputError: `path` holds something that is not a guides folder, or cannot be written.
-    """
-
-    def __init__(self, path: Path, field: str = "guides") -> None:
-        self.path, self.field = Path(path), field
-        self._parents: list[Path] = []
-
-    def __enter__(self) -> Path:
-        try:
-            self._place = self.path.resolve()
-            if not _is_free(self._place):
-                raise OutputError(
-                    self.field, self.path, "the name is taken", "Choose another folder or remove this one"
-                )
-            name = f".{self._place.name}.{os.getpid()}-{secrets.token_hex(3)}.part"
-            self._temporary = self._place.with_name(name)
-            self._parents = missing_folders(self._place)
-            self._temporary.mkdir(parents=True)
-        except OSError as error:
-            remove_empty(self._parents)
-            raise output_error(self.path, error, self.field) from error
-        except (ValueError, RuntimeError) as error:  # a name that no file can have; links that lead in a circle
-            raise OutputError(self.field, self.path, f"this names no folder ({error})", "Choose another one") from error
-        return self._temporary
-
-    def __exit__(self, kind: type[BaseException] | None, error: BaseException | None, tb: TracebackType | None) -> None:
-        committed = False
-        try:
-            if kind is None:
-                self._commit()
-                committed = True
-        except OSError as failure:
-            raise output_error(self.path, failure, self.field) from failure
-        finally:
-            shutil.rmtree(self._temporary, ignore_errors=True)
-            if not committed:
-                remove_empty(self._parents)
-        if isinstance(error, OSError) and not isinstance(error, InputError):
-            raise output_error(self.path, error, self.field) from error
-
-    def _commit(self) -> None:
-        old = self._temporary.with_suffix(".old")
-        if self._place.exists():
-            os.rename(self._place, old)
-        os.rename(self._temporary, self._place)
-        shutil.rmtree(old, ignore_errors=True)
-
-
-class _NotKept(Exception):
-    pass
-
-
-def check_folder(path: Path, field: str = "guides") -> None:
-    """Refuse a folder that `NewFolder` could not make. Nothing is left behind.
-
-    Raises:
-        OutputError: the name is taken by something that is not a guides folder, or is too long; the folder around it
-            cannot be written.
-    """
-    with suppress(_NotKept), NewFolder(path, field):
-        raise _NotKept
-
-
-def _is_free(place: Path) -> bool:
-    """Whether guides may take this name: nothing is there, an empty folder, or older guides."""
-    if not os.path.lexists(place):
-        return True
-    return place.is_dir() and (not any(place.iterdir()) or _is_ours(place))
-
-
-def _is_ours(folder: Path) -> bool:
-    try:
-        return json.loads((folder / MANIFEST).read_text())["format"] == FORMAT
-    except (OSError, ValueError, KeyError, TypeError):
-        return False
 
 
 class GuidesWriter:
@@ -171,7 +88,7 @@ class GuidesWriter:
             self._videos = ExitStack()
             self._open.push(self._videos)
             self._writers = []
-            for name in _PARTS[self._mode]:
+            for name in PARTS[self._mode]:
                 width, height = (self._face_size,) * 2 if name == "face" else self._size
                 writer = LosslessWriter(self._place / _VIDEOS[name], self._fps, width, height)
                 self._writers.append(self._videos.enter_context(writer))
@@ -193,9 +110,11 @@ class GuidesWriter:
         """
         self._videos.close()
         write_png(self._place / _REFERENCE, reference)
-        np.savez_compressed(self._place / _KEYPOINTS, allow_pickle=False, **arrays)
+        packed = io.BytesIO()
+        np.savez_compressed(packed, allow_pickle=False, **arrays)
+        write_new(self._place / _KEYPOINTS, packed.getbuffer())
         width, height = self._size
-        files = {name: _VIDEOS[name] for name in _PARTS[self._mode]}
+        files = {name: _VIDEOS[name] for name in PARTS[self._mode]}
         head = {
             "format": FORMAT,
             "version": VERSION,
@@ -209,7 +128,7 @@ class GuidesWriter:
             "keypoints": _KEYPOINTS,
             "sha256": hashes(self._place, [*files.values(), _REFERENCE, _KEYPOINTS]),
         }
-        (self._place / MANIFEST).write_text(json.dumps(head | manifest, indent=1) + "\n")
+        write_new(self._place / MANIFEST, (json.dumps(head | manifest, indent=1) + "\n").encode())
 
     def __exit__(self, kind: type[BaseException] | None, error: BaseException | None, tb: TracebackType | None) -> None:
         self._open.__exit__(kind, error, tb)
@@ -238,40 +157,30 @@ def load_guides(folder: Path) -> Guides:
 
 
 def _load_own(folder: Path) -> Guides:
-    path = folder / MANIFEST
-    try:
-        manifest: dict[str, Any] = json.loads(path.read_text())
-        if manifest["format"] != FORMAT or manifest["version"] != VERSION:
-            rule = f"is {manifest['format']!r} version {manifest['version']!r}, not {FORMAT!r} version {VERSION}"
-            raise InputError("guides", path, rule, _AGAIN)
-        mode: Mode = manifest["mode"]
-        fps, count, size = Fraction(manifest["fps"]), int(manifest["count"]), tuple(manifest["size"])
-        names, face_size = [manifest["files"][part] for part in _PARTS[mode]], int(manifest["face_size"])
-        reference = folder / manifest["reference"]
-        valid = np.ones(count, dtype=bool)
-        for start, stop in manifest.get("no_person", []):
-            valid[start:stop] = False
-    except (OSError, ValueError, KeyError, TypeError, ZeroDivisionError) as error:
-        rule = f"damaged ({type(error).__name__}: {error})"
-        raise InputError("guides", path, rule, _AGAIN) from error
-    sources = [_open(folder / name) for name in names]
-    guides = _guides(folder, mode, fps, sources, load_image(reference, field="guides"), manifest, valid)
-    if (guides.count, guides.size, guides.face.size) != (count, size, (face_size, face_size)):
-        raise InputError("guides", folder, f"the videos are not those of the manifest ({guides})", _AGAIN)
-    return guides
+    manifest, found = read_manifest(folder / MANIFEST)
+    sources = [_open(inside(folder, manifest.files[part])) for part in PARTS[manifest.mode]]
+    reference = load_image(inside(folder, manifest.reference), field="guides")
+    guides = _guides(folder, manifest.mode, manifest.rate, sources, reference, found)
+    stated = manifest.count, tuple(manifest.size), (manifest.face_size,) * 2
+    if (guides.count, guides.size, guides.face.size) != stated:
+        raise InputError("guides", folder, f"the videos are not those of the manifest ({guides})", AGAIN)
+    valid = np.ones(guides.count, dtype=bool)
+    for nobody in stretches(manifest):
+        valid[nobody] = False
+    return replace(guides, valid=tuple(valid.tolist()))
 
 
 def _load_published(folder: Path) -> Guides:
     mode: Mode = (
         "replacement" if any((folder / _PUBLISHED[p]).exists() for p in ("background", "mask")) else "animation"
     )
-    sources: list[FrameSource] = [_open(folder / _PUBLISHED[part]) for part in _PARTS[mode]]
+    sources: list[FrameSource] = [_open(folder / _PUBLISHED[part]) for part in PARTS[mode]]
     pose = sources[0]
     assert isinstance(pose, VideoFrames)
     if mode == "replacement":
         sources[3] = BlackAndWhite(sources[3])
     reference = load_image(folder / _PUBLISHED_REFERENCE, field="guides")
-    return _guides(folder, mode, pose.fps, sources, reference, {}, None)
+    return _guides(folder, mode, pose.fps, sources, reference, {})
 
 
 def _open(path: Path) -> VideoFrames:
@@ -285,24 +194,22 @@ def _guides(
     sources: Sequence[FrameSource],
     reference: Frame,
     manifest: dict[str, Any],
-    valid: npt.NDArray[np.bool_] | None,
 ) -> Guides:
     pose, face, *rest = sources
-    for part, source in zip(_PARTS[mode], sources, strict=True):
+    for part, source in zip(PARTS[mode], sources, strict=True):
         if source.count != pose.count:
             rule = f"the {part} video has {source.count} frames, the pose video {pose.count}"
-            raise InputError("guides", folder, rule, _AGAIN)
-    for part, source in zip(_PARTS[mode][2:], rest, strict=True):
+            raise InputError("guides", folder, rule, AGAIN)
+    for part, source in zip(PARTS[mode][2:], rest, strict=True):
         if source.size != pose.size:
             rule = (
                 f"the {part} video is {source.size[0]}x{source.size[1]}, the pose video {pose.size[0]}x{pose.size[1]}"
             )
-            raise InputError("guides", folder, rule, _AGAIN)
+            raise InputError("guides", folder, rule, AGAIN)
     if face.size[0] != face.size[1]:
-        raise InputError("guides", folder, f"the face video is {face.size[0]}x{face.size[1]}, not square", _AGAIN)
+        raise InputError("guides", folder, f"the face video is {face.size[0]}x{face.size[1]}, not square", AGAIN)
     background, mask = rest if rest else (None, None)
-    flags = None if valid is None else tuple(bool(v) for v in valid)
-    return Guides(mode, fps, pose, face, reference, background, mask, flags, folder, manifest)
+    return Guides(mode, fps, pose, face, reference, background, mask, None, folder, manifest)
 
 
 class BlackAndWhite:
@@ -331,7 +238,7 @@ def export_published(guides: Guides, folder: Path) -> None:
         OutputError: `folder` exists and is not empty, or cannot be written.
     """
     check_published(guides.face.size[0])
-    parts = zip(_PARTS[guides.mode], (guides.pose, guides.face, guides.background, guides.mask), strict=False)
+    parts = zip(PARTS[guides.mode], (guides.pose, guides.face, guides.background, guides.mask), strict=False)
     with NewFolder(folder) as place:
         for part, source in parts:
             assert source is not None
@@ -350,7 +257,6 @@ def check_published(face_size: int) -> None:
 
 def write_png(path: Path, image: Frame) -> None:
     """An RGB picture as PNG."""
-    done, data = cv2.imencode(".png", np.ascontiguousarray(image[..., ::-1]))
-    if not done:
-        raise OSError(errno.EINVAL, "not encodable as PNG")
-    path.write_bytes(data.tobytes())
+    packed = io.BytesIO()
+    Image.fromarray(image).save(packed, format="PNG", compress_level=1)
+    write_new(path, packed.getbuffer())

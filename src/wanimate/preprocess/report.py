@@ -104,7 +104,7 @@ def manifest(layout: Layout, image: Frame, settings: PreprocessSettings) -> dict
             "frames": list(layout.indices),
             "times": [round(clip.times[i], 6) for i in layout.indices],
         },
-        "image": {"sha256_of_pixels": hashlib.sha256(image.tobytes()).hexdigest(), "size": list(image.shape[1::-1])},
+        "image": {"sha256_of_pixels": _pixels_hash(image), "size": list(image.shape[1::-1])},
         "settings": settings.model_dump(mode="json"),
         "area": layout.area,
         "smooth": is_smoothed(settings),
@@ -115,6 +115,10 @@ def manifest(layout: Layout, image: Frame, settings: PreprocessSettings) -> dict
             "numpy": np.__version__,
         },
     }
+
+
+def _pixels_hash(image: Frame) -> str:
+    return hashlib.sha256(np.ascontiguousarray(image).reshape(-1).data).hexdigest()
 
 
 def findings(people: str, performer: Performer, drawing: Drawing, warnings: Sequence[str]) -> dict[str, Any]:

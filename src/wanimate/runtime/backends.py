@@ -12,8 +12,10 @@ from torch import Tensor
 from torch.nn.attention import SDPBackend, sdpa_kernel
 
 from wanimate.model.attention import Attend, attention
+from wanimate.runtime.compilers import keep_caches_private
 
 HAS_TRITON = importlib.util.find_spec("triton") is not None
+keep_caches_private()  # before anything is compiled
 
 
 @dataclass(frozen=True)

@@ -4,16 +4,16 @@ from __future__ import annotations
 
 import json
 import math
-import os
 from dataclasses import dataclass
 from pathlib import Path
 
 import torch
 import torch.nn.functional as F
-from safetensors.torch import save_file
+from safetensors.torch import save
 from torch import Tensor, nn
 
 from wanimate.errors import InputError
+from wanimate.media.files import AtomicFile
 from wanimate.model.transformer import AnimateTransformer
 
 ALL = (
@@ -98,6 +98,5 @@ def write_lora(
         "lora_dropout": 0.0, "bias": "none",
     }  # fmt: skip
     metadata = {"format": "pt", "lora_adapter_metadata": json.dumps(config)} | about
-    temporary = path.with_name(path.name + ".part")
-    save_file({k: v.to(dtype) for k, v in state.items()}, temporary, metadata)
-    os.replace(temporary, path)
+    with AtomicFile(path) as file:
+        file.write(save({k: v.to(dtype) for k, v in state.items()}, metadata))

@@ -3,17 +3,19 @@
 from __future__ import annotations
 
 import json
-import os
+import math
 import time
 from collections.abc import Callable, Sequence
 from dataclasses import dataclass, field
 from pathlib import Path
-from typing import Any
+from typing import Any, cast
 
 import torch
 from torch import Tensor
 
 from wanimate.errors import InputError, setting
+from wanimate.media.files import AtomicFile
+from wanimate.weights.formats import is_finite, is_plain, read_pickle
 
 
 class Process:
@@ -96,24 +98,84 @@ class Log:
 
 def save_state(path: Path, **state: Any) -> None:
     """Write a resumable training state whole or not at all."""
-    path.parent.mkdir(parents=True, exist_ok=True)
-    temporary = path.with_suffix(".part")
-    torch.save(state, temporary)
-    os.replace(temporary, path)
+    with AtomicFile(path, "work") as file:
+        torch.save(state, cast(Any, file))
 
 
-def load_state(path: Path, shapes: dict[str, list[int]] | None = None) -> dict[str, Any]:
-    """A training's state. With `shapes` it must be one of weights of these shapes.
+@dataclass(frozen=True)
+class State:
+    """What a run goes on from. `optimizer`: AdamW's table of each weight, by number."""
+
+    weights: list[Tensor]
+    optimizer: dict[int, dict[str, Tensor]]
+    step: int
+    spent: float
+    losses: list[tuple[int, float]]
+
+
+def load_state(path: Path) -> dict[str, Any]:
+    """What `save_state` wrote; nothing in the file is run.
 
     Raises:
-        InputError: there is none, or it is of something else.
+        InputError: there is none, or it cannot be read.
     """
     if not path.is_file():
         raise InputError(
             "resume", path, "there is no such training state", f"Leave {setting('resume')} out to start anew."
         )
-    state = dict(torch.load(path, map_location="cpu", weights_only=True))
-    if shapes is not None and state.get("shapes") != shapes:
+    found = read_pickle(path, "resume")
+    if not isinstance(found, dict):
+        raise InputError("resume", path, "it is no training state", f"Leave {setting('resume')} out to start anew.")
+    return found
+
+
+def load_adapters(path: Path, shapes: dict[str, list[int]], weights: Sequence[Tensor]) -> State:
+    """The state of a training of adapters; `shapes` of the adapters by name, `weights` in order.
+
+    Raises:
+        InputError: there is none, it is of other adapters, or it is damaged.
+    """
+    found = load_state(path)
+    if not _are(found.get("shapes"), shapes):
         rule = "it is the state of other adapters (another network, rank or other targets)"
         raise InputError("resume", path, rule, f"Give the settings of that run, or another {setting('out')}.")
-    return state
+    try:
+        return _checked(found, weights)
+    except (LookupError, TypeError, ValueError, AttributeError, OverflowError) as error:
+        rule = "the training state is damaged"
+        raise InputError("resume", path, rule, f"Remove it and leave {setting('resume')} out to start anew.") from error
+
+
+def _checked(found: dict[str, Any], weights: Sequence[Tensor]) -> State:
+    """Raises ValueError, or what comes of another form, where a part is not what `save_state` writes."""
+    stored, tables = found["weights"], found["optimizer"]["state"]
+    numbers = set(range(len(weights)))
+    _hold(type(stored) is list and type(tables) is dict and all(type(table) is dict for table in tables.values()))
+    _hold(len(stored) == len(weights) and set(tables) in (numbers, set()))
+    for number, weight in enumerate(weights):
+        table = tables.get(number, {})
+        alike = [stored[number], *(table[name] for name in ("exp_avg", "exp_avg_sq") if table)]
+        _hold(all(isinstance(t, Tensor) and t.shape == weight.shape and t.is_floating_point() for t in alike))
+        alike += [table["step"]] if table else []
+        _hold(all(isinstance(t, Tensor) and is_plain(t) and is_finite(t) for t in alike))
+        _hold(not table or (set(table) == {"step", "exp_avg", "exp_avg_sq"} and table["step"].numel() == 1))
+    step, spent, losses = found["step"], found["spent"], found["losses"]
+    _hold(type(step) is int and 0 <= step < 2**40 and type(spent) is float and 0 <= spent < float("inf"))
+    _hold(type(losses) is list and len(losses) <= step)
+    for pair in losses:
+        _hold(type(pair) in (list, tuple) and len(pair) == 2)
+        at, loss = pair
+        _hold(type(at) is int and 0 <= at <= step and type(loss) is float and math.isfinite(loss))
+    return State(stored, tables, step, spent, [(at, loss) for at, loss in losses])
+
+
+def _are(found: Any, shapes: dict[str, list[int]]) -> bool:
+    """Whether they are equal; nothing of another kind is asked whether it is."""
+    if type(found) is not dict or found.keys() != shapes.keys() or not all(type(s) is list for s in found.values()):
+        return False
+    return all(type(n) is int for shape in found.values() for n in shape) and found == shapes
+
+
+def _hold(rule: bool) -> None:
+    if not rule:
+        raise ValueError

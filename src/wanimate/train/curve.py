@@ -2,12 +2,13 @@
 
 from __future__ import annotations
 
-import os
 from collections.abc import Sequence
 from pathlib import Path
 
 import cv2
 import numpy as np
+
+from wanimate.media.files import AtomicFile
 
 WIDTH, HEIGHT, EDGE = 800, 400, 56
 
@@ -29,7 +30,7 @@ def draw_curve(points: Sequence[tuple[int, float]], path: Path) -> None:
         (f"step {last:.0f}", (WIDTH - EDGE - 60, HEIGHT - 30)), ("loss", (EDGE, 36)),
     ):  # fmt: skip
         cv2.putText(picture, text, place, cv2.FONT_HERSHEY_SIMPLEX, 0.42, (60, 60, 60), 1, cv2.LINE_AA)
-    temporary = path.with_name("." + path.name)
-    path.parent.mkdir(parents=True, exist_ok=True)
-    cv2.imwrite(str(temporary), picture)
-    os.replace(temporary, path)
+    done, data = cv2.imencode(".png", picture)
+    assert done
+    with AtomicFile(path, "work") as file:
+        file.write(data.tobytes())

@@ -11,15 +11,15 @@ import hashlib
 import json
 import os
 import shutil
-import tempfile
 from collections.abc import Generator, Iterator, Sequence
+from contextlib import ExitStack
 from dataclasses import dataclass, field
 from pathlib import Path
 
 import numpy as np
 import torch
-from safetensors import safe_open
-from safetensors.torch import save_file
+from safetensors import SafetensorError, safe_open
+from safetensors.torch import save
 from torch import Tensor
 
 from wanimate.conditions.latents import known_mask, pack_mask, resize_faces, to_network
@@ -27,8 +27,9 @@ from wanimate.conditions.reference import ImageEncoder, letterboxed
 from wanimate.config import Mode, PreprocessSettings
 from wanimate.errors import InputError
 from wanimate.events import Event
-from wanimate.media.files import sha256
+from wanimate.media.files import in_utf8, sha256, write_new
 from wanimate.media.image import load_image
+from wanimate.media.names import remove, remove_leftovers, temporary_name
 from wanimate.media.probe import probe
 from wanimate.media.resize import cover
 from wanimate.media.video import iter_indices
@@ -121,7 +122,7 @@ def prepare(
     """
     windows: list[Path] = []
     for source in sources:
-        folder = cache / f"{source.video.stem}-{_key(source, settings, encoders)}"
+        folder = cache / f"{source.video.stem[:40]}-{_key(source, settings, encoders)}"
         if not folder.is_dir():
             detector = detector or open_detector(settings.preprocess)
             yield from _encode(source, settings, encoders, folder, detector, masks)
@@ -151,25 +152,28 @@ def _encode(
     picture = (
         next(iter_indices(clip, indices[:1])) if source.picture is None else load_image(source.picture, field="data")
     )
-    folder.parent.mkdir(parents=True, exist_ok=True)
-    with tempfile.TemporaryDirectory(prefix=".part-", dir=folder.parent) as temporary:
+    remove_leftovers(folder)
+    temporary = temporary_name(folder)
+    temporary.mkdir(parents=True)
+    with ExitStack() as undo:
+        undo.callback(remove, temporary)
         guides = yield from preprocess(
             "replacement",
             clip,
             picture,
             settings.preprocess,
-            Path(temporary) / "guides",
+            temporary / "guides",
             settings.area,
             detector,
             masks,
         )
-        made = Path(temporary) / "made"
+        made = temporary / "made"
         made.mkdir()
         references = _references(guides, settings, encoders)
         for number, (start, stop) in enumerate(cut(guides, settings.clip_length)):
             frames = np.stack([cover(f, *guides.size) for f in iter_indices(clip, indices[start:stop])])
             tensors = _window(guides, frames, start, settings, encoders) | references
-            save_file(tensors, made / f"window_{number:03d}.safetensors")
+            write_new(made / f"window_{number:03d}.safetensors", save(tensors))
         if folder.exists():  # another process was quicker
             shutil.rmtree(made)
         else:
@@ -250,7 +254,14 @@ class Examples:
         """target, pose, known, reference, keep, person, face of one `latents.LatentClips`; then image tokens, if any."""
         rng = np.random.default_rng((self.seed, number))
         path = self.files[int(rng.integers(len(self.files)))]
-        with safe_open(path, "pt") as file:
+        try:
+            return self._drawn(path, rng)
+        except (SafetensorError, OSError, LookupError, ValueError) as error:
+            rule = "this example is damaged"
+            raise InputError("work", path, rule, "Remove its folder, and it is made again.") from error
+
+    def _drawn(self, path: Path, rng: np.random.Generator) -> tuple[Tensor, ...]:
+        with in_utf8(path) as name, safe_open(name, "pt") as file:
             names = self._names.setdefault(path, sorted(file.keys()))
             ways = [n.removeprefix("known.") for n in names if n.startswith("known.")]
             views = [n.removeprefix("reference.") for n in names if n.startswith("reference.")]

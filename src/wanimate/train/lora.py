@@ -15,7 +15,7 @@ from torch import Tensor, nn
 from torch.nn.utils import clip_grad_norm_
 
 from wanimate.train.adapters import AdaptedLinear
-from wanimate.train.common import ALONE, Budget, Log, Process, learning_share, load_state, save_state
+from wanimate.train.common import ALONE, Budget, Log, Process, learning_share, load_adapters, save_state
 from wanimate.train.curve import draw_curve
 from wanimate.train.steps import Measure, Step
 
@@ -65,12 +65,12 @@ def train_adapters(
     budget = Budget(config.steps, config.seconds, every=process.pace, agree=process.agree)
     losses: list[tuple[int, float]] = []
     if resume:
-        state = load_state(out / "state.pt", {name: list(a.lora_A.shape) for name, a in adapters.items()})
-        for weight, stored in zip(weights, state["weights"], strict=True):
+        state = load_adapters(out / "state.pt", {name: list(a.lora_A.shape) for name, a in adapters.items()}, weights)
+        for weight, stored in zip(weights, state.weights, strict=True):
             weight.data.copy_(stored)
-        optimizer.load_state_dict(state["optimizer"])
-        budget.step, budget.spent = state["step"], state["spent"]
-        losses = [(int(step), float(loss)) for step, loss in state["losses"]]
+        groups = optimizer.state_dict()["param_groups"]
+        optimizer.load_state_dict({"state": state.optimizer, "param_groups": groups})
+        budget.step, budget.spent, losses = state.step, state.spent, state.losses
     log = Log(out / "log.jsonl")
     step = kind(measure, weights)
     total, count = torch.zeros((), device=device), 0

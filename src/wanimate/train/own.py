@@ -2,8 +2,10 @@
 
 from __future__ import annotations
 
+import os
 import time
 from collections.abc import Iterator
+from contextlib import contextmanager
 from dataclasses import dataclass
 from functools import partial
 from pathlib import Path
@@ -16,13 +18,20 @@ from torch.utils.checkpoint import checkpoint as recomputed
 from wanimate.errors import InputError, OutputError, setting
 from wanimate.events import Event, Notice, Stage, StageFinished, StageProgress, StageStarted
 from wanimate.finish.decode import to_pixels
+from wanimate.media.files import AtomicFile, json_bytes, kept_error, kept_name, missing_folders, remove_empty
+from wanimate.media.lock import NameLock
+from wanimate.media.places import check_names
 from wanimate.model.transformer import AnimateTransformer
 from wanimate.train.adapters import AdapterSettings, adapter_state, attach, write_lora
-from wanimate.train.examples import Encoders, Examples, ExampleSettings, find_sources, prepare
+from wanimate.train.examples import Encoders, Examples, ExampleSettings, Source, find_sources, prepare
 from wanimate.train.flow import Flow, LossSettings, flow_loss, predict, sample
 from wanimate.train.latents import LatentClips
 from wanimate.train.lora import LoraTraining, train_adapters
 from wanimate.weights.checkpoint import Checkpoint, load_checkpoint
+
+MARK = "training.json"
+"""Says in the working folder that a training made what lies there."""
+_FILES = ("state.pt", "log.jsonl", "loss.png", "samples", "examples", MARK)
 
 
 @dataclass(frozen=True)
@@ -53,19 +62,44 @@ def train_own(job: OwnTraining) -> Iterator[Event]:
 
     Raises:
         InputError: data, checkpoint or settings cannot be used; there is a state and `resume` is off, or none and it is on.
-        OutputError: `out` exists already.
+        OutputError: `out` exists already; `out` or `work` cannot be written, or would lose a file that no training made.
     """
-    state = job.work / "state.pt"
-    if job.out.exists():
-        raise OutputError("out", job.out, "it exists already", "Give another name; nothing is written over.")
-    if state.exists() and not job.resume:
-        raise InputError(
-            "work",
-            job.work,
-            "an earlier run's state is there",
-            f"Go on with {setting('resume')}, or give another folder.",
-        )
     sources = find_sources(job.data)
+    with _places(job):
+        yield from _trained(job, sources)
+
+
+@contextmanager
+def _places(job: OwnTraining) -> Iterator[None]:
+    """The names of a training, held until the end of the block. What cannot be written is refused before anything is read."""
+    out, work, mark = job.out, job.work, job.work / MARK
+    if os.path.lexists(out):
+        raise OutputError("out", out, "it exists already", "Give another name; nothing is written over.")
+    check_names("out", out, (out,))
+    check_names("work", work, (work, mark))
+    if (work / "state.pt").exists() and not job.resume:
+        rule = "an earlier run's state is there"
+        raise InputError("work", work, rule, f"Go on with {setting('resume')}, or give another folder.")
+    if os.path.lexists(work) and not work.is_dir():
+        raise OutputError("work", work, "this is not a folder", "Give another name.")
+    if not mark.exists() and not (work / "state.pt").exists():
+        taken = next((name for name in _FILES if os.path.lexists(work / name)), None)
+        if taken is not None:
+            rule = f"{taken} in it would be written over, and nothing proves that a training made it"
+            raise OutputError("work", work, rule, "Give another folder.")
+    with NameLock(out), NameLock(work, "work"):
+        made = missing_folders(mark)
+        with AtomicFile(mark, "work") as file:
+            file.write(json_bytes({"format": "wanimate-training", "out": str(out)}))
+        try:
+            yield
+        finally:
+            if not any(path != mark for path in work.iterdir()):
+                mark.unlink()
+                remove_empty(made)
+
+
+def _trained(job: OwnTraining, sources: list[Source]) -> Iterator[Event]:
     started = time.perf_counter()
     yield StageStarted(Stage.LOAD)
     base = load_checkpoint(job.checkpoint, job.device)
@@ -94,7 +128,10 @@ def train_own(job: OwnTraining) -> Iterator[Event]:
         if done % job.sample_every == 0 or done == job.training.steps:
             write_sample(base, text, examples, job.work / "samples" / f"step_{done:06d}.png")
     about = {"checkpoint": base.config.name, "steps": str(job.training.steps), "clips": str(len(sources))}
-    write_lora(adapter_state(adapters), job.adapters, job.out, job.dtype, about)
+    place = kept_name(job.out) if os.path.lexists(job.out) else job.out
+    write_lora(adapter_state(adapters), job.adapters, place, job.dtype, about)
+    if place != job.out:
+        raise kept_error(job.out, OSError(0, "somebody has written it meanwhile"), place)
     yield StageFinished(Stage.TRAIN, time.perf_counter() - started)
 
 
@@ -123,8 +160,10 @@ def write_sample(base: Checkpoint, text: Tensor, examples: Examples, path: Path,
         frames = to_pixels(base.vae.decode(z.clone())[0].float())
         chosen = [round(i * (len(frames) - 1) / (columns - 1)) for i in range(columns)]
         rows.append(cv2.hconcat([frames[i] for i in chosen]))
-    path.parent.mkdir(parents=True, exist_ok=True)
-    cv2.imwrite(str(path), cv2.vconcat(rows)[:, :, ::-1])
+    done, data = cv2.imencode(".png", cv2.vconcat(rows)[:, :, ::-1])
+    assert done
+    with AtomicFile(path, "work") as file:
+        file.write(data.tobytes())
 
 
 def _padded(prompts: list[Tensor]) -> list[Tensor]:

@@ -11,7 +11,7 @@ from typing import Any, Literal, TypeVar
 import torch
 from torch import Tensor
 
-from wanimate.errors import CheckpointError, InputError
+from wanimate.errors import CheckpointError, InputError, is_fault
 from wanimate.log import log_choice
 from wanimate.model.image_encoder import ClipImageEncoder, clip_config
 from wanimate.model.params import TransformerParams
@@ -221,19 +221,25 @@ def open_prompts(
 
 def _open_text_encoder(weights: Path, words: Path, device: torch.device) -> TextEncoder:
     """umT5 on `device`, or on the CPU, straight from the mapped file, where the GPU has no room for it."""
-    from transformers import AutoTokenizer
-
-    try:
-        tokenizer = AutoTokenizer.from_pretrained(words, local_files_only=True)
-    except (OSError, ValueError) as error:
-        rule = f"no readable tokenizer ({(str(error).splitlines() or [''])[0]})"
-        raise CheckpointError("checkpoint", words, rule, "Download the checkpoint again.") from error
+    tokenizer = _open_tokenizer(words)
     stored = open_folder(weights, "model") if weights.is_dir() else open_tensors(weights)
     size = sum(v.numel() * v.dtype.itemsize for v in stored.values())
     if device.type == "cuda" and not fits_beside(size, gpu_room(device)):
         log_choice("text encoder", "cpu", f"the GPU has no room for its {size / 2**30:.1f} GiB")
         device = torch.device("cpu")
     return load_text_encoder(stored, tokenizer, weights, device)
+
+
+def _open_tokenizer(folder: Path) -> Any:
+    from transformers import AutoTokenizer
+
+    try:
+        return AutoTokenizer.from_pretrained(folder, local_files_only=True, trust_remote_code=False)
+    except BaseException as error:  # libraries raise anything for damaged files, panics among it
+        if not is_fault(error):
+            raise
+        rule = "no readable tokenizer: a file of it is missing or damaged"
+        raise CheckpointError("checkpoint", folder, rule, "Download the checkpoint again.") from error
 
 
 def fits_beside(weights: int, room: int) -> bool:

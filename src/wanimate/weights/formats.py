@@ -2,23 +2,28 @@
 
 from __future__ import annotations
 
-import json
 import pickle
+import re
+import warnings
+import zipfile
 from collections.abc import Callable, Iterator
 from pathlib import Path
+from typing import Any
 
 import torch
-from safetensors import SafetensorError, safe_open
 from torch import Tensor, nn
 
 from wanimate.errors import CheckpointError
+from wanimate.media.files import in_utf8
+from wanimate.media.json_file import read_json
 from wanimate.weights.gguf import is_gguf, open_gguf
-from wanimate.weights.stored import Scaled, Stored, Value, Values, open_safetensors, scaled, value
+from wanimate.weights.stored import TYPES, Scaled, Stored, Value, Values, open_safetensors, scaled, value
 
 Tensors = dict[str, Tensor]
 Place = Callable[[str, Value], Tensors]
 """Where a tensor goes: its name in the module and its value -> what the module gets for it, under one or more names."""
 
+_SHARD = re.compile(r"[^/\\\x00-\x1f]{1,240}")
 _SCALES = (".weight_scale", ".scale_weight")
 _ASIDE = ("scaled_fp8", ".scale_input", ".input_scale", ".comfy_quant")
 
@@ -45,10 +50,8 @@ def open_tensors(path: Path) -> dict[str, Value]:
     stored: Values
     if path.suffix == ".safetensors":
         try:
-            with safe_open(path, "pt"):  # it checks the header
-                pass
             stored = open_safetensors(path)
-        except (SafetensorError, OSError, KeyError) as error:
+        except (OSError, ValueError) as error:
             rule = f"not a readable safetensors file ({error})"
             raise CheckpointError("checkpoint", path, rule, "Download it again.") from error
     else:
@@ -60,21 +63,46 @@ def open_tensors(path: Path) -> dict[str, Value]:
 
 
 def _read_pickle(path: Path) -> Tensors:
+    loaded = read_pickle(path)
+    if isinstance(loaded, dict) and isinstance(loaded.get("state_dict"), dict):
+        loaded = loaded["state_dict"]
+    if not isinstance(loaded, dict) or not all(isinstance(k, str) and isinstance(v, Tensor) for k, v in loaded.items()):
+        raise CheckpointError("checkpoint", path, "it holds no dictionary of tensors", "Give a state dictionary.")
+    odd = next((name for name, tensor in loaded.items() if not is_plain(tensor)), None)
+    if odd is not None:
+        rule = f"{odd} is no ordinary tensor, or claims more values than the file holds"
+        raise CheckpointError("checkpoint", path, rule, "Use another copy of the file.")
+    return loaded
+
+
+def read_pickle(path: Path, field: str = "checkpoint") -> Any:
+    """What `torch.save` wrote: tensors, numbers, texts, and lists and tables of them. Nothing in it is run.
+
+    Raises:
+        CheckpointError: it is no such file, is damaged, wants to run code, or unpacks to more than it is.
+    """
     try:
         with path.open("rb") as file:
             zipped = file.read(4) == b"PK\x03\x04"  # files of older PyTorch are not, and cannot be mapped
-        loaded = torch.load(path, map_location="cpu", weights_only=True, mmap=zipped)
+        if zipped and any(entry.compress_type != zipfile.ZIP_STORED for entry in zipfile.ZipFile(path).infolist()):
+            raise CheckpointError(field, path, "it is compressed, as PyTorch writes no file", "Use another copy of it.")
+        with warnings.catch_warnings(), in_utf8(path) as name:
+            warnings.simplefilter("ignore")
+            return torch.load(name, map_location="cpu", weights_only=True, mmap=zipped)
+    except CheckpointError:
+        raise
     except pickle.UnpicklingError as error:
         rule = "the file wants to run code while it is opened, or is not a PyTorch file"
-        raise CheckpointError("checkpoint", path, rule, "Use a .safetensors file from a source you trust.") from error
+        raise CheckpointError(field, path, rule, "Use a .safetensors file from a source you trust.") from error
     except Exception as error:  # a damaged pickle can raise anything
-        reason = (str(error).splitlines() or [type(error).__name__])[0]
-        raise CheckpointError("checkpoint", path, f"not readable ({reason})", "Download it again.") from error
-    if isinstance(loaded, dict) and isinstance(loaded.get("state_dict"), dict):
-        loaded = loaded["state_dict"]
-    if not isinstance(loaded, dict) or not all(isinstance(v, Tensor) for v in loaded.values()):
-        raise CheckpointError("checkpoint", path, "it holds no dictionary of tensors", "Give a state dictionary.")
-    return loaded
+        raise CheckpointError(field, path, "not readable as a PyTorch file", "Download it again.") from error
+
+
+def is_plain(tensor: Tensor) -> bool:
+    """Whether a tensor is dense, on the processor, and backed by as many bytes as its shape says."""
+    if tensor.layout != torch.strided or tensor.is_quantized or tensor.is_nested or tensor.device.type != "cpu":
+        return False
+    return tensor.dtype in TYPES.values() and tensor.nbytes <= tensor.untyped_storage().nbytes()
 
 
 def read_folder(folder: Path, stem: str, dtype: torch.dtype = torch.float32) -> Tensors:
@@ -96,9 +124,15 @@ def shards(folder: Path, stem: str) -> list[Path]:
     if not index.is_file():
         return [folder / f"{stem}.safetensors"]
     try:
-        return [folder / shard for shard in sorted(set(json.loads(index.read_text())["weight_map"].values()))]
-    except (OSError, ValueError, LookupError, TypeError, AttributeError) as error:
-        rule = f"not a readable index of shards ({type(error).__name__}: {error})"
+        named = read_json(index)["weight_map"].values()
+        if not named or not all(isinstance(name, str) and _SHARD.fullmatch(name) for name in named):
+            raise ValueError("it has to name files of its folder")
+        return [folder / shard for shard in sorted(set(named))]
+    except (OSError, ValueError) as error:
+        rule = f"not a readable index of shards ({error})"
+        raise CheckpointError("checkpoint", index, rule, "Download it again.") from error
+    except (LookupError, TypeError, AttributeError) as error:
+        rule = "not a readable index of shards (it has no weight_map)"
         raise CheckpointError("checkpoint", index, rule, "Download it again.") from error
 
 

@@ -2,6 +2,7 @@
 
 from __future__ import annotations
 
+import math
 from collections import Counter
 from functools import partial
 from pathlib import Path
@@ -12,9 +13,9 @@ import torch
 from torch import Tensor
 
 from wanimate.errors import CheckpointError
+from wanimate.weights.gguf_header import MAGIC, check_header
 from wanimate.weights.stored import Stored
 
-MAGIC = b"GGUF"
 ORIGINAL_SHAPE = "comfy.gguf.orig_shape."
 """Metadata key of tensors that were stored flat because GGUF knows four axes only."""
 
@@ -45,19 +46,34 @@ def open_gguf(path: Path) -> dict[str, Stored]:
     """
     reader = _open(path)
     field = reader.get_field("general.architecture")
-    architecture = "" if field is None else str(field.contents())
+    architecture = "" if field is None else _text(field)
     if architecture != "wan":
         rule = f"its architecture is {architecture or 'not stated'}, not wan"
         raise CheckpointError("checkpoint", path, rule, "Use a GGUF file of Wan2.2-Animate.")
     out: dict[str, Stored] = {}
     for stored in reader.tensors:
         original = reader.get_field(ORIGINAL_SHAPE + stored.name)
-        sizes = [int(n) for n in original.contents()] if original is not None else [int(n) for n in stored.shape[::-1]]
+        sizes = [int(n) for n in stored.shape[::-1]]
+        if original is not None:
+            sizes = _sizes(original.contents())
+        if math.prod(sizes) != int(stored.n_elements) or min(sizes, default=1) < 1:
+            raise _unreadable(path, f"the shape stated for {stored.name} is not that of its values")
         packed = stored.data.dtype == np.uint8
         dtype = torch.float32 if packed else torch.from_numpy(np.empty(0, stored.data.dtype)).dtype
         shape = torch.Size(sizes)
         out[stored.name] = Stored(shape, dtype, partial(_expanded, stored, shape), packed)
     return out
+
+
+def _text(field: Any) -> str:
+    try:
+        return str(field.contents())
+    except (ValueError, LookupError):  # bytes that are no text
+        return ""
+
+
+def _sizes(stated: Any) -> list[int]:
+    return [int(n) for n in stated] if isinstance(stated, list) and len(stated) < 9 else [0]
 
 
 def _expanded(stored: Any, shape: torch.Size) -> Tensor:
@@ -74,9 +90,18 @@ def _open(path: Path) -> Any:
         rule = "GGUF files need the gguf package"
         raise CheckpointError("checkpoint", path, rule, "Install it with: pip install 'wanimate[gguf]'") from error
     try:
-        return GGUFReader(path)
+        check_header(path)
+        reader = GGUFReader(path)
+    except (OSError, ValueError) as error:
+        reason = str(error) if isinstance(error, ValueError) and "\n" not in str(error) else "it cannot be read"
+        raise _unreadable(path, reason) from error
     except Exception as error:  # the reader raises whatever a damaged file makes numpy raise
-        reason = (str(error).splitlines() or [type(error).__name__])[0]
-        raise CheckpointError(
-            "checkpoint", path, f"not a readable GGUF file ({reason})", "Download it again."
-        ) from error
+        raise _unreadable(path, "its header is damaged, or it is cut off") from error
+    short = next((tensor.name for tensor in reader.tensors if tensor.data.nbytes < tensor.n_bytes), None)
+    if short is not None:
+        raise _unreadable(path, f"{short} lies behind its end, or it is cut off")
+    return reader
+
+
+def _unreadable(path: Path, reason: str) -> CheckpointError:
+    return CheckpointError("checkpoint", path, f"not a readable GGUF file ({reason})", "Download it again.")

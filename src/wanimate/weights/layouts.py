@@ -13,8 +13,9 @@ import torch
 from safetensors import SafetensorError, safe_open
 from torch import Tensor
 
+from wanimate.media.files import in_utf8
 from wanimate.weights.gguf import gguf_names, is_gguf
-from wanimate.weights.stored import V, defer, defer_rows
+from wanimate.weights.stored import V, Value, defer, defer_rows
 
 PREFIXES = ("model.diffusion_model.", "diffusion_model.", "model.")
 """What single files of other programmes put before every key."""
@@ -99,9 +100,9 @@ def holds_transformer(file: Path) -> bool:
     if is_gguf(file):
         return any(name.endswith("pose_patch_embedding.weight") for name in gguf_names(file))
     try:
-        with safe_open(file, "pt") as opened:
+        with in_utf8(file) as name, safe_open(name, "pt") as opened:
             return any(key.endswith("pose_patch_embedding.weight") for key in opened.keys())  # noqa: SIM118
-    except (SafetensorError, OSError):
+    except (SafetensorError, OSError, RecursionError):
         return False
 
 
@@ -122,12 +123,13 @@ def native_transformer(tensors: Mapping[str, V]) -> dict[str, V]:
     if not any(key.startswith("condition_embedder.") for key in tensors):
         return tensors
     out: dict[str, V] = {}
-    stages = 1 + max(
-        (int(m[1]) for k in tensors if (m := re.match(r"motion_encoder\.res_blocks\.(\d+)\.", k))), default=0
+    stages = 1 + max(  # numbers of more digits are no blocks
+        (int(m[1]) for k in tensors if (m := re.match(r"motion_encoder\.res_blocks\.([0-9]{1,3})\.", k))), default=0
     )
     for key, tensor in tensors.items():
         if m := re.match(r"face_adapter\.(\d+)\.to_([kv])\.(\w+)$", key):
-            if m[2] == "k" and (values := key.replace(".to_k.", ".to_v.")) in tensors:
+            values = key.replace(".to_k.", ".to_v.")
+            if m[2] == "k" and values in tensors and _fit(tensor, tensors[values]):
                 out[f"face_adapter.fuser_blocks.{m[1]}.linear1_kv.{m[3]}"] = defer_rows(
                     _joined, tensor, tensors[values]
                 )
@@ -146,12 +148,12 @@ def native_vae(tensors: Mapping[str, V]) -> dict[str, V]:
     """A VAE in the published layout, from that layout or from diffusers' AutoencoderKLWan."""
     if "post_quant_conv.weight" not in tensors:
         return dict(tensors)
-    found = [int(m[1]) for k in tensors if (m := re.match(r"decoder\.up_blocks\.0\.resnets\.(\d+)\.", k))]
+    found = [int(m[1]) for k in tensors if (m := re.match(r"decoder\.up_blocks\.0\.resnets\.([0-9]{1,3})\.", k))]
     in_level = 1 + max(found, default=0)
     out: dict[str, V] = {}
     for key, tensor in tensors.items():
         name = key
-        if m := re.match(r"decoder\.up_blocks\.(\d+)\.(?:resnets\.(\d+)|upsamplers\.0)\.(.+)$", key):
+        if m := re.match(r"decoder\.up_blocks\.([0-9]{1,3})\.(?:resnets\.([0-9]{1,3})|upsamplers\.0)\.(.+)$", key):
             place = int(m[1]) * (in_level + 1) + (in_level if m[2] is None else int(m[2]))
             name = f"decoder.upsamples.{place}.{m[3]}"
         out[renamed(name, _VAE)] = tensor
@@ -185,11 +187,16 @@ def native_clip(tensors: Mapping[str, V]) -> dict[str, V]:
         elif m := re.match(r"encoder\.layers\.(\d+)\.self_attn\.([qkv])_proj\.(\w+)$", key):
             rows = [bare.get(key.replace(f".{m[2]}_proj.", f".{part}_proj.")) for part in "qkv"]
             whole = [r for r in rows if r is not None]
-            if m[2] != "q" or len(whole) < 3:
+            if m[2] != "q" or len(whole) < 3 or not _fit(*whole):
                 continue
             name, tensor = f"transformer.{m[1]}.attn.to_qkv.{m[3]}", defer(_joined, *whole)
         out[f"visual.{name}"] = tensor
     return out
+
+
+def _fit(*parts: Value) -> bool:
+    """Whether they can be joined; where they cannot, strict loading names the whole as missing."""
+    return all(part.ndim and part.shape[1:] == parts[0].shape[1:] and part.dtype == parts[0].dtype for part in parts)
 
 
 def _joined(*parts: Tensor) -> Tensor:
@@ -211,5 +218,5 @@ def renamed(key: str, rules: list[tuple[str, str]]) -> str:
 def _motion_name(key: str, stages: int) -> str | None:
     if key == "motion_encoder.conv_out.weight":
         return f"motion_encoder.enc.net_app.convs.{stages + 1}.weight"
-    m = re.match(r"motion_encoder\.res_blocks\.(\d+)\.(.+)$", key)
+    m = re.match(r"motion_encoder\.res_blocks\.([0-9]{1,3})\.(.+)$", key)
     return f"motion_encoder.enc.net_app.convs.{int(m[1]) + 1}.{_IN_STAGE.get(m[2], m[2])}" if m else None

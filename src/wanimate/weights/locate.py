@@ -5,20 +5,22 @@ Nothing is opened here but headers and small JSON files.
 
 from __future__ import annotations
 
-import json
 from importlib.resources import files
 from pathlib import Path
+from typing import Annotated
 
-from pydantic import BaseModel, ConfigDict, ValidationError
+from pydantic import BaseModel, ConfigDict, Field, ValidationError
 
 from wanimate.config import Defaults
 from wanimate.errors import CheckpointError
+from wanimate.media.json_file import read_json
 from wanimate.model.params import LATENT_MEAN, LATENT_STD
 from wanimate.weights.formats import open_tensors, shards
 from wanimate.weights.layouts import holds_transformer
 from wanimate.weights.stored import Value
 
 CARD = "wanimate.json"
+_MOST_JSON = 2**20
 TRANSFORMER = "diffusion_pytorch_model"
 T5 = "models_t5_umt5-xxl-enc-bf16.pth"
 CLIP = "models_clip_open-clip-xlm-roberta-large-vit-huge-14.pth"
@@ -29,15 +31,15 @@ TOKENIZER = Path("google") / "umt5-xxl"
 class CheckpointConfig(BaseModel):
     """What a small checkpoint says of itself (`wanimate.json`)."""
 
-    model_config = ConfigDict(frozen=True, extra="forbid")
+    model_config = ConfigDict(frozen=True, extra="forbid", allow_inf_nan=False)
 
-    name: str
-    head_dim: int = 128
-    text_length: int = 512
-    latent_mean: tuple[float, ...] = LATENT_MEAN
-    latent_std: tuple[float, ...] = LATENT_STD
+    name: Annotated[str, Field(max_length=200)]
+    head_dim: Annotated[int, Field(ge=2, le=4096)] = 128
+    text_length: Annotated[int, Field(ge=1, le=2**16)] = 512
+    latent_mean: Annotated[tuple[float, ...], Field(min_length=1, max_length=1024)] = LATENT_MEAN
+    latent_std: Annotated[tuple[Annotated[float, Field(gt=0)], ...], Field(min_length=1, max_length=1024)] = LATENT_STD
     fixed_prompt: bool = False
-    note: str = ""
+    note: Annotated[str, Field(max_length=2000)] = ""
     defaults: Defaults = Defaults()
 
 
@@ -55,9 +57,9 @@ def read_checkpoint_config(path: Path | None) -> tuple[Path, CheckpointConfig]:
     if not config.is_file():
         return folder, CheckpointConfig(name=folder.name)
     try:
-        return folder, CheckpointConfig.model_validate(json.loads(config.read_text()))
+        return folder, CheckpointConfig.model_validate(read_json(config, _MOST_JSON))
     except ValidationError as error:
-        first = error.errors()[0]
+        first = error.errors(include_url=False, include_input=False)[0]
         rule = f"not a valid config ({'.'.join(str(x) for x in first['loc'])}: {first['msg']})"
         raise CheckpointError("checkpoint", config, rule, "Download it again.") from error
     except (OSError, ValueError) as error:

@@ -5,7 +5,6 @@ A file's dialect is told by its keys. What a LoRA makes of a transformer: `weigh
 
 from __future__ import annotations
 
-import json
 import math
 import re
 from collections.abc import Iterator, Mapping, Sequence
@@ -19,6 +18,8 @@ from safetensors import safe_open
 from torch import Tensor, nn
 
 from wanimate.errors import CheckpointError, InputError, setting
+from wanimate.media.files import in_utf8
+from wanimate.media.json_file import parse_json, read_json
 from wanimate.model.transformer import AnimateTransformer
 from wanimate.weights.formats import Tensors, read_tensors
 from wanimate.weights.layouts import native_module
@@ -49,6 +50,8 @@ _DIFFUSERS_BLOCK = ("norm2", "ffn.net.0.proj", "ffn.net.2") + tuple(
     )
 )  # fmt: skip
 _DIFFUSERS_FUSER = ("to_q", "to_out", "norm_q", "norm_k")
+
+_MOST_JSON = 2**20
 
 Place = tuple[str, int | None]
 """A module, and which half of its output rows is meant: 0, 1, or None for all (diffusers splits keys and values of a fuser)."""
@@ -279,15 +282,16 @@ def _dialect(tensors: Mapping[str, Tensor]) -> str:
 
 def _peft_config(path: Path) -> dict[str, Any]:
     """peft's configuration of an adapter, from the file's metadata (diffusers' way) or beside it (peft's way)."""
-    text, beside = None, path.with_name("adapter_config.json")
+    beside, text, config = path.with_name("adapter_config.json"), None, None
     if path.suffix == ".safetensors":
-        with safe_open(path, "pt") as file:
+        with in_utf8(path) as name, safe_open(name, "pt") as file:
             text = (file.metadata() or {}).get("lora_adapter_metadata")
-    if text is None and path.stem == "adapter_model" and beside.is_file():
-        text = beside.read_text()
     try:
-        config = json.loads(text or "{}")
-    except ValueError as error:
+        if text:
+            config = parse_json(text)
+        elif text is None and path.stem == "adapter_model" and beside.is_file():
+            config = read_json(beside, _MOST_JSON)
+    except (OSError, ValueError) as error:
         rule = f"its adapter configuration is not readable ({error})"
         raise InputError("generate.lora", path, rule, "Remove it, or download the LoRA again.") from error
     config = (

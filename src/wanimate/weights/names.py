@@ -2,6 +2,7 @@
 
 from __future__ import annotations
 
+import re
 from collections.abc import Mapping
 from functools import partial
 from pathlib import Path
@@ -138,7 +139,10 @@ def clip_to_transformers(tensors: Mapping[str, V], prefix: str = "", whole: bool
         "mlp.2": "mlp.fc2",
     }  # fmt: skip
     visual = {k.removeprefix("visual."): v for k, v in tensors.items() if k.startswith("visual.")}
-    last = max(int(k.split(".")[1]) for k in visual if k.startswith("transformer."))
+    numbers = [int(m[1]) for k in visual if (m := re.match(r"transformer\.([0-9]{1,3})\.", k))]
+    if not numbers:
+        raise KeyError("transformer.0")
+    last = max(numbers)
     out: dict[str, V] = {
         "embeddings.class_embedding": defer(lambda t: t.flatten(), visual["cls_embedding"]),
         "embeddings.position_embedding.weight": defer(lambda t: t[0], visual["pos_embedding"]),
@@ -150,8 +154,9 @@ def clip_to_transformers(tensors: Mapping[str, V], prefix: str = "", whole: bool
     for key, tensor in visual.items():
         if not key.startswith("transformer.") or (key.startswith(f"transformer.{last}.") and not whole):
             continue
-        _, block, rest = key.split(".", 2)
-        name, kind = rest.rsplit(".", 1)
+        if not (m := re.fullmatch(r"transformer\.([0-9]{1,3})\.(.+)\.(\w+)", key)):
+            raise ValueError(f"visual.{key} is unknown")
+        block, name, kind = m.groups()
         layer = f"encoder.layers.{block}."
         if name == "attn.to_qkv":
             if not tensor.ndim or len(tensor) % 3:

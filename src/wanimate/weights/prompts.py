@@ -18,7 +18,7 @@ from torch import Tensor
 
 from wanimate.errors import OutputError
 from wanimate.log import LOG, log_choice
-from wanimate.media.files import AtomicFile, cache_folder
+from wanimate.media.files import AtomicFile, cache_folder, in_utf8
 from wanimate.model.text_encoder import TextEncoder
 
 DEFAULT_PROMPT = "视频中的人在做动作"
@@ -111,7 +111,8 @@ def identity(files: Sequence[Path]) -> list[list[object]]:
 
 def _read(file: Path) -> Tensor | None:
     try:
-        return load_file(file)["text"]
+        with in_utf8(file) as name:
+            return load_file(name)["text"]
     except (OSError, SafetensorError, KeyError):
         return None
 

@@ -5,7 +5,6 @@ Layouts are sorted out on such values, so that a checkpoint of any size goes to 
 
 from __future__ import annotations
 
-import json
 import math
 import mmap
 import threading
@@ -17,9 +16,12 @@ from pathlib import Path
 from typing import TypeVar
 
 import torch
+from safetensors import SafetensorError, safe_open
 from torch import Tensor
 
-_TYPES = {
+from wanimate.media.json_file import parse_json
+
+TYPES = {
     "F64": torch.float64, "F32": torch.float32, "F16": torch.float16, "BF16": torch.bfloat16, "F8_E4M3": torch.float8_e4m3fn,
     "F8_E5M2": torch.float8_e5m2, "I64": torch.int64, "I32": torch.int32, "I16": torch.int16, "I8": torch.int8,
     "U8": torch.uint8, "BOOL": torch.bool,
@@ -117,22 +119,41 @@ def expand(quantized: Tensor, scale: Tensor) -> Tensor:
 
 def dtype_name(dtype: torch.dtype) -> str:
     """What safetensors calls a type."""
-    return next(name for name, known in _TYPES.items() if known == dtype)
+    return next(name for name, known in TYPES.items() if known == dtype)
+
+
+_LONGEST_HEADER = 2**25
+_LONGEST_AXIS = 2**30
+"""A tensor without values can have axes of any length, which nobody would pay for in bytes."""
 
 
 def open_safetensors(path: Path) -> dict[str, Stored]:
-    """Every tensor of a file whose header `safetensors` has already checked. The file is mapped once, by the first tensor that
-    is read, and stays mapped as long as one of them is in use."""
+    """Every tensor of a file, which is mapped once, by the first tensor that is read, and stays so as long as one is in use.
+
+    Raises:
+        OSError: it cannot be opened. ValueError: it is no safetensors file, is cut off, or its header breaks a rule.
+    """
     with path.open("rb") as file:
         length = int.from_bytes(file.read(8), "little")
-        header = json.loads(file.read(length))
-    mapped = _MappedFile(path)
-    found = {}
-    for name, entry in header.items():
-        if name != "__metadata__":
+        if not 2 <= length <= _LONGEST_HEADER:
+            raise ValueError("it is not a safetensors file, or cut off")
+        header = parse_json(file.read(length))
+    try:
+        with safe_open(path, "pt"):  # it checks that the places of all tensors fit together and fill the file
+            pass
+        entries = {name: entry for name, entry in header.items() if name != "__metadata__"}
+        mapped = _MappedFile(path)
+        found = {}
+        for name, entry in entries.items():
             first, last = (8 + length + offset for offset in entry["data_offsets"])
-            shape, dtype = torch.Size(entry["shape"]), _TYPES[entry["dtype"]]
+            if entry["dtype"] not in TYPES:
+                raise ValueError(f"{name} is of the type {entry['dtype']}, which is not known here")
+            if max(entry["shape"], default=0) > _LONGEST_AXIS:
+                raise ValueError(f"{name} has an axis of {max(entry['shape'])}")
+            shape, dtype = torch.Size(entry["shape"]), TYPES[entry["dtype"]]
             found[name] = Stored(shape, dtype, partial(mapped.tensor, shape, dtype, first, last))
+    except (SafetensorError, LookupError, TypeError, AttributeError, OverflowError, RuntimeError) as error:
+        raise ValueError("its header is damaged, or it is cut off") from error
     return found
 
 

@@ -216,7 +216,7 @@ STOPPED = textwrap.dedent("""
             from wanimate.finish.encode import OutputWriter
             from wanimate.events import Finished, Stage, StageProgress, StageStarted
             from wanimate.types import Result
-            with OutputLock(job.out, job.output.codec) as lock:
+            with OutputLock(job.out, job.output) as lock:
                 yield StageStarted(Stage.DENOISE, 10_000)
                 with OutputWriter(job.out, Fraction(30), 64, 48, job.output, lock=lock) as writer:
                     for i in range(10_000):
@@ -227,7 +227,7 @@ STOPPED = textwrap.dedent("""
 
     stub.Animator = Animator
     from wanimate.__main__ import main
-    sys.argv = ["wanimate", "animate", "--image", "a", "--video", "b", "--out", sys.argv[1], "--json"]
+    sys.argv = ["wanimate", "animate", "--image", "a", "--video", "b", "--out", sys.argv[1], "--overwrite", "--json"]
     main()
 """)
 
@@ -263,7 +263,7 @@ def test_cancelled_jobs_leave_nothing(tmp_path: Path, name: str, times: int) -> 
         assert job.stdout is not None
         while '"done": 5' not in job.stdout.readline():
             assert job.poll() is None, job.stderr
-        assert len(list(out.parent.iterdir())) == 3  # the older result, the lock, the temporary file
+        assert len(list(out.parent.iterdir())) == 4  # the older result, two locks, the temporary file
         for _ in range(times):
             job.send_signal(getattr(signal, name))
             time.sleep(0.02)

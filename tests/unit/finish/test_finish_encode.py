@@ -207,7 +207,7 @@ def test_an_error_keeps_the_older_result(tmp_path: Path) -> None:
     write(tmp_path / "a.mp4", frames(3))
     before = (tmp_path / "a.mp4").read_bytes()
     with pytest.raises(ValueError, match="stop"):
-        write_and_fail(tmp_path / "a.mp4", ValueError("stop"))
+        write_and_fail(tmp_path / "a.mp4", ValueError("stop"), overwrite=True)
     assert names(tmp_path) == ["a.mp4"]
     assert (tmp_path / "a.mp4").read_bytes() == before
 
@@ -231,10 +231,14 @@ def test_disk_full(tmp_path: Path, monkeypatch: pytest.MonkeyPatch, room: int, c
 
 
 def test_disk_full_in_a_png_sequence(tmp_path: Path, monkeypatch: pytest.MonkeyPatch) -> None:
-    def full(*_: object) -> None:
-        raise OSError(errno.ENOSPC, "No space left on device")
+    whole = open
 
-    monkeypatch.setattr(Path, "write_bytes", full)
+    def full(path: object, *rest: object, **named: object) -> object:
+        if str(path).endswith("000001.png"):
+            raise OSError(errno.ENOSPC, "No space left on device")
+        return whole(path, *rest, **named)  # type: ignore[call-overload]
+
+    monkeypatch.setattr("builtins.open", full)
     with pytest.raises(OutputError, match="disk is full"):
         write(tmp_path / "a", frames(2), codec="png")
     assert names(tmp_path) == []
@@ -257,18 +261,18 @@ def test_names_that_cannot_be_written(tmp_path: Path, monkeypatch: pytest.Monkey
         ("x" * 300 + ".mp4", "h264", "too long"),
     ):
         with pytest.raises(OutputError, match=message) as caught:
-            OutputLock(tmp_path / out, codec)
+            OutputLock(tmp_path / out, OutputSettings(codec=codec))
         assert caught.value.exit_code == 2
     clip = make_clip(tmp_path / "in.mp4", frames=1)
     with pytest.raises(OutputError, match="input of the job"):
-        OutputLock(tmp_path / "in.mp4", "h264", inputs=[clip])
+        OutputLock(tmp_path / "in.mp4", inputs=[clip])
     assert (tmp_path / "taken.json").read_text() == '{"notes": "of the user"}'
     assert not [n for n in names(tmp_path) if n.startswith(".")]
 
     def refuse(*_: object, **__: object) -> None:
         raise PermissionError(errno.EACCES, "Permission denied")
 
-    monkeypatch.setattr("builtins.open", refuse)
+    monkeypatch.setattr("os.open", refuse)
     with pytest.raises(OutputError, match="not writable"):
         OutputLock(tmp_path / "a.mp4")
 
@@ -307,7 +311,7 @@ def test_one_job_a_name_between_processes_and_the_dead_hold_nothing(tmp_path: Pa
             OutputWriter(out, Fraction(30), 64, 48)
         other.send_signal(signal.SIGKILL)
         other.wait()
-        assert names(tmp_path) == [".a.mp4.lock"]  # a killed process cannot tidy up
+        assert names(tmp_path) == [".a.json.lock", ".a.mp4.lock"]  # a killed process cannot tidy up
         write(out, frames(2))
         assert names(tmp_path) == ["a.mp4"]
     finally:

@@ -9,6 +9,7 @@ from pathlib import Path
 
 import pytest
 
+from wanimate.config import OutputSettings
 from wanimate.errors import OutputError
 from wanimate.finish.lock import OutputLock
 
@@ -25,8 +26,17 @@ def test_leftovers_of_dead_processes_are_removed(tmp_path: Path) -> None:
     (tmp_path / left[1]).write_bytes(b"2")
     for name in stay:
         (tmp_path / name).write_bytes(b"3")
-    OutputLock(out, "png").release()
+    OutputLock(out, OutputSettings(codec="png")).release()
     assert sorted(os.listdir(tmp_path)) == sorted(stay)
+
+
+def test_leftovers_of_record_and_sheet_are_removed(tmp_path: Path) -> None:
+    gone = subprocess.Popen([sys.executable, "-c", ""])
+    gone.wait()
+    for name in ("a.mp4", "a.json", "a.sheet.png", "b.json"):
+        (tmp_path / f".{name}.{gone.pid}-0a1b2c.part").write_bytes(b"1")
+    OutputLock(tmp_path / "a.mp4").release()
+    assert os.listdir(tmp_path) == [f".b.json.{gone.pid}-0a1b2c.part"]
 
 
 def test_folders_made_for_a_result_that_did_not_come_are_removed(tmp_path: Path) -> None:

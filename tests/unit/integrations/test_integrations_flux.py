@@ -291,7 +291,7 @@ def test_redrawn_pictures_lie_beside_the_guides(clip_file: Path, tmp_path: Path,
     finished(write_published_guides("animation", clip, image, settings, out, people, (clip_file,), people.pictures))
     assert names & {path.name for path in out.iterdir()} == (names if compat else {"refer_edit.png"})
     np.testing.assert_array_equal(load_image(out / "refer_edit.png"), people.pictures["character"])
-    with pytest.raises(OutputError, match=r"refer_edit\.png in it is an input"):
+    with pytest.raises(OutputError, match=r"refer_edit\.png: this is an input"):
         next(
             write_published_guides(
                 "animation", clip, image, settings, out, people, (out / "refer_edit.png",), people.pictures

@@ -30,6 +30,7 @@ from wanimate.events import (
     from_dict,
     to_dict,
 )
+from wanimate.finish.lock import work_path
 from wanimate.finish.preview import ColourMap, LatentPreview
 from wanimate.jobs.cancel import CancelToken
 from wanimate.types import Result
@@ -148,7 +149,7 @@ def test_a_job_that_is_closed_before_it_ends_leaves_no_sheet(
     job = animator.generate(guides(11), tmp_path / "a.mp4", settings, OutputSettings(sheet=True))
     last = next(event for event in job if isinstance(event, StageFinished) and event.stage is Stage.WRITE)
     job.close()
-    assert (last.stage, list(tmp_path.iterdir())) == (Stage.WRITE, [])
+    assert (last.stage, list(tmp_path.iterdir())) == (Stage.WRITE, [work_path(tmp_path / "a.mp4")])
 
 
 def test_a_job_that_is_done_is_not_cancelled(animator: Animator, guides: MakeGuides, tmp_path: Path) -> None:

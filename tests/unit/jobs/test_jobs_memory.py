@@ -16,6 +16,7 @@ from wanimate.config import GenerateSettings, OutputSettings, RuntimeSettings
 from wanimate.engines.base import State
 from wanimate.errors import NotFinite, OutOfMemory
 from wanimate.events import Event, Notice, Stage, StageProgress, StageStarted
+from wanimate.finish.lock import work_path
 from wanimate.jobs import segments as loop
 from wanimate.media.video import VideoFrames
 from wanimate.model.transformer import AnimateTransformer
@@ -101,10 +102,10 @@ def test_detectors_without_room_make_the_weights_go(
         return guides(5)
 
     monkeypatch.setattr(jobs.drive, "preprocess", detecting)
-    task = jobs._Task(animator.engine, None, None, LOSSLESS, jobs.Clock(), {}, None, None)  # type: ignore[arg-type]
+    task = jobs._Task(animator.engine, None, None, LOSSLESS, None, jobs.Clock(), {}, None, None)  # type: ignore[arg-type]
     job = type("Job", (), {"mode": "animation", "preprocess": None})
     task.place = type("Place", (), {"guides": tmp_path})  # type: ignore[assignment]
-    drawn = list(jobs._drawn(task, job, None, None, 1))  # type: ignore[arg-type]
+    drawn = list(jobs._made_guides(task, job, None, None, 1))  # type: ignore[arg-type]
     assert states == [State.OPEN, State.CLOSED]
     assert sum(isinstance(event, Notice) for event in drawn) == 1
 
@@ -188,7 +189,7 @@ def test_numbers_that_are_none_are_named(
     with pytest.raises(NotFinite, match=r"segment 2 of 2 are not finite from step 2 of 2 on.*Likely causes") as caught:
         events_of(animator, guides(11), tmp_path / "a.mkv")
     assert caught.value.exit_code == 2
-    assert list(tmp_path.iterdir()) == []
+    assert list(tmp_path.iterdir()) == [work_path(tmp_path / "a.mkv")]
 
 
 def test_memory_of_the_host_is_no_defect(

@@ -115,7 +115,7 @@ def test_the_sequence(
     noted(animator.engine, "plan", "plan")
     noted(placement, "opening", "weights")
     noted(animator.engine, "segment", "segment")
-    noted(jobs, "write_record", "record")
+    noted(jobs, "commit", "record")
     noted(OutputWriter, "close", "name")
     list(animator.run(Job.of(**files, steps=1, seed=1)))
     assert order == [

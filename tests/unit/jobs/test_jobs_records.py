@@ -59,10 +59,10 @@ def test_the_record_is_there_before_the_video_has_its_name(
     def full(*_: object) -> None:
         raise OutputError("out", tmp_path / "b.mkv", "the disk is full", "Free some space.")
 
-    monkeypatch.setattr(jobs, "write_record", full)
+    monkeypatch.setattr(jobs, "commit", full)
     with pytest.raises(OutputError, match="the disk is full"):
         made(animator, guides(5), tmp_path / "b.mkv")
-    assert sorted(os.listdir(tmp_path)) == ["a.json", "a.mkv"], "never a video without its record"
+    assert sorted(os.listdir(tmp_path)) == [".b.mkv.work", "a.json", "a.mkv"], "never a video without its record"
 
 
 def test_settings_and_hashes_of_the_guides_are_in_the_record(

@@ -2,6 +2,7 @@
 
 from __future__ import annotations
 
+import shutil
 from collections.abc import Callable
 from pathlib import Path
 from types import SimpleNamespace
@@ -46,7 +47,7 @@ def test_a_sheet_is_not_written_over_an_input(tmp_path: Path) -> None:
     image = tmp_path / "a.sheet.png"
     image.write_bytes(b"")
     with (
-        pytest.raises(OutputError, match="its sheet"),
+        pytest.raises(OutputError, match=r"a\.sheet\.png: this is an input of the job"),
         workspace(tmp_path / "a.mp4", OutputSettings(sheet=True), (image,)),
     ):
         pass
@@ -62,6 +63,17 @@ def test_a_result_is_not_written_over_its_guides(
     with pytest.raises(OutputError, match="this is an input of the job"):
         list(animator.generate(guides(11), out, GenerateSettings(steps=1), OutputSettings(codec="ffv1")))
     assert out.read_bytes() == before
+
+
+@pytest.mark.parametrize(("sheet", "fits"), [(False, True), (True, False)])
+def test_room_for_record_and_sheet(tmp_path: Path, monkeypatch: pytest.MonkeyPatch, sheet: bool, fits: bool) -> None:
+    monkeypatch.setattr(shutil, "disk_usage", lambda _: SimpleNamespace(free=4 * 2**20))
+    with workspace(tmp_path / "a.mp4", OutputSettings(sheet=sheet), ()) as place:
+        if fits:
+            place.check_room((64, 64), 10, "animation", "h264")
+            return
+        with pytest.raises(OutputError, match=r"the disk has 4\.2 MB free"):
+            place.check_room((64, 64), 10, "animation", "h264")
 
 
 @pytest.mark.parametrize(

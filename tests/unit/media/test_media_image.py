@@ -167,3 +167,36 @@ def test_missing_folder_tiny_and_cut_off(tmp_path: Path) -> None:
     (tmp_path / "cut.png").write_bytes((tmp_path / "whole.png").read_bytes()[:9000])
     with pytest.raises(InputError, match="cut off"):
         load_image(tmp_path / "cut.png")
+
+
+def test_whatever_a_plug_in_raises_is_a_damaged_picture(tmp_path: Path, monkeypatch: pytest.MonkeyPatch) -> None:
+    Image.new("RGB", (64, 48)).save(tmp_path / "a.png")
+    for error in (RuntimeError("planes"), struct.error("short"), KeyError("x"), EOFError()):
+        monkeypatch.setattr("PIL.ImageFile.ImageFile.load", lambda _, error=error: (_ for _ in ()).throw(error))
+        with pytest.raises(InputError, match="damaged or cut off"):
+            load_image(tmp_path / "a.png")
+
+
+def test_a_picture_longer_than_can_be_resampled(tmp_path: Path) -> None:
+    Image.new("RGB", (32_767, 40)).save(tmp_path / "a.png")
+    with pytest.raises(InputError, match="the long side must be at most 32766"):
+        load_image(tmp_path / "a.png")
+
+
+def test_sixteen_bit_grey_with_alpha(tmp_path: Path) -> None:
+    """65535 is white and opaque; what is half transparent lies on white."""
+
+    def chunk(kind: bytes, data: bytes) -> bytes:
+        return struct.pack(">I", len(data)) + kind + data + struct.pack(">I", zlib.crc32(kind + data))
+
+    values = np.zeros((40, 50, 2), ">u2")
+    values[..., 0], values[..., 1] = 257 * 80 + 100, 65535
+    values[20:, :, 1] = 257 * 51
+    rows = b"".join(b"\0" + row.tobytes() for row in values)
+    header = chunk(b"IHDR", struct.pack(">IIBBBBB", 50, 40, 16, 4, 0, 0, 0))
+    (tmp_path / "a.png").write_bytes(
+        b"\x89PNG\r\n\x1a\n" + header + chunk(b"IDAT", zlib.compress(rows)) + chunk(b"IEND", b"")
+    )
+    loaded = load_image(tmp_path / "a.png")
+    assert (loaded[:20] == 80).all()
+    assert (loaded[20:] == round(80 * 0.2 + 255 * 0.8)).all()

@@ -7,7 +7,7 @@ import numpy as np
 import pytest
 
 from wanimate.errors import InputError
-from wanimate.preprocess.detect import landmarks, litert
+from wanimate.preprocess.detect import landmarks, litert, models
 from wanimate.preprocess.detect.litert import Picture, Square
 
 
@@ -69,6 +69,19 @@ def test_a_file_that_is_no_model_is_named(tmp_path, capfd):
         litert.Network(path)
     print("still heard", file=sys.stderr)
     assert capfd.readouterr().err == "still heard\n"
+
+
+def test_a_model_with_one_wrong_bit_never_reaches_litert(tmp_path, monkeypatch):
+    def opened(**_):
+        raise AssertionError("opened")
+
+    monkeypatch.setattr(litert, "Interpreter", opened)
+    whole = bytearray((models.find() / "face_landmark.tflite").read_bytes())
+    whole[4000] ^= 1
+    for name in ("face_landmark.tflite", "my_own.tflite"):
+        (tmp_path / name).write_bytes(whole)
+        with pytest.raises(InputError, match="its checksum is wrong"):
+            litert.Network(tmp_path / name)
 
 
 class FakeNetwork:

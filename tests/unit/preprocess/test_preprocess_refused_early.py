@@ -19,7 +19,7 @@ from wanimate.config import PreprocessSettings
 from wanimate.errors import InputError, OutputError
 from wanimate.integrations.published import write_published_guides
 from wanimate.preprocess.drive import check, preprocess
-from wanimate.preprocess.guides import NewFolder, check_folder
+from wanimate.preprocess.folder import NewFolder, check_folder
 from wanimate.types import Clip, Frame, Guides, Mode
 
 MODES: tuple[Mode, ...] = ("animation", "replacement")

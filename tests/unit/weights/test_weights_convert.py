@@ -4,12 +4,14 @@ from __future__ import annotations
 
 import json
 import os
+import shutil
 import subprocess
 import sys
 import time
 from collections.abc import Callable
 from dataclasses import replace
 from pathlib import Path
+from types import SimpleNamespace
 from typing import Any
 
 import pytest
@@ -24,7 +26,9 @@ from torch import Tensor
 from typer.testing import CliRunner
 
 from wanimate.cli.main import app
-from wanimate.errors import InputError
+from wanimate.errors import InputError, OutputError
+from wanimate.media.lock import NameLock
+from wanimate.media.names import temporary_name
 from wanimate.model.fp8 import FP8
 from wanimate.weights.checkpoint import load_checkpoint
 from wanimate.weights.formats import open_tensors, read_tensors
@@ -313,3 +317,86 @@ def test_files_written_a_tensor_at_a_time_are_those_of_safetensors(tmp_path: Pat
     assert {k: v.shape for k, v in open_tensors(tmp_path / "x.safetensors").items()} == {
         k: v.shape for k, v in tensors.items()
     }
+
+
+def stopped(source: Path, out: Path, **more: Any) -> Path:
+    """A conversion that was killed while it wrote its third file; returns the folder it leaves."""
+    running = convert(source, out, **more)
+    next(running), next(running)
+    running.close()
+    part = out.with_name(f".{out.name}.part")
+    for name in ("diffusion_pytorch_model-00003-of-00009.safetensors", T5):
+        temporary_name(part / name).write_bytes(b"half a shard")
+    return part
+
+
+@pytest.mark.parametrize(
+    "again",
+    [{}, {"shard_bytes": 5 * SMALL}, {"dtype": "bf16"}, {"layout": "diffusers"}],
+    ids=["same", "size", "type", "layout"],
+)
+def test_a_stopped_and_repeated_conversion_has_no_stray_file(
+    published: Path, tmp_path: Path, again: dict[str, Any]
+) -> None:
+    stopped(published, tmp_path / "out", shard_bytes=SMALL)
+    arguments: dict[str, Any] = {"shard_bytes": SMALL} | again
+    list(convert(published, tmp_path / "out", **arguments))
+    list(convert(published, tmp_path / "whole", **arguments))
+    files = [
+        sorted(str(f.relative_to(root)) for f in root.rglob("*") if f.is_file())
+        for root in (tmp_path / "out", tmp_path / "whole")
+    ]
+    assert files[0] == files[1]
+    assert sorted(os.listdir(tmp_path)) == ["out", "whole"]
+
+
+@pytest.mark.parametrize("kind", ["folder", "link", "file", "guest"])
+def test_what_no_conversion_made_is_not_removed(published: Path, tmp_path: Path, kind: str) -> None:
+    (tmp_path / "mine").mkdir()
+    (tmp_path / "mine" / "thesis.txt").write_text("precious")
+    part, precious = tmp_path / ".out.part", tmp_path / "mine" / "thesis.txt"
+    if kind == "guest":
+        precious = stopped(published, tmp_path / "out", shard_bytes=SMALL) / "thesis.txt"
+        precious.write_text("precious")
+    elif kind == "folder":
+        part.mkdir()
+        precious = part / "thesis.txt"
+        precious.write_text("precious")
+    elif kind == "link":
+        part.symlink_to(tmp_path / "mine")
+    else:
+        part.write_text("precious")
+        precious = part
+    with pytest.raises(OutputError, match="no part of a conversion"):
+        list(convert(published, tmp_path / "out", dtype="bf16", shard_bytes=SMALL))
+    assert precious.read_text() == "precious"
+    assert not (tmp_path / "out").exists()
+
+
+def test_places_of_a_conversion_are_checked_first(
+    published: Path, tmp_path: Path, monkeypatch: pytest.MonkeyPatch
+) -> None:
+    monkeypatch.setattr(converting, "_write", lambda *_: pytest.fail("weights were written"))
+    (tmp_path / "dangling").symlink_to(tmp_path / "nowhere")
+    for out, said in (
+        (tmp_path / ("n" * 250), "the name is too long"),
+        (published / "inside", "which is read"),
+        (published, "an input of the job"),
+        (Path("/"), "names no folder"),
+    ):
+        with pytest.raises(OutputError, match=said):
+            list(convert(published, out))
+    with pytest.raises(InputError, match="something of this name"):
+        list(convert(published, tmp_path / "dangling"))
+    with NameLock(tmp_path / "out"), pytest.raises(OutputError, match="another job"):
+        list(convert(published, tmp_path / "out"))
+    monkeypatch.setattr(shutil, "disk_usage", lambda _: SimpleNamespace(free=1000))
+    with pytest.raises(OutputError, match="the files need"):
+        list(convert(published, tmp_path / "out"))
+
+
+def test_a_conversion_under_names_that_are_not_utf8(published: Path, tmp_path: Path) -> None:
+    odd = tmp_path / os.fsdecode(b"tiny-\xff")
+    list(convert(published, odd))
+    list(convert(odd, tmp_path / "again"))
+    assert bits(tmp_path / "again") == bits(published)

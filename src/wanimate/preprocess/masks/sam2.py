@@ -20,7 +20,8 @@ import torch.nn.functional as F
 from PIL import Image
 from torch import Tensor
 
-from wanimate.errors import InputError
+from wanimate.errors import InputError, is_fault
+from wanimate.media.json_file import read_json
 from wanimate.preprocess.masks.base import Mask
 from wanimate.preprocess.masks.sam_prompts import CHUNK, clicks, key_frames
 from wanimate.types import Frame, Keypoints
@@ -31,6 +32,8 @@ _MEAN, _STD = (0.485, 0.456, 0.406), (0.229, 0.224, 0.225)
 _CHUNK_BYTES, _LEAST_CHUNK = 256 * 2**20, 16
 _PERSON = 1
 """The one object's number."""
+_MOST_JSON, _LARGEST_NUMBER, _LONGEST_LIST = 2**20, 2**14, 256
+"""Of a configuration: bytes, numbers and lists."""
 _LARGEST_GAP = 8
 """Gaps of at most so many pixels in the network's own mask are filled, as published."""
 
@@ -170,18 +173,20 @@ def _load(folder: Path) -> Any:
     shown = logging.is_progress_bar_enabled()
     logging.disable_progress_bar()  # it would draw over our own
     try:
-        config = AutoConfig.from_pretrained(folder, local_files_only=True)
-        if config.model_type != "sam2_video":
-            raise InputError(_FIELD, folder, f"it holds a {config.model_type} model, not sam2_video", _REMEDY)
+        _check_config(folder)
+        config = AutoConfig.from_pretrained(folder, local_files_only=True, trust_remote_code=False)
+        _check_size(Sam2VideoModel, config, folder)
         model, found = Sam2VideoModel.from_pretrained(
             folder, config=config, local_files_only=True, use_safetensors=True, dtype=torch.float32,
             ignore_mismatched_sizes=True, output_loading_info=True,
         )  # fmt: skip
     except InputError:
         raise
-    except Exception as error:  # transformers, safetensors and json have unrelated classes for files they cannot read
-        reason = str(error).splitlines()[0] if str(error) else type(error).__name__
-        raise InputError(_FIELD, folder, f"cannot be loaded ({reason})", _REMEDY) from error
+    except BaseException as error:  # libraries raise anything for files they cannot read, panics among it
+        if not is_fault(error):
+            raise
+        rule = "cannot be loaded: a file of it is missing or damaged"
+        raise InputError(_FIELD, folder, rule, _REMEDY) from error
     finally:
         if shown:
             logging.enable_progress_bar()
@@ -193,3 +198,34 @@ def _load(folder: Path) -> Any:
     if bad is not None:
         raise InputError(_FIELD, folder, f"{bad} is not finite", "Download it again")
     return model
+
+
+def _check_config(folder: Path) -> None:
+    try:
+        config = read_json(folder / "config.json", _MOST_JSON)
+        if not isinstance(config, dict):
+            raise ValueError("it is not a table of keys")
+    except (OSError, ValueError) as error:
+        raise InputError(
+            _FIELD, folder, f"cannot be loaded: its config.json cannot be read ({error})", _REMEDY
+        ) from error
+    if (kind := config.get("model_type")) != "sam2_video":
+        raise InputError(_FIELD, folder, f"it holds a {str(kind)[:40]} model, not sam2_video", _REMEDY)
+    level: list[Any] = [config]
+    while level:
+        item = level.pop()
+        level += item.values() if isinstance(item, dict) else item if isinstance(item, list) else []
+        if (isinstance(item, int) and abs(item) > _LARGEST_NUMBER) or (
+            isinstance(item, list) and len(item) > _LONGEST_LIST
+        ):
+            raise InputError(_FIELD, folder, "its config.json describes a network larger than any SAM 2", _REMEDY)
+
+
+def _check_size(kind: Any, config: Any, folder: Path) -> None:
+    """Weights that the files do not hold would be made up, of whatever size the configuration says."""
+    with torch.device("meta"):
+        wanted = sum(p.nbytes for p in kind(config).parameters())
+    there = sum(file.stat().st_size for file in folder.glob("*.safetensors"))
+    if wanted > 4 * there + 2**20:
+        rule = "cannot be loaded: its config.json describes more weights than its files hold"
+        raise InputError(_FIELD, folder, rule, _REMEDY)

@@ -8,6 +8,8 @@ from __future__ import annotations
 import io
 import os
 import pickle
+import sys
+from collections.abc import Sequence
 from dataclasses import dataclass
 from datetime import timedelta
 from pathlib import Path
@@ -17,10 +19,16 @@ import torch
 import torch.distributed as dist
 from torch import Tensor
 
+from wanimate.config import LoraUse, ParallelSettings, RuntimeSettings
 from wanimate.errors import InputError
+from wanimate.sampling.cache import Caching
+from wanimate.types import Conditions
 
 PATIENCE = timedelta(days=7)
 """How long a rank waits for its next call; a rank that dies is noticed by its supervisor, and by its closed connections."""
+
+LOOPBACK = "lo0" if sys.platform == "darwin" else "lo"
+"""The interface on which the ranks of a machine meet."""
 
 _all_gather = getattr(dist, "all_gather_single", dist.all_gather_into_tensor)  # its name from PyTorch 2.13 on
 
@@ -69,25 +77,46 @@ class Ranks:
         return self.everyone.size
 
     def send(self, value: Any) -> None:
-        """Rank 0: hand a value to all others. Tensors in it go on their own kind of device, the rest is pickled."""
-        packed = io.BytesIO()
-        pickler = _Pickler(packed)
-        pickler.dump(value)
-        kinds = [(tuple(t.shape), t.dtype, t.device.type) for t in pickler.tensors]
-        dist.broadcast_object_list([packed.getvalue(), kinds], 0, group=self.control)
-        for tensor in pickler.tensors:
+        """Rank 0: hand a value to all others. Tensors in it go on their own kind of device, the rest as `pack`."""
+        packed, tensors = pack(value)
+        kinds = pack([(tuple(t.shape), t.dtype, t.device.type) for t in tensors])[0]
+        sizes = torch.tensor([len(packed), len(kinds)])
+        dist.broadcast(sizes, 0, group=self.control)
+        dist.broadcast(torch.frombuffer(bytearray(packed + kinds), dtype=torch.uint8), 0, group=self.control)
+        for tensor in tensors:
             dist.broadcast(tensor.contiguous(), 0)
 
     def receive(self) -> Any:
         """The other ranks: the next value that rank 0 sends."""
-        message: list[Any] = [None, None]
-        dist.broadcast_object_list(message, 0, group=self.control)
+        sizes = torch.zeros(2, dtype=torch.int64)
+        dist.broadcast(sizes, 0, group=self.control)
+        length = int(sizes[0])
+        message = torch.empty(int(sizes.sum()), dtype=torch.uint8)
+        dist.broadcast(message, 0, group=self.control)
+        received = message.numpy().tobytes()
         tensors = []
-        for shape, dtype, kind in message[1]:
+        for shape, dtype, kind in unpack(received[length:]):
             tensor = torch.empty(shape, dtype=dtype, device=self.device if kind == "cuda" else "cpu")
             dist.broadcast(tensor, 0)
             tensors.append(tensor)
-        return _Unpickler(io.BytesIO(message[0]), tensors).load()
+        return unpack(received[:length], tensors)
+
+
+def pack(value: Any) -> tuple[bytes, list[Tensor]]:
+    """A call between ranks as bytes, and the tensors that were in it."""
+    packed = io.BytesIO()
+    pickler = _Pickler(packed)
+    pickler.dump(value)
+    return packed.getvalue(), pickler.tensors
+
+
+def unpack(packed: bytes, tensors: Sequence[Tensor] = ()) -> Any:
+    """The opposite of `pack`.
+
+    Raises:
+        pickle.UnpicklingError: it names something that is no value of a call, so that nothing of a stranger's can run.
+    """
+    return _Unpickler(io.BytesIO(packed), tensors).load()
 
 
 class _Pickler(pickle.Pickler):
@@ -105,12 +134,26 @@ class _Pickler(pickle.Pickler):
 
 
 class _Unpickler(pickle.Unpickler):
-    def __init__(self, file: io.BytesIO, tensors: list[Tensor]) -> None:
+    """Makes plain values, settings and dtypes, and nothing else."""
+
+    def __init__(self, file: io.BytesIO, tensors: Sequence[Tensor]) -> None:
         super().__init__(file)
         self.tensors = tensors
 
     def persistent_load(self, place: Any) -> Tensor:
         return self.tensors[place]
+
+    def find_class(self, module: str, name: str) -> Any:
+        if (module, name) in _VALUES:
+            return super().find_class(module, name)
+        if module == "torch" and isinstance(getattr(torch, name, None), torch.dtype):
+            return getattr(torch, name)
+        raise pickle.UnpicklingError(f"{module}.{name} is no value of a call between ranks")
+
+
+_VALUES = {(kind.__module__, kind.__qualname__) for kind in (
+    LoraUse, ParallelSettings, RuntimeSettings, Conditions, Caching, type(Path()),
+)}  # fmt: skip
 
 
 def launched() -> int:
@@ -139,8 +182,8 @@ def join(meeting: Path | None = None, rank: int = 0, count: int = 0) -> Ranks:
     if meeting is None:
         dist.init_process_group(backend)
     else:
-        # gloo would listen on the address of the machine's name; the ranks are all here.
-        os.environ.setdefault("GLOO_SOCKET_IFNAME", "lo")
+        # gloo would listen on the address of the machine's name, NCCL on that of a network; the ranks are all here.
+        os.environ |= {"GLOO_SOCKET_IFNAME": LOOPBACK, "NCCL_SOCKET_IFNAME": LOOPBACK}
         store: Any = dist.FileStore(str(meeting), count)  # type: ignore[attr-defined]
         dist.init_process_group(backend, store=store, rank=rank, world_size=count)
     control = dist.new_group(backend="gloo", timeout=PATIENCE)

@@ -23,7 +23,8 @@ from wanimate.errors import RankFailed
 GRACE = 10.0
 """Seconds in which an end of a rank is noticed, or a rank ends by itself."""
 _POLL = 0.02
-_COMMAND = ("-m", "wanimate.runtime.parallel.worker")
+_COMMAND = ("-P", str(Path(__file__).with_name("worker.py")))
+"""By its file: nothing of the package is imported before the parent-death signal is set."""
 
 
 class Workers:

@@ -6,16 +6,20 @@ import hashlib
 import json
 import os
 import shutil
+import stat
 from collections.abc import Iterator, Mapping
 from dataclasses import dataclass
 from pathlib import Path
-from typing import Any, Literal
+from typing import Any, Literal, cast
 
 import torch
 from torch import Tensor
 
-from wanimate.errors import InputError
-from wanimate.media.files import AtomicFile, output_error
+from wanimate.errors import InputError, OutputError
+from wanimate.media.files import AtomicFile, output_error, read_json
+from wanimate.media.lock import NameLock
+from wanimate.media.names import owner_pid
+from wanimate.media.places import check_apart_from, check_names
 from wanimate.weights.layouts import native_clip, native_transformer, native_umt5, native_vae
 from wanimate.weights.locate import (
     CARD,
@@ -45,7 +49,7 @@ Layout = Literal["published", "diffusers"]
 Type = Literal["keep", "fp32", "bf16", "fp16", "fp8"]
 TYPES = {"fp32": torch.float32, "bf16": torch.bfloat16, "fp16": torch.float16}
 GB = 10**9
-JOURNAL = "conversion.json"
+JOURNAL, FORMAT = "conversion.json", "wanimate-conversion"
 
 
 @dataclass(frozen=True)
@@ -56,6 +60,11 @@ class Shard:
     tensors: Values
     pickled: bool = False
 
+    @property
+    def bytes(self) -> int:
+        """What its tensors take."""
+        return sum(stored.numel() * stored.dtype.itemsize for stored in self.tensors.values())
+
 
 def convert(
     source: Path, out: Path, layout: Layout = "published", dtype: Type = "keep", shard_bytes: int = 5 * GB
@@ -64,48 +73,96 @@ def convert(
 
     `dtype` is for the transformer; `fp8` are the linear layers of its blocks, everything else of it is bfloat16. The others
     keep their types. Files are written into `.NAME.part` beside `out`, which gets its name when all are there. A second
-    call with the same arguments goes on with the files that are still missing.
+    call with the same arguments goes on with the files that are still missing; one with others begins anew.
 
     Raises:
         InputError: the source cannot be converted so, or there is something under the name already.
-        OutputError: the disk is full, or the folder cannot be written.
+        OutputError: the disk is full, the folder cannot be written, another conversion is writing it, or something that is
+            not of a conversion lies where the files go first.
     """
-    if out.exists():
-        raise InputError("out", out, "there is something of this name already", "Choose another name or remove it.")
-    found = find_networks(source)
-    shards, files = _laid_out(source, found, layout, dtype, shard_bytes)
+    if not out.name:
+        raise OutputError("out", out, "it names no folder", "Give the converted checkpoint a name.")
     part = out.with_name(f".{out.name}.part")
-    work = json.dumps([identity([f for n in found for f in n.files]), str(source), layout, dtype, shard_bytes])
-    journal = {"work": hashlib.sha256(work.encode()).hexdigest()}
-    try:
-        if part.exists() and _read(part / JOURNAL) != journal:
-            shutil.rmtree(part)
-        part.mkdir(parents=True, exist_ok=True)
-        (part / JOURNAL).write_text(json.dumps(journal))
-        for i, shard in enumerate(shards):
-            if not (part / shard.name).is_file():
-                _write(part / shard.name, shard)
-            yield i + 1, len(shards), shard.name
-        for name, content in files.items():
-            target = part / name
-            target.parent.mkdir(parents=True, exist_ok=True)
-            if isinstance(content, Path):
-                copy = shutil.copytree if content.is_dir() else shutil.copyfile
-                shutil.rmtree(target, ignore_errors=True)
-                copy(content, target)
-            else:
-                target.write_text(json.dumps(content, indent=2) + "\n")
-        (part / JOURNAL).unlink()
-        os.replace(part, out)
-    except OSError as error:
-        raise output_error(out, error) from error
+    check_names("out", out, (out, part))
+    check_apart_from("out", (out, part), (source,))
+    if os.path.lexists(out):
+        raise InputError("out", out, "there is something of this name already", "Choose another name or remove it.")
+    with NameLock(out):
+        found = find_networks(source)
+        shards, files = _laid_out(source, found, layout, dtype, shard_bytes)
+        work = json.dumps([identity([f for n in found for f in n.files]), str(source), layout, dtype, shard_bytes])
+        names = [*(shard.name for shard in shards), *files]
+        journal = {"format": FORMAT, "work": hashlib.sha256(work.encode()).hexdigest(), "files": names}
+        try:
+            _clear(out, part, journal)
+            part.mkdir(parents=True, exist_ok=True)
+            if not (part / JOURNAL).exists():
+                with AtomicFile(part / JOURNAL) as file:
+                    file.write(json.dumps(journal).encode())
+            missing = [shard for shard in shards if not (part / shard.name).is_file()]
+            _check_room(out, part, sum(shard.bytes for shard in missing))
+            for i, shard in enumerate(shards):
+                if shard in missing:
+                    _write(part / shard.name, shard)
+                yield i + 1, len(shards), shard.name
+            for name, content in files.items():
+                _add(part / name, content)
+            _clear(out, part, journal)
+            (part / JOURNAL).unlink()
+            os.rename(part, out)
+        except OSError as error:
+            raise output_error(out, error) from error
 
 
-def _read(journal: Path) -> object:
-    try:
-        return json.loads(journal.read_text())
-    except (OSError, ValueError):
-        return None
+def _clear(out: Path, part: Path, journal: dict[str, Any]) -> None:
+    """Remove half-written files of a conversion that was killed, and all files of one with other arguments.
+
+    Raises:
+        OutputError: something else is there, which would be lost or get among the weights.
+    """
+    if not os.path.lexists(part):
+        return
+    older = read_json(part / JOURNAL) if part.is_dir() and not part.is_symlink() else None
+    known = older.get("files") if isinstance(older, dict) and older.get("format") == FORMAT else None
+    if not isinstance(known, list) and not (part.is_dir() and not part.is_symlink() and not any(part.iterdir())):
+        raise _strange(out, part)
+    mine = [Path(JOURNAL), *(Path(name) for name in known or () if isinstance(name, str))]
+    gone = []
+    for path in part.rglob("*"):
+        kind, name = path.lstat().st_mode, path.relative_to(part)
+        if stat.S_ISDIR(kind):
+            continue
+        if not stat.S_ISREG(kind) or not (owner_pid(path) or any(one in (name, *name.parents) for one in mine)):
+            raise _strange(out, path)
+        if owner_pid(path) or older != journal:
+            gone.append(path)
+    for path in gone:
+        path.unlink()
+
+
+def _strange(out: Path, path: Path) -> OutputError:
+    rule = f"{path} is in the way, and it is no part of a conversion"
+    return OutputError("out", out, rule, "Move it, or choose another name.")
+
+
+def _check_room(out: Path, part: Path, needed: int) -> None:
+    free = shutil.disk_usage(part).free
+    if free < needed:
+        rule = f"the disk has {free / GB:.2f} GB free, and the files need {needed / GB:.2f} GB"
+        raise OutputError("out", out, rule, "Free some space or choose another folder.")
+
+
+def _add(target: Path, content: Path | dict[str, Any]) -> None:
+    """A file or folder that is copied, or JSON."""
+    target.parent.mkdir(parents=True, exist_ok=True)
+    if not isinstance(content, Path):
+        with AtomicFile(target) as file:
+            file.write(f"{json.dumps(content, indent=2)}\n".encode())
+    elif content.is_dir():
+        shutil.rmtree(target, ignore_errors=True)
+        shutil.copytree(content, target)
+    else:
+        shutil.copyfile(content, target, follow_symlinks=True)
 
 
 def _laid_out(
@@ -228,12 +285,9 @@ def _write(path: Path, shard: Shard) -> None:
     if not shard.pickled:
         write_safetensors(path, shard.tensors)
         return
-    path.parent.mkdir(parents=True, exist_ok=True)
-    temporary = path.with_name(f".{path.name}.part")
-    torch.save(
-        {key: _compact(value(stored)) for key, stored in shard.tensors.items()}, temporary
-    )  # mapped, not in memory
-    os.replace(temporary, path)
+    with AtomicFile(path) as file:
+        made = {key: _compact(value(stored)) for key, stored in shard.tensors.items()}  # mapped, not in memory
+        torch.save(made, cast(Any, file))
 
 
 def _compact(tensor: Tensor) -> Tensor:

@@ -17,6 +17,7 @@ from mannequin.world.body import Posed
 from mannequin.world.camera import Camera
 from mannequin.world.layout import MATERIALS
 from mannequin.world.raster import barycentric, rasterize
+from wanimate.runtime.compilers import keep_caches_private
 
 _CHUNK = 8_000_000
 """Pixels shaded at a time: bounds the memory of one pass to about 8 GB."""
@@ -125,6 +126,7 @@ def surface_points(place: Tensor, hit: Tensor, height: int, width: int, mesh: Me
 
 @functools.cache
 def _compiled() -> Callable[..., tuple[Tensor, Tensor]]:
+    keep_caches_private()
     return torch.compile(surface, dynamic=True)
 
 

@@ -1,0 +1,66 @@
+"""The end of a job: record, sheet and result get their names, the result last."""
+
+from __future__ import annotations
+
+import json
+from collections.abc import Mapping
+from contextlib import ExitStack
+from pathlib import Path
+from typing import Any
+
+from wanimate.finish.encode import OutputWriter
+from wanimate.finish.lock import OutputLock, record_path, sheet_path
+from wanimate.finish.record import record_bytes
+from wanimate.finish.sheet import sheet_bytes
+from wanimate.media.files import AtomicFile, output_error
+from wanimate.types import Frame
+from wanimate.weights.fingerprint import fingerprint
+
+
+def commit(writer: OutputWriter, lock: OutputLock, data: Mapping[str, Any], sheet: Frame | None) -> dict[str, Any]:
+    """Name sheet and record of a job whose `writer` has finished and is closed next; `data` is for the record, which is
+    returned as it was written.
+
+    All are whole on the disk before the first gets its name, so a full disk changes nothing. The record holds the hashes of
+    result and sheet, and those of the older files that they replace: they prove what is ours, also if the job is killed between
+    two names. There is never a result without its record.
+
+    Raises:
+        OutputError: the disk is full, or a name cannot be given; somebody has put a file under one of the names since the job
+            began. The result is kept then, and the error tells where.
+    """
+    with ExitStack() as undo:
+        files: list[AtomicFile] = []
+
+        def whole(path: Path, content: bytes) -> AtomicFile:
+            file = AtomicFile(path)
+            undo.callback(file.discard)
+            files.append(file)
+            _fill(file, content)
+            return file
+
+        made = {**data, "sheet": None}
+        if sheet is not None:
+            picture = whole(sheet_path(lock.out), sheet_bytes(sheet))
+            made["sheet"] = _proof(picture.path, fingerprint(picture.temporary), lock.older.sheet)
+        made["result"] = _proof(lock.out, writer.hash, lock.older.result)
+        content = record_bytes(lock.out, made)
+        whole(record_path(lock.out), content)
+        if (newcomer := lock.newcomer()) is not None:
+            raise writer.keep(OSError(0, f"somebody has written {newcomer.name} meanwhile"))
+        for file in reversed(files):  # the record first
+            file.commit()
+    written: dict[str, Any] = json.loads(content)
+    return written
+
+
+def _proof(path: Path, made: str, older: str | None) -> dict[str, str | None]:
+    return {"name": path.name, "sha256": made, "replaces": older}
+
+
+def _fill(file: AtomicFile, content: bytes) -> None:
+    try:
+        file.write(content)
+    except OSError as error:
+        raise output_error(file.path, error) from error
+    file.settle()

@@ -1,0 +1,191 @@
+"""What a job takes over from an earlier run of its name: its guides, its seed, its finished segments."""
+
+from __future__ import annotations
+
+import json
+import secrets
+from collections.abc import Iterator, Mapping
+from contextlib import suppress
+from importlib.metadata import version
+from pathlib import Path
+from typing import Any
+
+import torch
+
+from wanimate.config import PreprocessSettings
+from wanimate.engines.base import Engine
+from wanimate.engines.resolved import ResolvedJob
+from wanimate.errors import InputError, setting
+from wanimate.events import Event, Notice
+from wanimate.finish.lock import record_path
+from wanimate.finish.record import Hashes
+from wanimate.jobs.store import Archive, Redraw, Store, StoredJob, difference, plain
+from wanimate.types import Guides, Mode, Segment
+
+_SEEDS = 2**32
+_PICTURES = (".mkv", ".mp4", ".png")
+
+
+def guides_key(
+    mode: Mode, settings: PreprocessSettings, area: int, inputs: Mapping[str, Path], hashes: Hashes
+) -> dict[str, Any]:
+    """What decides the guides. Waits for the hashes of the inputs."""
+    files = {name: hashes.of(path).get("sha256") for name, path in inputs.items()}
+    chosen = settings.model_dump(mode="json") | {"area": area, "mask": files.get("mask")}
+    return {"wanimate": version("wanimate"), "mode": mode, **files, **chosen}
+
+
+def frames_key(engine: Engine, job: ResolvedJob, guides: Guides, hashes: Hashes, seed: int) -> dict[str, Any]:
+    """What decides the frames. Waits for the hashes of guides, checkpoint and LoRAs, which have been added."""
+    assert guides.folder is not None
+    facts = engine.facts()
+    settings = job.generate.model_dump(mode="json", exclude={"lora", "redraw"})
+    settings |= job.settings.model_dump(mode="json", exclude={"area"}) | {"seed": seed}
+    files = hashes.of(guides.folder)["files"]
+    return plain(
+        {
+            "wanimate": version("wanimate"), "torch": torch.__version__, "mode": guides.mode, "frames": guides.count,
+            "size": guides.size, **settings,
+            "lora": [
+                [hashes.of(use.path)["sha256"], *use.model_dump(exclude={"path"}).values()] for use in job.generate.lora
+            ],
+            "checkpoint": {file.name: hashes.of(file)["sha256"] for file in engine.files},
+            "guides": {name: found for name, found in files.items() if Path(name).suffix in _PICTURES},
+            "without the person": [i for i, valid in enumerate(guides.valid or ()) if not valid],
+            "device": facts["device"].partition(":")[0], "attention": facts["attention"],
+            "speed": facts["runtime"]["speed"], "weights_dtype": facts["runtime"]["weights_dtype"],
+        }
+    )  # fmt: skip
+
+
+def circumstances(engine: Engine) -> dict[str, Any]:
+    """What changes frames by rounding only."""
+    facts = engine.facts()
+    return {"gpus": facts["gpus"], "placement": facts["placement"], "threads": torch.get_num_threads()}
+
+
+class Resumption:
+    """What one job takes over. `seed`: of the job's noise. `archive`: its finished segments; None where the guides lie in no
+    folder, so that nothing can tell them from others."""
+
+    def __init__(
+        self, store: Store, engine: Engine, job: ResolvedJob, guides: Guides, segments: tuple[Segment, ...], hashes: Hashes
+    ) -> None:  # fmt: skip
+        self._store, self._engine, self._job, self._guides = store, engine, job, guides
+        self._segments, self._hashes = segments, hashes
+        self.seed = 0
+        self.archive: Archive | None = None
+
+    def prepare(self, out: Path) -> Iterator[Event]:
+        """Find seed and segments, and tell what comes of an earlier run.
+
+        Raises:
+            InputError: a segment is to be redrawn of which there is nothing, or of other settings.
+        """
+        if self._job.generate.redraw is not None:
+            yield from self._redraw(self._job.generate.redraw - 1, out)
+            return
+        asked, before = self._job.generate.seed, self._store.job
+        unfinished = before is not None and not before.finished
+        self.seed = secrets.randbelow(_SEEDS) if asked is None else asked
+        if before is not None and asked is None and unfinished:
+            self.seed = before.seed
+        elif asked is None:
+            yield Notice(f"seed {self.seed} was drawn; pass it to get the same frames again")
+        if self._guides.folder is None:
+            return
+        self.archive = Archive(self._store, self._stored, {})
+        if before is None:
+            return
+        if other := difference(before.key, self._key()):
+            if unfinished:
+                yield Notice(f"the finished segments of an earlier run are of another job ({other}); they are removed")
+            if asked is None and unfinished:
+                self.seed = secrets.randbelow(_SEEDS)
+                self.archive = Archive(self._store, self._stored, {})
+                yield Notice(f"seed {self.seed} was drawn; pass it to get the same frames again")
+            return
+        yield from self._told(before)
+
+    @property
+    def finished(self) -> int:
+        """Segments that need not be made."""
+        if self.archive is None or self._store.job is None:
+            return 0
+        return self.archive.count(self._segments)
+
+    @property
+    def redraws(self) -> dict[str, Any]:
+        """For the record."""
+        if self.archive is None:
+            return {}
+        return {str(index + 1): one.model_dump() for index, one in sorted(self.archive.redraws.items())}
+
+    @property
+    def key(self) -> dict[str, Any]:
+        """For the record; empty where no folder holds the guides."""
+        return {} if self.archive is None else self.archive.job.key
+
+    def _redraw(self, index: int, out: Path) -> Iterator[Event]:
+        number, asked = index + 1, self._job.generate.seed
+        if self._guides.folder is None:
+            rule = "its guides are in memory, so that nothing tells whether they are the same"
+            raise InputError("generate.redraw", number, rule, "Give a folder of guides.")
+        if index >= len(self._segments):
+            rule = f"the job has {len(self._segments)} segments"
+            raise InputError("generate.redraw", number, rule, f"Give 1 to {len(self._segments)}.")
+        base = self._store.job or recorded(out)
+        if base is None:
+            rule = f"there is no {out.name} with its record of which a segment could be redrawn"
+            raise InputError("generate.redraw", number, rule, f"Make it first, without {setting('generate.redraw')}.")
+        self.seed = base.seed
+        if other := difference(base.key, self._key()):
+            remedy = f"Give the same settings, or make the result anew without {setting('generate.redraw')}."
+            raise InputError("generate.redraw", number, f"the result was made otherwise ({other})", remedy)
+        earlier = {int(i): one for i, one in base.redraws.items()}
+        same = earlier.get(index)
+        if asked is None and same is not None and not base.finished and self._store.job is not None:
+            asked = same.seed
+        if asked is None:
+            asked = secrets.randbelow(_SEEDS)
+            yield Notice(f"seed {asked} was drawn for segment {number}; pass it to get the same frames again")
+        redraws = {i: one for i, one in earlier.items() if i < index}
+        redraws |= {i: Redraw(seed=one.seed) for i, one in earlier.items() if i > index}
+        redraws[index] = same if same is not None and same.seed == asked else Redraw(seed=asked)
+        self.archive = Archive(self._store, self._stored, redraws)
+        if self._store.job is None:
+            yield Notice(
+                "the finished segments were not kept: those that are needed are made again, with the same frames"
+            )
+        else:
+            yield from self._told(self._store.job)
+
+    def _told(self, before: StoredJob) -> Iterator[Event]:
+        if finished := self.finished:
+            yield Notice(f"{finished} of {len(self._segments)} segments are there from an earlier run")
+            if other := difference(before.circumstances, circumstances(self._engine)):
+                yield Notice(f"the machine is another than theirs ({other}): frames can differ by rounding")
+
+    def _key(self) -> dict[str, Any]:
+        return frames_key(self._engine, self._job, self._guides, self._hashes, self.seed)
+
+    def _stored(self) -> StoredJob:
+        return StoredJob(
+            key=self._key(),
+            circumstances=plain(circumstances(self._engine)),
+            seed=self.seed,
+            segments=len(self._segments),
+        )
+
+
+def recorded(out: Path) -> StoredJob | None:
+    """The job that the record beside `out` tells of; None where there is no such record."""
+    with suppress(OSError, ValueError, KeyError, TypeError):
+        record = json.loads(record_path(out).read_text())
+        if record["out"] == out.name and out.exists():
+            redraws = {str(int(number) - 1): Redraw(**one) for number, one in record["redraws"].items()}
+            return StoredJob(
+                key=record["fingerprint"], circumstances={}, seed=record["seed"], segments=len(record["segments"]),
+                redraws=redraws, finished=True,
+            )  # fmt: skip
+    return None

@@ -1,0 +1,149 @@
+"""Temporary names, who owns what lies under them, and what dead processes have left."""
+
+from __future__ import annotations
+
+import glob
+import hashlib
+import os
+import re
+import secrets
+import shutil
+import socket
+import stat
+from contextlib import suppress
+from dataclasses import dataclass
+from functools import cache
+from pathlib import Path
+
+import psutil
+
+PART, OLD = "part", "old"
+_TEMPORARY = re.compile(r"\.(?P<of>.+)\.(?P<pid>\d{1,10})-(?P<host>[0-9a-f]{4})?[0-9a-f]{6}\.(part|old)", re.DOTALL)
+_LOCK = re.compile(r"\.(?P<of>.+)\.lock", re.DOTALL)
+_HELD = re.compile(rb"wanimate (\d{1,10}) (\d{1,12}) (\S+)\n")
+_SAME_START = 2
+"""Seconds by which two readings of the start of one process can differ."""
+
+
+@dataclass(frozen=True)
+class Leftover:
+    """Something temporary of this program. `of`: the name that it is for. `pid`: the process that made it; `alive`: that
+    process runs, or runs on another machine, where nobody here can know."""
+
+    path: Path
+    of: str
+    pid: int
+    alive: bool
+
+
+@dataclass(frozen=True)
+class Owner:
+    """A process as a lock file names it: its number, its start in seconds since 1970, and its machine."""
+
+    pid: int
+    start: int
+    host: str
+
+    @classmethod
+    def this(cls) -> Owner:
+        return cls(os.getpid(), int(psutil.Process().create_time()), socket.gethostname() or "localhost")
+
+    @classmethod
+    def read(cls, text: bytes) -> Owner | None:
+        """From the content of a lock file; None where another program wrote it."""
+        found = _HELD.fullmatch(text)
+        return None if found is None else cls(int(found[1]), int(found[2]), os.fsdecode(found[3]))
+
+    def written(self) -> bytes:
+        return f"wanimate {self.pid} {self.start} {self.host}\n".encode("utf-8", "surrogateescape")
+
+    @property
+    def alive(self) -> bool:
+        """Whether it runs; a process of another machine does, as far as can be known here."""
+        if self.host != Owner.this().host:
+            return True
+        try:
+            return abs(psutil.Process(self.pid).create_time() - self.start) <= _SAME_START
+        except psutil.NoSuchProcess:
+            return False
+
+
+@cache
+def _machine() -> str:
+    """Four digits that tell this machine from others that share a folder with it."""
+    return hashlib.sha256(socket.gethostname().encode("utf-8", "surrogateescape")).hexdigest()[:4]
+
+
+def temporary_name(path: Path, ending: str = PART) -> Path:
+    """A new hidden name beside `path`: `.NAME.PID-xxxxxxxxxx.part`. The first four digits are the machine's."""
+    return path.with_name(f".{path.name}.{os.getpid()}-{_machine()}{secrets.token_hex(3)}.{ending}")
+
+
+def lock_name(path: Path) -> Path:
+    """Where the lock of `path` lies."""
+    return path.with_name(f".{path.name}.lock")
+
+
+def owner_pid(path: Path) -> int | None:
+    """The process that made a temporary name; None for any other name."""
+    found = _TEMPORARY.fullmatch(path.name)
+    return None if found is None else int(found["pid"])
+
+
+def leftovers(folder: Path) -> list[Leftover]:
+    """Every temporary file and folder of this program in `folder`, and every lock, by name. Nothing below it is looked at."""
+    found = (_leftover(path) for path in sorted(folder.iterdir()))
+    return [one for one in found if one is not None]
+
+
+def remove_leftovers(out: Path) -> list[Path]:
+    """Remove what dead processes of this machine have left of `out`: temporary files and folders beside it. An older folder
+    that a process has put aside and could not replace gets its name back.
+
+    The caller holds the lock, so that no living job writes it. Returns what was removed.
+    """
+    removed = []
+    for path in sorted(out.parent.glob(f".{glob.escape(out.name)}.*")):
+        left = _leftover(path)
+        if left is None or left.of != out.name or left.alive or path.suffix == ".lock":
+            continue
+        if path.suffix == f".{OLD}" and not os.path.lexists(out):
+            path.rename(out)
+        else:
+            remove(path)
+            removed.append(path)
+    return removed
+
+
+def remove(path: Path) -> None:
+    """Remove a file, a link, or a folder with all in it, as far as that is allowed."""
+    if path.is_dir() and not path.is_symlink():
+        shutil.rmtree(path, ignore_errors=True)
+    else:
+        with suppress(OSError):
+            path.unlink(missing_ok=True)
+
+
+def _leftover(path: Path) -> Leftover | None:
+    if found := _TEMPORARY.fullmatch(path.name):
+        pid = int(found["pid"])
+        elsewhere = found["host"] not in (None, _machine())
+        return Leftover(path, found["of"], pid, elsewhere or psutil.pid_exists(pid))
+    if found := _LOCK.fullmatch(path.name):
+        owner = lock_owner(path)
+        return None if owner is None else Leftover(path, found["of"], owner.pid, owner.alive)
+    return None
+
+
+def lock_owner(path: Path) -> Owner | None:
+    """Who wrote a lock file; None where it is gone, or no lock file of this program."""
+    try:
+        handle = os.open(path, os.O_RDONLY | os.O_NOFOLLOW | os.O_NONBLOCK | os.O_CLOEXEC)
+    except OSError:
+        return None
+    try:
+        return Owner.read(os.read(handle, 1024)) if stat.S_ISREG(os.fstat(handle).st_mode) else None
+    except OSError:
+        return None
+    finally:
+        os.close(handle)

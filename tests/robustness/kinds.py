@@ -1,0 +1,268 @@
+"""What is attacked: for each kind, sound files, and what a job does with them."""
+
+from __future__ import annotations
+
+import json
+import os
+import shutil
+from collections.abc import Callable
+from dataclasses import dataclass
+from fractions import Fraction
+from functools import cache
+from itertools import islice
+from pathlib import Path
+from random import Random
+
+import cv2
+import numpy as np
+import torch
+from make_clips import make_clip
+from PIL import Image
+from safetensors.torch import save_file
+from test_weights_layouts import write_gguf
+from tiny_checkpoints import OWN, PUBLISHED, own_checkpoint, published_checkpoint, transformer_tensors, write_guides
+from tiny_onnx import answering
+from tiny_sam2 import sam2_checkpoint
+
+from wanimate.api import Animator
+from wanimate.config import OutputSettings
+from wanimate.finish.encode import OutputWriter
+from wanimate.finish.lock import OutputLock
+from wanimate.media.image import load_image
+from wanimate.media.probe import probe
+from wanimate.media.video import VideoFrames, iter_frames
+from wanimate.model.transformer import AnimateTransformer
+from wanimate.preprocess.detect.litert import Network
+from wanimate.preprocess.detect.models import find
+from wanimate.preprocess.detect.yolo_vitpose import PublishedBackend
+from wanimate.preprocess.guides import MANIFEST, load_guides
+from wanimate.preprocess.masks.sam2 import Sam2Masks
+from wanimate.train.adapters import AdaptedLinear, AdapterSettings, adapter_state, attach, write_lora
+from wanimate.train.lora import LoraTraining, train_adapters
+from wanimate.weights.checkpoint import load_checkpoint
+from wanimate.weights.lora import match_lora, read_lora
+from wanimate.weights.tools.inspect import find_networks, verify
+
+
+@dataclass(frozen=True)
+class Kind:
+    """`make` writes sound files into a folder; a case damages one of them, and `use` is run on the copy."""
+
+    make: Callable[[Path], object]
+    use: Callable[[Path, str], object]
+
+
+def names(folder: Path) -> list[str]:
+    """Files that can be damaged, by their place in the folder."""
+    return sorted(
+        str(file.relative_to(folder)) for file in folder.rglob("*") if file.is_file() and not file.is_symlink()
+    )
+
+
+def clips(folder: Path) -> None:
+    make_clip(folder / "sound.mp4", 12, size=(256, 224), sound="aac")
+    make_clip(folder / "rotated.mov", 8, size=(256, 224), rotation=90)
+    make_clip(folder / "lossless.mkv", 6, size=(256, 224), codec="ffv1", pixels="bgr0", options={})
+    make_clip(
+        folder / "vp9.webm", 6, size=(256, 224), codec="libvpx-vp9", options={"deadline": "realtime", "cpu-used": "8"}
+    )
+    make_clip(folder / "old.avi", 8, size=(256, 224), codec="mpeg4", options={})
+    make_clip(folder / "moving.gif", 5, size=(224, 208), codec="gif", pixels="rgb8", options={})
+
+
+def use_clip(folder: Path, name: str) -> None:
+    clip = probe(folder / name, None)
+    frames = list(islice(iter_frames(clip), 12))
+    assert all(frame.shape == frames[0].shape for frame in frames)
+    VideoFrames(folder / name).take([clip.count - 1, 0])
+    out, settings = folder / "out.mp4", OutputSettings()
+    with (
+        OutputLock(out, settings.codec, []) as lock,
+        OutputWriter(out, Fraction(30), 64, 64, settings, clip, lock) as writer,
+    ):
+        writer.write(np.zeros((6, 64, 64, 3), np.uint8))
+        writer.finish()
+
+
+def pictures(folder: Path) -> None:
+    random = np.random.default_rng(0)
+    eight = random.integers(0, 256, (60, 80, 4), dtype=np.uint8)
+    sixteen = random.integers(0, 65536, (60, 80, 4), dtype=np.uint16)
+    exif = Image.Exif()
+    exif[0x0112] = 6
+    for name, pixels in {"rgb": eight[..., :3], "rgba": eight, "grey": eight[..., 0]}.items():
+        Image.fromarray(np.ascontiguousarray(pixels)).save(folder / f"{name}.png", exif=exif)
+    rgb = Image.fromarray(np.ascontiguousarray(eight[..., :3]))
+    rgb.save(folder / "a.jpg", exif=exif)
+    rgb.convert("CMYK").save(folder / "cmyk.jpg")
+    rgb.quantize(16).save(folder / "palette.gif")
+    for ending in ("bmp", "ppm", "tga", "webp", "tiff", "avif", "jp2"):
+        rgb.save(folder / f"a.{ending}")
+    for name in ("deep.png", "deep.tiff"):
+        cv2.imwrite(str(folder / name), sixteen)
+
+
+def use_picture(folder: Path, name: str) -> None:
+    loaded = load_image(folder / name)
+    assert loaded.dtype == np.uint8
+    assert loaded.ndim == 3
+    assert loaded.shape[2] == 3
+
+
+def guides(folder: Path) -> None:
+    clip = make_clip(folder / "dance.mp4", 9, size=(64, 48), sound="aac")
+    write_guides(folder / "guides", 9, replacement=True)
+    from wanimate.media.files import sha256
+
+    path = folder / "guides" / MANIFEST
+    source = {"path": str(clip), "sha256": sha256(clip), "size": [64, 48], "fps": "30", "frames": list(range(9))}
+    more = {"source": source, "no_person": [[1, 3]], "settings": {"fps": "30"}, "warnings": ["a warning"], "area": 512}
+    path.write_text(json.dumps(json.loads(path.read_text()) | more))
+
+
+@cache
+def animator() -> Animator:
+    return Animator.from_checkpoint(own_checkpoint(Path(os.environ["ROBUSTNESS"]) / "own"), "cpu")
+
+
+def use_guides(folder: Path, name: str) -> None:
+    loaded = load_guides(folder / "guides")
+    loaded.pose.take([0, loaded.count - 1])
+    if loaded.count * loaded.size[0] * loaded.size[1] <= 16 * 64 * 64:
+        list(animator().generate(folder / "guides", folder / "out.mp4"))
+
+
+def weights(folder: Path) -> None:
+    own_checkpoint(folder / "own")
+    published_checkpoint(folder / "published")
+    (folder / "packed").mkdir()
+    write_gguf(folder / "packed" / "x.gguf", transformer_tensors(PUBLISHED), "Q8_0")
+
+
+def use_weights(folder: Path, name: str) -> None:
+    part = Path(name).parts[0]
+    for found in find_networks(folder / part):
+        verify(found)
+    if part == "packed":
+        load_packed(folder)
+        return
+    loaded = load_checkpoint(folder / part, "cpu")
+    loaded.prompts.encode("a person dances")
+    if loaded.image is not None:
+        loaded.image.encode(torch.zeros(3, 64, 64))
+
+
+def load_packed(folder: Path) -> None:
+    from wanimate.weights.checkpoint import load_transformer
+    from wanimate.weights.locate import CheckpointConfig, open_transformer
+
+    place = folder / "packed"
+    load_transformer(open_transformer(place), CheckpointConfig(name="x"), place, torch.float32)
+
+
+def adapters(folder: Path) -> dict[str, AdaptedLinear]:
+    torch.manual_seed(0)
+    return attach(AnimateTransformer(OWN), AdapterSettings(rank=2, alpha=2.0))
+
+
+def loras(folder: Path) -> None:
+    state = adapter_state(adapters(folder))
+    write_lora(state, AdapterSettings(rank=2, alpha=2.0), folder / "own.safetensors", torch.float16, {})
+    (folder / "peft").mkdir()
+    save_file(state, folder / "peft" / "adapter_model.safetensors")
+    (folder / "peft" / "adapter_config.json").write_text(json.dumps({"lora_alpha": 4, "use_rslora": True, "r": 2}))
+    torch.save({"state_dict": state}, folder / "zipped.ckpt")
+    torch.save(state, folder / "older.pt", _use_new_zipfile_serialization=False)
+
+
+def use_lora(folder: Path, name: str) -> None:
+    path = folder / (name if not name.startswith("peft") else "peft/adapter_model.safetensors")
+    with torch.device("meta"):
+        model = AnimateTransformer(OWN)
+    match_lora(read_lora(path), model, partial=True)
+
+
+def detectors(folder: Path) -> None:
+    models = find()
+    for name in ("face_landmark.tflite", "selfie_segmentation.tflite"):
+        shutil.copy(models / name, folder / name)
+    (folder / "det").mkdir()
+    (folder / "pose2d").mkdir()
+    (folder / "det" / "yolov10m.onnx").write_bytes(answering((1, 3, 640, 640), (1, 2, 6)))
+    (folder / "pose2d" / "vitpose_h_wholebody.onnx").write_bytes(answering((1, 3, 256, 192), (1, 133, 8, 6)))
+    sam2_checkpoint(folder / "sam2")
+
+
+def use_detector(folder: Path, name: str) -> None:
+    if name.endswith(".tflite"):
+        network = Network(folder / name)
+        network(np.zeros((network.size, network.size, 3), np.float32))
+    elif name.endswith(".onnx"):
+        PublishedBackend.load(folder, compat=True).detect(np.zeros((240, 240, 3), np.uint8))
+    else:
+        Sam2Masks(folder / "sam2", device="cpu")
+
+
+def resumed(folder: Path, resume: bool, steps: int) -> None:
+    made = adapters(folder)
+    weights = [w for adapter in made.values() for w in (adapter.lora_A, adapter.lora_B)]
+
+    def measure(x: torch.Tensor) -> tuple[torch.Tensor]:
+        return (torch.stack([(w * w).sum() for w in weights]).sum() * x,)
+
+    config = LoraTraining(steps=steps, save_every=2)
+    for _ in train_adapters(config, made, measure, lambda number: (torch.ones(()),), folder, resume):
+        pass
+
+
+def training(folder: Path) -> None:
+    resumed(folder, False, 4)
+    for name in ("log.jsonl", "loss.png"):
+        (folder / name).unlink()
+
+
+def use_training(folder: Path, name: str) -> None:
+    resumed(folder, True, 6)
+
+
+def damage_training(folder: Path, random: Random) -> None:
+    """One value of the state exchanged, in a file that is whole."""
+    path = folder / "state.pt"
+    state = torch.load(path, weights_only=True)
+    odd = [
+        None,
+        -1,
+        2**70,
+        float("nan"),
+        "x",
+        [],
+        {},
+        torch.zeros(3),
+        torch.full((1,), float("inf")),
+        torch.zeros(1).expand(2**40),
+    ]
+    place = state
+    while True:
+        key = random.choice(list(place) if isinstance(place, dict) else range(len(place)))
+        if isinstance(place[key], (dict, list)) and place[key] and random.random() < 0.8:
+            place = place[key]
+            continue
+        if isinstance(place, list):
+            place[key] = random.choice(odd)
+        elif random.random() < 0.3:
+            del place[key]
+        else:
+            place[key] = random.choice(odd)
+        break
+    torch.save(state, path)
+
+
+KINDS: dict[str, Kind] = {
+    "media": Kind(clips, use_clip),
+    "pictures": Kind(pictures, use_picture),
+    "guides": Kind(guides, use_guides),
+    "weights": Kind(weights, use_weights),
+    "loras": Kind(loras, use_lora),
+    "detectors": Kind(detectors, use_detector),
+    "training": Kind(training, use_training),
+}
