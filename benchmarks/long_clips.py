@@ -1,6 +1,6 @@
 """Memory and time of preprocessing and of whole jobs, by the length of the clip.
 
-    python benchmarks/long_clips.py                        # 3, 30, 120 and 600 s: three quarters of an hour on two cores
+    python benchmarks/long_clips.py                        # 3, 30, 120 and 600 s: a quarter of an hour on two cores
     python benchmarks/long_clips.py --seconds 3 30         # a quick look
 
 The packaged performer, forwards and backwards for as long as the clip is; each command in a process of its own, as a user runs
@@ -28,7 +28,7 @@ from wanimate.media.video import VideoFrames, write_h264
 from wanimate.weights.locate import embedded_path
 
 DEMO = embedded_path().parent / "demo"
-CLIP_LENGTH = 17
+CLIP_LENGTH, OVERLAP = 9, 1
 """The shortest clip has more than one segment, too."""
 
 
@@ -61,7 +61,7 @@ def measure(words: Sequence[object], threads: int) -> tuple[float, float]:
 def main() -> None:
     parser = argparse.ArgumentParser(description=__doc__, formatter_class=argparse.RawDescriptionHelpFormatter)
     parser.add_argument("--seconds", type=int, nargs="+", default=[3, 30, 120, 600])
-    parser.add_argument("--fps", type=Fraction, default=Fraction(8))
+    parser.add_argument("--fps", type=Fraction, default=Fraction(4))
     parser.add_argument("--area", default="96x96")
     parser.add_argument("--threads", type=int, default=2)
     parser.add_argument("--models", type=Path, help="folder of the detector models")
@@ -91,7 +91,8 @@ def main() -> None:
                 *models,
             ]
             found = measure(["preprocess", *given, "--out", Path(folder) / "guides"], args.threads)
-            job = ["--out", Path(folder) / "out.mp4", "--steps", 1, "--seed", 1, "--clip-length", CLIP_LENGTH]
+            job = ["--out", Path(folder) / "out.mp4", "--steps", 1, "--seed", 1]
+            job += ["--clip-length", CLIP_LENGTH, "--overlap", OVERLAP]
             whole = measure(["animate", *given, *job], args.threads)
         cells = [f"{s:.1f} | {1000 * s / count:.1f} | {memory:.0f}" for s, memory in (found, whole)]
         lines.append(f"| {seconds} | {count} | {' | '.join(cells)} |")

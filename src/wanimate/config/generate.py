@@ -186,7 +186,7 @@ class GenerateSettings(Settings):
         bool,
         Option(
             DIFFUSION,
-            "Hold the colours of body and scene over a clip of several segments.",
+            "Hold the colours of the scene and of each part of the body over a clip of several segments.",
             more=f"Off is the published behaviour, which {setting('generate.compat')} takes.",
         ),
     ] = True
