@@ -16,6 +16,7 @@ from wanimate.conditions.latents import (
     resize_faces,
     to_network,
 )
+from wanimate.conditions.places import Places, places_of
 from wanimate.conditions.read import GuidesReader, SegmentFrames
 from wanimate.conditions.reference import ImageEncoder, letterboxed
 from wanimate.types import Conditions, Frames, Guides, Segment
@@ -30,6 +31,9 @@ class ConditionBuilder:
 
     colours: latents [16, T, h, w] and the mean colours behind them [3, T, h, w], of the character's picture and in replacement
     of the first segment's scene: what a preview is fitted to.
+
+    anchored: remember where the person of a segment is (`places`), and give the frames that two segments share the clip's
+    own pixels around the inpaint mask. Published: off.
     """
 
     def __init__(
@@ -43,6 +47,7 @@ class ConditionBuilder:
         face_size: int | None = None,
         device: torch.device | str = "cpu",
         chunk: int = 1,
+        anchored: bool = False,
     ) -> None:
         self.reader = guides if isinstance(guides, GuidesReader) else GuidesReader(guides)
         self.guides, self.codec = self.reader.guides, codec
@@ -52,6 +57,8 @@ class ConditionBuilder:
         self.image_tokens = None if image_encoder is None else image_encoder.encode(picture[:, 0])
         (self.reference,) = self._encode(iter((picture,)))
         self.colours = [(self.reference, latent_colours(picture))]
+        self.anchored = anchored
+        self._places: tuple[Segment, Places] | None = None
 
     @torch.inference_mode()
     def build(self, segment: Segment, previous: Tensor | None) -> Conditions:
@@ -64,7 +71,10 @@ class ConditionBuilder:
         seen: list[Tensor] = []
 
         def videos() -> Iterator[Tensor]:
-            yield self._video(read.pose)
+            skeletons = self._video(read.pose)
+            if self.anchored:
+                self._places = segment, places_of(skeletons, read.mask)
+            yield skeletons
             video = self._scene(read, previous)
             if wants_colours:
                 seen.append(latent_colours(video))
@@ -80,6 +90,14 @@ class ConditionBuilder:
         y = assemble(mask.to(self.device), scene, self.reference)
         return Conditions(y, pose, faces, self.text, self.negative, self.image_tokens)
 
+    @torch.inference_mode()
+    def places(self, segment: Segment) -> Places:
+        """Where the person of a segment is; the guides are read again unless it was built last."""
+        if self._places is None or self._places[0] != segment:
+            read = self.reader.read(segment)
+            self._places = segment, places_of(self._video(read.pose), read.mask)
+        return self._places[1]
+
     def _scene(self, read: SegmentFrames, previous: Tensor | None) -> Tensor:
         """The condition video (model spec, section 3.3): the scene or mid grey, after the frames already made."""
         if read.background is not None:
@@ -88,7 +106,12 @@ class ConditionBuilder:
             width, height = self.guides.size
             video = torch.zeros(3, len(read.pose), height, width, device=self.device)
         if previous is not None:
-            video[:, : previous.shape[1]] = previous.to(self.device)
+            shared = video[:, : previous.shape[1]]
+            previous = previous.to(self.device)
+            if self.anchored and read.mask is not None:
+                hole = torch.from_numpy(read.mask[: previous.shape[1], ..., 0]).to(self.device) > 127
+                previous = torch.where(hole, previous, shared)
+            shared[:] = previous
         return video
 
     def _video(self, frames: Frames) -> Tensor:

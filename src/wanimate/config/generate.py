@@ -182,6 +182,14 @@ class GenerateSettings(Settings):
             example="0.1",
         ),
     ] = None
+    anchor: Annotated[
+        bool,
+        Option(
+            DIFFUSION,
+            "Hold the colours of the scene and of each part of the body over a clip of several segments.",
+            more=f"Off is the published behaviour, which {setting('generate.compat')} takes.",
+        ),
+    ] = True
     compat: Annotated[
         bool, Option(DIFFUSION, "Follow the published code number for number: the last segment has its full length.")
     ] = False

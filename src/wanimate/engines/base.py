@@ -11,7 +11,7 @@ memory. `release` goes back to `open`, `close` to `closed`.
 from __future__ import annotations
 
 from collections.abc import Generator, Iterator
-from dataclasses import dataclass
+from dataclasses import dataclass, field
 from enum import StrEnum
 from pathlib import Path
 from typing import Any, Protocol
@@ -23,6 +23,7 @@ from wanimate.conditions.read import GuidesReader
 from wanimate.config import GenerateSettings
 from wanimate.engines.resolved import ResolvedJob
 from wanimate.events import Event, Expected, Stage
+from wanimate.finish.anchor import State as AnchorState
 from wanimate.types import Mode, Segment
 
 
@@ -44,7 +45,8 @@ class FramesReady:
 class SegmentTask:
     """One segment of a job. `known`: the last `segment.overlap` frames before it, float32 [3, r, H, W] in [-1, 1], on any
     device; None for the first one. `generator` gives its noise, and nobody else draws from it meanwhile. `following`: the
-    segment whose guides may be read ahead. `latents`: of a finished segment [16, T, h, w], which is only decoded."""
+    segment whose guides may be read ahead. `latents`: of a finished segment [16, T, h, w], which is only decoded. `anchor`:
+    what the segment before has left."""
 
     segment: Segment
     segments: int
@@ -52,16 +54,18 @@ class SegmentTask:
     generator: torch.Generator
     following: Segment | None = None
     latents: Tensor | None = None
+    anchor: AnchorState = field(default_factory=dict)
 
 
 @dataclass(frozen=True)
 class SegmentResult:
-    """A segment's latents [16, T, h, w] without the reference frame, its last `overlap` frames [3, r, H, W], and how many of
-    its steps a step cache has answered."""
+    """A segment's latents [16, T, h, w] without the reference frame, its last `overlap` frames [3, r, H, W], how many of its
+    steps a step cache has answered, and what holds the next segment's colours (`finish.anchor`; empty: nothing does)."""
 
     latents: Tensor
     tail: Tensor
     skipped: int
+    anchor: AnchorState = field(default_factory=dict)
 
 
 class Engine(Protocol):

@@ -61,6 +61,11 @@ class ResolvedJob:
         return 1 if self.generate.guidance == 1 else 2
 
     @property
+    def anchored(self) -> bool:
+        """Whether colours are held from segment to segment."""
+        return self.generate.anchor and not self.generate.compat
+
+    @property
     def lora_sizes(self) -> Callable[[AnimateTransformer], LoraSizes] | None:
         """Tells from a transformer what the LoRAs take; None without LoRAs."""
         return self._lora_sizes if self.files else None

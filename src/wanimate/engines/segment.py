@@ -14,6 +14,7 @@ from wanimate.config import Defaults
 from wanimate.engines.base import FramesReady, SegmentResult, SegmentTask
 from wanimate.errors import NotFinite, setting
 from wanimate.events import Event, Stage, StageStarted, StepDone
+from wanimate.finish.anchor import Anchor
 from wanimate.finish.decode import LatentDecoder, SegmentDecoder
 from wanimate.finish.preview import ColourMap, LatentPreview
 from wanimate.sampling.denoise import denoise
@@ -35,6 +36,8 @@ class SegmentMaker:
     """Called as every stage begins."""
     shrink: Callable[[Stage], str | None] = field(default=lambda stage: None)
     """As `engines.base.Engine.shrink`."""
+    anchor: Anchor | None = None
+    """Holds colours from segment to segment; None changes no frame."""
 
     @cached_property
     def _colours(self) -> ColourMap:
@@ -45,16 +48,18 @@ class SegmentMaker:
         latents, skipped = task.latents, 0
         if latents is None:
             latents, skipped = yield from self._denoised(task)
-        segment = task.segment
+        segment, anchored = task.segment, None
+        if self.anchor is not None:
+            anchored = self.anchor.begin(segment, task.known, self.builder.places(segment), task.anchor)
         self.builder.reader.wait()  # whoever finishes frames may look at the guides
         yield from self._start(Stage.DECODE, segment.length, segment.index)
-        decoder = SegmentDecoder(self.codec, self.settings.overlap, self.chunk, task.known)
+        decoder = SegmentDecoder(self.codec, self.settings.overlap, self.chunk, task.known, anchored)
         start = segment.start + segment.overlap
         for frames in decoder.decode(latents.to(self.builder.device), segment.overlap):
             yield FramesReady(start, frames)
             start += frames.shape[1]
         assert decoder.tail is not None
-        return SegmentResult(latents, decoder.tail, skipped)
+        return SegmentResult(latents, decoder.tail, skipped, {} if anchored is None else anchored.state)
 
     def _denoised(self, task: SegmentTask) -> Generator[Event, None, tuple[Tensor, int]]:
         """The segment's latents [16, T, h, w] without the reference frame, and the steps that a cache has answered."""

@@ -20,9 +20,11 @@ from wanimate.engines.resolved import ResolvedJob
 from wanimate.engines.segment import SegmentMaker
 from wanimate.errors import InputError
 from wanimate.events import Event, Expected, Notice, Stage, StageProgress, StageStarted
+from wanimate.finish.anchor import Anchor
 from wanimate.finish.record import peak_rss
 from wanimate.log import log_choice
 from wanimate.model.transformer import AnimateTransformer
+from wanimate.runtime.heap import trim_heap
 from wanimate.runtime.parallel.networks import TeamNetworks
 from wanimate.runtime.patches import installed
 from wanimate.runtime.placement import PlacedNetworks
@@ -255,7 +257,7 @@ class WanAnimate:
             try:
                 builder = ConditionBuilder(
                     reader, self.networks, checkpoint.image, text, negative, face_size=checkpoint.face_size,
-                    device=self.device, chunk=chunk,
+                    device=self.device, chunk=chunk, anchored=job.anchored,
                 )  # fmt: skip
             except torch.OutOfMemoryError as error:
                 reason = str(error)
@@ -271,11 +273,15 @@ class WanAnimate:
         def network(conditions: Conditions) -> SegmentNetwork:
             return self.networks.network(conditions, generate.guidance, job.caching, job.settings.steps)
 
-        self._maker = SegmentMaker(builder, network, self.networks, job.settings, chunk, self._stage_begins)
+        anchor = Anchor() if job.anchored else None
+        self._maker = SegmentMaker(
+            builder, network, self.networks, job.settings, chunk, self._stage_begins, anchor=anchor
+        )
 
     def _stage_begins(self) -> None:
         if self.device.type == "cuda":
             torch.cuda.empty_cache()  # the pieces that one stage leaves do not fit the next one's
+        trim_heap()
 
     def _memory(self) -> dict[str, int]:
         """Peaks in bytes, forecast and measured; of host memory, mapped files count as far as they were resident."""

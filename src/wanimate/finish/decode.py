@@ -2,7 +2,7 @@
 
 from __future__ import annotations
 
-from collections.abc import Iterator
+from collections.abc import Callable, Iterator
 from typing import Protocol
 
 import torch
@@ -22,16 +22,21 @@ class SegmentDecoder:
 
     `decode` yields float32 frames [3, k, H, W] in [-1, 1] without those the segment shares with the one before;
     `tail` then holds the last `keep` frames of the job so far. At first it is what the segments before have left.
+    `correct` changes frames as they come, shared ones first, before the tail is kept.
     """
 
-    def __init__(self, codec: LatentDecoder, keep: int, chunk: int = 1, tail: Tensor | None = None) -> None:
-        self.codec, self.keep, self.chunk, self.tail = codec, keep, chunk, tail
+    def __init__(
+        self, codec: LatentDecoder, keep: int, chunk: int = 1, tail: Tensor | None = None,
+        correct: Callable[[Tensor], Tensor] | None = None,
+    ) -> None:  # fmt: skip
+        self.codec, self.keep, self.chunk, self.tail, self.correct = codec, keep, chunk, tail, correct
 
     @torch.inference_mode()
     def decode(self, latents: Tensor, skip: int) -> Iterator[Tensor]:
         """latents [16, T, h, w] without the reference frame; the first `skip` frames are known already."""
         for piece in self.codec.decode_pieces(latents[None], self.chunk):
             frames = piece[0].float().clamp(-1, 1)
+            frames = frames if self.correct is None else self.correct(frames)
             skipped = min(skip, frames.shape[1])
             skip -= skipped
             frames = frames[:, skipped:]

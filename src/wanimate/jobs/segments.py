@@ -11,6 +11,7 @@ import torch
 
 from wanimate.engines.base import FramesReady, SegmentResult, SegmentTask
 from wanimate.events import Event, Notice, Stage, StageProgress, StageStarted
+from wanimate.finish.anchor import State as AnchorState
 from wanimate.finish.decode import Pixels
 from wanimate.jobs.store import Archive, Redraw, StoredSegment
 from wanimate.types import Frames, Segment
@@ -81,18 +82,19 @@ def run_segments(
 
 
 class _Loop:
-    """Where the loop is: `done` frames of the job have been shown, `known` are the last ones, and `path` is the noise of the
-    segments so far (`store.Archive`)."""
+    """Where the loop is: `done` frames of the job have been shown, `known` are the last ones, `anchor` is what the last segment
+    has left, and `path` is the noise of the segments so far (`store.Archive`)."""
 
     def __init__(self, source: SegmentSource, segments: Sequence[Segment], count: int, archive: Archive | None) -> None:
         self.source, self.segments, self.count, self.archive = source, segments, count, archive
         self.done = 0
         self.known: torch.Tensor | None = None
+        self.anchor: AnchorState = {}
         self.path: tuple[str, ...] = ()
 
     def go_on(self, noise: str, finished: SegmentResult) -> None:
         """The next segment continues from this one."""
-        self.path, self.known = (*self.path, noise), finished.tail
+        self.path, self.known, self.anchor = (*self.path, noise), finished.tail, finished.anchor
 
     def finished(
         self, segment: Segment, noise: str, generator: torch.Generator, show: Callable[[FramesReady], Iterator[LoopEvent]]
@@ -103,7 +105,7 @@ class _Loop:
         if stored is None:
             result = yield from self._made(self._task(segment, generator), show)
             if self.archive is not None:
-                kept = StoredSegment(result.latents, result.tail, generator.get_state(), result.skipped)
+                kept = StoredSegment(result.latents, result.tail, generator.get_state(), result.skipped, result.anchor)
                 failure = self.archive.add(segment, path, kept)
                 if failure is not None:
                     text = f"segment {segment.index + 1} could not be stored ({failure}); the job goes on without"
@@ -115,7 +117,7 @@ class _Loop:
         if off:
             where = f"segment {segment.index + 1} was made on another machine or setting"
             yield Notice(f"{where}: its frames differ by up to {off:.2g} levels", "warning")
-        return SegmentResult(stored.latents, stored.tail, stored.skipped)
+        return SegmentResult(stored.latents, stored.tail, stored.skipped, stored.anchor)
 
     def redrawn(
         self, segment: Segment, redraw: Redraw, generator: torch.Generator
@@ -156,7 +158,8 @@ class _Loop:
 
     def _task(self, segment: Segment, generator: torch.Generator, latents: torch.Tensor | None = None) -> SegmentTask:
         after = self.segments[segment.index + 1 : segment.index + 2]
-        return SegmentTask(segment, len(self.segments), self.known, generator, after[0] if after else None, latents)
+        following = after[0] if after else None
+        return SegmentTask(segment, len(self.segments), self.known, generator, following, latents, self.anchor)
 
     def _made(
         self, task: SegmentTask, show: Callable[[FramesReady], Iterator[LoopEvent]]

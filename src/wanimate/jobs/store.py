@@ -18,7 +18,7 @@ import shutil
 import stat
 from collections.abc import Callable, Iterator, Mapping, Sequence
 from contextlib import suppress
-from dataclasses import dataclass
+from dataclasses import dataclass, field
 from datetime import UTC, datetime
 from functools import cached_property
 from pathlib import Path
@@ -31,6 +31,7 @@ from safetensors import SafetensorError
 from torch import Tensor
 
 from wanimate.errors import InputError, OutputError
+from wanimate.finish.anchor import State as AnchorState
 from wanimate.finish.lock import STORE_MARK, work_path
 from wanimate.media.files import AtomicFile, output_error, sha256
 from wanimate.media.names import Owner, owner_pid
@@ -38,6 +39,7 @@ from wanimate.preprocess.guides import load_guides
 from wanimate.types import Guides, Segment
 
 GUIDES, SEGMENTS = "guides", "segment-*.safetensors"
+_ANCHOR = "anchor."
 _LARGEST = 2**24
 """Bytes of `job.json` that are read at the most."""
 
@@ -107,12 +109,14 @@ class StoreFile(_Stored):
 @dataclass(frozen=True)
 class StoredSegment:
     """A finished segment: latents [16, T, h, w] without the reference frame, the frames the next one goes on from [3, r, H, W],
-    the state of the noise generator after it, and the steps that a cache has answered."""
+    the state of the noise generator after it, the steps that a cache has answered, and what holds the colours of the next one
+    (`finish.anchor`; empty: nothing does)."""
 
     latents: Tensor
     tail: Tensor
     generator: Tensor
     skipped: int
+    anchor: AnchorState = field(default_factory=dict)
 
 
 class Store:
@@ -186,7 +190,8 @@ class Store:
         try:
             tensors = _unpacked(self._segment(index, key).read_bytes())
             skipped = int(tensors["skipped"].item())
-            found = StoredSegment(tensors["latents"], tensors["tail"], tensors["generator"], skipped)
+            anchor = {name[len(_ANCHOR) :]: tensor for name, tensor in tensors.items() if name.startswith(_ANCHOR)}
+            found = StoredSegment(tensors["latents"], tensors["tail"], tensors["generator"], skipped, anchor)
             torch.Generator("cpu").set_state(found.generator)
         except (OSError, SafetensorError, KeyError, ValueError, RuntimeError, TypeError):
             return None
@@ -196,6 +201,7 @@ class Store:
         """Bring a finished segment to the disk. Raises OutputError where it does not get there."""
         tensors = {"latents": segment.latents, "tail": segment.tail, "generator": segment.generator}
         tensors["skipped"] = torch.tensor(segment.skipped)
+        tensors |= {_ANCHOR + name: sums for name, sums in segment.anchor.items()}
         with AtomicFile(self._segment(index, key)) as file:
             file.write(_packed({name: tensor.detach().to("cpu").contiguous() for name, tensor in tensors.items()}))
         _sync(self.folder)

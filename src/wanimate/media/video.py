@@ -23,7 +23,8 @@ __all__ = [
     "ArrayFrames", "LosslessWriter", "VideoFrames", "VideoWriter", "iter_backwards", "iter_frames", "iter_indices",
     "plan_frames", "write_h264",
 ]  # fmt: skip
-CACHE_BYTES = 64 * 2**20
+CHUNK_BYTES, CACHE_BYTES = 64 * 2**20, 16 * 2**20
+"""Frames that are decoded at once to run backwards, and that a source keeps: those that two segments share."""
 
 
 def plan_frames(clip: Clip, fps: Fraction | None, max_fps: Fraction = Fraction(30)) -> tuple[tuple[int, ...], Fraction]:
@@ -73,7 +74,7 @@ def iter_indices(clip: Clip, indices: Sequence[int], field: str = "video") -> It
 def iter_backwards(clip: Clip, indices: Sequence[int]) -> Iterator[Frame]:
     """The clip's frames at `indices` (non-increasing), a few at a time in memory."""
     source = VideoFrames(clip.path, "video")
-    at_once = max(CACHE_BYTES // (3 * clip.width * clip.height), 1)
+    at_once = max(CHUNK_BYTES // (3 * clip.width * clip.height), 1)
     for start in range(0, len(indices), at_once):
         yield from source.take(indices[start : start + at_once])
     source.close()
@@ -160,7 +161,7 @@ class VideoFrames:
     """A `FrameSource` over a video file; `fps` is its exact rate. Seeks to key frames and decodes forward from there.
 
     It is exact in every accepted file, and quick in lossless ones, where each frame is a key frame. Recent frames are kept,
-    up to 64 MiB. It is not for use by several threads at once.
+    up to 16 MiB. It is not for use by several threads at once.
 
     Raises:
         InputError: the file cannot be read (on construction).

@@ -91,6 +91,19 @@ def test_a_job_goes_on_where_it_was(job: Job, straight: Frames, segments: int) -
     assert sorted(os.listdir(job.out.parent)) == ["a.json", "a.mkv"]
 
 
+def test_colours_are_held_across_the_break(job: Job, straight: Frames) -> None:
+    """The anchor, which is on, knows the first segment's colours when a job goes on; without it frames are others."""
+    assert SETTINGS.anchor
+    job.done(SETTINGS.model_copy(update={"anchor": False}))
+    without = job.frames
+    assert (without[:9] == straight[:9]).all()
+    assert (without[9:] != straight[9:]).any()
+    job.broken_off(2)
+    _, computed, _ = job.done()
+    assert computed == [2]
+    assert (job.frames == straight).all()
+
+
 def test_a_drawn_seed_stays_the_jobs(job: Job) -> None:
     drawn = SETTINGS.model_copy(update={"seed": None})
     job.broken_off(1, drawn)

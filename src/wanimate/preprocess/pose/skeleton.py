@@ -23,7 +23,7 @@ _COLOURS: tuple[_Colour, ...] = (
     (0, 255, 170), (0, 255, 255), (0, 170, 255), (0, 85, 255), (0, 0, 255), (85, 0, 255), (170, 0, 255), (255, 0, 255),
     (255, 0, 170), (255, 0, 85), (200, 200, 0), (100, 100, 0),
 )  # fmt: skip
-_LIMB_COLOURS: tuple[_Colour, ...] = tuple(
+LIMB_COLOURS: tuple[_Colour, ...] = tuple(
     (int(0.6 * r), int(0.6 * g), int(0.6 * b)) for r, g, b in _COLOURS[: len(LIMBS)]
 )
 _HAND_LINES = tuple((0 if i % 4 == 0 else i, i + 1) for i in range(20))
@@ -32,7 +32,8 @@ _HAND_COLOURS: tuple[_Colour, ...] = (
     (0, 255, 102), (0, 255, 179), (0, 255, 255), (0, 178, 255), (0, 102, 255), (0, 25, 255), (51, 0, 255),
     (128, 0, 255), (204, 0, 255), (255, 0, 230), (255, 0, 153), (255, 0, 77),
 )  # fmt: skip
-_HAND_DOT: _Colour = (0, 0, 255)
+HAND_COLOUR: _Colour = (0, 0, 255)
+"""Of the joints of hands."""
 
 
 def stick_widths(width: int, height: int) -> tuple[int, int]:
@@ -64,7 +65,7 @@ def _drawable(points: Points) -> list[bool]:
 def _draw_body(canvas: Frame, body: Points, stick: int) -> None:
     shown = _drawable(body)
     points: list[list[float]] = body.tolist()
-    for (i, j), colour in zip(LIMBS, _LIMB_COLOURS, strict=True):
+    for (i, j), colour in zip(LIMBS, LIMB_COLOURS, strict=True):
         if shown[i] and shown[j]:
             (xi, yi, _), (xj, yj, _) = points[i], points[j]
             # The published code swaps x and y throughout; the same operations in the same order keep every bit.
@@ -87,4 +88,4 @@ def _draw_hand(canvas: Frame, hand: Points, stick: int) -> None:
             cv2.line(canvas, points[i], points[j], colour, thickness=stick)
     for point, visible in zip(points, shown, strict=True):
         if visible:
-            cv2.circle(canvas, point, stick, _HAND_DOT, thickness=-1)
+            cv2.circle(canvas, point, stick, HAND_COLOUR, thickness=-1)
