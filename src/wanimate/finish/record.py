@@ -36,7 +36,7 @@ def record_bytes(out: Path, data: Mapping[str, Any]) -> bytes:
     """
     record = {
         "schema": SCHEMA,
-        "wanimate": _installed("wanimate"),
+        "wanimate": installed("wanimate"),
         "written": datetime.now(UTC).isoformat(timespec="seconds"),
         "out": Path(out).name,
         "versions": versions(),
@@ -84,7 +84,7 @@ class Hashes:
 
 def versions() -> dict[str, str | None]:
     """The Python, the system and the libraries that take part in a result; None where one is not installed."""
-    return {"python": platform.python_version(), "system": platform.platform(), **{n: _installed(n) for n in LIBRARIES}}
+    return {"python": platform.python_version(), "system": platform.platform(), **{n: installed(n) for n in LIBRARIES}}
 
 
 def peak_rss() -> int:
@@ -93,7 +93,8 @@ def peak_rss() -> int:
     return resource.getrusage(resource.RUSAGE_SELF).ru_maxrss * unit
 
 
-def _installed(name: str) -> str | None:
+def installed(name: str) -> str | None:
+    """The version of an installed package; None where it runs from its sources, or is not there."""
     try:
         return version(name)
     except PackageNotFoundError:

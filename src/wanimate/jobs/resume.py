@@ -6,7 +6,6 @@ import json
 import secrets
 from collections.abc import Iterator, Mapping
 from contextlib import suppress
-from importlib.metadata import version
 from pathlib import Path
 from typing import Any
 
@@ -18,7 +17,7 @@ from wanimate.engines.resolved import ResolvedJob
 from wanimate.errors import InputError, setting
 from wanimate.events import Event, Notice
 from wanimate.finish.lock import record_path
-from wanimate.finish.record import Hashes
+from wanimate.finish.record import Hashes, installed
 from wanimate.jobs.store import Archive, Redraw, Store, StoredJob, difference, plain
 from wanimate.types import Guides, Mode, Segment
 
@@ -32,7 +31,7 @@ def guides_key(
     """What decides the guides. Waits for the hashes of the inputs."""
     files = {name: hashes.of(path).get("sha256") for name, path in inputs.items()}
     chosen = settings.model_dump(mode="json") | {"area": area, "mask": files.get("mask")}
-    return {"wanimate": version("wanimate"), "mode": mode, **files, **chosen}
+    return {"wanimate": installed("wanimate"), "mode": mode, **files, **chosen}
 
 
 def frames_key(engine: Engine, job: ResolvedJob, guides: Guides, hashes: Hashes, seed: int) -> dict[str, Any]:
@@ -44,7 +43,7 @@ def frames_key(engine: Engine, job: ResolvedJob, guides: Guides, hashes: Hashes,
     files = hashes.of(guides.folder)["files"]
     return plain(
         {
-            "wanimate": version("wanimate"), "torch": torch.__version__, "mode": guides.mode, "frames": guides.count,
+            "wanimate": installed("wanimate"), "torch": torch.__version__, "mode": guides.mode, "frames": guides.count,
             "size": guides.size, **settings,
             "lora": [
                 [hashes.of(use.path)["sha256"], *use.model_dump(exclude={"path"}).values()] for use in job.generate.lora

@@ -6,6 +6,7 @@ import json
 import os
 import shutil
 from collections.abc import Callable
+from importlib.metadata import PackageNotFoundError
 from pathlib import Path
 from typing import Any
 
@@ -303,3 +304,18 @@ def test_progress_counts_what_is_there(job: Job) -> None:
     job.broken_off(2)
     fractions = [event.fraction for event in job.events() if isinstance(event, StageProgress | StepDone)]
     assert fractions == sorted(fractions)
+
+
+def test_a_package_that_was_never_installed_goes_on_too(
+    job: Job, straight: Frames, monkeypatch: pytest.MonkeyPatch
+) -> None:
+    """Its sources on the path are enough; they have no version."""
+    monkeypatch.setattr("wanimate.finish.record.version", _none)
+    job.broken_off(1)
+    _, computed, _ = job.done()
+    assert computed == [1, 2]
+    assert (job.frames == straight).all()
+
+
+def _none(name: str) -> str:
+    raise PackageNotFoundError(name)
