@@ -315,6 +315,8 @@ def kept_words(out: Path) -> str | None:
     found = read_store(folder)
     if found is None or (found.job is not None and found.job.finished):
         return None
+    if found.owner.alive and found.owner.pid != os.getpid():
+        return None  # another job is at it
     segments = finished_segments(folder)
     what = "the guides are" if not segments or found.job is None else f"{segments} of {found.job.segments} segments are"
     how = f"the same command goes on from there, without {setting('output.fresh')}"

@@ -4,10 +4,12 @@ from __future__ import annotations
 
 import dataclasses
 import json
+import os
 import shutil
 from collections.abc import Callable, Sequence
 from pathlib import Path
 
+import psutil
 import pytest
 from resumed_jobs import KEPT, SETTINGS, Job
 from tiny_checkpoints import published_checkpoint, write_guides
@@ -186,3 +188,15 @@ def test_damaged_guides_in_the_store_are_made_again(tmp_path: Path) -> None:
 def test_a_name_that_is_none_has_nothing_kept() -> None:
     for out in (".", "..", "/", ""):
         assert kept_words(Path(out)) is None
+
+
+@pytest.mark.parametrize("other", [True, False])
+def test_what_another_job_is_at_is_not_called_kept(job: Job, other: bool) -> None:
+    job.broken_off(1)
+    file = work_path(job.out) / STORE_MARK
+    facts = json.loads(file.read_text())
+    parent = psutil.Process(os.getppid())
+    owner = {"pid": parent.pid, "start": int(parent.create_time()) if other else 1}
+    file.write_text(json.dumps(facts | {"owner": facts["owner"] | owner}))
+    words = kept_words(job.out)
+    assert words is None if other else words is not None and words.startswith("1 of 3 segments are kept")
