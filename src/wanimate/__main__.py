@@ -5,6 +5,7 @@ from __future__ import annotations
 import os
 import signal
 import sys
+from contextlib import suppress
 from typing import NoReturn
 
 STOPS = (signal.SIGINT, signal.SIGTERM, signal.SIGHUP)
@@ -28,20 +29,24 @@ def main(*chosen: str) -> NoReturn:
 
 
 def _open_streams() -> None:
-    """Where the process was started without stdin, stdout or stderr, no file of a job may get their numbers."""
-    for number in range(3):
+    """Where the process was started without stdin, stdout or stderr, no file of a job may get their numbers, and what is said
+    goes nowhere."""
+    for number, name in enumerate(("stdin", "stdout", "stderr")):
         try:
             os.fstat(number)
         except OSError:
             os.open(os.devnull, os.O_RDWR)  # it gets the lowest free number
+        if getattr(sys, name) is None:
+            setattr(sys, name, open(number, "w" if number else "r", closefd=False))  # noqa: SIM115 - until the end
 
 
 def _stop(*_: object) -> NoReturn:
     """Nothing has begun that would have to be tidied up. `cli.report` has handlers of its own while a command runs."""
-    if "--json" in sys.argv:
-        os.write(1, b'{"event": "error", "kind": "Cancelled", "message": "stopped", "exit_code": 130}\n')
-    else:
-        os.write(2, b"cancelled\n")
+    with suppress(OSError):  # nobody reads it any more
+        if "--json" in sys.argv:
+            os.write(1, b'{"event": "error", "kind": "Cancelled", "message": "stopped", "exit_code": 130}\n')
+        else:
+            os.write(2, b"cancelled\n")
     os._exit(130)
 
 

@@ -236,7 +236,7 @@ def test_guides_folder() -> None:
     page = (ROOT / "docs/files.md").read_text().split("## The guides folder")[1].split("\n## ")[0]
     found = set(re.findall(r"`([\w.]+\.(?:mkv|mp4|png|npz|json))`", page))
     files = {*guides._VIDEOS.values(), guides._REFERENCE, guides._KEYPOINTS, guides.MANIFEST}
-    assert found == files | {*guides._PUBLISHED.values(), guides._PUBLISHED_REFERENCE}
+    assert found == files | {*guides._PUBLISHED.values(), guides.PUBLISHED_REFERENCE}
 
 
 def test_every_key_of_the_record(tmp_path: Path) -> None:

@@ -41,6 +41,7 @@ from wanimate.errors import (
     Spelling,
     WanimateError,
     as_ours,
+    spell,
 )
 from wanimate.log import shown
 
@@ -103,7 +104,7 @@ class JsonReporter:
         self._line(**fields)
 
     def note(self, text: str) -> None:
-        self._line("notice", level="info", message=text)
+        self._line("notice", level="info", message=spell(text, self.spelling))
 
     def part(self, kind: str, what: dict[str, Any], words: str) -> None:
         self._line(kind, **what)
@@ -178,7 +179,7 @@ class RichReporter:
 
     def note(self, text: str) -> None:
         self._progress.stop()
-        self.console.print(escape(text))
+        self.console.print(escape(spell(text, self.spelling)))
 
     def part(self, kind: str, what: dict[str, Any], words: str) -> None:
         self._progress.stop()

@@ -81,7 +81,7 @@ class Engine(Protocol):
 
     @property
     def files(self) -> list[Path]:
-        """The files of weights, for the record."""
+        """The checkpoint's files, for the record."""
         ...
 
     def resolve(self, generate: GenerateSettings, mode: Mode) -> ResolvedJob:

@@ -83,7 +83,7 @@ class WanAnimate:
 
     @property
     def files(self) -> list[Path]:
-        """The checkpoint's files of weights."""
+        """The checkpoint's files of weights, its card and its tokenizer."""
         return checkpoint_files(self.folder, self.config)
 
     def resolve(self, generate: GenerateSettings, mode: Mode) -> ResolvedJob:

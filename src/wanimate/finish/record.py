@@ -2,6 +2,7 @@
 
 from __future__ import annotations
 
+import os
 import platform
 import resource
 import sys
@@ -64,6 +65,10 @@ class Hashes:
     def of(self, path: Path) -> dict[str, Any]:
         """Path and hash of a file that was added, or path and hashes by name of a folder's files; waits for them."""
         return self._found[path].result()
+
+    def by_name(self, files: Iterable[Path], folder: str) -> dict[str, str]:
+        """Hashes of files that were added, by their path in `folder`; waits for them."""
+        return {os.path.relpath(file, folder): self.of(file)["sha256"] for file in files}
 
     def _described(self, path: Path) -> dict[str, Any]:
         if path.is_dir():

@@ -13,7 +13,7 @@ from typing import Literal
 from wanimate.errors import InputError, OutputError
 from wanimate.jobs.store import finished_segments, read_store
 from wanimate.media.lock import NameLock
-from wanimate.media.names import leftovers, remove
+from wanimate.media.names import leftovers, remove, remove_folder
 
 DEPTH = 3
 """How many folders deep is looked."""
@@ -65,7 +65,10 @@ def clean(folders: Iterable[Path]) -> list[Left]:
             continue
         try:
             with NameLock(left.of):  # nobody begins meanwhile
-                remove(left.path)
+                if left.kind == "work":
+                    remove_folder(left.path, left.of)
+                else:
+                    remove(left.path)
         except OutputError:
             continue
         if not os.path.lexists(left.path):
@@ -99,10 +102,17 @@ def _in(folder: Path) -> Iterator[Left]:
 
 
 def _age(path: Path) -> float:
-    newest = max((file.lstat().st_mtime for file in [path, *path.glob("*")]), default=0.0)
+    newest = max((found.st_mtime for found in _states([path, *path.glob("*")])), default=0.0)
     return max(0.0, time.time() - newest)
 
 
 def _bytes(path: Path) -> int:
     files = path.rglob("*") if path.is_dir() and not path.is_symlink() else [path]
-    return sum(file.lstat().st_size for file in files)
+    return sum(found.st_size for found in _states(files))
+
+
+def _states(files: Iterable[Path]) -> Iterator[os.stat_result]:
+    """Of files that are there; those of a running job can go at any moment."""
+    for file in files:
+        with suppress(OSError):
+            yield file.lstat()

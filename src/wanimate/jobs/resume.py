@@ -2,7 +2,7 @@
 
 from __future__ import annotations
 
-import json
+import hashlib
 import secrets
 from collections.abc import Iterator, Mapping
 from contextlib import suppress
@@ -19,7 +19,9 @@ from wanimate.events import Event, Notice
 from wanimate.finish.lock import record_path
 from wanimate.finish.record import Hashes, installed
 from wanimate.jobs.store import Archive, Redraw, Store, StoredJob, difference, plain
-from wanimate.types import Guides, Mode, Segment
+from wanimate.media.files import read_json
+from wanimate.preprocess.guides import PUBLISHED_REFERENCE
+from wanimate.types import Frame, Guides, Mode, Segment
 
 _SEEDS = 2**32
 _PICTURES = (".mkv", ".mp4", ".png")
@@ -41,6 +43,9 @@ def frames_key(engine: Engine, job: ResolvedJob, guides: Guides, hashes: Hashes,
     settings = job.generate.model_dump(mode="json", exclude={"lora", "redraw"})
     settings |= job.settings.model_dump(mode="json", exclude={"area"}) | {"seed": seed}
     files = hashes.of(guides.folder)["files"]
+    videos = {*guides.manifest.get("files", {}).values()}
+    pictures = {name: found for name, found in files.items() if name in videos or Path(name).suffix in _PICTURES}
+    pictures[guides.manifest.get("reference", PUBLISHED_REFERENCE)] = _pixels(guides.reference)
     return plain(
         {
             "wanimate": installed("wanimate"), "torch": torch.__version__, "mode": guides.mode, "frames": guides.count,
@@ -48,13 +53,17 @@ def frames_key(engine: Engine, job: ResolvedJob, guides: Guides, hashes: Hashes,
             "lora": [
                 [hashes.of(use.path)["sha256"], *use.model_dump(exclude={"path"}).values()] for use in job.generate.lora
             ],
-            "checkpoint": {file.name: hashes.of(file)["sha256"] for file in engine.files},
-            "guides": {name: found for name, found in files.items() if Path(name).suffix in _PICTURES},
+            "checkpoint": hashes.by_name(engine.files, facts["checkpoint"]["path"]), "patches": facts["patches"],
+            "guides": pictures,
             "without the person": [i for i, valid in enumerate(guides.valid or ()) if not valid],
             "device": facts["device"].partition(":")[0], "attention": facts["attention"],
             "speed": facts["runtime"]["speed"], "weights_dtype": facts["runtime"]["weights_dtype"],
         }
     )  # fmt: skip
+
+
+def _pixels(picture: Frame) -> str:
+    return f"sha256:{hashlib.sha256(repr(picture.shape).encode() + picture.tobytes()).hexdigest()}"
 
 
 def circumstances(engine: Engine) -> dict[str, Any]:
@@ -71,18 +80,19 @@ class Resumption:
         self, store: Store, engine: Engine, job: ResolvedJob, guides: Guides, segments: tuple[Segment, ...], hashes: Hashes
     ) -> None:  # fmt: skip
         self._store, self._engine, self._job, self._guides = store, engine, job, guides
+        self._on_disk = lie_in_their_folder(guides)
         self._segments, self._hashes = segments, hashes
         self.seed = 0
         self.archive: Archive | None = None
 
-    def prepare(self, out: Path) -> Iterator[Event]:
+    def prepare(self) -> Iterator[Event]:
         """Find seed and segments, and tell what comes of an earlier run.
 
         Raises:
-            InputError: a segment is to be redrawn of which there is nothing, or of other settings.
+            InputError: a segment is to be redrawn of a result that was made with other settings.
         """
         if self._job.generate.redraw is not None:
-            yield from self._redraw(self._job.generate.redraw - 1, out)
+            yield from self._redraw(self._job.generate.redraw - 1)
             return
         asked, before = self._job.generate.seed, self._store.job
         unfinished = before is not None and not before.finished
@@ -91,14 +101,14 @@ class Resumption:
             self.seed = before.seed
         elif asked is None:
             yield Notice(f"seed {self.seed} was drawn; pass it to get the same frames again")
-        if self._guides.folder is None:
+        if not self._on_disk:
             return
         self.archive = Archive(self._store, self._stored, {})
         if before is None:
             return
         if other := difference(before.key, self._key()):
             if unfinished:
-                yield Notice(f"the finished segments of an earlier run are of another job ({other}); they are removed")
+                yield Notice(_of_another_job(other))
             if asked is None and unfinished:
                 self.seed = secrets.randbelow(_SEEDS)
                 self.archive = Archive(self._store, self._stored, {})
@@ -125,39 +135,35 @@ class Resumption:
         """For the record; empty where no folder holds the guides."""
         return {} if self.archive is None else self.archive.job.key
 
-    def _redraw(self, index: int, out: Path) -> Iterator[Event]:
+    def _redraw(self, index: int) -> Iterator[Event]:
+        """The result's own record tells what it is; the store can be of a job that was broken off since."""
+        record, begun = recorded(self._store.out), self._store.job
+        base = record or begun
+        assert base is not None, "as `check_redraw` has found"
         number, asked = index + 1, self._job.generate.seed
-        if self._guides.folder is None:
-            rule = "its guides are in memory, so that nothing tells whether they are the same"
-            raise InputError("generate.redraw", number, rule, "Give a folder of guides.")
-        if index >= len(self._segments):
-            rule = f"the job has {len(self._segments)} segments"
-            raise InputError("generate.redraw", number, rule, f"Give 1 to {len(self._segments)}.")
-        base = self._store.job or recorded(out)
-        if base is None:
-            rule = f"there is no {out.name} with its record of which a segment could be redrawn"
-            raise InputError("generate.redraw", number, rule, f"Make it first, without {setting('generate.redraw')}.")
         self.seed = base.seed
         if other := difference(base.key, self._key()):
             remedy = f"Give the same settings, or make the result anew without {setting('generate.redraw')}."
             raise InputError("generate.redraw", number, f"the result was made otherwise ({other})", remedy)
+        ours = begun is not None and not difference(begun.key, base.key)
         earlier = {int(i): one for i, one in base.redraws.items()}
-        same = earlier.get(index)
-        if asked is None and same is not None and not base.finished and self._store.job is not None:
-            asked = same.seed
+        if asked is None and begun is not None and ours and not begun.finished:
+            drawn = begun.redraws.get(str(index))
+            asked = None if drawn is None or (record is not None and drawn == earlier.get(index)) else drawn.seed
         if asked is None:
             asked = secrets.randbelow(_SEEDS)
             yield Notice(f"seed {asked} was drawn for segment {number}; pass it to get the same frames again")
+        same = earlier.get(index)
         redraws = {i: one for i, one in earlier.items() if i < index}
         redraws |= {i: Redraw(seed=one.seed) for i, one in earlier.items() if i > index}
         redraws[index] = same if same is not None and same.seed == asked else Redraw(seed=asked)
         self.archive = Archive(self._store, self._stored, redraws)
-        if self._store.job is None:
-            yield Notice(
-                "the finished segments were not kept: those that are needed are made again, with the same frames"
-            )
-        else:
-            yield from self._told(self._store.job)
+        if begun is not None and ours:
+            yield from self._told(begun)
+            return
+        if begun is not None and not begun.finished:
+            yield Notice(_of_another_job(difference(begun.key, base.key)))
+        yield Notice("the finished segments were not kept: those that are needed are made again, with the same frames")
 
     def _told(self, before: StoredJob) -> Iterator[Event]:
         if finished := self.finished:
@@ -177,10 +183,41 @@ class Resumption:
         )
 
 
+def check_redraw(job: ResolvedJob, count: int, store: Store, guides: Guides | None = None) -> None:
+    """Refuse a redraw that cannot be, before anything is loaded. `count`: frames of the job; `guides`: where they are there
+    already.
+
+    Raises:
+        InputError: there is no such segment, no result that it is of, or nothing that tells whether the guides are the same.
+    """
+    number, segments = job.generate.redraw, len(job.segments(count))
+    if number is None:
+        return
+    if guides is not None and not lie_in_their_folder(guides):
+        rule = "its guides are in memory, so that nothing tells whether they are the same"
+        raise InputError("generate.redraw", number, rule, "Give a folder of guides.")
+    if number > segments:
+        raise InputError("generate.redraw", number, f"the job has {segments} segments", f"Give 1 to {segments}.")
+    if store.job is None and recorded(store.out) is None:
+        rule = f"there is no {store.out.name} with its record of which a segment could be redrawn"
+        raise InputError("generate.redraw", number, rule, f"Make it first, without {setting('generate.redraw')}.")
+
+
+def lie_in_their_folder(guides: Guides) -> bool:
+    """Whether the videos are those of `guides.folder`, so that the folder's files tell what they are."""
+    videos = (guides.pose, guides.face, guides.background, guides.mask)
+    places = {getattr(video, "path", Path()).parent for video in videos if video is not None}
+    return guides.folder is not None and places == {guides.folder}
+
+
+def _of_another_job(how: str) -> str:
+    return f"the finished segments of an earlier run are of another job ({how}); they are removed"
+
+
 def recorded(out: Path) -> StoredJob | None:
     """The job that the record beside `out` tells of; None where there is no such record."""
-    with suppress(OSError, ValueError, KeyError, TypeError):
-        record = json.loads(record_path(out).read_text())
+    with suppress(ValueError, KeyError, TypeError):
+        record = read_json(record_path(out))
         if record["out"] == out.name and out.exists():
             redraws = {str(int(number) - 1): Redraw(**one) for number, one in record["redraws"].items()}
             return StoredJob(

@@ -28,7 +28,7 @@ from wanimate.finish.lock import sheet_path
 from wanimate.finish.record import Hashes
 from wanimate.finish.sheet import sample_columns, sheet_of
 from wanimate.jobs.cancel import CancelToken, cancellable
-from wanimate.jobs.resume import Resumption, guides_key
+from wanimate.jobs.resume import Resumption, check_redraw, guides_key
 from wanimate.jobs.segments import PixelsReady, SegmentDone, run_segments, with_pixels
 from wanimate.jobs.workspace import Workspace, files_read, guides_folder, workspace
 from wanimate.media.image import load_image
@@ -121,6 +121,7 @@ def _run(engine: Engine, job: Job) -> Generator[Event, None, None]:
         engine.check(resolved)
         area = job.preprocess.area or engine.area
         layout = plan_layout(job.mode, clip, (image.shape[1], image.shape[0]), job.preprocess, area)
+        check_redraw(resolved, layout.count, place.store)
         place.check_room(layout.size, layout.count, job.mode, job.output.codec)
         settings = job.preprocess.model_dump(mode="json")
         task = _Task(engine, resolved, place, job.output, hashes, Clock(), inputs, clip, settings)
@@ -142,6 +143,7 @@ def _generate(
     read = [*named_clip(loaded.manifest), *([] if folder is None else [folder])]
     read += [*files_read(None, resolved.generate), *engine.files]
     with workspace(out, output, read) as place, Hashes() as hashes:
+        check_redraw(resolved, loaded.count, place.store, loaded)
         place.check_room(loaded.size, loaded.count, loaded.mode, output.codec)
         inputs = {} if folder is None else {"guides": folder}
         settings_told = told_settings(loaded.manifest)
@@ -214,7 +216,7 @@ def _finish(task: _Task, guides: Guides) -> Iterator[Event]:
         task.hashes.add([*(use.path for use in resolved.generate.lora), *engine.files])
         task.hashes.add([] if guides.folder is None else [guides.folder])
         earlier = Resumption(task.place.store, engine, resolved, guides, segments, task.hashes)
-        yield from task.watch(earlier.prepare(task.place.out))
+        yield from task.watch(earlier.prepare())
         clock.expect(engine.expected(resolved, guides.count, earlier.finished))
         yield from _written(task, guides, segments, earlier)
     finally:
@@ -266,7 +268,7 @@ def _record(task: _Task, guides: Guides, segments: tuple[Segment, ...], seed: in
     """What the record says. `settings`, `output`, `runtime` and `parallel` are settings that make the same job again."""
     resolved, facts, hashes = task.job, task.engine.facts(), task.hashes
     filled = {name: value for name, value in resolved.settings.model_dump(mode="json").items() if name != "area"}
-    facts["checkpoint"]["hashes"] = {file.name: hashes.of(file)["sha256"] for file in task.engine.files}
+    facts["checkpoint"]["hashes"] = hashes.by_name(task.engine.files, facts["checkpoint"]["path"])
     facts["lora"] = [hashes.of(Path(lora["path"])) | lora for lora in facts["lora"]]
     return facts | {
         "mode": guides.mode,

@@ -14,7 +14,6 @@ from __future__ import annotations
 import hashlib
 import json
 import os
-import shutil
 import stat
 from collections.abc import Callable, Iterator, Mapping, Sequence
 from contextlib import suppress
@@ -22,7 +21,7 @@ from dataclasses import dataclass, field
 from datetime import UTC, datetime
 from functools import cached_property
 from pathlib import Path
-from typing import Any, Literal
+from typing import Annotated, Any, Literal
 
 import safetensors.torch
 import torch
@@ -30,16 +29,25 @@ from pydantic import BaseModel, ConfigDict, Field
 from safetensors import SafetensorError
 from torch import Tensor
 
+<<<<<<< HEAD
 from wanimate.errors import InputError, OutputError
 from wanimate.finish.anchor import State as AnchorState
+=======
+from wanimate.errors import InputError, OutputError, setting
+>>>>>>> breaker
 from wanimate.finish.lock import STORE_MARK, work_path
 from wanimate.media.files import AtomicFile, output_error, sha256
-from wanimate.media.names import Owner, owner_pid
+from wanimate.media.names import Owner, owner_pid, remove, remove_folder
 from wanimate.preprocess.guides import load_guides
 from wanimate.types import Guides, Segment
 
 GUIDES, SEGMENTS = "guides", "segment-*.safetensors"
+<<<<<<< HEAD
 _ANCHOR = "anchor."
+=======
+SEEDS = 2**63
+"""Seeds are below it."""
+>>>>>>> breaker
 _LARGEST = 2**24
 """Bytes of `job.json` that are read at the most."""
 
@@ -69,7 +77,7 @@ class Redraw(_Stored):
     """A segment that is made with noise of its own. `blended`: it fades back into the frames it replaces, so that the segments
     after it stay; None until that is decided."""
 
-    seed: int
+    seed: int = Field(ge=0, lt=SEEDS)
     blended: bool | None = None
 
 
@@ -87,9 +95,9 @@ class StoredJob(_Stored):
 
     key: dict[str, Any]
     circumstances: dict[str, Any]
-    seed: int
+    seed: int = Field(ge=0, lt=SEEDS)
     segments: int = Field(ge=1)
-    redraws: dict[str, Redraw] = {}
+    redraws: dict[Annotated[str, Field(pattern=r"^(0|[1-9][0-9]{0,8})$")], Redraw] = {}
     finished: bool = False
 
 
@@ -123,7 +131,7 @@ class Store:
     """The folder `.NAME.work` of one result. The caller holds the output lock; nothing is written before there is work to keep.
 
     Args:
-        fresh: what an earlier run has left is removed.
+        fresh: what an earlier run has left is not looked at, and removed as soon as there is new work.
         keep: the segments stay when the job is finished.
 
     Raises:
@@ -131,13 +139,13 @@ class Store:
     """
 
     def __init__(self, out: Path, fresh: bool = False, keep: bool = False) -> None:
-        self.folder = work_path(out)
+        self.out, self.folder = out, work_path(out)
         found = read_store(self.folder)
         if found is None and os.path.lexists(self.folder) and not _is_empty(self.folder):
             rule = f"{self.folder.name} beside it holds no work of this program that can be read"
             raise OutputError("out", out, rule, "Remove that folder, or choose another name.")
+        self._stale = found is None or fresh
         if found is None or fresh:
-            shutil.rmtree(self.folder, ignore_errors=True)
             now = datetime.now(UTC).isoformat(timespec="seconds")
             found = StoreFile(out=out.name, owner=StoredOwner.this(), begun=now)
         self._file = found.model_copy(update={"owner": StoredOwner.this(), "keep": keep or found.keep})
@@ -148,15 +156,17 @@ class Store:
 
     @property
     def has_segments(self) -> bool:
-        return any(self.folder.glob(SEGMENTS))
+        return not self._stale and any(self.folder.glob(SEGMENTS))
 
     @property
     def guides_folder(self) -> Path:
         return self.folder / GUIDES
 
     def begin(self) -> None:
-        """Make the folder, so that work can be put into it. Raises OutputError where it cannot be made."""
-        self._write(self._file)
+        """Make the folder, so that guides can be put into it; older ones in it are removed. Raises OutputError where it cannot
+        be made."""
+        self._write(self._file.model_copy(update={"guides": None}))
+        remove(self.guides_folder)
 
     def has_guides(self, folder: Path) -> bool:
         """Whether an earlier run has put guides into `folder`, of whatever settings."""
@@ -209,20 +219,23 @@ class Store:
     def done(self) -> None:
         """The result has its name: remove the store, unless its segments are to be kept."""
         if not self._file.keep or self._file.job is None:
-            shutil.rmtree(self.folder, ignore_errors=True)
+            remove_folder(self.folder, self.out)
             return
         job = self._file.job.model_copy(update={"finished": True})
         self._write(self._file.model_copy(update={"job": job}))
 
     def tidy(self) -> None:
         """The job has ended: remove a store that holds no finished work."""
-        if self._file.guides is None and not self.has_segments:
-            shutil.rmtree(self.folder, ignore_errors=True)
+        if not self._stale and self._file.guides is None and not self.has_segments:
+            remove_folder(self.folder, self.out)
 
     def _segment(self, index: int, key: str) -> Path:
         return self.folder / f"segment-{index:04d}-{key}.safetensors"
 
     def _write(self, file: StoreFile) -> None:
+        if self._stale:
+            remove_folder(self.folder, self.out)
+            self._stale = False
         make_private(self.folder)
         with AtomicFile(self.folder / STORE_MARK) as written:
             written.write(json.dumps(file.model_dump(), indent=1).encode())
@@ -309,13 +322,18 @@ def finished_segments(folder: Path) -> int:
 
 def kept_words(out: Path) -> str | None:
     """What is kept of a job that has ended early, for its user; None where that is nothing."""
+    if not out.name:
+        return None
     folder = work_path(out)
     found = read_store(folder)
     if found is None or (found.job is not None and found.job.finished):
         return None
+    if found.owner.alive and found.owner.pid != os.getpid():
+        return None  # another job is at it
     segments = finished_segments(folder)
     what = "the guides are" if not segments or found.job is None else f"{segments} of {found.job.segments} segments are"
-    return f"{what} kept in {folder.name}: the same command goes on from there, `wanimate jobs clean` removes them"
+    how = f"the same command goes on from there, without {setting('output.fresh')}"
+    return f"{what} kept in {folder.name}: {how}. `wanimate jobs clean` removes them"
 
 
 def difference(before: Mapping[str, Any], now: Mapping[str, Any]) -> str:

@@ -124,6 +124,19 @@ def remove(path: Path) -> None:
             path.unlink(missing_ok=True)
 
 
+def remove_folder(folder: Path, of: Path) -> None:
+    """Remove a folder of the name `of` with all in it. Its own name is free at once: who is killed meanwhile leaves nothing
+    under it that is neither whole nor gone, but a leftover of `of`."""
+    aside = temporary_name(of)
+    try:
+        folder.rename(aside)
+    except FileNotFoundError:
+        return
+    except OSError:
+        aside = folder
+    remove(aside)
+
+
 def _leftover(path: Path) -> Leftover | None:
     if found := _TEMPORARY.fullmatch(path.name):
         pid = int(found["pid"])

@@ -43,7 +43,7 @@ from wanimate.types import Frame, Frames, FrameSource, Guides, Mode
 _VIDEOS = {"pose": "pose.mkv", "face": "face.mkv", "background": "background.mkv", "mask": "mask.mkv"}
 _REFERENCE, _KEYPOINTS = "reference.png", "keypoints.npz"
 _PUBLISHED = {"pose": "src_pose.mp4", "face": "src_face.mp4", "background": "src_bg.mp4", "mask": "src_mask.mp4"}
-_PUBLISHED_REFERENCE = "src_ref.png"
+PUBLISHED_REFERENCE = "src_ref.png"
 _PUBLISHED_CRF = 23
 
 
@@ -175,13 +175,12 @@ def _load_published(folder: Path) -> Guides:
     mode: Mode = (
         "replacement" if any((folder / _PUBLISHED[p]).exists() for p in ("background", "mask")) else "animation"
     )
-    sources: list[FrameSource] = [_open(folder / _PUBLISHED[part]) for part in PARTS[mode]]
-    pose = sources[0]
-    assert isinstance(pose, VideoFrames)
+    videos = [_open(folder / _PUBLISHED[part]) for part in PARTS[mode]]
+    sources: list[FrameSource] = [*videos]
     if mode == "replacement":
-        sources[3] = BlackAndWhite(sources[3])
-    reference = load_image(folder / _PUBLISHED_REFERENCE, field="guides")
-    return _guides(folder, mode, pose.fps, sources, reference, {})
+        sources[3] = BlackAndWhite(videos[3])
+    reference = load_image(folder / PUBLISHED_REFERENCE, field="guides")
+    return _guides(folder, mode, videos[0].fps, sources, reference, {})
 
 
 def _open(path: Path) -> VideoFrames:
@@ -216,8 +215,8 @@ def _guides(
 class BlackAndWhite:
     """A mask from a lossy codec, with only 0 and 255 in it again."""
 
-    def __init__(self, source: FrameSource) -> None:
-        self._source = source
+    def __init__(self, source: VideoFrames) -> None:
+        self._source, self.path = source, source.path
 
     @property
     def count(self) -> int:
@@ -246,7 +245,7 @@ def export_published(guides: Guides, folder: Path) -> None:
             with write_h264(place / _PUBLISHED[part], guides.fps, *source.size, _PUBLISHED_CRF) as writer:
                 for i in range(source.count):
                     writer.write(source.take([i])[0])
-        write_png(place / _PUBLISHED_REFERENCE, guides.reference)
+        write_png(place / PUBLISHED_REFERENCE, guides.reference)
 
 
 def check_published(face_size: int) -> None:

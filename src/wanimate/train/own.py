@@ -18,7 +18,7 @@ from torch.utils.checkpoint import checkpoint as recomputed
 from wanimate.errors import InputError, OutputError, setting
 from wanimate.events import Event, Notice, Stage, StageFinished, StageProgress, StageStarted
 from wanimate.finish.decode import to_pixels
-from wanimate.media.files import AtomicFile, json_bytes, kept_error, kept_name, missing_folders, remove_empty
+from wanimate.media.files import AtomicFile, json_bytes, kept_error, kept_name, missing_folders, read_json, remove_empty
 from wanimate.media.lock import NameLock
 from wanimate.media.places import check_names
 from wanimate.model.transformer import AnimateTransformer
@@ -29,7 +29,7 @@ from wanimate.train.latents import LatentClips
 from wanimate.train.lora import LoraTraining, train_adapters
 from wanimate.weights.checkpoint import Checkpoint, load_checkpoint
 
-MARK = "training.json"
+MARK, FORMAT = "training.json", "wanimate-training"
 """Says in the working folder that a training made what lies there."""
 _FILES = ("state.pt", "log.jsonl", "loss.png", "samples", "examples", MARK)
 
@@ -82,7 +82,7 @@ def _places(job: OwnTraining) -> Iterator[None]:
         raise InputError("work", work, rule, f"Go on with {setting('resume')}, or give another folder.")
     if os.path.lexists(work) and not work.is_dir():
         raise OutputError("work", work, "this is not a folder", "Give another name.")
-    if not mark.exists() and not (work / "state.pt").exists():
+    if not _is_marked(mark) and (os.path.lexists(mark) or not (work / "state.pt").exists()):
         taken = next((name for name in _FILES if os.path.lexists(work / name)), None)
         if taken is not None:
             rule = f"{taken} in it would be written over, and nothing proves that a training made it"
@@ -90,13 +90,18 @@ def _places(job: OwnTraining) -> Iterator[None]:
     with NameLock(out), NameLock(work, "work"):
         made = missing_folders(mark)
         with AtomicFile(mark, "work") as file:
-            file.write(json_bytes({"format": "wanimate-training", "out": str(out)}))
+            file.write(json_bytes({"format": FORMAT, "out": str(out)}))
         try:
             yield
         finally:
             if not any(path != mark for path in work.iterdir()):
                 mark.unlink()
                 remove_empty(made)
+
+
+def _is_marked(mark: Path) -> bool:
+    made = read_json(mark)
+    return isinstance(made, dict) and made.get("format") == FORMAT
 
 
 def _trained(job: OwnTraining, sources: list[Source]) -> Iterator[Event]:

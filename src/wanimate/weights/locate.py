@@ -120,7 +120,10 @@ def text_files(folder: Path) -> list[Path]:
 
 
 def checkpoint_files(folder: Path, config: CheckpointConfig) -> list[Path]:
-    """Every file of weights that a job may read, each once, by name; those that are not there are left out."""
-    wanted = [*transformer_files(folder), find_vae(folder), find_clip(folder)]
-    wanted += [folder / "prompts.safetensors"] if config.fixed_prompt else text_files(folder)
+    """Every file that a job may read, each once, by name; those that are not there are left out."""
+    wanted = [folder / CARD, *transformer_files(folder), find_vae(folder), find_clip(folder)]
+    if config.fixed_prompt:
+        wanted.append(folder / "prompts.safetensors")
+    else:
+        wanted += [*text_files(folder), *find_text_encoder(folder)[1].glob("*")]
     return sorted({file for file in wanted if file.is_file()})

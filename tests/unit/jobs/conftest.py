@@ -10,9 +10,11 @@ import pytest
 import torch
 
 sys.path.insert(0, str(Path(__file__).parents[1] / "weights"))
+from resumed_jobs import Job
 from tiny_checkpoints import own_checkpoint, write_guides
 
 from wanimate.api import Animator
+from wanimate.types import Frames
 
 
 @pytest.fixture(autouse=True)
@@ -40,3 +42,16 @@ def guides(tmp_path_factory: pytest.TempPathFactory) -> Callable[..., Path]:
         return folder if folder.is_dir() else write_guides(folder, count, **more)
 
     return of
+
+
+@pytest.fixture
+def job(animator: Animator, guides: Callable[..., Path], tmp_path: Path) -> Job:
+    return Job(animator, guides(21), tmp_path / "a.mkv")
+
+
+@pytest.fixture(scope="module")
+def straight(animator: Animator, guides: Callable[..., Path], tmp_path_factory: pytest.TempPathFactory) -> Frames:
+    """The frames of a job that nothing happened to."""
+    whole = Job(animator, guides(21), tmp_path_factory.mktemp("straight") / "a.mkv")
+    whole.done()
+    return whole.frames

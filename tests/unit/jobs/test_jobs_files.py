@@ -262,6 +262,8 @@ def test_a_training_that_could_not_be_written_is_refused(clips: Path) -> None:
     (clips / "taken.safetensors").symlink_to(clips / "nowhere")
     (clips / "mine").mkdir()
     (clips / "mine" / "loss.png").write_bytes(b"a picture of mine")
+    (clips / "plan").mkdir()
+    (clips / "plan" / "training.json").write_text('{"monday": "ten miles"}')
     for out, work, field, said in (
         ("file/a.safetensors", "work", "out", "not a folder"),
         ("n" * 240 + ".safetensors", "work", "out", "the name is too long"),
@@ -270,6 +272,7 @@ def test_a_training_that_could_not_be_written_is_refused(clips: Path) -> None:
         ("a.safetensors", "file/work", "work", "not a folder"),
         ("a.safetensors", "n" * 250, "work", "the name is too long"),
         ("a.safetensors", "mine", "work", r"loss\.png in it would be written over"),
+        ("a.safetensors", "plan", "work", r"training\.json in it would be written over"),
     ):
         refused(lambda: train(clips, out, work), clips, said, field)  # noqa: B023
     with locks.NameLock(clips / "light.safetensors"):

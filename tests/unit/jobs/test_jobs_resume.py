@@ -8,76 +8,24 @@ import shutil
 from collections.abc import Callable
 from importlib.metadata import PackageNotFoundError
 from pathlib import Path
-from typing import Any
 
 import pytest
 import torch
+from resumed_jobs import KEPT, LOSSLESS, SETTINGS, Job
 
 from wanimate.api import Animator
-from wanimate.config import GenerateSettings, OutputSettings
+from wanimate.config import OutputSettings
 from wanimate.errors import InputError, OutputError
-from wanimate.events import Finished, Notice, StageProgress, StepDone
+from wanimate.events import StageProgress, StepDone
 from wanimate.finish.lock import STORE_MARK, work_path
 from wanimate.jobs import segments as loop
 from wanimate.jobs.store import Store, digest, read_store
 from wanimate.media.files import AtomicFile
 from wanimate.media.image import load_image
-from wanimate.media.video import VideoFrames
 from wanimate.preprocess.guides import write_png
-from wanimate.types import Frames, Result
+from wanimate.types import Frames
 
-LOSSLESS = OutputSettings(codec="ffv1")
-KEPT = OutputSettings(codec="ffv1", keep_segments=True)
-SETTINGS = GenerateSettings(steps=2, seed=7, clip_length=9, overlap=1, solver="euler")
-"""21 frames are three segments with them."""
 MakeGuides = Callable[..., Path]
-
-
-class Job:
-    """A job of three segments and what it says."""
-
-    def __init__(self, animator: Animator, guides: Path, out: Path) -> None:
-        self.animator, self.guides, self.out = animator, guides, out
-
-    def events(self, settings: GenerateSettings = SETTINGS, output: OutputSettings = LOSSLESS) -> Any:
-        return self.animator.generate(self.guides, self.out, settings, output)
-
-    def broken_off(
-        self, segments: int, settings: GenerateSettings = SETTINGS, output: OutputSettings = LOSSLESS
-    ) -> None:
-        """Run until the first step after so many segments."""
-        events = self.events(settings, output)
-        for event in events:
-            if isinstance(event, StepDone) and event.segment == segments:
-                break
-        events.close()
-
-    def done(
-        self, settings: GenerateSettings = SETTINGS, output: OutputSettings = LOSSLESS
-    ) -> tuple[Result, list[int], list[str]]:
-        """Run to the end; the result, the segments whose steps were computed, and the notices."""
-        events = list(self.events(settings, output))
-        steps = sorted({event.segment for event in events if isinstance(event, StepDone)})
-        last = events[-1]
-        assert isinstance(last, Finished)
-        return last.result, steps, [event.message for event in events if isinstance(event, Notice)]
-
-    @property
-    def frames(self) -> Frames:
-        return VideoFrames(self.out).take(range(21))
-
-
-@pytest.fixture
-def job(animator: Animator, guides: MakeGuides, tmp_path: Path) -> Job:
-    return Job(animator, guides(21), tmp_path / "a.mkv")
-
-
-@pytest.fixture(scope="module")
-def straight(animator: Animator, guides: MakeGuides, tmp_path_factory: pytest.TempPathFactory) -> Frames:
-    """The frames of a job that nothing happened to."""
-    whole = Job(animator, guides(21), tmp_path_factory.mktemp("straight") / "a.mkv")
-    whole.done()
-    return whole.frames
 
 
 @pytest.mark.parametrize("segments", [1, 2])

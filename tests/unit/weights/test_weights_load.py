@@ -28,7 +28,7 @@ from wanimate.model.params import LATENT_MEAN
 from wanimate.weights import checkpoint as load
 from wanimate.weights.checkpoint import load_checkpoint
 from wanimate.weights.formats import dequantize, quantize_rows, read_tensors
-from wanimate.weights.locate import TRANSFORMER, checkpoint_files, read_checkpoint_config
+from wanimate.weights.locate import CARD, TRANSFORMER, checkpoint_files, read_checkpoint_config
 
 
 def animate(checkpoint: Path, guides: Path, out: Path) -> Finished:
@@ -51,7 +51,7 @@ def test_own_layout(own: Path) -> None:
     for key, tensor in transformer_tensors(OWN).items():
         assert torch.equal(checkpoint.transformer.state_dict()[key], tensor), key
     names = {file.name for file in checkpoint_files(own, checkpoint.config)}
-    assert names == {f"{TRANSFORMER}.safetensors", "vae.safetensors", "prompts.safetensors"}
+    assert names == {CARD, f"{TRANSFORMER}.safetensors", "vae.safetensors", "prompts.safetensors"}
 
 
 def test_published_layout(published: Path, tmp_path: Path) -> None:
