@@ -11,7 +11,7 @@ import pytest
 import wanimate
 
 PACKAGE = Path(wanimate.__file__).parent
-FOUNDATION = ("types", "config", "errors", "events", "log")
+FOUNDATION = ("types", "config", "errors", "events", "log", "versions")
 STAGES = ("media", "preprocess", "conditions", "model", "weights", "sampling", "finish", "runtime")
 ROAD = ("engines", "jobs", "api")
 PREPROCESS = (

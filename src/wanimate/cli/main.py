@@ -3,7 +3,6 @@
 from __future__ import annotations
 
 import sys
-from importlib.metadata import version
 from pathlib import Path
 from typing import Annotated, Any, NoReturn
 
@@ -17,6 +16,7 @@ from wanimate.cli.preprocess import preprocess
 from wanimate.cli.report import JsonReporter, OutputClosed, lost
 from wanimate.cli.train import app as train
 from wanimate.cli.weights import app as weights
+from wanimate.versions import installed
 
 UsageError: type[Exception] = typer.BadParameter.__bases__[0]
 """typer has a public name for its kinds only."""
@@ -32,7 +32,7 @@ app = typer.Typer(
 
 def _print_version(wanted: bool) -> None:
     if wanted:
-        print(f"wanimate {version('wanimate')}")
+        print(f"wanimate {installed('wanimate') or 'from its sources'}")
         raise typer.Exit
 
 

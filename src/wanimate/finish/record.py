@@ -11,7 +11,6 @@ from collections.abc import Iterable, Mapping
 from concurrent.futures import Future, ThreadPoolExecutor
 from datetime import UTC, datetime
 from fractions import Fraction
-from importlib.metadata import PackageNotFoundError, version
 from pathlib import Path
 from types import TracebackType
 from typing import Any
@@ -20,6 +19,7 @@ import numpy as np
 from pydantic import BaseModel
 
 from wanimate.media.files import json_bytes
+from wanimate.versions import installed
 from wanimate.weights.fingerprint import fingerprint
 
 SCHEMA = 2
@@ -96,14 +96,6 @@ def peak_rss() -> int:
     """The most memory this process has had resident so far, in bytes."""
     unit = 1 if sys.platform == "darwin" else 1024
     return resource.getrusage(resource.RUSAGE_SELF).ru_maxrss * unit
-
-
-def installed(name: str) -> str | None:
-    """The version of an installed package; None where it runs from its sources, or is not there."""
-    try:
-        return version(name)
-    except PackageNotFoundError:
-        return None
 
 
 def _plain(value: object) -> Any:

@@ -17,11 +17,12 @@ from wanimate.engines.resolved import ResolvedJob
 from wanimate.errors import InputError, setting
 from wanimate.events import Event, Notice
 from wanimate.finish.lock import record_path
-from wanimate.finish.record import Hashes, installed
+from wanimate.finish.record import Hashes
 from wanimate.jobs.store import Archive, Redraw, Store, StoredJob, difference, plain
 from wanimate.media.files import read_json
 from wanimate.preprocess.guides import PUBLISHED_REFERENCE
 from wanimate.types import Frame, Guides, Mode, Segment
+from wanimate.versions import installed
 
 _SEEDS = 2**32
 _PICTURES = (".mkv", ".mp4", ".png")

@@ -29,12 +29,8 @@ from pydantic import BaseModel, ConfigDict, Field
 from safetensors import SafetensorError
 from torch import Tensor
 
-<<<<<<< HEAD
-from wanimate.errors import InputError, OutputError
-from wanimate.finish.anchor import State as AnchorState
-=======
 from wanimate.errors import InputError, OutputError, setting
->>>>>>> breaker
+from wanimate.finish.anchor import State as AnchorState
 from wanimate.finish.lock import STORE_MARK, work_path
 from wanimate.media.files import AtomicFile, output_error, sha256
 from wanimate.media.names import Owner, owner_pid, remove, remove_folder
@@ -42,12 +38,9 @@ from wanimate.preprocess.guides import load_guides
 from wanimate.types import Guides, Segment
 
 GUIDES, SEGMENTS = "guides", "segment-*.safetensors"
-<<<<<<< HEAD
-_ANCHOR = "anchor."
-=======
 SEEDS = 2**63
 """Seeds are below it."""
->>>>>>> breaker
+_ANCHOR = "anchor."
 _LARGEST = 2**24
 """Bytes of `job.json` that are read at the most."""
 

@@ -3,7 +3,6 @@
 from __future__ import annotations
 
 import hashlib
-import importlib.metadata
 from collections.abc import Sequence
 from typing import Any
 
@@ -20,6 +19,7 @@ from wanimate.preprocess.people.choice import HEAD_AND_SHOULDERS
 from wanimate.preprocess.performer import Performer, is_smoothed
 from wanimate.preprocess.pose.keypoints import runs
 from wanimate.types import Frame, Keypoints
+from wanimate.versions import installed
 
 _SURE = 0.5
 _LISTED = 10
@@ -110,7 +110,7 @@ def manifest(layout: Layout, image: Frame, settings: PreprocessSettings) -> dict
         "smooth": is_smoothed(settings),
         "compat": settings.compat,
         "versions": {
-            "wanimate": importlib.metadata.version("wanimate"),
+            "wanimate": installed("wanimate"),
             "opencv": cv2.__version__,
             "numpy": np.__version__,
         },

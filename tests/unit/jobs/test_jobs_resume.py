@@ -258,7 +258,7 @@ def test_a_package_that_was_never_installed_goes_on_too(
     job: Job, straight: Frames, monkeypatch: pytest.MonkeyPatch
 ) -> None:
     """Its sources on the path are enough; they have no version."""
-    monkeypatch.setattr("wanimate.finish.record.version", _none)
+    monkeypatch.setattr("wanimate.versions.version", _none)
     job.broken_off(1)
     _, computed, _ = job.done()
     assert computed == [1, 2]

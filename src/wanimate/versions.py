@@ -1,0 +1,13 @@
+"""Versions of installed packages."""
+
+from __future__ import annotations
+
+from importlib.metadata import PackageNotFoundError, version
+
+
+def installed(name: str) -> str | None:
+    """The version of a package; None where it is not installed, as this one is not where it runs from its sources."""
+    try:
+        return version(name)
+    except PackageNotFoundError:
+        return None
