@@ -16,7 +16,7 @@ from wanimate.cli.preprocess import preprocess
 from wanimate.cli.report import JsonReporter, OutputClosed, lost
 from wanimate.cli.train import app as train
 from wanimate.cli.weights import app as weights
-from wanimate.versions import installed
+from wanimate.versions import version_of
 
 UsageError: type[Exception] = typer.BadParameter.__bases__[0]
 """typer has a public name for its kinds only."""
@@ -32,7 +32,7 @@ app = typer.Typer(
 
 def _print_version(wanted: bool) -> None:
     if wanted:
-        print(f"wanimate {installed('wanimate') or 'from its sources'}")
+        print(f"wanimate {version_of('wanimate') or 'from its sources'}")
         raise typer.Exit
 
 

@@ -19,7 +19,7 @@ import numpy as np
 from pydantic import BaseModel
 
 from wanimate.media.files import json_bytes
-from wanimate.versions import installed
+from wanimate.versions import version_of
 from wanimate.weights.fingerprint import fingerprint
 
 SCHEMA = 2
@@ -37,7 +37,7 @@ def record_bytes(out: Path, data: Mapping[str, Any]) -> bytes:
     """
     record = {
         "schema": SCHEMA,
-        "wanimate": installed("wanimate"),
+        "wanimate": version_of("wanimate"),
         "written": datetime.now(UTC).isoformat(timespec="seconds"),
         "out": Path(out).name,
         "versions": versions(),
@@ -89,7 +89,7 @@ class Hashes:
 
 def versions() -> dict[str, str | None]:
     """The Python, the system and the libraries that take part in a result; None where one is not installed."""
-    return {"python": platform.python_version(), "system": platform.platform(), **{n: installed(n) for n in LIBRARIES}}
+    return {"python": platform.python_version(), "system": platform.platform(), **{n: version_of(n) for n in LIBRARIES}}
 
 
 def peak_rss() -> int:

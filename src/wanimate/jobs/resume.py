@@ -22,7 +22,7 @@ from wanimate.jobs.store import Archive, Redraw, Store, StoredJob, difference, p
 from wanimate.media.files import read_json
 from wanimate.preprocess.guides import PUBLISHED_REFERENCE
 from wanimate.types import Frame, Guides, Mode, Segment
-from wanimate.versions import installed
+from wanimate.versions import version_of
 
 _SEEDS = 2**32
 _PICTURES = (".mkv", ".mp4", ".png")
@@ -34,7 +34,7 @@ def guides_key(
     """What decides the guides. Waits for the hashes of the inputs."""
     files = {name: hashes.of(path).get("sha256") for name, path in inputs.items()}
     chosen = settings.model_dump(mode="json") | {"area": area, "mask": files.get("mask")}
-    return {"wanimate": installed("wanimate"), "mode": mode, **files, **chosen}
+    return {"wanimate": version_of("wanimate"), "mode": mode, **files, **chosen}
 
 
 def frames_key(engine: Engine, job: ResolvedJob, guides: Guides, hashes: Hashes, seed: int) -> dict[str, Any]:
@@ -49,7 +49,7 @@ def frames_key(engine: Engine, job: ResolvedJob, guides: Guides, hashes: Hashes,
     pictures[guides.manifest.get("reference", PUBLISHED_REFERENCE)] = _pixels(guides.reference)
     return plain(
         {
-            "wanimate": installed("wanimate"), "torch": torch.__version__, "mode": guides.mode, "frames": guides.count,
+            "wanimate": version_of("wanimate"), "torch": torch.__version__, "mode": guides.mode, "frames": guides.count,
             "size": guides.size, **settings,
             "lora": [
                 [hashes.of(use.path)["sha256"], *use.model_dump(exclude={"path"}).values()] for use in job.generate.lora

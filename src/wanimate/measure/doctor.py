@@ -25,7 +25,7 @@ from wanimate.runtime.backends import backends
 from wanimate.runtime.optimize import TRIAL_HEADS, TRIAL_TOKENS, attention_trials, best_trial, optimize
 from wanimate.runtime.patches import installed
 from wanimate.runtime.planning.fit import plan_for
-from wanimate.versions import installed
+from wanimate.versions import version_of
 from wanimate.weights.checkpoint import Checkpoint, best_device
 from wanimate.weights.locate import CheckpointConfig, embedded_path, read_checkpoint_config
 from wanimate.weights.prompts import FixedPrompt
@@ -127,7 +127,7 @@ def _machine(gpus: list[dict[str, Any]]) -> dict[str, Any]:
 
 def _backends(models: Path | None, gpus: list[dict[str, Any]]) -> list[dict[str, Any]]:
     litert = pose_backend(models)
-    onnx = installed("onnxruntime")
+    onnx = version_of("onnxruntime")
     device = f"{gpus[0]['name']}" if gpus else "no CUDA device was found by torch"
     rows = [
         ("pose", "mediapipe", litert is None, litert is None, litert or "models and ai-edge-litert are there"),
@@ -216,7 +216,7 @@ def verdict_14b(memory: int, gpu_memory: list[int]) -> tuple[str, str]:
 
 def pose_backend(models: Path | None = None) -> str | None:
     """None if the default pose backend can run, else what is missing. It may hold marks of settings."""
-    if installed("ai-edge-litert") is None:
+    if version_of("ai-edge-litert") is None:
         return "ai-edge-litert is not installed"
     try:
         find(models)

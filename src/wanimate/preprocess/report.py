@@ -19,7 +19,7 @@ from wanimate.preprocess.people.choice import HEAD_AND_SHOULDERS
 from wanimate.preprocess.performer import Performer, is_smoothed
 from wanimate.preprocess.pose.keypoints import runs
 from wanimate.types import Frame, Keypoints
-from wanimate.versions import installed
+from wanimate.versions import version_of
 
 _SURE = 0.5
 _LISTED = 10
@@ -110,7 +110,7 @@ def manifest(layout: Layout, image: Frame, settings: PreprocessSettings) -> dict
         "smooth": is_smoothed(settings),
         "compat": settings.compat,
         "versions": {
-            "wanimate": installed("wanimate"),
+            "wanimate": version_of("wanimate"),
             "opencv": cv2.__version__,
             "numpy": np.__version__,
         },
