@@ -115,7 +115,7 @@ def _machine(gpus: list[dict[str, Any]]) -> dict[str, Any]:
     flags = sorted(cpu_flags() & set(FLAGS))
     return {
         "system": platform.platform(),
-        "python": platform.pythoninstalled(),
+        "python": platform.python_version(),
         "processor": f"{_cpu_name()}, {_usable_cores()} of {os.cpu_count()} cores usable",
         "instructions": ", ".join(flags) or "none of interest known",
         "memory": f"{memory.total / GIB:.1f} GiB, {memory.available / GIB:.1f} GiB free",
