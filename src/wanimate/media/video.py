@@ -24,6 +24,8 @@ __all__ = [
     "plan_frames", "write_h264",
 ]  # fmt: skip
 CHUNK_BYTES, CACHE_BYTES = 64 * 2**20, 16 * 2**20
+CACHE_FRAMES = 96
+"""More than a segment has: small frames would fill the bytes little by little, over minutes of a clip."""
 """Frames that are decoded at once to run backwards, and that a source keeps: those that two segments share."""
 
 
@@ -161,7 +163,7 @@ class VideoFrames:
     """A `FrameSource` over a video file; `fps` is its exact rate. Seeks to key frames and decodes forward from there.
 
     It is exact in every accepted file, and quick in lossless ones, where each frame is a key frame. Recent frames are kept,
-    up to 16 MiB. It is not for use by several threads at once.
+    up to 16 MiB and 96 frames. It is not for use by several threads at once.
 
     Raises:
         InputError: the file cannot be read (on construction).
@@ -178,7 +180,7 @@ class VideoFrames:
         self._held: tuple[int, Any] | None = None
         self._following = next(self._pictures, None)
         self._cache: OrderedDict[int, Frame] = OrderedDict()
-        self._cache_frames = max(CACHE_BYTES // (3 * clip.width * clip.height), 1)
+        self._cache_frames = min(max(CACHE_BYTES // (3 * clip.width * clip.height), 1), CACHE_FRAMES)
 
     @property
     def count(self) -> int:

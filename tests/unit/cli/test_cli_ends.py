@@ -173,7 +173,7 @@ SLOW = textwrap.dedent("""
 """)
 
 
-@pytest.mark.parametrize("name", ["SIGINT", "SIGTERM"])
+@pytest.mark.parametrize("name", ["SIGINT", "SIGTERM", "SIGHUP"])
 @pytest.mark.parametrize("json_too", [False, True], ids=["words", "json"])
 def test_stopped_while_modules_load(name: str, json_too: bool) -> None:
     line = [sys.executable, "-c", SLOW, "doctor", *(["--json"] if json_too else [])]
@@ -251,7 +251,7 @@ def test_an_interrupt_that_a_library_drops(tmp_path: Path, json_too: bool) -> No
     assert "stopped" in (done.stdout if json_too else done.stderr)
 
 
-@pytest.mark.parametrize("name", ["SIGINT", "SIGTERM"])
+@pytest.mark.parametrize("name", ["SIGINT", "SIGTERM", "SIGHUP"])
 @pytest.mark.parametrize("times", [1, 3], ids=["once", "impatient"])
 def test_cancelled_jobs_leave_nothing(tmp_path: Path, name: str, times: int) -> None:
     out = tmp_path / "results" / "a.mp4"
@@ -279,6 +279,25 @@ def test_cancelled_jobs_leave_nothing(tmp_path: Path, name: str, times: int) -> 
     assert errors == ""
     assert [p.name for p in out.parent.iterdir()] == ["a.mp4"]
     assert out.read_bytes() == b"an older result"
+
+
+def test_a_hangup_that_is_ignored_stops_nobody(tmp_path: Path) -> None:
+    """As under `nohup`, while modules load and while the job runs."""
+    out = tmp_path / "a.mp4"
+    code = "import signal\nsignal.signal(signal.SIGHUP, signal.SIG_IGN)\n" + STOPPED.replace("10_000", "30")
+    line = [sys.executable, "-c", code, str(out)]
+    job = subprocess.Popen(line, stdout=subprocess.PIPE, stderr=subprocess.PIPE, text=True, env=environment())
+    try:
+        assert job.stdout is not None
+        while '"done": 5' not in job.stdout.readline():
+            assert job.poll() is None, job.stderr
+        job.send_signal(signal.SIGHUP)
+        rest, errors = job.communicate(timeout=30)
+    finally:
+        job.kill()
+        job.wait()
+    assert (job.returncode, errors) == (0, "")
+    assert json.loads(rest.splitlines()[-1])["event"] == "result"
 
 
 @pytest.mark.parametrize("json_too", [True, False], ids=["json", "words"])

@@ -8,13 +8,15 @@ import shutil
 from collections.abc import Callable
 from importlib.metadata import PackageNotFoundError
 from pathlib import Path
+from typing import Any
 
 import pytest
 import torch
 from resumed_jobs import KEPT, LOSSLESS, SETTINGS, Job
+from safetensors.torch import save_file
 
 from wanimate.api import Animator
-from wanimate.config import OutputSettings
+from wanimate.config import LoraUse, OutputSettings
 from wanimate.errors import InputError, OutputError
 from wanimate.events import StageProgress, StepDone
 from wanimate.finish.lock import STORE_MARK, work_path
@@ -51,6 +53,29 @@ def test_colours_are_held_across_the_break(job: Job, straight: Frames) -> None:
     _, computed, _ = job.done()
     assert computed == [2]
     assert (job.frames == straight).all()
+
+
+@pytest.mark.parametrize("how", ["scheduled LoRA", "step cache", "guidance", "replacement", "compat"])
+def test_jobs_of_every_way_go_on(animator: Animator, guides: MakeGuides, tmp_path: Path, how: str) -> None:
+    """With the frames of a job that nothing happened to."""
+    lora = tmp_path / "lora.safetensors"
+    pair = {"blocks.1.ffn.0.lora_A.weight": torch.ones(2, 32) / 8, "blocks.1.ffn.0.lora_B.weight": torch.ones(48, 2)}
+    save_file(pair, lora)
+    more: dict[str, Any] = {
+        "scheduled LoRA": {"lora": (LoraUse(path=lora, stop=0.5),), "steps": 4}, "step cache": {"cache": "taylor", "steps": 12},
+        "guidance": {"guidance": 2.0}, "replacement": {}, "compat": {"compat": True},
+    }[how]  # fmt: skip
+    settings = SETTINGS.model_copy(update=more)
+    folder = guides(21, replacement=True) if how == "replacement" else guides(21)
+    whole, broken = (Job(animator, folder, tmp_path / name / "a.mkv") for name in ("whole", "broken"))
+    whole.done(settings)
+    broken.broken_off(1, settings)
+    result, computed, _ = broken.done(settings)
+    assert computed == [1, 2]
+    assert (broken.frames == whole.frames).all()
+    if how == "step cache":
+        other = json.loads((tmp_path / "whole" / "a.json").read_text())
+        assert result.manifest["cache"]["skipped"] == other["cache"]["skipped"]
 
 
 def test_a_drawn_seed_stays_the_jobs(job: Job) -> None:
