@@ -57,7 +57,7 @@ def frames_key(engine: Engine, job: ResolvedJob, guides: Guides, hashes: Hashes,
             "checkpoint": hashes.by_name(engine.files, facts["checkpoint"]["path"]), "patches": facts["patches"],
             "guides": pictures,
             "without the person": [i for i, valid in enumerate(guides.valid or ()) if not valid],
-            "device": facts["device"].partition(":")[0], "attention": facts["attention"],
+            "device": facts["device"].partition(":")[0], "attention": facts["attention_asked"],
             "speed": facts["runtime"]["speed"], "weights_dtype": facts["runtime"]["weights_dtype"],
         }
     )  # fmt: skip
@@ -70,7 +70,8 @@ def _pixels(picture: Frame) -> str:
 def circumstances(engine: Engine) -> dict[str, Any]:
     """What changes frames by rounding only."""
     facts = engine.facts()
-    return {"gpus": facts["gpus"], "placement": facts["placement"], "threads": torch.get_num_threads()}
+    names = ("gpus", "placement", "attention")  # of attention, `auto` may choose another backend each time
+    return {name: facts[name] for name in names} | {"threads": torch.get_num_threads()}
 
 
 class Resumption:
