@@ -161,7 +161,8 @@ class WanAnimate:
         return {
             "checkpoint": {"name": self.config.name, "note": self.config.note, "path": str(self.folder)},
             "device": str(self.device), "gpus": self.networks.parallel.gpus, "placement": str(self.networks.placement),
-            "attention": self.networks.attention, "attention_asked": self.runtime.attention, "patches": self.patches(), "memory": self._memory(),
+            "attention": self.networks.attention, "attention_asked": self.runtime.attention,
+            "patches": self.patches(), "memory": self._memory(),
             "runtime": self.runtime.model_copy(update={"attention": self.networks.attention}).model_dump(mode="json"),
             "parallel": self.networks.parallel.model_dump(mode="json"),
             "lora": [
