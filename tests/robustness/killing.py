@@ -41,6 +41,7 @@ def run_command(words: list[str], log: str) -> None:
     from wanimate.__main__ import main
 
     torch.set_num_threads(1)
+    signal.signal(signal.SIGHUP, signal.SIG_DFL)  # also where the tests run under nohup
     with open(log, "w") as file:
         os.dup2(file.fileno(), 1)
         os.dup2(file.fileno(), 2)

@@ -159,7 +159,8 @@ def test_as_a_module() -> None:
 
 
 SLOW = textwrap.dedent("""
-    import importlib.abc, sys, time
+    import importlib.abc, signal, sys, time
+    signal.signal(signal.SIGHUP, signal.SIG_DFL)  # also where the tests run under nohup
 
     class Slow(importlib.abc.MetaPathFinder):
         def find_spec(self, name, path, target=None):
@@ -195,7 +196,8 @@ def test_stopped_while_modules_load(name: str, json_too: bool) -> None:
 
 
 STOPPED = textwrap.dedent("""
-    import sys, time, types
+    import signal, sys, time, types
+    signal.signal(signal.SIGHUP, signal.SIG_DFL)
     from fractions import Fraction
     from pathlib import Path
     import numpy as np
@@ -284,7 +286,7 @@ def test_cancelled_jobs_leave_nothing(tmp_path: Path, name: str, times: int) -> 
 def test_a_hangup_that_is_ignored_stops_nobody(tmp_path: Path) -> None:
     """As under `nohup`, while modules load and while the job runs."""
     out = tmp_path / "a.mp4"
-    code = "import signal\nsignal.signal(signal.SIGHUP, signal.SIG_IGN)\n" + STOPPED.replace("10_000", "30")
+    code = STOPPED.replace("SIG_DFL", "SIG_IGN").replace("10_000", "30")
     line = [sys.executable, "-c", code, str(out)]
     job = subprocess.Popen(line, stdout=subprocess.PIPE, stderr=subprocess.PIPE, text=True, env=environment())
     try:
