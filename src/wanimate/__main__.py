@@ -8,16 +8,18 @@ import sys
 from contextlib import suppress
 from typing import NoReturn
 
-STOPS = (signal.SIGINT, signal.SIGTERM, signal.SIGHUP)
-"""Signals that end a command: Ctrl-C, the system, a terminal or connection that is gone. `nohup` has the last one ignored."""
+
+def stops() -> list[signal.Signals]:
+    """Signals that end a command: Ctrl-C, the system, a terminal or connection that is gone; not the last where it is ignored, as
+    by `nohup`."""
+    ignored = signal.getsignal(signal.SIGHUP) is signal.SIG_IGN
+    return [signal.SIGINT, signal.SIGTERM, *([] if ignored else [signal.SIGHUP])]
 
 
 def main(*chosen: str) -> NoReturn:
     """Run this process's command line, or, with `chosen`, that of one command: main("compat", "generate")."""
     _open_streams()
-    before = [
-        (number, signal.signal(number, _stop)) for number in STOPS if signal.getsignal(number) is not signal.SIG_IGN
-    ]
+    before = [(number, signal.signal(number, _stop)) for number in stops()]
     try:
         from wanimate.cli.main import main as run
 

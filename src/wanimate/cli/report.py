@@ -32,7 +32,7 @@ from rich.progress import (
     TimeRemainingColumn,
 )
 
-from wanimate.__main__ import STOPS
+from wanimate.__main__ import stops
 from wanimate.cli.names import command_line, field_of
 from wanimate.errors import (
     Cancelled,
@@ -321,12 +321,12 @@ def _say(text: str) -> None:
 @contextmanager
 def _terminated_like_interrupted(interrupted: threading.Event) -> Iterator[None]:
     """While the block runs, SIGTERM and SIGHUP cancel as Ctrl-C does, so that everything is tidied up. Each sets
-    `interrupted`. A signal that is ignored, as by `nohup`, stays so."""
+    `interrupted`. A hangup that is ignored, as by `nohup`, stays so."""
     if threading.current_thread() is not threading.main_thread():
         yield
         return
 
-    heard = [number for number in STOPS if signal.getsignal(number) is not signal.SIG_IGN]
+    heard = stops()
 
     def interrupt(*_: object) -> None:
         # An impatient second Ctrl-C must not break off the tidying up, nor the end of the process after it.
