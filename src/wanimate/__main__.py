@@ -10,8 +10,8 @@ from typing import NoReturn
 
 
 def stops() -> list[signal.Signals]:
-    """Signals that end a command: Ctrl-C, the system, a terminal or connection that is gone; not the last where it is ignored, as
-    by `nohup`."""
+    """Signals that end a command: Ctrl-C, the system, a terminal or connection that is gone. `nohup` has the last one
+    ignored."""
     ignored = signal.getsignal(signal.SIGHUP) is signal.SIG_IGN
     return [signal.SIGINT, signal.SIGTERM, *([] if ignored else [signal.SIGHUP])]
 
