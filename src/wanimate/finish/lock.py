@@ -13,7 +13,7 @@ from typing import Any
 
 from wanimate.config import Codec, OutputSettings
 from wanimate.errors import OutputError, setting
-from wanimate.media.files import read_json
+from wanimate.media.files import read_own_json
 from wanimate.media.lock import NameLock
 from wanimate.media.names import owner_pid, remove_leftovers
 from wanimate.media.places import check_apart_from, check_file, check_names
@@ -163,17 +163,22 @@ def _state(path: Path) -> tuple[int, ...] | None:
     return None if stat.S_ISDIR(found.st_mode) else (found.st_ino, found.st_size, found.st_mtime_ns)
 
 
+def holds_nothing_finished(folder: Path) -> bool:
+    """Whether it is a folder with nothing in it but what a killed process had not finished."""
+    return folder.is_dir() and not folder.is_symlink() and all(owner_pid(path) is not None for path in folder.iterdir())
+
+
 def _is_store(folder: Path) -> bool:
     """Whether it is a folder of finished work, or one in which nothing was finished when its process was killed."""
-    if folder.is_dir() and not folder.is_symlink() and all(owner_pid(path) is not None for path in folder.iterdir()):
+    if holds_nothing_finished(folder):
         return True
-    made = read_json(folder / STORE_MARK) if folder.is_dir() and not folder.is_symlink() else None
+    made = read_own_json(folder / STORE_MARK) if folder.is_dir() and not folder.is_symlink() else None
     return isinstance(made, dict) and made.get("format") == STORE_FORMAT
 
 
 def _record_of(path: Path) -> dict[str, Any] | None:
     """A record of this program; None where there is none."""
-    made = read_json(path)
+    made = read_own_json(path)
     if not isinstance(made, dict) or not {"wanimate", "schema", "out"} <= made.keys():
         return None
     name = made["out"]

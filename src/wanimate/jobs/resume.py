@@ -19,7 +19,7 @@ from wanimate.events import Event, Notice
 from wanimate.finish.lock import record_path
 from wanimate.finish.record import Hashes
 from wanimate.jobs.store import Archive, Redraw, Store, StoredJob, difference, plain
-from wanimate.media.files import read_json
+from wanimate.media.files import read_own_json
 from wanimate.preprocess.guides import PUBLISHED_REFERENCE
 from wanimate.types import Frame, Guides, Mode, Segment
 from wanimate.versions import version_of
@@ -219,7 +219,7 @@ def _of_another_job(how: str) -> str:
 def recorded(out: Path) -> StoredJob | None:
     """The job that the record beside `out` tells of; None where there is no such record."""
     with suppress(ValueError, KeyError, TypeError):
-        record = read_json(record_path(out))
+        record = read_own_json(record_path(out))
         if record["out"] == out.name and out.exists():
             redraws = {str(int(number) - 1): Redraw(**one) for number, one in record["redraws"].items()}
             return StoredJob(

@@ -180,7 +180,7 @@ def _drawn(task: _Task, job: Job, clip: Clip, image: Frame, area: int) -> Genera
     store.begin()
     guides = yield from _made_guides(task, job, clip, image, area)
     try:
-        store.add_guides(guides.folder or folder, key())
+        store.add_guides(guides, key())
     except OutputError as error:
         yield from task.note(Notice(f"the guides could not be stored ({error}); the job goes on without", "warning"))
     return guides

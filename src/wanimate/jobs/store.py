@@ -31,9 +31,10 @@ from torch import Tensor
 
 from wanimate.errors import InputError, OutputError, setting
 from wanimate.finish.anchor import State as AnchorState
-from wanimate.finish.lock import STORE_MARK, work_path
-from wanimate.media.files import AtomicFile, output_error, sha256
-from wanimate.media.names import Owner, owner_pid, remove, remove_folder
+from wanimate.finish.lock import STORE_MARK, holds_nothing_finished, work_path
+from wanimate.media.files import AtomicFile, output_error, read_own_json, sha256
+from wanimate.media.names import Owner, remove, remove_folder
+from wanimate.preprocess.folder import MANIFEST
 from wanimate.preprocess.guides import load_guides
 from wanimate.types import Guides, Segment
 
@@ -41,6 +42,8 @@ GUIDES, SEGMENTS = "guides", "segment-*.safetensors"
 SEEDS = 2**63
 """Seeds are below it."""
 _ANCHOR = "anchor."
+_UNKNOWN = "0" * 64
+"""In place of a hash until it is known."""
 _LARGEST = 2**24
 """Bytes of `job.json` that are read at the most."""
 
@@ -134,7 +137,7 @@ class Store:
     def __init__(self, out: Path, fresh: bool = False, keep: bool = False) -> None:
         self.out, self.folder = out, work_path(out)
         found = read_store(self.folder)
-        if found is None and os.path.lexists(self.folder) and not _is_empty(self.folder):
+        if found is None and os.path.lexists(self.folder) and not holds_nothing_finished(self.folder):
             rule = f"{self.folder.name} beside it holds no work of this program that can be read"
             raise OutputError("out", out, rule, "Remove that folder, or choose another name.")
         self._stale = found is None or fresh
@@ -175,9 +178,12 @@ class Store:
                 return load_guides(folder)
         return None
 
-    def add_guides(self, folder: Path, key: Mapping[str, Any]) -> None:
-        """Remember that `folder` holds the job's guides. Raises OutputError where that cannot be written."""
-        found = StoredGuides(folder=_absolute(folder), key=plain(key), files=_hashes(folder))
+    def add_guides(self, guides: Guides, key: Mapping[str, Any]) -> None:
+        """Remember where the job's guides lie; their manifest has the hashes. Raises OutputError where that cannot be
+        written."""
+        assert guides.folder is not None
+        files = guides.manifest["sha256"] | {MANIFEST: sha256(guides.folder / MANIFEST)}
+        found = StoredGuides(folder=_absolute(guides.folder), key=plain(key), files=files)
         self._write(self._file.model_copy(update={"guides": found}))
 
     def set_job(self, job: StoredJob) -> None:
@@ -206,7 +212,8 @@ class Store:
         tensors["skipped"] = torch.tensor(segment.skipped)
         tensors |= {_ANCHOR + name: sums for name, sums in segment.anchor.items()}
         with AtomicFile(self._segment(index, key)) as file:
-            file.write(_packed({name: tensor.detach().to("cpu").contiguous() for name, tensor in tensors.items()}))
+            for part in _packed({name: tensor.detach().to("cpu").contiguous() for name, tensor in tensors.items()}):
+                file.write(part)
         _sync(self.folder)
 
     def done(self) -> None:
@@ -302,9 +309,8 @@ def read_store(folder: Path) -> StoreFile | None:
         found = folder.lstat()
         if not stat.S_ISDIR(found.st_mode) or found.st_uid != os.geteuid():
             return None
-        with open(folder / STORE_MARK, "rb") as file:
-            return StoreFile.model_validate(json.loads(file.read(_LARGEST)))
-    except (OSError, ValueError, RecursionError):
+        return StoreFile.model_validate(read_own_json(folder / STORE_MARK, _LARGEST))
+    except (OSError, ValueError):
         return None
 
 
@@ -385,10 +391,12 @@ def _hashes(folder: Path) -> dict[str, str]:
     return {file.name: sha256(file) for file in sorted(folder.iterdir()) if file.is_file()}
 
 
-def _packed(tensors: dict[str, Tensor]) -> bytes:
-    """A .safetensors file with a hash of its own tensors."""
-    bare = safetensors.torch.save(tensors)
-    return safetensors.torch.save(tensors, {"sha256": hashlib.sha256(bare[_start(bare) :]).hexdigest()})
+def _packed(tensors: dict[str, Tensor]) -> tuple[bytes, memoryview]:
+    """A .safetensors file with a hash of its own tensors: its header, and the rest."""
+    data = safetensors.torch.save(tensors, {"sha256": _UNKNOWN})
+    start = _start(data)
+    tensor_bytes = memoryview(data)[start:]
+    return data[:start].replace(_UNKNOWN.encode(), hashlib.sha256(tensor_bytes).hexdigest().encode()), tensor_bytes
 
 
 def _unpacked(data: bytes) -> dict[str, Tensor]:
@@ -412,8 +420,3 @@ def _sync(folder: Path) -> None:
             os.fsync(handle)
         finally:
             os.close(handle)
-
-
-def _is_empty(folder: Path) -> bool:
-    """Whether it is a folder with nothing in it but what a killed process had not finished."""
-    return folder.is_dir() and not folder.is_symlink() and all(owner_pid(path) is not None for path in folder.iterdir())

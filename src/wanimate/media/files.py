@@ -17,6 +17,7 @@ from types import TracebackType
 from typing import Any, BinaryIO
 
 from wanimate.errors import OutputError
+from wanimate.media.json_file import open_plain
 from wanimate.media.names import temporary_name
 
 _LARGEST_JSON = 2**26
@@ -85,14 +86,12 @@ def in_utf8(path: Path) -> Iterator[str]:
         yield str(path)
 
 
-def read_json(path: Path) -> Any:
-    """What a small JSON file of this program says; None where the path is a link, a pipe, large, or holds something else."""
+def read_own_json(path: Path, most_bytes: int = _LARGEST_JSON) -> Any:
+    """What a small JSON file of this program says, names that are not UTF-8 included; None where the path is a link, a pipe,
+    large, or holds something else. `json_file` reads strangers' files, and tells what is wrong with them."""
     try:
-        with os.fdopen(os.open(path, os.O_RDONLY | os.O_NOFOLLOW | os.O_NONBLOCK | os.O_CLOEXEC), "rb") as file:
-            found = os.fstat(file.fileno())
-            if not stat.S_ISREG(found.st_mode) or found.st_size > _LARGEST_JSON:
-                return None
-            return json.loads(file.read())
+        with os.fdopen(open_plain(path, links=False), "rb") as file:
+            return None if os.fstat(file.fileno()).st_size > most_bytes else json.loads(file.read())
     except (OSError, ValueError, RecursionError):
         return None
 
@@ -166,7 +165,7 @@ class AtomicFile:
         own = f"/proc/self/fd/{self.file.fileno()}"
         return own if os.path.exists(own) else str(self.temporary)
 
-    def write(self, data: bytes) -> int:
+    def write(self, data: bytes | memoryview) -> int:
         try:
             view = memoryview(data)
             while view:  # an unbuffered file may take less than it is given

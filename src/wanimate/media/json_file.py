@@ -15,13 +15,14 @@ _DIGITS = 19
 """Whole numbers of more digits are no size, count or place of anything."""
 
 
-def open_plain(path: Path) -> int:
-    """A descriptor of a regular file, for reading. A pipe or a device is refused instead of waited for.
+def open_plain(path: Path, links: bool = True) -> int:
+    """A descriptor of a regular file, for reading. A pipe or a device is refused instead of waited for. `links`: a link of that
+    name is followed.
 
     Raises:
         OSError: it cannot be opened. ValueError: it is no regular file, or its name is none that a file can have.
     """
-    opened = os.open(path, os.O_RDONLY | os.O_NONBLOCK | os.O_CLOEXEC)
+    opened = os.open(path, os.O_RDONLY | os.O_NONBLOCK | os.O_CLOEXEC | (0 if links else os.O_NOFOLLOW))
     if not stat.S_ISREG(os.fstat(opened).st_mode):
         os.close(opened)
         raise ValueError("it is not a file")

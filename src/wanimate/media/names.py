@@ -9,13 +9,14 @@ import re
 import secrets
 import shutil
 import socket
-import stat
 from contextlib import suppress
 from dataclasses import dataclass
 from functools import cache
 from pathlib import Path
 
 import psutil
+
+from wanimate.media.json_file import open_plain
 
 PART, OLD = "part", "old"
 _TEMPORARY = re.compile(r"\.(?P<of>.+)\.(?P<pid>\d{1,10})-(?P<host>[0-9a-f]{4})?[0-9a-f]{6}\.(part|old)", re.DOTALL)
@@ -151,12 +152,7 @@ def _leftover(path: Path) -> Leftover | None:
 def lock_owner(path: Path) -> Owner | None:
     """Who wrote a lock file; None where it is gone, or no lock file of this program."""
     try:
-        handle = os.open(path, os.O_RDONLY | os.O_NOFOLLOW | os.O_NONBLOCK | os.O_CLOEXEC)
-    except OSError:
+        with os.fdopen(open_plain(path, links=False), "rb") as file:
+            return Owner.read(file.read(1024))
+    except (OSError, ValueError):
         return None
-    try:
-        return Owner.read(os.read(handle, 1024)) if stat.S_ISREG(os.fstat(handle).st_mode) else None
-    except OSError:
-        return None
-    finally:
-        os.close(handle)

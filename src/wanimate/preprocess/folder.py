@@ -17,7 +17,7 @@ from wanimate.media.files import (
     kept_name,
     missing_folders,
     output_error,
-    read_json,
+    read_own_json,
     remove_empty,
     sha256,
 )
@@ -89,7 +89,7 @@ class NewFolder:
         found = _states(self._place)
         if not found:
             return found
-        manifest = read_json(self._place / MANIFEST)
+        manifest = read_own_json(self._place / MANIFEST)
         if not isinstance(manifest, dict) or manifest.get("format") != FORMAT:
             raise OutputError(self.field, self.path, "the name is taken", "Choose another folder or remove this one.")
         made = manifest.get("sha256")

@@ -18,7 +18,15 @@ from torch.utils.checkpoint import checkpoint as recomputed
 from wanimate.errors import InputError, OutputError, setting
 from wanimate.events import Event, Notice, Stage, StageFinished, StageProgress, StageStarted
 from wanimate.finish.decode import to_pixels
-from wanimate.media.files import AtomicFile, json_bytes, kept_error, kept_name, missing_folders, read_json, remove_empty
+from wanimate.media.files import (
+    AtomicFile,
+    json_bytes,
+    kept_error,
+    kept_name,
+    missing_folders,
+    read_own_json,
+    remove_empty,
+)
 from wanimate.media.lock import NameLock
 from wanimate.media.places import check_names
 from wanimate.model.transformer import AnimateTransformer
@@ -100,7 +108,7 @@ def _places(job: OwnTraining) -> Iterator[None]:
 
 
 def _is_marked(mark: Path) -> bool:
-    made = read_json(mark)
+    made = read_own_json(mark)
     return isinstance(made, dict) and made.get("format") == FORMAT
 
 

@@ -175,13 +175,13 @@ def test_damaged_guides_in_the_store_are_made_again(tmp_path: Path) -> None:
     store = Store(tmp_path / "a.mkv")
     store.begin()
     write_guides(store.guides_folder, 5)
-    store.add_guides(store.guides_folder, {})
+    store.add_guides(load_guides(store.guides_folder), {})
     (store.guides_folder / "pose.mkv").write_bytes(b"damaged")
     again = Store(tmp_path / "a.mkv")
     assert again.guides(again.guides_folder, {}) is None
     again.begin()
     write_guides(again.guides_folder, 5)
-    again.add_guides(again.guides_folder, {})
+    again.add_guides(load_guides(again.guides_folder), {})
     assert again.guides(again.guides_folder, {}) is not None
 
 

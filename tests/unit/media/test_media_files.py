@@ -13,7 +13,7 @@ import pytest
 
 from wanimate.errors import OutputError
 from wanimate.media import files
-from wanimate.media.files import AtomicFile, in_utf8, json_bytes, read_json
+from wanimate.media.files import AtomicFile, in_utf8, json_bytes, read_own_json
 
 
 @pytest.fixture
@@ -119,13 +119,13 @@ def test_json_of_this_program_is_read_from_plain_files_only(tmp_path: Path) -> N
     odd = os.fsdecode(b"caf\xc3\xa9-\xff")
     (tmp_path / "a.json").write_bytes(json_bytes({"name": odd}))
     assert (tmp_path / "a.json").read_text("utf-8").isprintable() is False  # a line end, and no byte that is not UTF-8
-    assert read_json(tmp_path / "a.json") == {"name": odd}
+    assert read_own_json(tmp_path / "a.json") == {"name": odd}
     (tmp_path / "link").symlink_to(tmp_path / "a.json")
     os.mkfifo(tmp_path / "pipe")
     (tmp_path / "deep").write_text("[" * 100_000)
     (tmp_path / "bad").write_bytes(b"\xff{")
     for name in ("link", "pipe", "deep", "bad", "nothing", "."):
-        assert read_json(tmp_path / name) is None
+        assert read_own_json(tmp_path / name) is None
 
 
 def test_names_for_libraries_that_know_utf8_only(tmp_path: Path) -> None:

@@ -16,7 +16,7 @@ import torch
 from torch import Tensor
 
 from wanimate.errors import InputError, OutputError
-from wanimate.media.files import AtomicFile, output_error, read_json
+from wanimate.media.files import AtomicFile, output_error, read_own_json
 from wanimate.media.lock import NameLock
 from wanimate.media.names import owner_pid
 from wanimate.media.places import check_apart_from, check_names
@@ -122,7 +122,7 @@ def _clear(out: Path, part: Path, journal: dict[str, Any]) -> None:
     """
     if not os.path.lexists(part):
         return
-    older = read_json(part / JOURNAL) if part.is_dir() and not part.is_symlink() else None
+    older = read_own_json(part / JOURNAL) if part.is_dir() and not part.is_symlink() else None
     known = older.get("files") if isinstance(older, dict) and older.get("format") == FORMAT else None
     if not isinstance(known, list) and not (part.is_dir() and not part.is_symlink() and not any(part.iterdir())):
         raise _strange(out, part)
@@ -313,4 +313,4 @@ def write_safetensors(path: Path, tensors: Mapping[str, Value]) -> None:
         for stored in tensors.values():
             made = value(stored).contiguous()
             if made.numel():
-                file.write(made.flatten().view(torch.uint8).numpy().data)  # type: ignore[arg-type]
+                file.write(made.flatten().view(torch.uint8).numpy().data)
