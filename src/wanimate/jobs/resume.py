@@ -6,6 +6,7 @@ import hashlib
 import secrets
 from collections.abc import Iterator, Mapping
 from contextlib import suppress
+from functools import cached_property
 from pathlib import Path
 from typing import Any
 
@@ -37,12 +38,15 @@ def guides_key(
     return {"wanimate": version_of("wanimate"), "mode": mode, **files, **chosen}
 
 
-def frames_key(engine: Engine, job: ResolvedJob, guides: Guides, hashes: Hashes, seed: int) -> dict[str, Any]:
-    """What decides the frames. Waits for the hashes of guides, checkpoint and LoRAs, which have been added."""
+def frames_key(engine: Engine, job: ResolvedJob, guides: Guides, hashes: Hashes) -> dict[str, Any]:
+    """What decides the frames, with the seed as it was asked for.
+
+    Waits for the hashes of guides, checkpoint and LoRAs, which have been added.
+    """
     assert guides.folder is not None
     facts = engine.facts()
     settings = job.generate.model_dump(mode="json", exclude={"lora", "redraw"})
-    settings |= job.settings.model_dump(mode="json", exclude={"area"}) | {"seed": seed}
+    settings |= job.settings.model_dump(mode="json", exclude={"area"})
     files = hashes.of(guides.folder)["files"]
     videos = {*guides.manifest.get("files", {}).values()}
     pictures = {name: found for name, found in files.items() if name in videos or Path(name).suffix in _PICTURES}
@@ -98,29 +102,24 @@ class Resumption:
             return
         asked, before = self._job.generate.seed, self._store.job
         unfinished = before is not None and not before.finished
-        self.seed = secrets.randbelow(_SEEDS) if asked is None else asked
-        if before is not None and asked is None and unfinished:
+        if self._on_disk:
+            self.archive = Archive(self._store, self._stored, {})
+        if asked is not None:
+            self.seed = asked
+        elif before is not None and unfinished:
             self.seed = before.seed
-        elif asked is None:
+        other = "" if before is None or not self._on_disk else difference(before.key, self._key())
+        if other and unfinished:
+            yield Notice(_of_another_job(other))
+        if asked is None and (other or not unfinished):
+            self.seed = secrets.randbelow(_SEEDS)
             yield Notice(f"seed {self.seed} was drawn; pass it to get the same frames again")
-        if not self._on_disk:
-            return
-        self.archive = Archive(self._store, self._stored, {})
-        if before is None:
-            return
-        if other := difference(before.key, self._key()):
-            if unfinished:
-                yield Notice(_of_another_job(other))
-            if asked is None and unfinished:
-                self.seed = secrets.randbelow(_SEEDS)
-                self.archive = Archive(self._store, self._stored, {})
-                yield Notice(f"seed {self.seed} was drawn; pass it to get the same frames again")
-            return
-        yield from self._told(before)
+        elif before is not None and not other and self._on_disk:
+            yield from self._told(before)
 
-    @property
+    @cached_property
     def finished(self) -> int:
-        """Segments that need not be made."""
+        """Segments that need not be made, as it is before the first one."""
         if self.archive is None or self._store.job is None:
             return 0
         return self.archive.count(self._segments)
@@ -174,7 +173,12 @@ class Resumption:
                 yield Notice(f"the machine is another than theirs ({other}): frames can differ by rounding")
 
     def _key(self) -> dict[str, Any]:
-        return frames_key(self._engine, self._job, self._guides, self._hashes, self.seed)
+        return self._decided | {"seed": self.seed}
+
+    @cached_property
+    def _decided(self) -> dict[str, Any]:
+        """The key, with the seed as it was asked for."""
+        return frames_key(self._engine, self._job, self._guides, self._hashes)
 
     def _stored(self) -> StoredJob:
         return StoredJob(
