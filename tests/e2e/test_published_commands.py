@@ -5,12 +5,10 @@ from __future__ import annotations
 import json
 import runpy
 import sys
-from collections.abc import Iterator
 from fractions import Fraction
 from importlib.resources import files
 from pathlib import Path
 
-import cv2
 import numpy as np
 import pytest
 import torch
@@ -31,13 +29,7 @@ PREPROCESS = ["--video_path", VIDEO, "--refer_path", IMAGE, "--resolution_area",
 REPLACE = ["--replace_flag", "--iterations", 3, "--k", 7, "--w_len", 1, "--h_len", 1]
 
 
-@pytest.fixture(scope="module", autouse=True)
-def _one_thread() -> Iterator[None]:
-    cv2.setNumThreads(1)
-    before = torch.get_num_threads()
-    torch.set_num_threads(1)
-    yield
-    torch.set_num_threads(before)
+pytestmark = pytest.mark.usefixtures("one_thread")
 
 
 @pytest.fixture(scope="module")

@@ -4,7 +4,6 @@ from __future__ import annotations
 
 import json
 import sys
-from collections.abc import Iterator
 from fractions import Fraction
 from importlib.resources import files
 from pathlib import Path
@@ -32,13 +31,7 @@ IMAGE, VIDEO = SHIPPED / "character-2.png", SHIPPED / "performer.mp4"
 FEW = ["--fps", "3", "--area", "128x128", "--face-size", "64", "--steps", "1", "--clip-length", "5", "--overlap", "1"]
 
 
-@pytest.fixture(scope="module", autouse=True)
-def _one_thread() -> Iterator[None]:
-    cv2.setNumThreads(1)
-    before = torch.get_num_threads()
-    torch.set_num_threads(1)
-    yield
-    torch.set_num_threads(before)
+pytestmark = pytest.mark.usefixtures("one_thread")
 
 
 @pytest.fixture(scope="module")
