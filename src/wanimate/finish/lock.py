@@ -13,9 +13,9 @@ from typing import Any
 
 from wanimate.config import Codec, OutputSettings
 from wanimate.errors import OutputError, setting
-from wanimate.media.files import read_own_json
+from wanimate.media.files import read_marked, read_own_json
 from wanimate.media.lock import NameLock
-from wanimate.media.names import owner_pid, remove_leftovers
+from wanimate.media.names import is_real_folder, owner_pid, remove_leftovers
 from wanimate.media.places import check_apart_from, check_file, check_names
 from wanimate.weights.fingerprint import fingerprint
 
@@ -165,15 +165,14 @@ def _state(path: Path) -> tuple[int, ...] | None:
 
 def holds_nothing_finished(folder: Path) -> bool:
     """Whether it is a folder with nothing in it but what a killed process had not finished."""
-    return folder.is_dir() and not folder.is_symlink() and all(owner_pid(path) is not None for path in folder.iterdir())
+    return is_real_folder(folder) and all(owner_pid(path) is not None for path in folder.iterdir())
 
 
 def _is_store(folder: Path) -> bool:
     """Whether it is a folder of finished work, or one in which nothing was finished when its process was killed."""
     if holds_nothing_finished(folder):
         return True
-    made = read_own_json(folder / STORE_MARK) if folder.is_dir() and not folder.is_symlink() else None
-    return isinstance(made, dict) and made.get("format") == STORE_FORMAT
+    return is_real_folder(folder) and read_marked(folder / STORE_MARK, STORE_FORMAT) is not None
 
 
 def _record_of(path: Path) -> dict[str, Any] | None:

@@ -12,7 +12,7 @@ from pathlib import Path
 from wanimate.config import PreprocessSettings
 from wanimate.errors import OutputError
 from wanimate.events import Event
-from wanimate.media.files import output_error, read_own_json
+from wanimate.media.files import output_error, read_marked
 from wanimate.media.lock import NameLock
 from wanimate.media.names import remove, temporary_name
 from wanimate.media.places import check_apart_from
@@ -98,8 +98,7 @@ def _write_lossless(guides: Guides, made: Path, published: Path) -> None:
 def _check_places(folder: Path, inputs: Sequence[Path]) -> None:
     """Refuse to write over inputs, and over files of names that others use, too, where no manifest of ours is beside them."""
     check_apart_from("guides", [folder / name for name in _OURS], inputs)
-    manifest = read_own_json(folder / MANIFEST)
-    if not isinstance(manifest, dict) or manifest.get("format") != FORMAT:
+    if read_marked(folder / MANIFEST, FORMAT) is None:
         for name in (MANIFEST, KEYPOINTS):
             if os.path.lexists(folder / name):
                 raise OutputError("guides", folder, f"{name} in it is not ours to replace", "Choose another folder.")

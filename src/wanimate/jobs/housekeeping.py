@@ -13,7 +13,7 @@ from typing import Literal
 from wanimate.errors import InputError, OutputError
 from wanimate.jobs.store import finished_segments, read_store
 from wanimate.media.lock import NameLock
-from wanimate.media.names import leftovers, remove, remove_folder
+from wanimate.media.names import is_real_folder, leftovers, remove, remove_folder
 
 DEPTH = 3
 """How many folders deep is looked."""
@@ -82,7 +82,7 @@ def _below(folder: Path, depth: int) -> Iterator[Path]:
         return
     with suppress(OSError):
         for inner in sorted(folder.iterdir()):
-            if inner.is_dir() and not inner.is_symlink() and not inner.name.startswith("."):
+            if is_real_folder(inner) and not inner.name.startswith("."):
                 yield from _below(inner, depth - 1)
 
 
@@ -107,7 +107,7 @@ def _age(path: Path) -> float:
 
 
 def _bytes(path: Path) -> int:
-    files = path.rglob("*") if path.is_dir() and not path.is_symlink() else [path]
+    files = path.rglob("*") if is_real_folder(path) else [path]
     return sum(found.st_size for found in _states(files))
 
 

@@ -18,7 +18,7 @@ from typing import Any, BinaryIO
 
 from wanimate.errors import OutputError
 from wanimate.media.json_file import open_plain
-from wanimate.media.names import temporary_name
+from wanimate.media.names import is_real_folder, temporary_name
 
 _LARGEST_JSON = 2**26
 _TRIES = 100
@@ -96,6 +96,12 @@ def read_own_json(path: Path, most_bytes: int = _LARGEST_JSON) -> Any:
         return None
 
 
+def read_marked(path: Path, format: str) -> dict[str, Any] | None:
+    """A JSON object of this program that says it is of `format`; None where the path holds something else."""
+    found = read_own_json(path)
+    return found if isinstance(found, dict) and found.get("format") == format else None
+
+
 def json_bytes(value: object, indent: int | None = None, default: Callable[[object], Any] | None = None) -> bytes:
     """JSON in UTF-8. A name that is not UTF-8 has its odd bytes as `\\udcXX`, from which Python makes the same name again.
 
@@ -147,7 +153,7 @@ class AtomicFile:
         self.error: OSError | None = None
         self._open = True
         try:
-            if self.path.is_dir() and not self.path.is_symlink():
+            if is_real_folder(self.path):
                 raise IsADirectoryError(errno.EISDIR, "is a directory")
             self.path.parent.mkdir(parents=True, exist_ok=True)
             mode = file_mode(self.path)

@@ -116,9 +116,14 @@ def remove_leftovers(out: Path) -> list[Path]:
     return removed
 
 
+def is_real_folder(path: Path) -> bool:
+    """Whether it is a folder, and no link to one."""
+    return path.is_dir() and not path.is_symlink()
+
+
 def remove(path: Path) -> None:
     """Remove a file, a link, or a folder with all in it, as far as that is allowed."""
-    if path.is_dir() and not path.is_symlink():
+    if is_real_folder(path):
         shutil.rmtree(path, ignore_errors=True)
     else:
         with suppress(OSError):

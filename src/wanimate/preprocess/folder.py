@@ -17,7 +17,7 @@ from wanimate.media.files import (
     kept_name,
     missing_folders,
     output_error,
-    read_own_json,
+    read_marked,
     remove_empty,
     sha256,
 )
@@ -89,8 +89,8 @@ class NewFolder:
         found = _states(self._place)
         if not found:
             return found
-        manifest = read_own_json(self._place / MANIFEST)
-        if not isinstance(manifest, dict) or manifest.get("format") != FORMAT:
+        manifest = read_marked(self._place / MANIFEST, FORMAT)
+        if manifest is None:
             raise OutputError(self.field, self.path, "the name is taken", "Choose another folder or remove this one.")
         made = manifest.get("sha256")
         made = made if isinstance(made, dict) else {}

@@ -24,7 +24,7 @@ from wanimate.media.files import (
     kept_error,
     kept_name,
     missing_folders,
-    read_own_json,
+    read_marked,
     remove_empty,
 )
 from wanimate.media.lock import NameLock
@@ -90,7 +90,7 @@ def _places(job: OwnTraining) -> Iterator[None]:
         raise InputError("work", work, rule, f"Go on with {setting('resume')}, or give another folder.")
     if os.path.lexists(work) and not work.is_dir():
         raise OutputError("work", work, "this is not a folder", "Give another name.")
-    if not _is_marked(mark) and (os.path.lexists(mark) or not (work / "state.pt").exists()):
+    if read_marked(mark, FORMAT) is None and (os.path.lexists(mark) or not (work / "state.pt").exists()):
         taken = next((name for name in _FILES if os.path.lexists(work / name)), None)
         if taken is not None:
             rule = f"{taken} in it would be written over, and nothing proves that a training made it"
@@ -105,11 +105,6 @@ def _places(job: OwnTraining) -> Iterator[None]:
             if not any(path != mark for path in work.iterdir()):
                 mark.unlink()
                 remove_empty(made)
-
-
-def _is_marked(mark: Path) -> bool:
-    made = read_own_json(mark)
-    return isinstance(made, dict) and made.get("format") == FORMAT
 
 
 def _trained(job: OwnTraining, sources: list[Source]) -> Iterator[Event]:

@@ -16,9 +16,9 @@ import torch
 from torch import Tensor
 
 from wanimate.errors import InputError, OutputError
-from wanimate.media.files import AtomicFile, output_error, read_own_json
+from wanimate.media.files import AtomicFile, output_error, read_marked
 from wanimate.media.lock import NameLock
-from wanimate.media.names import owner_pid
+from wanimate.media.names import is_real_folder, owner_pid
 from wanimate.media.places import check_apart_from, check_names
 from wanimate.weights.layouts import native_clip, native_transformer, native_umt5, native_vae
 from wanimate.weights.locate import (
@@ -122,9 +122,9 @@ def _clear(out: Path, part: Path, journal: dict[str, Any]) -> None:
     """
     if not os.path.lexists(part):
         return
-    older = read_own_json(part / JOURNAL) if part.is_dir() and not part.is_symlink() else None
-    known = older.get("files") if isinstance(older, dict) and older.get("format") == FORMAT else None
-    if not isinstance(known, list) and not (part.is_dir() and not part.is_symlink() and not any(part.iterdir())):
+    older = read_marked(part / JOURNAL, FORMAT) if is_real_folder(part) else None
+    known = None if older is None else older.get("files")
+    if not isinstance(known, list) and not (is_real_folder(part) and not any(part.iterdir())):
         raise _strange(out, part)
     mine = [Path(JOURNAL), *(Path(name) for name in known or () if isinstance(name, str))]
     gone = []
