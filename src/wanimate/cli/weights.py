@@ -42,9 +42,14 @@ def inspect(report: Reporter, path: Weights) -> None:
     report.done({"networks": found}, [table])
 
 
+def _shares(types: Mapping[str, int]) -> str:
+    """How many of the parameters are of each type."""
+    whole = max(1, sum(types.values()))
+    return "; ".join(f"{name}: {100 * count / whole:.3g} %" for name, count in types.items())
+
+
 def _row(one: dict[str, Any]) -> list[str]:
-    whole = max(1, sum(one["types"].values()))
-    types = ", ".join(f"{name} {100 * count / whole:.3g} %" for name, count in one["types"].items())
+    types = _shares(one["types"])
     names = [Path(f).name for f in one["files"]]
     files = names[0] if len(names) == 1 else f"{names[0]} and {len(names) - 1} more"
     size = f"{one['bytes'] / 1e9:.2f} GB" if one["bytes"] > 1e8 else f"{one['bytes'] / 1e6:.2f} MB"
@@ -72,8 +77,10 @@ def verify(report: Reporter, path: Weights) -> None:
         except CheckpointError as error:
             problems = {error.rule: []}
         broken += bool(problems)
-        what = {"network": network.family, "file": network.files[0], "problems": problems}
-        report.part("network", what, f"{network.family} ({network.files[0].name}): {_listed(problems)}")
+        types = network.types
+        what = {"network": network.family, "file": network.files[0], "types": types, "problems": problems}
+        name = f"{network.files[0].name}; {_shares(types)}"
+        report.part("network", what, f"{network.family} ({name}): {_listed(problems)}")
     if broken:
         rule = f"{broken} of {len(found)} networks {'is' if broken == 1 else 'are'} not whole"
         raise CheckpointError("path", path, rule, "Download what is broken again.")

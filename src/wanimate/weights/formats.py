@@ -17,15 +17,15 @@ from wanimate.errors import CheckpointError
 from wanimate.media.files import in_utf8
 from wanimate.media.json_file import read_json
 from wanimate.weights.gguf import is_gguf, open_gguf
-from wanimate.weights.stored import TYPES, Scaled, Stored, Value, Values, open_safetensors, scaled, value
+from wanimate.weights.markers import understood
+from wanimate.weights.stored import TYPES, Scaled, Stored, UnreadFormat, Value, Values, open_safetensors, value
 
 Tensors = dict[str, Tensor]
 Place = Callable[[str, Value], Tensors]
 """Where a tensor goes: its name in the module and its value -> what the module gets for it, under one or more names."""
 
 _SHARD = re.compile(r"[^/\\\x00-\x1f]{1,240}")
-_SCALES = (".weight_scale", ".scale_weight")
-_ASIDE = ("scaled_fp8", ".scale_input", ".input_scale", ".comfy_quant")
+_INSTEAD = "Use the checkpoint in bf16, fp16, fp8 or int8, the latter two with scales, or as GGUF."
 
 
 def read_tensors(path: Path, dtype: torch.dtype = torch.float32) -> Tensors:
@@ -41,25 +41,47 @@ def _read(source: Value, dtype: torch.dtype) -> Tensor:
     return tensor.to(dtype) if isinstance(source, Stored) and source.packed else tensor
 
 
-def open_tensors(path: Path) -> dict[str, Value]:
-    """The same, nothing read yet. Weights with a scale become `Scaled`; scales of activations and markers are left out."""
+def open_tensors(*paths: Path) -> dict[str, Value]:
+    """The same of all these files together, nothing read yet.
+
+    What the files' markers say is in the values: weights with one scale or one a row become `Scaled`, others are expanded
+    when they are read. Scales of activations and markers are left out.
+
+    Raises:
+        CheckpointError: a file is missing or damaged, or in a format that is not read here.
+    """
+    values: dict[str, Value] = {}
+    metadata: dict[str, str] = {}
+    path = paths[0]
+    try:
+        for path in paths:
+            stored, said = _open_one(path)
+            values |= stored
+            metadata |= said
+        return understood(values, metadata) if not is_gguf(path) else values
+    except UnreadFormat as error:
+        raise CheckpointError(
+            "checkpoint", path, f"its weights are {error}, which is not read here", _INSTEAD
+        ) from error
+    except ValueError as error:
+        raise CheckpointError("checkpoint", path, str(error), "Download it again.") from error
+
+
+def _open_one(path: Path) -> tuple[Values, dict[str, str]]:
+    """A file's tensors as they are stored, and its header's metadata."""
     if not path.is_file():
         raise CheckpointError("checkpoint", path, "there is no such file", "Check the path or download it again.")
     if is_gguf(path):
-        return dict(open_gguf(path))
-    stored: Values
-    if path.suffix == ".safetensors":
-        try:
-            stored = open_safetensors(path)
-        except (OSError, ValueError) as error:
-            rule = f"not a readable safetensors file ({error})"
-            raise CheckpointError("checkpoint", path, rule, "Download it again.") from error
-    else:
-        stored = _read_pickle(path)
+        return open_gguf(path), {}
+    if path.suffix != ".safetensors":
+        return _read_pickle(path), {}
     try:
-        return with_scales(stored)
-    except ValueError as error:
-        raise CheckpointError("checkpoint", path, str(error), "Download it again.") from error
+        return open_safetensors(path)
+    except UnreadFormat:
+        raise
+    except (OSError, ValueError) as error:
+        rule = f"not a readable safetensors file ({error})"
+        raise CheckpointError("checkpoint", path, rule, "Download it again.") from error
 
 
 def _read_pickle(path: Path) -> Tensors:
@@ -112,10 +134,7 @@ def read_folder(folder: Path, stem: str, dtype: torch.dtype = torch.float32) -> 
 
 def open_folder(folder: Path, stem: str) -> dict[str, Value]:
     """The same, nothing read yet."""
-    values: dict[str, Value] = {}
-    for path in shards(folder, stem):
-        values |= open_tensors(path)
-    return values
+    return open_tensors(*shards(folder, stem))
 
 
 def shards(folder: Path, stem: str) -> list[Path]:
@@ -137,31 +156,12 @@ def shards(folder: Path, stem: str) -> list[Path]:
 
 
 def dequantize(tensors: Tensors, dtype: torch.dtype = torch.float32) -> Tensors:
-    """Expand int8 and float8 weights that come with a scale, one for all or one a row; products are float32.
+    """Expand quantised weights by what is beside them (`weights.markers`).
 
     Raises:
         ValueError: a weight and its scale do not belong together.
     """
-    return {name: _read(v, dtype) for name, v in with_scales(tensors).items()}
-
-
-def with_scales(values: Values) -> dict[str, Value]:
-    """Weights joined with their scales to `Scaled`.
-
-    `<module>.weight` belongs to `<module>.weight_scale` or `<module>.scale_weight`. Scales of activations and markers of
-    the format (`scaled_fp8`, `.comfy_quant`) are left out.
-
-    Raises:
-        ValueError: a weight and its scale do not belong together.
-    """
-    scales = {key: key.removesuffix(end) + ".weight" for key in values for end in _SCALES if key.endswith(end)}
-    out = {k: v for k, v in values.items() if k not in scales and not k.endswith(_ASIDE)}
-    for scale, name in scales.items():
-        try:
-            out[name] = scaled(values[name], values[scale])
-        except (KeyError, ValueError) as error:
-            raise ValueError(f"{scale} is not the scale of an int8 weight {name} nor of a float8 one") from error
-    return out
+    return {name: _read(v, dtype) for name, v in understood(tensors).items()}
 
 
 def quantize_rows(weight: Tensor) -> tuple[Tensor, Tensor]:

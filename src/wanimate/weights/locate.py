@@ -96,7 +96,7 @@ def open_transformer(folder: Path) -> dict[str, Value]:
     Raises:
         CheckpointError: none is there, or several files could be meant.
     """
-    return {key: tensor for file in transformer_files(folder) for key, tensor in open_tensors(file).items()}
+    return open_tensors(*transformer_files(folder))
 
 
 def transformer_files(folder: Path) -> list[Path]:

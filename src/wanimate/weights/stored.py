@@ -33,13 +33,15 @@ TYPES = {
 class Stored:
     """A tensor in a file. `make` reads it; what it returns may be a view of the mapped file, so nobody writes to it.
 
-    packed: the file holds it quantised, and `make` expands it to float32.
+    packed: the file holds it quantised, and `make` expands it to float32. form: what the file holds, in words, where the
+    type does not tell.
     """
 
     shape: torch.Size
     dtype: torch.dtype
     make: Callable[[], Tensor]
     packed: bool = False
+    form: str = ""
 
     @property
     def ndim(self) -> int:
@@ -76,7 +78,8 @@ def defer(change: Callable[..., Tensor], *parts: V) -> V:
         return change(*parts)
     seen = change(*(torch.empty(part.shape, dtype=part.dtype, device="meta") for part in parts))
     packed = any(isinstance(part, Stored) and part.packed for part in parts)
-    return Stored(seen.shape, seen.dtype, lambda: change(*map(value, parts)), packed)  # type: ignore[return-value]
+    form = next((part.form for part in parts if isinstance(part, Stored) and part.form), "")
+    return Stored(seen.shape, seen.dtype, lambda: change(*map(value, parts)), packed, form)  # type: ignore[return-value]
 
 
 def defer_rows(change: Callable[..., Tensor], *parts: V) -> V:
@@ -103,11 +106,13 @@ def scaled(quantized: Value, scale: Value) -> Scaled:
         len(quantized),
     ):
         raise ValueError
+    one = "one scale" if scale.numel() == 1 else "a scale a row"
     return Scaled(
         quantized.shape,
         torch.float32,
         lambda: expand(value(quantized), value(scale)),
         True,
+        f"{type_name(quantized.dtype)}, {one}",
         quantized=quantized,
         scale=scale,
     )
@@ -118,21 +123,38 @@ def expand(quantized: Tensor, scale: Tensor) -> Tensor:
     return quantized.float() * scale.float().view(-1, *[1] * (quantized.ndim - 1))
 
 
+def type_name(dtype: torch.dtype) -> str:
+    """What PyTorch calls a type."""
+    return str(dtype).removeprefix("torch.")
+
+
 def dtype_name(dtype: torch.dtype) -> str:
     """What safetensors calls a type."""
     return next(name for name, known in TYPES.items() if known == dtype)
 
 
+class UnreadFormat(ValueError):
+    """A file is sound, and quantised in a way that is not read here; the message is the format's name."""
+
+
+_FOREIGN_TYPES = {
+    "F4": "NVFP4 or MXFP4 (4 bits)", "F6_E2M3": "MXFP6", "F6_E3M2": "MXFP6",
+    "F8_E8M0": "MXFP8 or MXFP4 (scales that are powers of 2)",
+}  # fmt: skip
+"""Types of safetensors that only formats use that are not read here."""
 _LONGEST_HEADER = 2**25
 _LONGEST_AXIS = 2**30
 """A tensor without values can have axes of any length, which nobody would pay for in bytes."""
 
 
-def open_safetensors(path: Path) -> dict[str, Stored]:
-    """Every tensor of a file, which is mapped once, by the first tensor that is read, and stays so as long as one is in use.
+def open_safetensors(path: Path) -> tuple[dict[str, Stored], dict[str, str]]:
+    """Every tensor of a file and the header's metadata.
+
+    The file is mapped once, by the first tensor that is read, and stays so as long as one is in use.
 
     Raises:
         OSError: it cannot be opened. ValueError: it is no safetensors file, is cut off, or its header breaks a rule.
+        UnreadFormat: it has tensors of a type that is not read here.
     """
     with path.open("rb") as file:
         length = int.from_bytes(file.read(8), "little")
@@ -150,6 +172,8 @@ def open_safetensors(path: Path) -> dict[str, Stored]:
         found = {}
         for name, entry in entries.items():
             first, last = (8 + length + offset for offset in entry["data_offsets"])
+            if entry["dtype"] in _FOREIGN_TYPES:
+                raise UnreadFormat(_FOREIGN_TYPES[entry["dtype"]])
             if entry["dtype"] not in TYPES:
                 raise ValueError(f"{name} is of the type {entry['dtype']}, which is not known here")
             if max(entry["shape"], default=0) > _LONGEST_AXIS:
@@ -158,7 +182,7 @@ def open_safetensors(path: Path) -> dict[str, Stored]:
             found[name] = Stored(shape, dtype, partial(mapped.tensor, shape, dtype, first, last))
     except (SafetensorError, LookupError, TypeError, AttributeError, OverflowError, RuntimeError) as error:
         raise ValueError("its header is damaged, or it is cut off") from error
-    return found
+    return found, dict(header.get("__metadata__") or {})
 
 
 class _MappedFile:

@@ -17,7 +17,7 @@ from wanimate.weights.layouts import native_transformer, native_vae
 from wanimate.weights.locate import CheckpointConfig, find_text_encoder, find_vae, open_transformer, transformer_files
 from wanimate.weights.names import transformer_params, vae_params
 from wanimate.weights.quantize import is_quantizable
-from wanimate.weights.stored import Scaled, Values
+from wanimate.weights.stored import Scaled, Stored, Values
 
 GIB = 2**30
 BIG = 2 * GIB
@@ -113,7 +113,7 @@ def network_sizes(
         blocks=blocks, block=max(by_block.values(), default=0), rest=sum(sizes.values()) - blocks,
         vae=4 * sum(v.numel() for v in vae.values()), text=text,
         as_stored=all(
-            stored.dtype == dtype and not (isinstance(stored, Scaled) or small(key))
+            stored.dtype == dtype and not small(key) and not (isinstance(stored, Stored) and stored.packed)
             for key, stored in tensors.items() if key.startswith("blocks.")
         ),
     )  # fmt: skip

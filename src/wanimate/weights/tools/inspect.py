@@ -26,7 +26,7 @@ from wanimate.weights.locate import (
     transformer_files,
     unnamed_config,
 )
-from wanimate.weights.stored import Scaled, Stored, Value, Values, value
+from wanimate.weights.stored import Scaled, Stored, Value, Values, type_name, value
 
 Family = Literal[
     "transformer", "VAE", "text encoder", "image encoder", "LoRA", "Wan transformer without Animate's parts", "unknown"
@@ -102,7 +102,7 @@ def _places(folder: Path) -> Iterator[tuple[Path, ...]]:
 
 
 def _merged(files: tuple[Path, ...]) -> dict[str, Value]:
-    return {key: stored for file in files for key, stored in open_tensors(file).items()}
+    return open_tensors(*files)
 
 
 def _found(files: tuple[Path, ...], values: dict[str, Value]) -> Found:
@@ -139,10 +139,7 @@ def identify(values: Values) -> tuple[Family, str]:
 
 
 def _type(v: Value) -> str:
-    if not isinstance(v, Scaled):
-        return str(v.dtype).removeprefix("torch.")
-    one = "one scale" if v.scale.numel() == 1 else "a scale a row"
-    return f"{str(v.quantized.dtype).removeprefix('torch.')}, {one}"
+    return v.form if isinstance(v, Stored) and v.form else type_name(v.dtype)
 
 
 def verify(found: Found, config: CheckpointConfig | None = None) -> dict[str, list[str]]:
