@@ -11,7 +11,7 @@ from typing import Any, Literal, TypeVar
 import torch
 from torch import Tensor
 
-from wanimate.errors import CheckpointError, InputError, is_fault
+from wanimate.errors import CheckpointError, InputError
 from wanimate.log import log_choice
 from wanimate.model.image_encoder import ClipImageEncoder, clip_config
 from wanimate.model.params import TransformerParams
@@ -34,17 +34,21 @@ from wanimate.weights.layouts import (
     native_vae,
 )  # fmt: skip
 from wanimate.weights.locate import (
+    TOKENIZER,
     CheckpointConfig,
     find_clip,
     find_text_encoder,
     find_vae,
+    home,
+    needed,
     open_transformer,
     read_checkpoint_config,
 )
 from wanimate.weights.names import Sizes, clip_to_transformers, transformer_params, umt5_to_transformers, vae_params
 from wanimate.weights.prompts import FixedPrompt, PromptEncoder, PublishedPrompt
 from wanimate.weights.quantize import QuantizedLinear, is_quantizable, quantized_of
-from wanimate.weights.stored import Scaled, Value, Values, expand, value
+from wanimate.weights.stored import Scaled, Stored, Value, Values, expand, value
+from wanimate.weights.tokenizer import SPIECE_FILE, open_tokenizer
 
 T = TypeVar("T")
 Compress = Literal["never", "stored", "all"]
@@ -118,7 +122,7 @@ def opening(
     folder, config = read_checkpoint_config(path)
     where = best_device(device)
     kind = dtype or (torch.bfloat16 if where.type == "cuda" else torch.float32)
-    vae_file = find_vae(folder)
+    vae_file = needed(find_vae(folder), "VAE", folder)
     tensors, vae_tensors = native_transformer(open_transformer(folder)), native_vae(open_tensors(vae_file))
     total = sum(map(stored_bytes, (*tensors.values(), *vae_tensors.values())))
     with ThreadPoolExecutor(1, "import") as beside:
@@ -131,7 +135,7 @@ def opening(
     prompts = prompts or open_prompts(folder, config, where, transformer.params)
     image = None
     if transformer.params.image_width is not None:
-        image = PublishedImage(find_clip(folder), where)
+        image = PublishedImage(needed(find_clip(folder), "image encoder", folder), where)
     return Checkpoint(folder, config, transformer, vae, prompts, image, where)
 
 
@@ -144,10 +148,10 @@ def check_checkpoint(folder: Path, config: CheckpointConfig) -> TransformerParam
     params = transformer_params(
         native_transformer(open_transformer(folder)), config.head_dim, config.text_length, folder
     )
-    vae = find_vae(folder)
+    vae = needed(find_vae(folder), "VAE", folder)
     vae_params(native_vae(open_tensors(vae)), vae, config.latent_mean, config.latent_std)
     if params.image_width is not None:
-        open_tensors(find_clip(folder))
+        open_tensors(needed(find_clip(folder), "image encoder", folder))
     return params
 
 
@@ -210,36 +214,40 @@ def open_prompts(
     """The prompts of a small checkpoint, checked against `params`, or umT5, which opens its file for a new prompt only."""
     if config.fixed_prompt:
         assert params is not None
-        own_prompts = folder / "prompts.safetensors"
+        own_prompts = home(folder) / "prompts.safetensors"
         return load_prompts(read_tensors(own_prompts), params, own_prompts)
     weights, words = find_text_encoder(folder)
-    for part in (weights, words):
-        if not part.exists():
-            raise CheckpointError("checkpoint", part, "it is missing", "Download the checkpoint again.")
+    needed(weights, "text encoder", folder)
+    if not words.exists():
+        rule = f"the tokenizer is missing, and {weights.name} carries none"
+        remedy = f"Put {TOKENIZER}/ (published), tokenizer/ (diffusers), or its {SPIECE_FILE} beside the text encoder."
+        raise CheckpointError("checkpoint", words, rule, remedy)
     return PublishedPrompt((weights, words), lambda: _open_text_encoder(weights, words, device))
 
 
 def _open_text_encoder(weights: Path, words: Path, device: torch.device) -> TextEncoder:
     """umT5 on `device`, or on the CPU, straight from the mapped file, where the GPU has no room for it."""
-    tokenizer = _open_tokenizer(words)
+    tokenizer = open_tokenizer(words)
     stored = open_folder(weights, "model") if weights.is_dir() else open_tensors(weights)
-    size = sum(v.numel() * v.dtype.itemsize for v in stored.values())
+    size = text_bytes(stored)
     if device.type == "cuda" and not fits_beside(size, gpu_room(device)):
         log_choice("text encoder", "cpu", f"the GPU has no room for its {size / 2**30:.1f} GiB")
         device = torch.device("cpu")
     return load_text_encoder(stored, tokenizer, weights, device)
 
 
-def _open_tokenizer(folder: Path) -> Any:
-    from transformers import AutoTokenizer
+def text_type(tensors: Values) -> torch.dtype | None:
+    """What umT5 computes in: the type of its file, or bfloat16, in which it was published, where that is float16, in which its
+    numbers overflow, or several types, or quantised. None keeps the file's."""
+    packed = any(isinstance(v, Stored) and v.packed for v in tensors.values())
+    kept = {v.dtype for v in tensors.values()} in ({torch.float32}, {torch.bfloat16})
+    return None if kept and not packed else torch.bfloat16
 
-    try:
-        return AutoTokenizer.from_pretrained(folder, local_files_only=True, trust_remote_code=False)
-    except BaseException as error:  # libraries raise anything for damaged files, panics among it
-        if not is_fault(error):
-            raise
-        rule = "no readable tokenizer: a file of it is missing or damaged"
-        raise CheckpointError("checkpoint", folder, rule, "Download the checkpoint again.") from error
+
+def text_bytes(tensors: Values) -> int:
+    """Bytes that umT5's weights take in memory."""
+    kind = text_type(tensors)
+    return sum(v.numel() * (v.dtype if kind is None else kind).itemsize for v in tensors.values())
 
 
 def fits_beside(weights: int, room: int) -> bool:
@@ -347,10 +355,11 @@ def load_text_encoder(
     with torch.device("meta"):
         model = TextEncoder(config, tokenizer)  # type: ignore[arg-type]
     placed: dict[int, Tensor] = {}
+    kind = text_type(tensors)
 
     def place(key: str, stored: Value) -> Tensors:
         if id(stored) not in placed:  # the embedding has two names
-            placed[id(stored)] = moved(stored, device)
+            placed[id(stored)] = moved(stored, device, kind)
         return {key: placed[id(stored)]}
 
     load_strict(model.model, umt5_to_transformers(tensors), source, place)

@@ -1,4 +1,4 @@
-"""GGUF files of the `wan` architecture, read with the `gguf` package one tensor at a time."""
+"""GGUF files of the networks here, read with the `gguf` package one tensor at a time."""
 
 from __future__ import annotations
 
@@ -13,6 +13,7 @@ import torch
 from torch import Tensor
 
 from wanimate.errors import CheckpointError
+from wanimate.weights.families import NETWORKS, identify
 from wanimate.weights.gguf_header import MAGIC, check_header
 from wanimate.weights.stored import Stored
 
@@ -25,9 +26,9 @@ def is_gguf(path: Path) -> bool:
         return file.read(4) == MAGIC
 
 
-def gguf_names(path: Path) -> list[str]:
-    """Names of all tensors; nothing is expanded."""
-    return [tensor.name for tensor in _open(path).tensors]
+def gguf_shapes(path: Path) -> dict[str, tuple[int, ...]]:
+    """Names and shapes of all tensors, flat ones as they are stored; nothing is expanded."""
+    return {tensor.name: tuple(int(n) for n in tensor.shape[::-1]) for tensor in _open(path).tensors}
 
 
 def gguf_kinds(path: Path) -> dict[str, int]:
@@ -42,12 +43,13 @@ def open_gguf(path: Path) -> dict[str, Stored]:
     """Every tensor, nothing expanded yet: quantised ones become float32, others are as they are stored.
 
     Raises:
-        CheckpointError: the package is missing, the file is damaged, or it is of another architecture.
+        CheckpointError: the package is missing, the file is damaged, is of another network, or quantised in a way that the
+            package cannot expand.
     """
     reader = _open(path)
     field = reader.get_field("general.architecture")
     architecture = "" if field is None else _text(field)
-    if architecture != "wan":
+    if architecture != "wan" and identify(tensor.name for tensor in reader.tensors)[0] not in NETWORKS:
         rule = f"its architecture is {architecture or 'not stated'}, not wan"
         raise CheckpointError("checkpoint", path, rule, "Use a GGUF file of Wan2.2-Animate.")
     out: dict[str, Stored] = {}
@@ -59,10 +61,25 @@ def open_gguf(path: Path) -> dict[str, Stored]:
         if math.prod(sizes) != int(stored.n_elements) or min(sizes, default=1) < 1:
             raise _unreadable(path, f"the shape stated for {stored.name} is not that of its values")
         packed = stored.data.dtype == np.uint8
+        if packed and not _can_expand(stored.tensor_type):
+            rule = f"{stored.name} is {stored.tensor_type.name}, which is not read here"
+            raise CheckpointError("checkpoint", path, rule, "Use a GGUF file of the types Q2_K to Q8_0.")
         dtype = torch.float32 if packed else torch.from_numpy(np.empty(0, stored.data.dtype)).dtype
         shape = torch.Size(sizes)
         out[stored.name] = Stored(shape, dtype, partial(_expanded, stored, shape), packed)
     return out
+
+
+def _can_expand(kind: Any) -> bool:
+    """Whether the package can; it tells by trying one block of zeros."""
+    from gguf import GGML_QUANT_SIZES
+    from gguf.quants import dequantize
+
+    try:
+        dequantize(np.zeros((1, GGML_QUANT_SIZES[kind][1]), np.uint8), kind)
+    except (NotImplementedError, LookupError):
+        return False
+    return True
 
 
 def _text(field: Any) -> str:

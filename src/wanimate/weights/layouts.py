@@ -7,19 +7,15 @@ from __future__ import annotations
 
 import re
 from collections.abc import Mapping
-from pathlib import Path
 
 import torch
-from safetensors import SafetensorError, safe_open
 from torch import Tensor
 
-from wanimate.media.files import in_utf8
-from wanimate.weights.gguf import gguf_names, is_gguf
+from wanimate.weights.families import bare
 from wanimate.weights.stored import V, Value, defer, defer_rows
 
-PREFIXES = ("model.diffusion_model.", "diffusion_model.", "model.")
-"""What single files of other programmes put before every key."""
-
+SPIECE = "spiece_model"
+"""A tensor of ComfyUI's text encoders: the bytes of the tokenizer's SentencePiece model."""
 _TRANSFORMER = [
     (r"^condition_embedder\.text_embedder\.linear_1\.", "text_embedding.0."),
     (r"^condition_embedder\.text_embedder\.linear_2\.", "text_embedding.2."),
@@ -95,31 +91,12 @@ _CLIP = [
 ]
 
 
-def holds_transformer(file: Path) -> bool:
-    """Whether the header of a .safetensors or GGUF file lists a Wan-Animate transformer; False for other .safetensors."""
-    if is_gguf(file):
-        return any(name.endswith("pose_patch_embedding.weight") for name in gguf_names(file))
-    try:
-        with in_utf8(file) as name, safe_open(name, "pt") as opened:
-            return any(key.endswith("pose_patch_embedding.weight") for key in opened.keys())  # noqa: SIM118
-    except (SafetensorError, OSError, RecursionError):
-        return False
-
-
-def without_prefix(tensors: Mapping[str, V]) -> dict[str, V]:
-    """Keys without what precedes all of them."""
-    for prefix in PREFIXES:
-        if tensors and all(key.startswith(prefix) for key in tensors):
-            return {key.removeprefix(prefix): tensor for key, tensor in tensors.items()}
-    return dict(tensors)
-
-
 def native_transformer(tensors: Mapping[str, V]) -> dict[str, V]:
     """A transformer in the published layout, from that layout or from diffusers', with or without a prefix.
 
     Keys that neither layout has keep their names, so that strict loading names them.
     """
-    tensors = without_prefix(tensors)
+    tensors = bare(tensors)
     if not any(key.startswith("condition_embedder.") for key in tensors):
         return tensors
     out: dict[str, V] = {}
@@ -146,6 +123,7 @@ def native_transformer(tensors: Mapping[str, V]) -> dict[str, V]:
 
 def native_vae(tensors: Mapping[str, V]) -> dict[str, V]:
     """A VAE in the published layout, from that layout or from diffusers' AutoencoderKLWan."""
+    tensors = bare(tensors)
     if "post_quant_conv.weight" not in tensors:
         return dict(tensors)
     found = [int(m[1]) for k in tensors if (m := re.match(r"decoder\.up_blocks\.0\.resnets\.([0-9]{1,3})\.", k))]
@@ -161,7 +139,11 @@ def native_vae(tensors: Mapping[str, V]) -> dict[str, V]:
 
 
 def native_umt5(tensors: Mapping[str, V]) -> dict[str, V]:
-    """umT5 in the published layout, from that layout or from transformers' UMT5EncoderModel."""
+    """umT5 in the published layout, from that layout or from transformers' UMT5EncoderModel.
+
+    The tokenizer that ComfyUI's files carry as a tensor is left out (`weights.tokenizer`).
+    """
+    tensors = {key: tensor for key, tensor in bare(tensors).items() if key != SPIECE}
     table = next((k for k in ("shared.weight", "encoder.embed_tokens.weight") if k in tensors), None)
     if table is None:
         return dict(tensors)
@@ -172,20 +154,21 @@ def native_umt5(tensors: Mapping[str, V]) -> dict[str, V]:
 
 def native_clip(tensors: Mapping[str, V]) -> dict[str, V]:
     """CLIP's picture tower in the published layout, from that layout or from transformers' CLIPVisionModel."""
-    bare = {key.removeprefix("vision_model."): tensor for key, tensor in tensors.items()}
-    if "embeddings.class_embedding" not in bare:
+    tensors = bare(tensors)
+    own = {key.removeprefix("vision_model."): tensor for key, tensor in tensors.items()}
+    if "embeddings.class_embedding" not in own:
         return dict(tensors)
     out: dict[str, V] = {}
-    for key, tensor in bare.items():
+    for key, tensor in own.items():
         name = renamed(key, _CLIP)
-        if key.endswith("position_ids"):
+        if key.endswith("position_ids") or key == "visual_projection.weight":  # the projection is never used
             continue
         if key == "embeddings.class_embedding":
             name, tensor = "cls_embedding", defer(lambda t: t.view(1, 1, -1), tensor)
         elif key == "embeddings.position_embedding.weight":
             name, tensor = "pos_embedding", defer(lambda t: t[None], tensor)
         elif m := re.match(r"encoder\.layers\.(\d+)\.self_attn\.([qkv])_proj\.(\w+)$", key):
-            rows = [bare.get(key.replace(f".{m[2]}_proj.", f".{part}_proj.")) for part in "qkv"]
+            rows = [own.get(key.replace(f".{m[2]}_proj.", f".{part}_proj.")) for part in "qkv"]
             whole = [r for r in rows if r is not None]
             if m[2] != "q" or len(whole) < 3 or not _fit(*whole):
                 continue

@@ -7,6 +7,7 @@ from pathlib import Path
 from wanimate.config import GenerateSettings, LoraUse
 from wanimate.errors import InputError
 from wanimate.types import Mode
+from wanimate.weights.locate import home
 
 PLACES = (
     Path("relighting_lora.safetensors"), Path("relighting_lora.ckpt"), Path("relighting_lora") / "adapter_model.safetensors",
@@ -15,7 +16,7 @@ PLACES = (
 
 def find_relighting(folder: Path) -> Path | None:
     """The relighting LoRA's file in a checkpoint folder: ours, or one of the two published ones; None where there is none."""
-    return next((file for place in PLACES if (file := folder / place).is_file()), None)
+    return next((file for place in PLACES if (file := home(folder) / place).is_file()), None)
 
 
 def with_relighting(generate: GenerateSettings, mode: Mode, folder: Path) -> tuple[GenerateSettings, str | None]:
@@ -36,7 +37,7 @@ def with_relighting(generate: GenerateSettings, mode: Mode, folder: Path) -> tup
     if file is None:
         if generate.relight is None:
             return generate, None
-        rule = f"{folder} holds no relighting LoRA ({', '.join(map(str, PLACES))})"
+        rule = f"{home(folder)} holds no relighting LoRA ({', '.join(map(str, PLACES))})"
         raise InputError("generate.relight", True, rule, "Leave it out, or put the file there.")
     if any(use.path == file for use in generate.lora):
         return generate, None

@@ -247,7 +247,7 @@ def test_every_format_is_told_by_its_content(published: Path, tmp_path: Path) ->
         (
             one,
             "transformer",
-            "published, 'model.diffusion_model.' before every key",
+            "published, 'model.diffusion_model.' before its keys",
             {"float8_e4m3fn, one scale", "float16"},
         ),
         (row, "transformer", "published", {"float8_e4m3fn, a scale a row", "float16"}),

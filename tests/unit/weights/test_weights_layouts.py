@@ -3,15 +3,18 @@
 from __future__ import annotations
 
 import json
+import re
 import sys
 from collections.abc import Callable
 from pathlib import Path
 
+import detgen
 import gguf
 import gguf.quants
 import numpy as np
 import pytest
 import torch
+from published_shapes import clip_shapes, t5_shapes
 from safetensors.torch import save_file
 from tiny_checkpoints import PUBLISHED, transformer_tensors, vae_tensors
 from torch import Tensor
@@ -22,7 +25,7 @@ from wanimate.model.transformer import AnimateTransformer
 from wanimate.model.vae import VideoVae
 from wanimate.weights.checkpoint import load_checkpoint
 from wanimate.weights.formats import dequantize, read_tensors
-from wanimate.weights.layouts import PREFIXES, native_transformer, native_vae
+from wanimate.weights.layouts import native_clip, native_transformer, native_umt5, native_vae
 from wanimate.weights.locate import CLIP, T5, TOKENIZER, TRANSFORMER, VAE
 from wanimate.weights.names import clip_to_transformers, umt5_to_transformers
 
@@ -67,10 +70,42 @@ def test_full_size_keys_and_shapes_come_back() -> None:
         assert {k: v.shape for k, v in returned.items()} == {k: v.shape for k, v in published.items()}
 
 
-@pytest.mark.parametrize("prefix", ["", *PREFIXES])
+PREFIXES = (
+    "", "model.diffusion_model.", "diffusion_model.", "model.", "transformer.", "module.", "_orig_mod.", "net.", "dit.",
+    "unet.", "module._orig_mod.", "pipe.dit.model.", "_fsdp_wrapped_module.",
+)  # fmt: skip
+
+
+@pytest.mark.parametrize("prefix", PREFIXES)
 def test_prefixes_of_single_files(prefix: str) -> None:
+    """Any prefix, told by the keys, of each network in each layout."""
     state = AnimateTransformer(SMALL).state_dict()
-    same(native_transformer({prefix + k: v for k, v in state.items()}), state)
+    vae = VideoVae(VaeParams(base=8)).state_dict()
+    text, clip = (detgen.state_dict(shapes) for shapes in (t5_shapes(12, 16, 16, 24, 2, 2), clip_shapes(32, 2)))
+    for native, published, layouts in (
+        (native_transformer, state, (state, transformer_to_diffusers(state))),
+        (native_vae, vae, (vae, vae_to_diffusers(vae, 2))),
+        (native_umt5, text, (text, umt5_to_transformers(text))),
+        (native_clip, clip, (clip,)),
+    ):
+        for layout in layouts:
+            same(native({prefix + k: v for k, v in layout.items()}), published)
+
+
+def test_names_of_wrappers_inside_keys() -> None:
+    """Blocks compiled one by one, or sharded and checkpointed."""
+    state = AnimateTransformer(SMALL).state_dict()
+    for wrapper in ("_orig_mod", "_fsdp_wrapped_module._checkpoint_wrapped_module"):
+        wrapped = {re.sub(r"^(blocks\.\d+)\.", rf"\1.{wrapper}.", k): v for k, v in state.items()}
+        same(native_transformer({f"module.{k}": v for k, v in wrapped.items()}), state)
+
+
+def test_two_networks_under_two_prefixes_stay_two() -> None:
+    """An average beside the weights: nothing is mixed or dropped, so that strict loading names it."""
+    state = AnimateTransformer(SMALL).state_dict()
+    both = native_transformer({**{f"m.{k}": v for k, v in state.items()}, **{f"ema.{k}": v for k, v in state.items()}})
+    assert len(both) == 2 * len(state)
+    assert state.keys() < both.keys()
 
 
 def test_what_no_layout_knows_keeps_its_name() -> None:

@@ -11,10 +11,10 @@ from wanimate.config import RuntimeSettings, WeightsType
 from wanimate.model.params import TransformerParams, VaeParams
 from wanimate.runtime.optimize import has_fp8
 from wanimate.runtime.processor import has_bf16
-from wanimate.weights.checkpoint import Compress
+from wanimate.weights.checkpoint import Compress, text_bytes
 from wanimate.weights.formats import open_tensors
 from wanimate.weights.layouts import native_transformer, native_vae
-from wanimate.weights.locate import CheckpointConfig, find_text_encoder, find_vae, open_transformer, transformer_files
+from wanimate.weights.locate import CheckpointConfig, find_vae, needed, open_transformer, text_files, transformer_files
 from wanimate.weights.names import transformer_params, vae_params
 from wanimate.weights.quantize import is_quantizable
 from wanimate.weights.stored import Scaled, Stored, Values
@@ -79,9 +79,10 @@ def networks(
     """
     text = 0
     if not config.fixed_prompt:
-        weights = find_text_encoder(folder)[0]
-        text = sum(f.stat().st_size for f in (weights.glob("*.safetensors") if weights.is_dir() else [weights]))
-    transformer, vae = open_transformer(folder), open_tensors(find_vae(folder))
+        files = [needed(file, "text encoder", folder) for file in text_files(folder)]
+        pickled = any(file.suffix != ".safetensors" for file in files)  # those are published in their own type
+        text = sum(f.stat().st_size for f in files) if pickled or not files else text_bytes(open_tensors(*files))
+    transformer, vae = open_transformer(folder), open_tensors(needed(find_vae(folder), "VAE", folder))
     return network_sizes(transformer, vae, text, config, setting, device, folder, sharded)
 
 

@@ -2,21 +2,20 @@
 
 from __future__ import annotations
 
-import re
 from collections import Counter
 from collections.abc import Iterator
 from dataclasses import dataclass
 from pathlib import Path
-from typing import Any, Literal
+from typing import Any
 
 import torch
 from torch import Tensor
 
 from wanimate.errors import CheckpointError, InputError
 from wanimate.weights.checkpoint import load_image_encoder, load_text_encoder, load_transformer, load_vae
+from wanimate.weights.families import NETWORKS, Family, identify
 from wanimate.weights.formats import is_finite, open_tensors
 from wanimate.weights.gguf import gguf_kinds, is_gguf
-from wanimate.weights.layouts import PREFIXES, without_prefix
 from wanimate.weights.locate import (
     CheckpointConfig,
     find_clip,
@@ -27,11 +26,6 @@ from wanimate.weights.locate import (
     unnamed_config,
 )
 from wanimate.weights.stored import Scaled, Stored, Value, Values, type_name, value
-
-Family = Literal[
-    "transformer", "VAE", "text encoder", "image encoder", "LoRA", "Wan transformer without Animate's parts", "unknown"
-]
-NETWORKS: tuple[Family, ...] = ("transformer", "VAE", "text encoder", "image encoder")
 
 
 @dataclass(frozen=True)
@@ -106,36 +100,8 @@ def _merged(files: tuple[Path, ...]) -> dict[str, Value]:
 
 
 def _found(files: tuple[Path, ...], values: dict[str, Value]) -> Found:
-    prefix = next((p for p in PREFIXES if values and all(k.startswith(p) for k in values)), "")
-    bare = without_prefix(values)
-    family, layout = identify(bare)
-    return Found(files, family, layout + (f", {prefix!r} before every key" if prefix else ""), values)
-
-
-def identify(values: Values) -> tuple[Family, str]:
-    """(family, layout) of keys without a prefix."""
-    keys = set(values)
-    if any(re.search(r"\.lora_(A|B|down|up)\b|\.diff(_b|_m)?$", k) for k in keys):
-        return "LoRA", "see its dialect in a job's record"
-    theirs = any(k.startswith("condition_embedder.") for k in keys)
-    if "pose_patch_embedding.weight" in keys:
-        return "transformer", "diffusers" if theirs else "published"
-    if "patch_embedding.weight" in keys and (theirs or "blocks.0.self_attn.q.weight" in keys):
-        return "Wan transformer without Animate's parts", "diffusers" if theirs else "published"
-    for family, published, other in (
-        ("VAE", "decoder.conv1.weight", ("post_quant_conv.weight",)),
-        ("text encoder", "blocks.0.pos_embedding.embedding.weight", ("shared.weight", "encoder.embed_tokens.weight")),
-        (
-            "image encoder",
-            "visual.cls_embedding",
-            ("vision_model.embeddings.class_embedding", "embeddings.class_embedding"),
-        ),
-    ):
-        if published in keys:
-            return family, "published"  # type: ignore[return-value]
-        if keys.intersection(other):
-            return family, "diffusers"  # type: ignore[return-value]
-    return "unknown", "unknown"
+    family, layout, prefix = identify(values)
+    return Found(files, family, layout + (f", {prefix!r} before its keys" if prefix else ""), values)
 
 
 def _type(v: Value) -> str:
