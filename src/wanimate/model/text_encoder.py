@@ -12,6 +12,8 @@ from typing import TYPE_CHECKING, Protocol
 import torch
 from torch import Tensor, nn
 
+from wanimate.errors import CheckpointError
+
 if TYPE_CHECKING:
     from transformers import UMT5Config
 
@@ -39,6 +41,12 @@ class TextEncoder(nn.Module):
     def encode(self, prompt: str) -> Tensor:
         assert self.tokenizer is not None
         ids = self.tokenizer(clean(prompt), truncation=True, max_length=MAX_TOKENS)["input_ids"]
+        words = self.model.config.vocab_size
+        if max(ids) >= words:
+            rule = f"its tokenizer gives the token {max(ids)}, and the text encoder knows {words}"
+            raise CheckpointError(
+                "checkpoint", "tokenizer", rule, "Use the tokenizer that belongs to the text encoder."
+            )
         return self.encode_ids(torch.tensor(ids))
 
     @torch.inference_mode()

@@ -246,6 +246,7 @@ def text_type(tensors: Values) -> torch.dtype | None:
 
 def text_bytes(tensors: Values) -> int:
     """Bytes that umT5's weights take in memory."""
+    tensors = native_umt5(tensors)
     kind = text_type(tensors)
     return sum(v.numel() * (v.dtype if kind is None else kind).itemsize for v in tensors.values())
 

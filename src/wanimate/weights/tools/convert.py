@@ -35,6 +35,7 @@ from wanimate.weights.names import transformer_params, vae_params
 from wanimate.weights.prompts import identity
 from wanimate.weights.quantize import is_quantizable, quantize_fp8
 from wanimate.weights.stored import Scaled, Stored, Value, Values, dtype_name, value
+from wanimate.weights.tokenizer import SPIECE_FILE, spiece_bytes
 from wanimate.weights.tools.inspect import Found, find_networks
 from wanimate.weights.tools.to_diffusers import (
     diffusers_transformer,
@@ -49,6 +50,7 @@ Layout = Literal["published", "diffusers"]
 Type = Literal["keep", "fp32", "bf16", "fp16", "fp8"]
 TYPES = {"fp32": torch.float32, "bf16": torch.bfloat16, "fp16": torch.float16}
 GB = 10**9
+Extra = Path | bytes | dict[str, Any]
 JOURNAL, FORMAT = "conversion.json", "wanimate-conversion"
 
 
@@ -152,12 +154,12 @@ def _check_room(out: Path, part: Path, needed: int) -> None:
         raise OutputError("out", out, rule, "Free some space or choose another folder.")
 
 
-def _add(target: Path, content: Path | dict[str, Any]) -> None:
-    """A file or folder that is copied, or JSON."""
+def _add(target: Path, content: Extra) -> None:
+    """A file or folder that is copied, bytes, or JSON."""
     target.parent.mkdir(parents=True, exist_ok=True)
     if not isinstance(content, Path):
         with AtomicFile(target) as file:
-            file.write(f"{json.dumps(content, indent=2)}\n".encode())
+            file.write(content if isinstance(content, bytes) else f"{json.dumps(content, indent=2)}\n".encode())
     elif content.is_dir():
         shutil.rmtree(target, ignore_errors=True)
         shutil.copytree(content, target)
@@ -167,11 +169,11 @@ def _add(target: Path, content: Path | dict[str, Any]) -> None:
 
 def _laid_out(
     source: Path, found: list[Found], layout: Layout, dtype: Type, shard_bytes: int
-) -> tuple[list[Shard], dict[str, Path | dict[str, Any]]]:
+) -> tuple[list[Shard], dict[str, Extra]]:
     """Files of tensors, and by name what else belongs beside them: a file or folder to copy, or JSON."""
     config = read_checkpoint_config(source)[1] if source.is_dir() else None
     shards: list[Shard] = []
-    files: dict[str, Path | dict[str, Any]] = {}
+    files: dict[str, Extra] = {}
     theirs = layout == "diffusers"
     for network in found:
         if network.family == "transformer":
@@ -209,8 +211,10 @@ def _laid_out(
             raise InputError("source", source, rule, "Give a checkpoint folder, or a file of one of its networks.")
     if source.is_dir():
         words = find_text_encoder(source)[1]
-        if words.is_dir():
-            files["tokenizer" if theirs else str(TOKENIZER)] = words
+        target = "tokenizer" if theirs else str(TOKENIZER)
+        if words.exists():
+            spiece = spiece_bytes(words)
+            files |= {target: words} if spiece is None else {f"{target}/{SPIECE_FILE}": spiece}
         for name in (CARD, "prompts.safetensors"):
             if (source / name).is_file():
                 files[name] = source / name
@@ -261,7 +265,7 @@ def _cast(stored: Value, dtype: torch.dtype) -> Stored:
     return Stored(stored.shape, dtype, lambda: value(stored).to(dtype))
 
 
-def sharded(stem: str, tensors: Values, limit: int, files: dict[str, Path | dict[str, Any]]) -> list[Shard]:
+def sharded(stem: str, tensors: Values, limit: int, files: dict[str, Extra]) -> list[Shard]:
     """Files of at most `limit` bytes, in the order of the tensors, and their index among `files`."""
     groups: list[dict[str, Value]] = [{}]
     size = 0
