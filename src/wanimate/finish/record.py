@@ -67,7 +67,8 @@ class Hashes:
         return self._found[path].result()
 
     def by_name(self, files: Iterable[Path], folder: str) -> dict[str, str]:
-        """Hashes of files that were added, by their path in `folder`; waits for them."""
+        """Hashes of files that were added, by their path in `folder`, or beside it if it is a file; waits for them."""
+        folder = os.path.dirname(folder) if os.path.isfile(folder) else folder
         return {os.path.relpath(file, folder): self.of(file)["sha256"] for file in files}
 
     def _described(self, path: Path) -> dict[str, Any]:

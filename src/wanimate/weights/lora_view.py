@@ -18,7 +18,8 @@ from torch import Tensor, nn
 
 from wanimate.config import LoraUse
 from wanimate.model.transformer import AnimateTransformer
-from wanimate.weights.lora import Lora, LowRank
+from wanimate.weights.changes import LowRank
+from wanimate.weights.lora import Lora
 from wanimate.weights.quantize import QuantizedLinear
 
 _OFF_THE_VIDEO = re.compile(r"cross_attn\.[kv](_img)?$")
@@ -48,9 +49,9 @@ class LoraStack:
     """A transformer with several LoRAs, each with its strength and its share of the denoising steps.
 
     Low-rank parts of the blocks' linears stay beside the weights and are added to their outputs in float32, whatever the
-    weights' type; everything else is added to the view's own copy of a weight. `fuse` does the latter with all: faster, but
-    it holds a second copy of every changed weight, rounded once to the weights' type. `place` brings a new view's own
-    tensors where they are to live.
+    weights' type; everything else, DoRA, LoHa and LoKr among it, is added to the view's own copy of a weight. `fuse` does the
+    latter with all: faster, but it holds a second copy of every changed weight, rounded once to the weights' type. `place`
+    brings a new view's own tensors where they are to live.
     """
 
     def __init__(
@@ -83,7 +84,7 @@ class LoraStack:
             copied: set[str] = set()
             met = 0
             for lora in (self.loras[i][0] for i in active):
-                copied |= set(lora.full)
+                copied |= {*lora.full, *(f"{part.module}.weight" for part in lora.changes)}
                 for part in lora.low_rank:
                     if not _stays_beside(part, self.model, self.fuse):
                         copied.add(f"{part.module}.weight")
@@ -108,35 +109,34 @@ def with_loras(
     """A transformer with these LoRAs at these strengths; it shares all unchanged tensors with `model`, which stays as it is.
 
     Changes of weights are made one weight after the other, in float32, all together being twice the transformer; on the
-    transformer's device, also where its blocks are in host memory.
+    transformer's device, also where its blocks are in host memory. Each is made from the weight as it is in `model`, so that
+    the order of the LoRAs does not matter.
     """
     shared = {id(t): t for t in (*model.parameters(), *model.buffers())}
     view = copy.deepcopy(model, dict(shared))
-    changes: dict[str, list[Callable[[], Tensor]]] = {}
+    changes: dict[str, list[Callable[[Tensor], Tensor]]] = {}
     branches: dict[str, list[tuple[LowRank, float]]] = {}
-    parameters = dict(model.named_parameters())
     device = model.patch_embedding.weight.device  # the blocks' own may be the host's, between their turns
     for lora, strength in loras:
         for part in lora.low_rank:
             if _stays_beside(part, model, fuse):
                 branches.setdefault(part.module, []).append((_moved(part, device), strength))
                 continue
-            name = f"{part.module}.weight"
-            changes.setdefault(name, []).append(partial(part.delta, strength, parameters[name].shape, device))
+            changes.setdefault(f"{part.module}.weight", []).append(partial(part.delta, strength))
+        for change in lora.changes:
+            changes.setdefault(f"{change.module}.weight", []).append(partial(change.delta, strength))
         for name, tensor in lora.full.items():
-            changes.setdefault(name, []).append(partial(_difference, tensor, strength, device))
+            changes.setdefault(name, []).append(partial(_difference, tensor, strength))
     for name, deltas in changes.items():
         module, _, leaf = name.rpartition(".")
         owner = view.get_submodule(module)
-        delta = deltas[0]()
-        for more in deltas[1:]:
-            delta += more()
         if isinstance(owner, QuantizedLinear) and leaf == "weight":
             parent, _, own_name = module.rpartition(".")
-            setattr(view.get_submodule(parent), own_name, owner.changed(delta, model.dtype))
+            layer = owner.holding(_changed(owner.value_on(device), deltas), model.dtype)
+            setattr(view.get_submodule(parent), own_name, layer)
             continue
         weight = owner.get_parameter(leaf)
-        changed = (weight.to(device).float() + delta).to(weight.dtype).to(weight.device)
+        changed = _changed(weight.to(device).float(), deltas).to(weight.dtype).to(weight.device)
         setattr(owner, leaf, nn.Parameter(changed, requires_grad=weight.requires_grad))
     for name, parts in branches.items():
         view.get_submodule(name).register_forward_hook(Branches(parts))
@@ -148,8 +148,16 @@ def _stays_beside(part: LowRank, model: AnimateTransformer, fuse: bool) -> bool:
     return inside and not fuse
 
 
-def _difference(tensor: Tensor, strength: float, device: torch.device) -> Tensor:
-    return tensor.to(device).float() * strength
+def _changed(weight: Tensor, deltas: Sequence[Callable[[Tensor], Tensor]]) -> Tensor:
+    """A weight, float32, with all of its changes, each made from the weight as it was."""
+    delta = deltas[0](weight)
+    for more in deltas[1:]:
+        delta += more(weight)
+    return weight + delta
+
+
+def _difference(tensor: Tensor, strength: float, weight: Tensor) -> Tensor:
+    return tensor.to(weight.device).float() * strength
 
 
 class Branches:

@@ -47,11 +47,14 @@ class QuantizedLinear(nn.Linear):
             return fp8_linear(x, self.weight, self.weight_scale, self.bias)
         return F.linear(x, expand(self.weight, self.weight_scale).to(x.dtype), self.bias)
 
-    def changed(self, delta: Tensor, dtype: torch.dtype) -> nn.Linear:
-        """A layer whose weight is what this one's stands for plus `delta` [O, I]: a plain one of type `dtype`, or float8 again
-        where that is what it multiplies. Computed where `delta` is."""
+    def value_on(self, device: torch.device) -> Tensor:
+        """What the quantised weight stands for, [O, I], float32."""
+        return expand(self.weight.to(device), self.weight_scale.to(device))
+
+    def holding(self, weight: Tensor, dtype: torch.dtype) -> nn.Linear:
+        """A layer like this one with another weight, float32 [O, I]: a plain one of type `dtype`, or float8 again where that is
+        what it multiplies. Made where `weight` is."""
         here = self.weight.device
-        weight = expand(self.weight.to(delta.device), self.weight_scale.to(delta.device)).float() + delta
         if self.fp8_matmul:
             quantized, scale = quantize_fp8(weight)
             return QuantizedLinear.of(self, quantized.to(here), scale.to(here), fp8_matmul=True)

@@ -24,7 +24,7 @@ from wanimate.model.params import MotionParams, TransformerParams, VaeParams
 from wanimate.model.transformer import AnimateTransformer
 from wanimate.model.vae import VideoVae
 from wanimate.weights.checkpoint import load_checkpoint
-from wanimate.weights.formats import dequantize, read_tensors
+from wanimate.weights.formats import dequantize, open_tensors, read_tensors
 from wanimate.weights.layouts import native_clip, native_transformer, native_umt5, native_vae
 from wanimate.weights.locate import CLIP, T5, TOKENIZER, TRANSFORMER, VAE
 from wanimate.weights.names import clip_to_transformers, umt5_to_transformers
@@ -246,6 +246,65 @@ def test_gguf_k_quants_are_expanded(kind: str, tmp_path: Path) -> None:
     assert tensor.shape == (6, 256)
     assert torch.isfinite(tensor).all()
     assert tensor.std() > 0
+
+
+def q2_k(block: bytes) -> list[float]:
+    """256 weights: sixteen times a nibble of scale and one of minimum, 2 bits a weight, two half floats for all."""
+    scales, bits = block[:16], block[16:80]
+    d, least = (float(x) for x in np.frombuffer(block[80:84], np.float16))
+    out = []
+    for n in range(256):
+        level = bits[32 * (n // 128) + n % 32] >> 2 * (n % 128 // 32) & 3
+        out.append(d * (scales[n // 16] & 15) * level - least * (scales[n // 16] >> 4))
+    return out
+
+
+def q3_k(block: bytes) -> list[float]:
+    """256 weights: a high bit, then two low ones each, sixteen scales of 6 bits, a half float for all."""
+    high, low, packed = block[:32], block[32:96], block[96:108]
+    d = float(np.frombuffer(block[108:110], np.float16)[0])
+    out = []
+    for n in range(256):
+        i = n // 16
+        scale = (packed[i % 8] >> 4 * (i // 8) & 15) | (packed[8 + i % 4] >> 2 * (i // 4) & 3) << 4
+        level = low[32 * (n // 128) + n % 32] >> 2 * (n % 128 // 32) & 3
+        out.append(d * (scale - 32) * (level - (0 if high[n % 32] >> n // 32 & 1 else 4)))
+    return out
+
+
+@pytest.mark.parametrize(("kind", "formula", "halves"), [("Q2_K", q2_k, 80), ("Q3_K", q3_k, 108)])
+def test_small_k_quants_are_expanded_exactly(
+    kind: str, formula: Callable[[bytes], list[float]], halves: int, tmp_path: Path
+) -> None:
+    raw = gguf.GGMLQuantizationType[kind]
+    blocks = np.random.default_rng(1).integers(0, 256, (6, K_BLOCKS[kind]), dtype=np.uint8)
+    count = (K_BLOCKS[kind] - halves) // 2
+    blocks[:, halves:] = np.random.default_rng(2).uniform(-2, 2, (6, count)).astype(np.float16).view(np.uint8)
+    writer = gguf.GGUFWriter(tmp_path / "k.gguf", "wan")
+    writer.add_tensor("blocks.0.ffn.0.weight", blocks, raw_dtype=raw)
+    for step in (writer.write_header_to_file, writer.write_kv_data_to_file, writer.write_tensors_to_file, writer.close):
+        step()
+    found = read_tensors(tmp_path / "k.gguf")["blocks.0.ffn.0.weight"]
+    expected = torch.tensor([formula(bytes(block)) for block in blocks])
+    assert (found - expected).abs().max() <= 1e-6 * expected.abs().max()
+
+
+@pytest.mark.parametrize("architecture", ["wan2.2", "pig", ""])
+def test_gguf_of_another_architecture_with_these_tensors(
+    architecture: str, published: Path, copied: Callable[[Path], Path]
+) -> None:
+    """Packagers write other names; the tensors tell."""
+    folder = without_transformer(copied(published))
+    prefixed = {f"model.diffusion_model.{k}": v for k, v in transformer_tensors(PUBLISHED).items()}
+    write_gguf(folder / "animate.gguf", prefixed, "Q8_0", architecture)
+    assert load_checkpoint(folder, "cpu").transformer.params == PUBLISHED
+
+
+def test_gguf_types_that_cannot_be_expanded_are_named(tmp_path: Path, monkeypatch: pytest.MonkeyPatch) -> None:
+    write_gguf(tmp_path / "x.gguf", {"blocks.0.ffn.0.weight": torch.zeros(4, 32)}, "Q8_0")
+    monkeypatch.delitem(gguf.quants._type_traits, gguf.GGMLQuantizationType.Q8_0)
+    with pytest.raises(CheckpointError, match=r"blocks\.0\.ffn\.0\.weight is Q8_0, which is not read here"):
+        open_tensors(tmp_path / "x.gguf")
 
 
 def test_unusable_gguf_files(tmp_path: Path, monkeypatch: pytest.MonkeyPatch) -> None:

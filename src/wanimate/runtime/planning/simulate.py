@@ -28,7 +28,7 @@ from wanimate.runtime.offload import chunk_tokens
 from wanimate.runtime.parallel.ranks import Group
 from wanimate.runtime.parallel.sequence import SplitTransformer
 from wanimate.runtime.tiling import CELL, DECODE_REACH, ENCODE_REACH, cut
-from wanimate.weights.lora import LowRank
+from wanimate.weights.changes import LowRank
 from wanimate.weights.lora_view import Branches
 from wanimate.weights.quantize import QuantizedLinear, is_quantizable
 
