@@ -20,6 +20,9 @@ from make_clips import make_clip
 from PIL import Image
 from safetensors.torch import save_file
 from test_weights_layouts import write_gguf
+from test_weights_lycoris import loha, lokr
+from test_weights_places import comfy, sentencepiece_model
+from test_weights_quantised import block_fp8, convrot, marker, quanto
 from tiny_checkpoints import OWN, PUBLISHED, own_checkpoint, published_checkpoint, transformer_tensors, write_guides
 from tiny_onnx import answering
 from tiny_sam2 import sam2_checkpoint
@@ -40,7 +43,9 @@ from wanimate.preprocess.masks.sam2 import Sam2Masks
 from wanimate.train.adapters import AdaptedLinear, AdapterSettings, adapter_state, attach, write_lora
 from wanimate.train.lora import LoraTraining, train_adapters
 from wanimate.weights.checkpoint import load_checkpoint
+from wanimate.weights.formats import read_tensors
 from wanimate.weights.lora import match_lora, read_lora
+from wanimate.weights.lora_view import with_loras
 from wanimate.weights.tools.inspect import find_networks, verify
 
 
@@ -152,6 +157,41 @@ def use_weights(folder: Path, name: str) -> None:
         loaded.image.encode(torch.zeros(3, 64, 64))
 
 
+def quantised_files(folder: Path) -> None:
+    """Markers as tensors and in the header, scales for blocks, quanto's names."""
+    weight = torch.randn(32, 64, generator=torch.Generator().manual_seed(0))
+    turned, blocks = convrot("blocks.0.ffn.0", weight), block_fp8("blocks.0.ffn.0", weight)
+    save_file(turned, folder / "rotated.safetensors")
+    facts = {"format": "int8_tensorwise", "convrot": True, "convrot_groupsize": 64}
+    layers = {"format_version": "1.0", "layers": {"blocks.0.ffn.0": facts}}
+    header = {"format": "pt", "quantization": "int8", "_quantization_metadata": json.dumps(layers)}
+    save_file({k: v for k, v in turned.items() if "comfy" not in k}, folder / "header.safetensors", header)
+    marked = marker(format="float8_e4m3fn_blockwise", group_size=32)
+    save_file(blocks | {"blocks.0.ffn.0.comfy_quant": marked}, folder / "blocks.safetensors")
+    save_file(quanto("blocks.0.ffn.0", weight), folder / "quanto.safetensors")
+
+
+def use_quantised(folder: Path, name: str) -> None:
+    for tensor in read_tensors(folder / name).values():
+        assert tensor.is_floating_point() or tensor.dtype in (torch.int64, torch.uint8, torch.int8)
+    for found in find_networks(folder / name):
+        found.described()
+
+
+def comfy_folders(folder: Path) -> None:
+    published = published_checkpoint(folder / "published")
+    comfy(folder / "models", published, sentencepiece_model())
+    shutil.rmtree(published)
+
+
+def use_comfy_folders(folder: Path, name: str) -> None:
+    file = folder / "models" / "diffusion_models" / "animate_14B.safetensors"
+    loaded = load_checkpoint(file, "cpu")
+    loaded.prompts.encode("a person dances")
+    assert loaded.image is not None
+    loaded.image.encode(torch.zeros(3, 64, 64))
+
+
 def load_packed(folder: Path) -> None:
     from wanimate.weights.checkpoint import load_transformer
     from wanimate.weights.locate import CheckpointConfig, open_transformer
@@ -172,14 +212,19 @@ def loras(folder: Path) -> None:
     save_file(state, folder / "peft" / "adapter_model.safetensors")
     (folder / "peft" / "adapter_config.json").write_text(json.dumps({"lora_alpha": 4, "use_rslora": True, "r": 2}))
     torch.save({"state_dict": state}, folder / "zipped.ckpt")
+    model, module = AnimateTransformer(OWN), "blocks.0.self_attn.q"
+    down, up, rows = torch.randn(2, OWN.dim), torch.randn(OWN.dim, 2), torch.ones(OWN.dim, 1)
+    dora = {f"{module}.lora_down.weight": down, f"{module}.lora_up.weight": up, f"{module}.dora_scale": rows}
+    save_file(dora, folder / "dora.safetensors")
+    for name, tensors in {"lokr": lokr(model, "low")[0], "loha": loha(model)[0]}.items():
+        save_file({k: v.contiguous() for k, v in tensors.items()}, folder / f"{name}.safetensors")
     torch.save(state, folder / "older.pt", _use_new_zipfile_serialization=False)
 
 
 def use_lora(folder: Path, name: str) -> None:
     path = folder / (name if not name.startswith("peft") else "peft/adapter_model.safetensors")
-    with torch.device("meta"):
-        model = AnimateTransformer(OWN)
-    match_lora(read_lora(path), model, partial=True)
+    model = AnimateTransformer(OWN)
+    with_loras(model, [(match_lora(read_lora(path), model, partial=True), 1.0)], fuse=True)
 
 
 def detectors(folder: Path) -> None:
@@ -262,6 +307,8 @@ KINDS: dict[str, Kind] = {
     "pictures": Kind(pictures, use_picture),
     "guides": Kind(guides, use_guides),
     "weights": Kind(weights, use_weights),
+    "quantised": Kind(quantised_files, use_quantised),
+    "folders": Kind(comfy_folders, use_comfy_folders),
     "loras": Kind(loras, use_lora),
     "detectors": Kind(detectors, use_detector),
     "training": Kind(training, use_training),

@@ -35,8 +35,7 @@ VOCABULARY = 64
 TEXT_SHAPES = t5_shapes(vocab=VOCABULARY, dim=16, inner=16, ffn=24, heads=2, layers=2)
 
 
-@pytest.fixture(scope="module")
-def spiece() -> bytes:
+def sentencepiece_model() -> bytes:
     """A SentencePiece model with umT5's special tokens."""
     texts = ["a person dances in the street", "the dog runs over the hill twice", "视频中的人在做动作"] * 9
     out = BytesIO()
@@ -45,6 +44,11 @@ def spiece() -> bytes:
         hard_vocab_limit=False, minloglevel=2, num_threads=1,
     )  # fmt: skip
     return out.getvalue()
+
+
+@pytest.fixture(scope="module")
+def spiece() -> bytes:
+    return sentencepiece_model()
 
 
 def text_tensors(spiece: bytes | None, half: bool = False, scaled: bool = False) -> dict[str, Tensor]:
