@@ -32,7 +32,7 @@ class Animator:
         text_on_cpu: the text encoder never goes to the GPU.
 
     Raises:
-        CheckpointError: there is no such folder, or its `wanimate.json` is not valid.
+        CheckpointError: there is no such folder or file, or its `wanimate.json` is not valid.
         InputError: settings that do not go together, or a device that is not there.
     """
 

@@ -144,7 +144,7 @@ class GenerateSettings(Settings):
         bool,
         Option(
             DIFFUSION,
-            "Leave out keys of a LoRA that find no place.",
+            "Leave out keys of a LoRA that find no place, or do not fit it.",
             more="They are listed. Otherwise they are an error.",
         ),
     ] = False

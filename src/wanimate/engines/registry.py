@@ -19,14 +19,14 @@ def engine_for(
     checkpoint: Path | str | None = None, runtime: RuntimeSettings = RuntimeSettings(),
     parallel: ParallelSettings = ParallelSettings(), text_on_cpu: bool = False,
 ) -> WanAnimate:  # fmt: skip
-    """A closed engine for a checkpoint folder; None is the one in the package.
+    """A closed engine for a checkpoint, a folder or the file of its transformer; None is the one in the package.
 
     Raises:
-        CheckpointError: there is no such folder, or its `wanimate.json` is not valid.
+        CheckpointError: there is no such folder or file, or its `wanimate.json` is not valid.
         InputError: settings that do not go together, or a device that is not there.
     """
     if not isinstance(checkpoint, str | Path | None):
-        raise InputError("checkpoint", checkpoint, "it is no path", "Give a folder, or leave it out.")
+        raise InputError("checkpoint", checkpoint, "it is no path", "Give a folder or a file, or leave it out.")
     folder, config = read_checkpoint_config(None if checkpoint is None else Path(checkpoint))
     if parallel.gpus > 1 or launched() > 1:
         return WanAnimate(TeamNetworks(folder, config, runtime, parallel), text_on_cpu)

@@ -33,6 +33,7 @@ CLIP = "models_clip_open-clip-xlm-roberta-large-vit-huge-14.pth"
 VAE = "Wan2.1_VAE.pth"
 TOKENIZER = Path("google") / "umt5-xxl"
 _SHARD = re.compile(r"(.{1,200})-[0-9]{5}-of-[0-9]{5}\.safetensors")
+_INDEX = ".safetensors.index.json"
 _AROUND = ("diffusion_models", "unet")
 _FOLDERS: dict[Family, tuple[str, ...]] = {
     "transformer": ("diffusion_models", "unet", "transformer"),
@@ -163,13 +164,11 @@ def transformer_files(root: Path) -> list[Path]:
 
 
 def _all_shards(file: Path) -> list[Path]:
-    """The file, or all that its index names where it is a shard."""
+    """The file, or all that its index names where it is a shard or the index."""
+    if file.name.endswith(_INDEX):
+        return shards(file.parent, file.name.removesuffix(_INDEX))
     part = _SHARD.fullmatch(file.name)
-    return (
-        shards(file.parent, part[1])
-        if part and (file.parent / f"{part[1]}.safetensors.index.json").is_file()
-        else [file]
-    )
+    return shards(file.parent, part[1]) if part and (file.parent / f"{part[1]}{_INDEX}").is_file() else [file]
 
 
 def _find(root: Path, family: Family, names: Sequence[str]) -> Path:

@@ -2,6 +2,7 @@
 
 from __future__ import annotations
 
+import json
 import shutil
 from collections.abc import Callable
 from io import BytesIO
@@ -14,16 +15,19 @@ import torch
 from published_shapes import t5_shapes
 from safetensors.torch import save_file
 from test_weights_layouts import transformers_clip
-from tiny_checkpoints import PUBLISHED, transformer_tensors, vae_tensors
+from tiny_checkpoints import PUBLISHED, transformer_tensors, vae_tensors, write_guides
 from torch import Tensor
 from transformers import T5Tokenizer
 
+from wanimate.api import Animator
+from wanimate.config import GenerateSettings
 from wanimate.errors import CheckpointError
+from wanimate.finish.lock import record_path
 from wanimate.model.params import VaeParams
 from wanimate.runtime.planning.sizes import networks
 from wanimate.weights.checkpoint import Checkpoint, check_checkpoint, load_checkpoint
 from wanimate.weights.formats import quantize_rows, read_tensors
-from wanimate.weights.locate import CLIP, T5, TOKENIZER, VAE, checkpoint_files, read_checkpoint_config
+from wanimate.weights.locate import CLIP, T5, TOKENIZER, TRANSFORMER, VAE, checkpoint_files, read_checkpoint_config
 from wanimate.weights.names import umt5_to_transformers
 from wanimate.weights.relighting import find_relighting
 from wanimate.weights.tokenizer import SentencePiece
@@ -276,8 +280,21 @@ def test_what_belongs_to_a_file_lies_beside_it(own: Path, copied: Callable[[Path
 
 
 def test_one_shard_stands_for_all(published: Path) -> None:
-    shard = next(published.glob("*-00002-of-00002.safetensors"))
-    assert load_checkpoint(shard, "cpu").transformer.params == PUBLISHED
+    for name in ("*-00002-of-00002.safetensors", "*.index.json"):
+        assert load_checkpoint(next(published.glob(name)), "cpu").transformer.params == PUBLISHED
+
+
+def test_a_job_with_a_file_as_its_checkpoint(own: Path, tmp_path: Path) -> None:
+    """The same frames as with its folder, and a record that names the same files."""
+    guides, records = write_guides(tmp_path / "guides", 5), []
+    for i, place in enumerate((own, own / f"{TRANSFORMER}.safetensors")):
+        with Animator.from_checkpoint(place, "cpu") as animator:
+            list(animator.generate(guides, tmp_path / f"{i}.mp4", GenerateSettings(seed=1, steps=1)))
+        records.append(json.loads(record_path(tmp_path / f"{i}.mp4").read_text()))
+    folder, file = (record["checkpoint"]["hashes"] for record in records)
+    assert folder == file
+    assert folder.keys() == {f"{TRANSFORMER}.safetensors", "vae.safetensors", "prompts.safetensors", "wanimate.json"}
+    assert records[0]["result"]["sha256"] == records[1]["result"]["sha256"]
 
 
 def test_a_quantised_transformer_of_any_name(published: Path, tmp_path: Path, spiece: bytes) -> None:
