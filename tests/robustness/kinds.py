@@ -17,7 +17,9 @@ import cv2
 import numpy as np
 import torch
 from make_clips import make_clip
+from mutations import edited_json
 from PIL import Image
+from safetensors import safe_open
 from safetensors.torch import save_file
 from test_weights_layouts import write_gguf
 from test_weights_lycoris import loha, lokr
@@ -172,10 +174,41 @@ def quantised_files(folder: Path) -> None:
 
 
 def use_quantised(folder: Path, name: str) -> None:
-    for tensor in read_tensors(folder / name).values():
-        assert tensor.is_floating_point() or tensor.dtype in (torch.int64, torch.uint8, torch.int8)
+    tensors = read_tensors(folder / name)
+    assert all(tensor.is_floating_point() for key, tensor in tensors.items() if key.endswith(".weight"))
     for found in find_networks(folder / name):
         found.described()
+
+
+def damage_quantised(folder: Path, random: Random) -> str:
+    """A marker, a scale or the header's word of them exchanged, in a file that is whole; returns its name."""
+    path = random.choice(sorted(folder.glob("*.safetensors")))
+    with safe_open(path, "pt") as file:
+        tensors, header = {key: file.get_tensor(key) for key in file.keys()}, dict(file.metadata() or {})  # noqa: SIM118
+    layers = "_quantization_metadata"
+    marks = [key for key in sorted(tensors) if key.endswith("comfy_quant")]
+    if layers in header and random.random() < 0.6:
+        header[layers] = edited_json(header[layers].encode(), random).decode("utf-8", "replace")
+    elif marks and random.random() < 0.6:
+        text = edited_json(bytes(tensors[marks[0]].tolist()), random)
+        tensors[marks[0]] = torch.tensor(list(text), dtype=torch.uint8)
+    else:
+        key = random.choice(sorted(tensors))
+        tensor = tensors.pop(key)
+        odd = [
+            tensor.flatten(),
+            tensor[..., None],
+            tensor.flatten()[:1],
+            tensor.flatten()[:0],
+            torch.full_like(tensor.float(), torch.nan),
+        ]
+        odd += [
+            tensor.float().to(kind) for kind in (torch.int8, torch.uint8, torch.float8_e4m3fn, torch.int32, torch.bool)
+        ]
+        if random.random() < 0.8:
+            tensors[random.choice((key, key, key, f"{key}_2", f"{key}_inv"))] = random.choice(odd).clone()
+    save_file(tensors, path, header)
+    return path.name
 
 
 def comfy_folders(folder: Path) -> None:

@@ -25,13 +25,15 @@ NEVER_SAID = ("weights_only", "allow_pickle", "trust_remote_code", "Traceback", 
 
 def damage(folder: Path, kind: str, seed: int) -> str:
     """Damage one file of the folder; returns its name."""
-    from kinds import damage_training, names
+    from kinds import damage_quantised, damage_training, names
     from mutations import TEXTS, mutation
 
     source = random.Random(f"{kind} {seed}")
     if kind == "training" and source.random() < 0.6:
         damage_training(folder, source)
         return "state.pt"
+    if kind == "quantised" and source.random() < 0.6:
+        return damage_quantised(folder, source)
     found = names(folder)
     manifests = [name for name in found if name.endswith((".json", ".safetensors"))]
     name = source.choice(manifests if manifests and source.random() < 0.4 else found)

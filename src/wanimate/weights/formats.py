@@ -18,7 +18,17 @@ from wanimate.media.files import in_utf8
 from wanimate.media.json_file import read_json
 from wanimate.weights.gguf import is_gguf, open_gguf
 from wanimate.weights.markers import understood
-from wanimate.weights.stored import TYPES, Scaled, Stored, UnreadFormat, Value, Values, open_safetensors, value
+from wanimate.weights.stored import (
+    TYPES,
+    Scaled,
+    Stored,
+    UnreadFormat,
+    Value,
+    Values,
+    is_safetensors,
+    open_safetensors,
+    value,
+)
 
 Tensors = dict[str, Tensor]
 Place = Callable[[str, Value], Tensors]
@@ -73,7 +83,7 @@ def _open_one(path: Path) -> tuple[Values, dict[str, str]]:
         raise CheckpointError("checkpoint", path, "there is no such file", "Check the path or download it again.")
     if is_gguf(path):
         return open_gguf(path), {}
-    if path.suffix != ".safetensors":
+    if not is_safetensors(path):
         return _read_pickle(path), {}
     try:
         return open_safetensors(path)

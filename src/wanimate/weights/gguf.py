@@ -27,8 +27,9 @@ def is_gguf(path: Path) -> bool:
 
 
 def gguf_shapes(path: Path) -> dict[str, tuple[int, ...]]:
-    """Names and shapes of all tensors, flat ones as they are stored; nothing is expanded."""
-    return {tensor.name: tuple(int(n) for n in tensor.shape[::-1]) for tensor in _open(path).tensors}
+    """Names and shapes of all tensors; nothing is expanded."""
+    reader = _open(path)
+    return {tensor.name: tuple(_shape(reader, tensor)) for tensor in reader.tensors}
 
 
 def gguf_kinds(path: Path) -> dict[str, int]:
@@ -54,10 +55,7 @@ def open_gguf(path: Path) -> dict[str, Stored]:
         raise CheckpointError("checkpoint", path, rule, "Use a GGUF file of Wan2.2-Animate.")
     out: dict[str, Stored] = {}
     for stored in reader.tensors:
-        original = reader.get_field(ORIGINAL_SHAPE + stored.name)
-        sizes = [int(n) for n in stored.shape[::-1]]
-        if original is not None:
-            sizes = _sizes(original.contents())
+        sizes = _shape(reader, stored)
         if math.prod(sizes) != int(stored.n_elements) or min(sizes, default=1) < 1:
             raise _unreadable(path, f"the shape stated for {stored.name} is not that of its values")
         packed = stored.data.dtype == np.uint8
@@ -87,6 +85,11 @@ def _text(field: Any) -> str:
         return str(field.contents())
     except (ValueError, LookupError):  # bytes that are no text
         return ""
+
+
+def _shape(reader: Any, stored: Any) -> list[int]:
+    original = reader.get_field(ORIGINAL_SHAPE + stored.name)
+    return [int(n) for n in stored.shape[::-1]] if original is None else _sizes(original.contents())
 
 
 def _sizes(stated: Any) -> list[int]:

@@ -21,7 +21,7 @@ from wanimate.media.json_file import read_json
 from wanimate.model.params import LATENT_MEAN, LATENT_STD
 from wanimate.weights.families import Family
 from wanimate.weights.formats import open_tensors, shards
-from wanimate.weights.peek import ENDINGS, peek
+from wanimate.weights.peek import ENDINGS, PICKLED, peek
 from wanimate.weights.stored import Value
 from wanimate.weights.tokenizer import SPIECE_FILE
 
@@ -187,7 +187,7 @@ def _by_content(root: Path, family: Family) -> Path | None:
     """
     unreadable: CheckpointError | None = None
     found: list[Path] = []
-    for endings in (ENDINGS[:2], ENDINGS[2:]):  # pickled files only where no other one is there
+    for endings in (ENDINGS, PICKLED):  # pickled files only where no other one is there
         for file in _candidates(root, family, endings) if not found else ():
             try:
                 found += [file] if peek(file).family == family else []

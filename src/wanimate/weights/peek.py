@@ -13,8 +13,10 @@ from wanimate.weights.families import Family, identify
 from wanimate.weights.formats import read_pickle
 from wanimate.weights.gguf import gguf_shapes, is_gguf
 from wanimate.weights.layouts import SPIECE
+from wanimate.weights.stored import is_safetensors
 
-ENDINGS = (".safetensors", ".gguf", ".pth", ".pt", ".bin")
+ENDINGS = (".safetensors", ".sft", ".gguf")
+PICKLED = (".pth", ".pt", ".bin", ".ckpt")
 _LONGEST_HEADER = 2**25
 _WIDTHS: dict[Family, tuple[tuple[str, int], ...]] = {
     "VAE": (("conv2.weight", 0), ("post_quant_conv.weight", 0)),
@@ -80,7 +82,7 @@ def _shapes(path: Path) -> dict[str, tuple[int, ...]]:
     try:
         if is_gguf(path):
             return gguf_shapes(path)
-        if path.suffix == ".safetensors":
+        if is_safetensors(path):
             return _safetensors(path)
         loaded = read_pickle(path)
     except OSError:

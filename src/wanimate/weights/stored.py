@@ -147,6 +147,15 @@ _LONGEST_AXIS = 2**30
 """A tensor without values can have axes of any length, which nobody would pay for in bytes."""
 
 
+def is_safetensors(path: Path) -> bool:
+    """Whether a file is one by its name or by how it begins."""
+    if path.suffix in (".safetensors", ".sft"):
+        return True
+    with path.open("rb") as file:
+        start = file.read(9)
+    return start[8:] == b"{" and int.from_bytes(start[:8], "little") <= _LONGEST_HEADER
+
+
 def open_safetensors(path: Path) -> tuple[dict[str, Stored], dict[str, str]]:
     """Every tensor of a file and the header's metadata.
 

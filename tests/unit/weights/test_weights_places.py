@@ -14,7 +14,7 @@ import sentencepiece
 import torch
 from published_shapes import t5_shapes
 from safetensors.torch import save_file
-from test_weights_layouts import transformers_clip
+from test_weights_layouts import transformers_clip, write_gguf
 from tiny_checkpoints import PUBLISHED, transformer_tensors, vae_tensors, write_guides
 from torch import Tensor
 from transformers import T5Tokenizer
@@ -149,7 +149,7 @@ def test_text_encoders_of_other_types(form: str, published: Path, tmp_path: Path
     assert (loaded.float() - expected).norm() < 0.1 * expected.norm()
 
 
-@pytest.mark.parametrize("name", ["encoders/no.safetensors", "text_encoders/any.pt"])
+@pytest.mark.parametrize("name", ["encoders/no.safetensors", "text_encoders/any.pt", "text_encoders/no_pickle.ckpt"])
 def test_pickled_files_count_where_nothing_else_is_there(
     name: str, published: Path, tmp_path: Path, spiece: bytes
 ) -> None:
@@ -163,6 +163,9 @@ def test_pickled_files_count_where_nothing_else_is_there(
         assert len(load_checkpoint(tmp_path, "cpu").prompts.encode(PROMPTS[0]))
         return
     save(tensors, tmp_path / name)
+    if name.endswith(".ckpt"):  # safetensors under another name
+        assert len(load_checkpoint(tmp_path, "cpu").prompts.encode(PROMPTS[0]))
+        return
     with pytest.raises(CheckpointError, match="no such file"):
         load_checkpoint(tmp_path, "cpu")
 
@@ -187,13 +190,21 @@ def others(tmp_path: Path) -> None:
     (tmp_path / "vae/put_vae_here").write_text("")
 
 
-def test_other_networks_beside_them_are_passed_over(published: Path, tmp_path: Path, spiece: bytes) -> None:
-    comfy(tmp_path, published, spiece)
+@pytest.mark.parametrize("packed", [False, True])
+def test_other_networks_beside_them_are_passed_over(
+    packed: bool, published: Path, tmp_path: Path, spiece: bytes
+) -> None:
+    """Also where the transformer is a GGUF file, which stores five axes flat."""
+    file = comfy(tmp_path, published, spiece)
+    if packed:
+        file.unlink()
+        write_gguf(file.with_suffix(".gguf"), transformer_tensors(PUBLISHED), "Q8_0")
     others(tmp_path)
     root, config = read_checkpoint_config(tmp_path)
     assert len(load_checkpoint(root, "cpu").prompts.encode(PROMPTS[0]))
     assert {file.name for file in checkpoint_files(root, config)} == {
-        "animate_14B.safetensors", "wan_2.1_vae.safetensors", "umt5_xxl_fp16.safetensors", "clip_vision_h.safetensors",
+        f"animate_14B.{'gguf' if packed else 'safetensors'}", "wan_2.1_vae.safetensors", "umt5_xxl_fp16.safetensors",
+        "clip_vision_h.safetensors",
     }  # fmt: skip
 
 

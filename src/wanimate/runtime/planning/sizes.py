@@ -16,6 +16,7 @@ from wanimate.weights.formats import open_tensors
 from wanimate.weights.layouts import native_transformer, native_vae
 from wanimate.weights.locate import CheckpointConfig, find_vae, needed, open_transformer, text_files, transformer_files
 from wanimate.weights.names import transformer_params, vae_params
+from wanimate.weights.peek import PICKLED
 from wanimate.weights.quantize import is_quantizable
 from wanimate.weights.stored import Scaled, Stored, Values
 
@@ -80,7 +81,7 @@ def networks(
     text = 0
     if not config.fixed_prompt:
         files = [needed(file, "text encoder", folder) for file in text_files(folder)]
-        pickled = any(file.suffix != ".safetensors" for file in files)  # those are published in their own type
+        pickled = any(file.suffix in PICKLED for file in files)  # those are published in their own type
         text = sum(f.stat().st_size for f in files) if pickled or not files else text_bytes(open_tensors(*files))
     transformer, vae = open_transformer(folder), open_tensors(needed(find_vae(folder), "VAE", folder))
     return network_sizes(transformer, vae, text, config, setting, device, folder, sharded)
