@@ -19,8 +19,8 @@ Checkpoint = Annotated[
     Path | None,
     option(
         FILES,
-        "Checkpoint folder, for instance Wan2.2-Animate-14B, or the file of a transformer. Without it, the small "
-        "[bold]mannequin[/bold] checkpoint in the package is used. It knows only its mannequins; real characters need the 14B.",
+        "Checkpoint folder, for instance Wan2.2-Animate-14B, or its transformer's file. Without it, the package's small "
+        "[bold]mannequin[/bold] is used. It knows only its mannequins; real characters need the 14B.",
         show_default="mannequin",
     ),
 ]
