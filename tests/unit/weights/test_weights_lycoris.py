@@ -2,12 +2,14 @@
 
 from __future__ import annotations
 
+import copy
 import json
 from collections.abc import Callable
 from pathlib import Path
 
 import pytest
 import torch
+from peft import LoHaConfig, LoKrConfig, LoraConfig, PeftConfig, get_peft_model
 from safetensors.torch import save_file
 from tiny_checkpoints import OWN
 from torch import Tensor
@@ -264,6 +266,29 @@ def test_pefts_scale_of_a_lokr(
     lora = match_lora(read_lora(tmp_path / "adapter_model.safetensors"), model)
     view = with_loras(model, [(lora, 1.0)])
     check(view.get_parameter(f"{Q}.weight"), model.get_parameter(f"{Q}.weight") + whole * change)
+
+
+PEFT: dict[str, PeftConfig] = {
+    "DoRA": LoraConfig(r=4, lora_alpha=2, use_dora=True, target_modules=[Q, FFN]),
+    "LoHa": LoHaConfig(r=4, alpha=2, target_modules=[Q, FFN]),
+    "LoKr, low": LoKrConfig(r=2, alpha=6, target_modules=[Q, FFN]),
+    "LoKr, whole": LoKrConfig(r=64, alpha=6, target_modules=[Q, FFN]),
+}
+
+
+@pytest.mark.parametrize("kind", PEFT)
+def test_adapters_that_peft_writes_do_what_they_do_there(kind: str, model: AnimateTransformer, tmp_path: Path) -> None:
+    theirs = get_peft_model(copy.deepcopy(model), PEFT[kind])
+    for name, parameter in theirs.named_parameters():
+        if parameter.requires_grad:
+            parameter.data = 0.3 * torch.randn(parameter.shape) + ("magnitude" in name)
+    theirs.save_pretrained(tmp_path)
+    lora = match_lora(read_lora(tmp_path / "adapter_model.safetensors"), model)
+    view, x = with_loras(model, [(lora, 1.0)]), torch.randn(3, OWN.dim)
+    for module in (Q, FFN):
+        expected = theirs.base_model.model.get_submodule(module)(x).detach()
+        assert (view.get_submodule(module)(x) - expected).abs().max() < 1e-5
+        assert (model.get_submodule(module)(x) - expected).abs().max() > 0.1
 
 
 def test_a_dora_by_its_configuration_alone(tmp_path: Path, model: AnimateTransformer) -> None:
