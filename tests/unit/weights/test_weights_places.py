@@ -5,6 +5,7 @@ from __future__ import annotations
 import json
 import shutil
 from collections.abc import Callable
+from functools import cache
 from io import BytesIO
 from pathlib import Path
 
@@ -27,7 +28,19 @@ from wanimate.model.params import VaeParams
 from wanimate.runtime.planning.sizes import networks
 from wanimate.weights.checkpoint import Checkpoint, check_checkpoint, load_checkpoint
 from wanimate.weights.formats import quantize_rows, read_tensors
-from wanimate.weights.locate import CLIP, T5, TOKENIZER, TRANSFORMER, VAE, checkpoint_files, read_checkpoint_config
+from wanimate.weights.locate import (
+    CLIP,
+    T5,
+    TOKENIZER,
+    TRANSFORMER,
+    VAE,
+    checkpoint_files,
+    find_clip,
+    find_text_encoder,
+    find_vae,
+    read_checkpoint_config,
+    transformer_files,
+)  # fmt: skip
 from wanimate.weights.names import umt5_to_transformers
 from wanimate.weights.relighting import find_relighting
 from wanimate.weights.tokenizer import SentencePiece
@@ -39,6 +52,22 @@ VOCABULARY = 64
 TEXT_SHAPES = t5_shapes(vocab=VOCABULARY, dim=16, inner=16, ffn=24, heads=2, layers=2)
 
 
+@cache
+def transformer_state() -> dict[str, Tensor]:
+    return transformer_tensors(PUBLISHED)
+
+
+@cache
+def vae_state() -> dict[str, Tensor]:
+    return vae_tensors(VaeParams(base=8))
+
+
+@cache
+def text_state() -> dict[str, Tensor]:
+    return detgen.state_dict(TEXT_SHAPES)
+
+
+@cache
 def sentencepiece_model() -> bytes:
     """A SentencePiece model with umT5's special tokens."""
     texts = ["a person dances in the street", "the dog runs over the hill twice", "视频中的人在做动作"] * 9
@@ -57,7 +86,7 @@ def spiece() -> bytes:
 
 def text_tensors(spiece: bytes | None, half: bool = False, scaled: bool = False) -> dict[str, Tensor]:
     """As ComfyUI's files hold umT5: transformers' keys, one table of tokens, the tokenizer's bytes, perhaps fp8."""
-    tensors = {k: v for k, v in umt5_to_transformers(detgen.state_dict(TEXT_SHAPES)).items() if "embed_tokens" not in k}
+    tensors = {k: v for k, v in umt5_to_transformers(text_state()).items() if "embed_tokens" not in k}
     if half:
         tensors = {k: v.half() for k, v in tensors.items()}
     for key in [k for k, v in tensors.items() if scaled and v.ndim == 2 and "SelfAttention.q" in k]:
@@ -82,9 +111,9 @@ def comfy(root: Path, published: Path, spiece: bytes | None, spread: bool = True
     at = (lambda name: root / name) if spread else (lambda name: root / Path(name).name)
     clip = {k: v.half() for k, v in transformers_clip(read_tensors(published / CLIP)).items()}
     save(clip | {"visual_projection.weight": torch.zeros(8, 32)}, at("clip_vision/clip_vision_h.safetensors"))
-    save(vae_tensors(VaeParams(base=8)), at("vae/wan_2.1_vae.safetensors"))
+    save(vae_state(), at("vae/wan_2.1_vae.safetensors"))
     save(text_tensors(spiece), at("text_encoders/umt5_xxl_fp16.safetensors"))
-    state = transformer_tensors(PUBLISHED)
+    state = transformer_state()
     return save(
         {f"model.diffusion_model.{k}": v for k, v in state.items()}, at("diffusion_models/animate_14B.safetensors")
     )
@@ -93,7 +122,7 @@ def comfy(root: Path, published: Path, spiece: bytes | None, spread: bool = True
 def reference(published: Path, folder: Path, spiece: bytes) -> Checkpoint:
     """The published layout with the same text encoder and tokenizer."""
     shutil.copytree(published, folder)
-    torch.save(detgen.state_dict(TEXT_SHAPES), folder / T5)
+    torch.save(text_state(), folder / T5)
     shutil.rmtree(folder / TOKENIZER)
     (folder / TOKENIZER).mkdir()
     (folder / TOKENIZER / "spiece.model").write_bytes(spiece)
@@ -134,7 +163,9 @@ def test_the_folder_of_transformers_itself(published: Path, tmp_path: Path, spie
     inner.mkdir()
     file.rename(inner / file.name)
     for place in (tmp_path / "diffusion_models", inner, inner / file.name, tmp_path):
-        assert load_checkpoint(place, "cpu").image is not None
+        assert transformer_files(place) == [inner.absolute() / file.name]
+        assert [find_vae(place).name, find_clip(place).name] == ["wan_2.1_vae.safetensors", "clip_vision_h.safetensors"]
+        assert find_text_encoder(place)[0].name == "umt5_xxl_fp16.safetensors"
 
 
 @pytest.mark.parametrize("form", ["half", "scaled"])
@@ -157,7 +188,7 @@ def test_pickled_files_count_where_nothing_else_is_there(
     (tmp_path / "text_encoders/umt5_xxl_fp16.safetensors").unlink()
     (tmp_path / name).parent.mkdir(exist_ok=True)
     (tmp_path / "text_encoders" / "spiece.model").write_bytes(spiece)
-    tensors = detgen.state_dict(TEXT_SHAPES)
+    tensors = text_state()
     if name.endswith(".pt"):
         torch.save(tensors, tmp_path / name)
         assert len(load_checkpoint(tmp_path, "cpu").prompts.encode(PROMPTS[0]))
@@ -180,7 +211,7 @@ def others(tmp_path: Path) -> None:
     )
     image = {"decoder.conv_in.weight": torch.zeros(4, 16, 3, 3), "post_quant_conv.weight": torch.zeros(4, 4, 1, 1)}
     save(image, tmp_path / "vae/ae.safetensors")
-    wider = vae_tensors(VaeParams(base=8)) | {"conv2.weight": torch.zeros(48, 48, 1, 1, 1)}
+    wider = vae_state() | {"conv2.weight": torch.zeros(48, 48, 1, 1, 1)}
     save(wider, tmp_path / "vae/wan2.2_vae.safetensors")
     save(
         {"vision_model.embeddings.class_embedding": torch.zeros(48)}, tmp_path / "clip_vision/clip_vision_l.safetensors"
@@ -198,7 +229,7 @@ def test_other_networks_beside_them_are_passed_over(
     file = comfy(tmp_path, published, spiece)
     if packed:
         file.unlink()
-        write_gguf(file.with_suffix(".gguf"), transformer_tensors(PUBLISHED), "Q8_0")
+        write_gguf(file.with_suffix(".gguf"), transformer_state(), "Q8_0")
     others(tmp_path)
     root, config = read_checkpoint_config(tmp_path)
     assert len(load_checkpoint(root, "cpu").prompts.encode(PROMPTS[0]))
@@ -271,6 +302,7 @@ def test_tokens_are_those_of_transformers(tmp_path: Path, spiece: bytes) -> None
             assert own(text, truncation=True, max_length=length)["input_ids"] == expected
 
 
+@pytest.mark.slow
 def test_conversion_from_comfyuis_folders(published: Path, tmp_path: Path, spiece: bytes) -> None:
     comfy(tmp_path / "models", published, spiece)
     expected = reference(published, tmp_path / "published", spiece).prompts.encode(PROMPTS[0])
@@ -315,5 +347,5 @@ def test_a_quantised_transformer_of_any_name(published: Path, tmp_path: Path, sp
         tensors[key], tensors[f"{key}_scale"] = quantize_rows(tensors[key])
     save(tensors, file)
     (tmp_path / "vae/wan_2.1_vae.safetensors").unlink()
-    torch.save(vae_tensors(VaeParams(base=8)), tmp_path / VAE)
+    torch.save(vae_state(), tmp_path / VAE)
     assert load_checkpoint(tmp_path, "cpu").image is not None
