@@ -98,7 +98,8 @@ def _written(
         work = Animation(layout, image, settings)
     else:
         if masks is None:
-            masks, why = open_masks(settings, layout, _everybody(detector), None if sheet is None else sheet.explain)
+            explain = None if sheet is None else sheet.explain
+            masks, why = open_masks(settings, layout.clip, layout.indices, layout.fitted, _everybody(detector), explain)
             log_choice("mask backend", masks.name, why)
         work = Replacement(layout, image, settings, masks, sheet)
     warnings: list[str] = []

@@ -38,7 +38,7 @@ def _write(path, masks, size=(320, 240)):
 
 def _opened(clip, settings, area=AREA):
     layout = plan_layout("replacement", clip, (300, 400), settings, area)
-    return open_masks(settings, layout)
+    return open_masks(settings, clip, layout.indices, layout.fitted)
 
 
 def _guides(clip, folder, path, people=None, **settings):

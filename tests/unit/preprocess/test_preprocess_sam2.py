@@ -171,7 +171,7 @@ def test_a_checkpoint_makes_guides(folder, clip, tmp_path):
     settings = {"sam2": folder}
     asked = PreprocessSettings(**settings)
     layout = plan_layout("replacement", clip, (300, 400), asked, AREA)
-    made, why = open_masks(asked, layout)
+    made, why = open_masks(asked, clip, layout.indices, layout.fitted)
     assert why == "a SAM 2 checkpoint was given"
     guides, _ = _run(clip, tmp_path / "g", FakePeople(gone=(5,)), made, **settings)
     assert guides.manifest["mask"]["backend"] == "sam2"

@@ -7,10 +7,9 @@ from typing import TYPE_CHECKING
 
 from wanimate.config import PreprocessSettings
 from wanimate.preprocess.detect.models import SELFIE, U2NET, U2NETP, find
-from wanimate.preprocess.layout import Layout
 from wanimate.preprocess.masks.base import MaskBackend
 from wanimate.preprocess.masks.video import MaskVideo
-from wanimate.types import Frame, Keypoints
+from wanimate.types import Clip, Frame, Keypoints
 
 if TYPE_CHECKING:
     from wanimate.preprocess.masks.offline import Explained
@@ -18,20 +17,24 @@ if TYPE_CHECKING:
 
 def open_masks(
     settings: PreprocessSettings,
-    layout: Layout,
+    clip: Clip,
+    indices: Sequence[int],
+    fit: Callable[[Frame], Frame],
     everybody: Callable[[Frame], Sequence[Keypoints]] = lambda frame: (),
     explain: Callable[[Explained], None] | None = None,
 ) -> tuple[MaskBackend, str]:
     """The backend, its model loaded, and why it was taken.
 
     Args:
+        indices: the clip's frame of every job frame.
+        fit: brings a frame of the clip to the job's size.
         everybody, explain: see `OfflineMasks`; the other backends need neither.
 
     Raises:
         InputError: model files are missing, or the given mask or checkpoint cannot be used.
     """
     if settings.mask is not None:
-        return MaskVideo(settings.mask, layout.clip, layout.indices, layout.fitted), "a mask video was given"
+        return MaskVideo(settings.mask, clip, indices, fit), "a mask video was given"
     if settings.sam2 is not None:
         from wanimate.preprocess.masks.sam2 import Sam2Masks
 
