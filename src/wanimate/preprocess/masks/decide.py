@@ -21,11 +21,11 @@ _WEIGHT, _WEIGHT_FAR, _NEAR, _FAR = 0.5, 0.3, 0.15, 0.5
 _REACH, _BEYOND = 0.9, 0.4
 """How far a person with its clothes reaches from its bones, and over what length beyond that the answers fade."""
 _THRESHOLD = 0.45
-_BAND = 0.03
-"""Width of the band in which colours decide, as a share of the longer side."""
+_BAND, _THIN = 0.03, 0.01
+"""Width of the band in which colours decide, as a share of the longer side; and where both networks see nothing."""
 _AGREED, _CERTAIN = (0.9, 0.8), (0.95, 0.9)
 """U2-Net's and the selfie network's answers that together make a pixel the person's: inside of the band, and even in it."""
-_NOT_SALIENT = 0.1
+_NOT_SALIENT, _NOTHING = 0.1, 0.1
 
 Flags = npt.NDArray[np.bool_]
 
@@ -54,11 +54,14 @@ def decide(picture: Frame, seen: Evidence) -> Decision:
     """The person in a small picture [h, w, 3]."""
     mean, core = blended(seen), seen.core > 0
     probable = attached(mean > _THRESHOLD, seen.core) | core
-    band = max(round(_BAND * max(probable.shape)), 1)
-    inner, outer = _depth(probable) > band, _depth(~probable) > band
+    band, thin = (max(round(share * max(probable.shape)), 1) for share in (_BAND, _THIN))
+    depth_outside = _depth(~probable)
+    inner, outer = _depth(probable) > band, depth_outside > band
     agreed, certain = ((seen.salient > salient) & (seen.person > person) for salient, person in (_AGREED, _CERTAIN))
     ours = (inner & agreed) | (probable & certain) | core
-    others = outer & ((seen.salient < _NOT_SALIENT) | (seen.away > _REACH)) & ~core
+    nothing = np.maximum(seen.salient, seen.person) < _NOTHING
+    others = outer & ((seen.salient < _NOT_SALIENT) | (seen.away > _REACH)) | (depth_outside > thin) & nothing
+    others &= ~core
     mask = attached(_by_colours(picture, ours, others, probable, 2 * band), seen.core)
     return Decision(mask, mean, ~ours & ~others)
 

@@ -60,11 +60,10 @@ class MaskSheet:
         if reasons is not None:
             height, width = frame.shape[:2]
             core = cv2.resize(reasons.seen.core, (width, height), interpolation=cv2.INTER_NEAREST)
-            shown[core > 0] = _BONES
+            _outlined(shown, core, _BONES, thick)
             if (box := reasons.box) is not None:
                 cv2.rectangle(shown, (box.left, box.top), (box.right - 1, box.bottom - 1), _BOX, thick)
-        edges, _ = cv2.findContours(outline, cv2.RETR_LIST, cv2.CHAIN_APPROX_NONE)
-        cv2.drawContours(shown, edges, -1, _OURS, thick)
+        _outlined(shown, outline, _OURS, thick)
         self._rows["frame"].append(shown)
         for name, values in zip(_ROWS[1:5], _reasoned(reasons, outline.shape), strict=True):
             self._rows[name].append(_grey(255 * np.clip(values, 0, 1)))
@@ -81,6 +80,11 @@ class MaskSheet:
         sheet = contact_sheet(rows, [i / fps for i in self._picked], "How the performer's pixels were found")
         with AtomicFile(self._path, _FIELD) as file:
             file.write(sheet_bytes(sheet))
+
+
+def _outlined(frame: Frame, mask: Mask, colour: tuple[int, int, int], thick: int) -> None:
+    edges, _ = cv2.findContours(mask, cv2.RETR_LIST, cv2.CHAIN_APPROX_NONE)
+    cv2.drawContours(frame, edges, -1, colour, thick)
 
 
 def _reasoned(reasons: Explained | None, shape: tuple[int, ...]) -> list[npt.NDArray[np.float32]]:
