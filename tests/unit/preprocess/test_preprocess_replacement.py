@@ -196,12 +196,9 @@ def _sheet(path):
 def test_the_mask_sheet_shows_outline_and_inpaint_mask(clip, tmp_path):
     _run(clip, tmp_path / "g", mask_debug=tmp_path / "why.png", iterations=3)
     sheet = _sheet(tmp_path / "why.png")
-    rows = [len(row) for row in np.split(sheet, sheet.shape[0]) if (row[0, -200:] == 0).all(axis=-1).any()]
-    assert len(rows) > 6 * 190  # the rows below the frames hold black and white pictures
     white = (sheet == 255).all(axis=-1).sum(axis=1)
-    outline, inpaint = white[-424:-224].sum(), white[-216:-24].sum()
+    outline, inpaint = white[-432:-232].sum(), white[-224:-24].sum()
     assert 0 < outline < inpaint
-    assert (sheet == (60, 255, 90)).all(axis=-1).any()
 
 
 def test_a_mask_sheet_never_replaces_a_file(clip, tmp_path):
