@@ -22,6 +22,7 @@ from wanimate.preprocess.detect.mediapipe import MediapipeBackend
 from wanimate.preprocess.detect.models import DETECTORS, U2NET, U2NETP, find
 from wanimate.preprocess.masks.networks import Salient, Selfie
 from wanimate.preprocess.masks.offline import OfflineMasks
+from wanimate.preprocess.people.choice import Choice
 
 Masks = npt.NDArray[np.bool_]
 COLUMNS = (
@@ -63,7 +64,7 @@ def main() -> None:
         for number in range(args.first, args.first + args.rounds):
             for kind in KINDS:
                 sample = clip_of(people, number, kind, stylised, args)
-                found = measured(sample, MediapipeBackend(folder), masks)
+                found = measured(sample, MediapipeBackend(folder, performer(sample)), masks)
                 print(_row(f"{kind} {number}", stylised, found), flush=True)
                 if not np.isnan(found).any():
                     rows[stylised].append(found)
@@ -83,6 +84,14 @@ def clip_of(people: Mannequins, number: int, kind: str, stylised: bool, args: ar
         place.parent.mkdir(parents=True, exist_ok=True)
         np.savez_compressed(place, frames=sample.frames, truth=sample.truth, ignored=sample.ignored)
     return sample
+
+
+def performer(sample: Sample) -> Choice:
+    """Whoever is in the middle of the true mask of the first frame, where there are two."""
+    if sample.kind != "two":
+        return Choice("largest")
+    rows, columns = np.nonzero(sample.truth[0])
+    return Choice("point", point=(float(np.median(columns)), float(np.median(rows))))
 
 
 def measured(sample: Sample, detector: MediapipeBackend, masks: OfflineMasks) -> list[float]:
