@@ -18,6 +18,7 @@ from hardware import described
 from masks_world import FIRST_SEED, KINDS, Sample, render_clip
 
 from mannequin.world.assets import Mannequins, load
+from wanimate.errors import InputError
 from wanimate.preprocess.detect.mediapipe import MediapipeBackend
 from wanimate.preprocess.detect.models import DETECTORS, U2NET, U2NETP, find
 from wanimate.preprocess.masks.networks import Salient, Selfie
@@ -96,13 +97,17 @@ def performer(sample: Sample) -> Choice:
 
 def measured(sample: Sample, detector: MediapipeBackend, masks: OfflineMasks) -> list[float]:
     """The values of COLUMNS; NaN for all but the first where nobody was found in any frame."""
-    seen = list(detector.track(iter(sample.frames)))
+    nobody = [0.0] + [float("nan")] * (len(COLUMNS) - 1)
+    try:
+        seen = list(detector.track(iter(sample.frames)))
+    except InputError:  # the performer is not among those who are found
+        return nobody
     valid = np.array([p.valid for p in seen])
     start = time.perf_counter()
     out = [m for _, m in masks.follow(iter(sample.frames), np.stack([p.keypoints for p in seen]), valid)]
     spent = 1000 * (time.perf_counter() - start) / len(out)
     if not valid.any():
-        return [0.0] + [float("nan")] * (len(COLUMNS) - 1)
+        return nobody
     kept = ~sample.ignored[valid]
     found, truth = (np.stack(out)[valid] > 0) & kept, sample.truth[valid] & kept
     square = np.ones((7, 7), np.uint8)
