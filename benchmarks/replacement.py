@@ -39,8 +39,9 @@ from wanimate.finish.composite import composite
 from wanimate.measure.metrics import psnr, ssim
 from wanimate.media.video import ArrayFrames
 from wanimate.preprocess.detect.mediapipe import MediapipeBackend
-from wanimate.preprocess.detect.models import find
-from wanimate.preprocess.masks.selfie import SelfieMasks
+from wanimate.preprocess.detect.models import DETECTORS, U2NETP, find
+from wanimate.preprocess.masks.networks import Salient, Selfie
+from wanimate.preprocess.masks.offline import OfflineMasks
 from wanimate.preprocess.masks.shape import MaskShape, as_picture, scene, shape_mask
 from wanimate.preprocess.modes import mask_shape
 from wanimate.types import Frames, Guides
@@ -98,8 +99,9 @@ class Bench:
         width, height = (int(x) for x in args.size.split("x"))
         self.size = width, height
         self.source = {"frames": args.frames, "size": args.size, "world": world_version()}
-        folder = find(args.models)
-        self.detector, self.masks = MediapipeBackend(folder), SelfieMasks(folder)
+        folder = find(args.models, (*DETECTORS.files, U2NETP))
+        self.detector = MediapipeBackend(folder)
+        self.masks = OfflineMasks(Salient(folder, "standard"), Selfie(folder))
         self.seconds: list[float] = []
 
     def numbers(self) -> list[int]:

@@ -107,7 +107,7 @@ def test_the_record(done: Path) -> None:
     assert record["output"]["composite"] is True
     assert record["size"] == [128, 128]
     manifest = json.loads((done / "guides" / "manifest.json").read_text())
-    assert (manifest["mode"], manifest["mask"]["backend"]) == ("replacement", "selfie")
+    assert (manifest["mode"], manifest["mask"]["backend"]) == ("replacement", "offline")
 
 
 def test_the_character_is_relit_unless_told_otherwise(done: Path, checkpoint: Path, tmp_path: Path) -> None:

@@ -13,6 +13,7 @@ from wanimate.errors import setting
 
 Retarget = Literal["auto", "off", "published"]
 Detectors = Literal["mediapipe", "published"]
+MaskQuality = Literal["standard", "high"]
 
 
 class ClipLimits(Settings):
@@ -125,8 +126,26 @@ class PreprocessSettings(Settings):
         Option(
             MASK,
             "Replacement: folder of a SAM 2 video checkpoint in transformers' layout, which then finds the performer's pixels.",
-            shown="MediaPipe's segmentation",
+            shown="small networks that are there already",
             metavar="DIR",
+        ),
+    ] = None
+    mask_quality: Annotated[
+        MaskQuality,
+        Option(
+            MASK,
+            "Replacement: with high, U2-Net finds the performer's pixels instead of its small form.",
+            more="Fetch it once with `python -m wanimate.preprocess.detect.models --high`.",
+        ),
+    ] = "standard"
+    mask_debug: Annotated[
+        File | None,
+        Option(
+            MASK,
+            "Replacement: write a PNG there that shows how the performer's pixels were found. The file must not exist.",
+            shown="none",
+            metavar="FILE",
+            example="masks.png",
         ),
     ] = None
     iterations: Annotated[

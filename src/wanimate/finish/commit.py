@@ -11,8 +11,8 @@ from typing import Any
 from wanimate.finish.encode import OutputWriter
 from wanimate.finish.lock import OutputLock, record_path, sheet_path
 from wanimate.finish.record import record_bytes
-from wanimate.finish.sheet import sheet_bytes
 from wanimate.media.files import AtomicFile, output_error
+from wanimate.media.sheet import sheet_bytes
 from wanimate.types import Frame
 from wanimate.weights.fingerprint import fingerprint
 

@@ -26,13 +26,14 @@ from wanimate.finish.composite import composite
 from wanimate.finish.encode import OutputWriter
 from wanimate.finish.lock import sheet_path
 from wanimate.finish.record import Hashes
-from wanimate.finish.sheet import sample_columns, sheet_of
+from wanimate.finish.sheet import sheet_of
 from wanimate.jobs.cancel import CancelToken, cancellable
 from wanimate.jobs.resume import Resumption, check_redraw, guides_key
 from wanimate.jobs.segments import PixelsReady, SegmentDone, run_segments, with_pixels
 from wanimate.jobs.workspace import Workspace, files_read, guides_folder, workspace
 from wanimate.media.image import load_image
 from wanimate.media.probe import probe
+from wanimate.media.sheet import sample_columns
 from wanimate.preprocess import drive
 from wanimate.preprocess.guides import load_guides
 from wanimate.preprocess.layout import plan_layout

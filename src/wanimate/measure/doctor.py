@@ -20,7 +20,7 @@ from wanimate.media.video import plan_frames
 from wanimate.model.params import TransformerParams, VaeParams
 from wanimate.model.transformer import AnimateTransformer
 from wanimate.model.vae import VideoVae
-from wanimate.preprocess.detect.models import find
+from wanimate.preprocess.detect.models import SELFIE, U2NETP, find
 from wanimate.runtime.backends import backends
 from wanimate.runtime.optimize import TRIAL_HEADS, TRIAL_TOKENS, attention_trials, best_trial, optimize
 from wanimate.runtime.patches import installed
@@ -110,6 +110,14 @@ def _written(use: LoraUse) -> str:
     return f"{use.path.name}:{use.strength:g}{share}"
 
 
+def _offline_masks(models: Path | None, litert: str | None) -> tuple[str, str, bool, bool, str]:
+    try:
+        find(models, (SELFIE, U2NETP))
+    except InputError as error:
+        litert = litert or f"{error.rule}. {error.remedy}"
+    return ("masks", "offline", litert is None, litert is None, litert or "models and ai-edge-litert are there")
+
+
 def _machine(gpus: list[dict[str, Any]]) -> dict[str, Any]:
     memory = psutil.virtual_memory()
     flags = sorted(cpu_flags() & set(FLAGS))
@@ -140,7 +148,7 @@ def _backends(models: Path | None, gpus: list[dict[str, Any]]) -> list[dict[str,
             if onnx
             else "install wanimate[onnx]",
         ),
-        ("masks", "selfie", litert is None, litert is None, litert or "models and ai-edge-litert are there"),
+        _offline_masks(models, litert),
         ("masks", "sam2", True, False, f"needs a SAM 2 video checkpoint, given with {setting('preprocess.sam2')}"),
         ("networks", "cuda", bool(gpus), bool(gpus), device),
         ("networks", "cpu", True, not gpus, "always there" if gpus else "the only device"),

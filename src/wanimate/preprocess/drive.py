@@ -8,7 +8,7 @@ from __future__ import annotations
 
 import gc
 import time
-from collections.abc import Generator, Sequence
+from collections.abc import Callable, Generator, Sequence
 from pathlib import Path
 
 import torch
@@ -25,6 +25,7 @@ from wanimate.preprocess.folder import check_folder
 from wanimate.preprocess.guides import GuidesWriter, load_guides
 from wanimate.preprocess.layout import Layout, plan_layout
 from wanimate.preprocess.masks.base import MaskBackend
+from wanimate.preprocess.masks.explain import MaskSheet
 from wanimate.preprocess.masks.registry import open_masks
 from wanimate.preprocess.modes import Animation, ModeWork, Replacement
 from wanimate.preprocess.performer import Performer, find_performer
@@ -38,7 +39,7 @@ def check(mode: Mode, settings: PreprocessSettings) -> None:
         InputError: masks in animation, retargeting or two sources of masks in replacement.
     """
     if mode == "animation":
-        for name in ("mask", "sam2"):
+        for name in ("mask", "sam2", "mask_debug"):
             if (value := getattr(settings, name)) is not None:
                 rule = "animation cuts nobody out of the clip, so it takes no masks"
                 raise InputError(f"preprocess.{name}", value, rule, "Leave it out, or take replacement")
@@ -89,16 +90,18 @@ def _written(
 ) -> Generator[Event, None, None]:  # fmt: skip
     """Write the guides. No model is referenced once this has ended."""
     work: ModeWork
+    sheet = None if settings.mask_debug is None else MaskSheet(settings.mask_debug, layout.count)
+    if detector is None:
+        detector = open_detector(settings)
+        log_choice("pose backend", detector.name, "as the settings say")
     if mode == "animation":
         work = Animation(layout, image, settings)
     else:
         if masks is None:
-            masks, why = open_masks(settings, layout.clip, layout.indices, layout.fitted)
+            explain = None if sheet is None else sheet.explain
+            masks, why = open_masks(settings, layout.clip, layout.indices, layout.fitted, _everybody(detector), explain)
             log_choice("mask backend", masks.name, why)
-        work = Replacement(layout, image, settings, masks)
-    if detector is None:
-        detector = open_detector(settings)
-        log_choice("pose backend", detector.name, "as the settings say")
+        work = Replacement(layout, image, settings, masks, sheet)
     warnings: list[str] = []
     character = None if work.character is None else detector.detect(work.character)
     if work.character is not None and character is None:
@@ -125,6 +128,10 @@ def _written(
         facts |= report.findings(detector.name, performer, drawing, warnings)
         writer.finish(work.reference(), facts, report.arrays(performer, drawing))
     yield StageFinished(Stage.DRAW, time.perf_counter() - started)
+
+
+def _everybody(detector: PoseBackend) -> Callable[[Frame], list[Keypoints]]:
+    return lambda frame: [person.keypoints for person in detector.candidates(frame)]
 
 
 def _measured(

@@ -18,6 +18,7 @@ from wanimate.preprocess.detect.base import Measured
 from wanimate.preprocess.fit import Drawing, face_crops, on_character, own_proportions
 from wanimate.preprocess.layout import Layout, Size
 from wanimate.preprocess.masks.base import MaskBackend
+from wanimate.preprocess.masks.explain import MaskSheet
 from wanimate.preprocess.masks.shape import MaskShape, as_picture, scene, shape_mask
 from wanimate.preprocess.performer import Performer
 from wanimate.preprocess.pose import retarget
@@ -104,8 +105,16 @@ class Replacement:
 
     nobody = "no person was found in the character image: it may not fit the performer's pose"
 
-    def __init__(self, layout: Layout, image: Frame, settings: PreprocessSettings, masks: MaskBackend) -> None:
-        self._layout, self._image, self._settings, self._masks = layout, image, settings, masks
+    def __init__(
+        self,
+        layout: Layout,
+        image: Frame,
+        settings: PreprocessSettings,
+        masks: MaskBackend,
+        sheet: MaskSheet | None = None,
+    ) -> None:
+        """`sheet`: is shown every mask, and written at the end."""
+        self._layout, self._image, self._settings, self._masks, self._sheet = layout, image, settings, masks, sheet
         self._shape = mask_shape(settings, layout.size)
         self._empty, self._covered = np.zeros(layout.count, dtype=bool), 0.0
 
@@ -143,10 +152,14 @@ class Replacement:
             inpaint = shape_mask(outline, self._shape)
             self._empty[i] = not inpaint.any()
             self._covered += float(inpaint.mean())
+            if self._sheet is not None:
+                self._sheet.add(i, frame, outline, inpaint)
             pose = drawing.skeleton(i, layout.size) if valid[i] else np.zeros_like(frame)
             yield pose, face, scene(frame, inpaint), as_picture(inpaint)
 
     def closing(self, performer: Performer) -> tuple[list[str], dict[str, Any]]:
+        if self._sheet is not None:
+            self._sheet.write(float(self._layout.fps))
         message = report.empty_masks(self._empty & performer.valid)
         given = self._settings.mask
         facts = {

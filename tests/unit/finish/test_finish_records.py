@@ -15,7 +15,7 @@ import pytest
 from wanimate.config import OutputSettings
 from wanimate.finish.lock import OutputLock
 from wanimate.finish.record import SCHEMA, peak_rss, record_bytes
-from wanimate.finish.sheet import contact_sheet, sample_columns, sheet_bytes, sheet_of_sources
+from wanimate.media.sheet import contact_sheet, sample_columns, sheet_bytes, sheet_of_sources
 from wanimate.media.video import ArrayFrames
 from wanimate.weights.fingerprint import file_hash
 

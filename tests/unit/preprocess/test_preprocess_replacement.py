@@ -7,10 +7,11 @@ from typing import Any
 
 import numpy as np
 import pytest
+from PIL import Image
 from test_preprocess_drive import COUNT, FakePeople, _figure
 
 from wanimate.config import PreprocessSettings
-from wanimate.errors import InputError
+from wanimate.errors import InputError, OutputError
 from wanimate.events import Notice
 from wanimate.media.probe import probe
 from wanimate.media.video import LosslessWriter, iter_indices
@@ -186,3 +187,26 @@ def test_two_runs_give_the_same_bytes_and_a_run_given_up_leaves_nothing(clip, tm
 )
 def test_rounds_fit_the_frame(size: tuple[int, int], more: dict[str, Any], rounds: int) -> None:
     assert mask_shape(PreprocessSettings(**more), size).iterations == rounds
+
+
+def _sheet(path):
+    return np.asarray(Image.open(path).convert("RGB"))
+
+
+def test_the_mask_sheet_shows_outline_and_inpaint_mask(clip, tmp_path):
+    _run(clip, tmp_path / "g", mask_debug=tmp_path / "why.png", iterations=3)
+    sheet = _sheet(tmp_path / "why.png")
+    white = (sheet == 255).all(axis=-1).sum(axis=1)
+    outline, inpaint = white[-432:-232].sum(), white[-224:-24].sum()
+    assert 0 < outline < inpaint
+
+
+def test_a_mask_sheet_never_replaces_a_file(clip, tmp_path):
+    place = tmp_path / "why.png"
+    place.write_text("mine")
+    with pytest.raises(OutputError, match=r"why\.png: a file of this name is there already"):
+        _run(clip, tmp_path / "g", mask_debug=place)
+    assert place.read_text() == "mine"
+    assert not (tmp_path / "g").exists()
+    with pytest.raises(InputError, match=r"mask_debug = .*why\.jpg: the sheet is a PNG"):
+        _run(clip, tmp_path / "g", mask_debug=tmp_path / "why.jpg")

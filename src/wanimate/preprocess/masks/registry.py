@@ -3,22 +3,32 @@
 from __future__ import annotations
 
 from collections.abc import Callable, Sequence
+from typing import TYPE_CHECKING
 
 from wanimate.config import PreprocessSettings
-from wanimate.preprocess.detect.models import find
+from wanimate.preprocess.detect.models import SELFIE, U2NET, U2NETP, find
 from wanimate.preprocess.masks.base import MaskBackend
 from wanimate.preprocess.masks.video import MaskVideo
-from wanimate.types import Clip, Frame
+from wanimate.types import Clip, Frame, Keypoints
+
+if TYPE_CHECKING:
+    from wanimate.preprocess.masks.offline import Explained
 
 
 def open_masks(
-    settings: PreprocessSettings, clip: Clip, indices: Sequence[int], fit: Callable[[Frame], Frame]
+    settings: PreprocessSettings,
+    clip: Clip,
+    indices: Sequence[int],
+    fit: Callable[[Frame], Frame],
+    everybody: Callable[[Frame], Sequence[Keypoints]] = lambda frame: (),
+    explain: Callable[[Explained], None] | None = None,
 ) -> tuple[MaskBackend, str]:
     """The backend, its model loaded, and why it was taken.
 
     Args:
         indices: the clip's frame of every job frame.
         fit: brings a frame of the clip to the job's size.
+        everybody, explain: see `OfflineMasks`; the other backends need neither.
 
     Raises:
         InputError: model files are missing, or the given mask or checkpoint cannot be used.
@@ -29,7 +39,10 @@ def open_masks(
         from wanimate.preprocess.masks.sam2 import Sam2Masks
 
         return Sam2Masks(settings.sam2, settings.compat), "a SAM 2 checkpoint was given"
-    from wanimate.preprocess.masks.selfie import SelfieMasks
+    from wanimate.preprocess.masks.networks import Salient, Selfie
+    from wanimate.preprocess.masks.offline import OfflineMasks
 
-    models = find(settings.models if settings.backend == "mediapipe" else None)
-    return SelfieMasks(models), "neither a mask nor SAM 2 was given"
+    high = settings.mask_quality == "high"
+    folder = find(settings.models if settings.backend == "mediapipe" else None, (SELFIE, U2NET if high else U2NETP))
+    salient, person = Salient(folder, settings.mask_quality), Selfie(folder)
+    return OfflineMasks(salient, person, everybody, explain), "neither a mask nor SAM 2 was given"
