@@ -175,7 +175,8 @@ def _load_published(folder: Path) -> Guides:
     mode: Mode = (
         "replacement" if any((folder / _PUBLISHED[p]).exists() for p in ("background", "mask")) else "animation"
     )
-    videos = [_open(folder / _PUBLISHED[part]) for part in PARTS[mode]]
+    # The published code writes H.264 without tags, from RGB by the matrix of BT.601, whatever the size.
+    videos = [_open(folder / _PUBLISHED[part], sd=True) for part in PARTS[mode]]
     sources: list[FrameSource] = [*videos]
     if mode == "replacement":
         sources[3] = BlackAndWhite(videos[3])
@@ -183,8 +184,8 @@ def _load_published(folder: Path) -> Guides:
     return _guides(folder, mode, videos[0].fps, sources, reference, {})
 
 
-def _open(path: Path) -> VideoFrames:
-    return VideoFrames(path, field="guides")
+def _open(path: Path, sd: bool = False) -> VideoFrames:
+    return VideoFrames(path, "guides", sd)
 
 
 def _guides(
