@@ -18,6 +18,7 @@ from typing import Any
 import cv2
 import numpy as np
 import numpy.typing as npt
+from av.video.reformatter import Interpolation
 
 from wanimate.errors import InputError
 from wanimate.types import Frame
@@ -54,6 +55,10 @@ _BRADFORD = np.array([[0.8951, 0.2664, -0.1614], [-0.7502, 1.7135, 0.0367], [0.0
 _LUMA_2020 = np.array([[0.2627, 0.6780, 0.0593]], np.float32)
 _GAMMA = 2.4
 _CODES = 65536
+EXACT = Interpolation.BILINEAR | Interpolation.ACCURATE_RND | Interpolation.FULL_CHR_H_INT
+"""swscale's usual way is quicker and makes every frame a level darker."""
+_DEEP = Interpolation.BILINEAR | Interpolation.ACCURATE_RND
+"""For 16 bits; the full interpolation of chroma gives wrong colours there."""
 _ROWS = 32
 """Rows that are converted at once: what lies between stays in the processor's caches."""
 
@@ -118,7 +123,8 @@ def to_rgb(frame: Any, colours: Colours, width: int, height: int, background: in
     form = {(8, False): "rgb24", (8, True): "rgba", (16, False): "rgb48le", (16, True): "rgba64le"}[depth, alpha]
     said = frame.colorspace in (_MATRICES | {RGB: 0}) or colours.matrix == RGB
     matrix = None if said else _MATRICES[colours.matrix]
-    pixels: npt.NDArray[Any] = frame.reformat(width, height, form, src_colorspace=matrix).to_ndarray()
+    how = EXACT if depth == 8 else _DEEP
+    pixels: npt.NDArray[Any] = frame.reformat(width, height, form, matrix, interpolation=how).to_ndarray()
     colour: Frame = pixels[..., :3]
     if colours.converted:
         colour = _conversion(colours)(colour)

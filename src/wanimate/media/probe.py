@@ -9,6 +9,8 @@ from itertools import pairwise
 from pathlib import Path
 from typing import Any
 
+import av
+
 from wanimate.config import ClipLimits
 from wanimate.config.values import snap_rate
 from wanimate.errors import InputError, setting
@@ -21,6 +23,9 @@ from wanimate.types import AudioTrack, Clip
 
 MAX_PIXELS = 8192 * 8192
 SLACK_SECONDS = 0.05
+_WITH_LENGTH = "matroska,webm"
+"""The container that states its length and has nothing else to tell that it was cut off."""
+_MOST_SECONDS = 86400
 _LOOKED_AT = 6
 """Frames that are decoded of a clip that has to satisfy limits."""
 
@@ -63,7 +68,7 @@ def probe(path: Path, limits: ClipLimits | None = ClipLimits(), field: str = "vi
         fps, variable = _rate(times, found.video.duration, video)
         seen = look(path, video.index, field, _LOOKED_AT if limits is not None else 1)
         width, height = displayed_size(*seen.size, video.sample_aspect_ratio, seen.orientation)
-        notices = [choice, *seen.notices, _gaps(times, fps)]
+        notices = [choice, *seen.notices, _gaps(times, fps), _end(container, found.video.duration, audio)]
         clip = Clip(
             path=path,
             container=container.format.name,
@@ -138,3 +143,12 @@ def _gaps(times: tuple[float, ...], fps: Fraction) -> str | None:
     count = sum(round(steps[i]) - 1 for i in gaps)
     what = "1 frame is" if count == 1 else f"{count} frames are"
     return f"{what} missing in the clip (after {places(times, gaps)}); the frame before stays as long"
+
+
+def _end(container: Any, duration: float, audio: tuple[AudioTrack, ...]) -> str | None:
+    """What is told where a file says that it is longer than what can be read of it. Some say so wrongly."""
+    stated = (container.duration or 0) / av.time_base
+    longest = max([duration, *(track.duration for track in audio)])
+    if container.format.name not in _WITH_LENGTH or not 1.05 * longest + 1 < stated < _MOST_SECONDS:
+        return None
+    return f"the clip ends at {duration:.2f} s though its file says {stated:.2f} s: it may be cut off"
