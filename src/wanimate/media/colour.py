@@ -10,7 +10,7 @@ Numbers of matrix, transfer and primaries are those of ITU-T H.273, which files 
 
 from __future__ import annotations
 
-from dataclasses import dataclass
+from dataclasses import dataclass, replace
 from functools import lru_cache
 from pathlib import Path
 from typing import Any
@@ -38,7 +38,14 @@ _UNREAD = {
     8: "YCgCo", 10: "BT.2020 with constant luminance", 11: "Y'D'zD'x", 12: "chromaticity-derived luminance",
     13: "chromaticity-derived constant luminance", 14: "ICtCp", 15: "IPT-C2", 16: "YCgCo-Re", 17: "YCgCo-Ro",
 }  # fmt: skip
-_TRANSFERS = {8: "linear light", 9: "logarithmic light", 10: "logarithmic light", PQ: "PQ", 17: "SMPTE ST 428", HLG: "HLG"}
+_TRANSFERS = {
+    8: "linear light",
+    9: "logarithmic light",
+    10: "logarithmic light",
+    PQ: "PQ",
+    17: "SMPTE ST 428",
+    HLG: "HLG",
+}
 """Transfers that no display shows as they are. The others differ by less than displays do."""
 _D65, _DCI = (0.3127, 0.3290), (0.314, 0.351)
 _C = (0.310, 0.316)
@@ -99,17 +106,21 @@ class Colours:
 
 def colours_of(frame: Any, sd: bool = False) -> Colours:
     """What a decoded PyAV frame says of its colours. `sd`: without a matrix it is BT.601, whatever its size."""
-    matrix, transfer, primaries = frame.colorspace, frame.color_trc, frame.color_primaries
+    matrix = frame.colorspace
+    found = known(RGB if frame.format.is_rgb else matrix, frame.color_trc, frame.color_primaries)
+    if frame.format.is_rgb or matrix in _MATRICES or matrix in _UNREAD:
+        return found
+    hd = frame.width >= _HD_COLUMNS or frame.height >= _HD_ROWS
+    matrix = BT2020 if found.primaries == BT2020 else BT709 if hd and not sd else BT601
+    return replace(found, matrix=matrix)
+
+
+def known(matrix: int, transfer: int, primaries: int) -> Colours:
+    """Colours of these numbers; HDR without primaries is BT.2020."""
     transfer = transfer if transfer in _TRANSFERS else UNSPECIFIED
     if transfer in (PQ, HLG) and primaries == UNSPECIFIED:
         primaries = BT2020
-    primaries = primaries if primaries in _WIDE else UNSPECIFIED
-    if frame.format.is_rgb:
-        return Colours(RGB, transfer, primaries)
-    if matrix not in _MATRICES and matrix not in _UNREAD:
-        hd = frame.width >= _HD_COLUMNS or frame.height >= _HD_ROWS
-        matrix = BT2020 if primaries == BT2020 else BT709 if hd and not sd else BT601
-    return Colours(matrix, transfer, primaries)
+    return Colours(matrix, transfer, primaries if primaries in _WIDE else UNSPECIFIED)
 
 
 def has_alpha(frame: Any) -> bool:
@@ -125,9 +136,7 @@ def to_rgb(frame: Any, colours: Colours, width: int, height: int, background: in
     matrix = None if said else _MATRICES[colours.matrix]
     how = EXACT if depth == 8 else _DEEP
     pixels: npt.NDArray[Any] = frame.reformat(width, height, form, matrix, interpolation=how).to_ndarray()
-    colour: Frame = pixels[..., :3]
-    if colours.converted:
-        colour = _conversion(colours)(colour)
+    colour = conversion_of(colours)(pixels[..., :3]) if colours.converted else pixels[..., :3]
     return flattened(colour, pixels[..., 3], background) if alpha else colour
 
 
@@ -167,7 +176,7 @@ class Conversion:
         light = self._light[codes]
         if self._hlg:  # the system gamma makes light of the display out of light of the scene
             luma = cv2.transform(light, _LUMA_2020)
-            light *= (np.float32(_HLG_PEAK / REFERENCE_WHITE) * luma**np.float32(0.2)).reshape(*light.shape[:2], 1)
+            light *= (np.float32(_HLG_PEAK / REFERENCE_WHITE) * luma ** np.float32(0.2)).reshape(*light.shape[:2], 1)
         light = cv2.transform(light, self._matrix)
         roots = np.sqrt(np.maximum(light, 0)) * self._scale
         shown: Frame = self._shown[np.minimum(roots, _CODES - 1).astype(np.uint16)]
@@ -175,10 +184,12 @@ class Conversion:
 
 
 @lru_cache(maxsize=4)
-def _conversion(colours: Colours) -> Conversion:
+def conversion_of(colours: Colours) -> Conversion:
+    """What makes BT.709 out of RGB of these colours."""
     code = np.arange(_CODES) / (_CODES - 1)
     peak = 4.0 if colours.is_hdr else 1.0
-    light = np.linspace(0, 1, _CODES) ** 2 * peak
+    light: Table = np.linspace(0, 1, _CODES) ** 2 * peak
+    shown: Table
     if colours.transfer == UNSPECIFIED:
         shown = light ** (1 / _GAMMA)
     else:

@@ -97,5 +97,7 @@ def _combing(picture: Any) -> float:
 
 def _interlacing(seen: Sequence[_Frame]) -> str:
     if is_telecined([one.combing for one in seen]):
-        return "the clip is film in interlaced video (telecine); its frames are deinterlaced, so one in five shows twice"
+        return (
+            "the clip is film in interlaced video (telecine); its frames are deinterlaced, so one in five shows twice"
+        )
     return "the clip is interlaced; its frames are deinterlaced"

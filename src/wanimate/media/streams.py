@@ -48,8 +48,8 @@ def choose_video(container: Any, path: Path, field: str) -> tuple[Any, str | Non
     known = [stream for stream in container.streams.video if stream.codec_context is not None]
     usual = [stream for stream in known if not any(_is(stream, name) for name in _ASIDE)]
     if not usual:
-        found = "it holds only sound" if container.streams.audio else "it holds no video that can be decoded"
-        raise InputError(field, path, found, f"Give {STANDARD} with a video stream.")
+        rule = "it holds only sound" if container.streams.audio else "it holds no video that can be decoded"
+        raise InputError(field, path, rule, f"Give {STANDARD} with a video stream.")
     if len(usual) == 1:
         return usual[0], None
     found = _measured(usual, path, field)

@@ -21,10 +21,12 @@ from typing import Any
 import numpy as np
 import numpy.typing as npt
 from PIL import Image
+from PIL.PngImagePlugin import PngInfo
 
 from wanimate.errors import InputError, setting
 from wanimate.media.files import sha256, write_new
 from wanimate.media.image import MIN_SIDE, load_image
+from wanimate.media.png import SRGB
 from wanimate.media.video import LosslessWriter, VideoFrames, write_h264
 from wanimate.preprocess.folder import FORMAT, MANIFEST, NewFolder
 from wanimate.preprocess.manifest import (
@@ -259,6 +261,8 @@ def check_published(face_size: int) -> None:
 def write_png(path: Path, image: Frame) -> None:
     """An RGB picture as PNG."""
     with open(path, "xb") as file:
-        Image.fromarray(image).save(file, format="PNG", compress_level=1)
+        tags = PngInfo()
+        tags.add(*SRGB)
+        Image.fromarray(image).save(file, format="PNG", compress_level=1, pnginfo=tags)
         file.flush()
         os.fsync(file.fileno())
