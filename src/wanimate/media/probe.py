@@ -26,6 +26,8 @@ SLACK_SECONDS = 0.05
 _WITH_LENGTH = "matroska,webm"
 """The container that states its length and has nothing else to tell that it was cut off."""
 _MOST_SECONDS = 86400
+_CYCLES = 10
+"""Frames from which on their lengths can show a pattern."""
 _LOOKED_AT = 6
 """Frames that are decoded of a clip that has to satisfy limits."""
 
@@ -68,7 +70,13 @@ def probe(path: Path, limits: ClipLimits | None = ClipLimits(), field: str = "vi
         fps, variable = _rate(times, found.video.duration, video)
         seen = look(path, video.index, field, _LOOKED_AT if limits is not None else 1)
         width, height = displayed_size(*seen.size, video.sample_aspect_ratio, seen.orientation)
-        notices = [choice, *seen.notices, _gaps(times, fps), _end(container, found.video.duration, audio)]
+        notices = [
+            choice,
+            *seen.notices,
+            _gaps(times, fps),
+            _film(times, fps),
+            _end(container, found.video.duration, audio),
+        ]
         clip = Clip(
             path=path,
             container=container.format.name,
@@ -119,7 +127,7 @@ def _rate(times: tuple[float, ...], duration: float, video: Any) -> tuple[Fracti
     n = len(times)
     if n == 1:
         return snap_rate(Fraction(1 / duration).limit_denominator(10**6)), False
-    period = (times[-1] - times[0]) / (n - 1)
+    period = _pulldown(times) or (times[-1] - times[0]) / (n - 1)
     # Containers with millisecond stamps wobble by 1 ms; a frame lost on the way is more than a quarter period.
     variable = any(abs(t - i * period) > max(0.25 * period, 0.0011) for i, t in enumerate(times))
     if variable:
@@ -143,6 +151,24 @@ def _gaps(times: tuple[float, ...], fps: Fraction) -> str | None:
     count = sum(round(steps[i]) - 1 for i in gaps)
     what = "1 frame is" if count == 1 else f"{count} frames are"
     return f"{what} missing in the clip (after {places(times, gaps)}); the frame before stays as long"
+
+
+def _film(times: tuple[float, ...], fps: Fraction) -> str | None:
+    if _pulldown(times) is None:
+        return None
+    return f"the clip is film in video (soft telecine); its {float(fps):.3f} frames/s of film are taken"
+
+
+def _pulldown(times: tuple[float, ...]) -> float | None:
+    """Seconds of a frame of film in video whose time stamps tell: frames last for two and three fields in turn."""
+    count = (len(times) - 1) // 2 * 2
+    if count < _CYCLES:
+        return None
+    period = (times[count] - times[0]) / count
+    steps = [(after - before) / period for before, after in pairwise(times)]
+    short, long = ([abs(step - part) < 0.05 for step in steps] for part in (0.8, 1.2))
+    in_turn = sum((short[i] and long[i + 1]) or (long[i] and short[i + 1]) for i in range(count - 1))
+    return period if in_turn >= 0.9 * (count - 1) else None
 
 
 def _end(container: Any, duration: float, audio: tuple[AudioTrack, ...]) -> str | None:
