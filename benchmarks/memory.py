@@ -89,6 +89,10 @@ FORMS: dict[str, tuple[str, Callable[[Path, int], None]]] = {
     "grey, 16 bits, TIFF": ("tiff", _opencv(1, *DEFLATE)),
     "RGB, JPEG progressive": ("jpg", _jpeg),
     "RGB, JPEG, rotated": ("jpg", _pillow("RGB", quality=80, exif=_turned())),
+    "RGB, 16 bits, JPEG 2000": ("jp2", _opencv(3)),
+    "RGBA, 16 bits, JPEG 2000": ("jp2", _opencv(4)),
+    "RGB, 16 bits, PPM": ("ppm", _opencv(3)),
+    "RGB, AVIF": ("avif", _pillow("RGB", speed=10)),
     "RGBA, WebP": ("webp", _pillow("RGBA", quality=60, method=0)),
 }
 """Name -> (ending, writer of a square picture of that side)."""

@@ -15,8 +15,8 @@ from pathlib import Path
 
 import pytest
 
-CASES = {"media": 110, "pictures": 120, "guides": 150, "weights": 120, "loras": 70, "detectors": 60, "training": 60}
-QUICK = {"media": 6, "pictures": 8, "guides": 8, "weights": 6, "loras": 6, "training": 6}
+CASES = {"media": 240, "pictures": 200, "guides": 150, "weights": 120, "loras": 70, "detectors": 60, "training": 60}
+QUICK = {"media": 8, "pictures": 10, "guides": 8, "weights": 6, "loras": 6, "training": 6}
 PATIENCE = 60.0
 """Seconds for a case; most take a hundredth of one."""
 

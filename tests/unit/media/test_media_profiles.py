@@ -106,7 +106,8 @@ def test_profiles_are_converted(tmp_path: Path, name: str, form: str) -> None:
         Image.fromarray(pixels).save(path, icc_profile=profile, **_exact(form))
     told: list[str] = []
     loaded = load_image(path, notices=told)
-    assert np.abs(read_patches(loaded) - PATCHES).max() <= 4
+    most = 8 if form == "avif" else 4  # its luma and chroma of 8 bits are coarse for dark, saturated Adobe RGB
+    assert np.abs(read_patches(loaded) - PATCHES).max() <= most
     assert told == []
     if form == "transparent":
         assert (loaded[:20] == 255).all()
