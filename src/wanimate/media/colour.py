@@ -176,7 +176,7 @@ class Conversion:
         light = self._light[codes]
         if self._hlg:  # the system gamma makes light of the display out of light of the scene
             luma = cv2.transform(light, _LUMA_2020)
-            light *= (np.float32(_HLG_PEAK / REFERENCE_WHITE) * luma ** np.float32(0.2)).reshape(*light.shape[:2], 1)
+            light *= (np.float32(_HLG_PEAK / REFERENCE_WHITE) * cv2.pow(luma, 0.2)).reshape(*light.shape[:2], 1)
         light = cv2.transform(light, self._matrix)
         roots = np.sqrt(np.maximum(light, 0)) * self._scale
         shown: Frame = self._shown[np.minimum(roots, _CODES - 1).astype(np.uint16)]

@@ -51,9 +51,10 @@ def places(times: Sequence[float], indices: Sequence[int]) -> str:
 def open_decoder(stream: Any) -> Any:
     """What decodes packets of a stream: the stream itself, or a decoder of its own where its frames have an opacity."""
     codec = stream.codec_context.codec.canonical_name
-    if codec not in _WITH_ALPHA or stream.metadata.get("alpha_mode") != "1":
+    other = _WITH_ALPHA.get(codec)
+    if other not in av.codecs_available or stream.metadata.get("alpha_mode") != "1":
         return stream.codec_context
-    decoder = av.CodecContext.create(_WITH_ALPHA[codec], "r")
+    decoder = av.CodecContext.create(other, "r")
     decoder.extradata = stream.codec_context.extradata
     return decoder
 

@@ -26,6 +26,8 @@ SLACK_SECONDS = 0.05
 _WITH_LENGTH = "matroska,webm"
 """The container that states its length and has nothing else to tell that it was cut off."""
 _MOST_SECONDS = 86400
+_WITH_DELAYS = ("gif", "apng")
+"""Containers in which a frame may stay for as long as its maker wants."""
 _CYCLES = 10
 """Frames from which on their lengths can show a pattern."""
 _LOOKED_AT = 6
@@ -73,7 +75,7 @@ def probe(path: Path, limits: ClipLimits | None = ClipLimits(), field: str = "vi
         notices = [
             choice,
             *seen.notices,
-            _gaps(times, fps),
+            _gaps(times, fps) if container.format.name not in _WITH_DELAYS else None,
             _film(times, fps),
             _end(container, found.video.duration, audio),
         ]

@@ -99,6 +99,13 @@ def test_a_pause_of_a_variable_rate_is_no_damage(tmp_path: Path) -> None:
     assert probe(make_clip(tmp_path / "a.mp4", frames=70, times=uneven)).notices == ()
 
 
+def test_a_frame_of_a_gif_that_stays_is_no_damage(tmp_path: Path) -> None:
+    times = [Fraction(i, 10) + (i > 12) for i in range(25)]
+    clip = probe(make_clip(tmp_path / "a.gif", frames=25, fps=10, codec="gif", pixels="rgb8", times=times))
+    assert clip.variable_rate
+    assert clip.notices == ()
+
+
 @pytest.mark.parametrize(
     ("name", "made"),
     [
