@@ -50,6 +50,11 @@ def _opencv(channels: int, *options: int) -> Callable[[Path, int], None]:
     return lambda path, side: cv2.imwrite(str(path), noise(side, channels, np.uint16), options) and None
 
 
+def _flat(channels: int) -> Callable[[Path, int], None]:
+    """One colour: an encoder that takes minutes for noise takes seconds, and its decoder as much memory."""
+    return lambda path, side: cv2.imwrite(str(path), np.zeros((side, side, channels), np.uint16)) and None
+
+
 def _jpeg(path: Path, side: int) -> None:
     cv2.imwrite(str(path), noise(side, 3, np.uint8), [cv2.IMWRITE_JPEG_PROGRESSIVE, 1])
 
@@ -89,6 +94,10 @@ FORMS: dict[str, tuple[str, Callable[[Path, int], None]]] = {
     "grey, 16 bits, TIFF": ("tiff", _opencv(1, *DEFLATE)),
     "RGB, JPEG progressive": ("jpg", _jpeg),
     "RGB, JPEG, rotated": ("jpg", _pillow("RGB", quality=80, exif=_turned())),
+    "RGB, 16 bits, JPEG 2000": ("jp2", _flat(3)),
+    "RGBA, 16 bits, JPEG 2000": ("jp2", _flat(4)),
+    "RGB, 16 bits, PPM": ("ppm", _opencv(3)),
+    "RGB, AVIF": ("avif", lambda path, side: Image.new("RGB", (side, side)).save(path, speed=10)),
     "RGBA, WebP": ("webp", _pillow("RGBA", quality=60, method=0)),
 }
 """Name -> (ending, writer of a square picture of that side)."""

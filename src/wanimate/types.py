@@ -59,8 +59,9 @@ class AudioTrack:
 class Clip:
     """A probed video file: what it truly holds, found by reading its packets, not its header.
 
-    Width and height are as displayed (after `rotation`, degrees clockwise in {0, 90, 180, 270}). `times` are the
-    presentation times of the frames in seconds, strictly increasing, from 0; `duration` includes the last frame.
+    Width and height are as displayed (after `orientation`, as EXIF numbers it: 1 upright to 8). `times` are the
+    presentation times of the frames in seconds, strictly increasing, from 0; `duration` includes the last frame. `stream`
+    is the number of its video stream in the file. `notices`: what the user should be told of it.
     """
 
     path: Path
@@ -68,17 +69,19 @@ class Clip:
     codec: str
     width: int
     height: int
-    rotation: int
+    orientation: int
     times: tuple[float, ...] = field(repr=False)
     duration: float
     fps: Fraction
     variable_rate: bool
     audio: tuple[AudioTrack, ...]
     bytes: int
+    stream: int = 0
+    notices: tuple[str, ...] = ()
 
     def __post_init__(self) -> None:
         assert self.times, "a clip has at least one frame"
-        assert self.rotation in (0, 90, 180, 270)
+        assert self.orientation in range(1, 9)
 
     @property
     def count(self) -> int:

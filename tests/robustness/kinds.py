@@ -16,11 +16,16 @@ from random import Random
 import cv2
 import numpy as np
 import torch
-from make_clips import make_clip
+from make_clips import make_clip, set_matrix
+from make_heic import make_heic
+from make_patches import Said, make_patches
 from mutations import edited_json
 from PIL import Image
 from safetensors import safe_open
 from safetensors.torch import save_file
+from test_media_interlace import make_interlaced
+from test_media_profiles import cmyk_profile, rgb_profile
+from test_media_streams import Made, make_streams
 from test_weights_layouts import write_gguf
 from test_weights_lycoris import loha, lokr
 from test_weights_places import comfy, sentencepiece_model
@@ -33,9 +38,10 @@ from wanimate.api import Animator
 from wanimate.config import OutputSettings
 from wanimate.finish.encode import OutputWriter
 from wanimate.finish.lock import OutputLock
+from wanimate.media.decode import Damage
 from wanimate.media.image import load_image
 from wanimate.media.probe import probe
-from wanimate.media.video import VideoFrames, iter_frames
+from wanimate.media.video import VideoFrames, iter_frames, iter_indices
 from wanimate.model.transformer import AnimateTransformer
 from wanimate.preprocess.detect.litert import Network
 from wanimate.preprocess.detect.models import find
@@ -75,11 +81,26 @@ def clips(folder: Path) -> None:
     )
     make_clip(folder / "old.avi", 8, size=(256, 224), codec="mpeg4", options={})
     make_clip(folder / "moving.gif", 5, size=(224, 208), codec="gif", pixels="rgb8", options={})
+    set_matrix(make_clip(folder / "mirrored.mp4", 6, size=(256, 224)), (0, -1, -1, 0))
+    make_clip(folder / "fast.mp4", 30, 240, (256, 224))
+    make_clip(folder / "stream.ts", 12, size=(256, 224), options={"preset": "ultrafast", "g": "4"})
+    make_patches(folder / "hlg.mkv", Said(9, 18, 9), 10, (256, 224))
+    make_patches(folder / "pq.mkv", Said(9, 16, 9, full=True), 10, (256, 224))
+    make_interlaced(folder / "interlaced.mp4", list(range(24)))
+    make_clip(folder / "opacity.mov", 4, size=(256, 224), codec="qtrle", pixels="argb", options={})
+    quick = {"deadline": "realtime", "cpu-used": "8", "auto-alt-ref": "0"}
+    make_clip(folder / "opacity.webm", 5, size=(256, 224), codec="libvpx-vp9", pixels="yuva420p", options=quick)
+    thumbnail, film = Made((64, 64), 1, "mjpeg", "yuvj420p"), Made((256, 224), 8)
+    make_streams(folder / "streams.mov", thumbnail, film)
+    make_streams(folder / "streams.mkv", Made((128, 112), 8, default=True), film)
 
 
 def use_clip(folder: Path, name: str) -> None:
     clip = probe(folder / name, None)
     frames = list(islice(iter_frames(clip), 12))
+    damage = Damage()
+    list(iter_indices(clip, range(min(clip.count, 12)), damage=damage))
+    assert all("\n" not in text for text in (*clip.notices, damage.told(clip) or ""))
     assert all(frame.shape == frames[0].shape for frame in frames)
     VideoFrames(folder / name).take([clip.count - 1, 0])
     out, settings = folder / "out.mp4", OutputSettings()
@@ -105,12 +126,18 @@ def pictures(folder: Path) -> None:
     rgb.quantize(16).save(folder / "palette.gif")
     for ending in ("bmp", "ppm", "tga", "webp", "tiff", "avif", "jp2"):
         rgb.save(folder / f"a.{ending}")
-    for name in ("deep.png", "deep.tiff"):
-        cv2.imwrite(str(folder / name), sixteen)
+    for name in ("deep.png", "deep.tiff", "deep.jp2", "deep.ppm"):
+        cv2.imwrite(str(folder / name), sixteen if name[-1] in "gf" else np.ascontiguousarray(sixteen[..., :3]))
+    for name in ("p3.jpg", "p3.png", "p3.tiff", "p3.avif", "p3.webp"):
+        rgb.save(folder / name, icc_profile=rgb_profile("Display P3"))
+    rgb.convert("CMYK").save(folder / "inks.tiff", icc_profile=cmyk_profile())
+    make_heic(folder / "a.heic", np.ascontiguousarray(eight[..., :3]), rgb_profile("Display P3"), turns=1)
 
 
 def use_picture(folder: Path, name: str) -> None:
-    loaded = load_image(folder / name)
+    told: list[str] = []
+    loaded = load_image(folder / name, notices=told)
+    assert all("\n" not in text for text in told)
     assert loaded.dtype == np.uint8
     assert loaded.ndim == 3
     assert loaded.shape[2] == 3

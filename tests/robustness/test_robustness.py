@@ -16,8 +16,8 @@ from pathlib import Path
 import pytest
 
 CASES = {
-    "media": 110,
-    "pictures": 120,
+    "media": 240,
+    "pictures": 200,
     "guides": 150,
     "weights": 120,
     "quantised": 80,
@@ -26,7 +26,7 @@ CASES = {
     "detectors": 60,
     "training": 60,
 }
-QUICK = {"media": 6, "pictures": 8, "guides": 8, "weights": 6, "quantised": 4, "folders": 2, "loras": 6, "training": 6}
+QUICK = {"media": 8, "pictures": 10, "guides": 8, "weights": 6, "quantised": 4, "folders": 2, "loras": 6, "training": 6}
 PATIENCE = 60.0
 """Seconds for a case; most take a hundredth of one."""
 

@@ -119,7 +119,10 @@ def preprocess(report: Reporter, flags: PreprocessFlags) -> None:
     from wanimate.media.probe import probe
     from wanimate.preprocess.detect.registry import open_detector
 
-    clip, image = probe(video, settings.limits), load_image(picture)
+    clip, said = probe(video, settings.limits), list[str]()
+    image = load_image(picture, notices=said)
+    for text in said:
+        _note(report, text)
     people: PoseBackend = open_detector(settings)
     redrawn: Mapping[str, Frame] = {}
     if flags.use_flux and not flags.replace_flag:

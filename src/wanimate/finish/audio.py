@@ -8,7 +8,7 @@ from typing import Any
 
 import av
 
-from wanimate.media.container import open_video, video_stream
+from wanimate.media.container import open_video
 from wanimate.media.writer import StreamWriter
 from wanimate.types import Clip
 
@@ -30,7 +30,7 @@ class AudioCopy:
         self.copied = self.codec in (MKV_AUDIO if ending == ".mkv" else MP4_AUDIO)
         self.failure: str | None = None
         self._container = open_video(clip.path, "video")
-        video = video_stream(self._container, clip.path, "video")
+        video = self._container.streams[clip.stream]
         self._source = self._container.streams.audio[clip.audio[0].index]
         self._zero = float((video.start_time or 0) * video.time_base)
         if self.copied:

@@ -12,7 +12,6 @@ from pathlib import Path
 from types import TracebackType
 
 import av
-import cv2
 
 from wanimate.config import OutputSettings
 from wanimate.errors import OutputError
@@ -22,6 +21,7 @@ from wanimate.finish.background import Background
 from wanimate.finish.lock import OutputLock
 from wanimate.media.files import keep_folder, kept_error, output_error
 from wanimate.media.names import temporary_name
+from wanimate.media.png import png_bytes
 from wanimate.media.writer import FFV1, Encoding, StreamWriter
 from wanimate.types import Clip, Frame, Frames
 from wanimate.weights.fingerprint import fingerprint
@@ -175,15 +175,14 @@ class _PngFolder:
 
     def write(self, frame: Frame) -> None:
         assert frame.shape == self.shape, f"{frame.shape} is not {self.shape}"
-        done, data = cv2.imencode(".png", frame[:, :, ::-1])
-        assert done
+        data = png_bytes(frame)
         assert self.temporary is not None, "the folder has its name"
         try:
             with open(self.temporary / f"{self.count:06d}.png", "xb") as file:
-                file.write(data.tobytes())
+                file.write(data)
         except OSError as e:
             raise output_error(self.path, e) from e
-        self.digest.update(data.tobytes())
+        self.digest.update(data)
         self.count += 1
 
     def finish(self) -> None:

@@ -102,7 +102,9 @@ def preprocess(
     with guides_folder(folder, [image, video, *files_read(settings)]) as notices:
         for notice in notices:
             yield from clock.note(notice)
-        clip, picture = _look(image, video, settings)
+        clip, picture, said = _look(image, video, settings)
+        for notice in said:
+            yield from clock.note(notice)
         area = settings.area or area
         clock.expect(_expected(plan_layout(mode, clip, (picture.shape[1], picture.shape[0]), settings, area).count))
         making = drive.preprocess(mode, clip, picture, settings, folder, area)
@@ -118,7 +120,7 @@ def _run(engine: Engine, job: Job) -> Generator[Event, None, None]:
     inputs |= {} if job.preprocess.mask is None else {"mask": job.preprocess.mask}
     read = (*inputs.values(), *files_read(job.preprocess, resolved.generate), *engine.files)
     with workspace(job.out, job.output, read, job.keep_guides) as place, Hashes() as hashes:
-        clip, image = _look(job.image, job.video, job.preprocess)
+        clip, image, said = _look(job.image, job.video, job.preprocess)
         engine.check(resolved)
         area = job.preprocess.area or engine.area
         layout = plan_layout(job.mode, clip, (image.shape[1], image.shape[0]), job.preprocess, area)
@@ -128,7 +130,7 @@ def _run(engine: Engine, job: Job) -> Generator[Event, None, None]:
         task = _Task(engine, resolved, place, job.output, hashes, Clock(), inputs, clip, settings)
         hashes.add(inputs.values())
         task.clock.expect([*_expected(layout.count), *engine.expected(resolved, layout.count)])
-        yield from task.watch(iter(place.notices))
+        yield from task.watch(iter([*place.notices, *said]))
         engine.read_ahead()
         guides = yield from _drawn(task, job, clip, image, area)
         yield from _finish(task, guides)
@@ -157,9 +159,11 @@ def _generate(
         yield from _finish(task, loaded)
 
 
-def _look(image: Path, video: Path, settings: PreprocessSettings) -> tuple[Clip, Frame]:
-    """Everything that can be wrong with clip and picture by themselves is said here."""
-    return probe(video, settings.limits), load_image(image)
+def _look(image: Path, video: Path, settings: PreprocessSettings) -> tuple[Clip, Frame, list[Notice]]:
+    """Everything that can be wrong with clip and picture by themselves is said here, and what is to be told of the picture."""
+    clip, said = probe(video, settings.limits), list[str]()
+    picture = load_image(image, notices=said)
+    return clip, picture, [Notice(text, "warning") for text in said]
 
 
 def _expected(count: int) -> list[Expected]:

@@ -5,6 +5,7 @@ from __future__ import annotations
 import os
 import statistics
 from bisect import bisect_left
+from collections.abc import Iterator, Sequence
 from dataclasses import dataclass
 from fractions import Fraction
 from itertools import pairwise
@@ -19,6 +20,10 @@ from wanimate.errors import InputError
 CONTAINERS = "mov,matroska,gif,avi,mpegts,mpeg,flv,asf,ogg,h264,hevc,apng"
 STANDARD = "an mp4, mov, webm, mkv or gif file"
 AGAIN = "Copy or export the file again."
+_FAILURES = 64
+"""So often reading goes on where a place of the file cannot be read."""
+_Packet = tuple[int | None, int | None, bool, int | None]
+"""(pts, dts, whether a key frame, duration)."""
 
 
 @dataclass(frozen=True)
@@ -73,13 +78,26 @@ def open_video(path: Path, field: str) -> Any:
         raise InputError(field, path, "not a video file that can be read", f"Give {STANDARD}.") from e
 
 
-def video_stream(container: Any, path: Path, field: str) -> Any:
-    """The first video stream. Cover pictures of audio files do not count."""
-    for stream in container.streams.video:
-        if not stream.disposition & av.stream.Disposition.attached_pic and stream.codec_context is not None:
-            return stream
-    found = "it holds only sound" if container.streams.audio else "it holds no video that can be decoded"
-    raise InputError(field, path, found, f"Give {STANDARD} with a video stream.")
+def packets(container: Any, streams: Sequence[Any]) -> Iterator[Any]:
+    """The packets of these streams to the end of the file, past places that cannot be read; empty ones flush decoders.
+
+    Raises:
+        FFmpegError, OSError: nothing more can be read.
+    """
+    failure: Exception | None = None
+    for _ in range(_FAILURES):
+        try:
+            for packet in container.demux(streams):
+                if packet.size:
+                    failure = None
+                elif failure is not None:
+                    raise failure  # nothing came after that place
+                yield packet
+            return
+        except (av.error.FFmpegError, OSError) as error:
+            failure = error
+    assert failure is not None, "the last round failed"
+    raise failure
 
 
 @dataclass(frozen=True)
@@ -91,31 +109,36 @@ class Demuxed:
 
 
 def demux(container: Any, video: Any, path: Path, field: str) -> Demuxed:
-    """Read every packet of a freshly opened container. Raises InputError where it is cut off or has no frames."""
-    packets: list[tuple[int | None, int | None, bool, int | None]] = []
+    """Read every packet of a freshly opened container. Raises InputError where it is cut off or has no frames.
+
+    A packet that is lost or damaged in the middle costs its frame alone.
+    """
+    found: list[_Packet] = []
     audio: dict[int, tuple[float, float]] = {}
+    last_is_cut = False
     try:
-        for packet in container.demux([video, *container.streams.audio]):
+        for packet in packets(container, [video, *container.streams.audio]):
             if packet.size == 0 or packet.is_discard:
                 continue  # the flush at the end; frames outside an edit list
-            if packet.is_corrupt and packet.stream_index == video.index:
-                raise InputError(field, path, f"it is cut off after {len(packets)} frames", AGAIN)
             if packet.stream_index == video.index:
-                packets.append((packet.pts, packet.dts, packet.is_keyframe, packet.duration))
+                found.append((packet.pts, packet.dts, packet.is_keyframe, packet.duration))
+                last_is_cut = packet.is_corrupt and container.format.name != "mpegts"  # there it is any lost packet
             elif packet.pts is not None:
                 start = float(packet.pts * packet.time_base)
                 end = start + float((packet.duration or 0) * packet.time_base)
                 audio[packet.stream_index] = (audio.get(packet.stream_index, (start, end))[0], end)
     except (av.error.FFmpegError, OSError) as e:
-        raise InputError(field, path, f"it is cut off or damaged after {len(packets)} frames", AGAIN) from e
-    if not packets:
+        raise InputError(field, path, f"it is cut off or damaged after {len(found)} frames", AGAIN) from e
+    if last_is_cut:
+        raise InputError(field, path, f"it is cut off after {len(found)} frames", AGAIN)
+    if not found:
         raise InputError(field, path, "its video has 0 frames", "Give a clip that has frames.")
-    if video.frames > len(packets) and _ends_early(video, path):
-        raise InputError(field, path, f"it is cut off: {len(packets)} of {video.frames} frames are there", AGAIN)
-    return Demuxed(_index(packets, video), audio)
+    if video.frames > len(found) and _ends_early(video, path):
+        raise InputError(field, path, f"it is cut off: {len(found)} of {video.frames} frames are there", AGAIN)
+    return Demuxed(_index(found, video), audio)
 
 
-def _index(packets: list[tuple[int | None, int | None, bool, int | None]], video: Any) -> VideoIndex:
+def _index(packets: list[_Packet], video: Any) -> VideoIndex:
     """Sort (pts, dts, key, duration) by time; repair missing time stamps, drop repeated ones."""
     time_base = Fraction(video.time_base)
     stamps = [p[0] for p in packets]

@@ -6,9 +6,8 @@ and nothing else of its size.
 
 from __future__ import annotations
 
-import sys
 import warnings
-from collections.abc import Callable, Iterator
+from collections.abc import Iterator
 from pathlib import Path
 from typing import Any
 
@@ -17,12 +16,24 @@ import numpy as np
 import numpy.typing as npt
 from PIL import Image
 
+try:
+    import pi_heif
+except ImportError:  # no wheel for this Python or machine; HEIC is told by its content then
+    pi_heif = None
+
 from wanimate.errors import InputError
 from wanimate.media.container import check_file
+from wanimate.media.deep import Strip, halve_jpeg2000, other_bytes, part, plain_values, scaled, sixteen_bit_colours
+from wanimate.media.icc import ProfileError, ToSrgb, to_srgb
+from wanimate.media.kinds import HEIC, kind_of
+from wanimate.media.orientation import as_stored, shown_size
 from wanimate.types import Frame
 
 # Pictures only: formats that start another program (EPS) or that are documents are left out.
-FORMATS = ("PNG", "JPEG", "WEBP", "TIFF", "BMP", "GIF", "PPM", "TGA", "AVIF", "JPEG2000")
+FORMATS = ["PNG", "JPEG", "WEBP", "TIFF", "BMP", "GIF", "PPM", "TGA", "AVIF", "JPEG2000"]
+if pi_heif is not None:
+    pi_heif.register_heif_opener(thumbnails=False, depth_images=False, aux_images=False)
+    FORMATS.append("HEIF")
 MAX_PIXELS = 100_000_000
 MAX_SIDE = 32_766
 """Pixels; OpenCV resamples no longer picture."""
@@ -31,14 +42,26 @@ ORIENTATION = 0x0112
 REMEDY = "Give a PNG, JPEG or WebP picture."
 _ROWS = 64
 """Rows that are converted at once."""
-_BYTES_SWAPPED = {"B": "L", "L": "B", "N": "B" if sys.byteorder == "little" else "L"}
+_PRINTED = ("CMYK", "LAB")
+"""Modes whose four or three values are no RGB."""
+AGAIN = "Export it again."
+_CONVERT_HEIC = "Convert HEIC to JPEG or PNG: open it where it comes from and export it as JPEG."
+_AGAIN = {"HEIF": _CONVERT_HEIC}
 
 
-def load_image(path: Path, background: tuple[int, int, int] = (255, 255, 255), field: str = "image") -> Frame:
-    """The picture in `path` as uint8 RGB [H, W, 3].
+def load_image(
+    path: Path,
+    background: tuple[int, int, int] = (255, 255, 255),
+    field: str = "image",
+    notices: list[str] | None = None,
+) -> Frame:
+    """The picture in `path` as uint8 sRGB [H, W, 3].
 
-    EXIF orientation is applied, transparency is flattened on `background`, 16-bit values are scaled (65535 becomes
-    255), grayscale, palette and CMYK pictures become RGB; of an animation the first picture is taken.
+    EXIF orientation is applied, colour profiles are converted, transparency is flattened on `background`, 16-bit values are
+    scaled (65535 becomes 255), grayscale, palette and CMYK pictures become RGB; of an animation the first picture is taken.
+
+    Args:
+        notices: gets what the user should be told of the picture.
 
     Raises:
         InputError: missing, unreadable, damaged, under 32 pixels a side, or over 100 megapixels (refused from the
@@ -56,8 +79,7 @@ def load_image(path: Path, background: tuple[int, int, int] = (255, 255, 255), f
     except MemoryError:
         raise
     except Exception as e:  # the plug-ins raise anything for what they cannot read
-        remedy = "Convert HEIC to JPEG or PNG first." if path.suffix.lower() in (".heic", ".heif") else REMEDY
-        raise InputError(field, path, "not a picture that can be read", remedy) from e
+        raise _unreadable(field, path) from e
     with image, warnings.catch_warnings():
         warnings.simplefilter("ignore")
         width, height = image.size
@@ -70,29 +92,45 @@ def load_image(path: Path, background: tuple[int, int, int] = (255, 255, 255), f
             rule = f"{width}x{height} pixels; the short side must be at least {MIN_SIDE}"
             raise InputError(field, path, rule, "Give a larger picture.")
         try:
-            return _loaded(image, path, background)
+            return _loaded(image, path, background, [] if notices is None else notices)
         except MemoryError:
             raise
         except Exception as e:
-            raise InputError(field, path, "the picture is damaged or cut off", "Export it again.") from e
+            raise InputError(field, path, "the picture is damaged or cut off", _AGAIN.get(image.format, AGAIN)) from e
 
 
 def _too_large(field: str, path: Path, size: str) -> InputError:
     return InputError(field, path, f"{size}above the limit of {MAX_PIXELS // 10**6} megapixels", "Scale it down.")
 
 
-Strip = Callable[[int, int], npt.NDArray[Any]]
-"""(first row, row after the last) -> uint8 [rows, W, 3 or 4] of the picture as it is stored."""
+def _unreadable(field: str, path: Path) -> InputError:
+    kind = kind_of(path)
+    if kind is None:
+        return InputError(field, path, "not a picture that can be read", REMEDY)
+    if kind != HEIC:
+        return InputError(field, path, f"not a picture that can be read: it is {kind} by its content", REMEDY)
+    if "HEIF" not in FORMATS:
+        remedy = f"Install a reader (pip install pi-heif), or {_CONVERT_HEIC[0].lower()}{_CONVERT_HEIC[1:]}"
+        return InputError(field, path, "it is a HEIC picture by its content", remedy)
+    return InputError(field, path, "it is a HEIC picture by its content, damaged or cut off", _CONVERT_HEIC)
 
 
-def _loaded(image: Any, path: Path, background: tuple[int, int, int]) -> Frame:
-    width, height = image.size
+def _loaded(image: Any, path: Path, background: tuple[int, int, int], notices: list[str]) -> Frame:
+    if halve_jpeg2000(image):
+        notices.append(f"{path.name} is read at a part of its size, since JPEG 2000 takes much memory")
     strip = _decoded(image, path)
+    try:
+        convert = to_srgb(image, path)
+    except ProfileError as error:
+        notices.append(f"the colour profile of {path.name} cannot be used ({error}); its colours are taken as sRGB")
+        convert = None
+    width, height = image.size
     orientation = int(image.getexif().get(ORIENTATION, 1))  # in PNG it may stand behind the pixels
-    out = np.empty((width, height, 3) if orientation in (5, 6, 7, 8) else (height, width, 3), np.uint8)
-    stored = _as_stored(out, orientation)
+    columns, rows = shown_size(width, height, orientation)
+    out = np.empty((rows, columns, 3), np.uint8)
+    stored = as_stored(out, orientation)
     for first, stop in _rows(height):
-        stored[first:stop] = _flatten(strip(first, stop), background)
+        stored[first:stop] = _shown(strip(first, stop), image.mode, convert, background)
     return out
 
 
@@ -109,74 +147,34 @@ def _decoded(image: Any, path: Path) -> Strip:
             raise ValueError("not one picture of the size in its header")
         order = [2, 1, 0, 3][: pixels.shape[2]]
         return lambda first, stop: pixels[first:stop][..., order]
-    swapped = _other_bytes(image)
+    values = plain_values(image, path)
+    if values is not None:
+        return values
+    swapped = other_bytes(image)
     if swapped is not None:
-        return _sixteen_bit_colours(image, path, *swapped)
+        return sixteen_bit_colours(image, path, *swapped)
     image.load()
     if image.mode.startswith("I"):
-        return lambda first, stop: _scaled(_part(image, first, stop))[:, :, None].repeat(3, axis=2)
+        return lambda first, stop: scaled(part(image, first, stop))[:, :, None].repeat(3, axis=2)
     if image.mode == "F":
         raise ValueError("floating-point values have no stated range")
+    width = image.size[0]
+    if image.mode in _PRINTED:
+        return lambda first, stop: part(image, first, stop)
     transparent = "A" in image.getbands() or "transparency" in image.info
     mode = "RGBA" if transparent else "RGB"
-    width = image.size[0]
     return lambda first, stop: np.asarray(image.crop((0, first, width, stop)).convert(mode))
 
 
-def _part(image: Any, first: int, stop: int) -> npt.NDArray[Any]:
-    return np.asarray(image.crop((0, first, image.size[0], stop)))
-
-
-def _other_bytes(image: Any) -> tuple[str, str] | None:
-    """How the tiles of a colour picture of 16 bits are stored, and a form with its bytes swapped; None for other pictures.
-
-    Pillow opens such a picture with 8 bits and keeps the high bytes. Told that the bytes lie the other way round, it keeps
-    the low ones.
-    """
-    forms = {_form(tile) for tile in image.tile}
-    form = forms.pop() if len(forms) == 1 else ""
-    if form == "LA;16B":
-        return form, "RGBA"  # its four bytes, as if they were four channels
-    name, _, depth = form.partition(";16")
-    if name not in ("RGB", "RGBA", "RGBX") or depth not in _BYTES_SWAPPED:
-        return None
-    return form, f"{name};16{_BYTES_SWAPPED[depth]}"
-
-
-def _sixteen_bit_colours(image: Any, path: Path, form: str, swapped: str) -> Strip:
-    if form == "LA;16B":
-        _store_as(image, swapped)
-        image.load()
-        return lambda first, stop: _scaled(np.ascontiguousarray(_part(image, first, stop)).view(">u2"))[
-            ..., [0, 0, 0, 1]
-        ]
-    with Image.open(path, formats=FORMATS) as low:
-        _store_as(low, swapped)
-        low.load()
-    image.load()
-
-    def strip(first: int, stop: int) -> npt.NDArray[Any]:
-        return _scaled(_part(image, first, stop).astype(np.uint16) << 8 | _part(low, first, stop))
-
-    return strip
-
-
-def _form(tile: Any) -> str:
-    """How the values of a tile are stored, in Pillow's words."""
-    if isinstance(tile.args, tuple):
-        return str(tile.args[0]) if tile.args else ""
-    return str(tile.args)
-
-
-def _store_as(image: Any, form: str) -> None:
-    image.tile = [
-        tile._replace(args=(form, *tile.args[1:]) if isinstance(tile.args, tuple) else form) for tile in image.tile
-    ]
-
-
-def _scaled(values: npt.NDArray[Any]) -> Frame:
-    """16-bit values v as 8 bits: round(v / 257)."""
-    return np.clip(np.rint(values / 257), 0, 255).astype(np.uint8)
+def _shown(pixels: npt.NDArray[np.uint8], mode: str, convert: ToSrgb | None, background: tuple[int, int, int]) -> Frame:
+    """Rows of the picture as sRGB without transparency."""
+    if mode in _PRINTED:
+        if convert is not None:
+            return convert(pixels)
+        return np.asarray(Image.frombytes(mode, pixels.shape[1::-1], pixels.tobytes()).convert("RGB"))
+    if convert is not None:
+        pixels = np.concatenate([convert(pixels), pixels[..., 3:]], axis=2)
+    return _flatten(pixels, background)
 
 
 def _flatten(pixels: npt.NDArray[Any], background: tuple[int, int, int]) -> Frame:
@@ -185,12 +183,3 @@ def _flatten(pixels: npt.NDArray[Any], background: tuple[int, int, int]) -> Fram
     alpha = pixels[:, :, 3:].astype(np.float32) / 255
     mixed = pixels[:, :, :3] * alpha + np.asarray(background, np.float32) * (1 - alpha)
     return np.rint(mixed).astype(np.uint8)
-
-
-def _as_stored(upright: Frame, orientation: int) -> Frame:
-    """A view of the upright picture in which rows and columns lie as in the file; EXIF orientation 1..8, others are upright."""
-    if orientation in (3, 4, 7, 8):
-        upright = upright[::-1]
-    if orientation in (2, 3, 6, 7):
-        upright = upright[:, ::-1]
-    return upright.transpose(1, 0, 2) if orientation in (5, 6, 7, 8) else upright

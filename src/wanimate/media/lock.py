@@ -16,7 +16,7 @@ from wanimate.errors import OutputError
 from wanimate.media.files import missing_folders, output_error, remove_empty
 from wanimate.media.names import Owner, lock_name, remove_leftovers
 
-_NO_LOCKS = (errno.ENOLCK, errno.EOPNOTSUPP, errno.ENOTSUP, errno.ENOSYS)
+_NO_LOCKS = (errno.ENOLCK, errno.EOPNOTSUPP, errno.ENOTSUP, errno.ENOSYS, errno.EINVAL, errno.ENOTTY)
 """What `flock` says in a folder whose file system knows no locks: NFS, SMB, FUSE."""
 _FRESH = 10.0
 """Seconds in which a lock file without content is one that is just being written."""

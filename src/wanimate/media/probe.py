@@ -14,15 +14,28 @@ import av
 from wanimate.config import ClipLimits
 from wanimate.config.values import snap_rate
 from wanimate.errors import InputError, setting
-from wanimate.media.container import demux, open_video, video_stream
+from wanimate.media.container import demux, open_video
+from wanimate.media.decode import places
+from wanimate.media.look import look
+from wanimate.media.orientation import shown_size
+from wanimate.media.streams import audio_streams, choose_video
 from wanimate.types import AudioTrack, Clip
 
 MAX_PIXELS = 8192 * 8192
 SLACK_SECONDS = 0.05
+_WITH_LENGTH = "matroska,webm"
+"""The container that states its length and has nothing else to tell that it was cut off."""
+_MOST_SECONDS = 86400
+_WITH_DELAYS = ("gif", "apng")
+"""Containers in which a frame may stay for as long as its maker wants."""
+_CYCLES = 10
+"""Frames from which on their lengths can show a pattern."""
+_LOOKED_AT = 6
+"""Frames that are decoded of a clip that has to satisfy limits."""
 
 
 def probe(path: Path, limits: ClipLimits | None = ClipLimits(), field: str = "video") -> Clip:
-    """Read all packets of `path` and decode its first frame.
+    """Read all packets of `path` and decode its first frames.
 
     Args:
         path: the file.
@@ -38,7 +51,7 @@ def probe(path: Path, limits: ClipLimits | None = ClipLimits(), field: str = "vi
         rule = f"{size / 2**20:.1f} MB, above the limit of {limits.max_bytes / 2**20:.0f} MB"
         raise InputError(field, path, rule, "Shorten or compress the clip.")
     with open_video(path, field) as container:
-        video = video_stream(container, path, field)
+        video, choice = choose_video(container, path, field)
         context = video.codec_context
         if context.width * context.height > MAX_PIXELS:
             rule = f"frames of {context.width}x{context.height} pixels, above {MAX_PIXELS // 10**6} megapixels"
@@ -52,25 +65,35 @@ def probe(path: Path, limits: ClipLimits | None = ClipLimits(), field: str = "vi
                 channels=s.codec_context.channels,
                 duration=found.audio[s.index][1] - found.audio[s.index][0],
             )
-            for i, s in enumerate(container.streams.audio)
-            if s.codec_context is not None and s.index in found.audio
+            for i, s in audio_streams(container)
+            if s.index in found.audio
         )
         times = found.video.times
         fps, variable = _rate(times, found.video.duration, video)
-        rotation, width, height = _first_frame(path, field)
+        seen = look(path, video.index, field, _LOOKED_AT if limits is not None else 1)
+        width, height = displayed_size(*seen.size, video.sample_aspect_ratio, seen.orientation)
+        notices = [
+            choice,
+            *seen.notices,
+            _gaps(times, fps) if container.format.name not in _WITH_DELAYS else None,
+            _film(times, fps),
+            _end(container, found.video.duration, audio),
+        ]
         clip = Clip(
             path=path,
             container=container.format.name,
             codec=context.codec.canonical_name,
             width=width,
             height=height,
-            rotation=rotation,
+            orientation=seen.orientation,
             times=times,
             duration=found.video.duration,
             fps=fps,
             variable_rate=variable,
             audio=audio,
             bytes=size,
+            stream=video.index,
+            notices=tuple(text for text in notices if text is not None),
         )
     if limits is not None:
         check_limits(clip, limits, field)
@@ -94,33 +117,11 @@ def check_limits(clip: Clip, limits: ClipLimits, field: str = "video") -> None:
         raise InputError(field, path, f"{size}; the aspect must lie between {bounds}", "Crop the clip.")
 
 
-def displayed_size(width: int, height: int, sample_aspect: Fraction | None, rotation: int) -> tuple[int, int]:
-    """Stored size to displayed (width, height): pixels made square, then rotated."""
+def displayed_size(width: int, height: int, sample_aspect: Fraction | None, orientation: int) -> tuple[int, int]:
+    """Stored size to displayed (width, height): pixels made square, then upright."""
     if sample_aspect is not None and sample_aspect > 0 and sample_aspect != 1:
         width = max(round(width * sample_aspect), 1)
-    return (height, width) if rotation in (90, 270) else (width, height)
-
-
-def frame_rotation(frame: Any) -> int:
-    """Degrees clockwise in {0, 90, 180, 270} by which the stored picture has to be rotated."""
-    # The display matrix gives the rotation counter-clockwise; real files only use multiples of 90 degrees.
-    clockwise: int = round(-frame.rotation / 90) * 90 % 360
-    return clockwise
-
-
-def _first_frame(path: Path, field: str) -> tuple[int, int, int]:
-    """(rotation, displayed width, displayed height), from a decoded picture."""
-    with open_video(path, field) as container:
-        video = video_stream(container, path, field)
-        for packet in container.demux(video):
-            try:
-                frames = packet.decode()
-            except av.error.FFmpegError:
-                continue  # one damaged packet does not lose the clip
-            for frame in frames:
-                rotation = frame_rotation(frame)
-                return rotation, *displayed_size(frame.width, frame.height, video.sample_aspect_ratio, rotation)
-    raise InputError(field, path, "not one of its frames can be decoded", "Export it again as H.264 mp4.")
+    return shown_size(width, height, orientation)
 
 
 def _rate(times: tuple[float, ...], duration: float, video: Any) -> tuple[Fraction, bool]:
@@ -128,7 +129,7 @@ def _rate(times: tuple[float, ...], duration: float, video: Any) -> tuple[Fracti
     n = len(times)
     if n == 1:
         return snap_rate(Fraction(1 / duration).limit_denominator(10**6)), False
-    period = (times[-1] - times[0]) / (n - 1)
+    period = _pulldown(times) or (times[-1] - times[0]) / (n - 1)
     # Containers with millisecond stamps wobble by 1 ms; a frame lost on the way is more than a quarter period.
     variable = any(abs(t - i * period) > max(0.25 * period, 0.0011) for i, t in enumerate(times))
     if variable:
@@ -139,3 +140,43 @@ def _rate(times: tuple[float, ...], duration: float, video: Any) -> tuple[Fracti
         if stated and abs(float(stated) * period - 1) < 0.002:
             return snap_rate(Fraction(stated)), False
     return snap_rate(Fraction(1 / period).limit_denominator(10**6), tolerance=0.002), False
+
+
+def _gaps(times: tuple[float, ...], fps: Fraction) -> str | None:
+    """What is told where frames are missing in a clip that is regular otherwise."""
+    period = 1 / float(fps)
+    steps = [(after - before) / period for before, after in pairwise(times)]
+    gaps = [i for i, step in enumerate(steps) if step > 1.5]
+    regular = all(abs(step - round(step)) < 0.1 for step in steps)
+    if not gaps or not regular or len(gaps) > 0.1 * len(steps):
+        return None
+    count = sum(round(steps[i]) - 1 for i in gaps)
+    what = "1 frame is" if count == 1 else f"{count} frames are"
+    return f"{what} missing in the clip (after {places(times, gaps)}); the frame before stays as long"
+
+
+def _film(times: tuple[float, ...], fps: Fraction) -> str | None:
+    if _pulldown(times) is None:
+        return None
+    return f"the clip is film in video (soft telecine); its {float(fps):.3f} frames/s of film are taken"
+
+
+def _pulldown(times: tuple[float, ...]) -> float | None:
+    """Seconds of a frame of film in video whose time stamps tell: frames last for two and three fields in turn."""
+    count = (len(times) - 1) // 2 * 2
+    if count < _CYCLES:
+        return None
+    period = (times[count] - times[0]) / count
+    steps = [(after - before) / period for before, after in pairwise(times)]
+    short, long = ([abs(step - part) < 0.05 for step in steps] for part in (0.8, 1.2))
+    in_turn = sum((short[i] and long[i + 1]) or (long[i] and short[i + 1]) for i in range(count - 1))
+    return period if in_turn >= 0.9 * (count - 1) else None
+
+
+def _end(container: Any, duration: float, audio: tuple[AudioTrack, ...]) -> str | None:
+    """What is told where a file says that it is longer than what can be read of it. Some say so wrongly."""
+    stated = (container.duration or 0) / av.time_base
+    longest = max([duration, *(track.duration for track in audio)])
+    if container.format.name not in _WITH_LENGTH or not 1.05 * longest + 1 < stated < _MOST_SECONDS:
+        return None
+    return f"the clip ends at {duration:.2f} s though its file says {stated:.2f} s: it may be cut off"

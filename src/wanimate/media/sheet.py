@@ -8,6 +8,7 @@ import cv2
 import numpy as np
 from PIL import Image, ImageDraw, ImageFont
 
+from wanimate.media.png import png_bytes
 from wanimate.media.resize import AREA, LINEAR
 from wanimate.types import Frame, FrameSource
 
@@ -63,9 +64,7 @@ def sheet_of_sources(
 
 def sheet_bytes(sheet: Frame) -> bytes:
     """A sheet as PNG."""
-    done, data = cv2.imencode(".png", sheet[:, :, ::-1])
-    assert done
-    return data.tobytes()
+    return png_bytes(sheet)
 
 
 def _to_height(frame: Frame, height: int) -> Frame:

@@ -9,12 +9,11 @@ from fractions import Fraction
 from pathlib import Path
 from typing import Any
 
-import av
 import numpy as np
 
 from wanimate.errors import InputError
-from wanimate.media.container import VideoIndex, demux, open_video, video_stream
-from wanimate.media.probe import displayed_size, frame_rotation, probe
+from wanimate.media.decode import Damage, Decoder
+from wanimate.media.probe import probe
 from wanimate.media.timing import cap_rate, resample
 from wanimate.media.writer import LosslessWriter, VideoWriter, write_h264
 from wanimate.types import Clip, Frame, Frames
@@ -56,9 +55,12 @@ def iter_frames(clip: Clip, fps: Fraction | None = None, max_fps: Fraction = Fra
     return iter_indices(clip, plan_frames(clip, fps, max_fps)[0])
 
 
-def iter_indices(clip: Clip, indices: Sequence[int], field: str = "video") -> Iterator[Frame]:
-    """The clip's frames at `indices` (non-decreasing). A frame that cannot be decoded is replaced by the one before."""
-    with _Decoder(clip.path, (clip.width, clip.height), field) as decoder:
+def iter_indices(
+    clip: Clip, indices: Sequence[int], field: str = "video", damage: Damage | None = None
+) -> Iterator[Frame]:
+    """The clip's frames at `indices` (non-decreasing). A frame that cannot be decoded is replaced by the one before, and
+    `damage` remembers it."""
+    with Decoder(clip, field, damage) as decoder:
         pictures = decoder.pictures()
         following = next(pictures, None)
         if following is None:
@@ -80,57 +82,6 @@ def iter_backwards(clip: Clip, indices: Sequence[int]) -> Iterator[Frame]:
     for start in range(0, len(indices), at_once):
         yield from source.take(indices[start : start + at_once])
     source.close()
-
-
-class _Decoder:
-    """Decodes a file forward from any key frame and knows each picture's index by its time stamp."""
-
-    def __init__(self, path: Path, size: tuple[int, int], field: str) -> None:
-        self.path, self.size, self.field = path, size, field
-        with open_video(path, field) as container:
-            self.index: VideoIndex = demux(container, video_stream(container, path, field), path, field).video
-        self._open()
-
-    def __enter__(self) -> _Decoder:
-        return self
-
-    def __exit__(self, *_: object) -> None:
-        self.container.close()
-
-    def _open(self) -> None:
-        self.container = open_video(self.path, self.field)
-        self.stream = video_stream(self.container, self.path, self.field)
-        # Where every frame stands alone, decoding several ahead only delays a jump to another frame.
-        self.stream.thread_type = "SLICE" if all(self.index.keys) else "AUTO"
-
-    def pictures(self) -> Iterator[tuple[int, Any]]:
-        """(index, PyAV frame) from the present position to the end of the file."""
-        counter = 0
-        for packet in self.container.demux(self.stream):
-            try:
-                decoded = packet.decode()
-            except av.error.FFmpegError:
-                continue  # a damaged packet; the frame before stands in for it
-            for picture in decoded:
-                counter = counter if picture.pts is None else self.index.nearest(picture.pts)
-                yield counter, picture
-                counter += 1
-
-    def pictures_from(self, frame: int) -> Iterator[tuple[int, Any]]:
-        """`pictures` from the key frame `frame`; the first frame is reached even where the format cannot seek."""
-        if frame == 0:
-            self.container.close()
-            self._open()
-        else:
-            self.container.seek(self.index.pts[frame], stream=self.stream, backward=True)
-        return self.pictures()
-
-    def upright(self, picture: Any) -> Frame:
-        """Square pixels, rotated as the file says, RGB of the displayed size (also where a clip changes size midway)."""
-        rotation = frame_rotation(picture)
-        width, height = displayed_size(*self.size, None, rotation)
-        frame: Frame = picture.to_ndarray(format="rgb24", width=width, height=height)
-        return np.ascontiguousarray(np.rot90(frame, k=-(rotation // 90))) if rotation else frame
 
 
 class ArrayFrames:
@@ -165,16 +116,19 @@ class VideoFrames:
     It is exact in every accepted file, and quick in lossless ones, where each frame is a key frame. Recent frames are kept,
     up to 16 MiB and 96 frames. It is not for use by several threads at once.
 
+    Args:
+        sd: without tags its colours are BT.601's, whatever its size.
+
     Raises:
         InputError: the file cannot be read (on construction).
     """
 
-    def __init__(self, path: Path, field: str = "guides") -> None:
+    def __init__(self, path: Path, field: str = "guides", sd: bool = False) -> None:
         self.path, self._field = Path(path), field
         clip = probe(self.path, limits=None, field=field)
         self.fps = clip.fps
         self._size = (clip.width, clip.height)
-        self._decoder = _Decoder(self.path, self._size, field)
+        self._decoder = Decoder(clip, field, sd=sd)
         self._keys = [0] + [i for i, key in enumerate(self._decoder.index.keys) if key and i > 0]
         self._pictures = self._decoder.pictures()
         self._held: tuple[int, Any] | None = None
@@ -199,7 +153,7 @@ class VideoFrames:
         return out
 
     def close(self) -> None:
-        self._decoder.container.close()
+        self._decoder.close()
 
     def _frame(self, index: int) -> Frame:
         if index in self._cache:

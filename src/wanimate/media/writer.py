@@ -13,6 +13,7 @@ import av
 import numpy as np
 
 from wanimate.errors import OutputError
+from wanimate.media.colour import BT709, EXACT, RGB
 from wanimate.media.files import AtomicFile, output_error
 from wanimate.types import Frame
 
@@ -20,6 +21,7 @@ FFV1 = {"level": "3", "slices": "4", "slicecrc": "1", "g": "1"}
 X264_THREADS = 8
 """Frames that x264 encodes at once. PyAV's choice, slices, makes larger files that differ with the machine's cores. More frames
 at once shorten the vertical motion that the encoder can find (measured: dev/LOG.md)."""
+_LIMITED, _FULL = 1, 2
 W = TypeVar("W", bound="StreamWriter")
 
 
@@ -27,8 +29,8 @@ W = TypeVar("W", bound="StreamWriter")
 class Encoding:
     """How frames become a file.
 
-    format: PyAV's container name. codec, pixels, options: encoder, pixel format and encoder options; Y'CbCr formats are
-    written as BT.709. muxer: container options.
+    format: PyAV's container name. codec, pixels, options: encoder, pixel format and encoder options; frames are
+    tagged BT.709, Y'CbCr of limited range or RGB of full range. muxer: container options.
     """
 
     format: str
@@ -65,9 +67,9 @@ class StreamWriter:
             context = self.stream.codec_context
             if codec == "libx264":
                 context.thread_type, context.thread_count = "FRAME", X264_THREADS
-            if pixels.startswith("yuv"):
-                context.color_primaries = context.color_trc = context.colorspace = 1  # BT.709 in all three tables
-                context.color_range = 1  # limited
+            yuv = pixels.startswith("yuv")
+            context.color_primaries = context.color_trc = BT709
+            context.colorspace, context.color_range = (BT709, _LIMITED) if yuv else (RGB, _FULL)
         except BaseException:
             self._target.discard()
             raise
@@ -77,7 +79,9 @@ class StreamWriter:
         assert frame.shape == (self.height, self.width, 3), f"{frame.shape} is not {(self.height, self.width, 3)}"
         picture: Any = av.VideoFrame.from_ndarray(np.ascontiguousarray(frame), format="rgb24")
         if self._pixels.startswith("yuv"):
-            picture = picture.reformat(format=self._pixels, dst_colorspace="ITU709", dst_color_range="MPEG")
+            picture = picture.reformat(
+                format=self._pixels, dst_colorspace="ITU709", dst_color_range="MPEG", interpolation=EXACT
+            )
         picture.pts, picture.time_base = self.count, self._time_base
         self.count += 1
         self._encode(picture)

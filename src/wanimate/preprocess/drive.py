@@ -103,11 +103,14 @@ def _written(
             log_choice("mask backend", masks.name, why)
         work = Replacement(layout, image, settings, masks, sheet)
     warnings: list[str] = []
+    yield from _warned(layout.clip.notices, warnings)
     character = None if work.character is None else detector.detect(work.character)
     if work.character is not None and character is None:
         yield from _warned([work.nobody], warnings)
     points = None if character is None else character.keypoints
     performer = yield from find_performer(detector, layout, settings)
+    damage = layout.damage.told(layout.clip)
+    yield from _warned([] if damage is None else [damage], warnings)
     yield from _warned(report.doubts(performer.keypoints, performer.valid, performer.found), warnings)
     yield from _warned(work.doubts(performer, points), warnings)
     measured = None if points is None else Measured(points, None, {}, ())

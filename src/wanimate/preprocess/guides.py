@@ -21,10 +21,12 @@ from typing import Any
 import numpy as np
 import numpy.typing as npt
 from PIL import Image
+from PIL.PngImagePlugin import PngInfo
 
 from wanimate.errors import InputError, setting
 from wanimate.media.files import sha256, write_new
 from wanimate.media.image import MIN_SIDE, load_image
+from wanimate.media.png import SRGB
 from wanimate.media.video import LosslessWriter, VideoFrames, write_h264
 from wanimate.preprocess.folder import FORMAT, MANIFEST, NewFolder
 from wanimate.preprocess.manifest import (
@@ -175,7 +177,8 @@ def _load_published(folder: Path) -> Guides:
     mode: Mode = (
         "replacement" if any((folder / _PUBLISHED[p]).exists() for p in ("background", "mask")) else "animation"
     )
-    videos = [_open(folder / _PUBLISHED[part]) for part in PARTS[mode]]
+    # The published code writes H.264 without tags, from RGB by the matrix of BT.601, whatever the size.
+    videos = [_open(folder / _PUBLISHED[part], sd=True) for part in PARTS[mode]]
     sources: list[FrameSource] = [*videos]
     if mode == "replacement":
         sources[3] = BlackAndWhite(videos[3])
@@ -183,8 +186,8 @@ def _load_published(folder: Path) -> Guides:
     return _guides(folder, mode, videos[0].fps, sources, reference, {})
 
 
-def _open(path: Path) -> VideoFrames:
-    return VideoFrames(path, field="guides")
+def _open(path: Path, sd: bool = False) -> VideoFrames:
+    return VideoFrames(path, "guides", sd)
 
 
 def _guides(
@@ -258,6 +261,8 @@ def check_published(face_size: int) -> None:
 def write_png(path: Path, image: Frame) -> None:
     """An RGB picture as PNG."""
     with open(path, "xb") as file:
-        Image.fromarray(image).save(file, format="PNG", compress_level=1)
+        tags = PngInfo()
+        tags.add(*SRGB)
+        Image.fromarray(image).save(file, format="PNG", compress_level=1, pnginfo=tags)
         file.flush()
         os.fsync(file.fileno())

@@ -2,11 +2,12 @@
 
 from __future__ import annotations
 
-from dataclasses import dataclass
+from dataclasses import dataclass, field
 from fractions import Fraction
 
 from wanimate.config import PreprocessSettings
 from wanimate.errors import InputError
+from wanimate.media.decode import Damage
 from wanimate.media.resize import check_area, cover, cover_placement, exact_size, published_resize, published_size
 from wanimate.media.timing import cap_rate, published_count, published_indices
 from wanimate.media.video import plan_frames
@@ -29,6 +30,7 @@ class Layout:
         seen: of the frames in which people are detected and faces are cut out.
         area: pixel area asked for.
         resized: whether frames are brought to the output size before anything else, as published for replacement.
+        damage: frames of the clip that the first pass could not decode.
     """
 
     clip: Clip
@@ -38,6 +40,7 @@ class Layout:
     seen: Size
     area: int
     resized: bool
+    damage: Damage = field(default_factory=Damage, compare=False)
 
     @property
     def count(self) -> int:

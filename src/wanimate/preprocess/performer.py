@@ -94,7 +94,7 @@ def _poses(people: PoseBackend, layout: Layout, choice: Choice) -> Iterator[tupl
     """(job frame, the person in it), each frame once."""
     clip, indices = layout.clip, layout.indices
     first = frame_at(clip, indices, choice)
-    ahead = map(layout.seen_frame, iter_indices(clip, indices[first:]))
+    ahead = map(layout.seen_frame, iter_indices(clip, indices[first:], damage=layout.damage))
     yield from enumerate(people.track(ahead), start=first)
     if first:
         back = people.track(map(layout.seen_frame, iter_backwards(clip, indices[first::-1])))

@@ -246,7 +246,7 @@ def preprocess(monkeypatch: pytest.MonkeyPatch, tmp_path: Path) -> Callable[...,
         return scene()
 
     monkeypatch.setattr("wanimate.media.probe.probe", lambda path, limits: None)
-    monkeypatch.setattr("wanimate.media.image.load_image", lambda path: None)
+    monkeypatch.setattr("wanimate.media.image.load_image", lambda path, **_: None)
     monkeypatch.setattr("wanimate.preprocess.detect.registry.open_detector", lambda settings: None)
     monkeypatch.setattr("wanimate.integrations.published.write_published_guides", stub)
     files = ["--video_path", "v.mp4", "--refer_path", "i.png", "--save_path", tmp_path / "out"]

@@ -343,3 +343,20 @@ while won < 30:
 def test_video_frames_reads_what_was_written(tmp_path: Path) -> None:
     write(tmp_path / "a.mp4", frames(20), NTSC)
     assert [number_of(f) for f in VideoFrames(tmp_path / "a.mp4").take([19, 0])] == [19, 0]
+
+
+@pytest.mark.parametrize(
+    "number", [errno.ENOLCK, errno.EOPNOTSUPP, errno.ENOSYS, errno.EINVAL], ids=errno.errorcode.get
+)
+def test_a_result_in_a_folder_without_locks(tmp_path: Path, monkeypatch: pytest.MonkeyPatch, number: int) -> None:
+    """The result is there, one notice says so, and no lock file is left."""
+
+    def flock(*_: object) -> None:
+        raise OSError(number, os.strerror(number))
+
+    monkeypatch.setattr("fcntl.flock", flock)
+    out = tmp_path / "out.mp4"
+    with OutputLock(out) as lock, OutputWriter(out, Fraction(25), 64, 48, OutputSettings(), lock=lock) as writer:
+        writer.write(np.zeros((3, 48, 64, 3), np.uint8))
+    assert lock.notices == ["the folder of out.mp4 knows no locks; a file keeps other jobs off"]
+    assert os.listdir(tmp_path) == ["out.mp4"]

@@ -6,6 +6,7 @@ import json
 import os
 import sys
 from collections.abc import Callable
+from contextlib import suppress
 from pathlib import Path
 from typing import Any
 
@@ -21,7 +22,7 @@ from wanimate.api import Animator
 from wanimate.config import Job
 from wanimate.engines.base import State
 from wanimate.errors import CheckpointError, InputError, OutputError, WanimateError
-from wanimate.events import StageStarted
+from wanimate.events import Notice, StageStarted
 from wanimate.jobs import run as jobs
 from wanimate.runtime import placement
 from wanimate.weights.locate import find_vae
@@ -55,6 +56,15 @@ def refused(animator: Animator, job: Job, kind: type[WanimateError], message: st
 
 def test_a_clip_with_nobody_in_it(unread: Animator, files: dict[str, Any]) -> None:
     refused(unread, Job.of(**files), InputError, "nobody was found in any of its")
+
+
+def test_what_is_odd_about_a_picture_is_told(unread: Animator, files: dict[str, Any]) -> None:
+    Image.new("RGB", (64, 96), (200, 30, 60)).save(files["image"], icc_profile=b"no profile")
+    told: list[str] = []
+    with suppress(InputError):  # nobody is in the clip
+        for event in unread.run(Job.of(**files)):
+            told += [event.message] if isinstance(event, Notice) else []
+    assert any("the colour profile of hero.png cannot be used" in text for text in told)
 
 
 def test_places_that_cannot_be_written(

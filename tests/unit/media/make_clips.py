@@ -2,6 +2,7 @@
 
 from __future__ import annotations
 
+import struct
 from collections.abc import Sequence
 from fractions import Fraction
 from pathlib import Path
@@ -93,6 +94,28 @@ def add_tone(out: av.container.OutputContainer, stream: av.AudioStream, seconds:
         frame.sample_rate, frame.pts, frame.time_base = 48000, start, Fraction(1, 48000)
         out.mux(stream.encode(frame))
     out.mux(stream.encode())
+
+
+def set_matrix(path: Path, matrix: tuple[int, int, int, int]) -> Path:
+    """Write a display matrix (a b c d) into an mp4: what lies at (x, y) is shown at (a x + c y, b x + d y)."""
+    data = bytearray(path.read_bytes())
+    at = data.index(b"tkhd") + 4
+    at += 36 if data[at] == 1 else 24
+    a, b, c, d = (value << 16 for value in matrix)
+    data[at + 16 : at + 52] = struct.pack(">9i", a, b, 0, c, d, 0, 0, 0, 1 << 30)
+    path.write_bytes(data)
+    return path
+
+
+def leave_out(source: Path, out: Path, packets: set[int]) -> Path:
+    """A copy of a clip without some of its packets, counted from 0."""
+    with av.open(str(source)) as read, av.open(str(out), "w") as write:
+        stream = write.add_stream_from_template(read.streams.video[0])
+        for number, packet in enumerate(read.demux(video=0)):
+            if packet.size and number not in packets:
+                packet.stream = stream
+                write.mux(packet)
+    return out
 
 
 def make_sound(path: Path, codec: str = "aac", seconds: float = 3.0) -> Path:

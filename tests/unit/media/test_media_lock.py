@@ -18,7 +18,7 @@ from wanimate.media import lock as locks
 from wanimate.media.lock import NameLock
 from wanimate.media.names import Owner
 
-WITHOUT = [errno.ENOLCK, errno.EOPNOTSUPP, errno.ENOSYS]
+WITHOUT = [errno.ENOLCK, errno.EOPNOTSUPP, errno.ENOSYS, errno.EINVAL]
 
 
 @pytest.fixture(params=WITHOUT, ids=errno.errorcode.get)

@@ -6,13 +6,15 @@ import struct
 from fractions import Fraction
 from pathlib import Path
 
+import numpy as np
 import pytest
 from make_clips import make_clip, make_sound, number_of
 
 from wanimate.config import ClipLimits
 from wanimate.errors import InputError
+from wanimate.finish.encode import OutputWriter
 from wanimate.media.probe import probe
-from wanimate.media.video import iter_frames
+from wanimate.media.video import LosslessWriter, VideoFrames, iter_frames, plan_frames
 
 VP9 = {"deadline": "realtime", "cpu-used": "8"}
 
@@ -81,7 +83,7 @@ def test_variable_rate_with_a_pause(tmp_path: Path) -> None:
 @pytest.mark.parametrize("rotation", [90, 180, 270])
 def test_rotated_clips_come_out_upright(tmp_path: Path, rotation: int) -> None:
     clip = probe(make_clip(tmp_path / "a.mp4", size=(240, 320), rotation=rotation))
-    assert (clip.width, clip.height, clip.rotation) == (240, 320, rotation)
+    assert (clip.width, clip.height, clip.orientation) == (240, 320, {90: 6, 180: 3, 270: 8}[rotation])
     frames = list(iter_frames(clip))
     assert frames[0].shape == (320, 240, 3)
     assert [number_of(f) for f in frames] == list(range(60))
@@ -96,7 +98,7 @@ def test_the_matrix_that_phones_write_turns_clockwise(tmp_path: Path) -> None:
     data[header + 40 : header + 76] = matrix
     path.write_bytes(data)
     clip = probe(path)
-    assert (clip.rotation, clip.width, clip.height) == (90, 240, 320)
+    assert (clip.orientation, clip.width, clip.height) == (6, 240, 320)
 
 
 def test_wrong_durations_in_the_header_are_not_believed(tmp_path: Path) -> None:
@@ -212,3 +214,33 @@ def test_file_that_may_not_be_read(tmp_path: Path, monkeypatch: pytest.MonkeyPat
     path = make_clip(tmp_path / "a.mp4")
     monkeypatch.setattr("os.access", lambda *_: False)  # tests may run as root, whom no mode stops
     assert "may not be read" in refusal(path)
+
+
+@pytest.mark.parametrize(
+    ("fps", "job"),
+    [
+        (Fraction(8), Fraction(8)),
+        (Fraction(24000, 1001), Fraction(24000, 1001)),
+        (Fraction(30000, 1001), Fraction(30000, 1001)),
+        (Fraction(60000, 1001), Fraction(30000, 1001)),
+        (Fraction(120000, 1001), Fraction(30000, 1001)),
+        (Fraction(240), Fraction(30)),
+    ],
+    ids=str,
+)
+@pytest.mark.parametrize("name", ["a.mp4", "a.mkv"])
+def test_rates_stay_exact_to_the_result(tmp_path: Path, name: str, fps: Fraction, job: Fraction) -> None:
+    """From the clip over the guides' rate to the result."""
+    count = round(2.1 * fps)
+    clip = probe(make_clip(tmp_path / name, count, fps, (224, 208)))
+    assert (clip.fps, clip.variable_rate, clip.notices) == (fps, False, ())
+    indices, rate = plan_frames(clip, None)
+    assert rate == job
+    assert indices == tuple(range(0, count, int(fps / job)))
+    with LosslessWriter(tmp_path / "pose.mkv", rate, 64, 48) as guide:
+        for _ in range(20):
+            guide.write(np.zeros((48, 64, 3), np.uint8))
+    assert VideoFrames(tmp_path / "pose.mkv").fps == job
+    with OutputWriter(tmp_path / f"out-{name}", rate, 64, 48) as writer:
+        writer.write(np.zeros((20, 48, 64, 3), np.uint8))
+    assert probe(tmp_path / f"out-{name}", None).fps == job

@@ -1,7 +1,9 @@
 from __future__ import annotations
 
+from dataclasses import replace
 from fractions import Fraction
 
+import av
 import numpy as np
 import pytest
 
@@ -166,3 +168,19 @@ def test_two_runs_give_the_same_bytes(clip, tmp_path):
     for part in ("pose", "face"):
         a, b = (getattr(g, part).take(range(COUNT)) for g in frames)
         np.testing.assert_array_equal(a, b)
+
+
+def test_what_is_odd_about_a_clip_is_told_and_kept(clip, tmp_path):
+    """What probing saw, and frames that the first pass could not decode, as events and in the manifest."""
+    with av.open(str(clip.path)) as container:
+        position, size = [(packet.pos, packet.size) for packet in container.demux(video=0) if packet.size][5]
+    data = bytearray(clip.path.read_bytes())
+    data[position + size // 3 : position + size] = bytes(size - size // 3)
+    path = tmp_path / "damaged.mkv"
+    path.write_bytes(data)
+    damaged = replace(probe(path, limits=None), notices=("it is odd",))
+    guides, events = _run(damaged, tmp_path / "guides", FakePeople())
+    told = ["it is odd", "1 frame is damaged or missing in the clip (at 0.20 s); the clip goes on"]
+    assert [event.message for event in events if isinstance(event, Notice)] == told
+    assert guides.manifest["warnings"] == told
+    assert guides.count == COUNT
