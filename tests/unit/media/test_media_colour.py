@@ -14,9 +14,9 @@ from make_patches import PATCHES, Said, make_patches, read_patches, spread
 from wanimate.config import OutputSettings
 from wanimate.errors import InputError
 from wanimate.finish.encode import OutputWriter
-from wanimate.finish.sheet import sheet_bytes
 from wanimate.media.colour import HLG, PQ, Colours, conversion_of, tone_mapped
 from wanimate.media.probe import probe
+from wanimate.media.sheet import sheet_bytes
 from wanimate.media.video import LosslessWriter, VideoFrames, iter_frames
 
 SDR = {
