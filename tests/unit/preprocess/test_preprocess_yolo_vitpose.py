@@ -7,6 +7,7 @@ import numpy as np
 import pytest
 
 from wanimate.errors import InputError
+from wanimate.preprocess.detect import heatmaps
 from wanimate.preprocess.detect import yolo_vitpose as onnx
 from wanimate.preprocess.pose.keypoints import split
 
@@ -57,10 +58,10 @@ def test_corners_of_the_pose_crop_golden(golden_json, monkeypatch):
 def test_the_peak_is_the_published_one(golden_npz, monkeypatch):
     """Without the refinement, heat-map cells are pixels of a box as large as the map."""
     data = golden_npz("heatmap_decode.npz")
-    monkeypatch.setattr(onnx, "_step", lambda *_: (0.0, 0.0))
+    monkeypatch.setattr(heatmaps, "_step", lambda *_: (0.0, 0.0))
     for heat, want in zip(data["heatmaps"], data["argmax_xy"], strict=True):
         height, width = heat.shape[1:]
-        got = onnx.decode(heat, (width / 2, height / 2), (width, height))
+        got = heatmaps.decode(heat, (width / 2, height / 2), (width, height))
         np.testing.assert_array_equal(got[:, :2], want)
 
 
@@ -70,12 +71,12 @@ def test_heatmap_decode_golden(golden_npz):
         _, centre, size = onnx.pose_input(np.zeros((8, 8, 3), np.uint8), onnx.Box(*data["boxes_xyxy"][i], 1.0))
         assert centre == pytest.approx(data["center"][i])
         assert size == pytest.approx(data["scale_px"][i])
-        got = onnx.decode(heat, tuple(data["center"][i]), tuple(data["scale_px"][i]))
+        got = heatmaps.decode(heat, tuple(data["center"][i]), tuple(data["scale_px"][i]))
         np.testing.assert_allclose(got[:, :2], data["keypoints_px"][i], atol=0.01)
         np.testing.assert_array_equal(got[:, 2:].astype(np.float32), data["maxval"][i])
     for k in range(3):
         np.testing.assert_allclose(
-            onnx.modulate(data["heatmaps"][0, k])[::4, ::4], data["blurred_sample"][0, k], atol=1e-6
+            heatmaps.modulate(data["heatmaps"][0, k])[::4, ::4], data["blurred_sample"][0, k], atol=1e-6
         )
 
 
