@@ -105,7 +105,7 @@ def _written(
         yield from _warned([work.nobody], warnings)
     points = None if character is None else character.keypoints
     performer = yield from find_performer(detector, layout, settings)
-    yield from _warned(report.doubts(performer.keypoints, performer.valid, performer.found), warnings)
+    yield from _warned(report.told(performer, settings), warnings)
     yield from _warned(work.doubts(performer, points), warnings)
     measured = None if points is None else Measured(points, None, {}, ())
     if measured is not None and mode == "animation" and isinstance(detector, MeasuringBackend):
