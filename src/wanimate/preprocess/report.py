@@ -98,7 +98,9 @@ def empty_masks(empty: Flags) -> str | None:
 
 
 def _listed(frames: Sequence[int]) -> str:
-    return ", ".join(str(i) for i in frames[:_LISTED])
+    """ "2, 6, 7"; of many "2, 6, ... and 5 more" """
+    more = f" and {len(frames) - _LISTED} more" if len(frames) > _LISTED else ""
+    return ", ".join(str(i) for i in frames[:_LISTED]) + more
 
 
 def _spans(flags: Flags) -> str:

@@ -225,6 +225,14 @@ def test_faces_not_found_are_told():
         "the face is turned away or hidden in 2 of 12 frames (4-5); the face crop is black there",
     ]
     assert told(performer, PreprocessSettings(compat=True)) == []
+    performer.cuts, performer.squares, performer.keypoints = (
+        tuple(range(1, 13)),
+        np.ones((12, 3)),
+        points[:1].repeat(12, 0),
+    )
+    assert told(performer, PreprocessSettings())[0].startswith(
+        "the clip is cut at frame 1, 2, 3, 4, 5, 6, 7, 8, 9, 10 and 2 more: "
+    )
 
 
 def test_the_chosen_one_is_found_by_look_after_a_cut(frames, truth, backend):
