@@ -54,6 +54,7 @@ from wanimate.measure.metrics import psnr
 from wanimate.media.files import sha256
 from wanimate.media.writer import write_h264
 from wanimate.model.transformer import AnimateTransformer
+from wanimate.preprocess.people.tracking import Tracker
 from wanimate.preprocess.pose.person import PersonPose
 from wanimate.sampling.denoise import denoise
 from wanimate.sampling.guidance import guided
@@ -85,11 +86,11 @@ class Known:
     def detect(self, image: Frame) -> PersonPose:
         return PersonPose(self.reference, True)
 
-    def track(self, frames: Iterable[Frame]) -> Iterator[PersonPose]:
+    def track(self, frames: Iterable[Frame], tracker: Tracker | None = None) -> Iterator[PersonPose]:
         for _, points in zip(frames, self.keypoints, strict=True):
             yield PersonPose(points, True, "detector")
 
-    def candidates(self, image: Frame) -> list[PersonPose]:
+    def candidates(self, image: Frame, deep: bool = True) -> list[PersonPose]:
         return [self.detect(image)]
 
     def follow(

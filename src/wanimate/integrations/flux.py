@@ -17,6 +17,7 @@ import torch
 from wanimate.errors import InputError
 from wanimate.media.resize import letterbox
 from wanimate.preprocess.detect.base import Measured, PoseBackend
+from wanimate.preprocess.people.tracking import Tracker
 from wanimate.preprocess.pose.keypoints import Points, move, reuse_body_when_outside, split
 from wanimate.preprocess.pose.person import PersonPose
 from wanimate.types import Frame, Keypoints
@@ -62,11 +63,11 @@ class WithEditedProportions:
     def detect(self, image: Frame) -> PersonPose | None:
         return self.inner.detect(image)
 
-    def track(self, frames: Iterable[Frame]) -> Iterator[PersonPose]:
-        return self.inner.track(frames)
+    def track(self, frames: Iterable[Frame], tracker: Tracker | None = None) -> Iterator[PersonPose]:
+        return self.inner.track(frames, tracker)
 
-    def candidates(self, image: Frame) -> list[PersonPose]:
-        return self.inner.candidates(image)
+    def candidates(self, image: Frame, deep: bool = True) -> list[PersonPose]:
+        return self.inner.candidates(image, deep)
 
     def measure(
         self,

@@ -14,6 +14,7 @@ from wanimate.media.lock import NameLock
 from wanimate.media.places import check_apart_from, check_file, check_names
 from wanimate.media.video import iter_indices
 from wanimate.preprocess.detect.registry import open_detector
+from wanimate.preprocess.detect.tiles import DEEP
 from wanimate.preprocess.layout import job_frames
 from wanimate.preprocess.people.choice import Box, box, numbered, numbered_picture, parse_choice
 from wanimate.preprocess.performer import frame_at, nobody_found
@@ -55,8 +56,8 @@ def _written(clip: Clip, settings: PreprocessSettings, out: Path) -> Crowd:
     people, choice, (indices, _) = open_detector(settings), parse_choice(settings.person), job_frames(clip, settings)
     first = frame_at(clip, indices, choice)
     indices = indices[first : None if choice.at is None else first + 1]
-    for index, frame in zip(indices, iter_indices(clip, indices), strict=True):
-        found = [person.keypoints for person in people.candidates(frame)]
+    for i, (index, frame) in enumerate(zip(indices, iter_indices(clip, indices), strict=True)):
+        found = [person.keypoints for person in people.candidates(frame, deep=i % DEEP == 0)]  # as tracking does
         if found:
             done, data = cv2.imencode(".png", numbered_picture(frame, found)[..., ::-1])
             assert done

@@ -111,7 +111,7 @@ def _written(
     performer = yield from find_performer(detector, layout, settings)
     damage = layout.damage.told(layout.clip)
     yield from _warned([] if damage is None else [damage], warnings)
-    yield from _warned(report.doubts(performer.keypoints, performer.valid, performer.found), warnings)
+    yield from _warned(report.told(performer, settings), warnings)
     yield from _warned(work.doubts(performer, points), warnings)
     measured = None if points is None else Measured(points, None, {}, ())
     if measured is not None and mode == "animation" and isinstance(detector, MeasuringBackend):
@@ -134,7 +134,7 @@ def _written(
 
 
 def _everybody(detector: PoseBackend) -> Callable[[Frame], list[Keypoints]]:
-    return lambda frame: [person.keypoints for person in detector.candidates(frame)]
+    return lambda frame: [person.keypoints for person in detector.candidates(frame, deep=False)]
 
 
 def _measured(

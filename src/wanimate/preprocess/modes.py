@@ -147,7 +147,7 @@ class Replacement:
         originals, again = tee(map(layout.seen_frame, iter_indices(layout.clip, layout.indices)))
         faces = face_crops(originals, performer, layout, self._settings)
         placed = layout.output_points(performer.steady)
-        masked = self._masks.follow(map(layout.output_frame, again), placed, valid)
+        masked = self._masks.follow(map(layout.output_frame, again), placed, valid, performer.cuts)
         for i, (face, (frame, outline)) in enumerate(zip(faces, masked, strict=True)):
             inpaint = shape_mask(outline, self._shape)
             self._empty[i] = not inpaint.any()

@@ -15,8 +15,9 @@ from wanimate.errors import setting, spell
 from wanimate.media.files import sha256
 from wanimate.preprocess.fit import Drawing
 from wanimate.preprocess.layout import Layout
-from wanimate.preprocess.people.choice import HEAD_AND_SHOULDERS
+from wanimate.preprocess.people.choice import HEAD_AND_SHOULDERS, LIST_PEOPLE, parse_choice
 from wanimate.preprocess.performer import Performer, is_smoothed
+from wanimate.preprocess.pose.face import made_out
 from wanimate.preprocess.pose.keypoints import runs
 from wanimate.types import Frame, Keypoints
 from wanimate.versions import version_of
@@ -55,6 +56,35 @@ def doubts(keypoints: Keypoints, valid: Flags, found: Sequence[str]) -> list[str
     return texts
 
 
+def told(performer: Performer, settings: PreprocessSettings) -> list[str]:
+    """What the user should know of a job's performer: doubts, cuts, others in the picture, faces that were not found."""
+    texts = doubts(performer.keypoints, performer.valid, performer.found)
+    if performer.cuts:
+        where = _listed(performer.cuts)
+        texts.append(f"the clip is cut at frame {where}: the performer is looked for afresh there, by their clothes")
+    most = max(performer.others, default=0)
+    if most and parse_choice(settings.person).is_anybody:
+        first = next(i for i, others in enumerate(performer.others) if others)
+        who = "another person is" if most == 1 else f"up to {most} other people are"
+        texts.append(
+            f"{who} in the picture (first seen in frame {first}); the largest one was followed, and "
+            f"{setting('preprocess.person')} chooses another. {LIST_PEOPLE}"
+        )
+    return texts if settings.compat else texts + _faces(performer)
+
+
+def _faces(performer: Performer) -> list[str]:
+    """Where the face was not found although the person was."""
+    alone = performer.valid & ~made_out(performer.keypoints)
+    black = performer.valid & ~np.isfinite(performer.squares[:, 0])
+    texts = []
+    if (led := alone & ~black).any():
+        texts.append(f"the face was not made out in {_spans(led)}; the face crop follows the head there")
+    if black.any():
+        texts.append(f"the face is turned away or hidden in {_spans(black)}; the face crop is black there")
+    return texts
+
+
 def missing(valid: Flags) -> str | None:
     """Which frames show nobody; None where all show somebody."""
     return None if valid.all() else f"no person was found in {_spans(~valid)}"
@@ -68,7 +98,9 @@ def empty_masks(empty: Flags) -> str | None:
 
 
 def _listed(frames: Sequence[int]) -> str:
-    return ", ".join(str(i) for i in frames[:_LISTED])
+    """ "2, 6, 7"; of many "2, 6, ... and 5 more" """
+    more = f" and {len(frames) - _LISTED} more" if len(frames) > _LISTED else ""
+    return ", ".join(str(i) for i in frames[:_LISTED]) + more
 
 
 def _spans(flags: Flags) -> str:
@@ -126,6 +158,9 @@ def findings(people: str, performer: Performer, drawing: Drawing, warnings: Sequ
     return {
         "backend": people,
         "no_person": runs(~performer.valid),
+        "no_face": runs(performer.valid & ~np.isfinite(performer.squares[:, 0])),
+        "cuts": list(performer.cuts),
+        "others": max(performer.others, default=0),
         "retarget": drawing.retarget,
         "warnings": [spell(text) for text in warnings],
     }

@@ -84,8 +84,8 @@ def test_everybody_gets_a_number_in_the_picture():
 class Jumping(FakePeople):
     """From frame 5 on, somebody else is seen."""
 
-    def track(self, frames):
-        for i, person in enumerate(super().track(frames)):
+    def track(self, frames, tracker=None):
+        for i, person in enumerate(super().track(frames, tracker)):
             yield PersonPose(person.keypoints, True, "other") if i == 5 else person
 
 

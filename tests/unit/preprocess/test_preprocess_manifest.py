@@ -35,8 +35,8 @@ class Doubtful(FakePeople):
     def __init__(self) -> None:
         super().__init__(gone=(2, 3), character=False)
 
-    def track(self, frames: Any) -> Any:
-        for i, person in enumerate(super().track(frames)):
+    def track(self, frames: Any, tracker: Any = None) -> Any:
+        for i, person in enumerate(super().track(frames, tracker)):
             keypoints = person.keypoints.copy()
             keypoints[:, 2] *= 0.4 if i == 7 else 1
             yield PersonPose(keypoints, person.valid, "other" if i == 5 else "track")
@@ -56,7 +56,7 @@ def warned(events: Sequence[Event]) -> list[str]:
 
 
 @pytest.mark.parametrize(
-    ("mode", "people", "count"), [("animation", Doubtful(), 4), ("replacement", Doubtful(), 5),
+    ("mode", "people", "count"), [("animation", Doubtful(), 5), ("replacement", Doubtful(), 6),
                                   ("replacement", Stretched(), 2), ("animation", FakePeople(), 0)]
 )  # fmt: skip
 def test_every_warning_is_in_the_manifest(clip: Clip, tmp_path: Path, mode: Mode, people: Any, count: int) -> None:

@@ -14,7 +14,7 @@ from test_preprocess_drive import _figure
 from wanimate.preprocess.detect.litert import Array
 from wanimate.preprocess.masks.decide import Evidence, attached, decide
 from wanimate.preprocess.masks.networks import Box, person_box
-from wanimate.preprocess.masks.offline import Explained, OfflineMasks, look_frames, without
+from wanimate.preprocess.masks.offline import Explained, OfflineMasks, look_frames, stretches, without
 from wanimate.preprocess.masks.skeleton import distances, sure_pixels
 from wanimate.preprocess.pose.keypoints import LEFT_HAND
 from wanimate.types import Frame, Keypoints
@@ -86,8 +86,10 @@ def test_the_networks_look_at_every_second_frame() -> None:
     networks = FakeNetwork(), FakeNetwork()
     _followed(OfflineMasks(*networks), [_frame(BODY)] * 7, np.repeat(PERSON[None], 7, 0))
     assert [n.calls for n in networks] == [4, 4]
-    looks = look_frames(np.array([0, 1, 1, 1, 1, 0, 1, 1, 0, 1], dtype=bool))
-    assert np.flatnonzero(looks).tolist() == [1, 3, 4, 6, 7, 9]  # a stretch's first and last frame always
+    stretch = stretches(np.array([0, 1, 1, 1, 1, 0, 1, 1, 0, 1], dtype=bool), [3])
+    assert stretch.tolist() == [0, 1, 1, 2, 2, 0, 3, 3, 0, 4]
+    looks = look_frames(np.array([0, 1, 1, 1, 1, 1, 1, 0, 2]))
+    assert np.flatnonzero(looks).tolist() == [1, 3, 5, 6, 8]  # a stretch's first and last frame always
 
 
 def test_a_second_person_apart_is_not_taken() -> None:
@@ -152,7 +154,9 @@ def test_answers_are_not_carried_over_a_cut() -> None:
     """What the frame before shows elsewhere does not count in a frame that shows something else."""
     left, right = _frame(BODY), np.ascontiguousarray(_frame(BODY)[:, ::-1])
     people = np.stack([PERSON] * 3 + [PERSON * (-1, 1, 1) + (WIDTH, 0, 0)] * 3)
-    found = _masks([left] * 3 + [right] * 3, person=people)
+    valid = np.ones(6, dtype=bool)
+    backend = OfflineMasks(FakeNetwork(), FakeNetwork())
+    found = [mask for _, mask in backend.follow(iter([left] * 3 + [right] * 3), people, valid, [3])]
     assert _iou(found[2], left[..., 0] > 100) > 0.9
     assert _iou(found[3], right[..., 0] > 100) > 0.9
 

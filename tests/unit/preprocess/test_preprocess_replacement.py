@@ -31,7 +31,7 @@ class FakeMasks:
     def __init__(self, blind=()):
         self.blind, self.shapes = blind, []
 
-    def follow(self, frames, people, valid):
+    def follow(self, frames, people, valid, cuts=()):
         for i, frame in enumerate(frames):
             self.shapes.append(frame.shape)
             mask = np.zeros(frame.shape[:2], np.uint8)

@@ -109,3 +109,40 @@ def test_off_fits_the_frame_into_the_canvas():
     template[0, 0] = (640, 480, 0.9)
     parts = retarget.off(template, SIZE, CANVAS)
     assert parts.body[0, 0].tolist() == [320, 360, 0.9]  # 320 x 240 in the middle of 320 x 480
+
+
+@pytest.mark.parametrize("degrees", [90, 180, -90])
+def test_a_body_that_is_not_upright_stays_in_the_picture(degrees):
+    """Hung from the neck of a standing character, legs would leave the picture at the top or at a side."""
+    standing = _person()
+    angle, middle = np.radians(degrees), np.array([320.0, 240.0])
+    turn = np.array([[np.cos(angle), -np.sin(angle)], [np.sin(angle), np.cos(angle)]])
+    turned = standing.copy()
+    turned[:, :2] = (standing[:, :2] - middle) @ turn.T + middle
+    parts, fit = _auto(np.stack([turned] * 5), standing, (640, 480), (480, 480))
+    assert fit.anchor == "middle"
+    shown = parts.body[0, :14, :2]
+    assert shown.min() > 0
+    assert shown.max() < 480
+    _, fit = _auto(np.stack([standing] * 3 + [turned] * 2), standing, (640, 480), (480, 480))
+    assert fit.anchor != "middle"
+
+
+def _person():
+    """Somebody who stands in the middle of 640 x 480, 400 pixels high."""
+    points = np.ones((133, 3))
+    spots = {0: (0, -0.43), 1: (0.03, -0.45), 2: (-0.03, -0.45), 3: (0.06, -0.44), 4: (-0.06, -0.44), 5: (0.1, -0.3)}
+    spots |= {
+        6: (-0.1, -0.3),
+        7: (0.13, -0.12),
+        8: (-0.13, -0.12),
+        9: (0.15, 0.04),
+        10: (-0.15, 0.04),
+        11: (0.07, 0.02),
+    }
+    spots |= {12: (-0.07, 0.02), 13: (0.08, 0.25), 14: (-0.08, 0.25), 15: (0.08, 0.46), 16: (-0.08, 0.46)}
+    spots |= dict.fromkeys((17, 18, 19), (0.1, 0.5)) | dict.fromkeys((20, 21, 22), (-0.1, 0.5))
+    for i in range(133):
+        points[i, :2] = np.multiply(spots.get(i, (0, -0.4)), 400) + (320, 240)
+    points[LEFT_HAND.start :, 2] = 0
+    return points

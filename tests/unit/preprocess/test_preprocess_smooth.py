@@ -90,3 +90,28 @@ def test_a_hand_is_not_carried_where_its_arm_is_hidden():
     points[10:20, 9, 2] = 0.1
     out = smooth(points, np.ones(40, bool), FPS)
     assert not out[10:20, 91, 2].any()
+
+
+@pytest.mark.parametrize("lost", [(7, 12), (10, 14)], ids=["up to the cut", "across it"])
+def test_nothing_is_bridged_held_or_smoothed_across_a_cut(lost):
+    """Two shots that hardly differ in place, so that only the cut itself tells them apart."""
+    points, _ = _person(24, noise=2.0)
+    points[12:, :, 0] += 8
+    points[10:14, 7, 2] = 0.1  # a joint, and a hand, unsure on both sides
+    points[10:14, LEFT_HAND] = 0
+    valid = np.ones(24, bool)
+    valid[slice(*lost)] = False
+    points[slice(*lost)] = 0
+    alone = [smooth(points[shot].copy(), valid[shot], FPS) for shot in (slice(12), slice(12, 24))]
+    np.testing.assert_array_equal(smooth(points, valid, FPS, cuts=(12,)), np.concatenate(alone))
+
+
+@pytest.mark.parametrize(
+    ("fps", "step", "frames"), [(30, 0, 3), (60, 0, 3), (16, 0, 2), (10, 0, 1), (30, 60, 0), (30, 5, 3)]
+)
+def test_a_lost_person_is_held_for_a_tenth_of_a_second_unless_they_were_moving(fps, step, frames):
+    points, _ = _person(20)
+    points[..., 0] += step * np.arange(20)[:, None]
+    valid = np.arange(20) < 12
+    points[~valid] = 0
+    assert smooth(points, valid, Fraction(fps))[12:].any(axis=(1, 2)).sum() == frames

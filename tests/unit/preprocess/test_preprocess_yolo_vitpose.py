@@ -7,7 +7,11 @@ import numpy as np
 import pytest
 
 from wanimate.errors import InputError
+from wanimate.preprocess.detect import heatmaps
 from wanimate.preprocess.detect import yolo_vitpose as onnx
+from wanimate.preprocess.detect.tiles import tiles
+from wanimate.preprocess.people.choice import Choice
+from wanimate.preprocess.people.tracking import Tracker
 from wanimate.preprocess.pose.keypoints import split
 
 
@@ -57,10 +61,10 @@ def test_corners_of_the_pose_crop_golden(golden_json, monkeypatch):
 def test_the_peak_is_the_published_one(golden_npz, monkeypatch):
     """Without the refinement, heat-map cells are pixels of a box as large as the map."""
     data = golden_npz("heatmap_decode.npz")
-    monkeypatch.setattr(onnx, "_step", lambda *_: (0.0, 0.0))
+    monkeypatch.setattr(heatmaps, "_step", lambda *_: (0.0, 0.0))
     for heat, want in zip(data["heatmaps"], data["argmax_xy"], strict=True):
         height, width = heat.shape[1:]
-        got = onnx.decode(heat, (width / 2, height / 2), (width, height))
+        got = heatmaps.decode(heat, (width / 2, height / 2), (width, height))
         np.testing.assert_array_equal(got[:, :2], want)
 
 
@@ -70,12 +74,12 @@ def test_heatmap_decode_golden(golden_npz):
         _, centre, size = onnx.pose_input(np.zeros((8, 8, 3), np.uint8), onnx.Box(*data["boxes_xyxy"][i], 1.0))
         assert centre == pytest.approx(data["center"][i])
         assert size == pytest.approx(data["scale_px"][i])
-        got = onnx.decode(heat, tuple(data["center"][i]), tuple(data["scale_px"][i]))
+        got = heatmaps.decode(heat, tuple(data["center"][i]), tuple(data["scale_px"][i]))
         np.testing.assert_allclose(got[:, :2], data["keypoints_px"][i], atol=0.01)
         np.testing.assert_array_equal(got[:, 2:].astype(np.float32), data["maxval"][i])
     for k in range(3):
         np.testing.assert_allclose(
-            onnx.modulate(data["heatmaps"][0, k])[::4, ::4], data["blurred_sample"][0, k], atol=1e-6
+            heatmaps.modulate(data["heatmaps"][0, k])[::4, ::4], data["blurred_sample"][0, k], atol=1e-6
         )
 
 
@@ -87,7 +91,7 @@ class Stub:
 
     def __call__(self, array):
         self.seen.append(array)
-        return self.answers[len(self.seen) - 1]
+        return self.answers[min(len(self.seen), len(self.answers)) - 1]
 
 
 def test_wiring_golden(golden_json, golden_npz):
@@ -137,7 +141,7 @@ def test_default_feeds_rgb_and_marks_frames_without_a_person(golden_json, golden
 def test_the_person_followed_is_kept_when_another_grows():
     rows = _rows([[20, 100, 120, 400, 0.9, 0], [200, 60, 460, 630, 0.9, 0]])
     before = onnx.Box(30, 100, 130, 410, 0.9)
-    assert onnx.person_box(rows, 640, 640, before).x1 == 20
+    assert onnx.nearest_box(onnx.people_boxes(rows, 640, 640), before).x1 == 20
     assert onnx.person_box(rows, 640, 640).x1 == 200
 
 
@@ -160,3 +164,126 @@ def test_a_file_that_is_no_network_is_named(tmp_path: Path):
     (tmp_path / "det/yolov10m.onnx").write_bytes(b"not a network")
     with pytest.raises(InputError, match=r"yolov10m\.onnx.*cannot be loaded"):
         onnx.PublishedBackend.load(tmp_path)
+
+
+def _sees(array):
+    """A detector that sees a bright thing of at least 60 of its 640 pixels."""
+    rows, columns = np.nonzero(array[0].max(axis=0) > 0.9)
+    if not len(rows) or np.ptp(rows) < 60:
+        return _rows([])[None]
+    return _rows([[columns.min(), rows.min(), columns.max() + 1, rows.max() + 1, 0.9, 0]])[None]
+
+
+def _knows_upright(array):
+    """A pose network that is sure where red, the head, is above green; its points lie between head and feet."""
+    red, green = (array[0, c] > array[0, 1 - c] + 1 for c in (0, 1))
+    maps = np.zeros((1, 133, 64, 48), np.float32)
+    if red.any() and green.any():
+        head, feet = (np.array(np.nonzero(part)).mean(axis=1) / 4 for part in (red, green))
+        for joint in range(133):
+            beside = (0, 4 * (-1) ** joint if joint in (5, 6, 11, 12) else 0)
+            place = head + (feet - head) * min(joint, 16) / 16 + beside
+            row, column = np.clip(np.round(place).astype(int), 0, (63, 47))
+            maps[0, joint, row, column] = 0.9 if head[0] < feet[0] - 10 else 0.35
+    return maps
+
+
+def _doll(size, x, y, tall, turns=0):
+    """A doll of `tall` pixels around x, y: a red head and green feet, turned by quarters against the clock."""
+    doll = np.full((tall, tall // 2, 3), 255, np.uint8)
+    doll[: tall // 4], doll[-(tall // 4) :] = (255, 0, 0), (0, 255, 0)
+    doll = np.rot90(doll, turns)
+    frame = np.zeros((size[1], size[0], 3), np.uint8)
+    high, wide = doll.shape[:2]
+    top, left = y - high // 2, x - wide // 2
+    frame[top : top + high, left : left + wide] = doll
+    head = np.rot90(np.arange(tall)[:, None].repeat(tall // 2, axis=1), turns) < tall // 4
+    rows, columns = np.nonzero(head)
+    return frame, (left + columns.mean(), top + rows.mean())
+
+
+@pytest.mark.parametrize("turns", [0, 1, 2, 3])
+def test_people_who_lie_or_stand_on_their_heads_are_looked_at_turned(turns):
+    frame, head = _doll((640, 480), 300, 250, 200, turns)
+    people = onnx.PublishedBackend(_sees, _knows_upright)
+    for person in people.track([frame, frame]):
+        assert person.keypoints[:17, 2].min() > 0.8
+        np.testing.assert_allclose(person.keypoints[0, :2], head, atol=8)
+
+
+def test_turned_points_are_where_rot90_takes_them():
+    size = np.array([7.0, 5.0])
+    for turns in range(4):
+        picture = np.zeros((5, 7))
+        picture[1, 4] = 1
+        row, column = np.argwhere(np.rot90(picture, turns))[0]
+        np.testing.assert_allclose(onnx.turned(np.array([[4.5, 1.5]]), size, turns), [[column + 0.5, row + 0.5]])
+
+
+def test_small_people_are_looked_for_in_tiles():
+    frame, head = _doll((1280, 720), 1000, 500, 100)  # 50 of 640 pixels
+    frame[:40] = 0
+    person = onnx.PublishedBackend(_sees, _knows_upright).detect(frame)
+    np.testing.assert_allclose(person.keypoints[0, :2], head, atol=5)
+    empty = []
+
+    def blind(array):
+        empty.append(1)
+        return _rows([])[None]
+
+    people = onnx.PublishedBackend(blind, _knows_upright)
+    assert not any(p.valid for p in people.track([frame] * 9))
+    assert len(empty) == 9 + 2 * len(tiles(1280, 720))
+
+
+def test_with_compat_nothing_is_turned_and_no_tiles_are_searched():
+    calls = []
+
+    def counted(network):
+        def run(array):
+            calls.append(network)
+            return network(array)
+
+        return run
+
+    frame, _ = _doll((1280, 720), 1000, 500, 100, 2)
+    people = onnx.PublishedBackend(counted(_sees), counted(_knows_upright), compat=True)
+    assert len(list(people.track([frame] * 3))) == 3
+    assert calls == [_sees, _knows_upright] * 3
+
+
+def test_after_a_cut_the_one_who_looks_the_same_is_followed():
+    """The larger of two would be taken otherwise. Someone known is followed from their place."""
+    colours = {10.0: (255, 40, 40), 360.0: (40, 40, 255), 30.0: (40, 40, 255), 400.0: (255, 40, 40)}
+
+    def scene(*people):
+        frame = np.zeros((640, 640, 3), np.uint8)
+        for x, size in people:
+            frame[100 : 100 + size, int(x) : int(x) + size // 2] = colours[x]
+        return frame, _rows([[x, 100, x + size // 2, 100 + size, 0.9, 0] for x, size in people])[None]
+
+    def pose(array):
+        maps = np.zeros((1, 133, 64, 48), np.float32)
+        for row, (y, x) in {
+            0: (12, 24),
+            5: (18, 34),
+            6: (18, 14),
+            11: (40, 30),
+            12: (40, 18),
+            7: (30, 36),
+            8: (30, 12),
+        }.items():
+            maps[0, row, y, x] = 0.9
+        return maps
+
+    (first, seen), (second, seen_then) = scene((10.0, 400), (360.0, 300)), scene((30.0, 400), (400.0, 300))
+    answers = iter([seen, seen_then, seen_then, seen_then])
+    people, tracker = onnx.PublishedBackend(lambda _: next(answers), pose), Tracker(Choice("largest"))
+    (person,) = people.track([first], tracker)
+    assert person.keypoints[0, 0] < 320
+    assert person.others == 1
+    tracker.new_shot()
+    (person,) = people.track([second], tracker)
+    assert person.valid
+    assert person.keypoints[0, 0] > 400
+    assert person.found != "other"

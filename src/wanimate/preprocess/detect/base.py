@@ -6,6 +6,7 @@ from collections.abc import Callable, Iterable, Iterator
 from dataclasses import dataclass
 from typing import Any, Protocol, runtime_checkable
 
+from wanimate.preprocess.people.tracking import Tracker
 from wanimate.preprocess.pose.person import PersonPose
 from wanimate.types import Frame, Keypoints
 
@@ -19,18 +20,25 @@ class PoseBackend(Protocol):
         """The main person of a single picture [H, W, 3], or None."""
         ...
 
-    def track(self, frames: Iterable[Frame]) -> Iterator[PersonPose]:
-        """The same person through frames of one size, one answer a frame; frames without a person are not valid.
+    def track(self, frames: Iterable[Frame], tracker: Tracker | None = None) -> Iterator[PersonPose]:
+        """The same person through the frames of one shot, all of one size, one answer a frame, before the next is taken.
 
-        A person chosen for a time (`Choice.at`) is chosen in the first of the frames.
+        Frames without a person are not valid. A person chosen for a time (`Choice.at`) is chosen in the first of the frames.
+
+        Args:
+            tracker: who is tracked, and what is known of them from other shots. If it knows their place, that is in the
+                first of the frames, and they are only followed from there. None chooses afresh, as the backend was made to.
 
         Raises:
             InputError: the chosen person is not there.
         """
         ...
 
-    def candidates(self, image: Frame) -> list[PersonPose]:
-        """Everybody in a picture [H, W, 3], in no order."""
+    def candidates(self, image: Frame, deep: bool = True) -> list[PersonPose]:
+        """Everybody in a picture [H, W, 3], in no order.
+
+        `deep`: where it shows nobody, look at it turned and in tiles as well, which takes long.
+        """
         ...
 
 

@@ -21,9 +21,11 @@ import numpy.typing as npt
 
 from wanimate.errors import InputError, setting
 from wanimate.media.files import in_utf8
-from wanimate.preprocess.people.choice import Choice
+from wanimate.preprocess.detect.heatmaps import decode
+from wanimate.preprocess.detect.tiles import DEEP, PATIENCE, tiles
+from wanimate.preprocess.people.choice import TWICE, Choice, box
 from wanimate.preprocess.people.tracking import Tracker
-from wanimate.preprocess.pose.keypoints import has_person
+from wanimate.preprocess.pose.keypoints import BODY, has_person
 from wanimate.preprocess.pose.person import PersonPose, nobody
 from wanimate.types import Frame, Keypoints
 
@@ -35,11 +37,13 @@ _DETECTOR, _POSE = Path("det/yolov10m.onnx"), Path("pose2d/vitpose_h_wholebody.o
 _DETECTOR_SIDE = 640
 _CROP = (192, 256)
 _MIN_SCORE, _MAX_OVERLAP = 0.05, 0.5
+_SAME_BOX = 0.3
+_WEAK, _CLEARLY = 0.5, 0.1
+"""Below this mean confidence of the body, turned pictures are tried; one has to be surer by the second."""
 _CROWD, _CROWD_SCORE = 8, 0.25
 """At most so many people of a crowd are measured, and only those detected with this score."""
 _MEAN = np.array([0.485, 0.456, 0.406], dtype=np.float32)
 _STD = np.array([0.229, 0.224, 0.225], dtype=np.float32)
-_BLUR, _PAD = 11, 5
 _OTHER_FILE = "Give the published file"
 
 
@@ -59,6 +63,14 @@ class Box:
         high = max(min(self.y2, other.y2) - max(self.y1, other.y1), 0)
         areas = sum((b.x2 - b.x1) * (b.y2 - b.y1) for b in (self, other))
         return wide * high / max(areas - wide * high, 1e-9)
+
+
+@dataclass(frozen=True)
+class _Followed:
+    """The box of a followed person, None of nobody, and the quarter turns of the picture in which they are upright."""
+
+    box: Box | None = None
+    turns: int = 0
 
 
 class PublishedBackend:
@@ -86,28 +98,38 @@ class PublishedBackend:
         return cls(_session(folder / _DETECTOR), _session(pose), compat, choice)
 
     def detect(self, image: Frame) -> PersonPose | None:
-        person, _ = self._detect(image, None)
+        person, _ = self._published(image) if self._compat else self._detect(image, _Followed(), True)
         return person if person.valid or self._compat else None
 
-    def track(self, frames: Iterable[Frame]) -> Iterator[PersonPose]:
+    def track(self, frames: Iterable[Frame], tracker: Tracker | None = None) -> Iterator[PersonPose]:
         """See `PoseBackend`. Where nobody in particular was chosen, it does as `MediapipeBackend`."""
-        tracker, before = Tracker(self._choice), None
+        tracker = Tracker(self._choice) if tracker is None else tracker
+        start, lost = tracker.known, 0
+        before = _Followed() if start is None else _Followed(Box(*box(start), score=1.0))
         for frame in frames:
-            if not self._choice.is_anybody:
-                yield self._follow_chosen(frame, tracker)
+            if self._compat:
+                person, _ = self._published(frame)
+                yield tracker.follow_anybody(person, frame)
                 continue
-            person, before = self._detect(frame, before)
-            yield tracker.follow_anybody(person, frame)
+            deep = start is None and lost % DEEP == 0
+            if tracker.choice.is_anybody:
+                person, before = self._follow_anybody(frame, before, tracker, deep, lost < PATIENCE)
+            else:
+                person = self._follow_chosen(frame, tracker, deep)
+            lost = 0 if person.valid else lost + 1
+            yield person
 
-    def candidates(self, image: Frame) -> list[PersonPose]:
+    def candidates(self, image: Frame, deep: bool = True) -> list[PersonPose]:
+        return [person for _, person in self._everybody(image, deep)]
+
+    def _everybody(self, image: Frame, deep: bool) -> list[tuple[_Followed, PersonPose]]:
         height, width = image.shape[:2]
-        rows = self._rows(image)
-        boxes = people_boxes(rows[(rows[:, 5] == 0) & (rows[:, 4] >= _CROWD_SCORE)], width, height)
-        people = [self._points(image, box) for box in boxes[:_CROWD]]
-        return [PersonPose(p, True, "detector") for p in people if has_person(p, width, height)]
+        boxes = self._people(image, _CROWD_SCORE, deep)
+        people = [self._turned(image, _Followed(one), deep) for one in boxes[:_CROWD]]
+        return [(one, PersonPose(p, True, "detector")) for one, p in people if has_person(p, width, height)]
 
-    def _follow_chosen(self, frame: Frame, tracker: Tracker) -> PersonPose:
-        people = self.candidates(frame)
+    def _follow_chosen(self, frame: Frame, tracker: Tracker, deep: bool) -> PersonPose:
+        people = [person for _, person in self._everybody(frame, deep)]
         points = [p.keypoints for p in people]
         found = tracker.find(points, frame)
         if found is None:
@@ -118,12 +140,52 @@ class PublishedBackend:
         tracker.note_others(points, frame)
         return replace(people[index], found="unsure" if unsure else how or people[index].found)
 
-    def _points(self, frame: Frame, box: Box) -> Keypoints:
-        crop, centre, size = pose_input(frame[..., ::-1] if self._compat else frame, box)
+    def _follow_anybody(
+        self, frame: Frame, before: _Followed, tracker: Tracker, deep: bool, patient: bool
+    ) -> tuple[PersonPose, _Followed]:
+        """Whoever is there. Somebody else is taken for the person only after some frames."""
+        person, here = self._detect(frame, before, deep)
+        after_cut = tracker.known is None and tracker.has_look
+        if person.valid and (after_cut or not tracker.is_next(person.keypoints, frame)):
+            people = self._everybody(frame, deep)
+            patient = patient and not after_cut
+            index = tracker.nearest_look([p.keypoints for _, p in people], frame, patient)
+            here, person = (before, nobody()) if index is None else people[index]
+        return tracker.follow_anybody(person, frame), here if person.valid else before
+
+    def _points(self, frame: Frame, where: Box) -> Keypoints:
+        crop, centre, size = pose_input(frame[..., ::-1] if self._compat else frame, where)
         maps = self._pose(crop)
         if maps.ndim != 4 or maps.shape[:2] != (1, 133) or not np.isfinite(maps).all():
             raise _strange("pose", maps)
         return decode(maps[0], centre, size)
+
+    def _turned(self, frame: Frame, who: _Followed, again: bool) -> tuple[_Followed, Keypoints]:
+        """The points of somebody who may lie or stand on their head: surest in the picture turned as they are.
+
+        Args:
+            who: box, and the quarter turns with which they were seen last, which are tried first.
+            again: try the others where that is not sure.
+        """
+        assert who.box is not None
+        best, points = who, self._in_turned(frame, who.box, who.turns)
+        if again or who.turns:
+            for turns in (t for t in range(4) if t != who.turns):
+                if _sureness(points) >= _WEAK:
+                    break
+                other = self._in_turned(frame, who.box, turns)
+                if _sureness(other) > _sureness(points) + _CLEARLY:
+                    best, points = _Followed(who.box, turns), other
+        return best, points
+
+    def _in_turned(self, frame: Frame, where: Box, turns: int) -> Keypoints:
+        """Points as seen in the frame turned by quarters against the clock, in pixels of the frame."""
+        size = np.array(frame.shape[1::-1], dtype=float)
+        corners = turned(np.array([[where.x1, where.y1], [where.x2, where.y2]]), size, turns)
+        (x1, y1), (x2, y2) = corners.min(axis=0), corners.max(axis=0)
+        points = self._points(np.rot90(frame, turns), Box(x1, y1, x2, y2, where.score))
+        points[:, :2] = turned(points[:, :2], size if turns % 2 == 0 else size[::-1], -turns % 4)
+        return points
 
     def _rows(self, frame: Frame) -> Array:
         """What the detector says, [n, 6]."""
@@ -132,20 +194,58 @@ class PublishedBackend:
             raise _strange("person detection", rows)
         return rows[0]
 
-    def _detect(self, frame: Frame, before: Box | None) -> tuple[PersonPose, Box | None]:
+    def _people(self, frame: Frame, score: float, deep: bool) -> list[Box]:
+        """Boxes of people; with `deep` those of its tiles where the whole frame shows nobody."""
         height, width = frame.shape[:2]
-        rows = self._rows(frame)
-        if self._compat:
-            box = person_box(rows, width, height)
-        else:
-            box = person_box(rows[rows[:, 5] == 0], width, height, before)
-            if box.score < 0:
-                return nobody(), before
-        points = self._points(frame, box)
-        valid = has_person(points, width, height)
-        if not valid and not self._compat:
+        people = _boxes_of_people(self._rows(frame), width, height, score)
+        if people or not deep:
+            return people
+        found = []
+        for left, top, side in ((int(x), int(y), int(s)) for x, y, s in tiles(width, height)):
+            tile = np.ascontiguousarray(frame[top : top + side, left : left + side])
+            for b in _boxes_of_people(self._rows(tile), tile.shape[1], tile.shape[0], _CROWD_SCORE):
+                found.append(Box(b.x1 + left, b.y1 + top, b.x2 + left, b.y2 + top, b.score))
+        kept: list[Box] = []
+        for one in sorted(found, key=lambda b: -b.score):
+            if all(one.overlap(other) < _MAX_OVERLAP for other in kept):
+                kept.append(one)
+        return kept
+
+    def _detect(self, frame: Frame, before: _Followed, deep: bool) -> tuple[PersonPose, _Followed]:
+        """The person of the frame before, else the largest."""
+        height, width = frame.shape[:2]
+        people = self._people(frame, _MIN_SCORE, deep)
+        if not people:
             return nobody(), before
-        return PersonPose(points, valid, "detector"), box
+        here = nearest_box(people, before.box)
+        turns = before.turns if before.box is not None and before.box.overlap(here) >= _SAME_BOX else 0
+        who, points = self._turned(frame, _Followed(here, turns), deep or before.box is None)
+        if not has_person(points, width, height):
+            return nobody(), before
+        others = [b for b in people if b.score >= _CROWD_SCORE and b.overlap(here) < TWICE]
+        return PersonPose(points, True, "detector", others=len(others)), who
+
+    def _published(self, frame: Frame) -> tuple[PersonPose, Box]:
+        """As published, number for number."""
+        height, width = frame.shape[:2]
+        where = person_box(self._rows(frame), width, height)
+        points = self._points(frame, where)
+        return PersonPose(points, has_person(points, width, height), "detector"), where
+
+
+def _boxes_of_people(rows: Array, width: int, height: int, score: float) -> list[Box]:
+    return people_boxes(rows[(rows[:, 5] == 0) & (rows[:, 4] >= score)], width, height)
+
+
+def _sureness(points: Keypoints) -> float:
+    return float(points[BODY, 2].mean())
+
+
+def turned(points: npt.NDArray[np.float64], size: npt.NDArray[np.float64], turns: int) -> npt.NDArray[np.float64]:
+    """Points [n, 2] of a picture of `size` (width, height) in pixels of `np.rot90(picture, turns)`."""
+    x, y = points[:, 0], points[:, 1]
+    ways = ((x, y), (y, size[0] - x), (size[0] - x, size[1] - y), (size[1] - y, x))
+    return np.stack(ways[turns], axis=1)
 
 
 def _strange(kind: str, answer: Array) -> InputError:
@@ -188,18 +288,20 @@ def detector_input(frame: Frame) -> Array:
     return np.ascontiguousarray(np.transpose(small, (2, 0, 1))[None].astype(np.float32) / np.float32(255))
 
 
-def person_box(rows: Array, width: int, height: int, before: Box | None = None) -> Box:
-    """The person to follow, from detector rows [n, 6] (x1, y1, x2, y2 in 640 space, score, class; section 6).
+def person_box(rows: Array, width: int, height: int) -> Box:
+    """The largest person of detector rows [n, 6] (x1, y1, x2, y2 in 640 space, score, class; section 6).
 
-    Of the people, the largest counts; with `before`, the one that overlaps it most, if it does by at least 0.3. Nobody:
-    the whole frame with score -1.
+    Nobody: the whole frame with score -1.
     """
     people = people_boxes(rows, width, height)
-    if not people:
-        return Box(0.0, 0.0, float(width), float(height), -1.0)
+    return _largest(people) if people else Box(0.0, 0.0, float(width), float(height), -1.0)
+
+
+def nearest_box(people: list[Box], before: Box | None) -> Box:
+    """The one of some people that overlaps the box before most, if it does by at least 0.3; else the largest."""
     if before is not None:
         nearest = max(people, key=before.overlap)
-        if before.overlap(nearest) >= 0.3:
+        if before.overlap(nearest) >= _SAME_BOX:
             return nearest
     return _largest(people)
 
@@ -222,14 +324,14 @@ def people_boxes(rows: Array, width: int, height: int) -> list[Box]:
 def _largest(people: list[Box]) -> Box:
     """The published choice: by area, leaving out boxes whose longer side is short beside the one to beat."""
 
-    def side(box: Box) -> float:
-        return max(box.x2 - box.x1, box.y2 - box.y1)
+    def side(one: Box) -> float:
+        return max(one.x2 - one.x1, one.y2 - one.y1)
 
     longest, most, chosen = max(map(side, people)), -np.inf, people[0]
-    for box in people:
-        area = (box.x2 - box.x1) * (box.y2 - box.y1)
-        if area > most and side(box) >= 0.4 * longest:
-            chosen, most, longest = box, area, side(box)
+    for one in people:
+        area = (one.x2 - one.x1) * (one.y2 - one.y1)
+        if area > most and side(one) >= 0.4 * longest:
+            chosen, most, longest = one, area, side(one)
     return chosen
 
 
@@ -279,40 +381,3 @@ def _resampled(size: int, out: int) -> npt.NDArray[np.intp]:
     """The rows that a bilinear resize from `size` to `out` rows reads, and their neighbours; the others take no memory."""
     nearest = np.floor((np.arange(out) + 0.5) * (size / out) - 0.5).astype(np.intp)
     return np.unique(np.clip(nearest[:, None] + np.arange(-1, 3), 0, size - 1))
-
-
-def decode(heatmaps: Array, centre: tuple[float, float], size: tuple[float, float]) -> Keypoints:
-    """Heat maps [k, h, w] to frame pixels [k, 3] with DARK refinement; the raw peak is the confidence (section 7)."""
-    count, rows, columns = heatmaps.shape
-    out = np.empty((count, 3))
-    for k, heat in enumerate(heatmaps):
-        row, column = divmod(int(heat.argmax()), columns)
-        peak = heat[row, column]
-        x, y = (float(column), float(row)) if peak > 0 else (-1.0, -1.0)
-        if 1 < x < columns - 2 and 1 < y < rows - 2:
-            dx, dy = _step(np.log(np.maximum(modulate(heat), np.float32(1e-10))), column, row)
-            x, y = x + dx, y + dy
-        out[k] = (x, y, peak)
-    for axis, cells in ((0, columns), (1, rows)):
-        out[:, axis] = out[:, axis] * (size[axis] / cells) + centre[axis] - size[axis] / 2
-    return out
-
-
-def modulate(heat: Array) -> Array:
-    """One heat map blurred (11 x 11, zeros outside) and scaled back to its peak."""
-    padded = cv2.copyMakeBorder(heat, _PAD, _PAD, _PAD, _PAD, cv2.BORDER_CONSTANT, value=0)
-    blurred = cv2.GaussianBlur(padded, (_BLUR, _BLUR), 0)[_PAD:-_PAD, _PAD:-_PAD]
-    return np.asarray(blurred * (heat.max() / blurred.max()), dtype=np.float32)
-
-
-def _step(log: Array, x: int, y: int) -> tuple[float, float]:
-    """Newton's step on a log heat map, from its peak."""
-    gx = 0.5 * (log[y, x + 1] - log[y, x - 1])
-    gy = 0.5 * (log[y + 1, x] - log[y - 1, x])
-    xx = 0.25 * (log[y, x + 2] - 2 * log[y, x] + log[y, x - 2])
-    yy = 0.25 * (log[y + 2, x] - 2 * log[y, x] + log[y - 2, x])
-    xy = 0.25 * (log[y + 1, x + 1] - log[y - 1, x + 1] - log[y + 1, x - 1] + log[y - 1, x - 1])
-    determinant = xx * yy - xy * xy
-    if determinant == 0:
-        return 0.0, 0.0
-    return float(-(yy * gx - xy * gy) / determinant), float(-(xx * gy - xy * gx) / determinant)

@@ -2,7 +2,7 @@
 
 from __future__ import annotations
 
-from collections.abc import Iterable, Iterator
+from collections.abc import Iterable, Iterator, Sequence
 from typing import Protocol
 
 import numpy as np
@@ -20,12 +20,13 @@ class MaskBackend(Protocol):
     name: str
 
     def follow(
-        self, frames: Iterable[Frame], people: Keypoints, valid: npt.NDArray[np.bool_]
+        self, frames: Iterable[Frame], people: Keypoints, valid: npt.NDArray[np.bool_], cuts: Sequence[int] = ()
     ) -> Iterator[tuple[Frame, Mask]]:
         """Each frame [H, W, 3] with its mask [H, W], in order.
 
         Args:
             people: the person's points [n, 133, 3] in pixels of the frames.
             valid: frames that show somebody [n]; the others get an empty mask.
+            cuts: first frames of shots. Nothing is carried from one shot to another.
         """
         ...

@@ -83,20 +83,21 @@ class OfflineMasks:
         self._networks, self._everybody, self._explain = (salient, person), everybody, explain
 
     def follow(
-        self, frames: Iterable[Frame], people: Keypoints, valid: npt.NDArray[np.bool_]
+        self, frames: Iterable[Frame], people: Keypoints, valid: npt.NDArray[np.bool_], cuts: Sequence[int] = ()
     ) -> Iterator[tuple[Frame, Mask]]:
         """See `MaskBackend`."""
-        looks, wait = look_frames(valid), 0
+        stretch, wait = stretches(valid, cuts), 0
+        looks = look_frames(stretch)
         window: dict[int, _Frame] = {}
         count = 0
         for i, frame in enumerate(frames):
             window[i], wait = self._seen(frame, people[i], bool(looks[i]), wait)
             count = i + 1
             if i >= _REACH:
-                yield self._finished(i - _REACH, window, people, valid)
+                yield self._finished(i - _REACH, window, people, stretch)
                 window.pop(i - 2 * _REACH, None)
         for i in range(max(count - _REACH, 0), count):
-            yield self._finished(i, window, people, valid)
+            yield self._finished(i, window, people, stretch)
 
     def _seen(self, frame: Frame, person: Keypoints, look: bool, wait: int) -> tuple[_Frame, int]:
         """The frame, looked at or not, and how many looks to go on without a search for other people."""
@@ -128,15 +129,13 @@ class OfflineMasks:
         return np.stack([box.answered(network, frame, size) for network in self._networks], axis=-1)
 
     def _finished(
-        self, index: int, window: dict[int, _Frame], people: Keypoints, valid: npt.NDArray[np.bool_]
+        self, index: int, window: dict[int, _Frame], people: Keypoints, stretch: npt.NDArray[np.int_]
     ) -> tuple[Frame, Mask]:
         now = window[index]
         height, width = now.frame.shape[:2]
-        if not valid[index]:
+        if not stretch[index]:
             return now.frame, np.zeros((height, width), np.uint8)
-        around = {
-            i: f for i, f in window.items() if abs(i - index) <= _REACH and valid[min(i, index) : max(i, index)].all()
-        }
+        around = {i: f for i, f in window.items() if abs(i - index) <= _REACH and stretch[i] == stretch[index]}
         answers = _voted(index, around)
         size = now.grey.shape[1], now.grey.shape[0]
         points = _moved(people[index], size, width, height)
@@ -149,11 +148,20 @@ class OfflineMasks:
         return now.frame, np.asarray(large > 0.5, dtype=np.uint8)
 
 
-def look_frames(valid: npt.NDArray[np.bool_]) -> Flags:
-    """The frames that the networks look at [n]: of each stretch with the person every second one, and the last."""
-    out = np.zeros(len(valid), dtype=np.bool_)
-    for start, stop in runs(valid):
-        out[start:stop:_EVERY] = out[stop - 1] = True
+def stretches(valid: npt.NDArray[np.bool_], cuts: Sequence[int]) -> npt.NDArray[np.int_]:
+    """The number of each frame's stretch [n]: from 1 on, and 0 where nobody is. A cut starts another one."""
+    starts = np.zeros(len(valid), dtype=np.bool_)
+    starts[[start for start, _ in runs(valid)]] = True
+    starts[[cut for cut in cuts if cut < len(valid)]] = True
+    return np.where(valid, np.cumsum(starts & valid), 0)
+
+
+def look_frames(stretch: npt.NDArray[np.int_]) -> Flags:
+    """The frames that the networks look at [n]: of each of the `stretches` every second one, and the last."""
+    out = np.zeros(len(stretch), dtype=np.bool_)
+    for number in range(1, int(stretch.max(initial=0)) + 1):
+        frames = np.flatnonzero(stretch == number)
+        out[frames[::_EVERY]] = out[frames[-1:]] = True
     return out
 
 

@@ -61,12 +61,15 @@ class Sam2Masks:
         self._side: int = size if isinstance(size, int) else size[0]
 
     def follow(
-        self, frames: Iterable[Frame], people: Keypoints, valid: npt.NDArray[np.bool_]
+        self, frames: Iterable[Frame], people: Keypoints, valid: npt.NDArray[np.bool_], cuts: Sequence[int] = ()
     ) -> Iterator[tuple[Frame, Mask]]:
-        """See `MaskBackend`."""
+        """See `MaskBackend`. With `compat`, chunks go on over cuts, as published."""
         rest, start = iter(frames), 0
         while (first := next(rest, None)) is not None:
-            size = CHUNK if self._compat else min(CHUNK, max(_CHUNK_BYTES // first.nbytes, _LEAST_CHUNK))
+            size = CHUNK
+            if not self._compat:
+                shot = min((cut for cut in cuts if cut > start), default=start + CHUNK) - start
+                size = min(CHUNK, shot, max(_CHUNK_BYTES // first.nbytes, _LEAST_CHUNK))
             chunk = [first, *islice(rest, size - 1)]
             here = slice(start, start + len(chunk))
             yield from zip(chunk, self._chunk(chunk, people[here], valid[here]), strict=True)

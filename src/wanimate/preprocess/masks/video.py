@@ -42,7 +42,7 @@ class MaskVideo:
             raise InputError(_FIELD, path, rule, "Give one mask frame for each frame of the clip, at its size")
 
     def follow(
-        self, frames: Iterable[Frame], people: Keypoints, valid: npt.NDArray[np.bool_]
+        self, frames: Iterable[Frame], people: Keypoints, valid: npt.NDArray[np.bool_], cuts: Sequence[int] = ()
     ) -> Iterator[tuple[Frame, Mask]]:
         """See `MaskBackend`.
 

@@ -20,6 +20,8 @@ _HUES = (64, 191)
 _SHOULDERS, _HIPS = [5, 6], [12, 11]
 _SIDE = 48
 """Torsos are sampled as squares of this side, so that all sizes count alike. One takes well under a millisecond."""
+_INSIDE = 0.3
+"""A close-up that shows less than this share of the torso does not tell what somebody wears."""
 _SHRUNK = 0.8
 """Arms and scene lie along the edges of a torso; the outer part is left out."""
 _HIPS_BELOW = 1.3
@@ -27,7 +29,7 @@ _HIPS_BELOW = 1.3
 
 
 def appearance_of(frame: Frame, person: Keypoints) -> Appearance | None:
-    """The colours between shoulders and hips; None where the shoulders are not seen."""
+    """The colours between shoulders and hips; None where the shoulders are not seen, or hardly anything below them."""
     if person[_SHOULDERS, 2].min() < VALID_CONFIDENCE:
         return None
     shoulders = person[_SHOULDERS, :2]
@@ -39,10 +41,26 @@ def appearance_of(frame: Frame, person: Keypoints) -> Appearance | None:
     middle = corners.mean(axis=0)
     corners = middle + _SHRUNK * (corners - middle)
     square = np.array([(_SIDE, 0), (0, 0), (0, _SIDE), (_SIDE, _SIDE)], np.float32)
-    torso = cv2.warpPerspective(frame, cv2.getPerspectiveTransform(corners, square), (_SIDE, _SIDE))
-    lab = cv2.cvtColor(torso, cv2.COLOR_RGB2LAB)
+    place = cv2.getPerspectiveTransform(corners, square)
+    torso = cv2.warpPerspective(frame, place, (_SIDE, _SIDE))
+    inside = _inside(np.linalg.inv(place), frame.shape[1], frame.shape[0])
+    if inside.mean() < _INSIDE:
+        return None
+    return histogram(cv2.cvtColor(torso, cv2.COLOR_RGB2LAB), inside)
+
+
+def _inside(place: npt.NDArray[np.float64], width: int, height: int) -> npt.NDArray[np.uint8]:
+    """Which pixels of a sampled torso [S, S] lie in the picture, as 1 and 0; `place` takes them there."""
+    columns, rows = np.meshgrid(np.arange(_SIDE), np.arange(_SIDE))
+    x, y, w = np.einsum("ij,jkl->ikl", place, np.stack([columns, rows, np.ones_like(rows)]))
+    return ((x / w >= 0) & (y / w >= 0) & (x / w < width) & (y / w < height)).astype(np.uint8)
+
+
+def histogram(lab: Frame, counted: npt.NDArray[np.uint8] | None = None) -> Appearance:
+    """The colours of a picture [H, W, 3] in CIE L*a*b* of 8 bits, of its pixels [H, W] that are counted (not 0)."""
+    lab = lab.copy()
     lab[..., 1:] = np.clip(lab[..., 1:], *_HUES)  # few colours lie beyond
-    counts = cv2.calcHist([lab], [0, 1, 2], None, list(_BINS), [0, 256, 64, 192, 64, 192]).astype(np.float32)
+    counts = cv2.calcHist([lab], [0, 1, 2], counted, list(_BINS), [0, 256, 64, 192, 64, 192]).astype(np.float32)
     for axis in range(3):  # a colour near the border of a bin counts for both
         counts = _blurred(counts, axis)
     return np.asarray(counts / max(float(counts.sum()), 1e-6), dtype=np.float32)

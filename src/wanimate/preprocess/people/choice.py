@@ -22,7 +22,7 @@ Box = tuple[float, float, float, float]
 
 _OVERLAP, TWICE = 0.2, 0.4
 """Boxes of one person overlap by at least the first in two frames, and by at least the second in one frame."""
-HEAD_AND_SHOULDERS = [0, 5, 6]
+HEAD_AND_SHOULDERS, TRUNK = [0, 5, 6], [5, 6, 11, 12]
 STEP, ABSENCE = 0.2, 0.35
 """How far head and shoulders may move, in heights of the seen body: between two frames, and while the person is lost."""
 LIST_PEOPLE = "Look at the candidates with `wanimate preprocess --list-people`"
@@ -91,16 +91,17 @@ def overlap(a: Box, b: Box) -> float:
     return shared / union if union > 0 else 0.0
 
 
-def same_person(a: Keypoints, b: Keypoints, moved: float = STEP) -> bool:
+def same_person(a: Keypoints, b: Keypoints, moved: float = STEP, points: Sequence[int] = HEAD_AND_SHOULDERS) -> bool:
     """Whether two detections can be of one person: the boxes overlap, and head and shoulders are near where they were.
 
     Arms are not compared: they may be anywhere in the next frame. `moved` is a share of the first body's longer side.
+    `points`: which keypoints are compared.
     """
     first, second = box(a), box(b)
-    both = np.minimum(a[HEAD_AND_SHOULDERS, 2], b[HEAD_AND_SHOULDERS, 2]) >= VALID_CONFIDENCE
+    both = np.minimum(a[points, 2], b[points, 2]) >= VALID_CONFIDENCE
     if not both.any():
         return False
-    apart = float(np.hypot(*(a - b)[HEAD_AND_SHOULDERS, :2][both].T).mean())
+    apart = float(np.hypot(*(a - b)[points, :2][both].T).mean())
     return overlap(first, second) >= _OVERLAP and apart < moved * max(first[2] - first[0], first[3] - first[1])
 
 

@@ -11,7 +11,17 @@ from dataclasses import replace
 
 from wanimate.errors import InputError
 from wanimate.preprocess.people.appearance import Appearance, appearance_of, distance
-from wanimate.preprocess.people.choice import ABSENCE, LIST_PEOPLE, TWICE, Choice, box, overlap, pick, same_person
+from wanimate.preprocess.people.choice import (
+    ABSENCE,
+    LIST_PEOPLE,
+    TRUNK,
+    TWICE,
+    Choice,
+    box,
+    overlap,
+    pick,
+    same_person,
+)
 from wanimate.preprocess.pose.person import PersonPose
 from wanimate.types import Frame, Keypoints
 
@@ -33,6 +43,35 @@ class Tracker:
         self._appearances: list[Appearance] = []
         self._last: Appearance | None = None
         self._others: list[Appearance] = []
+        self._is_chosen = False
+        self._seen: tuple[Frame, Keypoints, Appearance | None] | None = None
+
+    @property
+    def has_look(self) -> bool:
+        """Whether the person's appearance is known."""
+        return bool(self._appearances)
+
+    def new_shot(self) -> None:
+        """Forget the person's place: the clip is cut here. Only appearances go on."""
+        self.known, self._last = None, None
+
+    def starting_from(self, person: Keypoints) -> Tracker:
+        """A tracker of the same person that goes on from a place."""
+        other = Tracker(self.choice)
+        other.known, other._is_chosen = person, True
+        other._appearances, other._others = list(self._appearances), list(self._others)
+        return other
+
+    def nearest_look(self, people: Sequence[Keypoints], frame: Frame, patient: bool) -> int | None:
+        """Which of the people to follow where anybody is: who looks like the person, else the largest.
+
+        `patient`: nobody instead of the largest.
+        """
+        _, far = self._looks(people, frame)
+        nearest = min(range(len(people)), key=lambda i: far[i], default=None)
+        if nearest is None or far[nearest] < _SAME:
+            return nearest
+        return None if patient else pick(Choice("largest"), people)
 
     @property
     def has_lookalike(self) -> bool:
@@ -40,17 +79,34 @@ class Tracker:
         return any(_nearest(self._appearances, other) < _OTHER for other in self._others)
 
     def is_next(self, person: Keypoints, frame: Frame) -> bool:
-        """Whether a detection can be the known person's next one: it is near, and the appearance fits."""
+        """Whether a detection can be the known person's next one: it is near, and the appearance fits.
+
+        Someone who turns over moves the head far. Then the trunk counts, unless the appearance is plainly another's.
+        """
         if self.known is None:
             return True
+        appearance = self._appearance(frame, person)
+        fits = appearance is not None and _nearest(self._appearances, appearance) < _SAME
         if not same_person(self.known, person):
-            return False
-        appearance = appearance_of(frame, person)
+            return (fits or appearance is None) and same_person(self.known, person, points=TRUNK)
         if appearance is None or self._last is None:
             return True  # only the place can tell
-        if _nearest(self._appearances, appearance) < _SAME:
+        return fits or (distance(self._last, appearance) < _SUDDEN and not self._is_towards_another(appearance))
+
+    def goes_on(self, person: PersonPose, frame: Frame) -> bool:
+        """Whether the person of the next frame is the known one.
+
+        Someone followed from their own square who looks like the person may have moved farther than `is_next` allows, unless
+        somebody else looks like them.
+        """
+        if not person.valid:
+            return False
+        if self.is_next(person.keypoints, frame):
             return True
-        return distance(self._last, appearance) < _SUDDEN and not self._is_towards_another(appearance)
+        if person.found != "track" or self.has_lookalike:
+            return False
+        appearance = self._appearance(frame, person.keypoints)
+        return appearance is not None and _nearest(self._appearances, appearance) < _SAME
 
     def find(self, people: Sequence[Keypoints], frame: Frame) -> tuple[int, str] | None:
         """Which of the people in a frame is the person, chosen now if nobody is known yet; "again" if found elsewhere.
@@ -59,12 +115,11 @@ class Tracker:
             InputError: the person asked for is not there.
         """
         if self.known is None:
-            return self._choose(people, frame)
+            return self._by_look(people, frame) if self._is_chosen else self._choose(people, frame)
         known = self.known
         if going_on := [i for i, p in enumerate(people) if self.is_next(p, frame)]:
             return self._largest_overlap(going_on, people), ""
-        appearances = [appearance_of(frame, p) for p in people]
-        far = [1.0 if a is None else _nearest(self._appearances, a) for a in appearances]
+        appearances, far = self._looks(people, frame)
         near = [
             i for i, p in enumerate(people)
             if same_person(known, p, ABSENCE) and (far[i] < _SAME or appearances[i] is None or not self._appearances)
@@ -76,8 +131,8 @@ class Tracker:
 
     def keep(self, person: Keypoints, frame: Frame) -> None:
         """Remember a detection as the person's."""
-        self.known = person
-        if (appearance := appearance_of(frame, person)) is None:
+        self.known, self._is_chosen = person, True
+        if (appearance := self._appearance(frame, person)) is None:
             return
         self._last = appearance
         if _nearest(self._appearances, appearance) >= _NEW and not self._is_towards_another(appearance):
@@ -104,10 +159,32 @@ class Tracker:
         """Follow whoever is there. `found` becomes "other" where it cannot be the person of the frame before."""
         if not person.valid:
             return person
-        if not self.is_next(person.keypoints, frame):
+        is_next = self.goes_on(person, frame)
+        if self.known is None and self._appearances:  # after a cut
+            look = self._appearance(frame, person.keypoints)
+            is_next = look is None or _nearest(self._appearances, look) < _OTHER
+        if not is_next:
             person, self._appearances, self._last = replace(person, found="other"), [], None
         self.keep(person.keypoints, frame)
         return person
+
+    def _appearance(self, frame: Frame, person: Keypoints) -> Appearance | None:
+        """As `appearance_of`, worked out once for the person who is looked at several times."""
+        if self._seen is None or self._seen[0] is not frame or self._seen[1] is not person:
+            self._seen = frame, person, appearance_of(frame, person)
+        return self._seen[2]
+
+    def _looks(self, people: Sequence[Keypoints], frame: Frame) -> tuple[list[Appearance | None], list[float]]:
+        """The appearances of people, and how far each is from the person's; 1 where it is not seen."""
+        looks = [appearance_of(frame, p) for p in people]
+        return looks, [1.0 if look is None else _nearest(self._appearances, look) for look in looks]
+
+    def _by_look(self, people: Sequence[Keypoints], frame: Frame) -> tuple[int, str] | None:
+        """After a cut: the only one who looks like the person; the only one at all where no look is known."""
+        if not self._appearances:
+            return (0, "again") if len(people) == 1 else None
+        alike = [i for i, how_far in enumerate(self._looks(people, frame)[1]) if how_far < _SAME]
+        return (alike[0], "again") if len(alike) == 1 else None
 
     def _choose(self, people: Sequence[Keypoints], frame: Frame) -> tuple[int, str] | None:
         if people:

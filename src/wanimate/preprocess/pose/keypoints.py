@@ -9,8 +9,9 @@ Every point is x, y, confidence. Joints not seen are (0, 0, 0).
 
 from __future__ import annotations
 
-from collections.abc import Sequence
+from collections.abc import Iterable, Sequence
 from dataclasses import dataclass
+from itertools import pairwise
 from typing import Any
 
 import numpy as np
@@ -23,6 +24,8 @@ Points = npt.NDArray[np.float64]
 
 COUNT = 133
 BODY, FEET, FACE = slice(0, 17), slice(17, 23), slice(23, 91)
+FACIAL = slice(0, 3)
+"""Nose and eyes of the body, which only a face that is turned to the camera shows."""
 LEFT_HAND, RIGHT_HAND = slice(91, 112), slice(112, 133)
 LEFT_WRIST, RIGHT_WRIST = 9, 10
 
@@ -129,3 +132,12 @@ def runs(flags: Sequence[bool] | npt.NDArray[Any]) -> list[tuple[int, int]]:
     """Stretches of true flags as (start, stop) pairs, stop exclusive."""
     edges = np.flatnonzero(np.diff(np.concatenate([[0], np.asarray(flags, dtype=np.int8), [0]])))
     return [(int(a), int(b)) for a, b in zip(edges[::2], edges[1::2], strict=True)]
+
+
+def uncut(spans: Iterable[tuple[int, int]], cuts: Iterable[int]) -> list[tuple[int, int]]:
+    """Stretches (start, stop), split where a cut begins a shot."""
+    return [
+        part
+        for start, stop in spans
+        for part in pairwise([start, *(cut for cut in sorted(cuts) if start < cut < stop), stop])
+    ]

@@ -21,11 +21,14 @@ class PersonPose:
         "again"                         the chosen person was lost and is taken up elsewhere
         "unsure"                        this may be somebody near the chosen person who looks the same
         ""                              nobody is there
+
+    `others`: how many more people are in the picture, where somebody counted them.
     """
 
     keypoints: Keypoints
     valid: bool
     found: str = ""
+    others: int = 0
 
     def __post_init__(self) -> None:
         assert self.keypoints.shape == (COUNT, 3)

@@ -36,13 +36,13 @@ class Fit:
     """What `auto` found. All factors are character pixels over performer pixels.
 
     ratios [19] a limb; `scale` of the torso; `hands` of both hands; `anchor` is placed on the
-    character: the ground under the feet, or the neck.
+    character: the ground under the feet, or the neck. "middle" is that of the body, placed on that of the canvas.
     """
 
     ratios: _Lengths
     scale: float
     hands: float
-    anchor: Literal["ground", "neck"]
+    anchor: Literal["ground", "neck", "middle"]
 
 
 def auto(
@@ -55,23 +55,28 @@ def auto(
         reference: the character's points [133, 3] in pixels of `reference_size`, which is the canvas.
 
     At the median over all frames the neck lies where the character's is, and it moves by the torso's scale. Where both show
-    their feet, the ground under them decides the height instead. Confidences are the performer's.
+    their feet, the ground under them decides the height instead. Where the performer is not upright for most of the time
+    (lies, stands on their hands, turns over), the middle of the body lies at the median in the middle of the canvas: a body
+    that hangs up or sideways from a standing character's neck would leave the picture. Confidences are the performer's.
     """
     parts, character = split(template), split(reference)
     scale, ratios = _ratios(parts.body[valid], template_size, character.body, reference_size)
     hands = _hand_ratio(parts, valid, character, scale)
     body = np.stack([chain(b, _with_short_feet(b, ratios)) for b in parts.body])
     neck = parts.body[:, 1, :2]
-    new_neck = character.body[1, :2] + scale * (neck - np.median(neck[valid], axis=0))
+    upright = _is_upright(parts.body[valid])
+    at = character.body[1, :2] if upright else np.array(reference_size) / 2 - _middle(body[valid])
+    new_neck = at + scale * (neck - np.median(neck[valid], axis=0))
     body[..., :2] += (new_neck - body[:, 1, :2])[:, None]
-    grounded = _shows_feet(parts.body[valid], template_size) and _shows_feet(character.body[None], reference_size)
+    feet = _shows_feet(parts.body[valid], template_size) and _shows_feet(character.body[None], reference_size)
+    grounded = upright and feet
     if grounded:
         old = _ground(parts.body)
         drop = _ground(character.body[None])[0] + scale * (old - np.percentile(old[valid], _PERCENTILE))
         body[..., 1] += (drop - _ground(body))[:, None]
     left, right = _nearest_wrist(parts)
     placed = [_at_wrist(hand, body[:, joint], hands) for hand, joint in ((left, 7), (right, 4))]
-    fit = Fit(ratios, scale, hands, "ground" if grounded else "neck")
+    fit = Fit(ratios, scale, hands, "ground" if grounded else "neck" if upright else "middle")
     return Parts(body, placed[0], placed[1], parts.face), fit
 
 
@@ -139,6 +144,19 @@ def _with_short_feet(body: Points, ratios: _Lengths) -> _Lengths:
         if length > limit:
             out[foot] *= limit / length
     return out
+
+
+def _is_upright(body: Points) -> bool:
+    """Whether the trunk points down, within 60 degrees, in most of the frames [n, 20, 3] that show it; True if none does."""
+    shown = body[body[:, [1, 8, 11], 2].min(axis=1) >= _SURE, :, :2]
+    trunk = (shown[:, 8] + shown[:, 11]) / 2 - shown[:, 1]
+    return bool(np.median(trunk[:, 1] - 0.5 * np.hypot(*trunk.T)) >= 0) if len(trunk) else True
+
+
+def _middle(body: Points) -> _Lengths:
+    """From the neck to the middle of the box around the sure joints [2], at the median over frames [n, 20, 3]."""
+    places = np.where((body[..., 2] >= _SURE)[..., None], body[..., :2], body[:, 1:2, :2])
+    return np.asarray(np.median((places.min(axis=1) + places.max(axis=1)) / 2 - body[:, 1, :2], axis=0))
 
 
 def _shows_feet(body: Points, size: Size) -> bool:
