@@ -138,6 +138,17 @@ def test_compat_keeps_the_published_chunks(masks, monkeypatch):
     assert seen == [400, 50]
 
 
+def test_a_chunk_ends_at_a_cut_but_not_with_compat(masks, monkeypatch):
+    seen = []
+    monkeypatch.setattr(
+        masks, "_chunk", lambda frames, *_: seen.append(len(frames)) or iter([frames[0][..., 0]] * len(frames))
+    )
+    for compat in (False, True):
+        monkeypatch.setattr(masks, "_compat", compat)
+        list(masks.follow(iter(_frames(13)), _people(13), np.ones(13, dtype=bool), cuts=[5, 9]))
+    assert seen == [5, 4, 4, 13]
+
+
 def test_clicks_are_in_frames_that_show_the_person(masks):
     people, valid = _people(16), np.ones(16, dtype=bool)
     assert list(masks._prompts(people, valid, WIDTH, HEIGHT)) == [0, 4, 8, 12]
