@@ -25,11 +25,12 @@ from mannequin.training.package import package as write_package
 from mannequin.training.pool import SIZES, WORLD, ClipPool, importance
 from mannequin.training.ranks import join
 from mannequin.training.relight import LightLoss, RelightSettings, train_relighting
-from mannequin.training.reports import SampleReport, VaeReport, report_samples, report_vae
+from mannequin.training.reports import SampleReport, report_samples
 from mannequin.training.run import Run
 from mannequin.training.supply import ClipSettings, Rendering, SupplySettings, fill, gather
 from mannequin.training.transformer import FlowTraining, train_flow
 from mannequin.training.vae import VaeTraining, latent_statistics, load_trained_vae, train_vae, weights_in
+from mannequin.training.vae_report import HeldOut, VaeReport, report_vae
 from mannequin.world.assets import load
 from mannequin.world.world import World
 from wanimate.config import Defaults
@@ -133,8 +134,8 @@ def package(given: argparse.Namespace) -> None:
 
 
 def vae_report(given: argparse.Namespace) -> None:
-    """PSNR of reconstructions of held-out people and of their skeletons, and a picture of some."""
-    report_vae(read(VaeReport, given))
+    """PSNR of reconstructions of held-out people, their faces, hands and skeletons, and a picture of some."""
+    report_vae(read(VaeReport, given), read(HeldOut, given))
 
 
 def sample(given: argparse.Namespace) -> None:
@@ -148,7 +149,7 @@ COMMANDS: dict[Callable[[argparse.Namespace], None], tuple[type, ...]] = {
     relight: (Run, Base, RelightSettings, LightLoss, ClipSettings, SupplySettings),
     clips: (Rendering, ClipSettings),
     package: (Packaged,),
-    vae_report: (VaeReport,),
+    vae_report: (VaeReport, HeldOut),
     sample: (SampleReport,),
 }
 """What each command does, and the settings that its options are made from."""

@@ -41,8 +41,8 @@ class WorldBatch:
     [n, F, H, W], the person's grown box or outline; replacement: bool [n], else animation mode (reference and video
     share scene and light, and `background` is of no use). keypoints: float32 [n, F, 133, 3], x y in pixels and
     confidence 0 or 1, undisturbed; light, reference_light: [n, 9] (`scene.sample_lights`); body, face_body: [n]; appearance:
-    [n, appearance.WIDTH]; jaw: [n, F] opening 0..1; eyes: [n, F] opening (`closeups.eye_opening`); face_box: [n, F, 4] of the person's own face, x0 y0 x1 y1 pixels;
-    rate: [n] frames a second.
+    [n, appearance.WIDTH]; jaw: [n, F] opening 0..1; eyes: [n, F] opening (`closeups.eye_opening`);
+    face_box: [n, F, 4] of the person's own face, x0 y0 x1 y1 pixels; rate: [n] frames a second.
     """
 
     video: Tensor
