@@ -68,7 +68,7 @@ class VaeTraining:
     changes: float = option(0.5, "weight of the loss on differences from frame to frame")
     features: float = option(0.2, "weight of the distance between features of true and decoded frames; 0: no observer")
     weight: float = 22.0
-    refresh: int = option(90, "steps between two renewals of a part of the clips")
+    refresh: int = option(120, "steps between two renewals of a part of the clips")
     decoder_only: bool = option(False, "keep the encoder, and with it the latents, as they are")
     seed: int = option(0, "of clips, noise and first weights")
 
