@@ -115,7 +115,7 @@ class ClipPool:
         """Square cuts around the faces or hands of clips, each somewhere else: like `clips`, or like `frames` if `single`."""
         size = int(torch.randint(len(SIZES), (), generator=generator))
         source, (width, height) = self.videos[size], SIZES[size]
-        device = source.device
+        device, crop = source.device, min(crop, width, height)
         clip = torch.randint(len(source), (batch,), generator=generator).to(device, non_blocking=True)
         shift = ((torch.rand(batch, 2, generator=generator) - 0.5) * (crop / 2)).to(device, non_blocking=True)
         which = torch.randint(PLACES, (batch,), generator=generator).to(device, non_blocking=True)
