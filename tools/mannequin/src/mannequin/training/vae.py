@@ -62,7 +62,7 @@ class VaeTraining:
     detail_crop: int = 128
     detail_batch: int = option(8, "clips of such steps")
     rate: float = option(1e-3, "peak learning rate")
-    noise: float = 0.04
+    noise: float = option(0.04, "added to the latents, whose size is about 2, so that small errors do not show")
     pull: float = 1e-4
     edges: float = option(1.0, "weight of the loss on differences between neighbouring pixels")
     changes: float = option(0.5, "weight of the loss on differences from frame to frame")
