@@ -66,7 +66,7 @@ class VaeTraining:
     pull: float = 1e-4
     edges: float = option(1.0, "weight of the loss on differences between neighbouring pixels")
     changes: float = option(0.5, "weight of the loss on differences from frame to frame")
-    features: float = option(0.2, "weight of the distance between features of true and decoded frames; 0: no observer")
+    features: float = option(1.0, "weight of the distance between features of true and decoded frames; 0: no observer")
     weight: float = 22.0
     refresh: int = option(120, "steps between two renewals of a part of the clips")
     decoder_only: bool = option(False, "keep the encoder, and with it the latents, as they are")
