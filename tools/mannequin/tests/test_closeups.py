@@ -9,6 +9,7 @@ import pytest
 import torch
 from torch import Tensor
 
+from mannequin.training.vae_report import detail_masks, psnr
 from mannequin.world import closeups
 from mannequin.world.assets import Mannequins, load
 from mannequin.world.body import AT, DOF, Rig, skin
@@ -114,3 +115,18 @@ def test_a_seed_shows_the_same_common_clips_whether_there_are_close_ones_or_not(
         assert torch.equal(getattr(plain, name), getattr(near, name))
     assert (near.face_box[..., 3] - near.face_box[..., 1]).min() > 4
     assert plain.eyes.shape == near.eyes.shape == (2, 1)
+
+
+def test_what_the_vae_report_measures(people: Mannequins) -> None:
+    world = World(people, WorldSettings(near=1.0, face_size=16, replacement=0.0))
+    batch = world.sample_batch(2, 1, 48, 48, seed=2)
+    masks = detail_masks(batch)
+    x0, y0, x1, y1 = batch.face_box[0, 0].tolist()
+    middle = masks["face"][0, 0, 0, int((y0 + y1) / 2), int((x0 + x1) / 2)]
+    assert middle
+    assert float(masks["face"][0].sum()) == pytest.approx((x1 - x0) * (y1 - y0), rel=0.3)
+    true = torch.zeros(2, 3, 1, 48, 48)
+    worse = true + 0.2 * masks["face"]
+    assert psnr(worse, true, masks["face"]) == pytest.approx(20.0, abs=1e-3)
+    assert psnr(worse, true, ~masks["face"]) > 90
+    assert psnr(worse, true, masks["all"]) > 20
