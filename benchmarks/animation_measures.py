@@ -14,6 +14,7 @@ from mannequin.world.appearance import REGIONS
 from wanimate.measure.metrics import (
     colour_error,
     correlation,
+    eye_opening,
     flicker,
     mouth_opening,
     pck,
@@ -96,10 +97,14 @@ class Detectors:
         return points
 
     def mouths(self, frames: Frames, boxes: np.ndarray) -> np.ndarray:
-        """Opening of the mouth, [n], from a crop twice as wide as the true face box; NaN where no face is found."""
-        return np.array([self._mouth(f, b) for f, b in zip(frames, boxes, strict=True)])
+        """Opening of the mouth, [n]: the first column of `expressions`."""
+        return self.expressions(frames, boxes)[:, 0]
 
-    def _mouth(self, frame: np.ndarray, box: np.ndarray) -> float:
+    def expressions(self, frames: Frames, boxes: np.ndarray) -> np.ndarray:
+        """Opening of mouth and eyes, [n, 2], from crops twice as wide as the true face boxes; NaN where no face is found."""
+        return np.array([self._expression(f, b) for f, b in zip(frames, boxes, strict=True)])
+
+    def _expression(self, frame: np.ndarray, box: np.ndarray) -> tuple[float, float]:
         centre, side = (box[:2] + box[2:]) / 2, 2.0 * float((box[2:] - box[:2]).max())
         scale = FACE_SIDE / side
         shift = FACE_SIDE / 2 - scale * centre
@@ -114,8 +119,8 @@ class Detectors:
         for place in (*places, Square(FACE_SIDE / 2, FACE_SIDE / 2, 0.75 * FACE_SIDE, 0.0)):
             mesh = self.networks.face(picture, place)
             if mesh.score >= 0.5:
-                return mouth_opening(mesh.points)
-        return float("nan")
+                return mouth_opening(mesh.points), eye_opening(mesh.points)
+        return float("nan"), float("nan")
 
 
 def measure(truth: Truth, videos: Mapping[str, Frames], detectors: Detectors, segments: Sequence[Segment]) -> Row:

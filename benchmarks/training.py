@@ -21,6 +21,7 @@ from mannequin.training import vae as vae_training
 from mannequin.training.averages import Ema
 from mannequin.training.clip_latents import LatentSet, encode_batch
 from mannequin.training.muon import Muon
+from mannequin.training.observer import Observer
 from mannequin.training.pool import SIZES, WORLD
 from mannequin.training.recording import step_for
 from mannequin.world.assets import load
@@ -118,18 +119,22 @@ def main() -> None:
     timed("moving average", lambda: ema.update(0), device, args.rounds)
     if args.profile and fast:
         profiled(backward)
-    vae = vae_training.begin_with(read_tensors(args.checkpoint / "vae.safetensors")).to(device)
+    weights = read_tensors(args.checkpoint / "vae.safetensors")
+    vae = vae_training.begin_with(weights, vae_training.width_of(weights)).to(device)
+    observer = Observer().to(device)
+    trained = [*vae.parameters(), *observer.parameters()]
     if fast:
         vae_training.speed_up(vae)
     vae_config = vae_training.VaeTraining()
     for name, shape in (
         ("VAE, frames, forward and backward", (args.frame_batch, 4, 1, args.crop, args.crop)),
         ("VAE, clips, forward and backward", (args.clip_batch, 4, args.frames, args.crop, args.crop)),
-        ("VAE, faces, forward and backward", (2 * args.clip_batch, 4, args.frames, args.crop // 2, args.crop // 2)),
+        ("VAE, details, forward and backward", (2 * args.clip_batch, 4, args.frames, args.crop // 2, args.crop // 2)),
     ):
         video = torch.rand(shape, device=device)
 
-        vae_step = step_for(fast)(partial(vae_training.vae_loss, vae, config=vae_config), list(vae.parameters()))
+        loss = partial(vae_training.vae_loss, vae, config=vae_config, observer=observer)
+        vae_step = step_for(fast)(loss, trained)
         timed(name, partial(vae_step, video), device, args.rounds)
         if args.profile and fast:
             profiled(partial(vae_step, video))

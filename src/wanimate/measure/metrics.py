@@ -76,6 +76,16 @@ def mouth_opening(mesh: npt.NDArray[np.floating]) -> float:
     return lips / max(face, 1e-6)
 
 
+def eye_opening(mesh: npt.NDArray[np.floating]) -> float:
+    """Gap between the lids over the width of the eye, mean of both eyes, from the points of the face mesh [468, 2 or 3]."""
+    ratios = []
+    for outer, inner, *lids in ((33, 133, 159, 145, 158, 153), (263, 362, 386, 374, 385, 380)):
+        width = float(np.linalg.norm(mesh[outer, :2] - mesh[inner, :2]))
+        gaps = [float(np.linalg.norm(mesh[lids[i], :2] - mesh[lids[i + 1], :2])) for i in (0, 2)]
+        ratios.append(sum(gaps) / 2 / max(width, 1e-6))
+    return sum(ratios) / 2
+
+
 def colour_error(
     ours: Frames,
     region: npt.NDArray[np.uint8],

@@ -9,6 +9,7 @@ import pytest
 from wanimate.measure.metrics import (
     colour_error,
     correlation,
+    eye_opening,
     flicker,
     mouth_opening,
     pck,
@@ -81,6 +82,16 @@ def test_mouth_opening() -> None:
     mesh[152, 1], mesh[13, 1], mesh[14, 1] = 100, 60, 75
     assert mouth_opening(mesh) == pytest.approx(0.15)
     assert mouth_opening(3 * mesh) == pytest.approx(0.15)
+
+
+def test_eye_opening() -> None:
+    mesh = np.zeros((468, 3))
+    for outer, inner, *lids in ((33, 133, 159, 145, 158, 153), (263, 362, 386, 374, 385, 380)):
+        mesh[inner, 0] = mesh[outer, 0] + 40
+        mesh[lids[1], 1], mesh[lids[3], 1] = 12, 8
+    assert eye_opening(mesh) == pytest.approx(0.25)
+    mesh[[374, 380], 1] = 0  # one shut
+    assert eye_opening(2 * mesh) == pytest.approx(0.125)
 
 
 def test_colour_error() -> None:

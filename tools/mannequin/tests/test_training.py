@@ -12,6 +12,8 @@ from torch import Tensor
 
 from mannequin.training import clip_latents, package, pool, transformer, vae
 from mannequin.training.clip_latents import LatentSet
+from mannequin.training.observer import Observer
+from mannequin.training.pieces import Join, Pack, join_pieces, pack
 from mannequin.training.pool import ClipPool
 from mannequin.training.transformer import FlowTraining, Mannequin, train_flow
 from mannequin.training.vae import VaeTraining, latent_statistics, train_vae, vae_loss
@@ -34,8 +36,8 @@ TINY = TransformerParams(
 )  # fmt: skip
 SIZES = ((32, 32), (32, 48), (48, 32))
 VAE_RUN = VaeTraining(
-    steps=STEPS, seconds=1e9, crop=32, frame_batch=8, clip_batch=4, face_crop=16, face_batch=4, rate=8e-3, refresh=10**6,
-    frame_share=0.5,
+    steps=STEPS, seconds=1e9, base=8, crop=32, frame_crop=32, frame_batch=8, clip_batch=4, detail_crop=16, detail_batch=4,
+    rate=8e-3, refresh=10**6, frame_share=0.5,
 )  # fmt: skip
 FLOW_RUN = FlowTraining(steps=STEPS, seconds=1e9, frames=5, short=1, short_batch=16, batch=16, rate=2e-2, renew=10**6)
 CPU = torch.device("cpu")
@@ -175,9 +177,11 @@ def test_vae_training_goes_on_where_it_stopped(tmp_path: Path, monkeypatch: pyte
         assert torch.equal(value, same.state_dict()[key]), key
     seen: list[dict[str, Tensor]] = []
 
-    def watched(model: VideoVae, video: Tensor, config: VaeTraining) -> tuple[Tensor, Tensor]:
+    def watched(
+        model: VideoVae, video: Tensor, config: VaeTraining, observer: Observer | None
+    ) -> tuple[Tensor, Tensor]:
         seen.append({k: v.detach().clone() for k, v in model.state_dict().items()})
-        return vae_loss(model, video, config)
+        return vae_loss(model, video, config, observer)
 
     monkeypatch.setattr(vae, "vae_loss", watched)
     train_vae(replace(VAE_RUN, steps=12), make_pool(), tmp_path, CPU, resume=True)
@@ -218,13 +222,10 @@ def test_the_decoder_alone_can_be_trained_further(trained: Path, tmp_path: Path)
     assert any(not torch.equal(before[k], after[k]) for k in before if k.startswith("decoder."))
 
 
-def test_a_grown_vae_computes_the_same_and_every_new_channel_can_learn(
-    trained: Path, monkeypatch: pytest.MonkeyPatch
-) -> None:
+def test_a_grown_vae_computes_the_same_and_every_new_channel_can_learn(trained: Path) -> None:
     narrow = trained_vae(trained)
-    monkeypatch.setattr(vae, "VAE", replace(TINY_VAE, base=12))
     torch.manual_seed(3)
-    wide = vae.begin_with(narrow.state_dict())
+    wide = vae.begin_with(narrow.state_dict(), 12)
     video = make_pool().clips(2, 32, torch.Generator().manual_seed(4))[:, :3]
     latents = narrow.encode_piece(video, {})
     torch.testing.assert_close(wide.encode_piece(video, {}), latents, rtol=1e-4, atol=1e-5)
@@ -328,9 +329,9 @@ def test_face_cuts_follow_the_faces() -> None:
         return clips, clips
 
     people = ClipPool(faced, capacity=8, step=8)
-    assert people.places[0][:2].tolist() == [[6, 8], [11, 12]]
+    assert people.faces[0][:2].tolist() == [[6, 8], [11, 12]]
     for single, frames in ((False, 3), (True, 1)):
-        cut = people.faces(6, 16, torch.Generator().manual_seed(1), single)
+        cut = people.details(6, 16, torch.Generator().manual_seed(1), single)
         assert cut.shape == (6, 4, frames, 16, 16)
         assert (cut[:, 3].amax((1, 2, 3)) == pool.FACE / 255).all()
         seen = cut[:, 3] > 0
@@ -340,24 +341,77 @@ def test_face_cuts_follow_the_faces() -> None:
     assert pool.face_places(nobody).tolist() == [[6, 4], [6, 4]]
 
 
+def test_hand_cuts_show_hands_that_the_clips_show() -> None:
+    def handed(count: int, width: int, height: int, seed: int) -> tuple[Tensor, Tensor]:
+        clips = torch.zeros(count, 5, height, width, 4, dtype=torch.uint8)
+        for i in range(count):
+            for x in (0, width - 8):  # two hands, further apart than a cut is wide
+                clips[i, :, 8:16, x : x + 8, 3] = pool.HAND
+        return clips, clips
+
+    people = ClipPool(handed, capacity=4, step=4)
+    cut = people.details(64, 16, torch.Generator().manual_seed(1), single=False, hands=True)
+    assert (cut[:, 3] > 0).flatten(1).any(1).all()
+    x = people.hands[1][..., 0]
+    assert ((x < 8) | (x > SIZES[1][0] - 8)).all()
+    assert (x < 8).any()
+    assert (x > 8).any()
+
+
+def test_narrow_pictures_give_more_and_narrower_cuts() -> None:
+    clips = ClipPool(render, capacity=4, step=4)
+    shapes = {tuple(clips.clips(4, 48, torch.Generator().manual_seed(i)).shape) for i in range(8)}
+    assert shapes == {(9, 4, 5, 32, 32)}
+
+
 def test_steps_of_every_kind_are_spread_over_a_run() -> None:
-    kinds = [vae.kind_of(VaeTraining(face_share=0.7, frame_mix=0.2), step, 0.5) for step in range(2000)]
+    config = VaeTraining(face_share=0.5, hand_share=0.2, frame_mix=0.2)
+    kinds = [vae.kind_of(config, step, 0.5) for step in range(2000)]
     shares = {kind: kinds.count(kind) / 2000 for kind in vae.KINDS}
-    assert shares == pytest.approx({"clips": 0.24, "frames": 0.06, "face_clips": 0.56, "face_frames": 0.14}, abs=0.02)
-    assert set(kinds[:40]) == set(vae.KINDS)
+    wanted = {
+        "clips": 0.24,
+        "frames": 0.06,
+        "face_clips": 0.4,
+        "face_frames": 0.1,
+        "hand_clips": 0.16,
+        "hand_frames": 0.04,
+    }
+    assert shares == pytest.approx(wanted, abs=0.02)
+    assert set(kinds[:60]) == set(vae.KINDS)
     early = {vae.kind_of(VaeTraining(frame_share=0.35), step, 0.1) for step in range(100)}
-    assert early == {"frames", "face_frames"}
+    assert early == {"frames", "face_frames", "hand_frames"}
+
+
+def test_a_packed_training_goes_on_and_gives_the_same_pictures(trained: Path, tmp_path: Path) -> None:
+    run = replace(VAE_RUN, steps=8)
+    train_vae(run, make_pool(), tmp_path / "a", CPU)
+    save_state(tmp_path / "a" / "statistics.pt", mean=[0.0] * 16, std=[1.0] * 16)
+    pieces = pack(Pack(tmp_path / "a", tmp_path / "pieces", mebibytes=0.2))
+    assert len(pieces) > 2
+    assert all(p.stat().st_size <= 0.2 * 2**20 for p in pieces)
+    join_pieces(Join(tmp_path / "pieces", tmp_path / "b"))
+    ours, theirs = (vae.load_trained_vae(tmp_path / name, CPU) for name in "ab")
+    video = make_pool().clips(2, 32, torch.Generator().manual_seed(3))[:, :3]
+    torch.testing.assert_close(ours.decode(ours.encode(video)), theirs.decode(theirs.encode(video)), atol=0.02, rtol=0)
+    assert (tmp_path / "a" / "log.jsonl").read_text() == (tmp_path / "b" / "log.jsonl").read_text()
+    train_vae(replace(run, steps=12), make_pool(), tmp_path / "b", CPU, resume=True)
+    last = logged(tmp_path / "b")[-1]
+    assert last["step"] == 12
+    assert last["rate"] < run.rate * 12 / 200, "the rate rises anew"
+    pieces[0].unlink()
+    with pytest.raises(InputError, match="missing"):
+        join_pieces(Join(tmp_path / "pieces", tmp_path / "c"))
 
 
 def test_faces_count_more_than_bodies() -> None:
     from types import SimpleNamespace
 
-    region = torch.tensor([[[[0, 4, 1, 2, 7]]]], dtype=torch.uint8)  # background, top, skin, face, eye
-    batch = SimpleNamespace(region=region, cover=torch.tensor([[[[0, 255, 255, 255, 255]]]], dtype=torch.uint8))
+    region = torch.tensor([[[[0, 4, 1, 9, 2, 7]]]], dtype=torch.uint8)  # background, top, skin, hand, face, eye
+    batch = SimpleNamespace(region=region, cover=torch.tensor([[[[0, 255, 255, 255, 255, 255]]]], dtype=torch.uint8))
     plain = clip_latents.person_weight(batch, 0.0).flatten().tolist()  # type: ignore[arg-type]
-    assert plain == pytest.approx([0, 1.49, 1.86, 3.0, 5.0], abs=0.02)
+    assert plain == pytest.approx([0, 1.49, 1.86, 2.41, 3.0, 5.0], abs=0.02)
     more = clip_latents.person_weight(batch, 8.0).flatten().tolist()  # type: ignore[arg-type]
-    assert more == pytest.approx([0, 1.49, 1.86, 7.0, 13.0], abs=0.04)
+    assert more == pytest.approx([0, 1.49, 1.86, 2.41, 7.0, 13.0], abs=0.04)
 
 
 def test_shifted_sums_blur_like_the_network() -> None:

@@ -22,14 +22,17 @@ import torch
 
 from mannequin.options import REQUIRED, add_options, option, read
 from mannequin.training.package import package as write_package
+from mannequin.training.pieces import Join, Pack, join_pieces
+from mannequin.training.pieces import pack as write_pieces
 from mannequin.training.pool import SIZES, WORLD, ClipPool, importance
 from mannequin.training.ranks import join
 from mannequin.training.relight import LightLoss, RelightSettings, train_relighting
-from mannequin.training.reports import SampleReport, VaeReport, report_samples, report_vae
-from mannequin.training.run import Run
+from mannequin.training.reports import SampleReport, report_samples
+from mannequin.training.run import CUDA, Run
 from mannequin.training.supply import ClipSettings, Rendering, SupplySettings, fill, gather
 from mannequin.training.transformer import FlowTraining, train_flow
 from mannequin.training.vae import VaeTraining, latent_statistics, load_trained_vae, train_vae, weights_in
+from mannequin.training.vae_report import HeldOut, VaeReport, report_vae
 from mannequin.world.assets import load
 from mannequin.world.world import World
 from wanimate.config import Defaults
@@ -43,9 +46,10 @@ NOTE = "it knows only the mannequins it was trained on; for real characters pass
 class VaeClips:
     """The clips that a VAE is trained on."""
 
-    pool: int = option(768, "clips of each size kept on the device")
+    pool: int = option(240, "clips of each size kept on the device")
     part: int = option(24, "clips rendered at once")
     frames: int = option(17, "frames of a clip, 4n+1")
+    compiled: bool = option(CUDA, "compile the shading: a minute once, then twice as fast (GPU only)")
 
 
 @dataclass(frozen=True)
@@ -70,7 +74,7 @@ def vae(given: argparse.Namespace) -> None:
     """Train the VAE; writes vae.pt and statistics.pt. --start: a checkpoint folder, or a folder of a training."""
     run, settings, wanted = read(Run, given), read(VaeTraining, given), read(VaeClips, given)
     ranks, where = join(run.device)
-    mannequins = World(load(device=where), replace(WORLD, compiled=where.type == "cuda", face_size=16))
+    mannequins = World(load(device=where), replace(WORLD, compiled=wanted.compiled, face_size=16))
 
     def render(count: int, width: int, height: int, seed: int) -> tuple[torch.Tensor, torch.Tensor]:
         batch = mannequins.sample_batch(count, wanted.frames, width, height, seed)
@@ -132,9 +136,19 @@ def package(given: argparse.Namespace) -> None:
     write_package(vae / "vae.pt", vae / "statistics.pt", transformer / "transformer.pt", files.out, defaults, NOTE)
 
 
+def pack(given: argparse.Namespace) -> None:
+    """Write a training's state in files of limited size, averaged weights in float16 and no optimiser."""
+    write_pieces(read(Pack, given))
+
+
+def join_packed(given: argparse.Namespace) -> None:
+    """Put the folder of a training together from the pieces that `pack` wrote."""
+    join_pieces(read(Join, given))
+
+
 def vae_report(given: argparse.Namespace) -> None:
-    """PSNR of reconstructions of held-out people and of their skeletons, and a picture of some."""
-    report_vae(read(VaeReport, given))
+    """PSNR of reconstructions of held-out people, their faces, hands and skeletons, and a picture of some."""
+    report_vae(read(VaeReport, given), read(HeldOut, given))
 
 
 def sample(given: argparse.Namespace) -> None:
@@ -148,7 +162,9 @@ COMMANDS: dict[Callable[[argparse.Namespace], None], tuple[type, ...]] = {
     relight: (Run, Base, RelightSettings, LightLoss, ClipSettings, SupplySettings),
     clips: (Rendering, ClipSettings),
     package: (Packaged,),
-    vae_report: (VaeReport,),
+    pack: (Pack,),
+    join_packed: (Join,),
+    vae_report: (VaeReport, HeldOut),
     sample: (SampleReport,),
 }
 """What each command does, and the settings that its options are made from."""

@@ -155,8 +155,8 @@ def export(
     template = human.template_vertices.numpy().copy()
     teeth = np.unique(triangles[material == MATERIALS["teeth"]])
     for points in (template, rest):  # the base mesh's teeth poke through some lips: narrower and further back
-        points[..., teeth, 0] *= 0.8
-        points[..., teeth, 1] += 0.013
+        points[..., teeth, 0] *= 0.56
+        points[..., teeth, 1] += 0.021
     bones = list(human.bone_labels)
     weights = np.zeros((len(template), len(bones)))
     rows = np.arange(len(template))[:, None]

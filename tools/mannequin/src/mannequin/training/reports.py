@@ -1,16 +1,15 @@
-"""What a training made: reconstructions, generated clips, PSNR against renders of held-out people."""
+"""What a training of the transformer made: generated clips, PSNR against renders of held-out people."""
 
 from __future__ import annotations
 
 from dataclasses import dataclass
 from pathlib import Path
 
-import cv2
 import torch
-from torch import Tensor
 
 from mannequin.options import REQUIRED, option
 from mannequin.training.clip_latents import encode_batch, to_video
+from mannequin.training.pictures import write_rows
 from mannequin.training.pool import SIZES
 from mannequin.training.run import CUDA
 from mannequin.training.transformer import Mannequin
@@ -24,15 +23,6 @@ from wanimate.train.latents import LatentClips
 
 
 @dataclass(frozen=True)
-class VaeReport:
-    vae: Path = option(REQUIRED, "folder of the VAE's training")
-    out: Path = option(REQUIRED, "picture to write: clips above, their reconstruction below")
-    clips: int = option(8, "clips of each size")
-    frames: int = option(17, "frames of a clip, 4n+1")
-    device: str = option("cuda" if CUDA else "cpu", "cuda or cpu")
-
-
-@dataclass(frozen=True)
 class SampleReport:
     vae: Path = option(REQUIRED, "folder of the VAE's training")
     transformer: Path = option(REQUIRED, "folder of the transformer's training")
@@ -42,26 +32,6 @@ class SampleReport:
     steps: int = option(8, "steps of sampling")
     shift: float = option(3.0, "of their times: the more, the noisier")
     device: str = option("cuda" if CUDA else "cpu", "cuda or cpu")
-
-
-def report_vae(job: VaeReport) -> None:
-    """Print PSNR of reconstructions of held-out people and of their skeletons, and write a picture of some."""
-    where = torch.device(job.device)
-    codec = load_trained_vae(job.vae, where)
-    mannequins = World(load(device=where))
-    rows: list[Tensor] = []
-    for width, height in SIZES:
-        batch = mannequins.sample_batch(job.clips, job.frames, width, height, 77, held_out=True)
-        for name, pixels in (("video", batch.video), ("skeleton", batch.skeleton)):
-            video = to_video(pixels)
-            with torch.no_grad():
-                decoded = torch.cat([codec.decode(codec.encode(v[None], 2), 2) for v in video]).clamp(-1, 1)
-            error = (decoded - video).square().mean((1, 2, 3, 4))
-            psnr = (-10 * torch.log10(error / 4)).mean().item()
-            print(f"{name} {width}x{height}: {psnr:.2f} dB over {job.clips} clips of {job.frames} frames", flush=True)
-            if (width, height) == SIZES[0]:
-                rows += [video[:, :, -1], decoded[:, :, -1]]
-    _write(rows, job.out)
 
 
 def report_samples(job: SampleReport) -> None:
@@ -86,12 +56,4 @@ def report_samples(job: SampleReport) -> None:
         if (width, height) == SIZES[0]:
             moments = [job.frames // 4, job.frames // 2, job.frames - 1]
             rows = [v[:, :, t] for t in moments for v in (true, to_video(batch.skeleton), decoded)]
-            _write([to_video(batch.reference[:, None])[:, :, 0], *rows], job.out)
-
-
-def _write(rows: list[Tensor], path: Path) -> None:
-    """Rows of pictures, [n, 3, H, W] in [-1, 1] each, one under the other."""
-    picture = torch.stack(rows).permute(0, 3, 1, 4, 2).flatten(0, 1).flatten(1, 2)
-    pixels = ((picture + 1) * 127.5).round().byte().cpu().numpy()
-    path.parent.mkdir(parents=True, exist_ok=True)
-    cv2.imwrite(str(path), pixels[:, :, ::-1])
+            write_rows([to_video(batch.reference[:, None])[:, :, 0], *rows], job.out)

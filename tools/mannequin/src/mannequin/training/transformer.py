@@ -101,11 +101,15 @@ def train_flow(
     muon = Muon(matrices, lr=config.matrix_rate)
     ema = Ema(model, 0.999)
     budget = Budget(config.steps, config.seconds, every=ranks.pace, agree=ranks.agree)
+    warm = 0
     if resume:
         state = load_state(out / "state.pt")
         model.load_state_dict(state["model"])
-        adam.load_state_dict(state["adam"])
-        muon.load_state_dict(state["muon"])
+        if state["adam"]:
+            adam.load_state_dict(state["adam"])
+            muon.load_state_dict(state["muon"])
+        else:  # packed into pieces (`pieces`): the rates rise anew
+            warm = state["step"]
         ema.restore(state["ema"], state["step"])
         budget.step, budget.spent = state["step"], state["spent"]
     if device.type == "cuda":
@@ -126,7 +130,7 @@ def train_flow(
         short = budget.progress < config.short_share
         frames, batch = (config.short, config.short_batch) if short else (config.frames, config.batch)
         clips = data.draw(batch, frames, generator)
-        share = learning_share(budget.step, budget.progress)
+        share = learning_share(budget.step - warm, budget.progress)
         for optimizer, peak in ((adam, config.rate), (muon, config.matrix_rate)):
             for group in optimizer.param_groups:
                 group["lr"] = peak * share

@@ -2,9 +2,10 @@
 
     python -m mannequin vae --out build/train/vae
 
-Most steps show cuts around faces, which are a hundredth of a picture. The loss is L1 on pixels and on their differences in
-space and time, plus a small pull of the latents towards unit size against the noise that
-is added to them, so that the decoder forgives small errors of the transformer.
+Most steps show cuts around faces and hands, which are a small part of a picture. The loss is L1 on pixels and on their
+differences in space and time, the distance between features of true and decoded frames (`observer`), and a small pull of
+the latents towards unit size against the noise that is added to them, so that the decoder forgives small errors of the
+transformer.
 """
 
 from __future__ import annotations
@@ -22,6 +23,7 @@ from mannequin.options import option
 from mannequin.training.averages import Ema, mixed
 from mannequin.training.grow import grow_vae
 from mannequin.training.networks import VAE, initialise_vae
+from mannequin.training.observer import Observer, features_apart
 from mannequin.training.pool import ClipPool
 from mannequin.training.ranks import align
 from mannequin.training.recording import step_for
@@ -36,51 +38,53 @@ from wanimate.weights.locate import read_checkpoint_config
 @dataclass(frozen=True)
 class VaeTraining:
     """The first `frame_share` of the run trains on single frames, the rest on clips, with `frame_mix` of its steps single
-    frames still; `crop` is the side of the square cuts. `face_share` of the steps show cuts of side `face_crop` around
-    faces, `face_batch` clips or FACE_FRAMES times as many frames.
+    frames still. Whole pictures are cut to squares of at most `crop`, for single frames `frame_crop`; `face_share` and
+    `hand_share` of the steps show cuts of side `detail_crop`, `detail_batch` clips or DETAIL_FRAMES times as many frames.
 
     `noise` is added to the latents, `pull` keeps them from growing against it. `weight` is how much more errors count on eyes
     and mouths; half of it counts on faces and on the sticks of skeletons (`pool.importance`). `decoder_only` leaves the
     latents as they are, for a transformer that knows them.
     """
 
-    steps: int = option(20000, "most steps; the run ends by whichever limit comes first")
+    steps: int = option(40000, "most steps; the run ends by whichever limit comes first")
     seconds: float = option(480.0, "training time; the learning rate falls to zero at its end")
+    base: int = option(VAE.base, "channels at full size; a narrower --start is widened")
     frame_share: float = option(
         0.35, "first share of the run that sees single frames only; 0 when going on from a trained one"
     )
-    crop: int = 128
+    crop: int = 256
+    frame_crop: int = 128
     frame_batch: int = option(128, "single frames of a step")
-    clip_batch: int = option(8, "clips of a step")
-    frame_mix: float = 0.2
-    face_share: float = option(0.7, "share of the steps that show cuts around faces")
-    face_crop: int = 64
-    face_batch: int = option(16, "clips of such a step")
+    clip_batch: int = option(4, "clips of a step")
+    frame_mix: float = 0.15
+    face_share: float = option(0.45, "share of the steps that show cuts around faces")
+    hand_share: float = option(0.15, "share of the steps that show cuts around hands")
+    detail_crop: int = 128
+    detail_batch: int = option(8, "clips of such steps")
     rate: float = option(1e-3, "peak learning rate")
-    noise: float = 0.04
+    noise: float = option(0.04, "added to the latents, whose size is about 2, so that small errors do not show")
     pull: float = 1e-4
     edges: float = option(1.0, "weight of the loss on differences between neighbouring pixels")
     changes: float = option(0.5, "weight of the loss on differences from frame to frame")
+    features: float = option(1.0, "weight of the distance between features of true and decoded frames; 0: no observer")
     weight: float = 22.0
-    refresh: int = option(90, "steps between two renewals of a part of the clips")
+    refresh: int = option(120, "steps between two renewals of a part of the clips")
     decoder_only: bool = option(False, "keep the encoder, and with it the latents, as they are")
     seed: int = option(0, "of clips, noise and first weights")
 
 
-FACE_FRAMES = 16
-KINDS = ("clips", "frames", "face_clips", "face_frames")
+DETAIL_FRAMES = 16
+KINDS = tuple(subject + form for subject in ("", "face_", "hand_") for form in ("clips", "frames"))
 """What a step can show."""
 
 
-def spread(step: int, share: float) -> bool:
-    """True for `share` of the steps, evenly spread."""
-    return int((step + 1) * share) > int(step * share)
-
-
 def kind_of(config: VaeTraining, step: int, progress: float) -> str:
-    """Which of KINDS a step shows; all kinds are spread evenly over the run."""
-    frames = progress < config.frame_share or spread(step // 4, config.frame_mix)
-    return KINDS[2 * spread(step, config.face_share) + frames]
+    """Which of KINDS a step shows; all kinds are spread evenly over the run (by the plastic number's powers)."""
+    subject, form = step * 0.7548776662 % 1, step * 0.5698402910 % 1
+    frames = progress < config.frame_share or form < config.frame_mix
+    face = subject < config.face_share
+    hand = not face and subject < config.face_share + config.hand_share
+    return KINDS[2 * (face + 2 * hand) + frames]
 
 
 def draw(config: VaeTraining, pool: ClipPool, kind: str, generator: torch.Generator) -> Tensor:
@@ -88,10 +92,10 @@ def draw(config: VaeTraining, pool: ClipPool, kind: str, generator: torch.Genera
     if kind == "clips":
         return pool.clips(config.clip_batch, config.crop, generator)
     if kind == "frames":
-        return pool.frames(config.frame_batch, config.crop, generator)
-    single = kind == "face_frames"
-    count = config.face_batch * (FACE_FRAMES if single else 1)
-    return pool.faces(count, config.face_crop, generator, single)
+        return pool.frames(config.frame_batch, config.frame_crop, generator)
+    single = kind.endswith("frames")
+    count = config.detail_batch * (DETAIL_FRAMES if single else 1)
+    return pool.details(count, config.detail_crop, generator, single, hands=kind.startswith("hand"))
 
 
 def train_vae(
@@ -109,12 +113,15 @@ def train_vae(
     `start`: a file of weights to begin with, of this width or a narrower one. `record`: see `recording.RecordedStep`.
     """
     torch.manual_seed(config.seed)
-    vae = VideoVae(VAE)
+    vae = VideoVae(replace(VAE, base=config.base))
     initialise_vae(vae)
     if start is not None:
-        vae = begin_with(read_tensors(start))
+        vae = begin_with(read_tensors(start), config.base)
     vae.to(device)
-    align(vae, ranks)
+    observer = Observer().to(device) if config.features else None
+    for network in (vae, observer):
+        if network is not None:
+            align(network, ranks)
     fused = device.type == "cuda"
     if fused:
         speed_up(vae)
@@ -122,16 +129,25 @@ def train_vae(
         vae.encoder.requires_grad_(False)
         vae.conv1.requires_grad_(False)
     weights = [p for p in vae.parameters() if p.requires_grad]
-    optimizer = torch.optim.AdamW(weights, lr=config.rate, betas=(0.9, 0.98), weight_decay=0.0, fused=fused)
+    watching = [] if observer is None else list(observer.parameters())
+    optimizer = torch.optim.AdamW(
+        [*weights, *watching], lr=config.rate, betas=(0.9, 0.98), weight_decay=0.0, fused=fused
+    )
     ema = Ema(vae, 0.998)
     budget = Budget(config.steps, config.seconds, every=ranks.pace, agree=ranks.agree)
+    warm = 0
     if resume:
         state = load_state(out / "state.pt")
         vae.load_state_dict(state["model"])
-        optimizer.load_state_dict(state["optimizer"])
+        if observer is not None and state["observer"]:
+            observer.load_state_dict(state["observer"])
+        if state["optimizer"]:
+            optimizer.load_state_dict(state["optimizer"])
+        else:  # packed into pieces (`pieces`): the rate rises anew
+            warm = state["step"]
         ema.restore(state["ema"], state["step"])
         budget.step, budget.spent = state["step"], state["spent"]
-    step = step_for(record)(partial(vae_loss, vae, config=config), weights)
+    step = step_for(record)(partial(vae_loss, vae, config=config, observer=observer), [*weights, *watching])
     log = Log(out / "log.jsonl")
     torch.manual_seed(config.seed + budget.step + 7919 * ranks.rank)
     generator = torch.Generator("cpu").manual_seed(config.seed + budget.step + 7919 * ranks.rank)
@@ -142,14 +158,16 @@ def train_vae(
             pool.refresh()
         kind = kind_of(config, budget.step, budget.progress)
         video = draw(config, pool, kind, generator)
-        rate = config.rate * learning_share(budget.step, budget.progress)
+        rate = config.rate * learning_share(budget.step - warm, budget.progress)
         for group in optimizer.param_groups:
             group["lr"] = rate
         loss, error = step(video)
         errors[KINDS.index(kind)] += error
         counts[KINDS.index(kind)] += 1
-        ranks.average(weights)
+        ranks.average([*weights, *watching])
         clip_grad_norm_(weights, 1.0)
+        if watching:
+            clip_grad_norm_(watching, 1.0)
         optimizer.step()
         budget.tick()
         ema.update(budget.step)
@@ -165,10 +183,10 @@ def train_vae(
         if ranks.first and (budget.step % 1000 == 0 or budget.over):
             save_state(
                 out / "state.pt", model=vae.state_dict(), optimizer=optimizer.state_dict(), ema=ema.shadow,
-                step=budget.step, spent=budget.spent,
+                observer={} if observer is None else observer.state_dict(), step=budget.step, spent=budget.spent,
             )  # fmt: skip
             save_state(out / "vae.pt", **{k: v.cpu() for k, v in ema.shadow.items()})
-    result = VideoVae(VAE).to(device)
+    result = VideoVae(vae.params).to(device)
     result.load_state_dict(ema.shadow)
     return result.eval().requires_grad_(False)
 
@@ -184,20 +202,27 @@ def load_trained_vae(folder: Path, device: torch.device) -> VideoVae:
     weights = weights_in(folder)
     if weights.name == "vae.safetensors":
         return load_vae(read_tensors(weights), read_checkpoint_config(folder)[1], folder).to(device)
-    numbers = load_state(folder / "statistics.pt")
-    model = VideoVae(replace(VAE, mean=tuple(numbers["mean"]), std=tuple(numbers["std"])))
-    model.load_state_dict(load_state(weights))
+    numbers, tensors = load_state(folder / "statistics.pt"), load_state(weights)
+    model = VideoVae(replace(VAE, base=width_of(tensors), mean=tuple(numbers["mean"]), std=tuple(numbers["std"])))
+    model.load_state_dict(tensors)
     return model.to(device).eval().requires_grad_(False)
 
 
-def begin_with(tensors: Tensors) -> VideoVae:
-    """A trained VAE, grown to the width of `VAE` if it is narrower."""
-    vae = VideoVae(replace(VAE, base=len(tensors["encoder.conv1.bias"])))
+def width_of(tensors: Tensors) -> int:
+    """Channels at full size."""
+    return len(tensors["encoder.conv1.bias"])
+
+
+def begin_with(tensors: Tensors, base: int) -> VideoVae:
+    """A trained VAE, grown to the width `base` if it is narrower."""
+    vae = VideoVae(replace(VAE, base=width_of(tensors)))
     vae.load_state_dict(tensors)
-    return vae if vae.params.base == VAE.base else grow_vae(vae, VAE.base)
+    return vae if vae.params.base == base else grow_vae(vae, base)
 
 
-def vae_loss(vae: VideoVae, video: Tensor, config: VaeTraining) -> tuple[Tensor, Tensor]:
+def vae_loss(
+    vae: VideoVae, video: Tensor, config: VaeTraining, observer: Observer | None = None
+) -> tuple[Tensor, Tensor]:
     """The loss, and the mean squared error for the log. video [B, 4, K, H, W]: RGB in [-1, 1] and the extra weight."""
     extra, video = video[:, 3:], video[:, :3]
     with mixed(video.device):
@@ -215,7 +240,17 @@ def vae_loss(vae: VideoVae, video: Tensor, config: VaeTraining) -> tuple[Tensor,
         changes = (difference.diff(dim=2).abs() * weight[:, :, 1:]).mean()
         loss = loss + config.changes * changes
     loss = loss + config.pull * latents.float().square().mean()
+    if observer is not None:
+        with mixed(video.device):
+            seen = observer(pictures(video))
+            watched = features_apart(observer, pictures(decoded), seen, pictures(weight))
+            loss = loss + config.features * watched + observer.error(seen, pictures(extra))
     return loss, difference.detach().square().mean()
+
+
+def pictures(video: Tensor) -> Tensor:
+    """[B, C, F, H, W] -> [B * F, C, H, W]."""
+    return video.transpose(1, 2).flatten(0, 1).contiguous(memory_format=torch.channels_last)
 
 
 def speed_up(vae: VideoVae) -> None:

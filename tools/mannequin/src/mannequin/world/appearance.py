@@ -27,7 +27,12 @@ for _name in [f"{part}_{p}" for part in ("top", "bottom") for p in _PATTERN] + l
     _end += 1
 WIDTH = _end
 
-REGIONS = {"background": 0, "skin": 1, "face": 2, "hair": 3, "top": 4, "bottom": 5, "shoes": 6, "eye": 7, "mouth": 8}
+REGIONS = {
+    "background": 0, "skin": 1, "face": 2, "hair": 3, "top": 4, "bottom": 5, "shoes": 6, "eye": 7, "mouth": 8, "hand": 9,
+}  # fmt: skip
+
+_WRIST = 1.95
+"""Where a hand begins on the field `arm`."""
 
 
 def sample_appearances(dice: Dice) -> Tensor:
@@ -302,6 +307,7 @@ def paint(appearance: Tensor, fields: Tensor, material: Tensor) -> tuple[Tensor,
     region = torch.where(face, REGIONS["face"], torch.full_like(material, REGIONS["skin"]))
     inside_mouth = (material == MATERIALS["mouth"]) | (material == MATERIALS["teeth"])
     choices = [
+        ((arm > _WRIST) & (material == MATERIALS["body"]), "hand"),
         (is_hair | (hairy > 0.5), "hair"), (is_skirt | in_bottom, "bottom"), (in_top, "top"), (shod, "shoes"),
         (is_eye, "eye"), (inside_mouth, "mouth"),
     ]  # fmt: skip

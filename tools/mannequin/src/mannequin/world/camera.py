@@ -51,3 +51,9 @@ def look_at(
     rotation = torch.stack([right, down, forward], dim=1)
     eye = target - forward * distance.unsqueeze(-1)
     return Camera(rotation, eye, focal.unsqueeze(-1) * torch.stack([one, one], -1), centre)
+
+
+def chosen(where: Tensor, first: Camera, second: Camera) -> Camera:
+    """`first` where `where` [N] is True, else `second`."""
+    pairs = ((getattr(first, name), getattr(second, name)) for name in ("rotation", "eye", "focal", "centre"))
+    return Camera(*(torch.where(where.view(-1, *[1] * (a.ndim - 1)), a, b) for a, b in pairs))

@@ -18,8 +18,8 @@ from mannequin.world.layout import EXPRESSIONS
 _KEYS = 6
 _RECORDED = 0.15
 """Share of performances that use recorded motion, where there is any."""
-_ARM_DOF = ("arm_forward", "arm_side", "arm_twist", "elbow", "pronation", "wrist", "wrist_side")
-# weight while performing, weight at rest, then the angles of _ARM_DOF
+ARM_DOF = ("arm_forward", "arm_side", "arm_twist", "elbow", "pronation", "wrist", "wrist_side")
+# weight while performing, weight at rest, then the angles of ARM_DOF
 _ARMS: tuple[tuple[float, float, tuple[float, ...]], ...] = (
     (3.0, 6.0, (4, 14, 5, 14, 15, 5, 0)),  # hanging
     (1.5, 2.0, (12, 17, 12, 38, 25, 0, 0)),  # hanging, bent
@@ -39,7 +39,7 @@ _ARMS: tuple[tuple[float, float, tuple[float, ...]], ...] = (
     (1.0, 0.7, (5, 42, 0, 16, 10, 0, 0)),  # low to the side
     (0.8, 0.1, (38, 16, 18, 124, 0, 0, 0)),  # guard
 )
-_HANDS: tuple[tuple[float, tuple[float, ...]], ...] = (  # weight; knuckles 1-5, fingers 1-5, spread
+HANDS: tuple[tuple[float, tuple[float, ...]], ...] = (  # weight; knuckles 1-5, fingers 1-5, spread
     (4.0, (12, 18, 20, 22, 25, 15, 22, 25, 28, 30, 2)),  # relaxed
     (3.0, (0, 2, 0, 2, 4, 2, 4, 3, 4, 6, 8)),  # open
     (1.5, (0, -6, -6, -6, -4, -6, 0, 0, 0, 0, 14)),  # spread wide
@@ -65,7 +65,7 @@ def wobble(dice: Dice, times: Tensor, width: int, low: float, high: float) -> Te
     return torch.sin(2 * math.pi * frequency * times[:, :, None, None] + phase).sum(-1) * 0.8
 
 
-def _between_keys(keys: Tensor, times: Tensor, interval: Tensor) -> Tensor:
+def between_keys(keys: Tensor, times: Tensor, interval: Tensor) -> Tensor:
     """Minimum-jerk moves from key to key: keys [n, K, D], times [n, F] -> [n, F, D]."""
     at = (times / interval.unsqueeze(1)).clamp(0, keys.shape[1] - 1.001)
     first = at.floor().long()
@@ -122,12 +122,12 @@ def sample_motion(
     interval = torch.exp(dice.uniform(math.log(0.3), math.log(1.1)))
     clock = times + dice.uniform(0, 1, 1) * interval.unsqueeze(1)
     keys, _ = _arm_keys(dice, calm)
-    arms = _between_keys(keys.flatten(2), clock, interval).unflatten(2, (2, 7))
+    arms = between_keys(keys.flatten(2), clock, interval).unflatten(2, (2, 7))
     beat = 2 * math.pi * dice.uniform(0.7, 2.6, 1) * times + dice.uniform(0, 6.3, 1)
     waving = dice.chance(0.15 if calm else 0.4, 1) * dice.uniform(0.1, 0.5, 1)
     offset = dice.uniform(0, 3.2, 1)
     for i, side in enumerate("LR"):
-        for j, name in enumerate(_ARM_DOF):
+        for j, name in enumerate(ARM_DOF):
             add(f"{name}_{side}", arms[:, :, i, j])
         wave = torch.sin(beat + (offset if i else 0)) * waving
         add(f"arm_twist_{side}", wave * 0.8 * (arms[:, :, i, 3] / 1.5).clamp(0, 1))
@@ -136,7 +136,7 @@ def sample_motion(
         add(f"arm_forward_{side}", wave * 0.3)
         slow = wobble(dice, times, 9, 0.15, 0.9)
         for j, (name, size) in enumerate(
-            zip((*_ARM_DOF, "clavicle_up", "clavicle_forward"), (4, 4, 6, 6, 8, 7, 4, 2, 2), strict=True)
+            zip((*ARM_DOF, "clavicle_up", "clavicle_forward"), (4, 4, 6, 6, 8, 7, 4, 2, 2), strict=True)
         ):
             add(f"{name}_{side}", slow[:, :, j] * math.radians(size))
         _fingers(dice, times, clock, interval, side, pose)
@@ -171,11 +171,11 @@ def _recorded(dice: Dice, times: Tensor, pose: Tensor, clips: Tensor, lengths: T
 
 
 def _fingers(dice: Dice, times: Tensor, clock: Tensor, interval: Tensor, side: str, pose: Tensor) -> None:
-    table = torch.deg2rad(torch.tensor([row[1] for row in _HANDS], device=dice.device))
-    choice = dice.pick([row[0] for row in _HANDS], _KEYS)
+    table = torch.deg2rad(torch.tensor([row[1] for row in HANDS], device=dice.device))
+    choice = dice.pick([row[0] for row in HANDS], _KEYS)
     for key in range(1, _KEYS):
         choice[:, key] = torch.where(dice.chance(0.4), choice[:, key - 1], choice[:, key])
-    hands = _between_keys(table[choice] + dice.normal(0.08, _KEYS, table.shape[1]), clock, interval)
+    hands = between_keys(table[choice] + dice.normal(0.08, _KEYS, table.shape[1]), clock, interval)
     lively = torch.where(dice.chance(0.4, 1, 1), dice.uniform(0.15, 0.6, 1, 1), dice.uniform(0, 0.08, 1, 1))
     rhythm = 2 * math.pi * dice.uniform(0.8, 2.5, 1, 1) * times.unsqueeze(-1) + dice.uniform(0, 6.3, 1, 1)
     order = torch.arange(5, device=dice.device) * dice.uniform(-1.2, 1.2, 1, 1)

@@ -21,7 +21,8 @@ from mannequin.world.appearance import push_out, sample_appearances
 from mannequin.world.assets import Mannequins
 from mannequin.world.augment import disturb_faces, disturb_keypoints
 from mannequin.world.body import Posed, Rig, skin
-from mannequin.world.camera import Camera, look_at
+from mannequin.world.camera import Camera, chosen, look_at
+from mannequin.world.closeups import eye_opening, near_cameras, perform_near, speak
 from mannequin.world.dice import Dice
 from mannequin.world.layout import EXPRESSIONS
 from mannequin.world.motion import sample_motion
@@ -40,8 +41,8 @@ class WorldBatch:
     [n, F, H, W], the person's grown box or outline; replacement: bool [n], else animation mode (reference and video
     share scene and light, and `background` is of no use). keypoints: float32 [n, F, 133, 3], x y in pixels and
     confidence 0 or 1, undisturbed; light, reference_light: [n, 9] (`scene.sample_lights`); body, face_body: [n]; appearance:
-    [n, appearance.WIDTH]; jaw: [n, F] opening 0..1; face_box: [n, F, 4] of the person's own face, x0 y0 x1 y1 pixels;
-    rate: [n] frames a second.
+    [n, appearance.WIDTH]; jaw: [n, F] opening 0..1; eyes: [n, F] opening (`closeups.eye_opening`);
+    face_box: [n, F, 4] of the person's own face, x0 y0 x1 y1 pixels; rate: [n] frames a second.
     """
 
     video: Tensor
@@ -60,6 +61,7 @@ class WorldBatch:
     face_body: Tensor
     appearance: Tensor
     jaw: Tensor
+    eyes: Tensor
     face_box: Tensor
     rate: Tensor
 
@@ -89,6 +91,8 @@ class WorldSettings:
     fastest: float = 30.0
     framings: tuple[float, float, float, float] = (0.33, 0.17, 0.38, 0.12)
     """Weights of full body, three-quarter, half body, close-up."""
+    near: float = 0.0
+    """Share of the clips of `closeups`, taken from all framings. At 0 a seed shows what it showed before there were any."""
 
 
 class Person(NamedTuple):
@@ -187,6 +191,14 @@ class World:
         times = torch.arange(frames, device=device) / rate.unsqueeze(1)
         pose, expression = sample_motion(dice, times, recorded=(people.clips, people.clip_lengths))
         still, still_face = sample_motion(dice, torch.zeros(n, 1, device=device), calm=True)
+        near = torch.zeros(n, dtype=torch.bool, device=device)
+        if s.near:
+            near = dice.chance(s.near)
+            lively = near | dice.chance(0.5)
+            pose, expression = perform_near(dice, times, pose, near), speak(dice, times, expression, lively)
+            at_rest = torch.zeros(n, 1, device=device)
+            still = perform_near(dice, at_rest, still, near, calm=True)
+            still_face = speak(dice, at_rest, still_face, near, calm=True)
 
         tall = people.rest[body, :, 2].amax(1) - people.rest[body, :, 2].amin(1)
         posed = self._pose(body, appearance, pose, expression)
@@ -197,10 +209,15 @@ class World:
         framing = torch.where(leaves, 0, framing)
         camera = _frame_person(dice, framing, tall, noses.mean(1), pose[:, :, :2].mean(1), height, width)
         same_framing = dice.chance(0.75)
-        wider = torch.minimum(framing, dice.pick(list(s.framings)))  # a reference shows no less than the clip
-        still_framing = torch.where(same_framing, framing, wider)
+        looser = torch.minimum(framing, dice.pick(list(s.framings)))  # a reference shows no less than the clip
+        still_framing = torch.where(same_framing, framing, looser)
         still_nose = standing.keypoints[:, 0, 2]
         still_camera = _frame_person(dice, still_framing, tall, still_nose, still[:, :, :2].mean(1), height, width)
+        if s.near:
+            faces = posed.keypoints[:, 0].unflatten(0, (n, frames)).mean(1), standing.keypoints[:, 0]
+            camera = chosen(near, near_cameras(dice, faces[0], height, width), camera)
+            wider = 1 + torch.where(dice.chance(0.2), dice.uniform(0.5, 2.0), dice.uniform(0.0, 0.4))
+            still_camera = chosen(near, near_cameras(dice, faces[1], height, width, wider), still_camera)
 
         views = _spread(camera, frames)
         owner = torch.arange(n, device=device).repeat_interleave(frames)
@@ -243,6 +260,7 @@ class World:
             face_body=face_body,
             appearance=appearance,
             jaw=expression[:, :, list(EXPRESSIONS).index("jaw")],
+            eyes=eye_opening(posed.keypoints, people.key_rest[body].repeat_interleave(frames, dim=0)).view(n, frames),
             face_box=box,
             rate=rate,
         )
