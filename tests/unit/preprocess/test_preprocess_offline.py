@@ -82,14 +82,14 @@ def test_the_mask_lies_where_the_person_is() -> None:
     assert all(_iou(mask, truth) > 0.93 for mask in masks)
 
 
-def test_the_networks_look_at_every_second_frame() -> None:
+def test_the_networks_look_at_every_third_frame() -> None:
     networks = FakeNetwork(), FakeNetwork()
     _followed(OfflineMasks(*networks), [_frame(BODY)] * 7, np.repeat(PERSON[None], 7, 0))
-    assert [n.calls for n in networks] == [4, 4]
+    assert [n.calls for n in networks] == [3, 3]
     stretch = stretches(np.array([0, 1, 1, 1, 1, 0, 1, 1, 0, 1], dtype=bool), [3])
     assert stretch.tolist() == [0, 1, 1, 2, 2, 0, 3, 3, 0, 4]
     looks = look_frames(np.array([0, 1, 1, 1, 1, 1, 1, 0, 2]))
-    assert np.flatnonzero(looks).tolist() == [1, 3, 5, 6, 8]  # a stretch's first and last frame always
+    assert np.flatnonzero(looks).tolist() == [1, 4, 6, 8]  # a stretch's first and last frame always
 
 
 def test_a_second_person_apart_is_not_taken() -> None:
@@ -140,7 +140,7 @@ def test_a_speck_beside_the_person_is_not_taken() -> None:
 
 
 def test_there_is_no_lag() -> None:
-    """A body that moves is masked where it is in each frame, not where it was; the networks saw every second one."""
+    """A body that moves is masked where it is in each frame, not where it was; the networks saw every third one."""
     frames, people = [], []
     for i in range(COUNT):
         frames.append(_frame((70 + 6 * i, 30, 131 + 6 * i, 190)))
@@ -220,7 +220,7 @@ def test_short_clips(count: int) -> None:
 
 
 def test_memory_does_not_grow_with_the_clip() -> None:
-    """No frame is asked for more than two ahead of the mask that was handed out."""
+    """No frame is asked for more than three ahead of the mask that was handed out."""
     taken = []
 
     def frames() -> Iterator[Frame]:
@@ -231,7 +231,7 @@ def test_memory_does_not_grow_with_the_clip() -> None:
     backend = OfflineMasks(FakeNetwork(), FakeNetwork())
     people = np.repeat(PERSON[None], 20, 0)
     for done, _ in enumerate(backend.follow(frames(), people, np.ones(20, dtype=bool))):
-        assert len(taken) <= done + 3
+        assert len(taken) <= done + 4
 
 
 def test_the_box_has_room_for_hats_and_goes_to_the_border_where_limbs_do() -> None:
@@ -269,9 +269,9 @@ def test_an_answer_lies_where_the_box_was() -> None:
 
 def test_every_mask_is_explained() -> None:
     reasons: list[Explained] = []
-    frames = [cv2.resize(_frame(BODY), (640, 480))] * 3
+    frames = [cv2.resize(_frame(BODY), (640, 480))] * 4
     person = PERSON * (2, 2, 1)
     _masks(frames, person=person, explain=reasons.append)
-    assert [r.index for r in reasons] == [0, 1, 2]
-    assert [r.box is None for r in reasons] == [False, True, False]
+    assert [r.index for r in reasons] == [0, 1, 2, 3]
+    assert [r.box is None for r in reasons] == [False, True, True, False]
     assert all(r.decision.mask.shape == r.seen.salient.shape == (384, 512) for r in reasons)

@@ -1,7 +1,7 @@
 """The default mask backend: two networks look at the box around the person, the skeleton and the colours decide.
 
-The networks look at every second frame. Every frame takes its answers from the frames around it, moved along optical flow.
-So nothing lags, single errors are outvoted, and five frames are in memory.
+The networks look at every third frame. Every frame takes its answers from the frames around it, moved along optical flow.
+So nothing lags, single errors are outvoted, and seven frames are in memory.
 """
 
 from __future__ import annotations
@@ -24,7 +24,7 @@ from wanimate.types import Frame, Keypoints
 
 _LONGEST = 512
 """Masks are computed in pictures of at most this many pixels a side, and resized to the frame at the end."""
-_EVERY, _REACH = 2, 2
+_EVERY, _REACH = 3, 3
 """The networks look at every so many frames; answers serve frames up to so far away."""
 _FLOW_SIDE = 32
 """Optical flow needs pictures of at least this side."""
@@ -157,7 +157,7 @@ def stretches(valid: npt.NDArray[np.bool_], cuts: Sequence[int]) -> npt.NDArray[
 
 
 def look_frames(stretch: npt.NDArray[np.int_]) -> Flags:
-    """The frames that the networks look at [n]: of each of the `stretches` every second one, and the last."""
+    """The frames that the networks look at [n]: of each of the `stretches` every third one, and the last."""
     out = np.zeros(len(stretch), dtype=np.bool_)
     for number in range(1, int(stretch.max(initial=0)) + 1):
         frames = np.flatnonzero(stretch == number)
