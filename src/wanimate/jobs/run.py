@@ -146,6 +146,7 @@ def _generate(
     read = [*named_clip(loaded.manifest), *([] if folder is None else [folder])]
     read += [*files_read(None, resolved.generate), *engine.files]
     with workspace(out, output, read) as place, Hashes() as hashes:
+        engine.check(resolved)
         check_redraw(resolved, loaded.count, place.store, loaded)
         place.check_room(loaded.size, loaded.count, loaded.mode, output.codec)
         inputs = {} if folder is None else {"guides": folder}
