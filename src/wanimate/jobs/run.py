@@ -24,13 +24,13 @@ from wanimate.events import Clock, Event, Expected, Finished, Notice, Stage
 from wanimate.finish.commit import commit
 from wanimate.finish.composite import composite
 from wanimate.finish.encode import OutputWriter
-from wanimate.finish.lock import sheet_path
+from wanimate.finish.lock import record_path, sheet_path
 from wanimate.finish.record import Hashes
 from wanimate.finish.sheet import sheet_of
 from wanimate.jobs.cancel import CancelToken, cancellable
 from wanimate.jobs.resume import Resumption, check_redraw, guides_key
 from wanimate.jobs.segments import PixelsReady, SegmentDone, run_segments, with_pixels
-from wanimate.jobs.workspace import Workspace, files_read, guides_folder, workspace
+from wanimate.jobs.workspace import Workspace, check_mask_sheet, files_read, guides_folder, workspace
 from wanimate.media.image import load_image
 from wanimate.media.probe import probe
 from wanimate.media.sheet import sample_columns
@@ -99,6 +99,7 @@ def preprocess(
         InputError: as `run`. OutputError: the folder is taken or cannot be written.
     """
     clock = Clock()
+    check_mask_sheet(settings, folder)
     with guides_folder(folder, [image, video, *files_read(settings)]) as notices:
         for notice in notices:
             yield from clock.note(notice)
@@ -116,6 +117,7 @@ def preprocess(
 def _run(engine: Engine, job: Job) -> Generator[Event, None, None]:
     resolved = engine.resolve(job.generate, job.mode)
     drive.check(job.mode, job.preprocess)
+    check_mask_sheet(job.preprocess, job.out, record_path(job.out), sheet_path(job.out), job.keep_guides)
     inputs = {"image": job.image, "video": job.video}
     inputs |= {} if job.preprocess.mask is None else {"mask": job.preprocess.mask}
     read = (*inputs.values(), *files_read(job.preprocess, resolved.generate), *engine.files)
@@ -146,6 +148,7 @@ def _generate(
     read = [*named_clip(loaded.manifest), *([] if folder is None else [folder])]
     read += [*files_read(None, resolved.generate), *engine.files]
     with workspace(out, output, read) as place, Hashes() as hashes:
+        engine.check(resolved)
         check_redraw(resolved, loaded.count, place.store, loaded)
         place.check_room(loaded.size, loaded.count, loaded.mode, output.codec)
         inputs = {} if folder is None else {"guides": folder}

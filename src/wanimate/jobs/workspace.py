@@ -93,6 +93,19 @@ def guides_folder(folder: Path, inputs: Sequence[Path], field: str = "guides") -
         yield [Notice(text) for text in lock.notices]
 
 
+def check_mask_sheet(settings: PreprocessSettings, *written: Path | None) -> None:
+    """Refuse a sheet of masks that is or lies in something else that the job writes.
+
+    Raises:
+        OutputError: it does.
+    """
+    sheet = settings.mask_debug
+    for place in written:
+        if sheet is not None and place is not None and is_within(sheet, place):
+            rule = f"it would be in the way of {place}, which the job writes"
+            raise OutputError("preprocess.mask_debug", sheet, rule, "Choose another name outside of it.")
+
+
 def files_read(preprocess: PreprocessSettings | None, generate: GenerateSettings | None = None) -> list[Path]:
     """Files and folders that the settings name."""
     named = [] if preprocess is None else [preprocess.mask, preprocess.sam2, preprocess.models]

@@ -22,6 +22,8 @@ STANDARD = "an mp4, mov, webm, mkv or gif file"
 AGAIN = "Copy or export the file again."
 _FAILURES = 64
 """So often reading goes on where a place of the file cannot be read."""
+_MOSTLY = 0.9
+"""Where more packets than this part have a time stamp, those without one count as lost."""
 _Packet = tuple[int | None, int | None, bool, int | None]
 """(pts, dts, whether a key frame, duration)."""
 
@@ -141,6 +143,9 @@ def demux(container: Any, video: Any, path: Path, field: str) -> Demuxed:
 def _index(packets: list[_Packet], video: Any) -> VideoIndex:
     """Sort (pts, dts, key, duration) by time; repair missing time stamps, drop repeated ones."""
     time_base = Fraction(video.time_base)
+    stamped = [p for p in packets if p[0] is not None]
+    if len(stamped) > _MOSTLY * len(packets):
+        packets = stamped  # the head of the others is lost, as in a damaged transport stream
     stamps = [p[0] for p in packets]
     if None in stamps:
         # Without pts (AVI) the decode times, in order, are the times at which frames come out.

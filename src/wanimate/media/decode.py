@@ -52,7 +52,8 @@ def open_decoder(stream: Any) -> Any:
     """What decodes packets of a stream: the stream itself, or a decoder of its own where its frames have an opacity."""
     codec = stream.codec_context.codec.canonical_name
     other = _WITH_ALPHA.get(codec)
-    if other not in av.codecs_available or stream.metadata.get("alpha_mode") != "1":
+    said = {key.lower(): text for key, text in stream.metadata.items()}  # a tag of that name is in capitals
+    if other not in av.codecs_available or said.get("alpha_mode") != "1":
         return stream.codec_context
     decoder = av.CodecContext.create(other, "r")
     decoder.extradata = stream.codec_context.extradata

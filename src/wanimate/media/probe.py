@@ -28,6 +28,8 @@ _WITH_LENGTH = "matroska,webm"
 _MOST_SECONDS = 86400
 _WITH_DELAYS = ("gif", "apng")
 """Containers in which a frame may stay for as long as its maker wants."""
+_MOST_GAPS = 1 / 3
+"""Frames before a gap are at most this part of a clip whose frames are missing."""
 _CYCLES = 10
 """Frames from which on their lengths can show a pattern."""
 _LOOKED_AT = 6
@@ -134,12 +136,24 @@ def _rate(times: tuple[float, ...], duration: float, video: Any) -> tuple[Fracti
     variable = any(abs(t - i * period) > max(0.25 * period, 0.0011) for i, t in enumerate(times))
     if variable:
         # The rate while frames come, not the average: a pause in the clip must not thin out the motion around it.
-        gap = statistics.median_low(b - a for a, b in pairwise(times))
-        return snap_rate(Fraction(1 / gap).limit_denominator(10**6), tolerance=0.03), True
+        gap = _usual_gap(times)
+        return _stated(video, gap) or snap_rate(Fraction(1 / gap).limit_denominator(10**6), tolerance=0.03), True
+    return _stated(video, period) or snap_rate(Fraction(1 / period).limit_denominator(10**6), tolerance=0.002), False
+
+
+def _stated(video: Any, period: float) -> Fraction | None:
+    """The rate that the file states, where it is that of `period`; exact where time stamps are of whole milliseconds."""
     for stated in (video.average_rate, video.guessed_rate):
         if stated and abs(float(stated) * period - 1) < 0.002:
-            return snap_rate(Fraction(stated)), False
-    return snap_rate(Fraction(1 / period).limit_denominator(10**6), tolerance=0.002), False
+            return snap_rate(Fraction(stated))
+    return None
+
+
+def _usual_gap(times: tuple[float, ...]) -> float:
+    """Seconds from a frame to the next while frames come: the mean of those about the median."""
+    gaps = [after - before for before, after in pairwise(times)]
+    middle = statistics.median_low(gaps)
+    return statistics.fmean(gap for gap in gaps if abs(gap / middle - 1) < 0.25)
 
 
 def _gaps(times: tuple[float, ...], fps: Fraction) -> str | None:
@@ -148,7 +162,7 @@ def _gaps(times: tuple[float, ...], fps: Fraction) -> str | None:
     steps = [(after - before) / period for before, after in pairwise(times)]
     gaps = [i for i, step in enumerate(steps) if step > 1.5]
     regular = all(abs(step - round(step)) < 0.1 for step in steps)
-    if not gaps or not regular or len(gaps) > 0.1 * len(steps):
+    if not gaps or not regular or len(gaps) > _MOST_GAPS * len(steps):
         return None
     count = sum(round(steps[i]) - 1 for i in gaps)
     what = "1 frame is" if count == 1 else f"{count} frames are"

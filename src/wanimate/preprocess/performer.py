@@ -8,7 +8,7 @@ from __future__ import annotations
 
 import time
 from collections.abc import Generator, Iterable, Iterator
-from dataclasses import dataclass
+from dataclasses import dataclass, replace
 from itertools import groupby
 from operator import itemgetter
 
@@ -134,7 +134,10 @@ class _Search:
             yield from back
 
     def gap(self, start: int, stop: int, poses: list[PersonPose]) -> Iterator[Pose]:
-        """The frames of [start, stop), in which nobody was found, that show the person when followed from the other end."""
+        """The frames of [start, stop), in which nobody was found, that show the person when followed from the other end.
+
+        Where that is somebody else, they are "other" from the first such frame on.
+        """
         if start < self._first:
             end = min((cut for cut in self.cuts if cut >= start), default=stop)
             way = range(start - 1, min(stop, end))
@@ -143,11 +146,17 @@ class _Search:
         if len(way) < 2 or not 0 <= way[0] < len(poses) or not poses[way[0]].valid:
             return
         again = self._people.track(self._frames(way), self._tracker.starting_from(poses[way[0]].keypoints))
+        found: list[Pose] = []
         for i, person in zip(way, again, strict=True):
             if not person.valid or person.found == "other":
-                return
+                break
             if i != way[0]:
-                yield i, person
+                found.append((i, person))
+        known = poses[way[0]]
+        if found and known.found == "other":
+            found[-1] = found[-1][0], replace(found[-1][1], found="other")
+            found.append((way[0], replace(known, found="track")))
+        yield from found
 
     def _frames(self, way: range) -> Iterator[Frame]:
         indices = [self._layout.indices[i] for i in way]

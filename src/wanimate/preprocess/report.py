@@ -60,8 +60,8 @@ def told(performer: Performer, settings: PreprocessSettings) -> list[str]:
     """What the user should know of a job's performer: doubts, cuts, others in the picture, faces that were not found."""
     texts = doubts(performer.keypoints, performer.valid, performer.found)
     if performer.cuts:
-        where = _listed(performer.cuts)
-        texts.append(f"the clip is cut at frame {where}: the performer is looked for afresh there, by their clothes")
+        where = f"frame{'s' if len(performer.cuts) > 1 else ''} {_listed(performer.cuts)}"
+        texts.append(f"the clip is cut at {where}: the performer is looked for afresh there, by their clothes")
     most = max(performer.others, default=0)
     if most and parse_choice(settings.person).is_anybody:
         first = next(i for i, others in enumerate(performer.others) if others)

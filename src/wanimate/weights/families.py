@@ -11,6 +11,7 @@ from wanimate.weights.stored import V
 Family = Literal[
     "transformer", "VAE", "text encoder", "image encoder", "LoRA", "Wan transformer without Animate's parts", "unknown"
 ]
+WITHOUT_ANIMATE: Family = "Wan transformer without Animate's parts"
 NETWORKS: tuple[Family, ...] = ("transformer", "VAE", "text encoder", "image encoder")
 
 _KEYS: tuple[tuple[Family, str, str], ...] = (
@@ -21,8 +22,8 @@ _KEYS: tuple[tuple[Family, str, str], ...] = (
     ("text encoder", "diffusers", r"encoder\.block\.0\.layer\.0\.SelfAttention\.relative_attention_bias\.weight$"),
     ("image encoder", "published", r"visual\.cls_embedding$"),
     ("image encoder", "diffusers", r"(vision_model\.)?embeddings\.class_embedding$"),
-    ("Wan transformer without Animate's parts", "published", r"blocks\.0\.self_attn\.(norm_)?q\.weight$"),
-    ("Wan transformer without Animate's parts", "diffusers", r"blocks\.0\.attn1\.(norm_q|to_q)\.weight$"),
+    (WITHOUT_ANIMATE, "published", r"blocks\.0\.self_attn\.(norm_)?q\.weight$"),
+    (WITHOUT_ANIMATE, "diffusers", r"blocks\.0\.attn1\.(norm_q|to_q)\.weight$"),
 )
 _WRAPPERS = re.compile(r"(?:^|(?<=\.))(?:_orig_mod|_fsdp_wrapped_module|_checkpoint_wrapped_module|_forward_module)\.")
 """What PyTorch and its helpers put into the names of modules that they wrap."""

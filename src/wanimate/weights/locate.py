@@ -19,7 +19,7 @@ from wanimate.config import Defaults
 from wanimate.errors import CheckpointError
 from wanimate.media.json_file import read_json
 from wanimate.model.params import LATENT_MEAN, LATENT_STD
-from wanimate.weights.families import Family
+from wanimate.weights.families import WITHOUT_ANIMATE, Family
 from wanimate.weights.formats import open_tensors, shards
 from wanimate.weights.peek import ENDINGS, PICKLED, peek
 from wanimate.weights.stored import Value
@@ -223,15 +223,31 @@ def needed(file: Path, family: Family, root: Path) -> Path:
     """The file, which must be there.
 
     Raises:
-        CheckpointError: it is not; the message names every layout.
+        CheckpointError: it is not. The message names a file there that cannot be used, or every layout.
     """
     if file.exists():
         return file
+    check_unused(root, family)
     folders = ", ".join(f"{name}/" for name in _FOLDERS[family])
     rule = (
         f"there is no such file, nor one of any name that holds a {family}, in {home(root)} or in its folders {folders}"
     )
     raise CheckpointError("checkpoint", file, rule, _LAYOUTS[family])
+
+
+def check_unused(root: Path, family: Family) -> None:
+    """Of a network that was not found: whether a file that lies where it should be is damaged, or of another Wan.
+
+    Raises:
+        CheckpointError: it is.
+    """
+    for file in _candidates(root, family, ENDINGS):
+        held = peek(file).family
+        if held == "unknown":
+            open_tensors(file)
+        elif family == "transformer" and held == WITHOUT_ANIMATE:
+            rule = "it is a Wan transformer without the parts for pose and face that Animate has"
+            raise CheckpointError("checkpoint", file, rule, "Use the transformer of Wan2.2-Animate-14B.")
 
 
 def text_files(root: Path) -> list[Path]:

@@ -23,6 +23,7 @@ from wanimate.model.transformer import AnimateTransformer
 from wanimate.weights.changes import Change, Decomposed, LowRank, TwoFactors
 from wanimate.weights.formats import Tensors, read_tensors
 from wanimate.weights.layouts import native_module
+from wanimate.weights.stored import UnreadFormat
 
 _PREFIXES = (
     "base_model_model_", "model_diffusion_model_", "diffusion_model_", "pipe_dit_", "transformer_", "lora_unet__", "lora_unet_",
@@ -126,11 +127,13 @@ def read_lora(path: Path) -> LoraFile:
     try:
         tensors = read_tensors(path)
     except CheckpointError as error:
-        raise InputError("generate.lora", path, error.rule, error.remedy) from error
+        quantised = isinstance(error.__cause__, UnreadFormat)
+        remedy = "Use the LoRA in bf16, fp16 or fp32." if quantised else error.remedy
+        raise InputError("generate.lora", path, error.rule, remedy) from error
     other = next((name for pattern, name in _NOT_APPLIED if any(re.search(pattern, key) for key in tensors)), None)
     if other is not None:
         rule, remedy = (
-            f"it is a {other}, which is not applied here",
+            f"it is {other}, which is not applied here",
             "Use a LoRA, DoRA, LoHa or LoKr, or merge it into the checkpoint.",
         )
         raise InputError("generate.lora", path, rule, remedy)
@@ -249,6 +252,9 @@ def _change(file: LoraFile, place: Place, keys: Mapping[str, str], parameters: M
 
 def _low_rank(file: LoraFile, place: Place, keys: Mapping[str, str], shape: torch.Size) -> LowRank:
     down, up = file.tensors[keys["down"]], file.tensors[keys["up"]]
+    empty = next((keys[kind] for kind in ("down", "up") if not file.tensors[keys[kind]].numel()), None)
+    if empty is not None:
+        raise _Misshapen(f"{empty} is empty")
     _same_shape(keys["down"], down.shape, torch.Size((*down.shape[:1], *shape[1:])))
     rank = down.shape[0]
     _same_shape(keys["up"], up.shape, torch.Size((shape[0], rank, *[1] * (up.ndim - 2))))

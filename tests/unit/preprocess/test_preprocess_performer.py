@@ -170,6 +170,26 @@ def test_who_is_found_late_is_followed_backwards(tmp_path):
     assert performer.valid.tolist() == [False, False, *[True] * 7]
 
 
+class Replaced(FakePeople):
+    """One person up to frame 2, another from frame 6 on, whom it sees from frame 4 on when it follows them back."""
+
+    def track(self, frames, tracker=None):
+        back = tracker.known is not None
+        for level in (int(frame[0, 0, 0]) for frame in frames):
+            there = level < 3 or level >= (4 if back else 6)
+            found = "other" if level == 6 and not back else "track"
+            yield PersonPose(_figure(150.0, 60.0, 150.0), True, found) if there else nobody()
+
+
+def test_somebody_else_is_told_from_their_first_frame_on(tmp_path):
+    """Frames that are filled from behind show the other person, too."""
+    performer = _searched(_levels(tmp_path), Replaced())
+    assert performer.found == ("track", "track", "track", "", "other", "track", "track", "track", "track")
+    assert told(performer, PreprocessSettings())[0].startswith(
+        "the tracked person may be somebody else from frame 4 on"
+    )
+
+
 def test_with_compat_nothing_is_looked_for_again(tmp_path):
     people = Late()
     performer = _searched(_levels(tmp_path), people, compat=True)
@@ -231,7 +251,7 @@ def test_faces_not_found_are_told():
         points[:1].repeat(12, 0),
     )
     assert told(performer, PreprocessSettings())[0].startswith(
-        "the clip is cut at frame 1, 2, 3, 4, 5, 6, 7, 8, 9, 10 and 2 more: "
+        "the clip is cut at frames 1, 2, 3, 4, 5, 6, 7, 8, 9, 10 and 2 more: "
     )
 
 

@@ -204,7 +204,9 @@ def test_the_mask_sheet_shows_outline_and_inpaint_mask(clip, tmp_path):
 def test_a_mask_sheet_never_replaces_a_file(clip, tmp_path):
     place = tmp_path / "why.png"
     place.write_text("mine")
-    with pytest.raises(OutputError, match=r"why\.png: a file of this name is there already"):
+    with pytest.raises(
+        OutputError, match=r"why\.png: something of this name is there already\. Choose another name\.$"
+    ):
         _run(clip, tmp_path / "g", mask_debug=place)
     assert place.read_text() == "mine"
     assert not (tmp_path / "g").exists()

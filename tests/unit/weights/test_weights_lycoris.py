@@ -213,7 +213,7 @@ def test_other_adapters_are_named(model: AnimateTransformer, ending: str, beside
     tensors = {f"lycoris_blocks_0_self_attn_q.{ending}": torch.ones(2, 2)}
     tensors |= {f"{Q}.lora_down.weight": down, f"{Q}.lora_up.weight": up} if beside else {}
     save_file(tensors, tmp_path / "a.safetensors")
-    with pytest.raises(InputError, match=f"it is a .*{NOT_APPLIED[ending]}.*not applied here.*merge") as caught:
+    with pytest.raises(InputError, match=f"it is {NOT_APPLIED[ending]}.*not applied here.*merge") as caught:
         read_lora(tmp_path / "a.safetensors")
     assert caught.value.exit_code == 2
 
@@ -227,6 +227,7 @@ def bad_keys(model: AnimateTransformer) -> dict[str, Tensors]:
             "diffusion_model.patch_embedding.lora_up.weight": torch.randn(OWN.dim, 4, 1, 1, 1),
         },
         "rank": {f"{FFN}.lora_A.weight": down, f"{FFN}.lora_B.weight": up[:, :3]},
+        "rank 0": {f"{FFN}.lora_A.weight": down[:0], f"{FFN}.lora_B.weight": up[:, :0]},
         "alpha": {f"{FFN}.lora_A.weight": down, f"{FFN}.lora_B.weight": up, f"{FFN}.alpha": torch.ones(2)},
         "magnitude": {f"{FFN}.lora_A.weight": down, f"{FFN}.lora_B.weight": up, f"{FFN}.dora_scale": torch.ones(3, 1)},
         "difference": {"blocks.1.norm3.diff": torch.ones(3)},
@@ -236,6 +237,19 @@ def bad_keys(model: AnimateTransformer) -> dict[str, Tensors]:
         "a norm": {"blocks.1.norm3.lora_A.weight": torch.ones(2), "blocks.1.norm3.lora_B.weight": torch.ones(OWN.dim, 2)},
         "modulation": {f"blocks.1.modulation.lora_{e}.weight": torch.ones(2, 2) for e in "AB"},
     }  # fmt: skip
+
+
+def test_an_empty_pair_is_called_empty(model: AnimateTransformer) -> None:
+    with pytest.raises(InputError, match=r"lora_A\.weight is empty"):
+        matched(model, bad_keys(model)["rank 0"])
+
+
+def test_a_quantised_lora_is_asked_for_in_another_type(tmp_path: Path) -> None:
+    """The remedy speaks of the LoRA, not of a checkpoint."""
+    levels = {f"{Q}.lora_{e}.weight": torch.ones(4, 4, dtype=torch.int8) for e in ("down", "up")}
+    save_file(levels, tmp_path / "a.safetensors")
+    with pytest.raises(InputError, match=r"int8 without scales.*Use the LoRA in bf16, fp16 or fp32\.$"):
+        read_lora(tmp_path / "a.safetensors")
 
 
 @pytest.mark.parametrize("wrong", list(bad_keys(AnimateTransformer(OWN))))

@@ -268,6 +268,41 @@ def test_several_and_none(file: str, family: str, published: Path, tmp_path: Pat
     assert Path(file).parent.name in said
 
 
+@pytest.mark.parametrize("content", [b"version https://git-lfs.github.com/spec/v1\noid sha256:4d7a\n", None])
+@pytest.mark.parametrize("file", ["vae/wan_2.1_vae.safetensors", "diffusion_models/animate_14B.safetensors"])
+def test_a_damaged_file_is_named(
+    file: str, content: bytes | None, published: Path, tmp_path: Path, spiece: bytes
+) -> None:
+    """A pointer of Git LFS in the place of a file, or its first bytes: it is there, and cannot be read."""
+    comfy(tmp_path, published, spiece)
+    path = tmp_path / file
+    path.write_bytes(path.read_bytes()[:900] if content is None else content)
+    rule = rf"{path.name}: not a readable safetensors file.*Download it again"
+    with pytest.raises(CheckpointError, match=rule):
+        check_checkpoint(*read_checkpoint_config(tmp_path))
+    with pytest.raises(CheckpointError, match=rule):
+        find_networks(tmp_path)
+
+
+def test_another_wan_is_called_so(published: Path, tmp_path: Path, spiece: bytes) -> None:
+    path = comfy(tmp_path, published, spiece)
+    save({k: v for k, v in transformer_state().items() if not k.startswith(("pose_", "motion_", "face_"))}, path)
+    rule = rf"{path.name}: it is a Wan transformer without the parts for pose and face"
+    with pytest.raises(CheckpointError, match=rule):
+        check_checkpoint(*read_checkpoint_config(tmp_path))
+    with pytest.raises(CheckpointError, match=rule):
+        find_networks(tmp_path)
+
+
+def test_guides_wait_for_no_prompt_where_a_network_is_missing(published: Path, tmp_path: Path, spiece: bytes) -> None:
+    comfy(tmp_path / "models", published, spiece)
+    (tmp_path / "models" / "vae" / "wan_2.1_vae.safetensors").unlink()
+    guides, seen = write_guides(tmp_path / "guides", 5), list[object]()
+    with Animator.from_checkpoint(tmp_path / "models", "cpu") as animator, pytest.raises(CheckpointError, match="VAE"):
+        seen.extend(animator.generate(guides, tmp_path / "a.mp4", GenerateSettings(steps=2)))
+    assert seen == []
+
+
 def test_a_tokenizer_that_is_nowhere(published: Path, tmp_path: Path, spiece: bytes) -> None:
     comfy(tmp_path, published, None)
     with pytest.raises(CheckpointError, match=r"the tokenizer is missing.*spiece\.model beside the text encoder"):

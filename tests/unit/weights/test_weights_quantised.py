@@ -224,6 +224,9 @@ REFUSED: dict[str, tuple[Tensors, dict[str, str], str]] = {
     "rotated, no size": ({**PLAIN, "a.comfy_quant": marker(convrot=True, per_row=True)}, {}, "ConvRot"),
     "no scale": ({"a.weight": LEVELS}, {}, "int8 without scales"),
     "unknown scale": ({"a.weight": LEVELS, "a.multiplier": ONE}, {}, "int8 without scales"),
+    "rotated, another matrix": (
+        {**PLAIN, "a.comfy_quant": marker(format="int8_tensorwise", convrot=True, convrot_groupsize=32)}, {},
+        "rotated (ConvRot) in groups of 32"),
     "header, nvfp4": (PLAIN, {"_quantization_metadata": json.dumps({"layers": {"a": {"format": "nvfp4"}}})}, "NVFP4"),
     "header, rotated": (PLAIN, {"quantization_config": json.dumps({"convrot": True})}, "ConvRot"),
     "header, a word": (PLAIN, {"quantization": "torchao"}, "torchao"),

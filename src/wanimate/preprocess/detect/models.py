@@ -108,9 +108,15 @@ def find(folder: Path | None = None, names: Iterable[str] = DETECTORS.files) -> 
     place = folder or default_folder()
     missing = [name for name in names if not (place / name).is_file()]
     if missing:
-        command = COMMAND + (" --high" if U2NET in missing else "") + (f" --models {place}" if folder else "")
-        raise InputError("preprocess.models", place, f"{', '.join(missing)} not found", f"Run `{command}` once")
+        raise InputError(
+            "preprocess.models", place, f"{', '.join(missing)} not found", f"Run `{_fetching(place, missing)}` once"
+        )
     return place
+
+
+def _fetching(place: Path, names: Iterable[str]) -> str:
+    """The command that fetches these models into a folder."""
+    return COMMAND + (" --high" if U2NET in names else "") + (f" --models {place}" if place != default_folder() else "")
 
 
 def read_model(path: Path) -> bytes:
@@ -119,15 +125,16 @@ def read_model(path: Path) -> bytes:
     Raises:
         InputError: it cannot be read, or its checksum is wrong.
     """
+    again = _fetching(path.parent, [path.name])
     try:
         with os.fdopen(open_plain(path), "rb") as file:
             content = file.read(_MOST_BYTES)
     except (OSError, ValueError) as error:
-        raise InputError("preprocess.models", path, "it cannot be read", f"Run `{COMMAND}` again") from error
+        raise InputError("preprocess.models", path, "it cannot be read", f"Run `{again}` again") from error
     known = {name: digest for wheel in (*USUAL, HIGH) for name, (_, digest) in wheel.files.items()}
     if hashlib.sha256(content).hexdigest() != known.get(path.name):
         rule = "it is not the published model: its checksum is wrong"
-        raise InputError("preprocess.models", path, rule, f"Run `{COMMAND}` again")
+        raise InputError("preprocess.models", path, rule, f"Run `{again}` again")
     return content
 
 

@@ -2,6 +2,7 @@
 
 from __future__ import annotations
 
+import os
 from pathlib import Path
 from typing import TYPE_CHECKING, Any
 
@@ -9,9 +10,9 @@ import cv2
 import numpy as np
 import numpy.typing as npt
 
-from wanimate.errors import InputError
+from wanimate.errors import InputError, OutputError
 from wanimate.media.files import AtomicFile
-from wanimate.media.places import check_file, check_names
+from wanimate.media.places import check_names
 from wanimate.media.sheet import contact_sheet, sample_columns, sheet_bytes
 from wanimate.preprocess.masks.base import Mask
 from wanimate.types import Frame
@@ -40,7 +41,8 @@ class MaskSheet:
         if path.suffix.lower() != ".png":
             raise InputError(_FIELD, path, "the sheet is a PNG", "Name a file that ends in .png")
         check_names(_FIELD, path, [path])
-        check_file(_FIELD, path, ours=False, overwrite=False)
+        if os.path.lexists(path):
+            raise OutputError(_FIELD, path, "something of this name is there already", "Choose another name.")
         self._path, self._picked = path, sample_columns(count, _COLUMNS)
         self._rows: dict[str, list[Frame]] = {name: [] for name in _ROWS}
         self._reasons: dict[int, Explained] = {}

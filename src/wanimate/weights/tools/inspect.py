@@ -18,6 +18,7 @@ from wanimate.weights.formats import is_finite, open_tensors
 from wanimate.weights.gguf import gguf_kinds, is_gguf
 from wanimate.weights.locate import (
     CheckpointConfig,
+    check_unused,
     find_clip,
     find_text_encoder,
     find_vae,
@@ -68,7 +69,7 @@ def find_networks(path: Path) -> list[Found]:
 
     Raises:
         InputError: there is nothing of the kind.
-        CheckpointError: a file cannot be read.
+        CheckpointError: a file cannot be read, or holds another Wan's transformer.
     """
     if path.is_file():
         return [_found((path,), open_tensors(path))]
@@ -84,15 +85,18 @@ def find_networks(path: Path) -> list[Found]:
 
 
 def _places(folder: Path) -> Iterator[tuple[Path, ...]]:
-    files = tuple(transformer_files(folder))
-    if any(f.is_file() for f in files):
-        yield files
-    yield from ((f,) for f in (find_vae(folder), find_clip(folder)) if f.is_file())
     text = find_text_encoder(folder)[0]
-    if text.is_file():
-        yield (text,)
-    elif text.is_dir():
-        yield tuple(sorted(text.glob("model*.safetensors")))
+    places: dict[Family, tuple[Path, ...]] = {
+        "transformer": tuple(transformer_files(folder)),
+        "VAE": (find_vae(folder),),
+        "image encoder": (find_clip(folder),),
+        "text encoder": tuple(sorted(text.glob("model*.safetensors"))) if text.is_dir() else (text,),
+    }
+    for family, files in places.items():
+        if any(file.is_file() for file in files):
+            yield files
+        else:
+            check_unused(folder, family)
 
 
 def _merged(files: tuple[Path, ...]) -> dict[str, Value]:
