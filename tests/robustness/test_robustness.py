@@ -26,7 +26,7 @@ CASES = {
     "detectors": 60,
     "training": 60,
 }
-QUICK = {"media": 8, "pictures": 10, "guides": 8, "weights": 6, "quantised": 4, "folders": 2, "loras": 6, "training": 6}
+QUICK = {"media": 6, "pictures": 6, "guides": 6, "weights": 5, "quantised": 4, "folders": 2, "loras": 6, "training": 5}
 PATIENCE = 60.0
 """Seconds for a case; most take a hundredth of one."""
 
