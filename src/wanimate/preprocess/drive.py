@@ -38,6 +38,12 @@ def check(mode: Mode, settings: PreprocessSettings) -> None:
     Raises:
         InputError: masks in animation, retargeting or two sources of masks in replacement.
     """
+    elsewhere = settings.mask is not None or settings.sam2 is not None
+    if settings.mask_quality == "high" and (mode == "animation" or elsewhere):
+        rule = (
+            "the performer's pixels are not looked for here" if mode == "animation" else "the masks come from elsewhere"
+        )
+        raise InputError("preprocess.mask_quality", "high", rule, "Leave it out")
     if mode == "animation":
         for name in ("mask", "sam2", "mask_debug"):
             if (value := getattr(settings, name)) is not None:

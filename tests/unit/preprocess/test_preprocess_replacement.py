@@ -212,3 +212,11 @@ def test_a_mask_sheet_never_replaces_a_file(clip, tmp_path):
     assert not (tmp_path / "g").exists()
     with pytest.raises(InputError, match=r"mask_debug = .*why\.jpg: the sheet is a PNG"):
         _run(clip, tmp_path / "g", mask_debug=tmp_path / "why.jpg")
+
+
+def test_a_quality_that_nothing_uses_is_refused(clip, tmp_path):
+    with pytest.raises(InputError, match=r"^mask_quality = high: the masks come from elsewhere\. Leave it out"):
+        _run(clip, tmp_path / "g", mask="m.mkv", mask_quality="high")
+    settings = PreprocessSettings(mask_quality="high")
+    with pytest.raises(InputError, match=r"^mask_quality = high: the performer's pixels are not looked for here"):
+        next(preprocess("animation", clip, IMAGE, settings, tmp_path / "g", AREA, FakePeople()))
