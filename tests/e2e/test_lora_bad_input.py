@@ -55,7 +55,7 @@ def refused(made: list[str], folder: Path, text: str, *parts: str) -> None:
         (pair((4, WIDTH), (WIDTH, 4), "down_blocks.0.attn.to_q"), ("down_blocks.0.attn.to_q", "no place")),
         ({k: v * torch.nan for k, v in pair((4, WIDTH), (WIDTH, 4)).items()}, ("is not finite", "another copy")),
         ({}, ("holds no LoRA (it is empty)",)),
-        (pair((0, WIDTH), (WIDTH, 0)), ("has the shape", "architecture")),
+        (pair((0, WIDTH), (WIDTH, 0)), ("is empty",)),
     ],
     ids=["width", "rank", "depth", "other network", "nan", "empty", "rank 0"],
 )

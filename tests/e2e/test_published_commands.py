@@ -132,6 +132,7 @@ def test_replacement_guides_serve_animation(scene: Path, checkpoint: Path, tmp_p
     assert "--replace_flag was not given" in done.output
 
 
+@pytest.mark.slow
 def test_compat_keeps_what_was_published(checkpoint: Path, tmp_path: Path) -> None:
     made = command("preprocess", *PREPROCESS, "--save_path", tmp_path / "r", *REPLACE, "--compat")
     assert made.exit_code == 0, made.output

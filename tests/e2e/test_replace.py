@@ -146,6 +146,7 @@ def test_without_compositing_the_network_draws_everything(done: Path, checkpoint
     assert (a[far] != b[far]).any()
 
 
+@pytest.mark.slow
 def test_while_the_performer_is_away_the_frames_are_the_clips(checkpoint: Path, tmp_path: Path) -> None:
     """Two people; the chosen one leaves for three frames while the other stays."""
     video = tmp_path / "pair.mkv"
@@ -191,6 +192,7 @@ def test_while_the_performer_is_away_the_frames_are_the_clips(checkpoint: Path, 
     np.testing.assert_array_equal(out[:, :, 80:], small[:, :, 80:])  # the other one is never touched
 
 
+@pytest.mark.slow
 def test_from_python_with_the_clips_sound(checkpoint: Path, tmp_path: Path) -> None:
     result = wanimate.replace(
         IMAGE, VIDEO, tmp_path / "out.mp4", checkpoint=checkpoint, fps=2, area=64 * 64, face_size=32, steps=1,

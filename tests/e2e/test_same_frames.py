@@ -84,7 +84,7 @@ def test_tiles_change_rounding_alone(checkpoint: Path, tmp_path: Path) -> None:
     assert np.abs(tiled.astype(int) - whole).max() <= 1
 
 
-@pytest.mark.parametrize("mode", ["animation", "replacement"])
+@pytest.mark.parametrize("mode", ["animation", pytest.param("replacement", marks=pytest.mark.slow)])
 def test_two_commands_make_the_frames_of_one(checkpoint: Path, tmp_path: Path, mode: Any) -> None:
     image, video = SHIPPED / "character-2.png", SHIPPED / "performer.mp4"
     job = Job.of(

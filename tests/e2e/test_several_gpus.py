@@ -71,6 +71,7 @@ def ended(job: subprocess.Popen[str], ranks: dict[int, psutil.Process], out: Pat
     return [event for event in events(said) if event["event"] in ("error", "result")]
 
 
+@pytest.mark.slow
 def test_a_killed_rank_ends_the_job(place: Path, tmp_path: Path) -> None:
     out = tmp_path / "out" / "a.mkv"
     job = command(*words(place, out, *ENDLESS))

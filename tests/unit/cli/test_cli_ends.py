@@ -254,7 +254,7 @@ def test_an_interrupt_that_a_library_drops(tmp_path: Path, json_too: bool) -> No
 
 
 @pytest.mark.parametrize("name", ["SIGINT", "SIGTERM", "SIGHUP"])
-@pytest.mark.parametrize("times", [1, 3], ids=["once", "impatient"])
+@pytest.mark.parametrize("times", [1, pytest.param(3, marks=pytest.mark.slow)], ids=["once", "impatient"])
 def test_cancelled_jobs_leave_nothing(tmp_path: Path, name: str, times: int) -> None:
     out = tmp_path / "results" / "a.mp4"
     out.parent.mkdir()

@@ -141,7 +141,9 @@ def test_step_caches(animator: Animator, guides: MakeGuides, tmp_path: Path, kin
     assert list(last.values()) == skipped
 
 
-@pytest.mark.parametrize("kind", ["taylor", "first-block", "magnitude"])
+@pytest.mark.parametrize(
+    "kind", ["taylor", *(pytest.param(kind, marks=pytest.mark.slow) for kind in ("first-block", "magnitude"))]
+)
 def test_a_cache_that_skips_nothing_gives_the_same_frames(
     animator: Animator, guides: MakeGuides, tmp_path: Path, kind: str
 ) -> None:

@@ -56,6 +56,7 @@ def test_a_redraw_is_of_the_last_result(job: Job, straight: Frames) -> None:
     assert (job.frames[:17] == straight[:17]).all()
 
 
+@pytest.mark.slow
 def test_a_drawn_seed_of_a_redraw_stays_until_it_is_done(job: Job, monkeypatch: pytest.MonkeyPatch) -> None:
     monkeypatch.setattr(loop, "NEAR", -1.0)
     drawn = SETTINGS.model_copy(update={"redraw": 1, "seed": None})

@@ -74,6 +74,7 @@ def test_ranks_stay_warm_over_jobs(two: Animator, guides: MakeGuides, tmp_path: 
     assert others() == []
 
 
+@pytest.mark.slow
 def test_every_job_is_planned_and_tuned_for_its_tokens(
     two: Animator, guides: MakeGuides, tmp_path: Path, monkeypatch: pytest.MonkeyPatch
 ) -> None:
@@ -101,6 +102,7 @@ def test_what_cannot_be_spread_is_refused_before_a_process_starts(checkpoint: Pa
     assert others() == []
 
 
+@pytest.mark.slow
 def test_a_rank_without_memory_makes_all_of_them_take_less(
     two: Animator, guides: MakeGuides, tmp_path: Path, monkeypatch: pytest.MonkeyPatch, animator: Animator
 ) -> None:
@@ -139,6 +141,7 @@ def test_a_cancelled_job_leaves_the_ranks_for_the_next_one(two: Animator, guides
     assert sorted(os.listdir(tmp_path)) == ["again.json", "again.mkv", "wanted.json", "wanted.mkv"]
 
 
+@pytest.mark.slow
 def test_a_rank_that_ends_between_two_jobs_is_replaced(two: Animator, guides: MakeGuides, tmp_path: Path) -> None:
     events_of(two, guides(5), tmp_path / "wanted.mkv")
     (rank,) = others()

@@ -16,7 +16,7 @@ MOST = 1.5 * 2**30 / 100e6
 
 @pytest.mark.parametrize("form", ["RGBA, 16 bits"])
 def test_a_picture_takes_few_bytes_a_pixel(form: str) -> None:
-    megapixels = 12
+    megapixels = 6
     assert max(measure(form, megapixels)) <= MOST * megapixels * 1e6
 
 

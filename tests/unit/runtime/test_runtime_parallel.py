@@ -42,6 +42,7 @@ def said(tmp_path_factory: pytest.TempPathFactory) -> Path:
     return folder
 
 
+@pytest.mark.slow
 @pytest.mark.parametrize(
     ("count", "name"), [(count, name) for count, names in rank_checks.NAMES.items() for name in names]
 )

@@ -32,6 +32,7 @@ def frames_of(animator: Animator, guides: Path, out: Path, **settings: Any) -> t
     return video.take(range(video.count)), told
 
 
+@pytest.mark.slow
 def test_a_later_job_moves_the_blocks(tmp_path: Path, monkeypatch: pytest.MonkeyPatch) -> None:
     """Into host memory, from there into the file for want of room, and back; the frames stay the same."""
     folder, guides = own_checkpoint(tmp_path / "tiny"), write_guides(tmp_path / "guides", 9)

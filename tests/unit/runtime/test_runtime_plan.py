@@ -100,6 +100,7 @@ def test_the_forecast_of_a_step_is_what_a_step_takes(rows: int | None) -> None:
     assert cost.forward - cost.context == pytest.approx(peak, rel=0.1)
 
 
+@pytest.mark.slow
 def test_slices_float8_and_tiles_take_less() -> None:
     whole, sliced = (transformer_cost(FULL, torch.bfloat16, False, (832, 480), 21, rows) for rows in (None, 2048))
     assert sliced.forward < 0.7 * whole.forward
@@ -109,6 +110,7 @@ def test_slices_float8_and_tiles_take_less() -> None:
     assert sizes[0].decode_flops < sizes[1].decode_flops < sizes[2].decode_flops
 
 
+@pytest.mark.slow
 def test_the_fastest_placement_that_fits_is_taken() -> None:
     """720p, 77 frames: what each config gets."""
     assert planned(139).placement == Placement("resident", None, None)
@@ -186,6 +188,7 @@ def test_settings_are_kept() -> None:
         planned(23.5, full_size("fp8"), blocks="mapped")
 
 
+@pytest.mark.slow
 def test_nothing_fits_names_the_nearest_setting() -> None:
     def others() -> Iterator[Alternative]:
         yield "--clip-length 61", full_size(), work(length=61), ALONE

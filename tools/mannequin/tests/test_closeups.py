@@ -105,6 +105,7 @@ def test_faces_speak_and_blink() -> None:
     assert 0.05 < float(shut.float().mean()) < 0.35
 
 
+@pytest.mark.slow
 def test_a_seed_shows_the_same_common_clips_whether_there_are_close_ones_or_not(people: Mannequins) -> None:
     """Bodies, clothes and lights are drawn first; the clips of closeups come on top."""
     plain, near = (

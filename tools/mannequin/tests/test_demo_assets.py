@@ -107,6 +107,7 @@ def test_pictures_repeat_and_follow_the_pose() -> None:
     assert not changed[60:, :8].any()
 
 
+@pytest.mark.slow
 def test_clips_hold_their_frames_and_sound(tmp_path: Path) -> None:
     frames = np.random.default_rng(0).integers(0, 255, (40, 224, 256, 3), dtype=np.uint8)
     demo.write_clip(tmp_path / "a.mp4", frames, demo.sound(40 / demo.RATE))

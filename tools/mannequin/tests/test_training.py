@@ -148,12 +148,14 @@ def trained_flow(root: Path) -> Mannequin:
     return model
 
 
+@pytest.mark.slow
 def test_the_vae_learns(trained: Path) -> None:
     before, after = vae_error(untrained_vae()), vae_error(trained_vae(trained))
     assert after < 0.6 * before, (before, after)
     assert logged(trained / "vae")[-1]["step"] == STEPS
 
 
+@pytest.mark.slow
 def test_the_transformer_learns(trained: Path) -> None:
     torch.manual_seed(0)
     before, after = flow_error(Mannequin()), flow_error(trained_flow(trained))
@@ -161,6 +163,7 @@ def test_the_transformer_learns(trained: Path) -> None:
     assert logged(trained / "flow")[-1]["step"] == STEPS
 
 
+@pytest.mark.slow
 def test_a_seed_decides_a_run(trained: Path, tmp_path: Path) -> None:
     short = replace(VAE_RUN, steps=6)
     first, again = (train_vae(short, make_pool(), tmp_path / name, CPU) for name in "ab")
@@ -212,6 +215,7 @@ def test_nothing_to_go_on_with(tmp_path: Path) -> None:
         train_vae(VAE_RUN, make_pool(), tmp_path, CPU, resume=True)
 
 
+@pytest.mark.slow
 def test_the_decoder_alone_can_be_trained_further(trained: Path, tmp_path: Path) -> None:
     """The latents, which a transformer may know already, stay as they are."""
     start = trained / "vae" / "vae.pt"
@@ -222,6 +226,7 @@ def test_the_decoder_alone_can_be_trained_further(trained: Path, tmp_path: Path)
     assert any(not torch.equal(before[k], after[k]) for k in before if k.startswith("decoder."))
 
 
+@pytest.mark.slow
 def test_a_grown_vae_computes_the_same_and_every_new_channel_can_learn(trained: Path) -> None:
     narrow = trained_vae(trained)
     torch.manual_seed(3)
@@ -238,6 +243,7 @@ def test_a_grown_vae_computes_the_same_and_every_new_channel_can_learn(trained: 
         assert (gradient[old:].abs().flatten(1).sum(1) > 0).all(), name
 
 
+@pytest.mark.slow
 def test_the_package_holds_what_was_trained(trained: Path, tmp_path: Path) -> None:
     out = tmp_path / "mannequin"
     defaults = Defaults(area=32 * 32, steps=2, clip_length=5)
@@ -279,6 +285,7 @@ def begun_with(folder: Path) -> Mannequin:
     return model
 
 
+@pytest.mark.slow
 def test_latents_get_unit_size(trained: Path) -> None:
     """The packaged statistics make latents of clips about normal."""
     numbers = load_state(trained / "statistics.pt")
@@ -382,6 +389,7 @@ def test_steps_of_every_kind_are_spread_over_a_run() -> None:
     assert early == {"frames", "face_frames", "hand_frames"}
 
 
+@pytest.mark.slow
 def test_a_packed_training_goes_on_and_gives_the_same_pictures(trained: Path, tmp_path: Path) -> None:
     run = replace(VAE_RUN, steps=8)
     train_vae(run, make_pool(), tmp_path / "a", CPU)
