@@ -75,7 +75,9 @@ CASES = {
 }  # fmt: skip
 
 
-@pytest.mark.parametrize("name", CASES)
+@pytest.mark.parametrize(
+    "name", [pytest.param(name, marks=pytest.mark.slow if "other sizes" in name else ()) for name in CASES]
+)
 @torch.no_grad()
 def test_transformer(name: str) -> None:
     case = CASES[name]

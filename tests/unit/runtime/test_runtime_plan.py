@@ -134,6 +134,7 @@ def test_histories_of_step_caches_are_in_the_plan() -> None:
     assert cached.stages["decode"] == plain.stages["decode"]
 
 
+@pytest.mark.slow
 def test_loras_are_in_the_plan() -> None:
     """As large as the published relighting LoRA: 718 million values in bfloat16, rank 128 on all linears of the blocks."""
     values = 718_000_000

@@ -118,6 +118,7 @@ def test_a_seed_shows_the_same_common_clips_whether_there_are_close_ones_or_not(
     assert plain.eyes.shape == near.eyes.shape == (2, 1)
 
 
+@pytest.mark.slow
 def test_what_the_vae_report_measures(people: Mannequins) -> None:
     world = World(people, WorldSettings(near=1.0, face_size=16, replacement=0.0))
     batch = world.sample_batch(2, 1, 48, 48, seed=2)
