@@ -140,13 +140,13 @@ def to_rgb(frame: Any, colours: Colours, width: int, height: int, background: in
     return flattened(colour, pixels[..., 3], background) if alpha else colour
 
 
-def flattened(colour: Frame, alpha: npt.NDArray[Any], background: int) -> Frame:
-    """Colours [H, W, 3] with an opacity [H, W] of 8 or 16 bits, over a grey."""
+def flattened(colour: Frame, alpha: npt.NDArray[Any], background: int | tuple[int, int, int]) -> Frame:
+    """Colours [H, W, 3] with an opacity [H, W] of 8 or 16 bits, over a grey or a colour."""
     most = np.iinfo(alpha.dtype).max
     if alpha.min() == most:
         return np.ascontiguousarray(colour)
     opacity = (alpha / np.float32(most))[..., None]
-    return np.rint(colour * opacity + background * (1 - opacity)).astype(np.uint8)
+    return np.rint(colour * opacity + np.asarray(background, np.float32) * (1 - opacity)).astype(np.uint8)
 
 
 def tone_mapped(light: Table) -> Table:

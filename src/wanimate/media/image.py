@@ -22,6 +22,7 @@ except ImportError:  # no wheel for this Python or machine; HEIC is told by its 
     pi_heif = None
 
 from wanimate.errors import InputError
+from wanimate.media.colour import flattened
 from wanimate.media.container import check_file
 from wanimate.media.deep import Strip, halve_jpeg2000, other_bytes, part, plain_values, scaled, sixteen_bit_colours
 from wanimate.media.icc import ProfileError, ToSrgb, to_srgb
@@ -174,12 +175,4 @@ def _shown(pixels: npt.NDArray[np.uint8], mode: str, convert: ToSrgb | None, bac
         return np.asarray(Image.frombytes(mode, pixels.shape[1::-1], pixels.tobytes()).convert("RGB"))
     if convert is not None:
         pixels = np.concatenate([convert(pixels), pixels[..., 3:]], axis=2)
-    return _flatten(pixels, background)
-
-
-def _flatten(pixels: npt.NDArray[Any], background: tuple[int, int, int]) -> Frame:
-    if pixels.shape[2] == 3:
-        return pixels
-    alpha = pixels[:, :, 3:].astype(np.float32) / 255
-    mixed = pixels[:, :, :3] * alpha + np.asarray(background, np.float32) * (1 - alpha)
-    return np.rint(mixed).astype(np.uint8)
+    return pixels if pixels.shape[2] == 3 else flattened(pixels[..., :3], pixels[..., 3], background)
