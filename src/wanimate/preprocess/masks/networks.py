@@ -17,7 +17,8 @@ import numpy as np
 from wanimate.config.preprocess import MaskQuality
 from wanimate.preprocess.detect.litert import Array, Network
 from wanimate.preprocess.detect.models import SELFIE, U2NET, U2NETP, read_model
-from wanimate.preprocess.pose.keypoints import FACE, VALID_CONFIDENCE
+from wanimate.preprocess.masks.skeleton import face_points
+from wanimate.preprocess.pose.keypoints import VALID_CONFIDENCE
 from wanimate.types import Frame, Keypoints
 
 _SIDE = 320
@@ -28,8 +29,6 @@ _MARGIN = 0.12
 _HAT, _HAIR = 1.0, 0.5
 """Room above and beside a face, in its own size: for hats and hair."""
 _LEGS = [11, 12, 13, 14, 15, 16]
-_FACE_POINTS = 20
-"""A face counts with more seen points than that."""
 
 
 class Segmenter(Protocol):
@@ -134,9 +133,8 @@ def person_box(person: Keypoints, width: int, height: int) -> Box:
         return Box(0, 0, width, height)
     points = np.clip(seen, 0, (width, height))
     low, high = points.min(axis=0), points.max(axis=0)
-    face = person[FACE]
-    shown = np.clip(face[face[:, 2] >= VALID_CONFIDENCE, :2], 0, (width, height))
-    if len(shown) > _FACE_POINTS:
+    shown = np.clip(face_points(person), 0, (width, height))
+    if len(shown):
         size = float(np.ptp(shown, axis=0).max())
         low = np.minimum(low, shown.min(axis=0) - (_HAIR * size, _HAT * size))
         high = np.maximum(high, shown.max(axis=0) + (_HAIR * size, 0))

@@ -19,7 +19,7 @@ from wanimate.preprocess.masks.decide import Decision, Evidence, Flags, blended,
 from wanimate.preprocess.masks.networks import Box, Segmenter, person_box
 from wanimate.preprocess.masks.skeleton import distances, sure_pixels
 from wanimate.preprocess.masks.skeleton import unit as shoulder_width
-from wanimate.preprocess.pose.keypoints import BODY, VALID_CONFIDENCE, runs
+from wanimate.preprocess.pose.keypoints import BODY, VALID_CONFIDENCE, runs, uncut
 from wanimate.types import Frame, Keypoints
 
 _LONGEST = 512
@@ -150,10 +150,10 @@ class OfflineMasks:
 
 def stretches(valid: npt.NDArray[np.bool_], cuts: Sequence[int]) -> npt.NDArray[np.int_]:
     """The number of each frame's stretch [n]: from 1 on, and 0 where nobody is. A cut starts another one."""
-    starts = np.zeros(len(valid), dtype=np.bool_)
-    starts[[start for start, _ in runs(valid)]] = True
-    starts[[cut for cut in cuts if cut < len(valid)]] = True
-    return np.where(valid, np.cumsum(starts & valid), 0)
+    out = np.zeros(len(valid), dtype=np.int_)
+    for number, (start, stop) in enumerate(uncut(runs(valid), cuts), start=1):
+        out[start:stop] = number
+    return out
 
 
 def look_frames(stretch: npt.NDArray[np.int_]) -> Flags:

@@ -21,6 +21,7 @@ from wanimate.types import Keypoints
 _CORE = 0.06
 """Thickness of a bone's sure pixels, in shoulder widths."""
 _FACE_POINTS = 20
+"""A face counts with more seen points than that."""
 _HEAD, _HEAD_BY_SHOULDERS = 0.75, 0.45
 """Radius of a head: in sizes of its face, and in shoulder widths where no face is seen."""
 
@@ -64,11 +65,17 @@ def unit(person: Keypoints) -> float:
     return max(_distance(body, 2, 5), _distance(body, 0, 1), _distance(body, 1, 8) / 2, 2.0)
 
 
+def face_points(person: Keypoints) -> Points:
+    """The seen points of a person's face [n, 2]; none where they are too few to be a face."""
+    face = person[FACE]
+    shown = face[face[:, 2] >= VALID_CONFIDENCE, :2]
+    return shown if len(shown) > _FACE_POINTS else shown[:0]
+
+
 def _head(person: Keypoints) -> tuple[Points, float] | None:
     """Middle and radius of the whole head, hair included: it reaches further up than down from the face."""
-    body, face = split(person).body, person[FACE]
-    shown = face[face[:, 2] >= VALID_CONFIDENCE, :2]
-    if len(shown) > _FACE_POINTS:
+    body, shown = split(person).body, face_points(person)
+    if len(shown):
         middle, radius = shown.mean(axis=0), _HEAD * float(np.ptp(shown, axis=0).max())
     else:
         points = body[[0, 14, 15, 16, 17]]
