@@ -268,6 +268,14 @@ def test_several_and_none(file: str, family: str, published: Path, tmp_path: Pat
     assert Path(file).parent.name in said
 
 
+def refused_everywhere(folder: Path, rule: str) -> None:
+    """By a job that begins, and by `weights verify` and its kin."""
+    with pytest.raises(CheckpointError, match=rule):
+        check_checkpoint(*read_checkpoint_config(folder))
+    with pytest.raises(CheckpointError, match=rule):
+        find_networks(folder)
+
+
 @pytest.mark.parametrize("content", [b"version https://git-lfs.github.com/spec/v1\noid sha256:4d7a\n", None])
 @pytest.mark.parametrize("file", ["vae/wan_2.1_vae.safetensors", "diffusion_models/animate_14B.safetensors"])
 def test_a_damaged_file_is_named(
@@ -278,20 +286,14 @@ def test_a_damaged_file_is_named(
     path = tmp_path / file
     path.write_bytes(path.read_bytes()[:900] if content is None else content)
     rule = rf"{path.name}: not a readable safetensors file.*Download it again"
-    with pytest.raises(CheckpointError, match=rule):
-        check_checkpoint(*read_checkpoint_config(tmp_path))
-    with pytest.raises(CheckpointError, match=rule):
-        find_networks(tmp_path)
+    refused_everywhere(tmp_path, rule)
 
 
 def test_another_wan_is_called_so(published: Path, tmp_path: Path, spiece: bytes) -> None:
     path = comfy(tmp_path, published, spiece)
     save({k: v for k, v in transformer_state().items() if not k.startswith(("pose_", "motion_", "face_"))}, path)
     rule = rf"{path.name}: it is a Wan transformer without the parts for pose and face"
-    with pytest.raises(CheckpointError, match=rule):
-        check_checkpoint(*read_checkpoint_config(tmp_path))
-    with pytest.raises(CheckpointError, match=rule):
-        find_networks(tmp_path)
+    refused_everywhere(tmp_path, rule)
 
 
 def test_guides_wait_for_no_prompt_where_a_network_is_missing(published: Path, tmp_path: Path, spiece: bytes) -> None:
