@@ -12,7 +12,7 @@ from wanimate.finish.encode import OutputWriter
 from wanimate.finish.lock import OutputLock, record_path, sheet_path
 from wanimate.finish.record import record_bytes
 from wanimate.media.files import AtomicFile, output_error
-from wanimate.media.sheet import sheet_bytes
+from wanimate.media.png import png_bytes
 from wanimate.types import Frame
 from wanimate.weights.fingerprint import fingerprint
 
@@ -41,7 +41,7 @@ def commit(writer: OutputWriter, lock: OutputLock, data: Mapping[str, Any], shee
 
         made = {**data, "sheet": None}
         if sheet is not None:
-            picture = whole(sheet_path(lock.out), sheet_bytes(sheet))
+            picture = whole(sheet_path(lock.out), png_bytes(sheet))
             made["sheet"] = _proof(picture.path, fingerprint(picture.temporary), lock.older.sheet)
         made["result"] = _proof(lock.out, writer.hash, lock.older.result)
         content = record_bytes(lock.out, made)

@@ -4,9 +4,11 @@ from __future__ import annotations
 
 import struct
 import zlib
+from pathlib import Path
 
 import cv2
 
+from wanimate.media.files import AtomicFile
 from wanimate.types import Frame
 
 SRGB = (b"sRGB", b"\0")
@@ -22,3 +24,13 @@ def png_bytes(frame: Frame) -> bytes:
     data, (name, content) = encoded.tobytes(), SRGB
     chunk = struct.pack(">I", len(content)) + name + content + struct.pack(">I", zlib.crc32(name + content))
     return data[:_AFTER_HEADER] + chunk + data[_AFTER_HEADER:]
+
+
+def write_png(path: Path, frame: Frame, field: str = "out") -> None:
+    """An RGB picture as a PNG file.
+
+    Raises:
+        OutputError: the folder cannot be written, or the disk is full.
+    """
+    with AtomicFile(path, field) as file:
+        file.write(png_bytes(frame))

@@ -8,7 +8,6 @@ import cv2
 import numpy as np
 from PIL import Image, ImageDraw, ImageFont
 
-from wanimate.media.png import png_bytes
 from wanimate.media.resize import AREA, LINEAR
 from wanimate.types import Frame, FrameSource
 
@@ -60,11 +59,6 @@ def sheet_of_sources(
     picked = sample_columns(min(source.count for _, source in sources), columns)
     rows = [(label, list(source.take(picked))) for label, source in sources]
     return contact_sheet(rows, [i / fps for i in picked], title, row_height)
-
-
-def sheet_bytes(sheet: Frame) -> bytes:
-    """A sheet as PNG."""
-    return png_bytes(sheet)
 
 
 def _to_height(frame: Frame, height: int) -> Frame:

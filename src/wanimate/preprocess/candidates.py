@@ -5,13 +5,11 @@ from __future__ import annotations
 from dataclasses import dataclass
 from pathlib import Path
 
-import cv2
-
 from wanimate.config import PreprocessSettings
 from wanimate.errors import InputError
-from wanimate.media.files import AtomicFile
 from wanimate.media.lock import NameLock
 from wanimate.media.places import check_apart_from, check_file, check_names
+from wanimate.media.png import write_png
 from wanimate.media.video import iter_indices
 from wanimate.preprocess.detect.registry import open_detector
 from wanimate.preprocess.detect.tiles import DEEP
@@ -59,10 +57,7 @@ def _written(clip: Clip, settings: PreprocessSettings, out: Path) -> Crowd:
     for i, (index, frame) in enumerate(zip(indices, iter_indices(clip, indices), strict=True)):
         found = [person.keypoints for person in people.candidates(frame, deep=i % DEEP == 0)]  # as tracking does
         if found:
-            done, data = cv2.imencode(".png", numbered_picture(frame, found)[..., ::-1])
-            assert done
-            with AtomicFile(out) as file:
-                file.write(data.tobytes())
+            write_png(out, numbered_picture(frame, found))
             return Crowd(index, tuple(box(found[i]) for i in numbered(found)))
     if choice.at is not None:
         raise InputError("preprocess.person", choice, f"nobody was found {choice.when}", "Give another time, or none")

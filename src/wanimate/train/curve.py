@@ -8,7 +8,7 @@ from pathlib import Path
 import cv2
 import numpy as np
 
-from wanimate.media.files import AtomicFile
+from wanimate.media.png import write_png
 
 WIDTH, HEIGHT, EDGE = 800, 400, 56
 
@@ -30,7 +30,4 @@ def draw_curve(points: Sequence[tuple[int, float]], path: Path) -> None:
         (f"step {last:.0f}", (WIDTH - EDGE - 60, HEIGHT - 30)), ("loss", (EDGE, 36)),
     ):  # fmt: skip
         cv2.putText(picture, text, place, cv2.FONT_HERSHEY_SIMPLEX, 0.42, (60, 60, 60), 1, cv2.LINE_AA)
-    done, data = cv2.imencode(".png", picture)
-    assert done
-    with AtomicFile(path, "work") as file:
-        file.write(data.tobytes())
+    write_png(path, picture[:, :, ::-1], "work")

@@ -29,6 +29,7 @@ from wanimate.media.files import (
 )
 from wanimate.media.lock import NameLock
 from wanimate.media.places import check_names
+from wanimate.media.png import write_png
 from wanimate.model.transformer import AnimateTransformer
 from wanimate.train.adapters import AdapterSettings, adapter_state, attach, write_lora
 from wanimate.train.examples import Encoders, Examples, ExampleSettings, Source, find_sources, prepare
@@ -168,10 +169,7 @@ def write_sample(base: Checkpoint, text: Tensor, examples: Examples, path: Path,
         frames = to_pixels(base.vae.decode(z.clone())[0].float())
         chosen = [round(i * (len(frames) - 1) / (columns - 1)) for i in range(columns)]
         rows.append(cv2.hconcat([frames[i] for i in chosen]))
-    done, data = cv2.imencode(".png", cv2.vconcat(rows)[:, :, ::-1])
-    assert done
-    with AtomicFile(path, "work") as file:
-        file.write(data.tobytes())
+    write_png(path, cv2.vconcat(rows), "work")
 
 
 def _padded(prompts: list[Tensor]) -> list[Tensor]:

@@ -15,7 +15,8 @@ import pytest
 from wanimate.config import OutputSettings
 from wanimate.finish.lock import OutputLock
 from wanimate.finish.record import SCHEMA, peak_rss, record_bytes
-from wanimate.media.sheet import contact_sheet, sample_columns, sheet_bytes, sheet_of_sources
+from wanimate.media.png import png_bytes
+from wanimate.media.sheet import contact_sheet, sample_columns, sheet_of_sources
 from wanimate.media.video import ArrayFrames
 from wanimate.weights.fingerprint import file_hash
 
@@ -80,7 +81,7 @@ def test_sheet_shows_every_row_in_its_place() -> None:
     assert len(places["face"]) == 4 * 90 * 90  # keeps its aspect
     labels = sheet[:, :100]
     assert (labels.min(axis=(1, 2)) < 100).sum() > 20  # something is written at the left
-    assert (cv2.imdecode(np.frombuffer(sheet_bytes(sheet), np.uint8), cv2.IMREAD_COLOR)[..., ::-1] == sheet).all()
+    assert (cv2.imdecode(np.frombuffer(png_bytes(sheet), np.uint8), cv2.IMREAD_COLOR)[..., ::-1] == sheet).all()
 
 
 def test_sheet_shows_the_frames_of_the_sampled_moments() -> None:

@@ -15,8 +15,8 @@ from wanimate.config import OutputSettings
 from wanimate.errors import InputError
 from wanimate.finish.encode import OutputWriter
 from wanimate.media.colour import HLG, PQ, Colours, conversion_of, tone_mapped
+from wanimate.media.png import png_bytes
 from wanimate.media.probe import probe
-from wanimate.media.sheet import sheet_bytes
 from wanimate.media.video import LosslessWriter, VideoFrames, iter_frames
 
 SDR = {
@@ -145,5 +145,5 @@ def test_the_whole_road_from_a_clip_to_a_result(tmp_path: Path, said: Said) -> N
 
 
 def test_pictures_that_are_written_say_srgb() -> None:
-    data = sheet_bytes(np.zeros((40, 40, 3), np.uint8))
+    data = png_bytes(np.zeros((40, 40, 3), np.uint8))
     assert data[8 + 25 + 4 : 8 + 25 + 8] == b"sRGB"

@@ -11,9 +11,9 @@ import numpy as np
 import numpy.typing as npt
 
 from wanimate.errors import InputError, OutputError
-from wanimate.media.files import AtomicFile
 from wanimate.media.places import check_names
-from wanimate.media.sheet import contact_sheet, sample_columns, sheet_bytes
+from wanimate.media.png import write_png
+from wanimate.media.sheet import contact_sheet, sample_columns
 from wanimate.preprocess.masks.base import Mask
 from wanimate.types import Frame
 
@@ -80,8 +80,7 @@ class MaskSheet:
         """
         rows = list(self._rows.items())
         sheet = contact_sheet(rows, [i / fps for i in self._picked], "How the performer's pixels were found")
-        with AtomicFile(self._path, _FIELD) as file:
-            file.write(sheet_bytes(sheet))
+        write_png(self._path, sheet, _FIELD)
 
 
 def _outlined(frame: Frame, mask: Mask, colour: tuple[int, int, int], thick: int) -> None:
