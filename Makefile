@@ -76,6 +76,6 @@ $(VENV)/.run: $(BIN)/python pyproject.toml constraints.txt
 
 # The workshop goes without its dependencies: the tests need none beyond these, and anny is large.
 $(VENV)/.dev: $(VENV)/.run tools/mannequin/pyproject.toml
-	$(BIN)/python -m pip install --quiet -c constraints.txt -e '.[dev,gguf,onnx]'
+	$(BIN)/python -m pip install --quiet -c constraints.txt -e '.[dev,gguf,onnx,serve,s3,postgres,mcp,telemetry]'
 	$(BIN)/python -m pip install --quiet --no-deps -e tools/mannequin
 	@touch $@
