@@ -25,6 +25,11 @@ _TRIES = 100
 """How many temporary names are tried before it is said that all are taken."""
 
 
+def user_data() -> Path:
+    """The package's folder for the user's data: XDG_DATA_HOME/wanimate, else ~/.local/share/wanimate."""
+    return Path(os.environ.get("XDG_DATA_HOME") or Path.home() / ".local" / "share") / "wanimate"
+
+
 def user_cache() -> Path:
     """The package's folder in the user's cache: XDG_CACHE_HOME/wanimate, else ~/.cache/wanimate."""
     return Path(os.environ.get("XDG_CACHE_HOME") or Path.home() / ".cache") / "wanimate"

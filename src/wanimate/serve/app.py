@@ -1,0 +1,154 @@
+"""The application: faces, and what every request goes through.
+
+request id -> limits of the body -> the face -> `service.Service` -> answer in the face's own form
+"""
+
+from __future__ import annotations
+
+import logging
+from collections.abc import AsyncIterator, Callable
+from contextlib import asynccontextmanager
+
+from fastapi import FastAPI, Request
+from fastapi.exceptions import RequestValidationError
+from sqlalchemy.exc import DBAPIError, InterfaceError, OperationalError
+from sqlalchemy.exc import TimeoutError as PoolTimeout
+from starlette.exceptions import HTTPException
+from starlette.responses import JSONResponse, Response
+from starlette.types import ASGIApp, Message, Receive, Scope, Send
+
+from wanimate.serve.background import Background
+from wanimate.serve.database import is_away
+from wanimate.serve.errors import ServiceError, away
+from wanimate.serve.faces import hosted, openai, own
+from wanimate.serve.faces.common import new_request_id
+from wanimate.serve.files import router as files_router
+from wanimate.serve.limits import BodyLimit
+from wanimate.serve.ops import health, metrics
+from wanimate.serve.ops.logs import access_log
+from wanimate.serve.service import Service
+from wanimate.serve.settings import ServeSettings
+from wanimate.serve.storage import StorageAway
+from wanimate.versions import version_of
+
+_log = logging.getLogger(__name__)
+_AWAY = (OperationalError, InterfaceError, PoolTimeout, DBAPIError)
+_FACES = (("/api/v1", hosted.error_body), ("/v1/videos", openai.error_body))
+
+
+def create_app(settings: ServeSettings, service: Service | None = None) -> FastAPI:
+    """The application over a service; without one it opens its own, and brings the tables up to date.
+
+    Raises:
+        InputError: the database or the storage cannot be opened.
+    """
+    service = service or Service(settings)
+    background = Background(service)
+
+    @asynccontextmanager
+    async def lifespan(_app: FastAPI) -> AsyncIterator[None]:
+        background.start()
+        yield
+        background.stop()
+
+    app = FastAPI(
+        title="wanimate", version=version_of("wanimate") or "0", lifespan=lifespan, redirect_slashes=False,
+        description="Character animation on your own GPUs: the hosted animate contract, OpenAI's videos routes, and more.",
+    )  # fmt: skip
+    app.state.service = service
+    for router in (hosted.router, openai.router, own.router, health.router, metrics.router):
+        app.include_router(router)
+    app.include_router(files_router(service.storage))
+    app.add_exception_handler(Exception, _unforeseen)
+    for kind in (ServiceError, RequestValidationError, HTTPException, StorageAway):
+        app.add_exception_handler(kind, _refused)
+    for kind in _AWAY:
+        app.add_exception_handler(kind, _refused)
+    app.add_middleware(BodyLimit, limit_of=_limit_of(service), refuse=_refusal)
+    app.add_middleware(_Requests)
+    return app
+
+
+class _Requests:
+    """Gives each request its id and its line in the log, and counts it."""
+
+    def __init__(self, app: ASGIApp) -> None:
+        self._app = app
+
+    async def __call__(self, scope: Scope, receive: Receive, send: Send) -> None:
+        if scope["type"] != "http":
+            await self._app(scope, receive, send)
+            return
+        headers = dict(scope["headers"])
+        given = headers.get(b"x-request-id", b"").decode("latin-1")
+        request_id = new_request_id(given or None)
+        scope.setdefault("state", {})["request_id"] = request_id
+        status = 500
+
+        async def answer(message: Message) -> None:
+            nonlocal status
+            if message["type"] == "http.response.start":
+                status = message["status"]
+                message["headers"] = [*message["headers"], (b"x-request-id", request_id.encode())]
+            await send(message)
+
+        with access_log(scope, request_id) as entry:
+            try:
+                await self._app(scope, receive, answer)
+            finally:
+                entry.status = status
+
+
+def _understood(error: Exception) -> ServiceError:
+    """Any error that a request may end with, as one of ours."""
+    if isinstance(error, ServiceError):
+        return error
+    if isinstance(error, RequestValidationError):
+        first = error.errors()[0]
+        field = ".".join(str(part) for part in first["loc"][1:]) or "body"
+        return ServiceError(400, "InvalidParameter", f"{field}: {str(first['msg']).rstrip('.')}.", field)
+    if isinstance(error, HTTPException):
+        codes = {404: "NotFound", 405: "MethodNotAllowed"}
+        code = codes.get(error.status_code, "InvalidParameter")
+        return ServiceError(error.status_code, code, f"{str(error.detail).rstrip('.')}.")
+    if isinstance(error, StorageAway):
+        return away("The storage does not answer.")
+    if is_away(error):
+        return away("The database does not answer.")
+    return ServiceError(500, "InternalError", "Something went wrong inside; the log has it under the request's id.")
+
+
+def _refusal(path: str, request_id: str, error: ServiceError) -> Response:
+    """An error in the form of the face that was asked."""
+    body = next((form for prefix, form in _FACES if path.startswith(prefix)), own.error_body)
+    headers = {} if error.retry_after is None else {"Retry-After": str(max(1, round(error.retry_after)))}
+    metrics.refused(error.code)
+    return JSONResponse(body(error, request_id), error.status, headers)
+
+
+async def _refused(request: Request, error: Exception) -> Response:
+    found = _understood(error)
+    if found.status >= 500:
+        _log.warning("%s %s: %s", request.method, request.url.path, error)
+    return _refusal(request.url.path, request.scope["state"]["request_id"], found)
+
+
+async def _unforeseen(request: Request, error: Exception) -> Response:
+    _log.exception("%s %s", request.method, request.url.path, exc_info=error)
+    return _refusal(request.url.path, request.scope["state"]["request_id"], _understood(error))
+
+
+def _limit_of(service: Service) -> Callable[[Scope], int]:
+    """Bytes that the body of a request may have, by its path."""
+    settings = service.settings
+    files = settings.largest_clip + settings.largest_picture + 2**20
+
+    def limit(scope: Scope) -> int:
+        path: str = scope["path"]
+        kind = dict(scope["headers"]).get(b"content-type", b"")
+        takes_files = path.startswith(("/v1/videos", "/v1/uploads", "/api/v1/uploads")) and kind.startswith(
+            (b"multipart/", b"application/octet-stream")
+        )
+        return files if takes_files or path.startswith("/v1/uploads") else settings.largest_body
+
+    return limit

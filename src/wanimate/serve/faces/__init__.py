@@ -1,0 +1,1 @@
+"""HTTP faces: each translates one contract to `service.Service` and back."""

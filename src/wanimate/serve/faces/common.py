@@ -1,0 +1,66 @@
+"""What all faces share: who asks, which request it is, and the service behind it."""
+
+from __future__ import annotations
+
+import re
+import uuid
+from typing import Annotated
+
+from fastapi import Depends, Request
+
+from wanimate.serve.errors import ServiceError
+from wanimate.serve.keys import Caller, Scope
+from wanimate.serve.service import Service
+
+_REQUEST_ID = re.compile(r"[A-Za-z0-9._-]{1,64}")
+
+
+def service_of(request: Request) -> Service:
+    """The service of the application."""
+    found: Service = request.app.state.service
+    return found
+
+
+def request_id_of(request: Request) -> str:
+    """The id of this request, which logs, records and answers name."""
+    found: str = request.scope["state"]["request_id"]
+    return found
+
+
+def new_request_id(given: str | None) -> str:
+    """The client's `X-Request-Id`, if it can be used, else a new one."""
+    return given if given is not None and _REQUEST_ID.fullmatch(given) else str(uuid.uuid4())
+
+
+def base_of(request: Request) -> str:
+    """How the client reached the service: scheme, host and port."""
+    service = service_of(request)
+    return (service.settings.public_url or str(request.base_url)).rstrip("/")
+
+
+def caller_of(request: Request) -> Caller:
+    """Who asks, by `Authorization: Bearer KEY`. Raises ServiceError (401)."""
+    kind, _, key = request.headers.get("authorization", "").partition(" ")
+    caller = service_of(request).keys.find(key.strip()) if kind.lower() == "bearer" and key.strip() else None
+    if caller is None:
+        raise ServiceError(401, "InvalidApiKey", "Invalid API-key provided.")
+    return caller
+
+
+def needs(scope: Scope) -> object:
+    """A dependency: the caller, whose key has `scope`. Raises ServiceError (401, 403)."""
+
+    def found(caller: Annotated[Caller, Depends(caller_of)]) -> Caller:
+        if scope not in caller.scopes and not caller.is_admin:
+            raise ServiceError(403, "AccessDenied", f"The key has no scope `{scope}`.")
+        return caller
+
+    return Depends(found)
+
+
+Reader = Annotated[Caller, needs("read")]
+Submitter = Annotated[Caller, needs("submit")]
+Admin = Annotated[Caller, needs("admin")]
+TheService = Annotated[Service, Depends(service_of)]
+RequestId = Annotated[str, Depends(request_id_of)]
+Base = Annotated[str, Depends(base_of)]

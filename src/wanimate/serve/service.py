@@ -1,0 +1,338 @@
+"""The layer under every face: what an owner may do with jobs, uploads and results. Faces translate, nothing more."""
+
+from __future__ import annotations
+
+import hashlib
+import secrets
+import uuid
+from collections.abc import Sequence
+from dataclasses import dataclass
+from pathlib import Path
+from typing import Any
+
+import sqlalchemy as sa
+from sqlalchemy.exc import IntegrityError
+from sqlalchemy.orm import Session
+
+from wanimate.serve.content import safe_name
+from wanimate.serve.database import Database
+from wanimate.serve.errors import ServiceError, away, missing, wrong
+from wanimate.serve.events import tell
+from wanimate.serve.keys import Caller, Keys, Rate
+from wanimate.serve.queue import Queue
+from wanimate.serve.settings import ServeSettings
+from wanimate.serve.storage import Storage, StorageAway
+from wanimate.serve.submission import Source, Submission
+from wanimate.serve.tables import Audit, Creation, Event, Hook, Job, Setting, Stage, State, Upload, now
+
+_SECRET = "links"
+_DAY = 86_400_000
+_MAY_REPEAT = 24 * 3_600_000
+"""Milliseconds for which an `Idempotency-Key` is remembered."""
+
+
+@dataclass(frozen=True)
+class Page:
+    """Some of many jobs, newest first unless asked otherwise."""
+
+    jobs: Sequence[Job]
+    total: int
+
+
+class Service:
+    """Everything that faces call. Methods raise ServiceError; nothing here knows HTTP beyond its status numbers."""
+
+    def __init__(self, settings: ServeSettings, database: Database | None = None) -> None:
+        self.settings = settings
+        self.database = database or Database(settings.database_url)
+        self.database.migrate()
+        self.keys = Keys(self.database, settings)
+        self.queue = Queue(self.database, settings)
+        self.storage = Storage(settings.storage_url, shared_secret(self.database))
+        self.rates = Rate()
+
+    # Creation
+
+    def submit(
+        self, caller: Caller, submission: Submission, face: str, request_id: str, model: str = "",
+        again: str | None = None, batch: str | None = None,
+    ) -> Job:  # fmt: skip
+        """Store a job, or find the one that the same request has made a moment ago.
+
+        Everything that can be refused is refused before the row is there; nothing can fail after it.
+
+        Args:
+            model: as the face names it.
+            again: the client's `Idempotency-Key`, if it sent one.
+
+        Raises:
+            ServiceError: 400 what is wrong, 409 the key was used with another body, 429 too many.
+        """
+        submission.check(self.settings)
+        body = submission.model_dump_json()
+        digest = hashlib.sha256(f"{face}\0{model}\0{batch}\0{body}".encode()).hexdigest()
+        mark, keeps = self._fingerprint(caller, digest, again)
+        job = self._row(caller, submission, face, request_id, model, batch)
+        try:
+            with self.database.write() as session:
+                found = self._made_before(session, mark, digest)
+                if found is not None:
+                    return found
+                self._check_sources(session, caller, job, submission)
+                self._check_quotas(session, caller)
+                self._take_over(session, caller, job, submission)
+                session.add(job)
+                session.flush()
+                session.add(Creation(fingerprint=mark, job_id=job.id, body=digest, expires=now() + keeps))
+                tell(session, job, "created")
+                self.audit(session, caller, request_id, "job.create", job.id, face=face)
+        except IntegrityError:  # the same request came twice at once, and the other one was first
+            with self.database.read() as session:
+                found = self._made_before(session, mark, digest)
+            if found is None:
+                raise
+            return found
+        return job
+
+    def _fingerprint(self, caller: Caller, digest: str, again: str | None) -> tuple[str, int]:
+        if again is not None:
+            return hashlib.sha256(f"{caller.key_id}\0key\0{again}".encode()).hexdigest(), _MAY_REPEAT
+        keeps = int(self.settings.repeated_within * 1000)
+        unique = digest if keeps else f"{digest}{secrets.token_hex(8)}"
+        return hashlib.sha256(f"{caller.key_id}\0body\0{unique}".encode()).hexdigest(), keeps
+
+    def _made_before(self, session: Session, mark: str, digest: str) -> Job | None:
+        creation = session.get(Creation, mark)
+        if creation is None:
+            return None
+        if creation.expires < now():
+            session.delete(creation)
+            session.flush()
+            return None
+        if creation.body != digest:
+            text = "The Idempotency-Key was used with another body."
+            raise ServiceError(409, "InvalidParameter", text, "Idempotency-Key")
+        return session.get(Job, creation.job_id)
+
+    def _row(
+        self, caller: Caller, submission: Submission, face: str, request_id: str, model: str, batch: str | None
+    ) -> Job:
+        at = now()
+        checkpoint = submission.checkpoint or self.settings.default_checkpoint
+        return Job(
+            id=str(uuid.uuid4()), owner=caller.owner, key_id=caller.key_id, request_id=request_id, face=face,
+            kind=submission.kind, mode=submission.mode, model=model or checkpoint, tier=submission.tier,
+            checkpoint=checkpoint, loras=submission.lora_key, submission=submission.model_dump(mode="json"), batch=batch,
+            state=State.PENDING, stage=Stage.GENERATE if submission.kind in ("generate", "redraw") else Stage.PREPARE,
+            held=False, priority=submission.priority, order_key=at, not_before=0, attempt=0, beat=0, failures=0,
+            cancelling=False, fraction=0.0, result={}, facts={}, warnings=[], created=at,
+        )  # fmt: skip
+
+    def _check_sources(self, session: Session, caller: Caller, job: Job, submission: Submission) -> None:
+        uploads: dict[str, str] = {}
+        for field in ("image", "video", "mask"):
+            source: Source | None = getattr(submission, field)
+            if source is None or source.upload is None:
+                continue
+            row = session.get(Upload, source.upload)
+            if row is None or row.owner != caller.owner or row.expires < now():
+                raise wrong(field, f"{field}: there is no such upload.")
+            if row.model is not None and row.model != job.model:
+                raise wrong(field, f"{field}: the upload was made for the model {row.model}.")
+            uploads[field] = row.stored
+        job.facts = {"uploads": uploads}
+
+    def _check_quotas(self, session: Session, caller: Caller) -> None:
+        waiting = (Job.key_id == caller.key_id, Job.state == State.PENDING)
+        most = caller.quotas.queued
+        if most is not None and (session.scalar(sa.select(sa.func.count()).where(*waiting)) or 0) >= most:
+            text = f"{most} jobs of this key wait already."
+            raise ServiceError(429, "Throttling.AllocationQuota", text, retry_after=30)
+        seconds = caller.quotas.seconds_a_day
+        if seconds is not None:
+            mine = (Job.key_id == caller.key_id, Job.created > now() - _DAY)
+            used = session.scalar(sa.select(sa.func.coalesce(sa.func.sum(Job.clip_seconds), 0.0)).where(*mine)) or 0.0
+            if used >= seconds:
+                text = f"The {seconds:g} seconds of video a day are used up."
+                raise ServiceError(429, "Throttling.AllocationQuota", text, retry_after=600)
+
+    def _take_over(self, session: Session, caller: Caller, job: Job, submission: Submission) -> None:
+        """What a job has from the one that it goes on from."""
+        if submission.parent is None:
+            return
+        parent = session.get(Job, submission.parent)
+        if parent is None or parent.owner != caller.owner:
+            raise wrong("parent", "parent: there is no such job.")
+        if parent.state != State.SUCCEEDED or not parent.guides:
+            raise wrong("parent", "parent: that job has no guides; it has to have succeeded.")
+        if submission.kind == "redraw" and "video" not in parent.result:
+            raise wrong("parent", "parent: that job has made no video.")
+        job.guides, job.mode, job.clip_seconds = parent.guides, parent.mode, parent.clip_seconds
+        taken: dict[str, Any] = {name: parent.facts[name] for name in ("frames", "fps", "size") if name in parent.facts}
+        job.facts = {**job.facts, **taken}
+        if submission.kind == "redraw":
+            job.checkpoint, job.loras = parent.checkpoint, parent.loras
+
+    # Looking
+
+    def job(self, caller: Caller, job_id: str) -> Job:
+        """Raises ServiceError (404) for one that is not there, has expired, or is somebody else's."""
+        with self.database.read() as session:
+            found = session.get(Job, job_id) if len(job_id) <= 64 else None
+        if found is None or not (caller.is_admin or found.owner == caller.owner):
+            raise missing("job")
+        if found.expires is not None and found.expires < now():
+            raise missing("job")
+        return found
+
+    def jobs(
+        self, caller: Caller, *conditions: sa.ColumnElement[bool], offset: int = 0, limit: int = 50, oldest: bool = False,
+        everybody: bool = False,
+    ) -> Page:  # fmt: skip
+        """Jobs of the caller's owner. `everybody`: those of all, for admins."""
+        wanted = [*conditions, sa.or_(Job.expires.is_(None), Job.expires >= now())]
+        if not (everybody and caller.is_admin):
+            wanted.append(Job.owner == caller.owner)
+        order = (Job.created, Job.id) if oldest else (Job.created.desc(), Job.id.desc())
+        with self.database.read() as session:
+            total = session.scalar(sa.select(sa.func.count()).select_from(Job).where(*wanted)) or 0
+            rows = session.scalars(sa.select(Job).where(*wanted).order_by(*order).offset(offset).limit(limit)).all()
+        return Page(rows, total)
+
+    def link(self, stored: str, filename: str, until: int, base: str) -> str:
+        """An address that serves a stored file to whoever has it, until it expires (ms). `base`: how the caller reached us."""
+        token = self.storage.sign(stored, until // 1000, filename)
+        return f"{(self.settings.public_url or base).rstrip('/')}/files/{token}/{filename}"
+
+    def result_link(self, job: Job, name: str, base: str) -> str | None:
+        """The address of one of a job's results (`video`, `sheet`, `thumbnail`, `record` ...); None where it has none."""
+        stored = job.result.get(name)
+        if stored is None:
+            return None
+        suffix = Path(stored).suffix
+        filename = f"{job.id}{suffix}" if name == "video" else f"{job.id}-{name}{suffix}"
+        return self.link(stored, filename, job.expires or now() + _DAY, base)
+
+    # Changing
+
+    def cancel(self, caller: Caller, job_id: str, request_id: str, only_pending: bool = False) -> Job:
+        """Cancel a job. `only_pending`: as the hosted contract has it. Raises ServiceError (404; 400 if it cannot be)."""
+        job = self.job(caller, job_id)
+        done = self.queue.cancel_pending(job_id) if only_pending else not State(job.state).final
+        if not done:
+            text = "Failed to cancel the task, please confirm if the task is in PENDING status."
+            raise ServiceError(400, "UnsupportedOperation", text)
+        if not only_pending:
+            self.queue.cancel(job_id)
+        self._audit(caller, request_id, "job.cancel", job_id)
+        return self.job(caller, job_id)
+
+    def delete(self, caller: Caller, job_id: str, request_id: str) -> None:
+        """Stop a job if it runs, and remove its row and files. Raises ServiceError (404)."""
+        job = self.job(caller, job_id)
+        self.queue.cancel(job_id)
+        self.forget(job)
+        self._audit(caller, request_id, "job.delete", job_id)
+
+    def forget(self, job: Job) -> None:
+        """Remove everything of a job. A worker that still has it finds its row gone."""
+        with self.database.write() as session:
+            for table in (Event, Hook):
+                session.execute(sa.delete(table).where(table.job_id == job.id))
+            session.execute(sa.delete(Creation).where(Creation.job_id == job.id))
+            session.execute(sa.delete(Job).where(Job.id == job.id))
+            shared = session.scalar(
+                sa.select(sa.func.count()).select_from(Job).where(Job.guides == job.guides, Job.id != job.id)
+            )
+        try:
+            self.storage.remove_tree(f"jobs/{job.id}")
+            if job.guides and not shared:
+                self.storage.remove_tree(job.guides)
+        except StorageAway:
+            pass  # the sweeper finds files whose job is gone
+
+    # Uploads
+
+    def add_upload(
+        self,
+        caller_owner: str,
+        path: Path,
+        filename: str,
+        digest: str,
+        name: str | None = None,
+        model: str | None = None,
+    ) -> Upload:
+        """Keep a received file. `name`: what it is called by; its id if None. Raises ServiceError (503; 409: name taken)."""
+        at = now()
+        id_ = f"file_{secrets.token_hex(12)}"
+        row = Upload(
+            id=id_, owner=caller_owner, name=name or id_, model=model, filename=safe_name(filename), size=path.stat().st_size,
+            stored=f"uploads/{id_}/{safe_name(filename)}", digest=digest, created=at,
+            expires=at + int(self.settings.keep_uploads * 3_600_000),
+        )  # fmt: skip
+        try:
+            self.storage.put(row.stored, path)
+        except StorageAway as error:
+            raise away("The file could not be stored.") from error
+        try:
+            with self.database.write() as session:
+                session.add(row)
+        except IntegrityError as error:
+            self.storage.remove(row.stored)
+            raise ServiceError(409, "FileAlreadyExists", "A file of that name was uploaded already.", "key") from error
+        return row
+
+    def upload(self, owner: str, name: str) -> Upload | None:
+        """An upload by its id or its name; None where there is none, it has expired, or it is somebody else's."""
+        with self.database.read() as session:
+            row = session.scalar(sa.select(Upload).where(sa.or_(Upload.name == name, Upload.id == name)))
+        return row if row is not None and row.owner == owner and row.expires >= now() else None
+
+    # Rates, audit
+
+    def check_rate(self, caller: Caller, creation: bool = False) -> None:
+        """Raises ServiceError (429), never for looking at jobs: a client that polls would take its job for lost."""
+        if creation:
+            seconds = self.rates.wait(f"create {caller.key_id}", caller.quotas.creations_a_second)
+            if seconds:
+                text = "Requests to create jobs come too fast for this key."
+                raise ServiceError(429, "Throttling.RateQuota", text, retry_after=seconds)
+
+    def audit(
+        self,
+        session: Session,
+        caller: Caller | None,
+        request_id: str | None,
+        what: str,
+        target: str | None,
+        **data: Any,
+    ) -> None:
+        """Write who did what, in the transaction of what was done."""
+        owner, key_id = (caller.owner, caller.key_id) if caller is not None else ("", None)
+        session.add(
+            Audit(at=now(), owner=owner, key_id=key_id, request_id=request_id, what=what, target=target, data=data)
+        )
+
+    def _audit(self, caller: Caller, request_id: str, what: str, target: str, **data: Any) -> None:
+        with self.database.write() as session:
+            self.audit(session, caller, request_id, what, target, **data)
+
+    def close(self) -> None:
+        self.database.close()
+
+
+def shared_secret(database: Database) -> bytes:
+    """What signs links: random, made once, in the database, so that all processes have the same."""
+
+    def made() -> str:
+        with database.write() as session:
+            row = session.get(Setting, _SECRET)
+            if row is None:
+                row = Setting(name=_SECRET, value=secrets.token_hex(32))
+                session.add(row)
+            return row.value
+
+    try:
+        return bytes.fromhex(made())
+    except IntegrityError:  # another process was first
+        return bytes.fromhex(made())

@@ -1,0 +1,164 @@
+"""What a job is to the service: one form for every face, checked as a whole before a row is stored.
+
+Paths never come from a request: checkpoints and LoRAs are named, files are uploads or addresses.
+"""
+
+from __future__ import annotations
+
+from typing import Any, Literal, TypeVar
+
+from pydantic import BaseModel, ConfigDict, Field, ValidationError, model_validator
+
+from wanimate.config import GenerateSettings, OutputSettings, PreprocessSettings
+from wanimate.config.base import Settings
+from wanimate.errors import InputError
+from wanimate.serve.errors import of_input, wrong
+from wanimate.serve.settings import ServeSettings
+
+_Group = TypeVar("_Group", bound=Settings)
+Kind = Literal["animate", "preprocess", "generate", "redraw"]
+"""The whole job; its guides alone; its frames from the guides of another job; another job with one segment made anew."""
+OWN_BY_SERVER = {
+    PreprocessSettings: ("models", "mask", "sam2", "mask_debug", "limits"),
+    GenerateSettings: ("lora", "redraw"),
+    OutputSettings: ("overwrite", "fresh", "keep_segments"),
+}
+"""Fields that name files of the server, or that it decides."""
+
+
+class _Part(BaseModel):
+    model_config = ConfigDict(frozen=True, extra="forbid", allow_inf_nan=False)
+
+
+class Source(_Part):
+    """Where a file comes from: an address, a `data:` URI of a picture, or the id of an upload. Exactly one."""
+
+    url: str | None = Field(default=None, max_length=8 * 2**20)
+    upload: str | None = Field(default=None, max_length=64)
+
+    @model_validator(mode="after")
+    def _one(self) -> Source:
+        if (self.url is None) == (self.upload is None):
+            raise ValueError("give either url or upload")
+        return self
+
+
+class Lora(_Part):
+    """A LoRA by the name that the service's settings give it; it acts in the steps from `start` to `stop`, shares of all."""
+
+    name: str = Field(max_length=100)
+    strength: float = Field(default=1.0, ge=-10, le=10)
+    start: float = Field(default=0.0, ge=0, lt=1)
+    stop: float = Field(default=1.0, gt=0, le=1)
+
+
+class Webhook(_Part):
+    """An address that is told of the job: `events` of `job.scheduled`, `job.succeeded`, `job.failed`, `job.cancelled`."""
+
+    url: str = Field(max_length=2000)
+    events: tuple[Literal["job.scheduled", "job.succeeded", "job.failed", "job.cancelled"], ...] = (
+        "job.succeeded", "job.failed", "job.cancelled",
+    )  # fmt: skip
+
+
+class Submission(_Part):
+    """A job as it is stored.
+
+    parent: of `generate` the job whose guides are taken, of `redraw` the job that is made again. segment: of `redraw`, from 1.
+    contract: inputs are held to the hosted contract's limits. check_image: look at the picture before generating.
+    """
+
+    kind: Kind = "animate"
+    mode: Literal["animation", "replacement"] = "animation"
+    image: Source | None = None
+    video: Source | None = None
+    mask: Source | None = None
+    parent: str | None = Field(default=None, max_length=64)
+    segment: int | None = Field(default=None, ge=1, le=10**6)
+    checkpoint: str | None = Field(default=None, max_length=100)
+    tier: str | None = Field(default=None, max_length=50)
+    loras: tuple[Lora, ...] = Field(default=(), max_length=16)
+    preprocess: dict[str, Any] = {}
+    generate: dict[str, Any] = {}
+    output: dict[str, Any] = {}
+    speed: Literal["exact", "fast", "turbo"] | None = None
+    contract: bool = False
+    check_image: bool = False
+    priority: int = Field(default=0, ge=-100, le=100)
+    webhook: Webhook | None = None
+    prompt: str = Field(default="", max_length=5000)
+    name: str = Field(default="", max_length=200)
+
+    @classmethod
+    def of(cls, given: Any) -> Submission:
+        """From what a request says. Raises ServiceError (400) with the first thing that is wrong."""
+        try:
+            return cls.model_validate(given)
+        except ValidationError as error:
+            first = error.errors(include_url=False)[0]
+            field = ".".join(str(part) for part in first["loc"]) or "body"
+            if first["type"] == "missing":
+                raise wrong(field, f"Field required: {field}.") from error
+            reason = first["msg"].removeprefix("Value error, ").rstrip(".")
+            raise wrong(field, f"{field}: {reason}.") from error
+
+    def check(self, settings: ServeSettings) -> None:
+        """Refuse what no worker could do. Raises ServiceError (400)."""
+        needed = {
+            "animate": ("image", "video"), "preprocess": ("image", "video"), "generate": ("parent",),
+            "redraw": ("parent", "segment"),
+        }[self.kind]  # fmt: skip
+        for field in needed:
+            if getattr(self, field) is None:
+                raise wrong(field, f"Field required: {field}.")
+        if self.mask is not None and self.mode != "replacement":
+            raise wrong("mask", "mask: only a replacement has a mask.")
+        if self.checkpoint is not None and self.checkpoint not in settings.known_checkpoints:
+            raise wrong("checkpoint", f"checkpoint: there is none of that name; {_names(settings.known_checkpoints)}.")
+        if self.tier is not None and self.tier not in settings.tiers:
+            raise wrong("mode", f"mode: there is no such tier; {_names(settings.tiers)}.")
+        for lora in self.loras:
+            if lora.name not in settings.loras:
+                raise wrong("loras", f"loras: there is none of the name {lora.name!r}; {_names(settings.loras)}.")
+            if lora.start >= lora.stop:
+                raise wrong("loras", "loras: its share of the steps ends before it starts.")
+        self.preprocess_settings(settings)
+        self.generate_settings(settings)
+        self.output_settings()
+
+    def preprocess_settings(self, settings: ServeSettings, **more: Any) -> PreprocessSettings:
+        """Raises ServiceError (400)."""
+        tier = (
+            {} if self.tier is None else {"fps": settings.tiers[self.tier].fps, "area": settings.tiers[self.tier].area}
+        )
+        own = {name: value for name, value in tier.items() if value is not None}
+        return _settings(PreprocessSettings, own | self.preprocess, more)
+
+    def generate_settings(self, settings: ServeSettings, **more: Any) -> GenerateSettings:
+        """Raises ServiceError (400)."""
+        loras = [lora.model_dump(exclude={"name"}) | {"path": settings.loras[lora.name]} for lora in self.loras]
+        prompt = {"prompt": self.prompt} if self.prompt else {}
+        return _settings(GenerateSettings, prompt | self.generate, {"lora": loras} | more)
+
+    def output_settings(self, **more: Any) -> OutputSettings:
+        """Raises ServiceError (400)."""
+        return _settings(OutputSettings, self.output, more)
+
+    @property
+    def lora_key(self) -> str:
+        """What a worker that holds these LoRAs says it holds."""
+        return ",".join(sorted(f"{lora.name}:{lora.strength:g}" for lora in self.loras))
+
+
+def _settings(group: type[_Group], given: dict[str, Any], more: dict[str, Any]) -> _Group:
+    for name in given:
+        if name in OWN_BY_SERVER[group]:
+            raise wrong(f"{group.part}.{name}", f"{group.part}.{name}: a request cannot set it.")
+    try:
+        return group(**given | more)
+    except InputError as error:
+        raise of_input(error) from error
+
+
+def _names(known: dict[str, Any]) -> str:
+    return f"known are {', '.join(known)}" if known else "none is set up here"

@@ -1,0 +1,124 @@
+"""The thread that shows the queue that a worker lives, and carries what happens to the database.
+
+The thread that works never waits for the database: it leaves its news here.
+"""
+
+from __future__ import annotations
+
+import logging
+import threading
+import time
+from types import TracebackType
+
+from wanimate.events import Event, Finished, Notice, StageStarted, StepDone, to_dict
+from wanimate.jobs.cancel import CancelToken
+from wanimate.serve.database import is_away
+from wanimate.serve.queue import Claim, LostClaim, Queue, Report
+
+_PACE = 0.5
+"""Seconds between two reports while there is news."""
+_log = logging.getLogger(__name__)
+
+
+class Reporter:
+    """For one attempt, in a `with` block. `lost` is set when the job belongs to somebody else.
+
+    Args:
+        beat: seconds between two signs of life.
+        limit: seconds that the attempt may take; `overdue` is called after them, from this thread.
+    """
+
+    def __init__(
+        self, queue: Queue, claim: Claim, cancel: CancelToken, beat: float, limit: float | None = None
+    ) -> None:
+        self._queue, self._claim, self._cancel, self._beat, self._limit = queue, claim, cancel, beat, limit
+        self.lost = threading.Event()
+        self.overdue = threading.Event()
+        self._news = threading.Condition()
+        self._events: list[tuple[str, dict[str, object]]] = []
+        self._warnings: list[str] = []
+        self._doing: str | None = None
+        self._fraction: float | None = None
+        self._left: float | None = None
+        self._over = False
+        self._began = time.monotonic()
+        self._thread = threading.Thread(target=self._run, name="reporter", daemon=True)
+
+    def __enter__(self) -> Reporter:
+        self._thread.start()
+        return self
+
+    def __exit__(self, kind: type[BaseException] | None, error: BaseException | None, tb: TracebackType | None) -> None:
+        with self._news:
+            self._over = True
+            self._news.notify()
+        self._thread.join(timeout=10)
+
+    def note(self, event: Event) -> None:
+        """Take up an event of the job."""
+        with self._news:
+            if event.fraction is not None:
+                self._fraction, self._left = event.fraction, event.seconds_left
+            if isinstance(event, StageStarted):
+                self._doing = event.stage.value
+            if isinstance(event, Notice) and event.level == "warning":
+                self._warnings.append(event.message)
+            if not isinstance(event, Finished):
+                self._add(event)
+            self._news.notify()
+
+    def tell(self, kind: str, **data: object) -> None:
+        """An event of the service's own."""
+        with self._news:
+            self._events.append((kind, data))
+            self._news.notify()
+
+    def _add(self, event: Event) -> None:
+        told = to_dict(event)
+        kind = str(told.pop("event"))
+        if kind in ("progress", "step") and self._events and self._events[-1][0] == kind:
+            self._events.pop()  # nobody needs each frame
+        if isinstance(event, StepDone):
+            told["stage"] = event.stage.value
+        self._events.append((kind, told))
+
+    def _run(self) -> None:
+        last = 0.0
+        while True:
+            with self._news:
+                if not self._events and not self._over:
+                    self._news.wait(self._beat)
+                over = self._over
+                wait = max(0.0, last + _PACE - time.monotonic()) if self._events and not over else 0.0
+            if wait:
+                time.sleep(wait)
+            if self._limit is not None and time.monotonic() - self._began > self._limit:
+                self.overdue.set()
+            with self._news:
+                report = Report(self._doing, self._fraction, self._left, tuple(self._events), tuple(self._warnings))
+                self._events, self._warnings = [], []
+            last = time.monotonic()
+            if self.lost.is_set():
+                return
+            if not self._sent(report) and not over:
+                with self._news:  # kept for when the database is back; of much news the last
+                    self._events = [*report.events, *self._events][-200:]
+                    self._warnings = [*report.warnings, *self._warnings]
+                time.sleep(min(self._beat, 1.0))
+            if over:
+                return
+
+    def _sent(self, report: Report) -> bool:
+        try:
+            if self._queue.report(self._claim, report):
+                self._cancel.cancel()
+            return True
+        except LostClaim:
+            self.lost.set()
+            self._cancel.cancel()
+            return True
+        except Exception as error:
+            if not is_away(error):
+                raise
+            _log.warning("the database is away; the job goes on: %s", str(error).partition("\n")[0])
+            return False

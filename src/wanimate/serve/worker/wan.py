@@ -1,0 +1,272 @@
+"""The runner of real jobs: guides by the detectors, frames by the engine."""
+
+from __future__ import annotations
+
+import json
+import logging
+from collections.abc import Iterator
+from dataclasses import replace
+from pathlib import Path
+from typing import Any
+
+from PIL import Image
+
+from wanimate.api import Animator
+from wanimate.config import OutputSettings, RuntimeSettings
+from wanimate.errors import InputError
+from wanimate.events import Event, Finished, StepDone
+from wanimate.finish.lock import record_path, sheet_path, work_path
+from wanimate.jobs import run as jobs
+from wanimate.jobs.store import SEGMENTS
+from wanimate.media.files import AtomicFile, sha256
+from wanimate.media.probe import probe
+from wanimate.media.video import iter_indices
+from wanimate.preprocess.guides import load_guides
+from wanimate.serve.checks import check_clip, check_picture
+from wanimate.serve.fetch import Allowed, FetchError, FetchLimits, decode_data_uri, fetch
+from wanimate.serve.settings import ServeSettings
+from wanimate.serve.storage import NotStored, StorageAway
+from wanimate.serve.submission import Source, Submission
+from wanimate.serve.worker.work import Broken, Refused, Work
+from wanimate.types import Guides, Result
+from wanimate.weights.locate import read_checkpoint_config
+
+RESULT = "result"
+_PREVIEW_SIDE = 512
+_log = logging.getLogger(__name__)
+
+
+class WanRunner:
+    """Does jobs with one checkpoint at a time, whose weights stay in memory until a job needs another one.
+
+    Args:
+        device: where the networks compute; None is the GPU, if there is one.
+    """
+
+    def __init__(self, settings: ServeSettings, device: str | None = None) -> None:
+        self._settings, self._device = settings, device
+        self._animator: Animator | None = None
+        self._opened: tuple[str, str] | None = None
+        self._loras = ""
+        self._stored: dict[str, tuple[int, int]] = {}
+
+    @property
+    def holds(self) -> str:
+        return "" if self._opened is None else f"{self._opened[0]}|{self._loras}"
+
+    def close(self) -> None:
+        if self._animator is not None:
+            self._animator.close()
+        self._animator, self._opened = None, None
+
+    # Inputs to guides
+
+    def prepare(self, work: Work) -> Iterator[Event]:
+        submission, settings = work.submission, self._settings
+        assert submission.image is not None
+        assert submission.video is not None
+        image = self._input(work, submission.image, "image", settings.largest_picture if submission.contract else None)
+        video = self._input(work, submission.video, "video", settings.largest_clip)
+        if submission.contract:
+            for found in (check_picture(image, look=submission.check_image), check_clip(video)):
+                if found is not None:
+                    raise Refused(found.code, found.message)
+        more: dict[str, Any] = {}
+        if submission.mask is not None:
+            more["mask"] = self._input(work, submission.mask, "mask", settings.largest_clip)
+        clip = probe(video, None)
+        work.clip_seconds = float(clip.duration)
+        folder = work.scratch / "guides"
+        chosen = submission.preprocess_settings(settings, **more)
+        yield from jobs.preprocess(submission.mode, image, video, folder, chosen, self._area(work.job.checkpoint))
+        guides = load_guides(folder)
+        place = f"guides/{work.job.id}/{work.claim.attempt}"
+        work.put(folder, f"{place}/guides")
+        work.storage.put(f"{place}/clip{video.suffix}", video)
+        work.guides = place
+        work.facts |= {"frames": guides.count, "fps": str(guides.fps), "size": list(guides.size)}
+        if submission.kind == "preprocess":
+            work.result = {name: f"{place}/guides/{file}" for name, file in _files(guides).items()}
+
+    def _input(self, work: Work, source: Source, field: str, most: int | None) -> Path:
+        """A file of the request, in the scratch folder. Its name says nothing; its content is looked at later."""
+        place = work.scratch / "inputs" / field
+        place.parent.mkdir(parents=True, exist_ok=True)
+        largest = most if most is not None else self._settings.largest_clip
+        if source.upload is not None:
+            stored = work.uploads[field]
+            place = place.with_suffix(Path(stored).suffix or ".bin")
+            try:
+                work.storage.fetch(stored, place)
+            except NotStored as error:
+                raise Refused("InvalidURL", f"{field}: the upload has expired.") from error
+        elif source.url is not None and source.url.startswith("data:"):
+            if field == "video":
+                raise Refused("InvalidVideo.FileFormat", "Invalid video type. Only mp4/mov/avi is supported.")
+            place.write_bytes(decode_data_uri(source.url, largest))
+        else:
+            assert source.url is not None
+            limits = FetchLimits(max_bytes=largest, seconds=self._settings.fetch_seconds)
+            try:
+                fetch(source.url, place, limits, Allowed(self._settings.allow_fetch))
+            except FetchError as error:
+                raise Refused(error.code, f"{field}_url: {error}") from error
+        if place.stat().st_size > largest:
+            raise Refused("InvalidFile.Size", f"{field}: the file has more than {largest / 2**20:g} MB.")
+        return place
+
+    def _area(self, checkpoint: str) -> int:
+        _, config = read_checkpoint_config(self._settings.known_checkpoints[checkpoint])
+        return config.defaults.area
+
+    # Guides to a result
+
+    def generate(self, work: Work) -> Iterator[Event]:
+        submission, job = work.submission, work.job
+        assert work.guides is not None
+        guides = self._guides(work)
+        out = work.scratch / f"{RESULT}{_suffix(submission)}"
+        self._stored = {}
+        if not work.fetch(work.kept, work_path(out)) and submission.kind == "redraw":
+            self._take_parent(work, out)
+        redraw = {"redraw": submission.segment} if submission.kind == "redraw" else {}
+        settings = submission.generate_settings(self._settings, **redraw)
+        output = submission.output_settings(keep_segments=True, overwrite=True)
+        animator = self._animator_for(job.checkpoint, submission)
+        self._loras = submission.lora_key
+        result: Result | None = None
+        shown = 0
+        for event in animator.generate(guides, out, settings, output, work.cancel):
+            if isinstance(event, StepDone) and event.preview is not None:
+                shown += 1
+                self._preview(work, event, shown)
+            if isinstance(event, Finished):
+                result = event.result
+            yield event
+        assert result is not None
+        self._finish(work, out, result, output)
+
+    def store(self, work: Work) -> bool:
+        """Bring new files of the job's work folder to the storage."""
+        folder = work_path(work.scratch / f"{RESULT}{_suffix(work.submission)}")
+        new = False
+        for file in sorted(folder.glob("*")):
+            found = file.stat()
+            mark = (found.st_size, found.st_mtime_ns)
+            if not file.is_file() or file.name.startswith(".") or self._stored.get(file.name) == mark:
+                continue
+            try:
+                work.storage.put(f"{work.kept}/{file.name}", file)
+            except StorageAway as error:  # the job goes on; a worker after this one would begin this segment anew
+                _log.warning("a segment of job %s could not be stored: %s", work.job.id, error)
+                return new
+            self._stored[file.name] = mark
+            new = new or file.match(SEGMENTS)
+        return new
+
+    def _guides(self, work: Work) -> Guides:
+        assert work.guides is not None
+        folder = work.scratch / "guides"
+        if not work.fetch(f"{work.guides}/guides", folder):
+            raise Broken("the guides are not in the storage")
+        guides = load_guides(folder)
+        clips = [stored.name for stored in work.storage.list(work.guides) if Path(stored.name).stem == "clip"]
+        if not clips or not guides.manifest.get("source"):
+            return guides
+        clip = work.scratch / Path(clips[0]).name
+        work.storage.fetch(clips[0], clip)
+        source = {**guides.manifest["source"], "path": str(clip)}
+        return replace(guides, manifest={**guides.manifest, "source": source})
+
+    def _take_parent(self, work: Work, out: Path) -> None:
+        """What a segment is redrawn of: the earlier job's result, record and segments."""
+        parent = work.submission.parent
+        prefix = f"jobs/{parent}"
+        if not work.fetch(f"{prefix}/work", work_path(out)):
+            raise Refused("InvalidParameter", "parent: its segments are not kept any more.")
+        for stored in work.storage.list(prefix):
+            name = Path(stored.name).name
+            if name == out.name or name == record_path(out).name:
+                work.storage.fetch(stored.name, out.with_name(name))
+
+    def _animator_for(self, checkpoint: str, submission: Submission) -> Animator:
+        speed = submission.speed or self._speed(submission)
+        if self._opened != (checkpoint, speed) or self._animator is None:
+            self.close()
+            runtime = RuntimeSettings(speed=speed, device=self._device)  # type: ignore[arg-type]
+            self._animator = Animator(self._settings.known_checkpoints[checkpoint], runtime)
+            self._opened = (checkpoint, speed)
+        return self._animator
+
+    def _speed(self, submission: Submission) -> str:
+        tier = self._settings.tiers.get(submission.tier or "")
+        return (tier.speed if tier is not None else None) or self._settings.speed
+
+    def _preview(self, work: Work, event: StepDone, shown: int) -> None:
+        """The newest picture of what is being made. It is no harm if one is missing."""
+        assert event.preview is not None
+        try:
+            picture = work.scratch / "preview.png"
+            with AtomicFile(picture) as file:
+                Image.fromarray(event.preview.picture()).save(file, "PNG")
+            work.storage.put(f"jobs/{work.job.id}/preview.png", picture)
+        except (OSError, InputError, StorageAway) as error:
+            _log.info("preview %d of job %s: %s", shown, work.job.id, error)
+
+    def _finish(self, work: Work, out: Path, result: Result, output: OutputSettings) -> None:
+        files = {"record": record_path(out)}
+        if out.is_dir():
+            files["video"] = _zipped(out)
+        else:
+            files["video"] = out
+            files["thumbnail"] = _thumbnail(out, work.scratch / "thumbnail.png")
+        if output.sheet:
+            files["sheet"] = sheet_path(out)
+        record = json.loads(files["record"].read_text())
+        files["record"].write_text(json.dumps(_without_paths(record, work.scratch), indent=1))
+        for name, file in files.items():
+            work.storage.put(f"{work.place}/{file.name}", file)
+            work.result[name] = f"{work.place}/{file.name}"
+        work.facts |= {
+            "frames": result.count, "fps": str(result.fps), "size": list(result.size), "seed": result.seed,
+            "sha256": sha256(files["video"]), "seconds": float(result.count / result.fps),
+            "segments": len(record["segments"]), "stages": record.get("seconds", {}),
+        }  # fmt: skip
+        self.store(work)
+
+
+def _suffix(submission: Submission) -> str:
+    return {"png": "", "ffv1": ".mkv"}.get(str(submission.output.get("codec", "h264")), ".mp4")
+
+
+def _files(guides: Guides) -> dict[str, str]:
+    """The files of a guides folder, by what they are."""
+    names = dict(guides.manifest["files"])
+    return names | {"reference": guides.manifest["reference"], "manifest": "manifest.json"}
+
+
+def _zipped(folder: Path) -> Path:
+    import shutil
+
+    return Path(shutil.make_archive(str(folder), "zip", folder))
+
+
+def _thumbnail(video: Path, place: Path) -> Path:
+    """A frame of the middle."""
+    clip = probe(video, None)
+    (frame,) = iter_indices(clip, [clip.count // 2])
+    picture = Image.fromarray(frame)
+    picture.thumbnail((_PREVIEW_SIDE, _PREVIEW_SIDE))
+    picture.save(place, "PNG")
+    return place
+
+
+def _without_paths(value: Any, scratch: Path) -> Any:
+    """A record without the server's folders."""
+    if isinstance(value, dict):
+        return {name: _without_paths(one, scratch) for name, one in value.items()}
+    if isinstance(value, list):
+        return [_without_paths(one, scratch) for one in value]
+    if isinstance(value, str) and value.startswith("/"):
+        return Path(value).name
+    return value
