@@ -50,7 +50,6 @@ class WorkerLoop:
         self._watch = Watch(database, self._queue, settings.lease)
         self._stopping = threading.Event()
         self._stopped_at = 0.0
-        self._overdue: Callable[[], None] = lambda: os._exit(70)
 
     def stop(self) -> None:
         """Take no new job; give the one at hand back as soon as its segment is stored."""
@@ -61,14 +60,14 @@ class WorkerLoop:
         stopping = self._stopping.is_set
         patiently(self._enlist, stop=stopping)
         try:
-            looked = time.monotonic()
+            looked, pace = 0.0, self._settings.lease / 6
             while not stopping():
                 try:
-                    claim = self._queue.claim(self.name, self._stages, self._runner.holds)
-                    if claim is None or time.monotonic() - looked > self._settings.lease / 3:
-                        self._seen(None if claim is None else claim.job_id)
+                    if time.monotonic() - looked > pace:
                         looked = time.monotonic()
+                        self._seen()
                         self._watch.look()
+                    claim = self._queue.claim(self.name, self._stages, self._runner.holds)
                 except Exception as error:
                     if not is_away(error):
                         raise
@@ -184,8 +183,8 @@ class WorkerLoop:
                 )
             )  # fmt: skip
 
-    def _seen(self, job_id: str | None) -> None:
-        values = {"seen": now(), "beat": Worker.beat + 1, "holds": self._runner.holds, "job_id": job_id}
+    def _seen(self) -> None:
+        values = {"seen": now(), "beat": Worker.beat + 1, "holds": self._runner.holds, "job_id": None}
         with self._database.write() as session:
             session.execute(sa.update(Worker).where(Worker.id == self.name).values(values))
 
