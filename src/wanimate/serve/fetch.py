@@ -32,6 +32,8 @@ from wanimate.serve.addresses import Allowed, Target, is_public, join_url, parse
 from wanimate.serve.content import safe_name
 from wanimate.serve.places import on_disk
 
+_CONNECT_SECONDS = 5.0
+"""For one address of a host, so that others have a turn where a network drops packets."""
 _REDIRECTS = (301, 302, 303, 307, 308)
 _CODED_NAME = re.compile(r"filename\*\s*=\s*utf-8'[^']*'([^;\s]+)", re.IGNORECASE)
 _PLAIN_NAME = re.compile(r'filename\s*=\s*(?:"((?:[^"\\]|\\.)*)"|([^;\s"]+))', re.IGNORECASE)
@@ -277,7 +279,8 @@ class _Backend(httpcore.NetworkBackend):
             raise FetchRefused
         for address in addresses:
             try:
-                stream = self._network.connect_tcp(address, port, timeout=self.left(), socket_options=socket_options)
+                seconds = min(self.left(), _CONNECT_SECONDS)
+                stream = self._network.connect_tcp(address, port, timeout=seconds, socket_options=socket_options)
             except (httpcore.ConnectError, httpcore.ConnectTimeout):
                 continue
             return _Stream(stream, self)
