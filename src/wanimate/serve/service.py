@@ -3,6 +3,7 @@
 from __future__ import annotations
 
 import hashlib
+import re
 import secrets
 import uuid
 from collections.abc import Sequence
@@ -14,7 +15,7 @@ import sqlalchemy as sa
 from sqlalchemy.exc import IntegrityError
 from sqlalchemy.orm import Session
 
-from wanimate.serve.content import safe_name
+from wanimate.serve.content import safe_name, storage_name
 from wanimate.serve.database import Database
 from wanimate.serve.errors import ServiceError, away, missing, wrong
 from wanimate.serve.events import tell
@@ -26,6 +27,7 @@ from wanimate.serve.submission import Source, Submission
 from wanimate.serve.tables import Audit, Creation, Event, Hook, Job, Setting, Stage, State, Upload, now
 
 _SECRET = "links"
+_ID = re.compile(r"[A-Za-z0-9_-]{1,64}")
 _DAY = 86_400_000
 _MAY_REPEAT = 24 * 3_600_000
 """Milliseconds for which an `Idempotency-Key` is remembered."""
@@ -48,7 +50,8 @@ class Service:
         self.database.migrate()
         self.keys = Keys(self.database, settings)
         self.queue = Queue(self.database, settings)
-        self.storage = Storage(settings.storage_url, shared_secret(self.database))
+        self.secret = shared_secret(self.database)
+        self.storage = Storage(settings.storage_url, self.secret)
         self.rates = Rate()
 
     # Creation
@@ -178,7 +181,7 @@ class Service:
     def job(self, caller: Caller, job_id: str) -> Job:
         """Raises ServiceError (404) for one that is not there, has expired, or is somebody else's."""
         with self.database.read() as session:
-            found = session.get(Job, job_id) if len(job_id) <= 64 else None
+            found = session.get(Job, job_id) if _ID.fullmatch(job_id) else None
         if found is None or not (caller.is_admin or found.owner == caller.owner):
             raise missing("job")
         if found.expires is not None and found.expires < now():
@@ -267,7 +270,7 @@ class Service:
         id_ = f"file_{secrets.token_hex(12)}"
         row = Upload(
             id=id_, owner=caller_owner, name=name or id_, model=model, filename=safe_name(filename), size=path.stat().st_size,
-            stored=f"uploads/{id_}/{safe_name(filename)}", digest=digest, created=at,
+            stored=f"uploads/{id_}/{storage_name(filename)}", digest=digest, created=at,
             expires=at + int(self.settings.keep_uploads * 3_600_000),
         )  # fmt: skip
         try:
