@@ -108,7 +108,9 @@ def safe_name(text: str) -> str:
     last = re.split(r"[/\\]", unicodedata.normalize("NFC", text))[-1]
     shown = "".join(letter if _is_shown(letter) else "_" for letter in last)
     stem, dot, suffix = shown.strip(" .").rpartition(".")
-    name = f"{stem[: _LONGEST_NAME - 1 - len(suffix)]}.{suffix}" if stem and len(suffix) <= 12 else f"{stem}{dot}{suffix}"
+    name = (
+        f"{stem[: _LONGEST_NAME - 1 - len(suffix)]}.{suffix}" if stem and len(suffix) <= 12 else f"{stem}{dot}{suffix}"
+    )
     name = name[:_LONGEST_NAME].strip(" .")
     return f"_{name}" if _RESERVED.fullmatch(name) else name or "file"
 
@@ -121,7 +123,7 @@ def storage_name(text: str) -> str:
 
 
 def _is_shown(letter: str) -> bool:
-    return unicodedata.category(letter)[0] not in "CZ" and letter not in '<>:"|?*%;\'`$&' or letter == " "
+    return (unicodedata.category(letter)[0] not in "CZ" and letter not in "<>:\"|?*%;'`$&") or letter == " "
 
 
 async def receive(stream: AsyncIterable[bytes], path: Path, limit: int) -> Received:
