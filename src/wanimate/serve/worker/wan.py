@@ -21,6 +21,7 @@ from wanimate.media.png import png_bytes, write_png
 from wanimate.media.probe import probe
 from wanimate.media.resize import AREA, letterbox
 from wanimate.media.video import iter_indices
+from wanimate.preprocess.candidates import write_people
 from wanimate.preprocess.guides import load_guides
 from wanimate.serve.checks import check_clip, check_picture
 from wanimate.serve.fetch import Allowed, FetchError, FetchLimits, decode_data_uri, fetch
@@ -64,8 +65,11 @@ class WanRunner:
 
     def prepare(self, work: Work) -> Iterator[Event]:
         submission, settings = work.submission, self._settings
-        assert submission.image is not None
         assert submission.video is not None
+        if submission.kind == "people":
+            self._find_people(work, submission.video)
+            return
+        assert submission.image is not None
         image = self._input(work, submission.image, "image", settings.largest_picture if submission.contract else None)
         video = self._input(work, submission.video, "video", settings.largest_clip)
         if submission.contract:
@@ -88,6 +92,20 @@ class WanRunner:
         work.facts |= {"frames": guides.count, "fps": str(guides.fps), "size": list(guides.size)}
         if submission.kind == "preprocess":
             work.result = {name: f"{place}/guides/{file}" for name, file in _files(guides).items()}
+
+    def _find_people(self, work: Work, video: Source) -> None:
+        """Everybody in one frame of the clip, in a picture with their numbers."""
+        chosen = work.submission.preprocess_settings(self._settings)
+        clip = probe(self._input(work, video, "video", self._settings.largest_clip), chosen.limits)
+        picture = work.scratch / "people.png"
+        crowd = write_people(clip, chosen, picture)
+        stored = f"{work.place}/{picture.name}"
+        work.storage.put(stored, picture)
+        work.result["picture"] = stored
+        work.facts |= {
+            "people": [list(box) for box in crowd.boxes], "frame": crowd.frame, "size": [clip.width, clip.height],
+            "seconds": float(clip.duration), "fps": str(clip.fps),
+        }  # fmt: skip
 
     def _input(self, work: Work, source: Source, field: str, most: int | None) -> Path:
         """A file of the request, in the scratch folder. Its name says nothing; its content is looked at later."""
@@ -190,17 +208,13 @@ class WanRunner:
                 work.storage.fetch(stored.name, out.with_name(name))
 
     def _animator_for(self, checkpoint: str, submission: Submission) -> Animator:
-        speed = submission.speed or self._speed(submission)
+        speed = submission.speed_of(self._settings)
         if self._opened != (checkpoint, speed) or self._animator is None:
             self.close()
             runtime = RuntimeSettings(speed=speed, device=self._device)  # type: ignore[arg-type]
             self._animator = Animator(self._settings.known_checkpoints[checkpoint], runtime)
             self._opened = (checkpoint, speed)
         return self._animator
-
-    def _speed(self, submission: Submission) -> str:
-        tier = self._settings.tiers.get(submission.tier or "")
-        return (tier.speed if tier is not None else None) or self._settings.speed
 
     def _preview(self, work: Work, event: StepDone, shown: int) -> None:
         """The newest picture of what is being made. It is no harm if one is missing."""
