@@ -10,10 +10,11 @@ SPEED ?= exact
 export PIP_DISABLE_PIP_VERSION_CHECK := 1
 
 .DEFAULT_GOAL := help
-.PHONY: help demo test test-all lint types coverage bench clean models
+.PHONY: help demo serve-demo test test-all lint types coverage bench clean models
 
 help:
 	@echo "make demo      animate a packaged character by a packaged clip: out/demo.mp4, out/demo.sheet.png"
+	@echo "make serve-demo  the same job by HTTP, from a service that is started for it: out/serve-demo.mp4"
 	@echo "make test      every test but the slow ones"
 	@echo "make test-all  every test"
 	@echo "make lint      ruff and mypy            make types     mypy alone"
@@ -27,6 +28,9 @@ demo: $(VENV)/.run models
 	@echo
 	@echo "The video is $(CURDIR)/out/demo.mp4"
 	@echo "A contact sheet of it is $(CURDIR)/out/demo.sheet.png"
+
+serve-demo: $(VENV)/.serve models
+	$(BIN)/python -m wanimate.serve.demo --out out/serve-demo.mp4 --data out/serve --seed $(SEED)
 
 test: $(VENV)/.dev models
 	$(BIN)/python -m pytest -m "not slow"
@@ -72,6 +76,10 @@ $(BIN)/python:
 $(VENV)/.run: $(BIN)/python pyproject.toml constraints.txt
 	$(BIN)/python -m pip install --quiet "$$(grep ^torch== constraints.txt)"
 	$(BIN)/python -m pip install --quiet -c constraints.txt -e .
+	@touch $@
+
+$(VENV)/.serve: $(VENV)/.run
+	$(BIN)/python -m pip install --quiet -c constraints.txt -e '.[serve]'
 	@touch $@
 
 # The workshop goes without its dependencies: the tests need none beyond these, and anny is large.

@@ -9,6 +9,7 @@ from __future__ import annotations
 
 import re
 from collections.abc import Callable, Mapping, Sequence
+from enum import StrEnum
 
 _MARK = re.compile("\x02([^\x02\x03]*)\x03")
 _UNSHOWN = re.compile("[\x00\x01\x04-\x1f\x7f-\x9f\u2028\u2029\u202a-\u202e\u2066-\u2069\ud800-\udfff]")
@@ -60,6 +61,22 @@ class WanimateError(Exception):
         return self.spelled()
 
 
+class Fault(StrEnum):
+    """What is wrong with a file that was given, for front ends whose errors have codes.
+
+    kind: it is another kind of file. unreadable: it is missing, damaged, or may not be read. bytes, duration, size, aspect: the
+    limit that it breaks. nobody: it shows no person.
+    """
+
+    KIND = "kind"
+    UNREADABLE = "unreadable"
+    BYTES = "bytes"
+    DURATION = "duration"
+    SIZE = "size"
+    ASPECT = "aspect"
+    NOBODY = "nobody"
+
+
 class InputError(WanimateError):
     """The user gave something that cannot be used (exit 2).
 
@@ -68,16 +85,17 @@ class InputError(WanimateError):
         value: the value given.
         rule: what the value has to satisfy, or what was found to be wrong with it.
         remedy: what to do about it.
+        fault: what is wrong with the file that was given, where it is one.
     """
 
     exit_code = 2
 
-    def __init__(self, field: str, value: object, rule: str, remedy: str) -> None:
-        self.field, self.value, self.rule, self.remedy = field, value, rule, remedy
+    def __init__(self, field: str, value: object, rule: str, remedy: str, fault: Fault | None = None) -> None:
+        self.field, self.value, self.rule, self.remedy, self.fault = field, value, rule, remedy, fault
         super().__init__(f"{setting(field)} = {one_line(str(value))}: {one_line(rule)}. {remedy.removesuffix('.')}.")
 
-    def __reduce__(self) -> tuple[type[InputError], tuple[str, object, str, str]]:
-        return type(self), (self.field, self.value, self.rule, self.remedy)
+    def __reduce__(self) -> tuple[type[InputError], tuple[str, object, str, str, Fault | None]]:
+        return type(self), (self.field, self.value, self.rule, self.remedy, self.fault)
 
 
 class CheckpointError(InputError):

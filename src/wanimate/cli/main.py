@@ -14,6 +14,7 @@ from wanimate.cli.doctor import doctor
 from wanimate.cli.jobs import app as jobs
 from wanimate.cli.preprocess import preprocess
 from wanimate.cli.report import JsonReporter, OutputClosed, lost
+from wanimate.cli.serve import keys, serve, worker
 from wanimate.cli.train import app as train
 from wanimate.cli.weights import app as weights
 from wanimate.versions import version_of
@@ -59,6 +60,9 @@ app.add_typer(train, name="train")
 app.add_typer(compat, name="compat")
 app.add_typer(weights, name="weights")
 app.add_typer(jobs, name="jobs")
+app.command()(serve)
+app.command()(worker)
+app.add_typer(keys, name="keys")
 
 
 def main(*chosen: str) -> NoReturn:

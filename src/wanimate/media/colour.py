@@ -20,7 +20,7 @@ import numpy as np
 import numpy.typing as npt
 from av.video.reformatter import Interpolation
 
-from wanimate.errors import InputError
+from wanimate.errors import Fault, InputError
 from wanimate.types import Frame
 
 Table = npt.NDArray[np.floating]
@@ -101,7 +101,7 @@ class Colours:
         """Raises InputError for colours that cannot be read."""
         if self.matrix in _UNREAD:
             rule = f"its colours are stored as {_UNREAD[self.matrix]}, which cannot be read"
-            raise InputError(field, path, rule, "Export it again with BT.709 or BT.2020 colours.")
+            raise InputError(field, path, rule, "Export it again with BT.709 or BT.2020 colours.", Fault.UNREADABLE)
 
 
 def colours_of(frame: Any, sd: bool = False) -> Colours:

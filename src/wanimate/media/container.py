@@ -14,7 +14,8 @@ from typing import Any
 
 import av
 
-from wanimate.errors import InputError
+from wanimate.errors import Fault, InputError
+from wanimate.media.kinds import VIDEO, kind_of
 
 # Containers of video. Playlists, scripts and device formats are left out: they make a demuxer open other files.
 CONTAINERS = "mov,matroska,gif,avi,mpegts,mpeg,flv,asf,ogg,h264,hevc,apng"
@@ -58,13 +59,13 @@ class VideoIndex:
 def check_file(path: Path, field: str, remedy: str) -> None:
     """Raises InputError unless `path` is a readable file with something in it."""
     if not os.path.exists(path):  # unlike Path.exists, False for names no file can have
-        raise InputError(field, path, "there is no such file", "Check the path.")
+        raise InputError(field, path, "there is no such file", "Check the path.", Fault.UNREADABLE)
     if not path.is_file():
-        raise InputError(field, path, "this is not a file", remedy)
+        raise InputError(field, path, "this is not a file", remedy, Fault.UNREADABLE)
     if not os.access(path, os.R_OK):
-        raise InputError(field, path, "the file may not be read", "Change its permissions.")
+        raise InputError(field, path, "the file may not be read", "Change its permissions.", Fault.UNREADABLE)
     if path.stat().st_size == 0:
-        raise InputError(field, path, "the file is empty", AGAIN)
+        raise InputError(field, path, "the file is empty", AGAIN, Fault.UNREADABLE)
 
 
 def open_video(path: Path, field: str) -> Any:
@@ -76,8 +77,10 @@ def open_video(path: Path, field: str) -> Any:
         return av.open(str(path.resolve()), options=options, metadata_errors="replace")
     except (av.error.FFmpegError, ValueError) as e:
         if _without_moov(path):
-            raise InputError(field, path, "it is cut off: its index (the moov box) is missing", AGAIN) from e
-        raise InputError(field, path, "not a video file that can be read", f"Give {STANDARD}.") from e
+            rule = "it is cut off: its index (the moov box) is missing"
+            raise InputError(field, path, rule, AGAIN, Fault.UNREADABLE) from e
+        fault = Fault.UNREADABLE if kind_of(path) == VIDEO else Fault.KIND
+        raise InputError(field, path, "not a video file that can be read", f"Give {STANDARD}.", fault) from e
 
 
 def packets(container: Any, streams: Sequence[Any]) -> Iterator[Any]:
@@ -130,13 +133,15 @@ def demux(container: Any, video: Any, path: Path, field: str) -> Demuxed:
                 end = start + float((packet.duration or 0) * packet.time_base)
                 audio[packet.stream_index] = (audio.get(packet.stream_index, (start, end))[0], end)
     except (av.error.FFmpegError, OSError) as e:
-        raise InputError(field, path, f"it is cut off or damaged after {len(found)} frames", AGAIN) from e
+        rule = f"it is cut off or damaged after {len(found)} frames"
+        raise InputError(field, path, rule, AGAIN, Fault.UNREADABLE) from e
     if last_is_cut:
-        raise InputError(field, path, f"it is cut off after {len(found)} frames", AGAIN)
+        raise InputError(field, path, f"it is cut off after {len(found)} frames", AGAIN, Fault.UNREADABLE)
     if not found:
-        raise InputError(field, path, "its video has 0 frames", "Give a clip that has frames.")
+        raise InputError(field, path, "its video has 0 frames", "Give a clip that has frames.", Fault.UNREADABLE)
     if video.frames > len(found) and _ends_early(video, path):
-        raise InputError(field, path, f"it is cut off: {len(found)} of {video.frames} frames are there", AGAIN)
+        rule = f"it is cut off: {len(found)} of {video.frames} frames are there"
+        raise InputError(field, path, rule, AGAIN, Fault.UNREADABLE)
     return Demuxed(_index(found, video), audio)
 
 

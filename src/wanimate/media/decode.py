@@ -9,7 +9,7 @@ from typing import Any
 import av
 import numpy as np
 
-from wanimate.errors import InputError
+from wanimate.errors import Fault, InputError
 from wanimate.media.colour import colours_of, to_rgb
 from wanimate.media.container import VideoIndex, demux, open_video, packets
 from wanimate.media.interlace import deinterlaced
@@ -95,7 +95,8 @@ class Decoder:
         for stream in container.streams.video:
             if stream.index == self._clip.stream and stream.codec_context is not None:
                 return stream
-        raise InputError(self.field, self.path, "it has changed since it was looked at", "Start again.")
+        rule = "it has changed since it was looked at"
+        raise InputError(self.field, self.path, rule, "Start again.", Fault.UNREADABLE)
 
     def _open(self) -> None:
         self._container = open_video(self.path, self.field)

@@ -8,6 +8,8 @@ from __future__ import annotations
 
 import warnings
 from collections.abc import Iterator
+from contextlib import contextmanager
+from dataclasses import dataclass
 from pathlib import Path
 from typing import Any
 
@@ -21,7 +23,7 @@ try:
 except ImportError:  # no wheel for this Python or machine; HEIC is told by its content then
     pi_heif = None
 
-from wanimate.errors import InputError
+from wanimate.errors import Fault, InputError
 from wanimate.media.colour import flattened
 from wanimate.media.container import check_file
 from wanimate.media.deep import Strip, halve_jpeg2000, other_bytes, part, plain_values, scaled, sixteen_bit_colours
@@ -69,51 +71,80 @@ def load_image(
             header, before anything is decoded).
     """
     path = Path(path)
-    check_file(path, field, REMEDY)
-    try:
-        with warnings.catch_warnings():
-            # Our own limit decides, below; what a plug-in finds odd about a file is nobody's concern.
-            warnings.simplefilter("ignore")
-            image = Image.open(path, formats=FORMATS)
-    except Image.DecompressionBombError as e:
-        raise _too_large(field, path, "") from e
-    except MemoryError:
-        raise
-    except Exception as e:  # the plug-ins raise anything for what they cannot read
-        raise _unreadable(field, path) from e
-    with image, warnings.catch_warnings():
-        warnings.simplefilter("ignore")
+    with _opened(path, field) as image:
         width, height = image.size
         if width * height > MAX_PIXELS:
             raise _too_large(field, path, f"{width}x{height} pixels, ")
         if max(width, height) > MAX_SIDE:
             rule = f"{width}x{height} pixels; the long side must be at most {MAX_SIDE}"
-            raise InputError(field, path, rule, "Scale it down.")
+            raise InputError(field, path, rule, "Scale it down.", Fault.SIZE)
         if min(width, height) < MIN_SIDE:
             rule = f"{width}x{height} pixels; the short side must be at least {MIN_SIDE}"
-            raise InputError(field, path, rule, "Give a larger picture.")
+            raise InputError(field, path, rule, "Give a larger picture.", Fault.SIZE)
         try:
             return _loaded(image, path, background, [] if notices is None else notices)
         except MemoryError:
             raise
         except Exception as e:
-            raise InputError(field, path, "the picture is damaged or cut off", _AGAIN.get(image.format, AGAIN)) from e
+            rule, remedy = "the picture is damaged or cut off", _AGAIN.get(image.format, AGAIN)
+            raise InputError(field, path, rule, remedy, Fault.UNREADABLE) from e
+
+
+@dataclass(frozen=True)
+class Header:
+    """What a picture's header says: Pillow's name of its format ("JPEG"), and its stored width and height in pixels."""
+
+    format: str
+    width: int
+    height: int
+
+
+def read_header(path: Path, field: str = "image") -> Header:
+    """The header of a picture; nothing is decoded.
+
+    Raises:
+        InputError: missing, or not a picture that can be read.
+    """
+    with _opened(Path(path), field) as image:
+        return Header(image.format, *image.size)
+
+
+@contextmanager
+def _opened(path: Path, field: str) -> Iterator[Any]:
+    """The picture as Pillow opens it. Its warnings are kept silent: our own limits decide, and what a plug-in finds odd about a
+    file is nobody's concern."""
+    check_file(path, field, REMEDY)
+    with warnings.catch_warnings():
+        warnings.simplefilter("ignore")
+        try:
+            image = Image.open(path, formats=FORMATS)
+        except Image.DecompressionBombError as e:
+            raise _too_large(field, path, "") from e
+        except MemoryError:
+            raise
+        except Exception as e:  # the plug-ins raise anything for what they cannot read
+            raise _unreadable(field, path) from e
+        with image:
+            yield image
 
 
 def _too_large(field: str, path: Path, size: str) -> InputError:
-    return InputError(field, path, f"{size}above the limit of {MAX_PIXELS // 10**6} megapixels", "Scale it down.")
+    rule = f"{size}above the limit of {MAX_PIXELS // 10**6} megapixels"
+    return InputError(field, path, rule, "Scale it down.", Fault.SIZE)
 
 
 def _unreadable(field: str, path: Path) -> InputError:
     kind = kind_of(path)
     if kind is None:
-        return InputError(field, path, "not a picture that can be read", REMEDY)
+        return InputError(field, path, "not a picture that can be read", REMEDY, Fault.KIND)
     if kind != HEIC:
-        return InputError(field, path, f"not a picture that can be read: it is {kind} by its content", REMEDY)
+        rule = f"not a picture that can be read: it is {kind} by its content"
+        return InputError(field, path, rule, REMEDY, Fault.KIND)
     if "HEIF" not in FORMATS:
         remedy = f"Install a reader (pip install pi-heif), or {_CONVERT_HEIC[0].lower()}{_CONVERT_HEIC[1:]}"
-        return InputError(field, path, "it is a HEIC picture by its content", remedy)
-    return InputError(field, path, "it is a HEIC picture by its content, damaged or cut off", _CONVERT_HEIC)
+        return InputError(field, path, "it is a HEIC picture by its content", remedy, Fault.KIND)
+    rule = "it is a HEIC picture by its content, damaged or cut off"
+    return InputError(field, path, rule, _CONVERT_HEIC, Fault.UNREADABLE)
 
 
 def _loaded(image: Any, path: Path, background: tuple[int, int, int], notices: list[str]) -> Frame:

@@ -4,7 +4,7 @@ from __future__ import annotations
 
 from pathlib import Path
 
-HEIC = "a HEIC picture"
+HEIC, VIDEO = "a HEIC picture", "a video"
 _HEIC_BRANDS = (b"heic", b"heix", b"heim", b"heis", b"hevc", b"hevx", b"hevm", b"hevs", b"mif1", b"msf1")
 _STARTS = (
     (b"\x89PNG", "a PNG picture"), (b"\xff\xd8\xff", "a JPEG picture"), (b"GIF8", "a GIF picture"),
@@ -12,7 +12,7 @@ _STARTS = (
     (b"8BPS", "a Photoshop document"), (b"%PDF", "a PDF document"), (b"%!PS", "a PostScript document"),
     (b"\xff\x0a", "a JPEG XL picture"), (b"\0\0\0\x0cJXL ", "a JPEG XL picture"), (b"v/1\x01", "an OpenEXR picture"),
     (b"<svg", "an SVG drawing"), (b"<?xml", "an XML document"), (b"<!DOCTYPE html", "a web page"), (b"<html", "a web page"),
-    (b"\x1aE\xdf\xa3", "a video"), (b"PK\x03\x04", "a ZIP archive"),
+    (b"\x1aE\xdf\xa3", VIDEO), (b"PK\x03\x04", "a ZIP archive"),
 )  # fmt: skip
 
 
@@ -22,7 +22,7 @@ def kind_of(path: Path) -> str | None:
         head = file.read(32)
     if head[4:8] == b"ftyp":
         brand = head[8:12]
-        return HEIC if brand in _HEIC_BRANDS else "an AVIF picture" if brand in (b"avif", b"avis") else "a video"
+        return HEIC if brand in _HEIC_BRANDS else "an AVIF picture" if brand in (b"avif", b"avis") else VIDEO
     if head[:4] == b"RIFF":
-        return {b"WEBP": "a WebP picture", b"AVI ": "a video"}.get(head[8:12])
+        return {b"WEBP": "a WebP picture", b"AVI ": VIDEO}.get(head[8:12])
     return next((name for start, name in _STARTS if head.startswith(start)), None)

@@ -9,7 +9,7 @@ from typing import Any
 
 import av
 
-from wanimate.errors import InputError
+from wanimate.errors import Fault, InputError
 from wanimate.media.colour import UNSPECIFIED, colours_of, has_alpha
 from wanimate.media.container import open_video, packets
 from wanimate.media.decode import open_decoder
@@ -58,7 +58,8 @@ def look(path: Path, stream: int, field: str, count: int) -> Look:
             if len(seen) >= (_CLOSELY if count > 1 and any(one.interlaced for one in seen) else count):
                 break
     if found is None:
-        raise InputError(field, path, "not one of its frames can be decoded", "Export it again as H.264 mp4.")
+        rule, remedy = "not one of its frames can be decoded", "Export it again as H.264 mp4."
+        raise InputError(field, path, rule, remedy, Fault.UNREADABLE)
     notices = [*found.notices]
     if any(one.transparent for one in seen):
         notices.append("the clip has transparent parts; they are shown white")
@@ -82,7 +83,7 @@ def _of_first(picture: Any, dolby: bool, path: Path, field: str) -> Look:
     dolby = dolby or any(data.type.name in _DOLBY_DATA for data in picture.side_data)
     if dolby and picture.color_trc == UNSPECIFIED:
         rule = "it is Dolby Vision without a base layer (profile 5), whose colours only Dolby's own decoders know"
-        raise InputError(field, path, rule, "Export it again as HDR10, HLG or SDR.")
+        raise InputError(field, path, rule, "Export it again as HDR10, HLG or SDR.", Fault.UNREADABLE)
     told = () if colours.told is None else (colours.told,)
     return Look((picture.width, picture.height), of_frame(picture), told)
 

@@ -13,7 +13,7 @@ import av
 
 from wanimate.config import ClipLimits
 from wanimate.config.values import snap_rate
-from wanimate.errors import InputError, setting
+from wanimate.errors import Fault, InputError, setting
 from wanimate.media.container import demux, open_video
 from wanimate.media.decode import places
 from wanimate.media.look import look
@@ -51,13 +51,13 @@ def probe(path: Path, limits: ClipLimits | None = ClipLimits(), field: str = "vi
     size = path.stat().st_size if os.path.isfile(path) else 0
     if limits is not None and size > limits.max_bytes:
         rule = f"{size / 2**20:.1f} MB, above the limit of {limits.max_bytes / 2**20:.0f} MB"
-        raise InputError(field, path, rule, "Shorten or compress the clip.")
+        raise InputError(field, path, rule, "Shorten or compress the clip.", Fault.BYTES)
     with open_video(path, field) as container:
         video, choice = choose_video(container, path, field)
         context = video.codec_context
         if context.width * context.height > MAX_PIXELS:
             rule = f"frames of {context.width}x{context.height} pixels, above {MAX_PIXELS // 10**6} megapixels"
-            raise InputError(field, path, rule, "Scale the clip down.")
+            raise InputError(field, path, rule, "Scale the clip down.", Fault.SIZE)
         found = demux(container, video, path, field)
         audio = tuple(
             AudioTrack(
@@ -107,16 +107,18 @@ def check_limits(clip: Clip, limits: ClipLimits, field: str = "video") -> None:
     path, size = clip.path, f"{clip.width}x{clip.height} pixels"
     if clip.duration < limits.min_seconds - SLACK_SECONDS:
         rule = f"{clip.duration:.2f} s long, shorter than {limits.min_seconds:g} s"
-        raise InputError(field, path, rule, "Give a longer clip.")
+        raise InputError(field, path, rule, "Give a longer clip.", Fault.DURATION)
     if limits.max_seconds is not None and clip.duration > limits.max_seconds + SLACK_SECONDS:
         rule = f"{clip.duration:.2f} s long, longer than {limits.max_seconds:g} s"
-        raise InputError(field, path, rule, f"Cut it, or allow it with {setting('preprocess.limits.max_seconds')}.")
+        remedy = f"Cut it, or allow it with {setting('preprocess.limits.max_seconds')}."
+        raise InputError(field, path, rule, remedy, Fault.DURATION)
     short, long = sorted((clip.width, clip.height))
     if short <= limits.min_side:
-        raise InputError(field, path, f"{size}; the short side must be over {limits.min_side}", "Enlarge the clip.")
+        rule = f"{size}; the short side must be over {limits.min_side}"
+        raise InputError(field, path, rule, "Enlarge the clip.", Fault.SIZE)
     if long > limits.max_aspect * short:
         bounds = f"1:{limits.max_aspect:g} and {limits.max_aspect:g}:1"
-        raise InputError(field, path, f"{size}; the aspect must lie between {bounds}", "Crop the clip.")
+        raise InputError(field, path, f"{size}; the aspect must lie between {bounds}", "Crop the clip.", Fault.ASPECT)
 
 
 def displayed_size(width: int, height: int, sample_aspect: Fraction | None, orientation: int) -> tuple[int, int]:

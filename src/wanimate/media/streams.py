@@ -8,7 +8,7 @@ from typing import Any
 
 import av
 
-from wanimate.errors import InputError
+from wanimate.errors import Fault, InputError
 from wanimate.media.container import STANDARD, open_video
 
 _ASIDE = ("attached_pic", "timed_thumbnails", "still_image", "dependent")
@@ -49,7 +49,7 @@ def choose_video(container: Any, path: Path, field: str) -> tuple[Any, str | Non
     usual = [stream for stream in known if not any(_is(stream, name) for name in _ASIDE)]
     if not usual:
         rule = "it holds only sound" if container.streams.audio else "it holds no video that can be decoded"
-        raise InputError(field, path, rule, f"Give {STANDARD} with a video stream.")
+        raise InputError(field, path, rule, f"Give {STANDARD} with a video stream.", Fault.KIND)
     if len(usual) == 1:
         return usual[0], None
     found = _measured(usual, path, field)

@@ -11,7 +11,7 @@ from typing import Any
 
 import numpy as np
 
-from wanimate.errors import InputError
+from wanimate.errors import Fault, InputError
 from wanimate.media.decode import Damage, Decoder
 from wanimate.media.probe import probe
 from wanimate.media.timing import cap_rate, resample
@@ -64,7 +64,8 @@ def iter_indices(
         pictures = decoder.pictures()
         following = next(pictures, None)
         if following is None:
-            raise InputError(field, clip.path, "not one of its frames can be decoded", "Export it again as H.264.")
+            rule, remedy = "not one of its frames can be decoded", "Export it again as H.264."
+            raise InputError(field, clip.path, rule, remedy, Fault.UNREADABLE)
         held, shown = following, None
         for index in indices:
             while following is not None and following[0] <= index:
@@ -171,7 +172,8 @@ class VideoFrames:
             self._held = self._following
             self._following = next(self._pictures, None)
         if self._held is None:
-            raise InputError(self._field, self.path, "not one of its frames can be decoded", "Make the file again.")
+            rule = "not one of its frames can be decoded"
+            raise InputError(self._field, self.path, rule, "Make the file again.", Fault.UNREADABLE)
         frame = self._decoder.upright(self._held[1])
         self._cache[index] = frame
         if len(self._cache) > self._cache_frames:

@@ -16,7 +16,7 @@ import numpy as np
 import numpy.typing as npt
 
 from wanimate.config import PreprocessSettings
-from wanimate.errors import InputError
+from wanimate.errors import Fault, InputError
 from wanimate.events import Event, Stage, StageFinished, StageProgress, StageStarted
 from wanimate.media.video import iter_backwards, iter_indices
 from wanimate.preprocess.detect.base import PoseBackend
@@ -96,7 +96,7 @@ def is_smoothed(settings: PreprocessSettings) -> bool:
 def nobody_found(clip: Clip, count: int) -> InputError:
     """The error of a clip that shows nobody in any of `count` frames."""
     remedy = "Give a clip in which one person's head and shoulders are plainly visible"
-    return InputError("video", clip.path, f"nobody was found in any of its {count} frames", remedy)
+    return InputError("video", clip.path, f"nobody was found in any of its {count} frames", remedy, Fault.NOBODY)
 
 
 def frame_at(clip: Clip, indices: tuple[int, ...], choice: Choice) -> int:

@@ -32,7 +32,9 @@ from wanimate.serve.storage import StorageAway
 from wanimate.versions import version_of
 
 _log = logging.getLogger(__name__)
-_AWAY = (OperationalError, InterfaceError, PoolTimeout, DBAPIError)
+_REFUSED: tuple[type[Exception], ...] = (
+    ServiceError, RequestValidationError, HTTPException, StorageAway, OperationalError, InterfaceError, PoolTimeout, DBAPIError,
+)  # fmt: skip
 _FACES = (("/api/v1", hosted.error_body), ("/v1/videos", openai.error_body))
 
 
@@ -60,9 +62,7 @@ def create_app(settings: ServeSettings, service: Service | None = None) -> FastA
         app.include_router(router)
     app.include_router(files_router(service.storage))
     app.add_exception_handler(Exception, _unforeseen)
-    for kind in (ServiceError, RequestValidationError, HTTPException, StorageAway):
-        app.add_exception_handler(kind, _refused)
-    for kind in _AWAY:
+    for kind in _REFUSED:
         app.add_exception_handler(kind, _refused)
     app.add_middleware(BodyLimit, limit_of=_limit_of(service), refuse=_refusal)
     app.add_middleware(_Requests)

@@ -1,4 +1,4 @@
-"""What strangers send: kinds of files by their content, names that are safe to show and to store, uploads counted as they come."""
+"""What strangers send: kinds of files by their content, names that are safe to show and to store, uploads that are counted."""
 
 from __future__ import annotations
 
@@ -20,6 +20,7 @@ _BLOCK = 1 << 20
 _LONGEST_NAME = 120
 _HEIC = (b"heic", b"heix", b"heim", b"heis", b"hevc", b"hevx", b"hevm", b"hevs", b"mif1", b"msf1")
 _QUICKTIME_ATOMS = (b"moov", b"mdat", b"wide", b"free", b"skip", b"pnot")
+_UNFIT = frozenset('<>:"|?*%;`')
 _RESERVED = re.compile(r"(con|prn|aux|nul|com\d|lpt\d)(\..*)?", re.IGNORECASE)
 
 
@@ -108,7 +109,9 @@ def safe_name(text: str) -> str:
     last = re.split(r"[/\\]", unicodedata.normalize("NFC", text))[-1]
     shown = "".join(letter if _is_shown(letter) else "_" for letter in last)
     stem, dot, suffix = shown.strip(" .").rpartition(".")
-    name = f"{stem[: _LONGEST_NAME - 1 - len(suffix)]}.{suffix}" if stem and len(suffix) <= 12 else f"{stem}{dot}{suffix}"
+    name = (
+        f"{stem[: _LONGEST_NAME - 1 - len(suffix)]}.{suffix}" if stem and len(suffix) <= 12 else f"{stem}{dot}{suffix}"
+    )
     name = name[:_LONGEST_NAME].strip(" .")
     return f"_{name}" if _RESERVED.fullmatch(name) else name or "file"
 
@@ -121,7 +124,7 @@ def storage_name(text: str) -> str:
 
 
 def _is_shown(letter: str) -> bool:
-    return unicodedata.category(letter)[0] not in "CZ" and letter not in '<>:"|?*%;\'`$&' or letter == " "
+    return letter == " " or (unicodedata.category(letter)[0] not in "CZ" and letter not in _UNFIT)
 
 
 async def receive(stream: AsyncIterable[bytes], path: Path, limit: int) -> Received:

@@ -68,6 +68,9 @@ class Queue:
 
         Order: priority, owners with fewer jobs in work, place in the queue. Among equals, a job for the weights at hand.
         """
+        with self._database.read() as session:  # an empty queue is found without a lock
+            if _paused(session) or not self._waiting(session, stages):
+                return None
         with self._database.write() as session:
             if _paused(session):
                 return None
@@ -110,6 +113,8 @@ class Queue:
             job = session.scalar(changed.execution_options(synchronize_session=False, populate_existing=True))
             if job is None:
                 raise LostClaim(claim.job_id)
+            alive = sa.update(Worker).where(Worker.id == claim.worker)
+            session.execute(alive.values(seen=now(), beat=Worker.beat + 1, job_id=claim.job_id))
             for kind, data in report.events:
                 tell(session, job, kind, **data)
             if report.warnings:

@@ -67,7 +67,8 @@ class Job(Base):
     """One job. A worker that holds it writes only while `attempt` is the number it was given (`queue`).
 
     submission: `submission.Submission` as JSON. order_key: jobs of one priority run by it, smallest first; its own creation
-    time until somebody moves it. beat: counts signs of life. claims: of both stages together. failures: attempts that ended
+    time until somebody moves it. waits_since: when it came into the queue of its stage. prepare_at, generate_at: when a worker
+    last began each stage. attempt: counts claims of both stages. beat: counts signs of life. failures: attempts that ended
     without saying why. guides: storage prefix of prepared guides. result: file name -> storage name. facts: frames, rate,
     size, seed, seconds. expires: when row and files may go.
     """
@@ -93,6 +94,9 @@ class Job(Base):
     held: Mapped[bool] = mapped_column(default=False, server_default=false())
     priority: Mapped[int] = mapped_column(Integer, default=0)
     order_key: Mapped[int] = mapped_column(BigInteger)
+    waits_since: Mapped[int] = mapped_column(BigInteger, default=now)
+    prepare_at: Mapped[int | None] = mapped_column(BigInteger)
+    generate_at: Mapped[int | None] = mapped_column(BigInteger)
     not_before: Mapped[int] = mapped_column(BigInteger, default=0)
 
     worker: Mapped[str | None] = mapped_column(String(200))

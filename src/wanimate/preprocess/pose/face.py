@@ -90,6 +90,12 @@ def made_out(keypoints: Keypoints) -> npt.NDArray[np.bool_]:
     return np.array([math.isfinite(_on_nose(person)[0]) for person in keypoints], dtype=bool)
 
 
+def sizes(keypoints: Keypoints) -> npt.NDArray[np.float64]:
+    """How large people [n, 133, 3] are in the picture [n], in pixels, however much of them shows: the longest of the width of
+    the shoulders, neck to head and 0.7 trunks."""
+    return _heads(keypoints)[2]
+
+
 def _on_nose(person: Points) -> tuple[float, float, float]:
     """The square of the face points of a person [133, 3]; NaN where they lie beside a nose that is seen."""
     x, y, side = _square(person[FACE])

@@ -20,7 +20,7 @@ from wanimate.serve.database import Database, is_away, patiently
 from wanimate.serve.queue import Claim, LostClaim, Queue
 from wanimate.serve.settings import ServeSettings
 from wanimate.serve.storage import Storage, StorageAway
-from wanimate.serve.submission import Submission
+from wanimate.serve.submission import PREPARED_ONLY, Submission
 from wanimate.serve.tables import Stage, Worker, now
 from wanimate.serve.watch import Watch
 from wanimate.serve.worker.reporter import Reporter
@@ -28,6 +28,7 @@ from wanimate.serve.worker.work import Broken, Refused, Runner, Work
 
 _IDLE = 0.25
 """Seconds between two looks into an empty queue."""
+_SLOW = Refused("InvalidFile.Content", "Finding the performer took too long.")
 _log = logging.getLogger(__name__)
 
 
@@ -38,19 +39,21 @@ class WorkerLoop:
         name: unique among all workers that ever lived: host, process, a random part.
         stages: the queues that it serves.
         grace: seconds after `stop` in which a segment may still be finished.
+        exit: ends the process, where a decoder hangs.
     """
 
     def __init__(
         self, settings: ServeSettings, database: Database, storage: Storage, runner: Runner, name: str,
         stages: Sequence[Stage] = tuple(Stage), device: str = "", grace: float = 60.0,
+        exit: Callable[[int], object] = os._exit,
     ) -> None:  # fmt: skip
         self._settings, self._database, self._storage, self._runner = settings, database, storage, runner
         self.name, self._stages, self._device, self._grace = name, tuple(stages), device, grace
+        self._exit = exit
         self._queue = Queue(database, settings)
         self._watch = Watch(database, self._queue, settings.lease)
         self._stopping = threading.Event()
         self._stopped_at = 0.0
-        self._overdue: Callable[[], None] = lambda: os._exit(70)
 
     def stop(self) -> None:
         """Take no new job; give the one at hand back as soon as its segment is stored."""
@@ -61,14 +64,14 @@ class WorkerLoop:
         stopping = self._stopping.is_set
         patiently(self._enlist, stop=stopping)
         try:
-            looked = time.monotonic()
+            looked, pace = 0.0, self._settings.lease / 6
             while not stopping():
                 try:
-                    claim = self._queue.claim(self.name, self._stages, self._runner.holds)
-                    if claim is None or time.monotonic() - looked > self._settings.lease / 3:
-                        self._seen(None if claim is None else claim.job_id)
+                    if time.monotonic() - looked > pace:
                         looked = time.monotonic()
+                        self._seen()
                         self._watch.look()
+                    claim = self._queue.claim(self.name, self._stages, self._runner.holds)
                 except Exception as error:
                     if not is_away(error):
                         raise
@@ -108,10 +111,16 @@ class WorkerLoop:
         """Do the job; returns what has to be written at its end."""
         queue = self._queue
         limit = self._settings.prepare_seconds if claim.stage is Stage.PREPARE else None
+
+        def hung() -> None:
+            with suppress(Exception):
+                queue.fail(claim, _SLOW.code, _SLOW.message)
+            self._exit(70)
+
         began = time.monotonic()
         try:
             work.scratch.mkdir(parents=True, mode=0o700, exist_ok=True)
-            with Reporter(queue, claim, cancel, self._settings.lease / 5, limit) as reporter:
+            with Reporter(queue, claim, cancel, self._settings.lease / 5, limit, hung) as reporter:
                 whole = self._worked(claim, work, reporter)
         except Refused as error:
             code, message = error.code, error.message
@@ -139,7 +148,7 @@ class WorkerLoop:
         seconds = time.monotonic() - began
         if not whole:
             return lambda: queue.give_back(claim)
-        if claim.stage is Stage.PREPARE and work.submission.kind != "preprocess":
+        if claim.stage is Stage.PREPARE and work.submission.kind not in PREPARED_ONLY:
             assert work.guides is not None
             guides, facts = work.guides, work.facts | {"prepare_seconds": seconds}
             return lambda: queue.prepared(claim, guides, **facts)
@@ -157,7 +166,7 @@ class WorkerLoop:
                 if reporter.lost.is_set():
                     raise LostClaim(claim.job_id)
                 if reporter.overdue.is_set():
-                    raise Refused("InvalidFile.Content", "Finding the performer took too long.")
+                    raise _SLOW
                 if work.cancel.is_cancelled:
                     raise Cancelled("stopped")
                 reporter.note(event)
@@ -184,8 +193,8 @@ class WorkerLoop:
                 )
             )  # fmt: skip
 
-    def _seen(self, job_id: str | None) -> None:
-        values = {"seen": now(), "beat": Worker.beat + 1, "holds": self._runner.holds, "job_id": job_id}
+    def _seen(self) -> None:
+        values = {"seen": now(), "beat": Worker.beat + 1, "holds": self._runner.holds, "job_id": None}
         with self._database.write() as session:
             session.execute(sa.update(Worker).where(Worker.id == self.name).values(values))
 

@@ -8,6 +8,7 @@ from __future__ import annotations
 import logging
 import threading
 import time
+from collections.abc import Callable
 from types import TracebackType
 
 from wanimate.events import Event, Finished, Notice, StageStarted, StepDone, to_dict
@@ -17,6 +18,8 @@ from wanimate.serve.queue import Claim, LostClaim, Queue, Report
 
 _PACE = 0.5
 """Seconds between two reports while there is news."""
+_GRACE = 30.0
+"""Seconds that an attempt gets to end by itself after its limit."""
 _log = logging.getLogger(__name__)
 
 
@@ -25,13 +28,16 @@ class Reporter:
 
     Args:
         beat: seconds between two signs of life.
-        limit: seconds that the attempt may take; `overdue` is called after them, from this thread.
+        limit: seconds that the attempt may take; `overdue` is set then.
+        hung: called from this thread where the attempt goes on all the same, in a decoder that never returns.
     """
 
     def __init__(
-        self, queue: Queue, claim: Claim, cancel: CancelToken, beat: float, limit: float | None = None
-    ) -> None:
+        self, queue: Queue, claim: Claim, cancel: CancelToken, beat: float, limit: float | None = None,
+        hung: Callable[[], None] = lambda: None,
+    ) -> None:  # fmt: skip
         self._queue, self._claim, self._cancel, self._beat, self._limit = queue, claim, cancel, beat, limit
+        self._hung = hung
         self.lost = threading.Event()
         self.overdue = threading.Event()
         self._news = threading.Condition()
@@ -92,8 +98,11 @@ class Reporter:
                 wait = max(0.0, last + _PACE - time.monotonic()) if self._events and not over else 0.0
             if wait:
                 time.sleep(wait)
-            if self._limit is not None and time.monotonic() - self._began > self._limit:
+            spent = time.monotonic() - self._began
+            if self._limit is not None and spent > self._limit:
                 self.overdue.set()
+                if spent > self._limit + _GRACE and not over:
+                    self._hung()
             with self._news:
                 report = Report(self._doing, self._fraction, self._left, tuple(self._events), tuple(self._warnings))
                 self._events, self._warnings = [], []
