@@ -3,6 +3,7 @@
 from __future__ import annotations
 
 import hashlib
+import re
 import secrets
 import uuid
 from collections.abc import Sequence
@@ -29,6 +30,7 @@ from wanimate.serve.submission import Source, Submission
 from wanimate.serve.tables import Audit, Creation, Event, Hook, Job, Setting, Stage, State, Upload, now
 
 _SECRET = "links"
+_ID = re.compile(r"[A-Za-z0-9_-]{1,64}")
 _DAY = 86_400_000
 _MAY_REPEAT = 24 * 3_600_000
 """Milliseconds for which an `Idempotency-Key` is remembered."""
@@ -69,7 +71,8 @@ class Service:
         self.database.migrate()
         self.keys = Keys(self.database, settings)
         self.queue = Queue(self.database, settings)
-        self.storage = Storage(settings.storage_url, shared_secret(self.database))
+        self.secret = shared_secret(self.database)
+        self.storage = Storage(settings.storage_url, self.secret)
         self.rates = Rate()
         self.streams = Streams()
         self.forecaster = Forecaster(settings, self.database)
@@ -220,7 +223,7 @@ class Service:
     def job(self, caller: Caller, job_id: str) -> Job:
         """Raises ServiceError (404) for one that is not there, has expired, or is somebody else's."""
         with self.database.read() as session:
-            found = session.get(Job, job_id) if len(job_id) <= 64 else None
+            found = session.get(Job, job_id) if _ID.fullmatch(job_id) else None
         if found is None or not (caller.is_admin or found.owner == caller.owner):
             raise missing("job")
         if found.expires is not None and found.expires < now():
