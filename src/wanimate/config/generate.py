@@ -233,6 +233,9 @@ class OutputSettings(Settings):
     feather: Annotated[
         int, Field(ge=0, le=200), Option(RESULT, "Replacement: width of the seam in pixels.", example="8")
     ] = 8
+    watermark: Annotated[
+        bool, Option(RESULT, 'Write "AI generated" into the lower right corner of every frame.', more="It is small.")
+    ] = False
     fresh: Annotated[
         bool, Option(RESULT, "Ignore the segments and guides that a job of this name has left; they are removed.")
     ] = False

@@ -27,6 +27,7 @@ from wanimate.finish.encode import OutputWriter
 from wanimate.finish.lock import record_path, sheet_path
 from wanimate.finish.record import Hashes
 from wanimate.finish.sheet import sheet_of
+from wanimate.finish.watermark import Watermark
 from wanimate.jobs.cancel import CancelToken, cancellable
 from wanimate.jobs.resume import Resumption, check_redraw, guides_key
 from wanimate.jobs.segments import PixelsReady, SegmentDone, run_segments, with_pixels
@@ -238,11 +239,13 @@ def _written(task: _Task, guides: Guides, segments: tuple[Segment, ...], earlier
     shown: dict[int, Frame] = {}
     skipped: list[int] = []
     width, height = guides.size
+    mark = Watermark(width, height) if output.watermark else None
     resumed, seed = earlier.finished, earlier.seed
     with OutputWriter(out, guides.fps, width, height, output, task.clip, task.place.lock) as writer:
         for event in with_pixels(run_segments(task.engine, segments, guides.count, seed, earlier.archive)):
             if isinstance(event, PixelsReady):
                 pixels = _composited(event.pixels, guides, event.start, output)
+                pixels = pixels if mark is None else mark.on(pixels)
                 shown |= {i: pixels[i - event.start] for i in columns if 0 <= i - event.start < len(pixels)}
                 writer.write(pixels)
             elif isinstance(event, SegmentDone):

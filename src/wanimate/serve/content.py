@@ -1,4 +1,4 @@
-"""What strangers send: kinds of files by their content, names that are safe to show and to store, uploads counted as they come."""
+"""What strangers send: kinds of files by their content, names that are safe to show and to store, uploads that are counted."""
 
 from __future__ import annotations
 
@@ -20,6 +20,7 @@ _BLOCK = 1 << 20
 _LONGEST_NAME = 120
 _HEIC = (b"heic", b"heix", b"heim", b"heis", b"hevc", b"hevx", b"hevm", b"hevs", b"mif1", b"msf1")
 _QUICKTIME_ATOMS = (b"moov", b"mdat", b"wide", b"free", b"skip", b"pnot")
+_UNFIT = frozenset('<>:"|?*%;`')
 _RESERVED = re.compile(r"(con|prn|aux|nul|com\d|lpt\d)(\..*)?", re.IGNORECASE)
 
 
@@ -123,7 +124,7 @@ def storage_name(text: str) -> str:
 
 
 def _is_shown(letter: str) -> bool:
-    return (unicodedata.category(letter)[0] not in "CZ" and letter not in "<>:\"|?*%;'`$&") or letter == " "
+    return letter == " " or (unicodedata.category(letter)[0] not in "CZ" and letter not in _UNFIT)
 
 
 async def receive(stream: AsyncIterable[bytes], path: Path, limit: int) -> Received:

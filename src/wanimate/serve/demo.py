@@ -11,7 +11,7 @@ from pathlib import Path
 import httpx
 
 from wanimate.media.files import AtomicFile
-from wanimate.weights.locate import EMBEDDED
+from wanimate.weights.locate import embedded_path
 
 
 def main() -> None:
@@ -21,7 +21,7 @@ def main() -> None:
     parser.add_argument("--data", type=Path, default=Path("out/serve"))
     parser.add_argument("--seed", type=int, default=1)
     given = parser.parse_args()
-    assets = EMBEDDED / "demo"
+    assets = embedded_path().parent / "demo"
     image = sorted(assets.glob("*.png"))[0]
     given.out.parent.mkdir(parents=True, exist_ok=True)
     here = [sys.executable, "-m", "wanimate"]

@@ -11,6 +11,7 @@ from dataclasses import dataclass
 from typing import Any, Literal, get_args
 
 import sqlalchemy as sa
+from pydantic import ValidationError
 
 from wanimate.errors import InputError
 from wanimate.serve.database import Database
@@ -67,7 +68,12 @@ class Keys:
             )
         if days is not None and not 0 < days < 36_500:
             raise InputError("days", days, "it has to be above 0 and below 36500", "Give a number of days.")
-        Quotas.model_validate(self._settings.quotas.model_dump() | (quotas or {}))
+        try:
+            Quotas.model_validate(self._settings.quotas.model_dump() | (quotas or {}))
+        except ValidationError as error:
+            first = error.errors(include_url=False)[0]
+            name = ".".join(str(part) for part in first["loc"])
+            raise InputError(f"quotas.{name}", first["input"], first["msg"], "Give another value.") from error
         key = f"wan_{secrets.token_urlsafe(32)}"
         at = now()
         with self._database.write() as session:

@@ -212,8 +212,8 @@ class Objects:
         try:
             self._fs, self._root = fsspec.core.url_to_fs(url, **{**defaults, **options})
         except ImportError as e:
-            package = "wanimate[s3]" if scheme in ("s3", "s3a") else "the package that fsspec names"
-            raise InputError("storage", url, one_line(str(e)), f"Install it: {package}") from e
+            package = "wanimate[s3]" if scheme in ("s3", "s3a") else "that package"
+            raise InputError("storage", url, one_line(str(e)), f"Install {package}.") from e
         except ValueError as e:
             remedy = "Give a folder, or a URL that begins with s3://."
             raise InputError("storage", url, one_line(str(e)), remedy) from e

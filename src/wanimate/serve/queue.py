@@ -143,15 +143,16 @@ class Queue:
             else:
                 tell(session, job, "prepared")
 
-    def succeed(self, claim: Claim, result: dict[str, str], **facts: Any) -> None:
-        """The result lies in the storage; a job that was cancelled meanwhile stays without. Raises LostClaim."""
+    def succeed(self, claim: Claim, result: dict[str, str], guides: str | None = None, **facts: Any) -> None:
+        """The result lies in the storage, and the guides. A job that was cancelled meanwhile stays without. Raises LostClaim."""
         with self._database.write() as session:
             job = self._held(session, claim)
             if job.cancelling:
                 self._end(session, job, State.CANCELLED)
-            else:
-                job.result, job.facts, job.fraction, job.seconds_left = result, {**job.facts, **facts}, 1.0, 0.0
-                self._end(session, job, State.SUCCEEDED)
+                return
+            job.guides = guides or job.guides
+            job.result, job.facts, job.fraction, job.seconds_left = result, {**job.facts, **facts}, 1.0, 0.0
+            self._end(session, job, State.SUCCEEDED)
 
     def fail(self, claim: Claim, code: str, message: str) -> None:
         """The job itself cannot be done: no other attempt would. Raises LostClaim."""

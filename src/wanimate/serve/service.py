@@ -3,29 +3,34 @@
 from __future__ import annotations
 
 import hashlib
+import re
 import secrets
 import uuid
 from collections.abc import Sequence
 from dataclasses import dataclass
 from pathlib import Path
 from typing import Any
+from urllib.parse import quote
 
 import sqlalchemy as sa
 from sqlalchemy.exc import IntegrityError
 from sqlalchemy.orm import Session
 
-from wanimate.serve.content import safe_name
+from wanimate.serve.content import safe_name, storage_name
 from wanimate.serve.database import Database
 from wanimate.serve.errors import ServiceError, away, missing, wrong
 from wanimate.serve.events import tell
+from wanimate.serve.forecast import Forecaster
 from wanimate.serve.keys import Caller, Keys, Rate
 from wanimate.serve.queue import Queue
 from wanimate.serve.settings import ServeSettings
 from wanimate.serve.storage import Storage, StorageAway
+from wanimate.serve.streams import Streams
 from wanimate.serve.submission import Source, Submission
 from wanimate.serve.tables import Audit, Creation, Event, Hook, Job, Setting, Stage, State, Upload, now
 
 _SECRET = "links"
+_ID = re.compile(r"[A-Za-z0-9_-]{1,64}")
 _DAY = 86_400_000
 _MAY_REPEAT = 24 * 3_600_000
 """Milliseconds for which an `Idempotency-Key` is remembered."""
@@ -39,6 +44,24 @@ class Page:
     total: int
 
 
+@dataclass(frozen=True)
+class _Asked:
+    """How jobs were asked for; as `Service.submit` says."""
+
+    face: str
+    request_id: str
+    model: str = ""
+    again: str | None = None
+    origin: str = ""
+    batch: str | None = None
+
+    def digest(self, submissions: Sequence[Submission]) -> str:
+        """The same for the same request, in hex."""
+        how = (self.face, self.model, self.origin, "" if self.batch is None else "batch")
+        parts = [*how, *(submission.model_dump_json() for submission in submissions)]
+        return hashlib.sha256("\0".join(parts).encode()).hexdigest()
+
+
 class Service:
     """Everything that faces call. Methods raise ServiceError; nothing here knows HTTP beyond its status numbers."""
 
@@ -48,14 +71,17 @@ class Service:
         self.database.migrate()
         self.keys = Keys(self.database, settings)
         self.queue = Queue(self.database, settings)
-        self.storage = Storage(settings.storage_url, shared_secret(self.database))
+        self.secret = shared_secret(self.database)
+        self.storage = Storage(settings.storage_url, self.secret)
         self.rates = Rate()
+        self.streams = Streams()
+        self.forecaster = Forecaster(settings, self.database)
 
     # Creation
 
     def submit(
         self, caller: Caller, submission: Submission, face: str, request_id: str, model: str = "",
-        again: str | None = None, batch: str | None = None,
+        again: str | None = None, origin: str = "",
     ) -> Job:  # fmt: skip
         """Store a job, or find the one that the same request has made a moment ago.
 
@@ -64,35 +90,51 @@ class Service:
         Args:
             model: as the face names it.
             again: the client's `Idempotency-Key`, if it sent one.
+            origin: what tells this request from another one with the same submission.
 
         Raises:
             ServiceError: 400 what is wrong, 409 the key was used with another body, 429 too many.
         """
-        submission.check(self.settings)
-        body = submission.model_dump_json()
-        digest = hashlib.sha256(f"{face}\0{model}\0{batch}\0{body}".encode()).hexdigest()
-        mark, keeps = self._fingerprint(caller, digest, again)
-        job = self._row(caller, submission, face, request_id, model, batch)
+        (job,) = self._submitted(caller, [submission], _Asked(face, request_id, model, again, origin))
+        return job
+
+    def submit_all(
+        self, caller: Caller, submissions: Sequence[Submission], face: str, request_id: str, again: str | None = None
+    ) -> Sequence[Job]:
+        """Store a batch: all of its jobs, or none. As `submit`; the jobs have one `batch`."""
+        asked = _Asked(face, request_id, again=again, batch=f"batch_{secrets.token_hex(12)}")
+        return self._submitted(caller, submissions, asked)
+
+    def _submitted(self, caller: Caller, submissions: Sequence[Submission], asked: _Asked) -> Sequence[Job]:
+        for submission in submissions:
+            submission.check(self.settings)
+        digest = asked.digest(submissions)
+        mark, keeps = self._fingerprint(caller, digest, asked.again)
+        jobs = [self._row(caller, submission, asked) for submission in submissions]
+        for place, job in enumerate(jobs):
+            job.order_key += place
         try:
             with self.database.write() as session:
                 found = self._made_before(session, mark, digest)
-                if found is not None:
+                if found:
                     return found
-                self._check_sources(session, caller, job, submission)
-                self._check_quotas(session, caller)
-                self._take_over(session, caller, job, submission)
-                session.add(job)
+                self._check_quotas(session, caller, len(jobs))
+                for job, submission in zip(jobs, submissions, strict=True):
+                    self._check_sources(session, caller, job, submission)
+                    self._take_over(session, caller, job, submission)
+                session.add_all(jobs)
                 session.flush()
-                session.add(Creation(fingerprint=mark, job_id=job.id, body=digest, expires=now() + keeps))
-                tell(session, job, "created")
-                self.audit(session, caller, request_id, "job.create", job.id, face=face)
+                session.add(Creation(fingerprint=mark, job_id=jobs[0].id, body=digest, expires=now() + keeps))
+                for job in jobs:
+                    tell(session, job, "created")
+                    self.audit(session, caller, asked.request_id, "job.create", job.id, face=asked.face)
         except IntegrityError:  # the same request came twice at once, and the other one was first
             with self.database.read() as session:
                 found = self._made_before(session, mark, digest)
-            if found is None:
+            if not found:
                 raise
             return found
-        return job
+        return jobs
 
     def _fingerprint(self, caller: Caller, digest: str, again: str | None) -> tuple[str, int]:
         if again is not None:
@@ -101,28 +143,31 @@ class Service:
         unique = digest if keeps else f"{digest}{secrets.token_hex(8)}"
         return hashlib.sha256(f"{caller.key_id}\0body\0{unique}".encode()).hexdigest(), keeps
 
-    def _made_before(self, session: Session, mark: str, digest: str) -> Job | None:
+    def _made_before(self, session: Session, mark: str, digest: str) -> Sequence[Job]:
+        """The jobs that the same request has made, none if it is a new one."""
         creation = session.get(Creation, mark)
         if creation is None:
-            return None
+            return ()
         if creation.expires < now():
             session.delete(creation)
             session.flush()
-            return None
+            return ()
         if creation.body != digest:
             text = "The Idempotency-Key was used with another body."
             raise ServiceError(409, "InvalidParameter", text, "Idempotency-Key")
-        return session.get(Job, creation.job_id)
+        first = session.get(Job, creation.job_id)
+        if first is None or first.batch is None:
+            return () if first is None else (first,)
+        return session.scalars(sa.select(Job).where(Job.batch == first.batch).order_by(Job.order_key, Job.id)).all()
 
-    def _row(
-        self, caller: Caller, submission: Submission, face: str, request_id: str, model: str, batch: str | None
-    ) -> Job:
+    def _row(self, caller: Caller, submission: Submission, asked: _Asked) -> Job:
         at = now()
         checkpoint = submission.checkpoint or self.settings.default_checkpoint
         return Job(
-            id=str(uuid.uuid4()), owner=caller.owner, key_id=caller.key_id, request_id=request_id, face=face,
-            kind=submission.kind, mode=submission.mode, model=model or checkpoint, tier=submission.tier,
-            checkpoint=checkpoint, loras=submission.lora_key, submission=submission.model_dump(mode="json"), batch=batch,
+            id=str(uuid.uuid4()), owner=caller.owner, key_id=caller.key_id, request_id=asked.request_id, face=asked.face,
+            kind=submission.kind, mode=submission.mode, model=asked.model or checkpoint, tier=submission.tier,
+            checkpoint=checkpoint, loras=submission.lora_key, submission=submission.model_dump(mode="json"),
+            batch=asked.batch,
             state=State.PENDING, stage=Stage.GENERATE if submission.kind in ("generate", "redraw") else Stage.PREPARE,
             held=False, priority=submission.priority, order_key=at, not_before=0, attempt=0, beat=0, failures=0,
             cancelling=False, fraction=0.0, result={}, facts={}, warnings=[], created=at,
@@ -142,11 +187,11 @@ class Service:
             uploads[field] = row.stored
         job.facts = {"uploads": uploads}
 
-    def _check_quotas(self, session: Session, caller: Caller) -> None:
+    def _check_quotas(self, session: Session, caller: Caller, more: int) -> None:
         waiting = (Job.key_id == caller.key_id, Job.state == State.PENDING)
         most = caller.quotas.queued
-        if most is not None and (session.scalar(sa.select(sa.func.count()).where(*waiting)) or 0) >= most:
-            text = f"{most} jobs of this key wait already."
+        if most is not None and (session.scalar(sa.select(sa.func.count()).where(*waiting)) or 0) + more > most:
+            text = f"No more than {most} jobs of this key may wait."
             raise ServiceError(429, "Throttling.AllocationQuota", text, retry_after=30)
         seconds = caller.quotas.seconds_a_day
         if seconds is not None:
@@ -178,7 +223,7 @@ class Service:
     def job(self, caller: Caller, job_id: str) -> Job:
         """Raises ServiceError (404) for one that is not there, has expired, or is somebody else's."""
         with self.database.read() as session:
-            found = session.get(Job, job_id) if len(job_id) <= 64 else None
+            found = session.get(Job, job_id) if _ID.fullmatch(job_id) else None
         if found is None or not (caller.is_admin or found.owner == caller.owner):
             raise missing("job")
         if found.expires is not None and found.expires < now():
@@ -202,7 +247,7 @@ class Service:
     def link(self, stored: str, filename: str, until: int, base: str) -> str:
         """An address that serves a stored file to whoever has it, until it expires (ms). `base`: how the caller reached us."""
         token = self.storage.sign(stored, until // 1000, filename)
-        return f"{(self.settings.public_url or base).rstrip('/')}/files/{token}/{filename}"
+        return f"{(self.settings.public_url or base).rstrip('/')}/files/{token}/{quote(filename)}"
 
     def result_link(self, job: Job, name: str, base: str) -> str | None:
         """The address of one of a job's results (`video`, `sheet`, `thumbnail`, `record` ...); None where it has none."""
@@ -224,7 +269,7 @@ class Service:
             raise ServiceError(400, "UnsupportedOperation", text)
         if not only_pending:
             self.queue.cancel(job_id)
-        self._audit(caller, request_id, "job.cancel", job_id)
+        self.log(caller, request_id, "job.cancel", job_id)
         return self.job(caller, job_id)
 
     def delete(self, caller: Caller, job_id: str, request_id: str) -> None:
@@ -232,7 +277,7 @@ class Service:
         job = self.job(caller, job_id)
         self.queue.cancel(job_id)
         self.forget(job)
-        self._audit(caller, request_id, "job.delete", job_id)
+        self.log(caller, request_id, "job.delete", job_id)
 
     def forget(self, job: Job) -> None:
         """Remove everything of a job. A worker that still has it finds its row gone."""
@@ -267,7 +312,7 @@ class Service:
         id_ = f"file_{secrets.token_hex(12)}"
         row = Upload(
             id=id_, owner=caller_owner, name=name or id_, model=model, filename=safe_name(filename), size=path.stat().st_size,
-            stored=f"uploads/{id_}/{safe_name(filename)}", digest=digest, created=at,
+            stored=f"uploads/{id_}/{storage_name(filename)}", digest=digest, created=at,
             expires=at + int(self.settings.keep_uploads * 3_600_000),
         )  # fmt: skip
         try:
@@ -313,11 +358,14 @@ class Service:
             Audit(at=now(), owner=owner, key_id=key_id, request_id=request_id, what=what, target=target, data=data)
         )
 
-    def _audit(self, caller: Caller, request_id: str, what: str, target: str, **data: Any) -> None:
+    def log(self, caller: Caller, request_id: str, what: str, target: str, **data: Any) -> None:
+        """As `audit`, in a transaction of its own."""
         with self.database.write() as session:
             self.audit(session, caller, request_id, what, target, **data)
 
     def close(self) -> None:
+        self.streams.close()
+        self.forecaster.close()
         self.database.close()
 
 

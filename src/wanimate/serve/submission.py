@@ -5,9 +5,9 @@ Paths never come from a request: checkpoints and LoRAs are named, files are uplo
 
 from __future__ import annotations
 
-from typing import Any, Literal, TypeVar
+from typing import Annotated, Any, Literal, TypeVar
 
-from pydantic import BaseModel, ConfigDict, Field, ValidationError, model_validator
+from pydantic import BaseModel, ConfigDict, Field, ValidationError, WithJsonSchema, model_validator
 
 from wanimate.config import GenerateSettings, OutputSettings, PreprocessSettings
 from wanimate.config.base import Settings
@@ -16,14 +16,24 @@ from wanimate.serve.errors import of_input, wrong
 from wanimate.serve.settings import ServeSettings
 
 _Group = TypeVar("_Group", bound=Settings)
-Kind = Literal["animate", "preprocess", "generate", "redraw"]
-"""The whole job; its guides alone; its frames from the guides of another job; another job with one segment made anew."""
+Kind = Literal["animate", "preprocess", "generate", "redraw", "people"]
+"""The whole job; its guides alone; its frames from the guides of another job; another job with one segment made anew; a
+numbered picture of everybody in the clip."""
+PREPARED_ONLY = ("preprocess", "people")
+"""Kinds that are done once a processor has done its part."""
 OWN_BY_SERVER = {
     PreprocessSettings: ("models", "mask", "sam2", "mask_debug", "limits"),
     GenerateSettings: ("lora", "redraw"),
     OutputSettings: ("overwrite", "fresh", "keep_segments"),
 }
 """Fields that name files of the server, or that it decides."""
+
+
+def _schema(group: type[Settings]) -> dict[str, Any]:
+    """JSON schema of what a request may set of a group."""
+    schema = group.model_json_schema()
+    properties = {name: value for name, value in schema["properties"].items() if name not in OWN_BY_SERVER[group]}
+    return {"type": "object", "additionalProperties": False, "properties": properties}
 
 
 class _Part(BaseModel):
@@ -78,9 +88,9 @@ class Submission(_Part):
     checkpoint: str | None = Field(default=None, max_length=100)
     tier: str | None = Field(default=None, max_length=50)
     loras: tuple[Lora, ...] = Field(default=(), max_length=16)
-    preprocess: dict[str, Any] = {}
-    generate: dict[str, Any] = {}
-    output: dict[str, Any] = {}
+    preprocess: Annotated[dict[str, Any], WithJsonSchema(_schema(PreprocessSettings))] = {}
+    generate: Annotated[dict[str, Any], WithJsonSchema(_schema(GenerateSettings))] = {}
+    output: Annotated[dict[str, Any], WithJsonSchema(_schema(OutputSettings))] = {}
     speed: Literal["exact", "fast", "turbo"] | None = None
     contract: bool = False
     check_image: bool = False
@@ -106,11 +116,15 @@ class Submission(_Part):
         """Refuse what no worker could do. Raises ServiceError (400)."""
         needed = {
             "animate": ("image", "video"), "preprocess": ("image", "video"), "generate": ("parent",),
-            "redraw": ("parent", "segment"),
+            "redraw": ("parent", "segment"), "people": ("video",),
         }[self.kind]  # fmt: skip
         for field in needed:
             if getattr(self, field) is None:
                 raise wrong(field, f"Field required: {field}.")
+        self.check_settings(settings)
+
+    def check_settings(self, settings: ServeSettings) -> None:
+        """The same, but for the files that a job needs. Raises ServiceError (400)."""
         if self.mask is not None and self.mode != "replacement":
             raise wrong("mask", "mask: only a replacement has a mask.")
         if self.checkpoint is not None and self.checkpoint not in settings.known_checkpoints:
@@ -143,6 +157,11 @@ class Submission(_Part):
     def output_settings(self, **more: Any) -> OutputSettings:
         """Raises ServiceError (400)."""
         return _settings(OutputSettings, self.output, more)
+
+    def speed_of(self, settings: ServeSettings) -> str:
+        """How exact its networks compute: as it says, as its tier says, as the service says."""
+        tier = settings.tiers.get(self.tier or "")
+        return self.speed or (tier.speed if tier is not None else None) or settings.speed
 
     @property
     def lora_key(self) -> str:

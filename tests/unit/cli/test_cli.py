@@ -174,7 +174,7 @@ def test_options_become_the_job(stub: type[StubAnimator]) -> None:
         "--clip-length", "33", "--overlap", "5", "--seed", "4", "--prompt", "p", "--negative-prompt", "n", "--compat",
         "--codec", "h265", "--crf", "30", "--no-audio", "--sheet", "--keep-guides", "g", "--checkpoint", "c",
         "--backend", "published", "--face-size", "256", "--max-fps", "24", "--device", "cpu", "--attention", "torch",
-        "--speed", "fast", "--lora", "a:0.5", "--lora", "b@0-50%",
+        "--speed", "fast", "--lora", "a:0.5", "--lora", "b@0-50%", "--watermark",
     )  # fmt: skip
     assert done.exit_code == 0, done.output
     assert stub.runtime == RuntimeSettings(device="cpu", attention="torch", speed="fast")
@@ -192,7 +192,7 @@ def test_options_become_the_job(stub: type[StubAnimator]) -> None:
             steps=9, solver="unipc", shift=3, guidance=2, clip_length=33, overlap=5, seed=4, prompt="p",
             negative_prompt="n", compat=True, lora=("a:0.5", "b@0-50%"),  # type: ignore[arg-type]
         ),
-        output=OutputSettings(codec="h265", crf=30, audio=False, sheet=True),
+        output=OutputSettings(codec="h265", crf=30, audio=False, sheet=True, watermark=True),
     )  # fmt: skip
 
 

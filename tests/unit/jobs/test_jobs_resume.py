@@ -20,6 +20,7 @@ from wanimate.config import LoraUse, OutputSettings
 from wanimate.errors import InputError, OutputError
 from wanimate.events import StageProgress, StepDone
 from wanimate.finish.lock import STORE_MARK, work_path
+from wanimate.finish.watermark import Watermark
 from wanimate.jobs import segments as loop
 from wanimate.jobs.store import Store, digest, read_store
 from wanimate.media.files import AtomicFile
@@ -105,6 +106,16 @@ def test_output_settings_do_not_decide_segments(job: Job, straight: Frames) -> N
     _, computed, _ = job.done(output=OutputSettings(codec="ffv1", sheet=True))
     assert computed == [2]
     assert (job.frames == straight).all()
+
+
+def test_a_watermark_is_on_every_frame_of_a_job_that_goes_on(job: Job, straight: Frames) -> None:
+    """Stored segments are without it, so that a job can go on with it or without."""
+    job.broken_off(2)
+    result, computed, _ = job.done(output=LOSSLESS.model_copy(update={"watermark": True}))
+    assert computed == [2]
+    assert (job.frames == Watermark(*result.size).on(straight)).all()
+    assert (job.frames != straight).any(axis=(1, 2, 3)).all()
+    assert result.manifest["output"]["watermark"] is True
 
 
 def test_fresh_ignores_what_is_there(job: Job, straight: Frames) -> None:

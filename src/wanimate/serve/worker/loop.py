@@ -20,7 +20,7 @@ from wanimate.serve.database import Database, is_away, patiently
 from wanimate.serve.queue import Claim, LostClaim, Queue
 from wanimate.serve.settings import ServeSettings
 from wanimate.serve.storage import Storage, StorageAway
-from wanimate.serve.submission import Submission
+from wanimate.serve.submission import PREPARED_ONLY, Submission
 from wanimate.serve.tables import Stage, Worker, now
 from wanimate.serve.watch import Watch
 from wanimate.serve.worker.reporter import Reporter
@@ -148,12 +148,12 @@ class WorkerLoop:
         seconds = time.monotonic() - began
         if not whole:
             return lambda: queue.give_back(claim)
-        if claim.stage is Stage.PREPARE and work.submission.kind != "preprocess":
+        if claim.stage is Stage.PREPARE and work.submission.kind not in PREPARED_ONLY:
             assert work.guides is not None
             guides, facts = work.guides, work.facts | {"prepare_seconds": seconds}
             return lambda: queue.prepared(claim, guides, **facts)
         key = f"{claim.stage}_seconds"
-        return lambda: queue.succeed(claim, work.result, **(work.facts | {key: seconds}))
+        return lambda: queue.succeed(claim, work.result, work.guides, **(work.facts | {key: seconds}))
 
     def _worked(self, claim: Claim, work: Work, reporter: Reporter) -> bool:
         """Returns whether the job is done; False: it is to be given back."""

@@ -9,8 +9,6 @@ from dataclasses import replace
 from pathlib import Path
 from typing import Any
 
-from PIL import Image
-
 from wanimate.api import Animator
 from wanimate.config import OutputSettings, RuntimeSettings
 from wanimate.errors import InputError
@@ -18,12 +16,16 @@ from wanimate.events import Event, Finished, StepDone
 from wanimate.finish.lock import record_path, sheet_path, work_path
 from wanimate.jobs import run as jobs
 from wanimate.jobs.store import SEGMENTS
-from wanimate.media.files import AtomicFile, sha256
+from wanimate.media.files import sha256
+from wanimate.media.png import png_bytes, write_png
 from wanimate.media.probe import probe
+from wanimate.media.resize import AREA, letterbox
 from wanimate.media.video import iter_indices
+from wanimate.preprocess.candidates import write_people
 from wanimate.preprocess.guides import load_guides
+from wanimate.serve.addresses import Allowed
 from wanimate.serve.checks import check_clip, check_picture
-from wanimate.serve.fetch import Allowed, FetchError, FetchLimits, decode_data_uri, fetch
+from wanimate.serve.fetch import FetchError, FetchLimits, decode_data_uri, fetch
 from wanimate.serve.settings import ServeSettings
 from wanimate.serve.storage import NotStored, StorageAway
 from wanimate.serve.submission import Source, Submission
@@ -32,7 +34,8 @@ from wanimate.types import Guides, Result
 from wanimate.weights.locate import read_checkpoint_config
 
 RESULT = "result"
-_PREVIEW_SIDE = 512
+_THUMBNAIL = 512
+"""Longer side of thumbnails in pixels."""
 _log = logging.getLogger(__name__)
 
 
@@ -63,8 +66,11 @@ class WanRunner:
 
     def prepare(self, work: Work) -> Iterator[Event]:
         submission, settings = work.submission, self._settings
-        assert submission.image is not None
         assert submission.video is not None
+        if submission.kind == "people":
+            self._find_people(work, submission.video)
+            return
+        assert submission.image is not None
         image = self._input(work, submission.image, "image", settings.largest_picture if submission.contract else None)
         video = self._input(work, submission.video, "video", settings.largest_clip)
         if submission.contract:
@@ -88,6 +94,20 @@ class WanRunner:
         if submission.kind == "preprocess":
             work.result = {name: f"{place}/guides/{file}" for name, file in _files(guides).items()}
 
+    def _find_people(self, work: Work, video: Source) -> None:
+        """Everybody in one frame of the clip, in a picture with their numbers."""
+        chosen = work.submission.preprocess_settings(self._settings)
+        clip = probe(self._input(work, video, "video", self._settings.largest_clip), chosen.limits)
+        picture = work.scratch / "people.png"
+        crowd = write_people(clip, chosen, picture)
+        stored = f"{work.place}/{picture.name}"
+        work.storage.put(stored, picture)
+        work.result["picture"] = stored
+        work.facts |= {
+            "people": [list(box) for box in crowd.boxes], "frame": crowd.frame, "size": [clip.width, clip.height],
+            "seconds": float(clip.duration), "fps": str(clip.fps),
+        }  # fmt: skip
+
     def _input(self, work: Work, source: Source, field: str, most: int | None) -> Path:
         """A file of the request, in the scratch folder. Its name says nothing; its content is looked at later."""
         place = work.scratch / "inputs" / field
@@ -108,7 +128,7 @@ class WanRunner:
             assert source.url is not None
             limits = FetchLimits(max_bytes=largest, seconds=self._settings.fetch_seconds)
             try:
-                fetch(source.url, place, limits, Allowed(self._settings.allow_fetch))
+                fetch(source.url, place, limits, Allowed.parse(self._settings.allow_fetch))
             except FetchError as error:
                 raise Refused(error.code, f"{field}_url: {error}") from error
         if place.stat().st_size > largest:
@@ -126,9 +146,9 @@ class WanRunner:
         assert work.guides is not None
         guides = self._guides(work)
         out = work.scratch / f"{RESULT}{_suffix(submission)}"
-        self._stored = {}
         if not work.fetch(work.kept, work_path(out)) and submission.kind == "redraw":
             self._take_parent(work, out)
+        self._stored = {file.name: _mark(file) for file in work_path(out).glob("*")}
         redraw = {"redraw": submission.segment} if submission.kind == "redraw" else {}
         settings = submission.generate_settings(self._settings, **redraw)
         output = submission.output_settings(keep_segments=True, overwrite=True)
@@ -151,8 +171,7 @@ class WanRunner:
         folder = work_path(work.scratch / f"{RESULT}{_suffix(work.submission)}")
         new = False
         for file in sorted(folder.glob("*")):
-            found = file.stat()
-            mark = (found.st_size, found.st_mtime_ns)
+            mark = _mark(file)
             if not file.is_file() or file.name.startswith(".") or self._stored.get(file.name) == mark:
                 continue
             try:
@@ -190,7 +209,7 @@ class WanRunner:
                 work.storage.fetch(stored.name, out.with_name(name))
 
     def _animator_for(self, checkpoint: str, submission: Submission) -> Animator:
-        speed = submission.speed or self._speed(submission)
+        speed = submission.speed_of(self._settings)
         if self._opened != (checkpoint, speed) or self._animator is None:
             self.close()
             runtime = RuntimeSettings(speed=speed, device=self._device)  # type: ignore[arg-type]
@@ -198,18 +217,11 @@ class WanRunner:
             self._opened = (checkpoint, speed)
         return self._animator
 
-    def _speed(self, submission: Submission) -> str:
-        tier = self._settings.tiers.get(submission.tier or "")
-        return (tier.speed if tier is not None else None) or self._settings.speed
-
     def _preview(self, work: Work, event: StepDone, shown: int) -> None:
         """The newest picture of what is being made. It is no harm if one is missing."""
         assert event.preview is not None
         try:
-            picture = work.scratch / "preview.png"
-            with AtomicFile(picture) as file:
-                Image.fromarray(event.preview.picture()).save(file, "PNG")
-            work.storage.put(f"jobs/{work.job.id}/preview.png", picture)
+            work.storage.put(f"jobs/{work.job.id}/preview.png", [png_bytes(event.preview.picture())])
         except (OSError, InputError, StorageAway) as error:
             _log.info("preview %d of job %s: %s", shown, work.job.id, error)
 
@@ -235,6 +247,12 @@ class WanRunner:
         self.store(work)
 
 
+def _mark(file: Path) -> tuple[int, int]:
+    """What changes when a file does."""
+    found = file.stat()
+    return found.st_size, found.st_mtime_ns
+
+
 def _suffix(submission: Submission) -> str:
     return {"png": "", "ffv1": ".mkv"}.get(str(submission.output.get("codec", "h264")), ".mp4")
 
@@ -255,9 +273,9 @@ def _thumbnail(video: Path, place: Path) -> Path:
     """A frame of the middle."""
     clip = probe(video, None)
     (frame,) = iter_indices(clip, [clip.count // 2])
-    picture = Image.fromarray(frame)
-    picture.thumbnail((_PREVIEW_SIDE, _PREVIEW_SIDE))
-    picture.save(place, "PNG")
+    height, width = frame.shape[:2]
+    scale = min(1.0, _THUMBNAIL / max(width, height))
+    write_png(place, letterbox(frame, round(scale * width), round(scale * height), AREA))
     return place
 
 

@@ -1,0 +1,14 @@
+"""The service's own face, under `/v1`: everything that the others have no words for. Times are milliseconds since 1970."""
+
+from __future__ import annotations
+
+from fastapi import APIRouter
+
+from wanimate.serve.faces.own import batches, files, jobs, keys, machine, people, queue, stream, uploads
+from wanimate.serve.faces.own.forms import error_body
+
+__all__ = ["error_body", "router"]
+
+router = APIRouter(prefix="/v1")
+for part in (jobs, batches, files, stream, queue, uploads, people, machine, keys):
+    router.include_router(part.router)
