@@ -103,7 +103,7 @@ class Served:
 @contextmanager
 def served(folder: Path, **settings: Any) -> Iterator[Served]:
     chosen = ServeSettings.of(
-        **{"data": folder, "loras": {"hero": folder / "hero.safetensors"}, "repeated_within": 0.0, **settings}
+        **{"data": folder, "quotas": {"creations_a_second": 1000}, "loras": {"hero": folder / "hero.safetensors"}, "repeated_within": 0.0, **settings}
     )
     service = Service(chosen)
     keys = {owner: service.keys.create(owner) for owner in ("ann", "bob")}
