@@ -63,7 +63,9 @@ class Deliverer:
         """The next message that is due, of no busy host; nobody else has it then."""
         waits = (Hook.due <= now(), Hook.delivered.is_(None), Hook.failed.is_(None))
         with self._database.write() as session:
-            due = session.execute(sa.select(Hook.id, Hook.url).where(*waits).order_by(Hook.due).limit(_LOOKED_AT)).tuples()
+            due = session.execute(
+                sa.select(Hook.id, Hook.url).where(*waits).order_by(Hook.due).limit(_LOOKED_AT)
+            ).tuples()
             for hook_id, url in due.all():
                 if _host(url) in busy:
                     continue
