@@ -8,6 +8,7 @@ from __future__ import annotations
 import logging
 from collections.abc import AsyncIterator, Callable
 from contextlib import asynccontextmanager
+from typing import Any
 
 from fastapi import FastAPI, Request
 from fastapi.exceptions import RequestValidationError
@@ -23,7 +24,7 @@ from wanimate.serve.errors import ServiceError, away
 from wanimate.serve.faces import hosted, openai, own
 from wanimate.serve.faces.common import new_request_id
 from wanimate.serve.files import router as files_router
-from wanimate.serve.limits import BodyLimit
+from wanimate.serve.limits import BodyLimit, Refusal, SlowBody
 from wanimate.serve.ops import health, metrics
 from wanimate.serve.ops.logs import access_log
 from wanimate.serve.service import Service
@@ -35,6 +36,8 @@ _log = logging.getLogger(__name__)
 _REFUSED: tuple[type[Exception], ...] = (
     ServiceError, RequestValidationError, HTTPException, StorageAway, OperationalError, InterfaceError, PoolTimeout, DBAPIError,
 )  # fmt: skip
+_LEAST = (16 * 1024, 30.0)
+"""Bytes that a body has to bring in so many seconds of waiting."""
 _FACES = (("/api/v1", hosted.error_body), ("/v1/videos", openai.error_body))
 
 
@@ -64,7 +67,8 @@ def create_app(settings: ServeSettings, service: Service | None = None) -> FastA
     app.add_exception_handler(Exception, _unforeseen)
     for kind in _REFUSED:
         app.add_exception_handler(kind, _refused)
-    app.add_middleware(BodyLimit, limit_of=_limit_of(service), refuse=_refusal)
+    app.add_middleware(SlowBody, least_bytes=_LEAST[0], seconds=_LEAST[1], shape=_told)
+    app.add_middleware(BodyLimit, limit_of=_limit_of(service), shape=_told)
     app.add_middleware(_Requests)
     return app
 
@@ -118,12 +122,21 @@ def _understood(error: Exception) -> ServiceError:
     return ServiceError(500, "InternalError", "Something went wrong inside; the log has it under the request's id.")
 
 
-def _refusal(path: str, request_id: str, error: ServiceError) -> Response:
+def _body_of(path: str, request_id: str, error: ServiceError) -> dict[str, Any]:
     """An error in the form of the face that was asked."""
-    body = next((form for prefix, form in _FACES if path.startswith(prefix)), own.error_body)
-    headers = {} if error.retry_after is None else {"Retry-After": str(max(1, round(error.retry_after)))}
     metrics.refused(error.code)
-    return JSONResponse(body(error, request_id), error.status, headers)
+    return next((form for prefix, form in _FACES if path.startswith(prefix)), own.error_body)(error, request_id)
+
+
+def _told(scope: Scope, refusal: Refusal) -> dict[str, Any]:
+    """A body that was refused before any face read it."""
+    code = {413: "BadRequest.TooLarge", 408: "RequestTimeOut"}.get(refusal.status, "BadRequest.IllegalInput")
+    return _body_of(scope["path"], scope["state"]["request_id"], ServiceError(refusal.status, code, refusal.message))
+
+
+def _refusal(path: str, request_id: str, error: ServiceError) -> Response:
+    headers = {} if error.retry_after is None else {"Retry-After": str(max(1, round(error.retry_after)))}
+    return JSONResponse(_body_of(path, request_id, error), error.status, headers)
 
 
 async def _refused(request: Request, error: Exception) -> Response:

@@ -107,7 +107,9 @@ class Forecaster:
         wanted = sa.select(Job.facts).where(Job.state == State.SUCCEEDED).order_by(Job.created.desc()).limit(_RECENT)
         with self._database.read() as session:
             facts = session.scalars(wanted).all()
-        took = sorted(one["prepare_seconds"] / one["frames"] for one in facts if one.get("frames") and "prepare_seconds" in one)
+        took = sorted(
+            one["prepare_seconds"] / one["frames"] for one in facts if one.get("frames") and "prepare_seconds" in one
+        )
         return float(took[len(took) // 2]) if took else _A_FRAME
 
 

@@ -136,13 +136,14 @@ class Queue:
             for name, value in values.items():
                 setattr(job, name, value)
 
-    def succeed(self, claim: Claim, result: dict[str, str], **facts: Any) -> None:
-        """The result lies in the storage. Raises LostClaim: then it is not the job's."""
+    def succeed(self, claim: Claim, result: dict[str, str], guides: str | None = None, **facts: Any) -> None:
+        """The result lies in the storage, and the guides. Raises LostClaim: then it is not the job's."""
         with self._database.write() as session:
             job = self._held(session, claim)
             if job.cancelling:
                 self._end(session, job, State.CANCELLED)
-                raise LostClaim(claim.job_id)
+                return
+            job.guides = guides or job.guides
             job.result, job.facts, job.fraction, job.seconds_left = result, {**job.facts, **facts}, 1.0, 0.0
             self._end(session, job, State.SUCCEEDED)
 

@@ -10,6 +10,7 @@ from collections.abc import Sequence
 from dataclasses import dataclass
 from pathlib import Path
 from typing import Any
+from urllib.parse import quote
 
 import sqlalchemy as sa
 from sqlalchemy.exc import IntegrityError
@@ -252,7 +253,7 @@ class Service:
     def link(self, stored: str, filename: str, until: int, base: str) -> str:
         """An address that serves a stored file to whoever has it, until it expires (ms). `base`: how the caller reached us."""
         token = self.storage.sign(stored, until // 1000, filename)
-        return f"{(self.settings.public_url or base).rstrip('/')}/files/{token}/{filename}"
+        return f"{(self.settings.public_url or base).rstrip('/')}/files/{token}/{quote(filename)}"
 
     def result_link(self, job: Job, name: str, base: str) -> str | None:
         """The address of one of a job's results (`video`, `sheet`, `thumbnail`, `record` ...); None where it has none."""

@@ -5,9 +5,9 @@ Paths never come from a request: checkpoints and LoRAs are named, files are uplo
 
 from __future__ import annotations
 
-from typing import Any, Literal, TypeVar
+from typing import Annotated, Any, Literal, TypeVar
 
-from pydantic import BaseModel, ConfigDict, Field, ValidationError, model_validator
+from pydantic import BaseModel, ConfigDict, Field, ValidationError, WithJsonSchema, model_validator
 
 from wanimate.config import GenerateSettings, OutputSettings, PreprocessSettings
 from wanimate.config.base import Settings
@@ -27,6 +27,13 @@ OWN_BY_SERVER = {
     OutputSettings: ("overwrite", "fresh", "keep_segments"),
 }
 """Fields that name files of the server, or that it decides."""
+
+
+def _schema(group: type[Settings]) -> dict[str, Any]:
+    """JSON schema of what a request may set of a group."""
+    schema = group.model_json_schema()
+    properties = {name: value for name, value in schema["properties"].items() if name not in OWN_BY_SERVER[group]}
+    return {"type": "object", "additionalProperties": False, "properties": properties}
 
 
 class _Part(BaseModel):
@@ -81,9 +88,9 @@ class Submission(_Part):
     checkpoint: str | None = Field(default=None, max_length=100)
     tier: str | None = Field(default=None, max_length=50)
     loras: tuple[Lora, ...] = Field(default=(), max_length=16)
-    preprocess: dict[str, Any] = {}
-    generate: dict[str, Any] = {}
-    output: dict[str, Any] = {}
+    preprocess: Annotated[dict[str, Any], WithJsonSchema(_schema(PreprocessSettings))] = {}
+    generate: Annotated[dict[str, Any], WithJsonSchema(_schema(GenerateSettings))] = {}
+    output: Annotated[dict[str, Any], WithJsonSchema(_schema(OutputSettings))] = {}
     speed: Literal["exact", "fast", "turbo"] | None = None
     contract: bool = False
     check_image: bool = False

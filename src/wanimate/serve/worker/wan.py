@@ -23,8 +23,9 @@ from wanimate.media.resize import AREA, letterbox
 from wanimate.media.video import iter_indices
 from wanimate.preprocess.candidates import write_people
 from wanimate.preprocess.guides import load_guides
+from wanimate.serve.addresses import Allowed
 from wanimate.serve.checks import check_clip, check_picture
-from wanimate.serve.fetch import Allowed, FetchError, FetchLimits, decode_data_uri, fetch
+from wanimate.serve.fetch import FetchError, FetchLimits, decode_data_uri, fetch
 from wanimate.serve.settings import ServeSettings
 from wanimate.serve.storage import NotStored, StorageAway
 from wanimate.serve.submission import Source, Submission
@@ -127,7 +128,7 @@ class WanRunner:
             assert source.url is not None
             limits = FetchLimits(max_bytes=largest, seconds=self._settings.fetch_seconds)
             try:
-                fetch(source.url, place, limits, Allowed(self._settings.allow_fetch))
+                fetch(source.url, place, limits, Allowed.parse(self._settings.allow_fetch))
             except FetchError as error:
                 raise Refused(error.code, f"{field}_url: {error}") from error
         if place.stat().st_size > largest:

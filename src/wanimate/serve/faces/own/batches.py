@@ -53,7 +53,9 @@ class Batch(BaseModel):
         if len(self.images) * len(self.videos) > _MOST:
             raise wrong("images", f"images: a batch has at most {_MOST} jobs.")
         return [
-            self.job.model_copy(update={"image": image, "video": video}) for image in self.images for video in self.videos
+            self.job.model_copy(update={"image": image, "video": video})
+            for image in self.images
+            for video in self.videos
         ]
 
 

@@ -44,7 +44,9 @@ def files(service: TheService, caller: Reader, job_id: JobId, base: Base) -> Row
 
 def _view(service: Service, job: Job, name: str, stored: str, base: str) -> FileView:
     suffix = stored.rpartition("/")[2].partition(".")[2]
-    filename = f"{job.id}.{suffix}" if name == "video" else f"{job.id}-{name.replace('/', '-').partition('.')[0]}.{suffix}"
+    filename = (
+        f"{job.id}.{suffix}" if name == "video" else f"{job.id}-{name.replace('/', '-').partition('.')[0]}.{suffix}"
+    )
     until = job.expires or now() + _HOUR
     return FileView(
         name=name, filename=filename, media_type=mimetypes.guess_type(filename)[0] or "application/octet-stream",

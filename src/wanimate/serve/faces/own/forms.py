@@ -8,7 +8,7 @@ from typing import Annotated, Any, Generic, Literal, TypeVar
 from fastapi import Header, Path, Query
 from pydantic import BaseModel, Field
 
-from wanimate.serve.errors import ServiceError, missing
+from wanimate.serve.errors import ServiceError
 from wanimate.serve.lineup import Place
 from wanimate.serve.tables import Job, Upload
 
@@ -46,8 +46,6 @@ def refusals(*statuses: int) -> dict[int | str, dict[str, Any]]:
     """The errors of a route, for its description. Every route may answer 400, 401, 403 and 503."""
     every = sorted({400, 401, 403, 503, *statuses})
     return {status: {"model": Refusal, "description": _SAID[status]} for status in every}
-
-
 
 
 JobId = Annotated[str, Path(max_length=64, description="As `id` of a job.")]

@@ -3,7 +3,6 @@
 from __future__ import annotations
 
 import base64
-
 from typing import Annotated, Any, Literal
 
 import sqlalchemy as sa
@@ -105,9 +104,7 @@ def one(service: TheService, caller: Reader, job_id: JobId) -> JobView:
 
 
 @router.patch("/jobs/{job_id}", summary="Change priority, hold or release", responses=refusals(404, 409))
-def change(
-    service: TheService, caller: Submitter, request_id: RequestId, job_id: JobId, changes: Changes
-) -> JobView:
+def change(service: TheService, caller: Submitter, request_id: RequestId, job_id: JobId, changes: Changes) -> JobView:
     """A job that is held is not begun. One that a worker has goes on, and is held before its next stage."""
     lineup = Lineup(service)
     job = lineup.change(caller, job_id, request_id, changes.priority, changes.held)
@@ -126,7 +123,9 @@ def delete(service: TheService, caller: Submitter, request_id: RequestId, job_id
     return Done(id=job_id)
 
 
-@router.post("/jobs/{job_id}/again", summary="The same again with changes", responses=refusals(404, 409, 429), status_code=201)
+@router.post(
+    "/jobs/{job_id}/again", summary="The same again with changes", responses=refusals(404, 409, 429), status_code=201
+)
 def repeat(
     service: TheService, caller: Submitter, request_id: RequestId, job_id: JobId,
     changes: Annotated[dict[str, Any] | None, Body(examples=[{"generate": {"seed": 8}}])] = None, again: Again = None,

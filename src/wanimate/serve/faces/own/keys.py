@@ -136,7 +136,9 @@ def create(service: TheService, caller: Admin, request_id: RequestId, wanted: Ne
 
 
 @router.get("/keys", summary="All keys", tags=["admin"], responses=refusals())
-def listed(service: TheService, _caller: Admin, owner: Annotated[str | None, Query(max_length=200)] = None) -> Rows[KeyView]:
+def listed(
+    service: TheService, _caller: Admin, owner: Annotated[str | None, Query(max_length=200)] = None
+) -> Rows[KeyView]:
     return Rows(data=[KeyView(**_view(row)) for row in service.keys.list(owner)])
 
 

@@ -3,7 +3,7 @@
 from __future__ import annotations
 
 from fractions import Fraction
-from typing import Annotated, Any, Literal
+from typing import Any, Literal
 
 import sqlalchemy as sa
 from anyio.to_thread import run_sync
@@ -176,7 +176,9 @@ def stats(service: TheService, _caller: Admin) -> Stats:
         states = session.execute(sa.select(Job.state, count).group_by(Job.state)).tuples().all()
         waits = sa.select(Job.stage, count).where(open_, Job.worker.is_(None)).group_by(Job.stage)
         waiting = session.execute(waits).tuples().all()
-        oldest = session.scalar(sa.select(sa.func.min(Job.created)).where(open_, Job.worker.is_(None), Job.held.is_(False)))
+        oldest = session.scalar(
+            sa.select(sa.func.min(Job.created)).where(open_, Job.worker.is_(None), Job.held.is_(False))
+        )
         living = session.scalar(sa.select(count).select_from(Worker)) or 0
     return Stats(
         paused=service.queue.paused, states=dict(states), waiting=dict(waiting), workers=living,

@@ -44,7 +44,9 @@ def _view(service: Service, caller: Caller, everybody: bool = False) -> QueueVie
 
 @router.get("/queue", summary="Unfinished jobs in their order", responses=refusals())
 def queue(
-    service: TheService, caller: Reader, everybody: Annotated[bool, Query(description="Of all owners, for admins.")] = False
+    service: TheService,
+    caller: Reader,
+    everybody: Annotated[bool, Query(description="Of all owners, for admins.")] = False,
 ) -> QueueView:
     return _view(service, caller, everybody)
 

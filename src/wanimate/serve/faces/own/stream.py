@@ -31,8 +31,12 @@ _LARGEST = 2**53
 _FINAL = frozenset(state.value for state in State if state.final)
 _HEADERS = {"Cache-Control": "no-store, no-transform", "X-Accel-Buffering": "no"}
 
-LastSeen = Annotated[str | None, Header(alias="Last-Event-ID", max_length=20, description="The last `id` that was seen.")]
-After = Annotated[int | None, Query(ge=0, le=_LARGEST, description="As `Last-Event-ID`, for clients that cannot set it.")]
+LastSeen = Annotated[
+    str | None, Header(alias="Last-Event-ID", max_length=20, description="The last `id` that was seen.")
+]
+After = Annotated[
+    int | None, Query(ge=0, le=_LARGEST, description="As `Last-Event-ID`, for clients that cannot set it.")
+]
 _STREAM = {200: {"content": {"text/event-stream": {}}, "description": "Events: `id`, `event` and JSON `data`."}}
 
 
@@ -77,9 +81,7 @@ def _seen(header: str | None, query: int | None) -> int | None:
 
 async def _answer(service: Service, caller: Caller, events: EventStream, job_id: str | None) -> Response:
     service.streams.check(caller.key_id)
-    return StreamingResponse(
-        _told(service, caller, events, job_id), media_type="text/event-stream", headers=_HEADERS
-    )
+    return StreamingResponse(_told(service, caller, events, job_id), media_type="text/event-stream", headers=_HEADERS)
 
 
 async def _told(service: Service, caller: Caller, events: EventStream, job_id: str | None) -> AsyncIterator[str]:

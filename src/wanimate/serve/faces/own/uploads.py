@@ -88,7 +88,9 @@ def listed(service: TheService, caller: Reader, base: Base) -> Rows[UploadView]:
     """At most 1000."""
     mine = (Upload.owner == caller.owner, Upload.expires >= now())
     with service.database.read() as session:
-        rows = session.scalars(sa.select(Upload).where(*mine).order_by(Upload.created.desc(), Upload.id).limit(_SHOWN)).all()
+        rows = session.scalars(
+            sa.select(Upload).where(*mine).order_by(Upload.created.desc(), Upload.id).limit(_SHOWN)
+        ).all()
     return Rows(data=[_view(service, row, base) for row in rows])
 
 

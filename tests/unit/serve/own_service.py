@@ -1,0 +1,114 @@
+"""A service for the tests of its own face: its application over SQLite in a folder, keys, and a worker that only pretends."""
+
+from __future__ import annotations
+
+import threading
+import time
+from collections.abc import Iterator
+from contextlib import contextmanager
+from dataclasses import dataclass, field
+from pathlib import Path
+from typing import Any
+
+from fastapi import FastAPI
+from fastapi.testclient import TestClient
+
+from wanimate.events import Event, Stage, StageProgress, StageStarted
+from wanimate.serve.app import create_app
+from wanimate.serve.service import Service
+from wanimate.serve.settings import ServeSettings
+from wanimate.serve.worker.loop import WorkerLoop
+from wanimate.serve.worker.work import Refused, Work
+
+PNG = b"\x89PNG\r\n\x1a\n" + b"a picture"
+MP4 = b"\x00\x00\x00\x18ftypisom" + b"a clip"
+JOB: dict[str, Any] = {"image": {"url": "https://example.org/hero.png"}, "video": {"url": "https://example.org/dance.mp4"}}
+
+
+@dataclass
+class Pretender:
+    """A runner that makes files of a few bytes. `gate`: generating waits until it is set."""
+
+    gate: threading.Event = field(default_factory=threading.Event)
+    holds: str = ""
+
+    def prepare(self, work: Work) -> Iterator[Event]:
+        if work.submission.name == "bad":
+            raise Refused("InvalidFile.NoHuman", "There is nobody in the clip.")
+        yield StageStarted(Stage.DETECT, 2)
+        if work.submission.kind == "people":
+            work.storage.put(f"{work.place}/people.png", [PNG])
+            work.result["picture"] = f"{work.place}/people.png"
+            boxes = [[1.0, 2.0, 30.0, 40.0], [50.0, 2.0, 70.0, 40.0]]
+            work.facts |= {"people": boxes, "frame": 3, "size": [640, 360], "seconds": 4.0, "fps": "25"}
+            return
+        work.guides = f"guides/{work.job.id}/{work.claim.attempt}"
+        work.storage.put(f"{work.guides}/guides/pose.mkv", [b"guides"])
+        work.clip_seconds = 4.0
+        work.facts["frames"] = 100
+        if work.submission.kind == "preprocess":
+            work.result["pose"] = f"{work.guides}/guides/pose.mkv"
+
+    def generate(self, work: Work) -> Iterator[Event]:
+        yield StageStarted(Stage.DENOISE, 2)
+        work.storage.put(f"jobs/{work.job.id}/preview.png", [PNG])
+        while not self.gate.wait(0.02):
+            yield StageProgress(Stage.DENOISE, 1, 2, fraction=0.5)
+        work.storage.put(f"{work.place}/result.mp4", [MP4])
+        work.result["video"] = f"{work.place}/result.mp4"
+
+    def store(self, work: Work) -> bool:
+        return False
+
+    def close(self) -> None: ...
+
+
+@dataclass
+class Served:
+    """`keys`: by owner; "boss" is an admin."""
+
+    service: Service
+    app: FastAPI
+    keys: dict[str, str]
+    runner: Pretender
+
+    def client(self, owner: str, **more: Any) -> TestClient:
+        return TestClient(self.app, headers={"Authorization": f"Bearer {self.keys[owner]}"}, **more)
+
+    @contextmanager
+    def worker(self) -> Iterator[None]:
+        service = self.service
+        loop = WorkerLoop(service.settings, service.database, service.storage, self.runner, f"pretender-{time.time_ns()}", grace=0)
+        thread = threading.Thread(target=loop.run, daemon=True)
+        thread.start()
+        try:
+            yield
+        finally:
+            self.runner.gate.set()
+            loop.stop()
+            thread.join(10)
+            assert not thread.is_alive()
+
+    def waited(self, owner: str, job_id: str, *states: str) -> dict[str, Any]:
+        """The job, once it is in one of these states."""
+        until = time.monotonic() + 10
+        while time.monotonic() < until:
+            job: dict[str, Any] = self.client(owner).get(f"/v1/jobs/{job_id}").json()
+            if job["state"] in (states or ("succeeded", "failed", "cancelled")):
+                return job
+            time.sleep(0.03)
+        raise AssertionError(f"the job is {job}")
+
+
+@contextmanager
+def served(folder: Path, **settings: Any) -> Iterator[Served]:
+    chosen = ServeSettings.of(
+        **{"data": folder, "loras": {"hero": folder / "hero.safetensors"}, "repeated_within": 0.0, **settings}
+    )
+    service = Service(chosen)
+    keys = {owner: service.keys.create(owner) for owner in ("ann", "bob")}
+    keys["boss"] = service.keys.create("boss", ("submit", "read", "admin"))
+    keys["reader"] = service.keys.create("ann", ("read",))
+    keys["sender"] = service.keys.create("ann", ("submit",))
+    yield Served(service, create_app(chosen, service), keys, Pretender())
+    service.close()
