@@ -36,13 +36,13 @@ sys.path.insert(0, str(Path(__file__).parent / "weights"))
 from tiny_checkpoints import own_checkpoint, write_guides
 
 ROOT = Path(__file__).parents[2]
-PAGES = sorted([*ROOT.glob("*.md"), *(ROOT / "docs").rglob("*.md")])
+PAGES = sorted([*ROOT.glob("*.md"), *(ROOT / "docs").rglob("*.md"), *ROOT.glob("integrations/*/*.md")])
 README_LINES = 160
 PARTS: tuple[type[BaseModel], ...] = (
     PreprocessSettings, GenerateSettings, OutputSettings, RuntimeSettings, ParallelSettings,
 )  # fmt: skip
 SCRIPTS = {"generate.py": ("compat", "generate"), "preprocess_data.py": ("compat", "preprocess")}
-PLACES = ("", "docs", "tests", "src/wanimate", "benchmarks")
+PLACES = ("", "docs", "tests", "src/wanimate", "benchmarks", "integrations/comfyui")
 """Where a path in a page may begin."""
 PLACEHOLDERS = ("ROOM", "SUBJECT", "SCRIPT")
 

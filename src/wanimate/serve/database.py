@@ -4,6 +4,8 @@ from __future__ import annotations
 
 import logging
 import random
+import sqlite3
+import threading
 import time
 from collections.abc import Callable, Iterator
 from contextlib import contextmanager
@@ -19,6 +21,12 @@ from wanimate.errors import InputError
 MIGRATIONS = Path(__file__).parent / "migrations"
 _BUSY = 30.0
 """Seconds that a writer of SQLite waits for another."""
+_POSTGRES = {
+    "connect_timeout": 5, "tcp_user_timeout": 15_000, "keepalives_idle": 5, "keepalives_interval": 5, "keepalives_count": 2,
+}  # fmt: skip
+"""A server whose machine has vanished is noticed in some 15 s, not after the system's two hours."""
+_migrating = threading.Lock()
+"""Alembic keeps what it works on in its module."""
 _Value = TypeVar("_Value")
 _log = logging.getLogger(__name__)
 
@@ -45,7 +53,7 @@ class Database:
             else:
                 self.engine = sa.create_engine(
                     parsed, pool_pre_ping=True, pool_size=10, max_overflow=20, pool_timeout=10,
-                    connect_args={"connect_timeout": 5}, isolation_level="READ COMMITTED",
+                    connect_args=_POSTGRES, isolation_level="READ COMMITTED",
                 )  # fmt: skip
         except (sa.exc.ArgumentError, sa.exc.NoSuchModuleError) as error:
             rule, remedy = "it is no address of a database", "Write it as postgresql://USER@HOST/NAME."
@@ -53,6 +61,7 @@ class Database:
         except ModuleNotFoundError as error:
             rule = f"its driver is not installed ({error.name})"
             raise InputError("serve.database", _shown(url), rule, "Install wanimate[postgres].") from error
+        self._url = _shown(url)
         self._sessions = sessionmaker(self.engine, expire_on_commit=False)
 
     @property
@@ -74,13 +83,18 @@ class Database:
             yield session
 
     def migrate(self) -> None:
-        """Bring the tables to what this version needs. Processes that start together do it one after the other."""
+        """Bring the tables to what this version needs. Processes that start together do it one after the other.
+
+        Raises:
+            InputError: a newer version has changed the tables.
+        """
         from alembic import command
         from alembic.config import Config
+        from alembic.util import CommandError
 
         config = Config()
         config.set_main_option("script_location", str(MIGRATIONS))
-        with self.engine.connect() as connection:
+        with _migrating, self.engine.connect() as connection:
             if not self.is_sqlite:
                 connection.execute(sa.text("SELECT pg_advisory_lock(727001)"))
                 connection.commit()
@@ -88,6 +102,9 @@ class Database:
             try:
                 command.upgrade(config, "head")
                 connection.commit()
+            except CommandError as error:
+                rule = f"its tables are of a newer version ({error})"
+                raise InputError("serve.database", self._url, rule, "Update wanimate here.") from error
             finally:
                 if not self.is_sqlite:
                     connection.rollback()
@@ -126,8 +143,17 @@ def patiently(
 
 def _tune(connection: Any, _record: Any) -> None:
     connection.isolation_level = None  # the driver begins no transactions of its own
-    for pragma in ("journal_mode=WAL", "synchronous=NORMAL", "foreign_keys=ON", f"busy_timeout={int(_BUSY * 1000)}"):
+    for pragma in (f"busy_timeout={int(_BUSY * 1000)}", "synchronous=NORMAL", "foreign_keys=ON"):
         connection.execute(f"PRAGMA {pragma}")
+    until = time.monotonic() + _BUSY
+    while True:
+        try:
+            connection.execute("PRAGMA journal_mode=WAL")
+            return
+        except sqlite3.OperationalError:  # the only statement for which SQLite does not wait for others
+            if time.monotonic() > until:
+                raise
+            time.sleep(random.uniform(0.005, 0.02))
 
 
 def _begin(connection: sa.Connection) -> None:

@@ -2,6 +2,7 @@
 
 from __future__ import annotations
 
+import ast
 import io
 import pickle
 import sys
@@ -231,3 +232,12 @@ def test_faults_go_with_an_error_to_another_process() -> None:
     error = InputError("video", "a.mp4", "cut off", "Export it again.", Fault.UNREADABLE)
     again = pickle.loads(pickle.dumps(error))
     assert (again.fault, str(again)) == (Fault.UNREADABLE, str(error))
+
+
+def test_every_error_of_a_media_file_says_what_is_wrong() -> None:
+    """Those that are made for any field; a setting's own have none."""
+    for module in (Path(wanimate.__file__).parent / "media").glob("*.py"):
+        for node in ast.walk(ast.parse(module.read_text())):
+            made = isinstance(node, ast.Call) and isinstance(node.func, ast.Name) and node.func.id == "InputError"
+            if made and not isinstance(node.args[0], ast.Constant):
+                assert len(node.args) == 5, f"{module.name}, line {node.lineno}"

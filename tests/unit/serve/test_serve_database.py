@@ -2,6 +2,7 @@
 
 from __future__ import annotations
 
+import sqlite3
 import threading
 from collections.abc import Callable, Iterator
 from pathlib import Path
@@ -75,6 +76,20 @@ def test_processes_that_start_together_all_find_the_tables(empty: str) -> None:
     for thread in threads:
         thread.join(60)
     assert not wrong
+
+
+def test_a_first_connection_waits_for_another_one(tmp_path: Path) -> None:
+    """Two processes open a new SQLite file, and one writes already while the other asks for the write-ahead log."""
+    other = sqlite3.connect(tmp_path / "new.db", isolation_level=None, check_same_thread=False)
+    other.execute("BEGIN IMMEDIATE")
+    other.execute("CREATE TABLE one (a INTEGER)")
+    threading.Timer(0.2, lambda: other.execute("COMMIT")).start()
+    database = Database(f"sqlite:///{tmp_path / 'new.db'}")
+    with database.read() as session:
+        assert session.scalar(sa.text("SELECT count(*) FROM one")) == 0
+        assert session.scalar(sa.text("PRAGMA journal_mode")) == "wal"
+    database.close()
+    other.close()
 
 
 def test_a_newer_database_is_refused_in_words(empty: str) -> None:

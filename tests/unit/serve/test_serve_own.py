@@ -246,7 +246,11 @@ def test_the_same_again_with_changes(service: Served, ann: TestClient) -> None:
     answer = ann.post(f"/v1/jobs/{first}/again", json={"name": "two", "generate": {"seed": 2}})
     job = answer.json()
     assert answer.status_code == 201, answer.text
-    assert (job["name"], job["submission"]["generate"], job["loras"][0]["name"]) == ("two", {"seed": 2, "steps": 4}, "hero")
+    assert (job["name"], job["submission"]["generate"], job["loras"][0]["name"]) == (
+        "two",
+        {"seed": 2, "steps": 4},
+        "hero",
+    )
     taken_back = ann.post(f"/v1/jobs/{first}/again", json={"generate": {"seed": None}, "loras": []}).json()
     assert (taken_back["submission"]["generate"], taken_back["loras"]) == ({"steps": 4}, [])
     assert ann.post(f"/v1/jobs/{first}/again").json()["id"] not in (first, job["id"])
@@ -381,7 +385,13 @@ def test_numbers_for_an_admin(service: Served, ann: TestClient) -> None:
 def test_models_are_listed_as_openai_lists_them(service: Served, ann: TestClient) -> None:
     found = ann.get("/v1/models").json()
     assert found["object"] == "list"
-    assert found["data"][0] == {"id": "mannequin", "object": "model", "created": 0, "owned_by": "wanimate", "default": True}
+    assert found["data"][0] == {
+        "id": "mannequin",
+        "object": "model",
+        "created": 0,
+        "owned_by": "wanimate",
+        "default": True,
+    }
     assert (found["loras"], set(found["tiers"])) == (["hero"], {"wan-std", "wan-pro"})
 
 
@@ -407,9 +417,19 @@ def test_plans(service: Served, ann: TestClient, monkeypatch: pytest.MonkeyPatch
     assert ann.post("/v1/plan", json=wanted).json() == plan  # kept
 
 
-def test_a_plan_takes_the_clip_from_a_look_at_it(service: Served, ann: TestClient, monkeypatch: pytest.MonkeyPatch) -> None:
+def test_a_plan_takes_the_clip_from_a_look_at_it(
+    service: Served, ann: TestClient, monkeypatch: pytest.MonkeyPatch
+) -> None:
     def planned(_work: Any, _settings: Any, _submission: Any, shape: tuple[int, int], count: int) -> dict[str, Any]:
-        return {"fits": False, "message": "no", "warning": None, "frames": count, "size": shape, "segments": 1, "steps": 1}
+        return {
+            "fits": False,
+            "message": "no",
+            "warning": None,
+            "frames": count,
+            "size": shape,
+            "segments": 1,
+            "steps": 1,
+        }
 
     monkeypatch.setattr(service.service.forecaster, "_ask", planned)
     with service.worker():

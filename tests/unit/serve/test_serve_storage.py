@@ -144,6 +144,15 @@ def test_removing(storage: Storage) -> None:
     assert [one.name for one in storage.list()] == ["job/1.json", "job/10/a"]
 
 
+def test_an_object_beside_a_prefix_of_its_name_stays(s3: str, tmp_path: Path) -> None:
+    storage = objects(s3, f"films/{tmp_path.name}")
+    for name in ("job/1", "job/1/a"):
+        storage.put(name, [b"x"])
+    assert [one.name for one in storage.list("job/1")] == ["job/1/a"]
+    storage.remove_tree("job/1")
+    assert [one.name for one in storage.list()] == ["job/1"]
+
+
 BAD = [
     "", "/", "/a", "a/", "a//b", "..", "a/../b", "./a", ".hidden", "a/.b", "a b", "a\\b", "ä", "a\n", "a\0", "a:b", "a%2e",
     "a" * 201, "/".join("a" * 150 for _ in range(6)), "~", "a*", "s3://a",

@@ -93,9 +93,24 @@ def hooked(database: Database, url: str, count: int = 1) -> None:
     """Messages of a job that is not there any more, from a key that is."""
     with database.write() as session:
         session.merge(
-            Key(id="k", owner="ann", digest="d", scopes=[], quotas={}, webhook_secret="whsec_YWJjZGVmZ2g=", created=now())
+            Key(
+                id="k",
+                owner="ann",
+                digest="d",
+                scopes=[],
+                quotas={},
+                webhook_secret="whsec_YWJjZGVmZ2g=",
+                created=now(),
+            )
         )
-        job = Job(id="j", owner="ann", key_id="k", state="failed", model="m", submission={"webhook": {"url": url, "events": ["job.failed"]}})
+        job = Job(
+            id="j",
+            owner="ann",
+            key_id="k",
+            state="failed",
+            model="m",
+            submission={"webhook": {"url": url, "events": ["job.failed"]}},
+        )
         for _ in range(count):
             tell(session, job, "failed", code="x", message="y")
 
@@ -169,7 +184,9 @@ def test_several_processes_deliver_each_message_once(database: Database, receive
     assert len(ids) == len(set(ids)) == 40
 
 
-def test_a_slow_receiver_holds_up_nobody_else(database: Database, receiver: Server, monkeypatch: pytest.MonkeyPatch) -> None:
+def test_a_slow_receiver_holds_up_nobody_else(
+    database: Database, receiver: Server, monkeypatch: pytest.MonkeyPatch
+) -> None:
     released = threading.Event()
 
     def slow(send: Callable[[bytes], None], _head: bytes) -> None:

@@ -153,7 +153,7 @@ class WorkerLoop:
             guides, facts = work.guides, work.facts | {"prepare_seconds": seconds}
             return lambda: queue.prepared(claim, guides, **facts)
         key = f"{claim.stage}_seconds"
-        return lambda: queue.succeed(claim, work.result, **(work.facts | {key: seconds}))
+        return lambda: queue.succeed(claim, work.result, work.guides, **(work.facts | {key: seconds}))
 
     def _worked(self, claim: Claim, work: Work, reporter: Reporter) -> bool:
         """Returns whether the job is done; False: it is to be given back."""
