@@ -116,7 +116,7 @@ class Service:
             job.order_key += place
         try:
             with self.database.write() as session:
-                found = self._made_before(session, mark, digest)
+                found = self._made_before(session, mark, digest, asked)
                 if found:
                     return found
                 self._check_quotas(session, caller, len(jobs))
@@ -131,7 +131,7 @@ class Service:
                     self.audit(session, caller, asked.request_id, "job.create", job.id, face=asked.face)
         except IntegrityError:  # the same request came twice at once, and the other one was first
             with self.database.read() as session:
-                found = self._made_before(session, mark, digest)
+                found = self._made_before(session, mark, digest, asked)
             if not found:
                 raise
             return found
@@ -144,8 +144,8 @@ class Service:
         unique = digest if keeps else f"{digest}{secrets.token_hex(8)}"
         return hashlib.sha256(f"{caller.key_id}\0body\0{unique}".encode()).hexdigest(), keeps
 
-    def _made_before(self, session: Session, mark: str, digest: str) -> Sequence[Job]:
-        """The jobs that the same request has made, none if it is a new one."""
+    def _made_before(self, session: Session, mark: str, digest: str, asked: _Asked) -> Sequence[Job]:
+        """The jobs that the same request has made, none if it is a new one. Who has cancelled and asks again wants new ones."""
         creation = session.get(Creation, mark)
         if creation is None:
             return ()
@@ -157,9 +157,15 @@ class Service:
             text = "The Idempotency-Key was used with another body."
             raise ServiceError(409, "InvalidParameter", text, "Idempotency-Key")
         first = session.get(Job, creation.job_id)
-        if first is None or first.batch is None:
-            return () if first is None else (first,)
-        return session.scalars(sa.select(Job).where(Job.batch == first.batch).order_by(Job.order_key, Job.id)).all()
+        if first is None:
+            return ()
+        batch = sa.select(Job).where(Job.batch == first.batch).order_by(Job.order_key, Job.id)
+        jobs = (first,) if first.batch is None else session.scalars(batch).all()
+        if asked.again is None and all(job.cancelling or job.state == State.CANCELLED for job in jobs):
+            session.delete(creation)
+            session.flush()
+            return ()
+        return jobs
 
     def _row(self, caller: Caller, submission: Submission, asked: _Asked) -> Job:
         at = now()

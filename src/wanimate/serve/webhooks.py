@@ -37,7 +37,7 @@ class Deliverer:
 
     def __init__(self, database: Database, settings: ServeSettings) -> None:
         self._database = database
-        self._allowed = Allowed(settings.allow_fetch)
+        self._allowed = Allowed.parse(settings.allow_fetch)
         self._threads = ThreadPoolExecutor(_THREADS, thread_name_prefix="webhook")
         self._lock = threading.Lock()
         self._busy: Counter[str] = Counter()
@@ -63,7 +63,7 @@ class Deliverer:
         """The next message that is due, of no busy host; nobody else has it then."""
         waits = (Hook.due <= now(), Hook.delivered.is_(None), Hook.failed.is_(None))
         with self._database.write() as session:
-            due = session.execute(sa.select(Hook.id, Hook.url).where(*waits).order_by(Hook.due).limit(_LOOKED_AT)).tuples()
+            due = session.execute(sa.select(Hook.id, Hook.url).where(*waits).order_by(Hook.due).limit(_LOOKED_AT))
             for hook_id, url in due.all():
                 if _host(url) in busy:
                     continue

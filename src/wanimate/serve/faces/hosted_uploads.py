@@ -16,7 +16,7 @@ from starlette.responses import JSONResponse, Response
 from wanimate.serve.content import Received, TooLarge, receive
 from wanimate.serve.errors import ServiceError, wrong
 from wanimate.serve.faces.common import Base, RequestId, Submitter, TheService
-from wanimate.serve.forms import Part, landing, media_type, parts
+from wanimate.serve.forms import MALFORMED, Part, landing, media_type, parts
 from wanimate.serve.policies import LASTS, Policies, Policy
 from wanimate.serve.service import Service
 from wanimate.serve.tables import now
@@ -29,7 +29,7 @@ MODELS: dict[str, Literal["animation", "replacement"]] = {
 _FORM = "/api/v1/uploads/form"
 _A_SECOND = 100
 _LONGEST = 2**16
-_STORE_CODES = {400: "InvalidArgument", 403: "AccessDenied", 413: "EntityTooLarge", 503: "ServiceUnavailable"}
+_STORE_CODES = {"InvalidParameter": "InvalidArgument", MALFORMED: "InvalidArgument"}
 
 router = APIRouter()
 
@@ -143,7 +143,7 @@ def _most(service: Service) -> int:
 
 
 def _as_a_store(request: Request, error: ServiceError, request_id: str) -> Response:
-    code = _STORE_CODES.get(error.status, error.code) if "." in error.code else error.code
+    code = _STORE_CODES.get(error.code, error.code)
     if "json" in request.headers.get("accept", ""):
         return JSONResponse({"request_id": request_id, "code": code, "message": error.message}, error.status)
     body = (

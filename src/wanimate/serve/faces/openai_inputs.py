@@ -228,8 +228,15 @@ def _settings(given: Given, group: str, names: dict[str, str]) -> dict[str, Any]
         if name == "watermark":
             found |= {setting: True} if given.switch(name) else {}
         elif (value := given.fields.get(name)) not in (None, ""):
-            found[setting] = value.replace("*", "x") if name == "size" and isinstance(value, str) else value
+            found[setting] = _spelt(name, value)
     return found
+
+
+def _spelt(name: str, value: Any) -> Any:
+    """A value as the setting takes it: clients write `720*1280`, and a person's number as a number."""
+    if name == "size" and isinstance(value, str):
+        return value.replace("*", "x")
+    return str(value) if name == "person" and isinstance(value, int) else value
 
 
 def _source(given: Given, role: Role, service: Service, caller: Caller) -> Source | File:

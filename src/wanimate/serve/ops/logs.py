@@ -73,10 +73,11 @@ class TextLines(logging.Formatter):
         return without_secrets(text + (f"\n{line['exception']}" if "exception" in line else ""))
 
 
-def set_up(json: bool = True, level: int = logging.INFO) -> None:
-    """Send the logs of this process to stderr, as JSON lines or as text."""
+def set_up(json: bool | None = None, level: int = logging.INFO) -> None:
+    """Send the logs of this process to stderr, as JSON lines or as text; None is text on a terminal."""
     handler = logging.StreamHandler(sys.stderr)
-    handler.setFormatter(JsonLines() if json else TextLines())
+    lines = not sys.stderr.isatty() if json is None else json
+    handler.setFormatter(JsonLines() if lines else TextLines())
     root = logging.getLogger()
     root.handlers[:] = [handler]
     root.setLevel(level)

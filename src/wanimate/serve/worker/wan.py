@@ -24,7 +24,7 @@ from wanimate.media.video import iter_indices
 from wanimate.preprocess.candidates import write_people
 from wanimate.preprocess.guides import load_guides
 from wanimate.serve.addresses import Allowed
-from wanimate.serve.checks import check_clip, check_picture
+from wanimate.serve.checks import ContractLimits, check_clip, check_picture
 from wanimate.serve.fetch import FetchError, FetchLimits, decode_data_uri, fetch
 from wanimate.serve.settings import ServeSettings
 from wanimate.serve.storage import NotStored, StorageAway
@@ -77,7 +77,7 @@ class WanRunner:
             for found in (check_picture(image, look=submission.check_image), check_clip(video)):
                 if found is not None:
                     raise Refused(found.code, found.message)
-        more: dict[str, Any] = {}
+        more: dict[str, Any] = {"limits": ContractLimits().of_job()} if submission.contract else {}
         if submission.mask is not None:
             more["mask"] = self._input(work, submission.mask, "mask", settings.largest_clip)
         clip = probe(video, None)

@@ -173,14 +173,15 @@ def stats(service: TheService, _caller: Admin) -> Stats:
     count = sa.func.count()
     open_ = Job.state.in_((State.PENDING, State.RUNNING))
     with service.database.read() as session:
-        states = session.execute(sa.select(Job.state, count).group_by(Job.state)).tuples().all()
+        states = session.execute(sa.select(Job.state, count).group_by(Job.state)).all()
         waits = sa.select(Job.stage, count).where(open_, Job.worker.is_(None)).group_by(Job.stage)
-        waiting = session.execute(waits).tuples().all()
+        waiting = session.execute(waits).all()
         oldest = session.scalar(
             sa.select(sa.func.min(Job.created)).where(open_, Job.worker.is_(None), Job.held.is_(False))
         )
         living = session.scalar(sa.select(count).select_from(Worker)) or 0
     return Stats(
-        paused=service.queue.paused, states=dict(states), waiting=dict(waiting), workers=living,
+        paused=service.queue.paused, workers=living,
+        states={state: number for state, number in states}, waiting={stage: number for stage, number in waiting},
         oldest_seconds=None if oldest is None else (now() - oldest) / 1000,
     )  # fmt: skip
