@@ -26,10 +26,12 @@ def rows(jobs: int, workers: int, seed: int, backends: list[str], deadline: floa
     """Lines of the table."""
     from service_chaos import LEASE, chaos
 
+    yield f"{jobs} jobs, {workers} workers, lease {LEASE:g} s.\n"
     yield (
-        f"{jobs} jobs, {workers} workers, lease {LEASE:g} s.\n\n| database | jobs | lost | doubled | wrong result | attempts | "
-        "attempts that were killed | work done twice | seconds | what was done to it |\n|---|---|---|---|---|---|---|---|---|---|"
+        "| database | jobs | lost | doubled | wrong result | attempts | attempts that were killed | work done twice | seconds | "
+        "what was done to it |"
     )
+    yield "|---|---|---|---|---|---|---|---|---|---|"
     for backend in backends:
         found = chaos(jobs, workers, backend == "postgres", seed, deadline)
         done = ", ".join(f"{count} × {what}" for what, count in sorted(found.kills.items()))
@@ -51,8 +53,8 @@ def main() -> None:
     parser.add_argument("--deadline", type=float, default=1800.0, help="seconds for each database")
     parser.add_argument("--out", type=Path)
     args = parser.parse_args()
-    lines = [f"# Jobs of the service under random kills\n\n{described('cpu')}\n"]
-    print(lines[0])
+    lines = ["# Jobs of the service under random kills\n", "`python benchmarks/chaos.py`\n", *described(threads=1), ""]
+    print("\n".join(lines))
     for line in rows(args.jobs, args.workers, args.seed, args.database or list(BACKENDS), args.deadline):
         print(line, flush=True)
         lines.append(line)

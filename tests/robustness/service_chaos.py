@@ -216,8 +216,8 @@ class Chaos:
 
     def _drop_connections(self) -> None:
         with suppress(sa.exc.DBAPIError), self._database.write() as session:
-            others = "SELECT pg_terminate_backend(pid) FROM pg_stat_activity WHERE pid <> pg_backend_pid() AND usename IS NOT NULL"
-            session.execute(sa.text(others))
+            others = "FROM pg_stat_activity WHERE pid <> pg_backend_pid() AND usename IS NOT NULL"
+            session.execute(sa.text(f"SELECT pg_terminate_backend(pid) {others}"))
 
     def _restart_database(self) -> None:
         assert self.cluster is not None
