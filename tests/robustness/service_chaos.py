@@ -126,7 +126,7 @@ class Chaos:
     workers: int
     cluster: Cluster | None = None
     seed: int = 0
-    pause: tuple[float, float] = (0.2, 0.6)
+    pause: tuple[float, float] = (0.4, 1.2)
     seconds: float = 0.02
     kills: Counter[str] = field(default_factory=Counter)
 

@@ -17,8 +17,9 @@ from urllib.parse import urlsplit
 import sqlalchemy as sa
 from standardwebhooks import Webhook
 
+from wanimate.serve.addresses import Allowed
 from wanimate.serve.database import Database, is_away
-from wanimate.serve.fetch import Allowed, FetchError, FetchInvalid, FetchLimits, post
+from wanimate.serve.fetch import FetchError, FetchInvalid, FetchLimits, post
 from wanimate.serve.settings import ServeSettings
 from wanimate.serve.tables import Hook, Key, now
 

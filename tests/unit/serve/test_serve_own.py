@@ -346,8 +346,11 @@ def test_keys_are_made_and_revoked_by_admins(service: Served, ann: TestClient) -
     assert boss.delete(f"/v1/keys/{made_key['id']}").json()["deleted"] is True
     assert eve.get("/v1/me").status_code == 401
     assert boss.delete("/v1/keys/none").status_code == 404
-    for wrong in ({"owner": ""}, {"owner": "a\nb"}, {"owner": "x", "scopes": ["root"]}, {"owner": "x", "quotas": {"queued": -1}},
-                  {"owner": "x", "quotas": {"speed": 1}}):  # fmt: skip
+    wrongs = [
+        {"owner": ""}, {"owner": "a\nb"}, {"owner": "x", "scopes": ["root"]}, {"owner": "x", "quotas": {"queued": -1}},
+        {"owner": "x", "quotas": {"speed": 1}},
+    ]  # fmt: skip
+    for wrong in wrongs:
         assert boss.post("/v1/keys", json=wrong).status_code == 400, wrong
     told = [(row["what"], row["owner"]) for row in boss.get("/v1/audit", params={"limit": 2}).json()["data"]]
     assert told == [("key.revoke", "boss"), ("key.create", "boss")]

@@ -60,7 +60,7 @@ def asked(path: str, mine: Belongings) -> str:
         "job_id": mine.job, "video_id": mine.job, "task_id": mine.job, "upload_id": mine.upload, "batch_id": mine.batch,
         "key_id": mine.key, "id": mine.job,
     }  # fmt: skip
-    return re.sub(r"\{(\w+)\}", lambda name: ids[name[1]] if name[1] in ids else "other", path)
+    return re.sub(r"\{(\w+)\}", lambda name: ids.get(name[1], "other"), path)
 
 
 def body_of(path: str, mine: Belongings) -> Any:
@@ -73,6 +73,7 @@ def body_of(path: str, mine: Belongings) -> Any:
         "/v1/plan": {"clip": mine.look, "frames": 5},
         "/v1/jobs/{job_id}": {"priority": 5},
         "/v1/keys": {"owner": "ann"},
+        "/v1/videos/{video_id}/remix": {"prompt": "more"},
     }.get(path)
 
 

@@ -5,14 +5,15 @@ from __future__ import annotations
 import json
 import threading
 import time
-from collections.abc import Callable, Iterator
-from email.parser import BytesParser
+from collections.abc import Iterator
+from contextlib import contextmanager
+from dataclasses import dataclass, field
+from http.server import BaseHTTPRequestHandler, ThreadingHTTPServer
 from pathlib import Path
 from typing import Any
 
 import pytest
 import sqlalchemy as sa
-from local_server import Server, answer, serving
 from own_service import JOB, Served, served
 from standardwebhooks import Webhook
 
@@ -24,14 +25,53 @@ from wanimate.serve.tables import Hook, Job, Key, now
 from wanimate.serve.webhooks import PAUSES, Deliverer
 
 
-def reply(status: str) -> Callable[[Callable[[bytes], None], bytes], None]:
-    return lambda send, _head: send(answer(b"", status))
+@dataclass
+class Receiver:
+    """A server that remembers what it was sent, and answers with `status`, once `go` is set."""
+
+    status: int = 204
+    headers: dict[str, str] = field(default_factory=dict)
+    asked: list[tuple[dict[str, str], str]] = field(default_factory=list)
+    go: threading.Event = field(default_factory=threading.Event)
+    address: str = ""
+
+    @property
+    def url(self) -> str:
+        return f"http://{self.address}/hook"
+
+
+@contextmanager
+def receiving(status: int = 204, **headers: str) -> Iterator[Receiver]:
+    receiver = Receiver(status, headers)
+    receiver.go.set()
+
+    class Handler(BaseHTTPRequestHandler):
+        def do_POST(self) -> None:
+            body = self.rfile.read(int(self.headers["Content-Length"]))
+            receiver.asked.append((dict(self.headers), body.decode()))
+            receiver.go.wait(10)
+            self.send_response(receiver.status)
+            for name, value in receiver.headers.items():
+                self.send_header(name, value)
+            self.end_headers()
+
+        def log_message(self, *_: Any) -> None: ...
+
+    server = ThreadingHTTPServer(("127.0.0.1", 0), Handler)
+    receiver.address = f"127.0.0.1:{server.server_port}"
+    thread = threading.Thread(target=server.serve_forever, args=(0.05,))
+    thread.start()
+    yield receiver
+    receiver.go.set()
+    server.shutdown()
+    thread.join()
+    server.server_close()
 
 
 @pytest.fixture
-def receiver() -> Iterator[Server]:
-    with serving(answer(b"", "204 No Content")) as server:
-        yield server
+def receiver() -> Iterator[Receiver]:
+    with receiving() as found:
+        yield found
 
 
 def service_for(folder: Path, *addresses: str) -> Any:
@@ -53,21 +93,15 @@ def rows(database: Database) -> list[Hook]:
         return list(session.scalars(sa.select(Hook).order_by(Hook.due)))
 
 
-def taken_apart(asked: bytes) -> tuple[dict[str, str], str]:
-    head, _, body = asked.partition(b"\r\n\r\n")
-    return dict(BytesParser().parsebytes(head.partition(b"\r\n")[2]).items()), body.decode()
-
-
-def test_a_message_is_signed_with_the_key_s_secret(tmp_path: Path, receiver: Server) -> None:
+def test_a_message_is_signed_with_the_key_s_secret(tmp_path: Path, receiver: Receiver) -> None:
     with service_for(tmp_path, receiver.address) as service:
-        job_id = ended(service, f"http://{receiver.address}/hook", events=["job.scheduled", "job.succeeded"])
+        job_id = ended(service, receiver.url, events=["job.scheduled", "job.succeeded"])
         deliverer = Deliverer(service.service.database, service.service.settings)
         deliverer.deliver()
         deliverer.close()
         secret = service.client("ann").get("/v1/me").json()["webhook_secret"]
         found = []
-        for asked in receiver.asked:
-            headers, body = taken_apart(asked)
+        for headers, body in receiver.asked:
             found.append(Webhook(secret).verify(body, headers))
             with pytest.raises(Exception, match="signature"):
                 Webhook(secret).verify(body.replace("job", "jab"), headers)
@@ -76,9 +110,9 @@ def test_a_message_is_signed_with_the_key_s_secret(tmp_path: Path, receiver: Ser
         assert all(row.delivered is not None for row in rows(service.service.database))
 
 
-def test_nobody_is_told_who_is_not_public(tmp_path: Path, receiver: Server) -> None:
+def test_nobody_is_told_who_is_not_public(tmp_path: Path, receiver: Receiver) -> None:
     with service_for(tmp_path) as service:
-        ended(service, f"http://{receiver.address}/hook")
+        ended(service, receiver.url)
         ended(service, "ftp://example.org/hook")
         deliverer = Deliverer(service.service.database, service.service.settings)
         deliverer.deliver()
@@ -122,8 +156,8 @@ def delivered(database: Database, *addresses: str) -> None:
 
 
 def test_what_fails_is_sent_again_with_growing_pauses_and_given_up(database: Database) -> None:
-    with serving(reply("500 No")) as receiver:
-        hooked(database, f"http://{receiver.address}/")
+    with receiving(500) as receiver:
+        hooked(database, receiver.url)
         for pause in PAUSES:
             before = now()
             delivered(database, receiver.address)
@@ -138,29 +172,28 @@ def test_what_fails_is_sent_again_with_growing_pauses_and_given_up(database: Dat
         assert (row.failed, row.delivered, row.tries) == ("the receiver answered 500", None, len(PAUSES) + 1)
         delivered(database, receiver.address)
         assert len(receiver.asked) == len(PAUSES) + 1
-        assert len({taken_apart(asked)[0]["webhook-id"] for asked in receiver.asked}) == 1
+        assert len({headers["webhook-id"] for headers, _ in receiver.asked}) == 1
 
 
 def test_a_receiver_that_is_gone_for_good_is_not_asked_again(database: Database) -> None:
-    with serving(reply("410 Gone")) as receiver:
-        hooked(database, f"http://{receiver.address}/")
+    with receiving(410) as receiver:
+        hooked(database, receiver.url)
         delivered(database, receiver.address)
         (row,) = rows(database)
         assert row.failed == "the receiver answered 410"
 
 
 def test_a_redirect_is_not_followed(database: Database) -> None:
-    with serving(answer(b"", "200 OK")) as elsewhere:
-        moved = answer(b"", "302 Found", f"Location: http://{elsewhere.address}/")
-        with serving(moved) as receiver:
-            hooked(database, f"http://{receiver.address}/")
+    with receiving(200) as elsewhere:
+        with receiving(302, Location=elsewhere.url) as receiver:
+            hooked(database, receiver.url)
             delivered(database, receiver.address, elsewhere.address)
         assert elsewhere.asked == []
         assert rows(database)[0].delivered is None
 
 
-def test_a_revoked_key_s_webhooks_are_given_up(database: Database, receiver: Server) -> None:
-    hooked(database, f"http://{receiver.address}/")
+def test_a_revoked_key_s_webhooks_are_given_up(database: Database, receiver: Receiver) -> None:
+    hooked(database, receiver.url)
     with database.write() as session:
         session.execute(sa.update(Key).values(revoked=now()))
     delivered(database, receiver.address)
@@ -168,8 +201,8 @@ def test_a_revoked_key_s_webhooks_are_given_up(database: Database, receiver: Ser
     assert rows(database)[0].failed is not None
 
 
-def test_several_processes_deliver_each_message_once(database: Database, receiver: Server) -> None:
-    hooked(database, f"http://{receiver.address}/", 40)
+def test_several_processes_deliver_each_message_once(database: Database, receiver: Receiver) -> None:
+    hooked(database, receiver.url, 40)
     several = [Deliverer(database, ServeSettings.of(allow_fetch=(receiver.address,))) for _ in range(3)]
     until = time.monotonic() + 10
     while any(row.delivered is None for row in rows(database)) and time.monotonic() < until:
@@ -180,22 +213,17 @@ def test_several_processes_deliver_each_message_once(database: Database, receive
             thread.join()
     for one in several:
         one.close()
-    ids = [taken_apart(asked)[0]["webhook-id"] for asked in receiver.asked]
+    ids = [headers["webhook-id"] for headers, _ in receiver.asked]
     assert len(ids) == len(set(ids)) == 40
 
 
 def test_a_slow_receiver_holds_up_nobody_else(
-    database: Database, receiver: Server, monkeypatch: pytest.MonkeyPatch
+    database: Database, receiver: Receiver, monkeypatch: pytest.MonkeyPatch
 ) -> None:
-    released = threading.Event()
-
-    def slow(send: Callable[[bytes], None], _head: bytes) -> None:
-        released.wait(10)
-        send(answer(b"", "204 No Content"))
-
-    with serving(slow) as late:
-        hooked(database, f"http://{late.address}/", 20)
-        hooked(database, f"http://{receiver.address}/", 3)
+    with receiving() as late:
+        late.go.clear()
+        hooked(database, late.url, 20)
+        hooked(database, receiver.url, 3)
         deliverer = Deliverer(database, ServeSettings.of(allow_fetch=(late.address, receiver.address)))
         until = time.monotonic() + 5
         while len(receiver.asked) < 3 and time.monotonic() < until:
@@ -203,14 +231,14 @@ def test_a_slow_receiver_holds_up_nobody_else(
             time.sleep(0.02)
         assert len(receiver.asked) == 3
         assert 0 < len(late.asked) <= webhooks._OF_A_HOST
-        released.set()
+        late.go.set()
         deliverer.close()
 
 
-def test_a_message_says_what_happened(database: Database, receiver: Server) -> None:
-    hooked(database, f"http://{receiver.address}/")
+def test_a_message_says_what_happened(database: Database, receiver: Receiver) -> None:
+    hooked(database, receiver.url)
     delivered(database, receiver.address)
-    message = json.loads(taken_apart(receiver.asked[0])[1])
+    message = json.loads(receiver.asked[0][1])
     assert (message["type"], message["data"]) == (
         "job.failed", {"id": "j", "state": "failed", "model": "m", "code": "x", "message": "y"},
     )  # fmt: skip
