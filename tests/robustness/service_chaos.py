@@ -120,6 +120,8 @@ class Chaos:
     Args:
         cluster: a Postgres; None is SQLite.
         pause: seconds between two kills, from and to.
+
+    memory: resident bytes of each process, when a tenth of the jobs was over and at the end, for runs without kills.
     """
 
     folder: Path
@@ -148,6 +150,7 @@ class Chaos:
         self._keys = [keys.create(f"owner {i}") for i in range(_OWNERS)]
         self._processes: dict[str, BaseProcess] = {}
         self._thawing: list[tuple[float, int]] = []
+        self.memory: dict[str, tuple[int, int]] = {}
 
     def run(self, jobs: int, deadline: float) -> Verdict:
         """Submit jobs by HTTP while processes are killed; returns when all have ended, or after `deadline` seconds."""
@@ -157,15 +160,19 @@ class Chaos:
         submitter = threading.Thread(target=self._submit, args=(jobs, submitted, stop))
         self._keep_alive()
         submitter.start()
-        due = began + 1.0
+        due = began + self._random.uniform(*self.pause)
+        first: dict[str, int] = {}
         try:
             while time.monotonic() - began < deadline and not self._over(jobs):
                 time.sleep(0.1)
                 self._thaw()
+                if not first and self._over(jobs // 10):
+                    first = self._resident()
                 if time.monotonic() > due:
                     self._strike()
                     due = time.monotonic() + self._random.uniform(*self.pause)
                 self._keep_alive()
+            self.memory = {name: (first.get(name, 0), now) for name, now in self._resident().items()}
         finally:
             stop.set()
             self._thaw(everybody=True)
@@ -246,6 +253,16 @@ class Chaos:
             process.join(max(0.1, until - time.monotonic()))
             process.kill()
             process.join()
+
+    def _resident(self) -> dict[str, int]:
+        """Process -> bytes, of those that live."""
+        found = {}
+        for name, process in self._processes.items():
+            with suppress(OSError):
+                found[name] = int(Path(f"/proc/{process.pid}/statm").read_text().split()[1]) * os.sysconf(
+                    "SC_PAGE_SIZE"
+                )
+        return found
 
     # Clients
 
