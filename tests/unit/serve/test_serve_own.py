@@ -12,6 +12,9 @@ import pytest
 from fastapi.testclient import TestClient
 from own_service import JOB, MP4, PNG, Served, served
 
+from wanimate.runtime.planning import fit
+from wanimate.runtime.planning.rates import Rates
+
 
 @pytest.fixture
 def service(tmp_path: Path) -> Iterator[Served]:
@@ -407,6 +410,8 @@ def test_settings_describe_what_a_request_may_set(ann: TestClient) -> None:
 
 def test_plans(service: Served, ann: TestClient, monkeypatch: pytest.MonkeyPatch) -> None:
     monkeypatch.setattr(service.service.forecaster, "_ask", lambda work, *given: work(*given))
+    monkeypatch.setattr(fit, "measure_rates", lambda *_: Rates(*[1e12] * 6))
+    monkeypatch.setattr(fit, "_rates", fit._rates.__wrapped__)
     for wrong in ({}, {"seconds": 3, "width": 4}, {"seconds": -1}, {"frames": 9, "job": {"checkpoint": "x"}},
                   {"frames": 9, "job": {"generate": {"steps": 0}}}):  # fmt: skip
         assert ann.post("/v1/plan", json=wrong).status_code == 400, wrong
