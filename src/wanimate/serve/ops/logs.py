@@ -20,7 +20,7 @@ from typing import Any
 
 from starlette.types import Scope
 
-from wanimate.serve.ops import metrics
+from wanimate.serve.ops import metrics, telemetry
 
 _bound: ContextVar[dict[str, Any]] = ContextVar("bound")
 _OWN = frozenset(logging.makeLogRecord({}).__dict__) | {"message", "asctime", "taskName"}
@@ -96,10 +96,13 @@ class Access:
 def access_log(scope: Scope, request_id: str) -> Iterator[Access]:
     """Binds the id of a request, and tells and counts the request at its end. `scope`: of ASGI."""
     entry, began = Access(), time.perf_counter()
-    with bound(request_id=request_id):
+    with bound(request_id=request_id), telemetry.span(f"request {scope['method']}", request_id=request_id) as span:
         try:
             yield entry
         finally:
+            if span is not None:
+                span.update_name(f"{scope['method']} {route_of(scope)}")
+                span.set_attribute("http.response.status_code", entry.status)
             seconds = time.perf_counter() - began
             metrics.answered(scope["method"], route_of(scope), entry.status, seconds)
             client = scope.get("client")

@@ -16,6 +16,7 @@ import threading
 from collections.abc import Sequence
 
 from wanimate.serve.database import Database, patiently
+from wanimate.serve.ops import telemetry
 from wanimate.serve.ops.logs import set_up
 from wanimate.serve.service import shared_secret
 from wanimate.serve.settings import ServeSettings
@@ -30,7 +31,10 @@ def work(settings: ServeSettings, stages: Sequence[Stage], device: str | None, n
     if tuple(stages) == (Stage.PREPARE,) and settings.prepare_memory is not None:
         most = int(settings.prepare_memory * 2**30)
         resource.setrlimit(resource.RLIMIT_DATA, (most, most))
+    if settings.telemetry:
+        telemetry.set_up("worker")
     database = Database(settings.database_url)
+    patiently(database.migrate)  # it may be here before the API
     secret = patiently(lambda: shared_secret(database))
     runner = WanRunner(settings, device)
     storage = Storage(settings.storage_url, secret)

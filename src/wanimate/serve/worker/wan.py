@@ -88,7 +88,7 @@ class WanRunner:
         guides = load_guides(folder)
         place = f"guides/{work.job.id}/{work.claim.attempt}"
         work.put(folder, f"{place}/guides")
-        work.storage.put(f"{place}/clip{video.suffix}", video)
+        work.keep(video, f"{place}/clip{video.suffix}")
         work.guides = place
         work.facts |= {"frames": guides.count, "fps": str(guides.fps), "size": list(guides.size)}
         if submission.kind == "preprocess":
@@ -237,7 +237,7 @@ class WanRunner:
         record = json.loads(files["record"].read_text())
         files["record"].write_text(json.dumps(_without_paths(record, work.scratch), indent=1))
         for name, file in files.items():
-            work.storage.put(f"{work.place}/{file.name}", file)
+            work.keep(file, f"{work.place}/{file.name}")
             work.result[name] = f"{work.place}/{file.name}"
         work.facts |= {
             "frames": result.count, "fps": str(result.fps), "size": list(result.size), "seed": result.seed,
