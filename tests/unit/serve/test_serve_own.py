@@ -12,6 +12,9 @@ import pytest
 from fastapi.testclient import TestClient
 from own_service import JOB, MP4, PNG, Served, served
 
+from wanimate.runtime.planning import fit
+from wanimate.runtime.planning.rates import Rates
+
 
 @pytest.fixture
 def service(tmp_path: Path) -> Iterator[Served]:
@@ -348,7 +351,7 @@ def test_keys_are_made_and_revoked_by_admins(service: Served, ann: TestClient) -
     assert boss.delete("/v1/keys/none").status_code == 404
     wrongs = [
         {"owner": ""}, {"owner": "a\nb"}, {"owner": "x", "scopes": ["root"]}, {"owner": "x", "quotas": {"queued": -1}},
-        {"owner": "x", "quotas": {"speed": 1}},
+        {"owner": "x", "quotas": {"speed": 1}}, {"owner": "x", "days": 1e-9},
     ]  # fmt: skip
     for wrong in wrongs:
         assert boss.post("/v1/keys", json=wrong).status_code == 400, wrong
@@ -407,12 +410,14 @@ def test_settings_describe_what_a_request_may_set(ann: TestClient) -> None:
 
 def test_plans(service: Served, ann: TestClient, monkeypatch: pytest.MonkeyPatch) -> None:
     monkeypatch.setattr(service.service.forecaster, "_ask", lambda work, *given: work(*given))
+    monkeypatch.setattr(fit, "measure_rates", lambda *_: Rates(*[1e12] * 6))
+    monkeypatch.setattr(fit, "_rates", fit._rates.__wrapped__)
     for wrong in ({}, {"seconds": 3, "width": 4}, {"seconds": -1}, {"frames": 9, "job": {"checkpoint": "x"}},
                   {"frames": 9, "job": {"generate": {"steps": 0}}}):  # fmt: skip
         assert ann.post("/v1/plan", json=wrong).status_code == 400, wrong
-    wanted = {"seconds": 4, "width": 9, "height": 16, "job": {"tier": "wan-std"}}
+    wanted = {"seconds": 0.6, "width": 9, "height": 16, "job": {"tier": "wan-std", "generate": {"clip_length": 9}}}
     plan = ann.post("/v1/plan", json=wanted).json()
-    assert (plan["fits"], plan["frames"]) == (True, 60)
+    assert (plan["fits"], plan["frames"]) == (True, 9)
     assert plan["size"][0] < plan["size"][1]
     assert plan["seconds"] > plan["generate_seconds"] > 0
     assert plan["host_bytes"] > 2**20
