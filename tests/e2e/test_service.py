@@ -28,6 +28,7 @@ from wanimate.serve.keys import Caller
 from wanimate.serve.service import Service
 from wanimate.serve.settings import ServeSettings
 from wanimate.serve.submission import Submission
+from wanimate.serve.sweep import sweep_orphans
 from wanimate.serve.tables import Job, State
 
 DEMO = Path(str(files("wanimate.weights") / "embedded" / "demo"))
@@ -54,7 +55,7 @@ class Machine:
         self.caller: Caller = caller
         self.processes: list[subprocess.Popen[bytes]] = []
 
-    def worker(self, *stages: str, speed: float = 0.0) -> subprocess.Popen[bytes]:
+    def worker(self, *stages: str) -> subprocess.Popen[bytes]:
         command = [sys.executable, "-m", "wanimate.serve.worker.process"]
         process = subprocess.Popen(command, stdin=subprocess.PIPE, env=os.environ | {"OMP_NUM_THREADS": "1"})
         assert process.stdin is not None
@@ -106,14 +107,16 @@ def prepared(machine: Machine) -> str:
     image = machine.upload(min(DEMO.glob("*.png")))
     video = machine.upload(DEMO / "performer.mp4")
     process = machine.worker("prepare")
-    job = machine.submit(kind="preprocess", image={"upload": image}, video={"upload": video}, preprocess={"area": "96x96"})
+    job = machine.submit(
+        kind="preprocess", image={"upload": image}, video={"upload": video}, preprocess={"area": "96x96"}
+    )
     assert machine.ended(job).message is None
     process.terminate()
     assert process.wait(20) == 0
     return job
 
 
-SETTINGS = {"generate": {"seed": 3, "steps": 2}, "output": {"codec": "ffv1"}}
+SETTINGS = {"generate": {"seed": 3, "steps": 1, "clip_length": 13}, "output": {"codec": "ffv1"}}
 
 
 def test_a_killed_workers_job_goes_on_at_its_last_segment(machine: Machine, prepared: str, tmp_path: Path) -> None:
@@ -166,7 +169,8 @@ def test_a_running_job_that_is_deleted_is_stopped(machine: Machine, prepared: st
     machine.service.delete(machine.caller, job, "test")
     next_one = machine.ended(machine.submit(kind="generate", parent=prepared, name="after", **SETTINGS))
     assert next_one.state == State.SUCCEEDED
-    until(lambda: not [s for s in machine.service.storage.list(f"jobs/{job}")] or machine.service.storage.remove_tree(f"jobs/{job}"), 1)
+    sweep_orphans(machine.service, older_than=0.0)
+    assert not machine.service.storage.list(f"jobs/{job}")
     worker.kill()
     worker.wait()
 

@@ -41,7 +41,9 @@ class Cluster:
             user = next(name for name in USERS if _is_known(name))
             shutil.chown(self._folder, user)
             self._as = ["setpriv", f"--reuid={user}", f"--regid={pwd.getpwnam(user).pw_gid}", "--clear-groups"]
-        self._run("initdb", "-D", str(self._folder / "data"), "-A", "trust", "-U", "wanimate", "--no-sync", "-E", "UTF8")
+        self._run(
+            "initdb", "-D", str(self._folder / "data"), "-A", "trust", "-U", "wanimate", "--no-sync", "-E", "UTF8"
+        )
         self.start()
 
     @property
@@ -54,7 +56,9 @@ class Cluster:
     def start(self) -> None:
         """Returns once it takes connections."""
         options = f"-k {self._folder} -c listen_addresses='' -F -c synchronous_commit=off -c max_connections=200"
-        self._run("pg_ctl", "-D", str(self._folder / "data"), "-w", "-l", str(self._folder / "log"), "-o", options, "start")
+        self._run(
+            "pg_ctl", "-D", str(self._folder / "data"), "-w", "-l", str(self._folder / "log"), "-o", options, "start"
+        )
 
     def stop(self, how: str = "immediate") -> None:
         """`immediate` is as if the power had failed; `fast` drops connections in good order."""

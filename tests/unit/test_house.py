@@ -44,7 +44,11 @@ def may_import(importer: str, imported: str) -> bool:
         return imported in (*FOUNDATION, *ROAD)
     if importer in ("integrations", "measure"):
         return imported in (*FOUNDATION, *STAGES, *ROAD, "")
-    return imported not in BESIDE or imported in ("integrations", "measure") or (importer, imported) in (("cli", "train"), ("cli", "serve"))
+    return (
+        imported not in BESIDE
+        or imported in ("integrations", "measure")
+        or (importer, imported) in (("cli", "train"), ("cli", "serve"))
+    )
 
 
 def within(module: str) -> str:

@@ -25,7 +25,7 @@ from wanimate.serve.faces import hosted, openai, own
 from wanimate.serve.faces.common import new_request_id
 from wanimate.serve.files import router as files_router
 from wanimate.serve.limits import BodyLimit, Refusal, SlowBody
-from wanimate.serve.ops import health, metrics
+from wanimate.serve.ops import health, metrics, telemetry
 from wanimate.serve.ops.logs import access_log
 from wanimate.serve.service import Service
 from wanimate.serve.settings import ServeSettings
@@ -47,6 +47,8 @@ def create_app(settings: ServeSettings, service: Service | None = None) -> FastA
     Raises:
         InputError: the database or the storage cannot be opened.
     """
+    if settings.telemetry:
+        telemetry.set_up("api")
     service = service or Service(settings)
     background = Background(service)
 

@@ -28,7 +28,9 @@ def main() -> None:
     key = subprocess.run(
         [*here, "keys", "create", "--owner", "demo", "--data", given.data], check=True, capture_output=True, text=True
     ).stdout.strip()
-    service = subprocess.Popen([*here, "serve", "--port", "0", "--data", given.data], stdout=subprocess.PIPE, text=True)
+    log = (given.data / "serve.log").open("w")
+    command = [*here, "serve", "--port", "0", "--data", given.data]
+    service = subprocess.Popen(command, stdout=subprocess.PIPE, stderr=log, text=True)
     try:
         assert service.stdout is not None
         address = service.stdout.readline().split()[-1]
@@ -40,6 +42,7 @@ def main() -> None:
     finally:
         service.terminate()
         service.wait()
+        log.close()
 
 
 def made(address: str, key: str, image: Path, clip: Path, seed: int) -> bytes:

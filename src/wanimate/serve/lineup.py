@@ -110,7 +110,7 @@ class Lineup:
             others = [one for one in line if one is not job]
             at = others.index(target) + (not before) if target in others else 0
             self._exchange(session, [*others[:at], job, *others[at:]])
-            self._service.audit(session, caller, request_id, "queue.move", job_id, target=target_id, before=before)
+            self._service.audit(session, caller, request_id, "queue.move", job_id, beside=target_id, before=before)
 
     def _exchange(self, session: Session, jobs: Sequence[Job]) -> None:
         last = -1

@@ -9,23 +9,27 @@ clock of its own that never jumps: no clock of another machine is asked, and a d
 
 from __future__ import annotations
 
-from collections.abc import Sequence
+import math
+import time
+from collections.abc import Callable, Sequence
 from dataclasses import dataclass, field
 from typing import Any
 
 import sqlalchemy as sa
+from sqlalchemy.dialects import postgresql, sqlite
 from sqlalchemy.orm import Session
 
 from wanimate.serve.database import Database
 from wanimate.serve.events import tell
 from wanimate.serve.settings import ServeSettings
-from wanimate.serve.tables import Job, Key, Setting, Stage, State, Worker, now
+from wanimate.serve.tables import Job, Key, Setting, Stage, State, Worker, now, storable
 
-_OF_AN_OWNER = 8
-"""Jobs of an owner that are looked at for one claim."""
-_PATIENCE = 60_000
-"""Milliseconds that a job waits at most behind others that a worker has the weights for."""
-_BACKOFF = 2_000
+_OF_A_KEY = 8
+"""Jobs of a key that are looked at for one claim."""
+_PATIENCE = 60.0
+"""Seconds that the first job in the queue waits at most behind others that a worker has the weights for."""
+_BACKOFF, _LONGEST_BACKOFF = 2_000, 60_000
+"""Milliseconds before the second attempt, and at most. A row that says more was written by a clock that went wrong."""
 PAUSED = "paused"
 
 
@@ -46,27 +50,38 @@ class Claim:
 
 @dataclass(frozen=True)
 class Report:
-    """What a worker tells of its job. `events`: (kind, data). `warnings`: texts that the job's owner should read."""
+    """What a worker tells of its job. `events`: (kind, data). `warnings`: texts that the job's owner should read.
+    `clip_seconds`: length of the driving clip. `worker`: facts of the worker itself."""
 
     doing: str | None = None
     fraction: float | None = None
     seconds_left: float | None = None
     events: Sequence[tuple[str, dict[str, Any]]] = ()
     warnings: Sequence[str] = ()
+    clip_seconds: float | None = None
+    worker: dict[str, Any] | None = None
 
 
 class Queue:
-    """Every change of a job's state, each one transaction."""
+    """Every change of a job's state, each one transaction.
 
-    def __init__(self, database: Database, settings: ServeSettings) -> None:
-        self._database, self._settings = database, settings
+    Args:
+        clock: seconds that never jump, of this process.
+    """
+
+    def __init__(
+        self, database: Database, settings: ServeSettings, clock: Callable[[], float] = time.monotonic
+    ) -> None:
+        self._database, self._settings, self._clock = database, settings, clock
+        self._passed_over: dict[str, float] = {}
 
     # Workers
 
     def claim(self, worker: str, stages: Sequence[Stage], holds: str = "") -> Claim | None:
         """The next job for a worker, or None. `holds`: "checkpoint|loras" that are in its memory.
 
-        Order: priority, owners with fewer jobs in work, place in the queue. Among equals, a job for the weights at hand.
+        Order: priority, owners with fewer jobs in work, owners whose last turn is longer ago, place in the queue. Among jobs
+        of one priority and as many in work, one for the weights at hand goes before the first, for a minute at most.
         """
         with self._database.read() as session:  # an empty queue is found without a lock
             if _paused(session) or not self._waiting(session, stages):
@@ -74,23 +89,16 @@ class Queue:
         with self._database.write() as session:
             if _paused(session):
                 return None
-            running = dict(
-                session.execute(
-                    sa.select(Job.owner, sa.func.count()).where(Job.worker.is_not(None)).group_by(Job.owner)
-                )
-                .tuples()
-                .all()
-            )
             waiting = self._waiting(session, stages)
-            if not waiting:
-                return None
-            for job_id in _order(waiting, running, holds):
-                job = self._take(session, job_id)
+            for job_id in self._order(waiting, _turns(session, waiting, stages), holds):
+                job = self._take(session, job_id, stages)
                 if job is None or not self._may_run(session, job):
                     continue
+                at = now()
                 job.attempt, job.worker, job.beat = job.attempt + 1, worker, job.beat + 1
+                setattr(job, _turn_of(job.stage).key, at)
                 first = job.scheduled is None
-                job.state, job.scheduled = State.RUNNING, job.scheduled or now()
+                job.state, job.scheduled = State.RUNNING, job.scheduled or at
                 if first:
                     tell(session, job, "scheduled")
                 tell(session, job, "claimed", stage=job.stage, attempt=job.attempt)
@@ -106,15 +114,18 @@ class Queue:
         values: dict[str, Any] = {"beat": Job.beat + 1}
         if report.doing is not None:
             values["doing"] = report.doing
-        if report.fraction is not None:
-            values |= {"fraction": report.fraction, "seconds_left": report.seconds_left}
+        if report.fraction is not None and math.isfinite(report.fraction):
+            values |= {"fraction": report.fraction, "seconds_left": storable(report.seconds_left)}
+        if report.clip_seconds is not None:
+            values["clip_seconds"] = report.clip_seconds
         changed = sa.update(Job).where(*_ours(claim)).values(values).returning(Job)
         with self._database.write() as session:
             job = session.scalar(changed.execution_options(synchronize_session=False, populate_existing=True))
             if job is None:
                 raise LostClaim(claim.job_id)
-            alive = sa.update(Worker).where(Worker.id == claim.worker)
-            session.execute(alive.values(seen=now(), beat=Worker.beat + 1, job_id=claim.job_id))
+            seen: dict[str, Any] = {"seen": now(), "beat": Worker.beat + 1, "job_id": claim.job_id}
+            seen |= {} if report.worker is None else {"facts": report.worker}
+            session.execute(sa.update(Worker).where(Worker.id == claim.worker).values(seen))
             for kind, data in report.events:
                 tell(session, job, kind, **data)
             if report.warnings:
@@ -126,18 +137,14 @@ class Queue:
         with self._database.write() as session:
             job = self._held(session, claim)
             job.guides, job.facts = guides, {**job.facts, **facts}
-            job.stage, job.worker = Stage.GENERATE, None
-            tell(session, job, "prepared")
-
-    def note(self, claim: Claim, **values: Any) -> None:
-        """Set columns of a claimed job. Raises LostClaim."""
-        with self._database.write() as session:
-            job = self._held(session, claim)
-            for name, value in values.items():
-                setattr(job, name, value)
+            job.stage, job.worker, job.waits_since = Stage.GENERATE, None, now()
+            if job.cancelling:
+                self._end(session, job, State.CANCELLED)
+            else:
+                tell(session, job, "prepared")
 
     def succeed(self, claim: Claim, result: dict[str, str], guides: str | None = None, **facts: Any) -> None:
-        """The result lies in the storage, and the guides. Raises LostClaim: then it is not the job's."""
+        """The result lies in the storage, and the guides. A job that was cancelled meanwhile stays without. Raises LostClaim."""
         with self._database.write() as session:
             job = self._held(session, claim)
             if job.cancelling:
@@ -162,12 +169,7 @@ class Queue:
     def give_back(self, claim: Claim) -> None:
         """The worker stops in good order: the job waits for another, and no attempt is counted. Raises LostClaim."""
         with self._database.write() as session:
-            job = self._held(session, claim)
-            job.worker = None
-            if job.cancelling:
-                self._end(session, job, State.CANCELLED)
-            else:
-                tell(session, job, "given back")
+            self._wait_again(session, self._held(session, claim))
 
     def broken(self, claim: Claim, reason: str, code: str = "InternalError") -> None:
         """The attempt failed by no fault of the job: another follows, unless it was the last. Raises LostClaim."""
@@ -181,6 +183,15 @@ class Queue:
             for job in jobs:
                 self.lose(session, job, reason)
             session.execute(sa.delete(Worker).where(Worker.id == worker))
+            return len(jobs)
+
+    def release(self, worker: str) -> int:
+        """A worker holds no job: what is its own by the database all the same waits again, and no attempt is counted. So it is
+        where the connection broke while a claim was committed. Returns how many."""
+        with self._database.write() as session:
+            jobs = session.scalars(sa.select(Job).where(Job.worker == worker).with_for_update()).all()
+            for job in jobs:
+                self._wait_again(session, job)
             return len(jobs)
 
     # Whoever asked for the job
@@ -210,12 +221,11 @@ class Queue:
 
     def pause(self, paused: bool) -> None:
         """Workers take no new jobs while the queue is paused."""
+        value = str(int(paused))
         with self._database.write() as session:
-            row = session.get(Setting, PAUSED)
-            if row is None:
-                session.add(Setting(name=PAUSED, value=str(int(paused))))
-            else:
-                row.value = str(int(paused))
+            insert = sqlite.insert if self._database.is_sqlite else postgresql.insert
+            wanted = insert(Setting).values(name=PAUSED, value=value)
+            session.execute(wanted.on_conflict_do_update(index_elements=[Setting.name], set_={"value": value}))
 
     @property
     def paused(self) -> bool:
@@ -225,25 +235,34 @@ class Queue:
     # Within
 
     def _waiting(self, session: Session, stages: Sequence[Stage]) -> Sequence[sa.Row[Any]]:
-        rank = sa.func.row_number().over(partition_by=Job.owner, order_by=(Job.priority.desc(), Job.order_key, Job.id))
+        place = (Job.priority.desc(), Job.order_key, Job.id)
+        rank = sa.func.row_number().over(partition_by=(Job.owner, Job.key_id), order_by=place)
         jobs = (
             sa.select(
-                Job.id, Job.owner, Job.priority, Job.order_key, Job.checkpoint, Job.loras, Job.stage, Job.created,
-                rank.label("rank"),
+                Job.id, Job.owner, Job.priority, Job.order_key, Job.checkpoint, Job.loras, Job.stage, rank.label("rank")
             )
-            .where(
-                Job.state.in_((State.PENDING, State.RUNNING)), Job.worker.is_(None), Job.stage.in_(stages),
-                Job.held.is_(False), Job.not_before <= now(),
-            )
+            .where(*_free(stages))
             .subquery()
-        )  # fmt: skip
-        return session.execute(sa.select(jobs).where(jobs.c.rank <= _OF_AN_OWNER)).all()
+        )
+        return session.execute(sa.select(jobs).where(jobs.c.rank <= _OF_A_KEY)).all()
 
-    def _take(self, session: Session, job_id: str) -> Job | None:
-        """The row, locked, if nobody else has taken it meanwhile."""
-        free = sa.select(Job).where(Job.id == job_id, Job.worker.is_(None)).with_for_update(skip_locked=True)
-        job = session.scalar(free.execution_options(populate_existing=True))
-        return job if job is not None and not State(job.state).final and not job.held else None
+    def _order(self, waiting: Sequence[sa.Row[Any]], turns: dict[str, tuple[int, int]], holds: str) -> list[str]:
+        """Ids of waiting jobs, the next one first. `turns`: see `_turns`."""
+        rows = sorted(waiting, key=lambda j: (-j.priority, turns[j.owner], j.order_key, j.id))
+        at = self._clock()
+        self._passed_over = {j.id: self._passed_over[j.id] for j in rows if j.id in self._passed_over}
+        if not rows or not holds or at - self._passed_over.get(rows[0].id, at) >= _PATIENCE:
+            return [j.id for j in rows]
+        place = (rows[0].priority, turns[rows[0].owner][0])
+        fits = [j for j in rows if (j.priority, turns[j.owner][0]) == place and _fits(j, holds)]
+        if fits and fits[0] is not rows[0]:
+            self._passed_over.setdefault(rows[0].id, at)
+        return [j.id for j in (*fits, *(j for j in rows if j not in fits))]
+
+    def _take(self, session: Session, job_id: str, stages: Sequence[Stage]) -> Job | None:
+        """The row, locked, if it still waits in one of these queues."""
+        free = sa.select(Job).where(Job.id == job_id, *_free(stages)).with_for_update(skip_locked=True)
+        return session.scalar(free.execution_options(populate_existing=True))
 
     def _may_run(self, session: Session, job: Job) -> bool:
         """Whether its key may have one more job in work."""
@@ -268,7 +287,7 @@ class Queue:
 
     def lose(self, session: Session, job: Job, reason: str, code: str = "InternalError") -> None:
         """A worker is gone: the job waits again, or ends if that was its last attempt. `job` is locked by the session."""
-        job.worker, job.failures = None, job.failures + 1
+        job.worker, job.failures, job.waits_since = None, job.failures + 1, now()
         if job.cancelling:
             self._end(session, job, State.CANCELLED)
         elif job.failures >= self._settings.attempts:
@@ -276,8 +295,15 @@ class Queue:
             job.message = f"The job was tried {job.failures} times and not finished. The last time: {reason}."
             self._end(session, job, State.FAILED)
         else:
-            job.not_before = now() + _BACKOFF * 2 ** (job.failures - 1)
+            job.not_before = job.waits_since + min(_BACKOFF * 2 ** (job.failures - 1), _LONGEST_BACKOFF)
             tell(session, job, "retrying", reason=reason, failures=job.failures)
+
+    def _wait_again(self, session: Session, job: Job) -> None:
+        job.worker, job.waits_since = None, now()
+        if job.cancelling:
+            self._end(session, job, State.CANCELLED)
+        else:
+            tell(session, job, "given back")
 
     def _end(self, session: Session, job: Job, state: State) -> None:
         job.state, job.worker, job.ended = state, None, now()
@@ -286,23 +312,29 @@ class Queue:
         tell(session, job, state.value, **told)
 
 
-def _order(waiting: Sequence[sa.Row[Any]], running: dict[str, int], holds: str) -> list[str]:
-    """Ids of waiting jobs, the next one first."""
-    rows = sorted(waiting, key=lambda j: (-j.priority, running.get(j.owner, 0), j.order_key, j.id))
-    first = rows[0]
-    place = (first.priority, running.get(first.owner, 0))
-    fits = [
-        j
-        for j in rows
-        if (j.priority, running.get(j.owner, 0)) == place and (j.stage == Stage.PREPARE or _needs(j) == holds)
-    ]
-    if holds and fits and now() - first.created < _PATIENCE:
-        rows = [*fits, *(j for j in rows if j not in fits)]
-    return [j.id for j in rows]
+def _free(stages: Sequence[Stage]) -> tuple[Any, ...]:
+    """What holds of a job that a worker of these stages may take."""
+    at = now()
+    return (
+        Job.state.in_((State.PENDING, State.RUNNING)), Job.worker.is_(None), Job.stage.in_(stages), Job.held.is_(False),
+        sa.or_(Job.not_before <= at, Job.not_before > at + _LONGEST_BACKOFF),
+    )  # fmt: skip
 
 
-def _needs(job: Any) -> str:
-    return f"{job.checkpoint}|{job.loras}"
+def _turns(session: Session, waiting: Sequence[sa.Row[Any]], stages: Sequence[Stage]) -> dict[str, tuple[int, int]]:
+    """Owner -> (jobs in work, when the last one was begun in one of these stages)."""
+    owners = {job.owner for job in waiting}
+    last = [sa.func.max(_turn_of(stage)) for stage in stages]
+    counted = sa.select(Job.owner, sa.func.count(Job.worker), *last).where(Job.owner.in_(owners)).group_by(Job.owner)
+    return {owner: (count, max(at or 0 for at in ends)) for owner, count, *ends in session.execute(counted)}
+
+
+def _turn_of(stage: str) -> sa.orm.InstrumentedAttribute[int | None]:
+    return Job.prepare_at if stage == Stage.PREPARE else Job.generate_at
+
+
+def _fits(job: Any, holds: str) -> bool:
+    return job.stage == Stage.PREPARE or f"{job.checkpoint}|{job.loras}" == holds
 
 
 def _ours(claim: Claim) -> tuple[Any, ...]:

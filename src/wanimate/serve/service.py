@@ -22,6 +22,7 @@ from wanimate.serve.errors import ServiceError, away, missing, wrong
 from wanimate.serve.events import tell
 from wanimate.serve.forecast import Forecaster
 from wanimate.serve.keys import Caller, Keys, Rate
+from wanimate.serve.ops import telemetry
 from wanimate.serve.queue import Queue
 from wanimate.serve.settings import ServeSettings
 from wanimate.serve.storage import Storage, StorageAway
@@ -191,7 +192,7 @@ class Service:
             if row.model is not None and row.model != job.model:
                 raise wrong(field, f"{field}: the upload was made for the model {row.model}.")
             uploads[field] = row.stored
-        job.facts = {"uploads": uploads}
+        job.facts = {**telemetry.carried(), "uploads": uploads}
 
     def _check_quotas(self, session: Session, caller: Caller, more: int) -> None:
         waiting = (Job.key_id == caller.key_id, Job.state == State.PENDING)
@@ -288,10 +289,10 @@ class Service:
     def forget(self, job: Job) -> None:
         """Remove everything of a job. A worker that still has it finds its row gone."""
         with self.database.write() as session:
-            for table in (Event, Hook):
-                session.execute(sa.delete(table).where(table.job_id == job.id))
             session.execute(sa.delete(Creation).where(Creation.job_id == job.id))
             session.execute(sa.delete(Job).where(Job.id == job.id))
+            for table in (Event, Hook):  # after the row, for which a worker's last report may have had to be waited
+                session.execute(sa.delete(table).where(table.job_id == job.id))
             shared = session.scalar(
                 sa.select(sa.func.count()).select_from(Job).where(Job.guides == job.guides, Job.id != job.id)
             )

@@ -85,7 +85,8 @@ class ServeSettings(BaseSettings):
     prepare_memory: float | None = Field(default=8.0, gt=0)
     """GiB that the process that opens strangers' files may take; None is no limit."""
     prepare_seconds: float = Field(default=1800.0, gt=0)
-    log_json: bool = True
+    log_json: bool | None = None
+    """Logs as JSON, one object a line; None is so unless a person reads them on a terminal."""
     telemetry: bool = False
     ray: str | None = None
 

@@ -5,6 +5,7 @@ Paths never come from a request: checkpoints and LoRAs are named, files are uplo
 
 from __future__ import annotations
 
+import re
 from typing import Annotated, Any, Literal, TypeVar
 
 from pydantic import BaseModel, ConfigDict, Field, ValidationError, WithJsonSchema, model_validator
@@ -21,6 +22,7 @@ Kind = Literal["animate", "preprocess", "generate", "redraw", "people"]
 numbered picture of everybody in the clip."""
 PREPARED_ONLY = ("preprocess", "people")
 """Kinds that are done once a processor has done its part."""
+_UNSTORABLE = re.compile("[\0\ud800-\udfff]")
 OWN_BY_SERVER = {
     PreprocessSettings: ("models", "mask", "sam2", "mask_debug", "limits"),
     GenerateSettings: ("lora", "redraw"),
@@ -98,6 +100,12 @@ class Submission(_Part):
     webhook: Webhook | None = None
     prompt: str = Field(default="", max_length=5000)
     name: str = Field(default="", max_length=200)
+
+    @model_validator(mode="after")
+    def _storable(self) -> Submission:
+        if not _is_storable(self.model_dump()):
+            raise ValueError("a text has characters that cannot be stored")
+        return self
 
     @classmethod
     def of(cls, given: Any) -> Submission:
@@ -177,6 +185,15 @@ def _settings(group: type[_Group], given: dict[str, Any], more: dict[str, Any]) 
         return group(**given | more)
     except InputError as error:
         raise of_input(error) from error
+
+
+def _is_storable(value: Any) -> bool:
+    """Whether every text in it is UTF-8 without zero bytes, which Postgres does not take."""
+    if isinstance(value, dict):
+        return all(_is_storable(name) and _is_storable(one) for name, one in value.items())
+    if isinstance(value, (list, tuple)):
+        return all(map(_is_storable, value))
+    return not isinstance(value, str) or not _UNSTORABLE.search(value)
 
 
 def _names(known: dict[str, Any]) -> str:

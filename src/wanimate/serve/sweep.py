@@ -44,9 +44,9 @@ def sweep(service: Service) -> int:
     return removed + sweep_orphans(service)
 
 
-def sweep_orphans(service: Service) -> int:
-    """Remove files of jobs whose row is gone. Returns how many."""
-    old = now() / 1000 - _ORPHAN
+def sweep_orphans(service: Service, older_than: float = _ORPHAN) -> int:
+    """Remove files, older than some seconds, of jobs whose row is gone. Returns how many."""
+    old = now() / 1000 - older_than
     removed = 0
     for prefix in ("jobs", "guides"):
         found: dict[str, list[str]] = {}

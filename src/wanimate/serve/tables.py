@@ -5,14 +5,59 @@ A change of a table needs a migration beside it (`migrations/versions`); a test 
 
 from __future__ import annotations
 
+import math
 import time
 from enum import StrEnum
 from typing import Any
 
-from sqlalchemy import JSON, BigInteger, ForeignKey, Index, Integer, String, Text, false
+from sqlalchemy import JSON, BigInteger, Dialect, ForeignKey, Index, Integer, String, Text, TypeDecorator, false
 from sqlalchemy.orm import DeclarativeBase, Mapped, mapped_column
 
-Id = String(64)
+
+class Words(TypeDecorator[str]):
+    """Text that every database takes: Postgres stores no NUL, and halves of surrogate pairs are no text anywhere. Both become
+    U+FFFD, also in what is looked for, so that nothing is found under such a name."""
+
+    impl = String
+    cache_ok = True
+
+    def process_bind_param(self, value: str | None, dialect: Dialect) -> str | None:
+        return None if value is None else storable(value)
+
+
+class LongWords(Words):
+    """The same without a limit."""
+
+    impl = Text
+    cache_ok = True
+
+
+class Data(TypeDecorator[Any]):
+    """JSON that every database takes: texts as `Words`, None for numbers that JSON does not know, text for what is no JSON."""
+
+    impl = JSON
+    cache_ok = True
+
+    def process_bind_param(self, value: Any, dialect: Dialect) -> Any:
+        return storable(value)
+
+
+def storable(value: Any) -> Any:
+    """A value as `Words` and `Data` store it."""
+    if isinstance(value, str):
+        return value.replace("\0", "\ufffd").encode("utf-8", "surrogatepass").decode("utf-8", "replace")
+    if isinstance(value, float):
+        return value if math.isfinite(value) else None
+    if value is None or isinstance(value, (bool, int)):
+        return value
+    if isinstance(value, dict):
+        return {storable(str(name)): storable(one) for name, one in value.items()}
+    if isinstance(value, (list, tuple)):
+        return [storable(one) for one in value]
+    return storable(str(value))
+
+
+Id = Words(64)
 Number = BigInteger().with_variant(Integer, "sqlite")
 """SQLite counts rows only in a column of this very type."""
 
@@ -53,11 +98,11 @@ class Key(Base):
     __tablename__ = "keys"
 
     id: Mapped[str] = mapped_column(Id, primary_key=True)
-    owner: Mapped[str] = mapped_column(String(200), index=True)
-    digest: Mapped[str] = mapped_column(String(64), unique=True)
-    scopes: Mapped[list[str]] = mapped_column(JSON)
-    quotas: Mapped[dict[str, Any]] = mapped_column(JSON)
-    webhook_secret: Mapped[str] = mapped_column(String(100))
+    owner: Mapped[str] = mapped_column(Words(200), index=True)
+    digest: Mapped[str] = mapped_column(Words(64), unique=True)
+    scopes: Mapped[list[str]] = mapped_column(Data)
+    quotas: Mapped[dict[str, Any]] = mapped_column(Data)
+    webhook_secret: Mapped[str] = mapped_column(Words(100))
     created: Mapped[int] = mapped_column(BigInteger)
     expires: Mapped[int | None] = mapped_column(BigInteger)
     revoked: Mapped[int | None] = mapped_column(BigInteger)
@@ -76,21 +121,21 @@ class Job(Base):
     __tablename__ = "jobs"
 
     id: Mapped[str] = mapped_column(Id, primary_key=True)
-    owner: Mapped[str] = mapped_column(String(200))
+    owner: Mapped[str] = mapped_column(Words(200))
     key_id: Mapped[str] = mapped_column(Id)
     request_id: Mapped[str] = mapped_column(Id)
-    face: Mapped[str] = mapped_column(String(20))
-    kind: Mapped[str] = mapped_column(String(20))
-    mode: Mapped[str] = mapped_column(String(20))
-    model: Mapped[str] = mapped_column(String(100))
-    tier: Mapped[str | None] = mapped_column(String(50))
-    checkpoint: Mapped[str] = mapped_column(String(100))
-    loras: Mapped[str] = mapped_column(Text, default="")
-    submission: Mapped[dict[str, Any]] = mapped_column(JSON)
+    face: Mapped[str] = mapped_column(Words(20))
+    kind: Mapped[str] = mapped_column(Words(20))
+    mode: Mapped[str] = mapped_column(Words(20))
+    model: Mapped[str] = mapped_column(Words(100))
+    tier: Mapped[str | None] = mapped_column(Words(50))
+    checkpoint: Mapped[str] = mapped_column(Words(100))
+    loras: Mapped[str] = mapped_column(LongWords, default="")
+    submission: Mapped[dict[str, Any]] = mapped_column(Data)
     batch: Mapped[str | None] = mapped_column(Id, index=True)
 
-    state: Mapped[str] = mapped_column(String(20))
-    stage: Mapped[str] = mapped_column(String(20))
+    state: Mapped[str] = mapped_column(Words(20))
+    stage: Mapped[str] = mapped_column(Words(20))
     held: Mapped[bool] = mapped_column(default=False, server_default=false())
     priority: Mapped[int] = mapped_column(Integer, default=0)
     order_key: Mapped[int] = mapped_column(BigInteger)
@@ -99,7 +144,7 @@ class Job(Base):
     generate_at: Mapped[int | None] = mapped_column(BigInteger)
     not_before: Mapped[int] = mapped_column(BigInteger, default=0)
 
-    worker: Mapped[str | None] = mapped_column(String(200))
+    worker: Mapped[str | None] = mapped_column(Words(200))
     attempt: Mapped[int] = mapped_column(Integer, default=0)
     beat: Mapped[int] = mapped_column(BigInteger, default=0)
     failures: Mapped[int] = mapped_column(Integer, default=0)
@@ -107,15 +152,15 @@ class Job(Base):
 
     fraction: Mapped[float] = mapped_column(default=0.0)
     seconds_left: Mapped[float | None] = mapped_column()
-    doing: Mapped[str | None] = mapped_column(String(50))
+    doing: Mapped[str | None] = mapped_column(Words(50))
     clip_seconds: Mapped[float | None] = mapped_column()
 
-    guides: Mapped[str | None] = mapped_column(Text)
-    result: Mapped[dict[str, str]] = mapped_column(JSON, default=dict)
-    facts: Mapped[dict[str, Any]] = mapped_column(JSON, default=dict)
-    warnings: Mapped[list[str]] = mapped_column(JSON, default=list)
-    code: Mapped[str | None] = mapped_column(String(100))
-    message: Mapped[str | None] = mapped_column(Text)
+    guides: Mapped[str | None] = mapped_column(LongWords)
+    result: Mapped[dict[str, str]] = mapped_column(Data, default=dict)
+    facts: Mapped[dict[str, Any]] = mapped_column(Data, default=dict)
+    warnings: Mapped[list[str]] = mapped_column(Data, default=list)
+    code: Mapped[str | None] = mapped_column(Words(100))
+    message: Mapped[str | None] = mapped_column(LongWords)
 
     created: Mapped[int] = mapped_column(BigInteger)
     scheduled: Mapped[int | None] = mapped_column(BigInteger)
@@ -134,9 +179,9 @@ class Creation(Base):
 
     __tablename__ = "creations"
 
-    fingerprint: Mapped[str] = mapped_column(String(64), primary_key=True)
+    fingerprint: Mapped[str] = mapped_column(Words(64), primary_key=True)
     job_id: Mapped[str] = mapped_column(ForeignKey("jobs.id", ondelete="CASCADE"))
-    body: Mapped[str] = mapped_column(String(64))
+    body: Mapped[str] = mapped_column(Words(64))
     expires: Mapped[int] = mapped_column(BigInteger, index=True)
 
 
@@ -147,13 +192,13 @@ class Upload(Base):
     __tablename__ = "uploads"
 
     id: Mapped[str] = mapped_column(Id, primary_key=True)
-    owner: Mapped[str] = mapped_column(String(200), index=True)
-    name: Mapped[str] = mapped_column(String(500), unique=True)
-    model: Mapped[str | None] = mapped_column(String(100))
-    filename: Mapped[str] = mapped_column(String(300))
-    stored: Mapped[str] = mapped_column(String(500))
+    owner: Mapped[str] = mapped_column(Words(200), index=True)
+    name: Mapped[str] = mapped_column(Words(500), unique=True)
+    model: Mapped[str | None] = mapped_column(Words(100))
+    filename: Mapped[str] = mapped_column(Words(300))
+    stored: Mapped[str] = mapped_column(Words(500))
     size: Mapped[int] = mapped_column(BigInteger)
-    digest: Mapped[str] = mapped_column(String(64))
+    digest: Mapped[str] = mapped_column(Words(64))
     created: Mapped[int] = mapped_column(BigInteger)
     expires: Mapped[int] = mapped_column(BigInteger, index=True)
 
@@ -165,10 +210,10 @@ class Event(Base):
 
     seq: Mapped[int] = mapped_column(Number, primary_key=True, autoincrement=True)
     job_id: Mapped[str] = mapped_column(Id, index=True)
-    owner: Mapped[str] = mapped_column(String(200), index=True)
+    owner: Mapped[str] = mapped_column(Words(200), index=True)
     at: Mapped[int] = mapped_column(BigInteger)
-    kind: Mapped[str] = mapped_column(String(30))
-    data: Mapped[dict[str, Any]] = mapped_column(JSON)
+    kind: Mapped[str] = mapped_column(Words(30))
+    data: Mapped[dict[str, Any]] = mapped_column(Data)
 
     __table_args__ = ({"sqlite_autoincrement": True},)
 
@@ -181,13 +226,13 @@ class Hook(Base):
     id: Mapped[str] = mapped_column(Id, primary_key=True)
     job_id: Mapped[str] = mapped_column(Id, index=True)
     key_id: Mapped[str] = mapped_column(Id)
-    url: Mapped[str] = mapped_column(Text)
-    kind: Mapped[str] = mapped_column(String(30))
-    body: Mapped[str] = mapped_column(Text)
+    url: Mapped[str] = mapped_column(LongWords)
+    kind: Mapped[str] = mapped_column(Words(30))
+    body: Mapped[str] = mapped_column(LongWords)
     tries: Mapped[int] = mapped_column(Integer, default=0)
     due: Mapped[int] = mapped_column(BigInteger, index=True)
     delivered: Mapped[int | None] = mapped_column(BigInteger)
-    failed: Mapped[str | None] = mapped_column(Text)
+    failed: Mapped[str | None] = mapped_column(LongWords)
 
 
 class Worker(Base):
@@ -195,14 +240,14 @@ class Worker(Base):
 
     __tablename__ = "workers"
 
-    id: Mapped[str] = mapped_column(String(200), primary_key=True)
-    host: Mapped[str] = mapped_column(String(200))
+    id: Mapped[str] = mapped_column(Words(200), primary_key=True)
+    host: Mapped[str] = mapped_column(Words(200))
     pid: Mapped[int] = mapped_column(Integer)
-    stages: Mapped[list[str]] = mapped_column(JSON)
-    device: Mapped[str] = mapped_column(String(100))
-    holds: Mapped[str] = mapped_column(Text, default="")
+    stages: Mapped[list[str]] = mapped_column(Data)
+    device: Mapped[str] = mapped_column(Words(100))
+    holds: Mapped[str] = mapped_column(LongWords, default="")
     job_id: Mapped[str | None] = mapped_column(Id)
-    facts: Mapped[dict[str, Any]] = mapped_column(JSON, default=dict)
+    facts: Mapped[dict[str, Any]] = mapped_column(Data, default=dict)
     beat: Mapped[int] = mapped_column(BigInteger, default=0)
     started: Mapped[int] = mapped_column(BigInteger)
     seen: Mapped[int] = mapped_column(BigInteger)
@@ -215,12 +260,12 @@ class Audit(Base):
 
     seq: Mapped[int] = mapped_column(Number, primary_key=True, autoincrement=True)
     at: Mapped[int] = mapped_column(BigInteger)
-    owner: Mapped[str] = mapped_column(String(200))
+    owner: Mapped[str] = mapped_column(Words(200))
     key_id: Mapped[str | None] = mapped_column(Id)
     request_id: Mapped[str | None] = mapped_column(Id)
-    what: Mapped[str] = mapped_column(String(50))
-    target: Mapped[str | None] = mapped_column(Text)
-    data: Mapped[dict[str, Any]] = mapped_column(JSON, default=dict)
+    what: Mapped[str] = mapped_column(Words(50))
+    target: Mapped[str | None] = mapped_column(LongWords)
+    data: Mapped[dict[str, Any]] = mapped_column(Data, default=dict)
 
 
 class Setting(Base):
@@ -228,5 +273,5 @@ class Setting(Base):
 
     __tablename__ = "settings"
 
-    name: Mapped[str] = mapped_column(String(100), primary_key=True)
-    value: Mapped[str] = mapped_column(Text)
+    name: Mapped[str] = mapped_column(Words(100), primary_key=True)
+    value: Mapped[str] = mapped_column(LongWords)

@@ -20,21 +20,23 @@ class Watch:
     ) -> None:
         self._database, self._queue, self._lease, self._clock = database, queue, lease, clock
         self._seen: dict[str, tuple[int, int, float]] = {}
-        self._last = clock()
+        self._last, self._time = clock(), 0.0
 
     def look(self) -> list[str]:
         """Give back the jobs of dead workers; returns their ids. Call it every few seconds.
 
-        Where calls came late, for instance because the database was away, everybody gets their whole lease again.
+        Between two calls at most a third of the lease passes, by this count: where they came late, for instance because the
+        database was away, workers could not show themselves either.
         """
         with self._database.read() as session:
             rows = session.execute(sa.select(Job.id, Job.attempt, Job.beat).where(Job.worker.is_not(None))).all()
-        at = self._clock()
-        late, self._last = at - self._last > self._lease, at
+        clock = self._clock()
+        self._time += min(clock - self._last, self._lease / 3)
+        self._last, at = clock, self._time
         seen, lost = dict[str, tuple[int, int, float]](), list[str]()
         for job_id, attempt, beat in rows:
             before = self._seen.get(job_id)
-            if late or before is None or before[:2] != (attempt, beat):
+            if before is None or before[:2] != (attempt, beat):
                 before = (attempt, beat, at)
             seen[job_id] = before
             if at - before[2] > self._lease and self._reclaim(job_id, attempt, beat):

@@ -17,8 +17,9 @@ from urllib.parse import urlsplit
 import sqlalchemy as sa
 from standardwebhooks import Webhook
 
+from wanimate.serve.addresses import Allowed
 from wanimate.serve.database import Database, is_away
-from wanimate.serve.fetch import Allowed, FetchError, FetchInvalid, FetchLimits, post
+from wanimate.serve.fetch import FetchError, FetchInvalid, FetchLimits, post
 from wanimate.serve.settings import ServeSettings
 from wanimate.serve.tables import Hook, Key, now
 
@@ -37,7 +38,7 @@ class Deliverer:
 
     def __init__(self, database: Database, settings: ServeSettings) -> None:
         self._database = database
-        self._allowed = Allowed(settings.allow_fetch)
+        self._allowed = Allowed.parse(settings.allow_fetch)
         self._threads = ThreadPoolExecutor(_THREADS, thread_name_prefix="webhook")
         self._lock = threading.Lock()
         self._busy: Counter[str] = Counter()
@@ -63,7 +64,7 @@ class Deliverer:
         """The next message that is due, of no busy host; nobody else has it then."""
         waits = (Hook.due <= now(), Hook.delivered.is_(None), Hook.failed.is_(None))
         with self._database.write() as session:
-            due = session.execute(sa.select(Hook.id, Hook.url).where(*waits).order_by(Hook.due).limit(_LOOKED_AT)).tuples()
+            due = session.execute(sa.select(Hook.id, Hook.url).where(*waits).order_by(Hook.due).limit(_LOOKED_AT))
             for hook_id, url in due.all():
                 if _host(url) in busy:
                     continue

@@ -22,7 +22,10 @@ from wanimate.serve.worker.work import Refused, Work
 
 PNG = b"\x89PNG\r\n\x1a\n" + b"a picture"
 MP4 = b"\x00\x00\x00\x18ftypisom" + b"a clip"
-JOB: dict[str, Any] = {"image": {"url": "https://example.org/hero.png"}, "video": {"url": "https://example.org/dance.mp4"}}
+JOB: dict[str, Any] = {
+    "image": {"url": "https://example.org/hero.png"},
+    "video": {"url": "https://example.org/dance.mp4"},
+}
 
 
 @dataclass
@@ -78,7 +81,9 @@ class Served:
     @contextmanager
     def worker(self) -> Iterator[None]:
         service = self.service
-        loop = WorkerLoop(service.settings, service.database, service.storage, self.runner, f"pretender-{time.time_ns()}", grace=0)
+        loop = WorkerLoop(
+            service.settings, service.database, service.storage, self.runner, f"pretender-{time.time_ns()}", grace=0
+        )
         thread = threading.Thread(target=loop.run, daemon=True)
         thread.start()
         try:
@@ -103,7 +108,13 @@ class Served:
 @contextmanager
 def served(folder: Path, **settings: Any) -> Iterator[Served]:
     chosen = ServeSettings.of(
-        **{"data": folder, "loras": {"hero": folder / "hero.safetensors"}, "repeated_within": 0.0, **settings}
+        **{
+            "data": folder,
+            "quotas": {"creations_a_second": 1000},
+            "loras": {"hero": folder / "hero.safetensors"},
+            "repeated_within": 0.0,
+            **settings,
+        }
     )
     service = Service(chosen)
     keys = {owner: service.keys.create(owner) for owner in ("ann", "bob")}

@@ -2,6 +2,8 @@
 
 from __future__ import annotations
 
+import json
+import time
 from collections.abc import Iterator
 from pathlib import Path
 from typing import Any
@@ -9,6 +11,9 @@ from typing import Any
 import pytest
 from fastapi.testclient import TestClient
 from own_service import JOB, MP4, PNG, Served, served
+
+from wanimate.runtime.planning import fit
+from wanimate.runtime.planning.rates import Rates
 
 
 @pytest.fixture
@@ -72,7 +77,8 @@ def test_a_job_that_cannot_be_done_says_why(service: Served, ann: TestClient) ->
         ({**JOB, "generate": {"lora": ["/etc/passwd"]}}, "generate.lora"),
         ({**JOB, "preprocess": {"models": "/etc"}}, "preprocess.models"),
         ({**JOB, "output": {"overwrite": True}}, "output.overwrite"),
-        ({**JOB, "preprocess": {"person": "\ud800"}}, "person"),
+        ({**JOB, "preprocess": {"person": "\ud800"}}, "body"),
+        ({**JOB, "generate": {"prompt": "a\0b"}}, "body"),
         ({**JOB, "prompt": "\ud800"}, "prompt"),
         ({**JOB, "image": {"upload": "file_of_nobody"}}, "image"),
         ({"kind": "generate", "parent": "none"}, "parent"),
@@ -84,8 +90,6 @@ def test_a_job_that_cannot_be_done_says_why(service: Served, ann: TestClient) ->
     ],
 )
 def test_a_wrong_job_is_refused_with_its_field(ann: TestClient, body: Any, field: str) -> None:
-    import json
-
     answer = ann.post("/v1/jobs", content=json.dumps(body), headers={"Content-Type": "application/json"})
     assert answer.status_code == 400, answer.text
     error = answer.json()["error"]
@@ -203,8 +207,6 @@ def test_the_queue_is_paused_by_an_admin(service: Served, ann: TestClient) -> No
     with service.worker():
         waits = made(ann)
         assert ann.get("/v1/queue").json()["paused"] is True
-        import time
-
         time.sleep(0.4)
         assert ann.get(f"/v1/jobs/{waits}").json()["state"] == "pending"
         boss.post("/v1/queue/resume")
@@ -235,7 +237,7 @@ def test_a_batch_is_made_whole_or_not_at_all(service: Served, ann: TestClient) -
 
 
 def test_a_batch_counts_against_the_quota_as_a_whole(tmp_path: Path) -> None:
-    with served(tmp_path, quotas={"queued": 4}) as service:
+    with served(tmp_path, quotas={"queued": 4, "creations_a_second": 1000}) as service:
         ann = service.client("ann")
         made(ann)
         assert ann.post("/v1/batches", json={"jobs": [JOB] * 4}).status_code == 429
@@ -247,7 +249,11 @@ def test_the_same_again_with_changes(service: Served, ann: TestClient) -> None:
     answer = ann.post(f"/v1/jobs/{first}/again", json={"name": "two", "generate": {"seed": 2}})
     job = answer.json()
     assert answer.status_code == 201, answer.text
-    assert (job["name"], job["submission"]["generate"], job["loras"][0]["name"]) == ("two", {"seed": 2, "steps": 4}, "hero")
+    assert (job["name"], job["submission"]["generate"], job["loras"][0]["name"]) == (
+        "two",
+        {"seed": 2, "steps": 4},
+        "hero",
+    )
     taken_back = ann.post(f"/v1/jobs/{first}/again", json={"generate": {"seed": None}, "loras": []}).json()
     assert (taken_back["submission"]["generate"], taken_back["loras"]) == ({"steps": 4}, [])
     assert ann.post(f"/v1/jobs/{first}/again").json()["id"] not in (first, job["id"])
@@ -343,8 +349,11 @@ def test_keys_are_made_and_revoked_by_admins(service: Served, ann: TestClient) -
     assert boss.delete(f"/v1/keys/{made_key['id']}").json()["deleted"] is True
     assert eve.get("/v1/me").status_code == 401
     assert boss.delete("/v1/keys/none").status_code == 404
-    for wrong in ({"owner": ""}, {"owner": "a\nb"}, {"owner": "x", "scopes": ["root"]}, {"owner": "x", "quotas": {"queued": -1}},
-                  {"owner": "x", "quotas": {"speed": 1}}):  # fmt: skip
+    wrongs = [
+        {"owner": ""}, {"owner": "a\nb"}, {"owner": "x", "scopes": ["root"]}, {"owner": "x", "quotas": {"queued": -1}},
+        {"owner": "x", "quotas": {"speed": 1}}, {"owner": "x", "days": 1e-9},
+    ]  # fmt: skip
+    for wrong in wrongs:
         assert boss.post("/v1/keys", json=wrong).status_code == 400, wrong
     told = [(row["what"], row["owner"]) for row in boss.get("/v1/audit", params={"limit": 2}).json()["data"]]
     assert told == [("key.revoke", "boss"), ("key.create", "boss")]
@@ -370,10 +379,11 @@ def test_the_audit_is_paged(service: Served, ann: TestClient) -> None:
 
 
 def test_numbers_for_an_admin(service: Served, ann: TestClient) -> None:
-    made(ann)
+    job_id = made(ann)
     boss = service.client("boss")
     assert boss.get("/v1/stats").json()["waiting"] == {"prepare": 1}
     with service.worker():
+        service.waited("ann", job_id, "running")
         (worker,) = boss.get("/v1/workers").json()["data"]
     assert worker["stages"] == ["prepare", "generate"]
 
@@ -381,7 +391,13 @@ def test_numbers_for_an_admin(service: Served, ann: TestClient) -> None:
 def test_models_are_listed_as_openai_lists_them(service: Served, ann: TestClient) -> None:
     found = ann.get("/v1/models").json()
     assert found["object"] == "list"
-    assert found["data"][0] == {"id": "mannequin", "object": "model", "created": 0, "owned_by": "wanimate", "default": True}
+    assert found["data"][0] == {
+        "id": "mannequin",
+        "object": "model",
+        "created": 0,
+        "owned_by": "wanimate",
+        "default": True,
+    }
     assert (found["loras"], set(found["tiers"])) == (["hero"], {"wan-std", "wan-pro"})
 
 
@@ -392,18 +408,53 @@ def test_settings_describe_what_a_request_may_set(ann: TestClient) -> None:
     assert "models" not in found["preprocess"]["properties"]
 
 
-def test_plans(service: Served, ann: TestClient) -> None:
+def test_plans(service: Served, ann: TestClient, monkeypatch: pytest.MonkeyPatch) -> None:
+    monkeypatch.setattr(service.service.forecaster, "_ask", lambda work, *given: work(*given))
+    monkeypatch.setattr(fit, "measure_rates", lambda *_: Rates(*[1e12] * 6))
+    monkeypatch.setattr(fit, "_rates", fit._rates.__wrapped__)
     for wrong in ({}, {"seconds": 3, "width": 4}, {"seconds": -1}, {"frames": 9, "job": {"checkpoint": "x"}},
                   {"frames": 9, "job": {"generate": {"steps": 0}}}):  # fmt: skip
         assert ann.post("/v1/plan", json=wrong).status_code == 400, wrong
-    plan = ann.post("/v1/plan", json={"seconds": 4, "width": 9, "height": 16, "job": {"tier": "wan-std"}}).json()
-    assert (plan["fits"], plan["frames"]) == (True, 60)
+    wanted = {"seconds": 0.6, "width": 9, "height": 16, "job": {"tier": "wan-std", "generate": {"clip_length": 9}}}
+    plan = ann.post("/v1/plan", json=wanted).json()
+    assert (plan["fits"], plan["frames"]) == (True, 9)
     assert plan["size"][0] < plan["size"][1]
     assert plan["seconds"] > plan["generate_seconds"] > 0
     assert plan["host_bytes"] > 2**20
-    impossible = {"frames": 78, "job": {"generate": {"clip_length": 77, "overlap": 5, "cache": "0.5"}}}
-    assert ann.post("/v1/plan", json=impossible).status_code in (200, 400)
+    monkeypatch.setattr(service.service.forecaster, "_ask", None)
+    assert ann.post("/v1/plan", json=wanted).json() == plan  # kept
+
+
+def test_a_plan_takes_the_clip_from_a_look_at_it(
+    service: Served, ann: TestClient, monkeypatch: pytest.MonkeyPatch
+) -> None:
+    def planned(_work: Any, _settings: Any, _submission: Any, shape: tuple[int, int], count: int) -> dict[str, Any]:
+        return {
+            "fits": False,
+            "message": "no",
+            "warning": None,
+            "frames": count,
+            "size": shape,
+            "segments": 1,
+            "steps": 1,
+        }
+
+    monkeypatch.setattr(service.service.forecaster, "_ask", planned)
+    with service.worker():
+        clip = ann.post("/v1/people", json={"video": JOB["video"]}).json()["id"]
+    plan = ann.post("/v1/plan", json={"clip": clip}).json()
+    assert (plan["size"], plan["frames"], plan["fits"]) == ([640, 360], 100, False)
+    assert ann.post("/v1/plan", json={"clip": clip, "width": 1, "height": 2, "frames": 7}).json()["size"] == [1, 2]
+    assert service.client("bob").post("/v1/plan", json={"clip": clip}).status_code == 404
+    assert ann.post("/v1/plan", json={"clip": made(ann)}).status_code == 400
+
+
+@pytest.mark.slow
+def test_forecasts_come_from_a_process_of_their_own(service: Served, ann: TestClient) -> None:
+    assert ann.post("/v1/plan", json={"frames": 77}).json()["fits"] is True
     assert "machine" in ann.get("/v1/doctor").json()
+    service.service.forecaster.close()
+    assert ann.post("/v1/plan", json={"frames": 78}).json()["fits"] is True
 
 
 def test_scopes(service: Served) -> None:

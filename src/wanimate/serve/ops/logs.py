@@ -20,7 +20,7 @@ from typing import Any
 
 from starlette.types import Scope
 
-from wanimate.serve.ops import metrics
+from wanimate.serve.ops import metrics, telemetry
 
 _bound: ContextVar[dict[str, Any]] = ContextVar("bound")
 _OWN = frozenset(logging.makeLogRecord({}).__dict__) | {"message", "asctime", "taskName"}
@@ -73,10 +73,11 @@ class TextLines(logging.Formatter):
         return without_secrets(text + (f"\n{line['exception']}" if "exception" in line else ""))
 
 
-def set_up(json: bool = True, level: int = logging.INFO) -> None:
-    """Send the logs of this process to stderr, as JSON lines or as text."""
+def set_up(json: bool | None = None, level: int = logging.INFO) -> None:
+    """Send the logs of this process to stderr, as JSON lines or as text; None is text on a terminal."""
     handler = logging.StreamHandler(sys.stderr)
-    handler.setFormatter(JsonLines() if json else TextLines())
+    lines = not sys.stderr.isatty() if json is None else json
+    handler.setFormatter(JsonLines() if lines else TextLines())
     root = logging.getLogger()
     root.handlers[:] = [handler]
     root.setLevel(level)
@@ -95,10 +96,13 @@ class Access:
 def access_log(scope: Scope, request_id: str) -> Iterator[Access]:
     """Binds the id of a request, and tells and counts the request at its end. `scope`: of ASGI."""
     entry, began = Access(), time.perf_counter()
-    with bound(request_id=request_id):
+    with bound(request_id=request_id), telemetry.span(f"request {scope['method']}", request_id=request_id) as span:
         try:
             yield entry
         finally:
+            if span is not None:
+                span.update_name(f"{scope['method']} {route_of(scope)}")
+                span.set_attribute("http.response.status_code", entry.status)
             seconds = time.perf_counter() - began
             metrics.answered(scope["method"], route_of(scope), entry.status, seconds)
             client = scope.get("client")
@@ -110,8 +114,15 @@ def access_log(scope: Scope, request_id: str) -> Iterator[Access]:
 
 
 def route_of(scope: Scope) -> str:
-    """The route's own path, `/api/v1/tasks/{task_id}`; "unmatched" where there is none."""
-    return str(getattr(scope.get("route"), "path", "unmatched"))
+    """The route's pattern, `/api/v1/tasks/{task_id}`; "unmatched" where there is none."""
+    pattern = getattr(scope.get("route"), "path", None)
+    if pattern is None:
+        return "unmatched"
+    if ":path}" in pattern:
+        return str(pattern)
+    asked, known = scope["path"].split("/"), pattern.split("/")
+    prefix = asked[: max(0, len(asked) - len(known) + 1)]  # of the router: the pattern may begin after it
+    return "/".join([*prefix, *known[1:]])
 
 
 def _fields(record: logging.LogRecord, formatter: logging.Formatter) -> dict[str, Any]:

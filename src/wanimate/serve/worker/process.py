@@ -7,7 +7,6 @@ its job back and ends.
 from __future__ import annotations
 
 import json
-import logging
 import os
 import resource
 import signal
@@ -17,6 +16,8 @@ import threading
 from collections.abc import Sequence
 
 from wanimate.serve.database import Database, patiently
+from wanimate.serve.ops import telemetry
+from wanimate.serve.ops.logs import set_up
 from wanimate.serve.service import shared_secret
 from wanimate.serve.settings import ServeSettings
 from wanimate.serve.storage import Storage
@@ -30,7 +31,10 @@ def work(settings: ServeSettings, stages: Sequence[Stage], device: str | None, n
     if tuple(stages) == (Stage.PREPARE,) and settings.prepare_memory is not None:
         most = int(settings.prepare_memory * 2**30)
         resource.setrlimit(resource.RLIMIT_DATA, (most, most))
+    if settings.telemetry:
+        telemetry.set_up("worker")
     database = Database(settings.database_url)
+    patiently(database.migrate)  # it may be here before the API
     secret = patiently(lambda: shared_secret(database))
     runner = WanRunner(settings, device)
     storage = Storage(settings.storage_url, secret)
@@ -42,8 +46,8 @@ def work(settings: ServeSettings, stages: Sequence[Stage], device: str | None, n
 def main() -> None:
     """Run the worker that stdin describes until SIGTERM, SIGINT or the end of stdin."""
     told = json.loads(sys.stdin.readline())
-    logging.basicConfig(level=logging.INFO, format="%(levelname)s %(name)s: %(message)s", stream=sys.stderr)
     settings = ServeSettings.model_validate(told["settings"])
+    set_up(settings.log_json)
     loop = work(settings, [Stage(stage) for stage in told["stages"]], told.get("device"), told.get("name"))
     for number in (signal.SIGTERM, signal.SIGINT):
         signal.signal(number, lambda *_: loop.stop())

@@ -24,7 +24,7 @@ from wanimate.media.video import iter_indices
 from wanimate.preprocess.candidates import write_people
 from wanimate.preprocess.guides import load_guides
 from wanimate.serve.addresses import Allowed
-from wanimate.serve.checks import check_clip, check_picture
+from wanimate.serve.checks import ContractLimits, check_clip, check_picture
 from wanimate.serve.fetch import FetchError, FetchLimits, decode_data_uri, fetch
 from wanimate.serve.settings import ServeSettings
 from wanimate.serve.storage import NotStored, StorageAway
@@ -77,7 +77,7 @@ class WanRunner:
             for found in (check_picture(image, look=submission.check_image), check_clip(video)):
                 if found is not None:
                     raise Refused(found.code, found.message)
-        more: dict[str, Any] = {}
+        more: dict[str, Any] = {"limits": ContractLimits().of_job()} if submission.contract else {}
         if submission.mask is not None:
             more["mask"] = self._input(work, submission.mask, "mask", settings.largest_clip)
         clip = probe(video, None)
@@ -88,7 +88,7 @@ class WanRunner:
         guides = load_guides(folder)
         place = f"guides/{work.job.id}/{work.claim.attempt}"
         work.put(folder, f"{place}/guides")
-        work.storage.put(f"{place}/clip{video.suffix}", video)
+        work.keep(video, f"{place}/clip{video.suffix}")
         work.guides = place
         work.facts |= {"frames": guides.count, "fps": str(guides.fps), "size": list(guides.size)}
         if submission.kind == "preprocess":
@@ -237,7 +237,7 @@ class WanRunner:
         record = json.loads(files["record"].read_text())
         files["record"].write_text(json.dumps(_without_paths(record, work.scratch), indent=1))
         for name, file in files.items():
-            work.storage.put(f"{work.place}/{file.name}", file)
+            work.keep(file, f"{work.place}/{file.name}")
             work.result[name] = f"{work.place}/{file.name}"
         work.facts |= {
             "frames": result.count, "fps": str(result.fps), "size": list(result.size), "seed": result.seed,

@@ -3,18 +3,24 @@
 from __future__ import annotations
 
 import shutil
+import time
 from collections.abc import Iterator
 from dataclasses import dataclass, field
 from pathlib import Path
 from typing import Protocol
 
+from wanimate.errors import Cancelled
 from wanimate.events import Event
 from wanimate.jobs.cancel import CancelToken
 from wanimate.serve.queue import Claim
 from wanimate.serve.settings import ServeSettings
-from wanimate.serve.storage import Storage
+from wanimate.serve.storage import Storage, StorageAway
 from wanimate.serve.submission import Submission
 from wanimate.serve.tables import Job
+
+STORAGE_PATIENCE = 120.0
+"""Seconds for which a storage that is away is waited for with a file that is ready."""
+_PAUSE = 1.0
 
 
 class Refused(Exception):
@@ -79,7 +85,25 @@ class Work:
     def put(self, folder: Path, prefix: str) -> None:
         """Copy every file of a folder below a storage prefix."""
         for file in sorted(p for p in folder.rglob("*") if p.is_file()):
-            self.storage.put(f"{prefix}/{file.relative_to(folder).as_posix()}", file)
+            self.keep(file, f"{prefix}/{file.relative_to(folder).as_posix()}")
+
+    def keep(self, file: Path, name: str) -> None:
+        """Store a file. A storage that is away is waited for: what was computed is worth more than a minute.
+
+        Raises:
+            StorageAway: it does not come back. Cancelled: somebody stopped the job meanwhile.
+        """
+        until = time.monotonic() + STORAGE_PATIENCE
+        while True:
+            try:
+                self.storage.put(name, file)
+                return
+            except StorageAway:
+                if time.monotonic() > until:
+                    raise
+            if self.cancel.is_cancelled:
+                raise Cancelled("stopped")
+            time.sleep(_PAUSE)
 
     def clean(self) -> None:
         shutil.rmtree(self.scratch, ignore_errors=True)

@@ -10,7 +10,8 @@ from pydantic import BaseModel, Field
 
 from wanimate.serve.errors import ServiceError
 from wanimate.serve.lineup import Place
-from wanimate.serve.tables import Job, Upload
+from wanimate.serve.ops.telemetry import PARENT
+from wanimate.serve.tables import Job, Stage, State, Upload
 
 _LONGEST_URI = 200
 _Row = TypeVar("_Row")
@@ -42,7 +43,11 @@ _SAID = {
 }  # fmt: skip
 
 
-def refusals(*statuses: int) -> dict[int | str, dict[str, Any]]:
+Answers = dict[int | str, dict[str, Any]]
+"""Answers of a route by status, as FastAPI describes them."""
+
+
+def refusals(*statuses: int) -> Answers:
     """The errors of a route, for its description. Every route may answer 400, 401, 403 and 503."""
     every = sorted({400, 401, 403, 503, *statuses})
     return {status: {"model": Refusal, "description": _SAID[status]} for status in every}
@@ -94,8 +99,8 @@ class JobView(BaseModel):
     batch: str | None
     parent: str | None
     face: str
-    state: Literal["pending", "running", "succeeded", "failed", "cancelled"]
-    stage: Literal["prepare", "generate"]
+    state: State
+    stage: Stage
     held: bool
     cancelling: bool
     in_work: bool
@@ -118,16 +123,16 @@ def view(job: Job, position: int | None = None, whole: bool = False) -> JobView:
     """A row as its owner sees it. `whole`: with the submission."""
     asked = job.submission
     error = None if job.state != "failed" else {"code": job.code, "message": job.message}
-    facts = {name: value for name, value in job.facts.items() if name != "uploads"}
+    facts = {name: value for name, value in job.facts.items() if name not in ("uploads", PARENT)}
     return JobView(
         id=job.id, owner=job.owner, kind=job.kind, mode=job.mode, model=job.model, checkpoint=job.checkpoint, tier=job.tier,
         loras=asked["loras"], name=asked["name"], prompt=asked["prompt"], batch=job.batch, parent=asked["parent"],
-        face=job.face, state=job.state, stage=job.stage, held=job.held, cancelling=job.cancelling,
+        face=job.face, state=State(job.state), stage=Stage(job.stage), held=job.held, cancelling=job.cancelling,
         in_work=job.worker is not None, priority=job.priority, position=position, attempt=job.attempt,
         progress=Progress(fraction=job.fraction, seconds_left=job.seconds_left, doing=job.doing), warnings=job.warnings,
         error=error, results=sorted(job.result), facts=facts, created=job.created, scheduled=job.scheduled,
         ended=job.ended, expires=job.expires, submission=_told(asked) if whole else None,
-    )  # type: ignore[arg-type]  # fmt: skip
+    )  # fmt: skip
 
 
 def placed(place: Place) -> JobView:

@@ -2,6 +2,7 @@
 
 from __future__ import annotations
 
+from collections.abc import Sequence
 from fractions import Fraction
 from typing import Any, Literal
 
@@ -173,14 +174,19 @@ def stats(service: TheService, _caller: Admin) -> Stats:
     count = sa.func.count()
     open_ = Job.state.in_((State.PENDING, State.RUNNING))
     with service.database.read() as session:
-        states = session.execute(sa.select(Job.state, count).group_by(Job.state)).tuples().all()
+        states = session.execute(sa.select(Job.state, count).group_by(Job.state)).all()
         waits = sa.select(Job.stage, count).where(open_, Job.worker.is_(None)).group_by(Job.stage)
-        waiting = session.execute(waits).tuples().all()
+        waiting = session.execute(waits).all()
         oldest = session.scalar(
             sa.select(sa.func.min(Job.created)).where(open_, Job.worker.is_(None), Job.held.is_(False))
         )
         living = session.scalar(sa.select(count).select_from(Worker)) or 0
     return Stats(
-        paused=service.queue.paused, states=dict(states), waiting=dict(waiting), workers=living,
+        paused=service.queue.paused, workers=living,
+        states=_counts(states), waiting=_counts(waiting),
         oldest_seconds=None if oldest is None else (now() - oldest) / 1000,
     )  # fmt: skip
+
+
+def _counts(rows: Sequence[sa.Row[tuple[str, int]]]) -> dict[str, int]:
+    return {row[0]: row[1] for row in rows}

@@ -12,7 +12,7 @@ from pydantic import BaseModel, ConfigDict, Field
 
 from wanimate.serve.errors import ServiceError, missing
 from wanimate.serve.faces.common import Base, Reader, RequestId, Submitter, TheService
-from wanimate.serve.faces.own.forms import JobId, refusals
+from wanimate.serve.faces.own.forms import Answers, JobId, refusals
 from wanimate.serve.faces.own.jobs import FACE
 from wanimate.serve.service import Service
 from wanimate.serve.submission import Source, Submission
@@ -55,7 +55,7 @@ class People(BaseModel):
     picture: str | None = None
 
 
-_LATER = {202: {"model": People, "description": "Nobody has looked yet; ask again."}}
+_LATER: Answers = {202: {"model": People, "description": "Nobody has looked yet; ask again."}}
 
 
 @router.post("/people", summary="Find the people of a clip", responses={**refusals(404, 429), **_LATER})

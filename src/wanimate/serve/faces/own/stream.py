@@ -18,7 +18,7 @@ from wanimate.serve.database import is_away
 from wanimate.serve.errors import ServiceError, wrong
 from wanimate.serve.events import EventStream, server_sent
 from wanimate.serve.faces.common import Reader, TheService
-from wanimate.serve.faces.own.forms import JobId, refusals
+from wanimate.serve.faces.own.forms import Answers, JobId, refusals
 from wanimate.serve.keys import Caller
 from wanimate.serve.service import Service
 from wanimate.serve.tables import Key, State, now
@@ -37,7 +37,9 @@ LastSeen = Annotated[
 After = Annotated[
     int | None, Query(ge=0, le=_LARGEST, description="As `Last-Event-ID`, for clients that cannot set it.")
 ]
-_STREAM = {200: {"content": {"text/event-stream": {}}, "description": "Events: `id`, `event` and JSON `data`."}}
+_STREAM: Answers = {
+    200: {"content": {"text/event-stream": {}}, "description": "Events: `id`, `event` and JSON `data`."}
+}
 
 
 @router.get(
@@ -47,7 +49,7 @@ _STREAM = {200: {"content": {"text/event-stream": {}}, "description": "Events: `
 async def of_job(
     service: TheService, caller: Reader, job_id: JobId, last_seen: LastSeen = None, after: After = None
 ) -> Response:
-    """All that happened to the job, then what happens. The stream ends behind `succeeded`, `failed`, `cancelled` or `deleted`."""
+    """All that happened to the job, then what happens. It ends behind `succeeded`, `failed`, `cancelled` or `deleted`."""
     job = await run_sync(service.job, caller, job_id)
     seen = _seen(last_seen, after) or 0
     events = EventStream(service.database, None, job_id, seen)
