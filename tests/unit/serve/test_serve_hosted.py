@@ -38,10 +38,11 @@ def owner(request: pytest.FixtureRequest) -> str:
 
 
 @pytest.fixture
-def key(live: Live, owner: str, monkeypatch: pytest.MonkeyPatch) -> str:
+def key(live: Live, owner: str, monkeypatch: pytest.MonkeyPatch) -> Iterator[str]:
     made = live.key(owner)
     quick_dashscope(monkeypatch, live.base, made)
-    return made
+    yield made
+    live.clear()
 
 
 @pytest.fixture

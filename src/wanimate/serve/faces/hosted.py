@@ -94,10 +94,9 @@ def _submission(service: Service, caller: Caller, body: dict[str, Any], resolves
     model = known_model(body.get("model"))
     given = _object(body, "input", "BadRequest.EmptyInput")
     parameters = _object(body, "parameters", "BadRequest.EmptyParameters")
-    sources = {
-        field: _source(service, caller, given.get(f"{field}_url"), f"input.{field}_url", resolves)
-        for field in ("image", "video")
-    }
+    image, video = (
+        _source(service, caller, given.get(name), f"input.{name}", resolves) for name in ("image_url", "video_url")
+    )
     tier = _text(parameters.get("mode"), "parameters.mode")
     if tier not in service.settings.tiers:
         known = " or ".join(service.settings.tiers)
@@ -105,10 +104,11 @@ def _submission(service: Service, caller: Caller, body: dict[str, Any], resolves
     watermark = _switch(given, "watermark", "input") or (
         given.get("watermark") is None and _switch(parameters, "watermark", "parameters")
     )
+    output = {"watermark": True} if watermark else {}
+    check_image = _switch(parameters, "check_image", "parameters", True)
     return model, Submission(
-        mode=MODELS[model], tier=tier, contract=True, check_image=_switch(parameters, "check_image", "parameters", True),
-        output={"watermark": True} if watermark else {}, **sources,
-    )  # fmt: skip
+        mode=MODELS[model], image=image, video=video, tier=tier, contract=True, check_image=check_image, output=output
+    )
 
 
 def _object(body: dict[str, Any], name: str, empty: str) -> dict[str, Any]:

@@ -114,8 +114,15 @@ def access_log(scope: Scope, request_id: str) -> Iterator[Access]:
 
 
 def route_of(scope: Scope) -> str:
-    """The route's own path, `/api/v1/tasks/{task_id}`; "unmatched" where there is none."""
-    return str(getattr(scope.get("route"), "path", "unmatched"))
+    """The route's pattern, `/api/v1/tasks/{task_id}`; "unmatched" where there is none."""
+    pattern = getattr(scope.get("route"), "path", None)
+    if pattern is None:
+        return "unmatched"
+    if ":path}" in pattern:
+        return str(pattern)
+    asked, known = scope["path"].split("/"), pattern.split("/")
+    prefix = asked[: max(0, len(asked) - len(known) + 1)]  # of the router: the pattern may begin after it
+    return "/".join([*prefix, *known[1:]])
 
 
 def _fields(record: logging.LogRecord, formatter: logging.Formatter) -> dict[str, Any]:

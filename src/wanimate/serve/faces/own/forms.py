@@ -10,6 +10,7 @@ from pydantic import BaseModel, Field
 
 from wanimate.serve.errors import ServiceError
 from wanimate.serve.lineup import Place
+from wanimate.serve.ops.telemetry import PARENT
 from wanimate.serve.tables import Job, Stage, State, Upload
 
 _LONGEST_URI = 200
@@ -122,7 +123,7 @@ def view(job: Job, position: int | None = None, whole: bool = False) -> JobView:
     """A row as its owner sees it. `whole`: with the submission."""
     asked = job.submission
     error = None if job.state != "failed" else {"code": job.code, "message": job.message}
-    facts = {name: value for name, value in job.facts.items() if name != "uploads"}
+    facts = {name: value for name, value in job.facts.items() if name not in ("uploads", PARENT)}
     return JobView(
         id=job.id, owner=job.owner, kind=job.kind, mode=job.mode, model=job.model, checkpoint=job.checkpoint, tier=job.tier,
         loras=asked["loras"], name=asked["name"], prompt=asked["prompt"], batch=job.batch, parent=asked["parent"],

@@ -1,0 +1,88 @@
+"""Requests that Schemathesis makes of the OpenAPI description: none of them is answered with a 5xx."""
+
+from __future__ import annotations
+
+from collections.abc import Iterator
+from pathlib import Path
+from typing import Any
+
+import pytest
+import schemathesis
+from fastapi.testclient import TestClient
+from hypothesis import HealthCheck, Phase, given, settings
+from schemathesis.core.errors import InvalidSchema
+from schemathesis.generation import GenerationMode
+
+from wanimate.serve.app import create_app
+from wanimate.serve.database import Database
+from wanimate.serve.service import Service
+from wanimate.serve.settings import Quotas, ServeSettings
+
+OPEN_ENDED = ("/v1/events", "/v1/jobs/{job_id}/events")
+"""Streams of events end with the client."""
+
+
+@pytest.fixture
+def service(database: Database, tmp_path: Path) -> Iterator[Service]:
+    """Over SQLite and Postgres: they refuse other texts and numbers."""
+    quotas = Quotas(queued=None, creations_a_second=1e6, requests_a_second=1e6)
+    yield Service(ServeSettings(data=tmp_path, quotas=quotas, largest_body=2**16), database)
+
+
+def wrong_answers(service: Service, examples: int) -> list[str]:
+    """What was answered with a 5xx: method, address, body."""
+    app = create_app(service.settings, service)
+    schema = schemathesis.openapi.from_asgi("/openapi.json", app)
+    key = {"Authorization": f"Bearer {service.keys.create('ann', ('submit', 'read', 'admin'))}"}
+    found: list[str] = []
+    with TestClient(app, raise_server_exceptions=False) as client:
+        for result in schema.get_all_operations():
+            operation = result.ok()
+            if operation is None or (operation.path in OPEN_ENDED and operation.method == "get"):
+                continue
+            for mode in (GenerationMode.POSITIVE, GenerationMode.NEGATIVE):
+                _try(operation, mode, examples, client, key, found)
+    return found
+
+
+def _try(operation: Any, mode: Any, examples: int, client: TestClient, key: dict[str, str], found: list[str]) -> None:
+    try:
+        strategy = operation.as_strategy(generation_mode=mode)
+    except InvalidSchema as error:
+        raise AssertionError(f"{operation.label}: {error}") from error
+
+    @given(case=strategy)
+    @settings(
+        max_examples=examples, deadline=None, database=None, derandomize=True, phases=[Phase.explicit, Phase.generate],
+        suppress_health_check=list(HealthCheck),
+    )  # fmt: skip
+    def one(case: Any) -> None:
+        answer = case.call(session=client, headers=key)
+        if answer.status_code >= 500:
+            found.append(f"{operation.label} {answer.status_code}: {case.as_curl_command()}")
+
+    one()
+
+
+def test_odd_requests_are_answered_in_order(service: Service) -> None:
+    assert wrong_answers(service, 2) == []
+
+
+@pytest.mark.slow
+def test_many_odd_requests_are_answered_in_order(service: Service) -> None:
+    assert wrong_answers(service, 60) == []
+
+
+ODD = ["\0", "%00", "\ud800".encode("utf-8", "surrogatepass"), "9" * 30, "a" * 70, "..", "%2e%2e%2f", "é", "🎬"]
+"""Parts of addresses that some database refuses."""
+
+
+@pytest.mark.parametrize("path", ["/api/v1/tasks/{}", "/v1/jobs/{}", "/v1/videos/{}", "/v1/uploads/{}", "/v1/batches/{}"])
+def test_odd_ids_are_unknown_ids(service: Service, path: str) -> None:
+    from urllib.parse import quote
+
+    key = {"Authorization": f"Bearer {service.keys.create('ann', ('submit', 'read', 'admin'))}"}
+    with TestClient(create_app(service.settings, service), raise_server_exceptions=False) as client:
+        for odd in ODD:
+            answer = client.get(path.format(quote(odd, safe="%")), headers=key)
+            assert answer.status_code < 500, (odd, answer.text)
