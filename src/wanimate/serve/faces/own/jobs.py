@@ -14,7 +14,7 @@ from wanimate.serve.faces.common import Reader, RequestId, Submitter, TheService
 from wanimate.serve.faces.own.forms import Again, Done, JobId, JobView, Rows, refusals, view
 from wanimate.serve.lineup import Lineup
 from wanimate.serve.submission import Kind, Submission
-from wanimate.serve.tables import Job, State
+from wanimate.serve.tables import Job, State, storable
 
 router = APIRouter(tags=["jobs"])
 FACE = "own"
@@ -73,11 +73,11 @@ class Wanted(BaseModel):
         if self.state:
             wanted.append(Job.state.in_(self.state))
         parent = Job.submission["parent"].as_string()
-        values = ((Job.mode, self.mode), (Job.model, self.model), (Job.batch, self.batch), (parent, self.parent))
+        values = ((Job.mode, self.mode), (Job.model, self.model), (Job.batch, self.batch), (parent, storable(self.parent)))
         wanted += [column == value for column, value in values if value is not None]
         if self.search:
             texts = (Job.submission["name"].as_string(), Job.submission["prompt"].as_string(), Job.id)
-            wanted.append(sa.or_(*(text.icontains(self.search, autoescape=True) for text in texts)))
+            wanted.append(sa.or_(*(text.icontains(storable(self.search), autoescape=True) for text in texts)))
         return wanted
 
 
