@@ -77,7 +77,9 @@ ODD = ["\0", "%00", "\ud800".encode("utf-8", "surrogatepass"), "9" * 30, "a" * 7
 """Parts of addresses that some database refuses."""
 
 
-@pytest.mark.parametrize("path", ["/api/v1/tasks/{}", "/v1/jobs/{}", "/v1/videos/{}", "/v1/uploads/{}", "/v1/batches/{}"])
+@pytest.mark.parametrize(
+    "path", ["/api/v1/tasks/{}", "/v1/jobs/{}", "/v1/videos/{}", "/v1/uploads/{}", "/v1/batches/{}"]
+)
 def test_odd_ids_are_unknown_ids(service: Service, path: str) -> None:
     from urllib.parse import quote
 
