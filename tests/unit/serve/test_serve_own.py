@@ -3,17 +3,24 @@
 from __future__ import annotations
 
 import json
+import threading
 import time
 from collections.abc import Iterator
 from pathlib import Path
 from typing import TYPE_CHECKING, Any
 
+import av
+import numpy as np
 import pytest
 import sqlalchemy as sa
 from fastapi.testclient import TestClient
 from own_service import JOB, MP4, PNG, Served, served
 
+from wanimate.config import PreprocessSettings
+from wanimate.preprocess.candidates import Crowd
 from wanimate.serve.tables import Job, State
+from wanimate.serve.worker import wan
+from wanimate.types import Clip
 
 if TYPE_CHECKING:
     from postgres_cluster import Cluster
@@ -340,6 +347,39 @@ def test_the_people_of_a_clip(service: Served, ann: TestClient) -> None:
     assert ann.get(f"/v1/people/{made(ann)}").status_code == 404
     for wrong in ({}, {"video": {"upload": "x"}}, {"video": JOB["video"], "wait": 1e9}):
         assert ann.post("/v1/people", json=wrong).status_code == 400, wrong
+
+
+def test_a_worker_looks_for_people_in_an_upload(
+    service: Served, ann: TestClient, tmp_path: Path, monkeypatch: pytest.MonkeyPatch
+) -> None:
+    clip = tmp_path / "clip.mp4"
+    with av.open(str(clip), "w") as file:
+        stream = file.add_stream("libx264", rate=10)
+        stream.width, stream.height, stream.pix_fmt = 320, 240, "yuv420p"
+        for _ in range(25):
+            file.mux(stream.encode(av.VideoFrame.from_ndarray(np.zeros((240, 320, 3), np.uint8))))
+        file.mux(stream.encode())
+
+    def found(_clip: Clip, settings: PreprocessSettings, out: Path) -> Crowd:
+        assert settings.person == "1@1.500"
+        out.write_bytes(PNG)
+        return Crowd(15, ((1.0, 2.0, 3.0, 4.0),))
+
+    monkeypatch.setattr(wan, "write_people", found)
+    upload = ann.post("/v1/uploads", params={"filename": "clip.mp4"}, content=clip.read_bytes()).json()["id"]
+    service.runner = wan.WanRunner(service.service.settings, "cpu")  # type: ignore[assignment]
+    loop = service.loop()
+    thread = threading.Thread(target=loop.run, daemon=True)
+    thread.start()
+    answer = ann.post("/v1/people", json={"video": {"upload": upload}, "at": 1.5, "wait": 20}).json()
+    short = ann.post("/v1/people", json={"video": {"url": "http://127.0.0.1:9/a.mp4"}, "wait": 20})
+    loop.stop()
+    thread.join(10)
+    assert answer["people"] == [{"number": 1, "box": [1.0, 2.0, 3.0, 4.0]}]
+    assert (answer["frame"], answer["size"], answer["seconds"]) == (15, [320, 240], pytest.approx(2.5))
+    assert TestClient(service.app).get(answer["picture"]).content == PNG
+    assert short.status_code == 400
+    assert short.json()["error"]["field"] == "video"
 
 
 def test_keys_are_made_and_revoked_by_admins(service: Served, ann: TestClient) -> None:

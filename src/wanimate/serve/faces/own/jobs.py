@@ -73,7 +73,12 @@ class Wanted(BaseModel):
         if self.state:
             wanted.append(Job.state.in_(self.state))
         parent = Job.submission["parent"].as_string()
-        values = ((Job.mode, self.mode), (Job.model, self.model), (Job.batch, self.batch), (parent, storable(self.parent)))
+        values = (
+            (Job.mode, self.mode),
+            (Job.model, self.model),
+            (Job.batch, self.batch),
+            (parent, storable(self.parent)),
+        )
         wanted += [column == value for column, value in values if value is not None]
         if self.search:
             texts = (Job.submission["name"].as_string(), Job.submission["prompt"].as_string(), Job.id)
