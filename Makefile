@@ -33,7 +33,7 @@ serve-demo: $(VENV)/.serve models
 	$(BIN)/python -m wanimate.serve.demo --out out/serve-demo.mp4 --data out/serve --seed $(SEED)
 
 test: $(VENV)/.dev models
-	$(BIN)/python -m pytest -m "not slow"
+	OMP_NUM_THREADS=1 $(BIN)/python -m pytest -m "not slow" -n auto --maxprocesses 4 --dist loadgroup
 
 test-all: $(VENV)/.dev models
 	$(BIN)/python -m pytest

@@ -34,7 +34,8 @@ def _own_cache(tmp_path_factory: pytest.TempPathFactory) -> None:
 def pytest_collection_modifyitems(config: pytest.Config, items: list[pytest.Item]) -> Generator[None, None, None]:
     """`gpu` tests skip without a device, unless WANIMATE_REQUIRE_GPU=1 turns that skip into a failure.
 
-    The test that every golden value was read goes last.
+    The test that every golden value was read goes last. Where processes share the tests, one has all that read such values,
+    and every other module stays whole, since its tests share what is slow to make.
     """
     import golden
 
@@ -43,6 +44,10 @@ def pytest_collection_modifyitems(config: pytest.Config, items: list[pytest.Item
             if "gpu" in item.keywords:
                 item.add_marker(pytest.mark.skip(reason="no CUDA device"))
     collected = list(items)
+    if config.pluginmanager.hasplugin("xdist"):
+        reading = golden.readers()
+        for item in items:
+            item.add_marker(pytest.mark.xdist_group("golden" if item.path in reading else str(item.path)))
     yield
     config.stash[EVERY_READER] = golden.every_reader_is_in(config.args, collected, items)
     items.sort(key=lambda item: item.name == LAST)

@@ -137,6 +137,12 @@ def unread(read: dict[str, set[str]]) -> list[str]:
     return [f"{name}: {place}" for name in files for place in sorted(places(name) - read.get(name, set()))]
 
 
+def readers() -> set[Path]:
+    """The modules that read golden values."""
+    modules = FOLDER.parent.rglob("test_*.py")
+    return {path for path in modules if any(word in path.read_text() for word in READERS)}
+
+
 def every_reader_is_in(
     arguments: Sequence[str], collected: Sequence[pytest.Item], chosen: Sequence[pytest.Item]
 ) -> bool:
@@ -149,9 +155,7 @@ def every_reader_is_in(
     whole = {i.path for i in collected} - {
         i.path for i in collected if i.nodeid not in runs and "slow" not in i.keywords
     }
-    modules = FOLDER.parent.rglob("test_*.py")
-    readers = {path for path in modules if any(word in path.read_text() for word in READERS)}
-    return readers <= whole and not any("::" in argument for argument in arguments)
+    return readers() <= whole and not any("::" in argument for argument in arguments)
 
 
 def fill(module: nn.Module, prefix: str = "", seed_prefix: str = "") -> nn.Module:

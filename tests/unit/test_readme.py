@@ -270,7 +270,7 @@ def sections() -> list[tuple[str, str, tuple[str, ...]]]:
             sources = tuple(re.findall(r"benchmarks/results/([\w.-]+\.md)", section))
             if sources and page.name != "CONTRIBUTING.md":
                 found.append((named(page), section, sources))
-    everything = tuple({name for _, _, sources in found for name in sources})
+    everything = tuple(sorted({name for _, _, sources in found for name in sources}))
     section = (ROOT / "README.md").read_text().split("## Which GPU runs what")[1].split("\n## ")[0]
     return [*found, ("README.md", section, everything)]
 

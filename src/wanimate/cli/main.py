@@ -12,6 +12,7 @@ from wanimate.cli.animate import animate, generate, replace
 from wanimate.cli.compat import app as compat
 from wanimate.cli.doctor import doctor
 from wanimate.cli.jobs import app as jobs
+from wanimate.cli.mcp import mcp
 from wanimate.cli.preprocess import preprocess
 from wanimate.cli.report import JsonReporter, OutputClosed, lost
 from wanimate.cli.serve import keys, serve, worker
@@ -63,6 +64,7 @@ app.add_typer(jobs, name="jobs")
 app.command()(serve)
 app.command()(worker)
 app.add_typer(keys, name="keys")
+app.command()(mcp)
 
 
 def main(*chosen: str) -> NoReturn:

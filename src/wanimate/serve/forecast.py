@@ -24,7 +24,7 @@ from wanimate.serve.settings import ServeSettings
 from wanimate.serve.submission import Submission
 from wanimate.serve.tables import Job, State
 
-_IDLE, _LONGEST = 120.0, 180.0
+_IDLE, _LONGEST = 600.0, 180.0
 """Seconds after which the helper ends, and that one forecast may take."""
 _KEPT, _DOCTOR_KEPT = 120.0, 600.0
 _MOST_KEPT = 500

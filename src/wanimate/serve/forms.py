@@ -131,10 +131,11 @@ def _put(place: dict[str, Any], keys: list[str], value: Any, name: str) -> None:
         several = place.setdefault(key, [])
         if not isinstance(several, list):
             raise wrong(name, f"{name}: it is given in two ways.")
-        if rest[1:]:  # `a[][b]`: a new object begins where its key repeats
-            if not several or not isinstance(several[-1], dict) or rest[1] in several[-1]:
-                several.append({})
-            _put(several[-1], rest[1:], value, name)
+        if rest[1:]:  # of `a[][b]` the n-th one belongs to the n-th object: clients send them by name or by object
+            room = next((one for one in several if isinstance(one, dict) and rest[1] not in one), None)
+            if room is None:
+                several.append(room := {})
+            _put(room, rest[1:], value, name)
         else:
             several.append(value)
     else:

@@ -33,6 +33,12 @@ REFUSED: dict[str, tuple[str, str]] = {
     "weights convert": ("nowhere out", "SOURCE"),
     "jobs list": ("nowhere", "FOLDERS"),
     "jobs clean": ("nowhere", "FOLDERS"),
+    "serve": ("--config nowhere.toml", "--config"),
+    "worker": ("--config nowhere.toml", "--config"),
+    "mcp": ("--key wan_x --url nowhere", "--url"),
+    "keys create": ("--owner me --config nowhere.toml", "--config"),
+    "keys list": ("--config nowhere.toml", "--config"),
+    "keys revoke": ("any --config nowhere.toml", "--config"),
     "compat generate": ("--ckpt_dir nowhere --src_root_path nowhere", "--src_root_path"),
     "compat preprocess": ("--video_path nowhere --refer_path a --save_path out", "--video_path"),
 }

@@ -7,20 +7,24 @@ What the worker does with a job is said by the job's picture: `http://do/hold` w
 from __future__ import annotations
 
 import io
+import itertools
 import socket
 import threading
 import time
 from collections.abc import Callable, Iterator
 from contextlib import contextmanager
 from fractions import Fraction
+from functools import cache
 from pathlib import Path
 from types import SimpleNamespace
 from typing import Any
+from unittest.mock import patch
 
 import av
 import httpx
 import numpy as np
 import pytest
+import sqlalchemy as sa
 import uvicorn
 from PIL import Image
 
@@ -29,7 +33,7 @@ from wanimate.serve.app import create_app
 from wanimate.serve.service import Service
 from wanimate.serve.settings import ServeSettings
 from wanimate.serve.tables import Job
-from wanimate.serve.worker import reporter
+from wanimate.serve.worker import loop, reporter
 from wanimate.serve.worker.loop import WorkerLoop
 from wanimate.serve.worker.work import Broken, Refused, Work
 
@@ -37,6 +41,7 @@ IMAGE, VIDEO = "http://files.example/character.png", "http://files.example/perfo
 HOLD = "http://do/hold"
 
 
+@cache
 def png(colour: int = 90, side: int = 32) -> bytes:
     """A picture of one grey."""
     file = io.BytesIO()
@@ -44,6 +49,7 @@ def png(colour: int = 90, side: int = 32) -> bytes:
     return file.getvalue()
 
 
+@cache
 def mp4(colour: int = 90, frames: int = 4) -> bytes:
     """A clip of one grey, 15 frames/s."""
     file = io.BytesIO()
@@ -147,18 +153,28 @@ class Live:
     @contextmanager
     def working(self) -> Iterator[QuickRunner]:
         """A worker, within the block."""
-        reporter._PACE = 0.02
         runner = QuickRunner()
         name = f"quick-{time.monotonic_ns()}"
-        loop = WorkerLoop(self.settings, self.service.database, self.service.storage, runner, name, grace=0.0)
-        thread = threading.Thread(target=loop.run, daemon=True)
-        thread.start()
-        try:
-            yield runner
-        finally:
-            runner.released.set()
-            loop.stop()
-            thread.join(10)
+        worker = WorkerLoop(self.settings, self.service.database, self.service.storage, runner, name, grace=0.0)
+        thread = threading.Thread(target=worker.run, daemon=True)
+        with patch.object(reporter, "_PACE", 0.02), patch.object(loop, "_IDLE", 0.02):
+            thread.start()
+            try:
+                yield runner
+            finally:
+                runner.released.set()
+                until(lambda: not self._in_work(name))  # what is given back would hold the next worker up
+                worker.stop()
+                thread.join(10)
+
+    def clear(self) -> None:
+        """No worker takes what is left of a test."""
+        with self.service.database.write() as session:
+            session.execute(sa.update(Job).values(held=True))
+
+    def _in_work(self, worker: str) -> bool:
+        with self.service.database.read() as session:
+            return session.scalar(sa.select(Job.id).where(Job.worker == worker).limit(1)) is not None
 
 
 def until(true: Callable[[], object], seconds: float = 10.0) -> None:
@@ -171,7 +187,13 @@ def until(true: Callable[[], object], seconds: float = 10.0) -> None:
 
 def quick_dashscope(monkeypatch: pytest.MonkeyPatch, base: str, key: str) -> None:
     """Set the SDK up as its users do, and shorten its pauses."""
-    pause = SimpleNamespace(time=time.time, sleep=lambda _: time.sleep(0.02))
+    polls = itertools.count()
+
+    def sleep(_: float) -> None:
+        assert next(polls) < 500, "the task does not end"
+        time.sleep(0.02)
+
+    pause = SimpleNamespace(time=time.time, sleep=sleep)
     monkeypatch.setattr("dashscope.base_http_api_url", f"{base}/api/v1")
     monkeypatch.setattr("dashscope.api_key", key)
     monkeypatch.setattr("dashscope.client.base_api.time", pause)

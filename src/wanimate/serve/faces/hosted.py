@@ -63,11 +63,23 @@ async def _body(request: Request) -> dict[str, Any]:
     return await json_object(request)
 
 
-_EXAMPLE = {
-    "model": "wan2.2-animate-move",
-    "input": {"image_url": "https://example.com/character.png", "video_url": "https://example.com/performer.mp4"},
-    "parameters": {"mode": "wan-std", "check_image": True},
-}
+_SCHEMA: dict[str, Any] = {
+    "type": "object", "required": ["model", "input", "parameters"],
+    "properties": {
+        "model": {"type": "string", "enum": list(MODELS)},
+        "input": {
+            "type": "object", "required": ["image_url", "video_url"],
+            "properties": {
+                "image_url": {"type": "string"}, "video_url": {"type": "string"}, "watermark": {"type": "boolean"},
+            },
+        },
+        "parameters": {
+            "type": "object", "required": ["mode"],
+            "properties": {"mode": {"type": "string"}, "check_image": {"type": "boolean"}},
+        },
+    },
+}  # fmt: skip
+_DESCRIBED = {"requestBody": {"required": True, "content": {"application/json": {"schema": _SCHEMA}}}}
 
 
 def create(
@@ -85,7 +97,7 @@ def create(
 for _task in _CREATE:
     _route(
         router.post, f"/api/v1/services/aigc/{_task}/video-synthesis", "Create a task",
-        openapi_extra={"requestBody": {"required": True, "content": {"application/json": {"example": _EXAMPLE}}}},
+        openapi_extra=_DESCRIBED,
     )(create)  # fmt: skip
 
 
@@ -94,10 +106,9 @@ def _submission(service: Service, caller: Caller, body: dict[str, Any], resolves
     model = known_model(body.get("model"))
     given = _object(body, "input", "BadRequest.EmptyInput")
     parameters = _object(body, "parameters", "BadRequest.EmptyParameters")
-    sources = {
-        field: _source(service, caller, given.get(f"{field}_url"), f"input.{field}_url", resolves)
-        for field in ("image", "video")
-    }
+    image, video = (
+        _source(service, caller, given.get(name), f"input.{name}", resolves) for name in ("image_url", "video_url")
+    )
     tier = _text(parameters.get("mode"), "parameters.mode")
     if tier not in service.settings.tiers:
         known = " or ".join(service.settings.tiers)
@@ -105,10 +116,11 @@ def _submission(service: Service, caller: Caller, body: dict[str, Any], resolves
     watermark = _switch(given, "watermark", "input") or (
         given.get("watermark") is None and _switch(parameters, "watermark", "parameters")
     )
+    output = {"watermark": True} if watermark else {}
+    check_image = _switch(parameters, "check_image", "parameters", True)
     return model, Submission(
-        mode=MODELS[model], tier=tier, contract=True, check_image=_switch(parameters, "check_image", "parameters", True),
-        output={"watermark": True} if watermark else {}, **sources,
-    )  # fmt: skip
+        mode=MODELS[model], image=image, video=video, tier=tier, contract=True, check_image=check_image, output=output
+    )
 
 
 def _object(body: dict[str, Any], name: str, empty: str) -> dict[str, Any]:

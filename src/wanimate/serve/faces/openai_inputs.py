@@ -24,6 +24,7 @@ from wanimate.serve.tables import Upload, now
 
 Role = Literal["image", "video"]
 Mode = Literal["animation", "replacement"]
+_ROLES: tuple[Role, ...] = ("image", "video")
 _MODES: dict[str, Mode] = {
     "animation": "animation", "animate": "animation", "move": "animation",
     "replacement": "replacement", "replace": "replacement", "mix": "replacement",
@@ -183,10 +184,13 @@ def asked_for(given: Given, service: Service, caller: Caller) -> tuple[str, Subm
         "prompt": given.text("prompt"), **groups,
     }  # fmt: skip
     sources: dict[Role, Source | File] = {}
-    for role in ("image", "video"):
+    for role in _ROLES:
         sources[role] = _source(given, role, service, caller)
     trial = {role: Source(upload="file") if isinstance(one, File) else one for role, one in sources.items()}
-    Submission.of(base | trial).check(service.settings)
+    try:
+        Submission.of(base | trial).check(service.settings)
+    except ServiceError as error:
+        raise ServiceError(error.status, error.code, error.message, _field_of(given, error.field)) from error
     stored = {
         role: Source(upload=_kept(service, caller, one).id) if isinstance(one, File) else one
         for role, one in sources.items()
@@ -232,6 +236,12 @@ def _settings(given: Given, group: str, names: dict[str, str]) -> dict[str, Any]
     return found
 
 
+def _field_of(given: Given, setting: str | None) -> str | None:
+    """What the request calls a setting."""
+    names = {own: name for group in _SETTINGS.values() for name, own in group.items() if name in given.fields}
+    return names.get(setting or "", setting)
+
+
 def _spelt(name: str, value: Any) -> Any:
     """A value as the setting takes it: clients write `720*1280`, and a person's number as a number."""
     if name == "size" and isinstance(value, str):
@@ -248,7 +258,7 @@ def _source(given: Given, role: Role, service: Service, caller: Caller) -> Sourc
     reference = given.fields.get("input_reference")
     for name, several in ((_MANY, many), ("input_reference", reference if isinstance(reference, list) else [])):
         for one in several if isinstance(several, list) else [several]:
-            if _kind_of_entry(one) == role:
+            if role in _kinds_of_entry(one):
                 found += _addressed(one, name, role, service, caller)
     if not found:
         what = "the character's picture (input_reference)" if role == "image" else "the performer's clip (video_url)"
@@ -280,14 +290,16 @@ def _addressed(value: Any, name: str, role: Role, service: Service, caller: Call
     return [Source(url=value)]
 
 
-def _kind_of_entry(entry: Any) -> Role:
-    """What an entry of a list of references is, by its keys, or by the name that it ends in."""
+def _kinds_of_entry(entry: Any) -> set[Role]:
+    """What an entry of a list of references is, by its keys, or by the name that it ends in. A form may bring both as one."""
     if isinstance(entry, dict):
-        if "video_url" in entry or str(entry.get("type", "")).startswith(("video", "input_video")):
-            return "video"
+        named: set[Role] = {role for role in _ROLES if f"{role}_url" in entry}
+        kind = str(entry.get("type", "")).removeprefix("input_").partition("_")[0]
+        if named or kind in _ROLES:
+            return named or {role for role in _ROLES if role == kind}
         entry = entry.get("url", "")
     guess = mimetypes.guess_type(str(entry).partition("?")[0])[0] or ""
-    return "video" if guess.startswith("video/") or str(entry).startswith("data:video/") else "image"
+    return {"video"} if guess.startswith("video/") or str(entry).startswith("data:video/") else {"image"}
 
 
 def _kept(service: Service, caller: Caller, file: File) -> Upload:

@@ -49,7 +49,7 @@ class NewKey(BaseModel):
 
     owner: str = Field(min_length=1, max_length=200)
     scopes: list[Scope] = Field(default=list(USUAL), min_length=1)
-    days: float | None = Field(default=None, gt=0, lt=36_500)
+    days: float | None = Field(default=None, ge=1 / 1440, lt=36_500)
     quotas: dict[str, float | None] = {}
 
 

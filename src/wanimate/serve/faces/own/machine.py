@@ -2,6 +2,7 @@
 
 from __future__ import annotations
 
+from collections.abc import Sequence
 from fractions import Fraction
 from typing import Any, Literal
 
@@ -182,6 +183,10 @@ def stats(service: TheService, _caller: Admin) -> Stats:
         living = session.scalar(sa.select(count).select_from(Worker)) or 0
     return Stats(
         paused=service.queue.paused, workers=living,
-        states={state: number for state, number in states}, waiting={stage: number for stage, number in waiting},
+        states=_counts(states), waiting=_counts(waiting),
         oldest_seconds=None if oldest is None else (now() - oldest) / 1000,
     )  # fmt: skip
+
+
+def _counts(rows: Sequence[Sequence[Any]]) -> dict[str, int]:
+    return {row[0]: row[1] for row in rows}

@@ -49,7 +49,7 @@ _STREAM: Answers = {
 async def of_job(
     service: TheService, caller: Reader, job_id: JobId, last_seen: LastSeen = None, after: After = None
 ) -> Response:
-    """All that happened to the job, then what happens. The stream ends behind `succeeded`, `failed`, `cancelled` or `deleted`."""
+    """All that happened to the job, then what happens. It ends behind `succeeded`, `failed`, `cancelled` or `deleted`."""
     job = await run_sync(service.job, caller, job_id)
     seen = _seen(last_seen, after) or 0
     events = EventStream(service.database, None, job_id, seen)
