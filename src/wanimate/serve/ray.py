@@ -1,7 +1,7 @@
 """Workers as actors of a Ray cluster, an extra (`--ray auto`): one generator a GPU, one preparer a machine.
 
-Ray places the same loop that `wanimate worker` runs, and starts it again elsewhere when its machine is gone. Nothing lives in Ray
-alone: jobs are in the database and files in the storage, so that a job whose actor died is found by its lease.
+Ray places the same loop that `wanimate worker` runs, and starts it again elsewhere when its machine is gone. Nothing lives in
+Ray alone: jobs are in the database and files in the storage, so that a job whose actor died is found by its lease.
 """
 
 from __future__ import annotations
@@ -86,7 +86,7 @@ class RayWorkers:
         gpus = int(self._ray.cluster_resources().get("GPU", 0)) if self._settings.device != "cpu" else 0
         generators = self._settings.workers if self._settings.workers is not None else (gpus or nodes)
         device = "cuda:0" if gpus else "cpu"  # Ray shows each actor its own GPU as the first one
-        return [((Stage.PREPARE,), "cpu")] * nodes + [((Stage.GENERATE,), device)] * generators
+        return [*[((Stage.PREPARE,), "cpu")] * nodes, *[((Stage.GENERATE,), device)] * generators]
 
     def stop(self, grace: float = 75.0) -> None:
         """End them in good order; those that take too long are killed, and their jobs wait again."""

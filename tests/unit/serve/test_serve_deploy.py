@@ -37,7 +37,8 @@ def commands() -> list[tuple[str, str, list[str]]]:
 def test_there_are_commands() -> None:
     assert {(name, command) for name, command, _ in commands()} >= {
         ("Dockerfile", "serve"), ("compose.yaml", "worker"), ("compose.yaml", "serve"), ("wanimate.service", "serve"),
-        ("wanimate-worker@.service", "worker"), ("worker.slurm", "worker"), ("kubernetes.yaml", "worker"), ("README.md", "serve"),
+        ("wanimate-worker@.service", "worker"), ("worker.slurm", "worker"), ("kubernetes.yaml", "worker"),
+        ("README.md", "serve"),
     }  # fmt: skip
 
 
