@@ -38,6 +38,7 @@ from wanimate.serve.worker.work import Work
 
 LEASE = 1.5
 _OWNERS = 3
+_CLIENTS = 4
 _forks = multiprocessing.get_context("forkserver")
 _forks.set_forkserver_preload(["service_chaos", "wanimate.serve.app", "uvicorn"])
 
@@ -157,9 +158,13 @@ class Chaos:
         began = time.monotonic()
         stop = threading.Event()
         submitted: list[str] = []
-        submitter = threading.Thread(target=self._submit, args=(jobs, submitted, stop))
+        submitters = [
+            threading.Thread(target=self._submit, args=(range(first, jobs, _CLIENTS), submitted, stop))
+            for first in range(_CLIENTS)
+        ]
         self._keep_alive()
-        submitter.start()
+        for submitter in submitters:
+            submitter.start()
         due = began + self._random.uniform(*self.pause)
         first: dict[str, int] = {}
         try:
@@ -177,7 +182,8 @@ class Chaos:
             stop.set()
             self._thaw(everybody=True)
             self._end()
-            submitter.join()
+            for submitter in submitters:
+                submitter.join()
         return self._verdict(submitted, jobs, time.monotonic() - began)
 
     # What goes wrong
@@ -266,12 +272,12 @@ class Chaos:
 
     # Clients
 
-    def _submit(self, jobs: int, submitted: list[str], stop: threading.Event) -> None:
+    def _submit(self, jobs: range, submitted: list[str], stop: threading.Event) -> None:
         """Each job is asked for until it is answered, as a client does that sends `Idempotency-Key`."""
         address = f"http://127.0.0.1:{self.settings.port}/v1/jobs"
         asked = {"image": {"url": "http://example.org/a.png"}, "video": {"url": "http://example.org/a.mp4"}}
         with httpx.Client(timeout=10, trust_env=False) as client:
-            for number in range(jobs):
+            for number in jobs:
                 key = self._keys[number % _OWNERS]
                 headers = {"Authorization": f"Bearer {key}", "Idempotency-Key": f"job {number}"}
                 while not stop.is_set():
