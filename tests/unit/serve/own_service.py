@@ -78,12 +78,14 @@ class Served:
     def client(self, owner: str, **more: Any) -> TestClient:
         return TestClient(self.app, headers={"Authorization": f"Bearer {self.keys[owner]}"}, **more)
 
+    def loop(self) -> WorkerLoop:
+        service = self.service
+        name = f"pretender-{time.time_ns()}"
+        return WorkerLoop(service.settings, service.database, service.storage, self.runner, name, grace=0)
+
     @contextmanager
     def worker(self) -> Iterator[None]:
-        service = self.service
-        loop = WorkerLoop(
-            service.settings, service.database, service.storage, self.runner, f"pretender-{time.time_ns()}", grace=0
-        )
+        loop = self.loop()
         thread = threading.Thread(target=loop.run, daemon=True)
         thread.start()
         try:

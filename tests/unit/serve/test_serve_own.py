@@ -3,17 +3,27 @@
 from __future__ import annotations
 
 import json
+import threading
 import time
 from collections.abc import Iterator
 from pathlib import Path
-from typing import Any
+from typing import TYPE_CHECKING, Any
 
+import av
+import numpy as np
 import pytest
+import sqlalchemy as sa
 from fastapi.testclient import TestClient
 from own_service import JOB, MP4, PNG, Served, served
 
-from wanimate.runtime.planning import fit
-from wanimate.runtime.planning.rates import Rates
+from wanimate.config import PreprocessSettings
+from wanimate.preprocess.candidates import Crowd
+from wanimate.serve.tables import Job, State
+from wanimate.serve.worker import wan
+from wanimate.types import Clip
+
+if TYPE_CHECKING:
+    from postgres_cluster import Cluster
 
 
 @pytest.fixture
@@ -86,6 +96,7 @@ def test_a_job_that_cannot_be_done_says_why(service: Served, ann: TestClient) ->
         ({**JOB, "path": "/etc"}, "path"),
         ({**JOB, "priority": 10**30}, "priority"),
         ({**JOB, "webhook": {"url": "https://example.org", "events": ["job.danced"]}}, "webhook.events.0"),
+        ({**JOB, "webhook": {"url": "ftp://example.org"}}, "webhook.url"),
         ([1, 2], "body"),
     ],
 )
@@ -279,8 +290,9 @@ def test_going_on_from_guides_and_redrawing(service: Served, ann: TestClient) ->
         frames = ann.post("/v1/jobs", json={"kind": "generate", "parent": guides}).json()
         assert frames["stage"] == "generate"
         assert service.waited("ann", frames["id"])["results"] == ["video"]
-        redrawn = ann.post("/v1/jobs", json={"kind": "redraw", "parent": frames["id"], "segment": 1})
+        redrawn = ann.post("/v1/jobs", json={"kind": "redraw", "parent": frames["id"], "segment": 1, "name": "anew"})
         assert redrawn.status_code == 201
+        assert names(ann, parent=frames["id"]) == ["anew"]
         no_video = ann.post("/v1/jobs", json={"kind": "redraw", "parent": guides, "segment": 1})
         assert no_video.status_code == 400
         assert service.client("bob").post("/v1/jobs", json={"kind": "generate", "parent": guides}).status_code == 400
@@ -335,6 +347,39 @@ def test_the_people_of_a_clip(service: Served, ann: TestClient) -> None:
     assert ann.get(f"/v1/people/{made(ann)}").status_code == 404
     for wrong in ({}, {"video": {"upload": "x"}}, {"video": JOB["video"], "wait": 1e9}):
         assert ann.post("/v1/people", json=wrong).status_code == 400, wrong
+
+
+def test_a_worker_looks_for_people_in_an_upload(
+    service: Served, ann: TestClient, tmp_path: Path, monkeypatch: pytest.MonkeyPatch
+) -> None:
+    clip = tmp_path / "clip.mp4"
+    with av.open(str(clip), "w") as file:
+        stream = file.add_stream("libx264", rate=10)
+        stream.width, stream.height, stream.pix_fmt = 320, 240, "yuv420p"
+        for _ in range(25):
+            file.mux(stream.encode(av.VideoFrame.from_ndarray(np.zeros((240, 320, 3), np.uint8))))
+        file.mux(stream.encode())
+
+    def found(_clip: Clip, settings: PreprocessSettings, out: Path) -> Crowd:
+        assert settings.person == "1@1.500"
+        out.write_bytes(PNG)
+        return Crowd(15, ((1.0, 2.0, 3.0, 4.0),))
+
+    monkeypatch.setattr(wan, "write_people", found)
+    upload = ann.post("/v1/uploads", params={"filename": "clip.mp4"}, content=clip.read_bytes()).json()["id"]
+    service.runner = wan.WanRunner(service.service.settings, "cpu")  # type: ignore[assignment]
+    loop = service.loop()
+    thread = threading.Thread(target=loop.run, daemon=True)
+    thread.start()
+    answer = ann.post("/v1/people", json={"video": {"upload": upload}, "at": 1.5, "wait": 20}).json()
+    short = ann.post("/v1/people", json={"video": {"url": "http://127.0.0.1:9/a.mp4"}, "wait": 20})
+    loop.stop()
+    thread.join(10)
+    assert answer["people"] == [{"number": 1, "box": [1.0, 2.0, 3.0, 4.0]}]
+    assert (answer["frame"], answer["size"], answer["seconds"]) == (15, [320, 240], pytest.approx(2.5))
+    assert TestClient(service.app).get(answer["picture"]).content == PNG
+    assert short.status_code == 400
+    assert short.json()["error"]["field"] == "video"
 
 
 def test_keys_are_made_and_revoked_by_admins(service: Served, ann: TestClient) -> None:
@@ -408,42 +453,45 @@ def test_settings_describe_what_a_request_may_set(ann: TestClient) -> None:
     assert "models" not in found["preprocess"]["properties"]
 
 
+def planned(_work: Any, _settings: Any, _submission: Any, shape: tuple[int, int], count: int) -> dict[str, Any]:
+    return {
+        "fits": True, "message": None, "warning": None, "frames": count, "size": shape, "segments": 1, "steps": 1,
+        "generate_seconds": 10.0,
+    }  # fmt: skip
+
+
 def test_plans(service: Served, ann: TestClient, monkeypatch: pytest.MonkeyPatch) -> None:
-    monkeypatch.setattr(service.service.forecaster, "_ask", lambda work, *given: work(*given))
-    monkeypatch.setattr(fit, "measure_rates", lambda *_: Rates(*[1e12] * 6))
-    monkeypatch.setattr(fit, "_rates", fit._rates.__wrapped__)
+    monkeypatch.setattr(service.service.forecaster, "_ask", planned)
     for wrong in ({}, {"seconds": 3, "width": 4}, {"seconds": -1}, {"frames": 9, "job": {"checkpoint": "x"}},
                   {"frames": 9, "job": {"generate": {"steps": 0}}}):  # fmt: skip
         assert ann.post("/v1/plan", json=wrong).status_code == 400, wrong
-    wanted = {"seconds": 0.6, "width": 9, "height": 16, "job": {"tier": "wan-std", "generate": {"clip_length": 9}}}
+    wanted = {"seconds": 4, "width": 9, "height": 16, "job": {"tier": "wan-std"}}
     plan = ann.post("/v1/plan", json=wanted).json()
-    assert (plan["fits"], plan["frames"]) == (True, 9)
-    assert plan["size"][0] < plan["size"][1]
-    assert plan["seconds"] > plan["generate_seconds"] > 0
-    assert plan["host_bytes"] > 2**20
+    assert (plan["frames"], plan["size"]) == (60, [9, 16])
+    assert plan["seconds"] == pytest.approx(10.0 + plan["prepare_seconds"])
     monkeypatch.setattr(service.service.forecaster, "_ask", None)
     assert ann.post("/v1/plan", json=wanted).json() == plan  # kept
+
+
+def test_seconds_of_finding_the_performer_are_those_of_earlier_jobs(
+    service: Served, ann: TestClient, monkeypatch: pytest.MonkeyPatch
+) -> None:
+    monkeypatch.setattr(service.service.forecaster, "_ask", planned)
+    job_id = made(ann)
+    with service.service.database.write() as session:
+        job = session.get_one(Job, job_id)
+        job.state, job.facts = State.SUCCEEDED, {"frames": 50, "prepare_seconds": 100.0}
+    assert ann.post("/v1/plan", json={"frames": 7}).json()["prepare_seconds"] == pytest.approx(14.0)
 
 
 def test_a_plan_takes_the_clip_from_a_look_at_it(
     service: Served, ann: TestClient, monkeypatch: pytest.MonkeyPatch
 ) -> None:
-    def planned(_work: Any, _settings: Any, _submission: Any, shape: tuple[int, int], count: int) -> dict[str, Any]:
-        return {
-            "fits": False,
-            "message": "no",
-            "warning": None,
-            "frames": count,
-            "size": shape,
-            "segments": 1,
-            "steps": 1,
-        }
-
     monkeypatch.setattr(service.service.forecaster, "_ask", planned)
     with service.worker():
         clip = ann.post("/v1/people", json={"video": JOB["video"]}).json()["id"]
     plan = ann.post("/v1/plan", json={"clip": clip}).json()
-    assert (plan["size"], plan["frames"], plan["fits"]) == ([640, 360], 100, False)
+    assert (plan["size"], plan["frames"]) == ([640, 360], 100)
     assert ann.post("/v1/plan", json={"clip": clip, "width": 1, "height": 2, "frames": 7}).json()["size"] == [1, 2]
     assert service.client("bob").post("/v1/plan", json={"clip": clip}).status_code == 404
     assert ann.post("/v1/plan", json={"clip": made(ann)}).status_code == 400
@@ -451,10 +499,40 @@ def test_a_plan_takes_the_clip_from_a_look_at_it(
 
 @pytest.mark.slow
 def test_forecasts_come_from_a_process_of_their_own(service: Served, ann: TestClient) -> None:
-    assert ann.post("/v1/plan", json={"frames": 77}).json()["fits"] is True
+    plan = ann.post("/v1/plan", json={"seconds": 4, "width": 9, "height": 16, "job": {"tier": "wan-std"}}).json()
+    assert (plan["fits"], plan["frames"]) == (True, 60)
+    assert plan["size"][0] < plan["size"][1]
+    assert plan["seconds"] > plan["generate_seconds"] > 0
+    assert plan["host_bytes"] > 2**20
     assert "machine" in ann.get("/v1/doctor").json()
     service.service.forecaster.close()
     assert ann.post("/v1/plan", json={"frames": 78}).json()["fits"] is True
+    refused = ann.post("/v1/plan", json={"frames": 9, "job": {"generate": {"clip_length": 5}}})
+    assert (refused.status_code, refused.json()["error"]["field"]) == (400, "clip_length")
+
+
+def test_postgres_answers_the_same(tmp_path: Path, postgres: Cluster) -> None:
+    with served(tmp_path, database=postgres.url) as service:
+        with service.service.database.write() as session:
+            session.execute(sa.delete(Job))
+        ann, boss = service.client("ann"), service.client("boss")
+        ids = [made(ann, name=name) for name in ("a%", "b", "c")]
+        assert names(ann, search="%") == ["a%"]
+        assert names(ann, search="\0") == names(ann, parent="\0") == []
+        page = ann.get("/v1/jobs", params={"limit": 2}).json()
+        assert [job["name"] for job in page["data"]] == ["c", "b"]
+        assert [job["name"] for job in ann.get("/v1/jobs", params={"cursor": page["next"]}).json()["data"]] == ["a%"]
+        ann.post("/v1/queue/order", json={"ids": ids[::-1]})
+        assert queued(ann) == ["c", "b", "a%"]
+        assert ann.get(f"/v1/jobs/{ids[0]}").json()["position"] == 3
+        assert boss.get("/v1/stats").json()["states"] == {"pending": 3}
+        assert ann.get("/v1/me").json()["usage"]["queued"] == 3
+        assert ann.get("/v1/jobs/a%00b").status_code == 404
+        assert ann.get("/v1/uploads/a%00b").status_code == 404
+        assert ann.get("/v1/batches/a%00b").status_code == 404
+        assert boss.delete("/v1/keys/a%00b").status_code == 404
+        assert boss.get("/v1/audit", params={"what": "\0"}).json()["data"] == []
+        assert boss.get("/v1/keys", params={"owner": "\0"}).json()["data"] == []
 
 
 def test_scopes(service: Served) -> None:

@@ -188,5 +188,5 @@ def stats(service: TheService, _caller: Admin) -> Stats:
     )  # fmt: skip
 
 
-def _counts(rows: Sequence[sa.Row[tuple[str, int]]]) -> dict[str, int]:
+def _counts(rows: Sequence[Sequence[Any]]) -> dict[str, int]:
     return {row[0]: row[1] for row in rows}
