@@ -37,6 +37,12 @@ def ann(service: Served) -> TestClient:
     return service.client("ann")
 
 
+def _until_a_worker_is_there(service: Served) -> None:
+    boss, until = service.client("boss"), time.monotonic() + 10
+    while not boss.get("/v1/workers").json()["data"] and time.monotonic() < until:
+        time.sleep(0.02)
+
+
 def made(client: TestClient, **more: Any) -> str:
     answer = client.post("/v1/jobs", json={**JOB, **more})
     assert answer.status_code == 201, answer.text
@@ -333,9 +339,12 @@ def test_uploads_are_looked_at_and_limited(tmp_path: Path) -> None:
 
 
 def test_the_people_of_a_clip(service: Served, ann: TestClient) -> None:
-    later = ann.post("/v1/people", json={"video": JOB["video"], "wait": 0})
+    began = time.monotonic()
+    later = ann.post("/v1/people", json={"video": JOB["video"], "wait": 50})  # nobody is there to look
     assert (later.status_code, later.json()["state"]) == (202, "pending")
+    assert time.monotonic() - began < 10
     with service.worker():
+        _until_a_worker_is_there(service)
         found = ann.post("/v1/people", json={"video": JOB["video"], "at": 0.00001}).json()
         assert found["people"][1] == {"number": 2, "box": [50.0, 2.0, 70.0, 40.0]}
         assert (found["frame"], found["size"], found["seconds"]) == (3, [640, 360], 4.0)
@@ -371,6 +380,7 @@ def test_a_worker_looks_for_people_in_an_upload(
     loop = service.loop()
     thread = threading.Thread(target=loop.run, daemon=True)
     thread.start()
+    _until_a_worker_is_there(service)
     answer = ann.post("/v1/people", json={"video": {"upload": upload}, "at": 1.5, "wait": 20}).json()
     short = ann.post("/v1/people", json={"video": {"url": "http://127.0.0.1:9/a.mp4"}, "wait": 20})
     loop.stop()
@@ -489,6 +499,7 @@ def test_a_plan_takes_the_clip_from_a_look_at_it(
 ) -> None:
     monkeypatch.setattr(service.service.forecaster, "_ask", planned)
     with service.worker():
+        _until_a_worker_is_there(service)
         clip = ann.post("/v1/people", json={"video": JOB["video"]}).json()["id"]
     plan = ann.post("/v1/plan", json={"clip": clip}).json()
     assert (plan["size"], plan["frames"]) == ([640, 360], 100)
