@@ -25,7 +25,7 @@ _NAMES = {
     "serve.host": "--host", "serve.port": "--port", "serve.data": "--data", "serve.database": "--database",
     "serve.storage": "--storage", "serve.allow_fetch": "--allow-fetch", "serve.config": "--config",
     "serve.checkpoint": "--checkpoint", "serve.speed": "--speed", "serve.workers": "--workers", "serve.device": "--device",
-    "serve.public_url": "--public-url",
+    "serve.public_url": "--public-url", "serve.ray": "--ray",
 }  # fmt: skip
 
 Data = Annotated[
@@ -78,6 +78,10 @@ def serve(
         int | None,
         option(WORK, "Generating processes of this machine; 0 leaves the work to `wanimate worker`.", show_default="one a GPU"),
     ] = None,
+    ray: Annotated[
+        str | None,
+        option(WORK, "Place the workers on a Ray cluster: auto, or its address. Needs wanimate[ray].", show_default="none"),
+    ] = None,
 ) -> None:  # fmt: skip
     """Serve jobs over HTTP: the hosted animate contract, OpenAI's videos routes and an interface of its own.
 
@@ -92,7 +96,7 @@ def serve(
     """
     settings = _settings(
         config, host=host, port=port, public_url=public_url, data=data, database=database, storage=storage,
-        checkpoint=checkpoint, allow_fetch=allow_fetch, speed=speed, device=device, workers=workers,
+        checkpoint=checkpoint, allow_fetch=allow_fetch, speed=speed, device=device, workers=workers, ray=ray,
     )  # fmt: skip
     from wanimate.serve.ops.logs import set_up
     from wanimate.serve.supervisor import serve as run

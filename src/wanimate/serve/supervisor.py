@@ -28,6 +28,7 @@ from wanimate.errors import InputError
 from wanimate.serve.app import create_app
 from wanimate.serve.database import is_away
 from wanimate.serve.queue import Queue
+from wanimate.serve.ray import RayWorkers
 from wanimate.serve.service import Service
 from wanimate.serve.settings import ServeSettings
 from wanimate.serve.streams import Streams
@@ -169,7 +170,7 @@ def serve(settings: ServeSettings, announce: bool = True) -> None:
             remedy = "Make one with `wanimate keys create --owner NAME`, or listen at 127.0.0.1."
             raise InputError("serve.host", settings.host, rule, remedy)
         key = None if service.keys.any else service.keys.create("admin", ("submit", "read", "admin"))
-        workers = Workers(settings, service.queue, plan_of(settings))
+        workers = RayWorkers(settings) if settings.ray else Workers(settings, service.queue, plan_of(settings))
         address = _address(settings, place.getsockname()[1])
         config = uvicorn.Config(
             create_app(settings, service), log_config=None, access_log=False, server_header=False, timeout_keep_alive=75,
