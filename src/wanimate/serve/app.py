@@ -12,7 +12,7 @@ from typing import Any
 
 from fastapi import FastAPI, Request
 from fastapi.exceptions import RequestValidationError
-from sqlalchemy.exc import DBAPIError, InterfaceError, OperationalError
+from sqlalchemy.exc import DataError, DBAPIError, InterfaceError, OperationalError
 from sqlalchemy.exc import TimeoutError as PoolTimeout
 from starlette.exceptions import HTTPException
 from starlette.responses import JSONResponse, Response
@@ -60,7 +60,8 @@ def create_app(settings: ServeSettings, service: Service | None = None) -> FastA
         background.stop()
 
     app = FastAPI(
-        title="wanimate", version=version_of("wanimate") or "0", lifespan=lifespan, redirect_slashes=False,
+        title="wanimate", version=version_of("wanimate") or "0", lifespan=lifespan, redirect_slashes=False, docs_url=None,
+        redoc_url=None,
         description="Character animation on your own GPUs: the hosted animate contract, OpenAI's videos routes, and more.",
     )  # fmt: skip
     app.state.service = service
@@ -127,6 +128,8 @@ def _understood(error: Exception) -> ServiceError:
         return ServiceError(error.status_code, code, f"{str(error.detail).rstrip('.')}.")
     if isinstance(error, StorageAway):
         return away("The storage does not answer.")
+    if isinstance(error, DataError):  # of values that SQLite holds and Postgres does not
+        return ServiceError(400, "InvalidParameter", "A value of the request cannot be stored.")
     if is_away(error):
         return away("The database does not answer.")
     return ServiceError(500, "InternalError", "Something went wrong inside; the log has it under the request's id.")

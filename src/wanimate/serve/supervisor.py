@@ -217,7 +217,7 @@ def _announce(address: str, key: str | None) -> None:
     print(f"wanimate serves at {address}", flush=True)
     print(f"  hosted contract  {address}/api/v1", flush=True)
     print(f"  OpenAI's videos  {address}/v1/videos", flush=True)
-    print(f"  own interface    {address}/v1, described at {address}/docs", flush=True)
+    print(f"  own interface    {address}/v1, described at {address}/openapi.json", flush=True)
     if key is not None:
         print(f"  admin key        {key}", flush=True)
         print("                   It is shown only now. `wanimate keys create --owner NAME` makes more.", flush=True)

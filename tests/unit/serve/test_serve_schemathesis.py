@@ -2,7 +2,6 @@
 
 from __future__ import annotations
 
-from collections.abc import Iterator
 from contextlib import suppress
 from pathlib import Path
 from typing import Any
@@ -25,10 +24,10 @@ OPEN_ENDED = ("/v1/events", "/v1/jobs/{job_id}/events")
 
 
 @pytest.fixture
-def service(database: Database, tmp_path: Path) -> Iterator[Service]:
+def service(database: Database, tmp_path: Path) -> Service:
     """Over SQLite and Postgres: they refuse other texts and numbers."""
     quotas = Quotas(queued=None, creations_a_second=1e6, requests_a_second=1e6)
-    yield Service(ServeSettings(data=tmp_path, quotas=quotas, largest_body=2**16), database)
+    return Service(ServeSettings(data=tmp_path, quotas=quotas, largest_body=2**16), database)
 
 
 def wrong_answers(service: Service, examples: int, prefix: str = "/") -> list[str]:
