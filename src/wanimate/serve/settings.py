@@ -80,7 +80,7 @@ class ServeSettings(BaseSettings):
     """Seconds in which the same body with the same key is the same job."""
     largest_picture: int = Field(default=5 * 2**20, ge=1)
     largest_clip: int = Field(default=200 * 2**20, ge=1)
-    largest_body: int = Field(default=2**20, ge=1024)
+    largest_body: int = Field(default=8 * 2**20, ge=1024)
     fetch_seconds: float = Field(default=120.0, gt=0)
     prepare_memory: float | None = Field(default=8.0, gt=0)
     """GiB that the process that opens strangers' files may take; None is no limit."""

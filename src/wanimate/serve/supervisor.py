@@ -20,6 +20,7 @@ import time
 from collections.abc import Sequence
 from contextlib import suppress
 from dataclasses import dataclass, field
+from types import FrameType
 
 import uvicorn
 
@@ -30,6 +31,7 @@ from wanimate.serve.queue import Queue
 from wanimate.serve.ray import RayWorkers
 from wanimate.serve.service import Service
 from wanimate.serve.settings import ServeSettings
+from wanimate.serve.streams import Streams
 from wanimate.serve.tables import Stage
 from wanimate.serve.worker.loop import worker_name
 
@@ -142,6 +144,18 @@ def plan_of(settings: ServeSettings) -> list[tuple[Sequence[Stage], str | None]]
     return [((Stage.PREPARE,), "cpu"), *(((Stage.GENERATE,), device) for device in devices)]
 
 
+class Server(uvicorn.Server):
+    """Ends event streams as soon as it is told to stop: it waits for answers that are on their way, and those never end."""
+
+    def __init__(self, config: uvicorn.Config, streams: Streams) -> None:
+        super().__init__(config)
+        self._streams = streams
+
+    def handle_exit(self, sig: int, frame: FrameType | None) -> None:
+        self._streams.close()
+        super().handle_exit(sig, frame)
+
+
 def serve(settings: ServeSettings, announce: bool = True) -> None:
     """Run the service until SIGTERM or SIGINT.
 
@@ -162,7 +176,7 @@ def serve(settings: ServeSettings, announce: bool = True) -> None:
             create_app(settings, service), log_config=None, access_log=False, server_header=False, timeout_keep_alive=75,
             timeout_graceful_shutdown=10, h11_max_incomplete_event_size=64 * 1024, proxy_headers=True,
         )  # fmt: skip
-        server = uvicorn.Server(config)
+        server = Server(config, service.streams)
         workers.start()
         if announce:
             _announce(address, key)
@@ -203,7 +217,7 @@ def _announce(address: str, key: str | None) -> None:
     print(f"wanimate serves at {address}", flush=True)
     print(f"  hosted contract  {address}/api/v1", flush=True)
     print(f"  OpenAI's videos  {address}/v1/videos", flush=True)
-    print(f"  own interface    {address}/v1, described at {address}/docs", flush=True)
+    print(f"  own interface    {address}/v1, described at {address}/openapi.json", flush=True)
     if key is not None:
         print(f"  admin key        {key}", flush=True)
         print("                   It is shown only now. `wanimate keys create --owner NAME` makes more.", flush=True)

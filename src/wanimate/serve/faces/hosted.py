@@ -47,8 +47,7 @@ def _route(method: Callable[..., Any], path: str, summary: str, **more: Any) -> 
 
 def error_body(error: ServiceError, request_id: str) -> dict[str, Any]:
     """An error as the contract has it."""
-    code = "BadRequest.TooLarge" if error.status == 413 else error.code
-    return {"request_id": request_id, "code": code, "message": error.message}
+    return {"request_id": request_id, "code": error.code, "message": error.message}
 
 
 # Create
