@@ -67,6 +67,7 @@ def _try(operation: Any, mode: Any, examples: int, client: TestClient, key: dict
         one()
 
 
+@pytest.mark.parametrize("database", ["postgres"], indirect=True)
 def test_odd_requests_are_answered_in_order(service: Service) -> None:
     assert wrong_answers(service, 2, "/api/v1/tasks/") == []
 
