@@ -55,7 +55,7 @@ class Cluster:
 
     def start(self) -> None:
         """Returns once it takes connections."""
-        # Without fsync, for speed: `stop` is no power failure to the system. Commits stay synchronous, else it loses the last ones.
+        # Without fsync, for speed. Commits stay synchronous, else `stop` would lose the last ones.
         options = f"-k {self._folder} -c listen_addresses='' -F -c max_connections=200"
         self._run(
             "pg_ctl", "-D", str(self._folder / "data"), "-w", "-l", str(self._folder / "log"), "-o", options, "start"
