@@ -211,7 +211,7 @@ def _keys(settings: ServeSettings) -> Any:
     from wanimate.serve.keys import Keys
 
     database = Database(settings.database_url)
-    database.migrate()
+    database.open()
     return Keys(database, settings)
 
 

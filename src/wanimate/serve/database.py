@@ -111,6 +111,20 @@ class Database:
                     connection.execute(sa.text("SELECT pg_advisory_unlock(727001)"))
                     connection.commit()
 
+    def open(self) -> None:
+        """`migrate` for a command that somebody waits for.
+
+        Raises:
+            InputError: also where the database does not answer now.
+        """
+        try:
+            self.migrate()
+        except Exception as error:
+            if not is_away(error):
+                raise
+            rule = f"it does not answer ({str(getattr(error, 'orig', error)).strip().partition(chr(10))[0]})"
+            raise InputError("serve.database", self._url, rule, "Start it, or give another address.") from error
+
     def close(self) -> None:
         self.engine.dispose()
 

@@ -69,7 +69,7 @@ class Service:
     def __init__(self, settings: ServeSettings, database: Database | None = None) -> None:
         self.settings = settings
         self.database = database or Database(settings.database_url)
-        self.database.migrate()
+        self.database.open()
         self.keys = Keys(self.database, settings)
         self.queue = Queue(self.database, settings)
         self.secret = shared_secret(self.database)

@@ -5,6 +5,7 @@ from __future__ import annotations
 from contextlib import suppress
 from pathlib import Path
 from typing import Any
+from urllib.parse import quote
 
 import pytest
 import schemathesis
@@ -66,8 +67,9 @@ def _try(operation: Any, mode: Any, examples: int, client: TestClient, key: dict
         one()
 
 
+@pytest.mark.parametrize("database", ["postgres"], indirect=True)
 def test_odd_requests_are_answered_in_order(service: Service) -> None:
-    assert wrong_answers(service, 2, "/api/v1/tasks") == []
+    assert wrong_answers(service, 2, "/api/v1/tasks/") == []
 
 
 @pytest.mark.slow
@@ -77,16 +79,13 @@ def test_many_odd_requests_are_answered_in_order(service: Service) -> None:
 
 ODD = ["\0", "%00", "\ud800".encode("utf-8", "surrogatepass"), "9" * 30, "a" * 70, "..", "%2e%2e%2f", "é", "🎬"]
 """Parts of addresses that some database refuses."""
+PATHS = ("/api/v1/tasks/{}", "/v1/jobs/{}", "/v1/videos/{}", "/v1/uploads/{}", "/v1/batches/{}")
 
 
-@pytest.mark.parametrize(
-    "path", ["/api/v1/tasks/{}", "/v1/jobs/{}", "/v1/videos/{}", "/v1/uploads/{}", "/v1/batches/{}"]
-)
-def test_odd_ids_are_unknown_ids(service: Service, path: str) -> None:
-    from urllib.parse import quote
-
+def test_odd_ids_are_unknown_ids(service: Service) -> None:
     key = {"Authorization": f"Bearer {service.keys.create('ann', ('submit', 'read', 'admin'))}"}
-    with TestClient(create_app(service.settings, service), raise_server_exceptions=False) as client:
+    client = TestClient(create_app(service.settings, service), raise_server_exceptions=False)
+    for path in PATHS:
         for odd in ODD:
             answer = client.get(path.format(quote(odd, safe="%")), headers=key)
-            assert answer.status_code < 500, (odd, answer.text)
+            assert answer.status_code < 500, (path, odd, answer.text)
