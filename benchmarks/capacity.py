@@ -7,6 +7,7 @@ A job takes the time of its steps. Decoding and encoding come on top; guides are
 
 from __future__ import annotations
 
+import argparse
 import re
 from pathlib import Path
 from statistics import mean
@@ -29,6 +30,7 @@ def seconds_a_step() -> dict[tuple[str, str], float]:
 
 
 def main() -> None:
+    argparse.ArgumentParser(description=__doc__).parse_args()
     defaults = Defaults()
     print(f"One H200, {defaults.steps} steps, segments of {defaults.clip_length} frames.")
     print("Jobs an hour, and in brackets the seconds of denoising of a job.\n")

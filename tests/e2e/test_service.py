@@ -144,6 +144,7 @@ def test_a_killed_workers_job_goes_on_at_its_last_segment(machine: Machine, prep
     second.wait()
 
 
+@pytest.mark.slow
 def test_a_stopped_worker_stores_its_segment_and_gives_the_job_back(machine: Machine, prepared: str) -> None:
     first = machine.worker("generate")
     job = machine.submit(kind="generate", parent=prepared, name="stopped", **SETTINGS)
@@ -162,6 +163,7 @@ def test_a_stopped_worker_stores_its_segment_and_gives_the_job_back(machine: Mac
     second.wait()
 
 
+@pytest.mark.slow
 def test_a_running_job_that_is_deleted_is_stopped(machine: Machine, prepared: str) -> None:
     worker = machine.worker("generate")
     job = machine.submit(kind="generate", parent=prepared, name="deleted", **SETTINGS)
