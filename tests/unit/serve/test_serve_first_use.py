@@ -2,12 +2,14 @@
 
 from __future__ import annotations
 
+import asyncio
 import os
 import signal
 import subprocess
 import sys
 import threading
 from pathlib import Path
+from typing import Any
 
 import pytest
 from own_service import made, served
@@ -115,3 +117,28 @@ def test_a_stopped_service_ends_well(tmp_path: Path) -> None:
     guard.cancel()
     assert process.returncode == 0, said.decode()
     assert b"cancelled" not in said
+
+
+@pytest.mark.parametrize("kind", ["application/octet-stream", "multipart/form-data; boundary=x"])
+def test_a_client_that_goes_away_is_no_fault_of_the_service(
+    tmp_path: Path, kind: str, caplog: pytest.LogCaptureFixture
+) -> None:
+    with served(tmp_path) as service:
+        came = iter([{"type": "http.request", "body": b"abc", "more_body": True}])
+        sent: list[Any] = []
+
+        async def receive() -> Any:
+            return next(came, {"type": "http.disconnect"})
+
+        async def send(message: Any) -> None:
+            sent.append(message)
+
+        headers = {"authorization": f"Bearer {service.keys['ann']}", "content-type": kind, "content-length": "1000"}
+        scope = {
+            "type": "http", "method": "POST", "path": "/v1/uploads", "raw_path": b"/v1/uploads", "query_string": b"",
+            "scheme": "http", "http_version": "1.1", "server": ("test", 80), "client": ("127.0.0.1", 9),
+            "headers": [(name.encode(), value.encode()) for name, value in headers.items()],
+        }  # fmt: skip
+        asyncio.run(service.app(scope, receive, send))
+    assert sent[0]["status"] == 400
+    assert [record for record in caplog.records if record.levelname == "ERROR"] == []
