@@ -122,7 +122,8 @@ def _understood(error: Exception) -> ServiceError:
     if isinstance(error, RequestValidationError):
         first = error.errors()[0]
         field = ".".join(str(part) for part in first["loc"][1:]) or "body"
-        return ServiceError(400, "InvalidParameter", f"{field}: {str(first['msg']).rstrip('.')}.", field)
+        reason = str(first["msg"]).removeprefix("Value error, ").rstrip(".")
+        return ServiceError(400, "InvalidParameter", f"{field}: {reason}.", field)
     if isinstance(error, HTTPException):
         codes = {404: "NotFound", 405: "MethodNotAllowed"}
         code = codes.get(error.status_code, "InvalidParameter")

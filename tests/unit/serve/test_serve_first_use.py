@@ -142,3 +142,9 @@ def test_a_client_that_goes_away_is_no_fault_of_the_service(
         asyncio.run(service.app(scope, receive, send))
     assert sent[0]["status"] == 400
     assert [record for record in caplog.records if record.levelname == "ERROR"] == []
+
+
+def test_refusals_speak_no_librarys_words(tmp_path: Path) -> None:
+    with served(tmp_path) as service:
+        answer = service.client("ann").post("/v1/jobs", json={"name": "a\0b"})
+    assert answer.json()["error"]["message"] == "body: a text has characters that cannot be stored."
