@@ -183,10 +183,10 @@ def serve(settings: ServeSettings, announce: bool = True) -> None:
         )  # fmt: skip
         server = Server(config, service.streams)
         workers.start()
-        if announce:
-            _announce(address, key)
         try:
             with suppress(KeyboardInterrupt):  # uvicorn raises the signal again when all requests are answered
+                if announce:
+                    _announce(address, key)
                 server.run(sockets=[place])
         finally:
             workers.stop()

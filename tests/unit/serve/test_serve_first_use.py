@@ -11,6 +11,7 @@ import threading
 from pathlib import Path
 from typing import Any
 
+import httpx
 import pytest
 from own_service import made, served
 from typer.testing import CliRunner
@@ -108,10 +109,9 @@ def test_a_stopped_service_ends_well(tmp_path: Path) -> None:
     assert process.stdout is not None
     guard = threading.Timer(60, process.kill)
     guard.start()
-    assert process.stdout.readline().startswith(b"wanimate serves at")
-    for line in process.stdout:
-        if b"shown only now" in line:
-            break
+    first = process.stdout.readline().decode()
+    assert first.startswith("wanimate serves at")
+    assert httpx.get(f"{first.split()[-1]}/healthz", timeout=30).status_code == 200
     process.send_signal(signal.SIGTERM)
     _, said = process.communicate()
     guard.cancel()
