@@ -116,6 +116,13 @@ def prepared(machine: Machine) -> str:
     return job
 
 
+def test_files_of_guides_tell_no_folder_of_the_server(machine: Machine, prepared: str) -> None:
+    storage, result = machine.service.storage, machine.job(prepared).result
+    manifest = b"".join(storage.read(result["manifest"]))
+    assert json.loads(manifest)["source"]
+    assert str(machine.settings.data).encode() not in manifest
+
+
 SETTINGS = {"generate": {"seed": 3, "steps": 1, "clip_length": 13}, "output": {"codec": "ffv1"}}
 
 

@@ -80,7 +80,7 @@ def serve(
     ] = None,
     ray: Annotated[
         str | None,
-        option(WORK, "Place the workers on a Ray cluster: auto, or its address. Needs wanimate[ray].", show_default="none"),
+        option(WORK, "Place the workers on a Ray cluster: auto, or its address. Needs wanimate\\[ray].", show_default="none"),
     ] = None,
 ) -> None:  # fmt: skip
     """Serve jobs over HTTP: the hosted animate contract, OpenAI's videos routes and an interface of its own.
@@ -126,11 +126,13 @@ def worker(
     from wanimate.serve.ops.logs import set_up
     from wanimate.serve.tables import Stage
     from wanimate.serve.worker.process import work
+    from wanimate.serve.worker.wan import check_weights
 
     wanted = {"both": list(Stage), "prepare": [Stage.PREPARE], "generate": [Stage.GENERATE]}
     if stages not in wanted:
         raise InputError("stages", stages, "there is no such choice", "Give prepare, generate or both.")
     set_up(settings.log_json)
+    check_weights(settings)
     loop = work(settings, wanted[stages], settings.device)
     for number in (signal.SIGTERM, signal.SIGINT):
         signal.signal(number, lambda *_: loop.stop())

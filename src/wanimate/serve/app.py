@@ -15,12 +15,13 @@ from fastapi.exceptions import RequestValidationError
 from sqlalchemy.exc import DataError, DBAPIError, InterfaceError, OperationalError
 from sqlalchemy.exc import TimeoutError as PoolTimeout
 from starlette.exceptions import HTTPException
+from starlette.requests import ClientDisconnect
 from starlette.responses import JSONResponse, Response
 from starlette.types import ASGIApp, Message, Receive, Scope, Send
 
 from wanimate.serve.background import Background
 from wanimate.serve.database import is_away
-from wanimate.serve.errors import ServiceError, away
+from wanimate.serve.errors import ServiceError, away, wrong
 from wanimate.serve.faces import hosted, openai, own
 from wanimate.serve.faces.common import new_request_id
 from wanimate.serve.files import router as files_router
@@ -34,7 +35,8 @@ from wanimate.versions import version_of
 
 _log = logging.getLogger(__name__)
 _REFUSED: tuple[type[Exception], ...] = (
-    ServiceError, RequestValidationError, HTTPException, StorageAway, OperationalError, InterfaceError, PoolTimeout, DBAPIError,
+    ServiceError, RequestValidationError, HTTPException, ClientDisconnect, StorageAway, OperationalError, InterfaceError,
+    PoolTimeout, DBAPIError,
 )  # fmt: skip
 _LEAST = (16 * 1024, 30.0)
 """Bytes that a body has to bring in so many seconds of waiting."""
@@ -121,11 +123,14 @@ def _understood(error: Exception) -> ServiceError:
     if isinstance(error, RequestValidationError):
         first = error.errors()[0]
         field = ".".join(str(part) for part in first["loc"][1:]) or "body"
-        return ServiceError(400, "InvalidParameter", f"{field}: {str(first['msg']).rstrip('.')}.", field)
+        reason = str(first["msg"]).removeprefix("Value error, ").rstrip(".")
+        return ServiceError(400, "InvalidParameter", f"{field}: {reason}.", field)
     if isinstance(error, HTTPException):
         codes = {404: "NotFound", 405: "MethodNotAllowed"}
         code = codes.get(error.status_code, "InvalidParameter")
         return ServiceError(error.status_code, code, f"{str(error.detail).rstrip('.')}.")
+    if isinstance(error, ClientDisconnect):
+        return wrong("body", "The body ended before it was whole.")
     if isinstance(error, StorageAway):
         return away("The storage does not answer.")
     if isinstance(error, DataError):  # of values that SQLite holds and Postgres does not

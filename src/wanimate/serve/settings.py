@@ -4,7 +4,7 @@ from __future__ import annotations
 
 import tomllib
 from pathlib import Path
-from typing import Any
+from typing import Any, Literal
 
 from pydantic import BaseModel, ConfigDict, Field, ValidationError, field_validator
 from pydantic_settings import BaseSettings, SettingsConfigDict
@@ -12,6 +12,7 @@ from pydantic_settings import BaseSettings, SettingsConfigDict
 from wanimate.errors import InputError
 from wanimate.media.files import user_data
 
+Speed = Literal["exact", "fast", "turbo"]
 EMBEDDED = "mannequin"
 """Name of the checkpoint in the package."""
 
@@ -23,7 +24,7 @@ class Tier(BaseModel):
 
     fps: float = Field(gt=0, le=60)
     area: int | None = Field(default=None, ge=256)
-    speed: str | None = None
+    speed: Speed | None = None
 
 
 class Quotas(BaseModel):
@@ -64,7 +65,7 @@ class ServeSettings(BaseSettings):
     """The default one."""
     loras: dict[str, Path] = {}
     tiers: dict[str, Tier] = {"wan-std": Tier(fps=15), "wan-pro": Tier(fps=25)}
-    speed: str = "exact"
+    speed: Speed = "exact"
     device: str | None = None
     workers: int | None = Field(default=None, ge=0, le=64)
     """Generating processes; None is one a GPU, or one on the processor."""

@@ -34,6 +34,7 @@ from wanimate.serve.settings import ServeSettings
 from wanimate.serve.streams import Streams
 from wanimate.serve.tables import Stage
 from wanimate.serve.worker.loop import worker_name
+from wanimate.serve.worker.wan import check_weights
 
 _PAUSES = (0.5, 1.0, 2.0, 5.0, 15.0)
 """Seconds before a worker that has ended is started again, the first time, the second ..."""
@@ -160,8 +161,12 @@ def serve(settings: ServeSettings, announce: bool = True) -> None:
     """Run the service until SIGTERM or SIGINT.
 
     Raises:
-        InputError: the address is taken, or is not of this machine; the database or the storage cannot be opened.
+        InputError: the address is taken, or is not of this machine; the database or the storage cannot be opened; a
+            checkpoint or a LoRA is not there.
     """
+    plan = [] if settings.ray else plan_of(settings)
+    if plan:
+        check_weights(settings)
     place = _bound(settings)
     with place:
         service = Service(settings)
@@ -170,7 +175,7 @@ def serve(settings: ServeSettings, announce: bool = True) -> None:
             remedy = "Make one with `wanimate keys create --owner NAME`, or listen at 127.0.0.1."
             raise InputError("serve.host", settings.host, rule, remedy)
         key = None if service.keys.any else service.keys.create("admin", ("submit", "read", "admin"))
-        workers = RayWorkers(settings) if settings.ray else Workers(settings, service.queue, plan_of(settings))
+        workers = RayWorkers(settings) if settings.ray else Workers(settings, service.queue, plan)
         address = _address(settings, place.getsockname()[1])
         config = uvicorn.Config(
             create_app(settings, service), log_config=None, access_log=False, server_header=False, timeout_keep_alive=75,
@@ -178,10 +183,11 @@ def serve(settings: ServeSettings, announce: bool = True) -> None:
         )  # fmt: skip
         server = Server(config, service.streams)
         workers.start()
-        if announce:
-            _announce(address, key)
         try:
-            server.run(sockets=[place])
+            with suppress(KeyboardInterrupt):  # uvicorn raises the signal again when all requests are answered
+                if announce:
+                    _announce(address, key)
+                server.run(sockets=[place])
         finally:
             workers.stop()
             service.close()

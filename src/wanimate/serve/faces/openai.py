@@ -104,7 +104,7 @@ def videos(
     service: TheService, caller: Reader, after: str = "", limit: str = "20", order: str = "desc"
 ) -> dict[str, Any]:
     """Page by `after`, the id of the last video that is known; `limit` is 1 to 100, `order` asc or desc."""
-    if not limit.isascii() or not limit.isdigit() or not 1 <= int(limit[:9]) <= 100:
+    if not limit.isascii() or not limit.isdigit() or len(limit) > 9 or not 1 <= int(limit) <= 100:
         raise wrong("limit", "limit: it has to be a whole number from 1 to 100.")
     if order not in ("asc", "desc"):
         raise wrong("order", "order: it has to be asc or desc.")

@@ -241,6 +241,7 @@ class WorkerLoop:
                     stored or claim.stage is Stage.PREPARE or time.monotonic() - self._stopped_at > self._grace
                 ):
                     return False
+        reporter.measured(work.clip_seconds)  # known after the last event, perhaps
         return True
 
     def _enlist(self) -> None:
