@@ -20,7 +20,7 @@ from torch.nn.functional import grid_sample, max_pool2d
 from mannequin.world.appearance import push_out, sample_appearances
 from mannequin.world.assets import Mannequins
 from mannequin.world.augment import disturb_faces, disturb_keypoints
-from mannequin.world.body import Posed, Rig, skin
+from mannequin.world.body import AT, Posed, Rig, skin
 from mannequin.world.camera import Camera, chosen, look_at
 from mannequin.world.closeups import eye_opening, near_cameras, perform_near, speak
 from mannequin.world.dice import Dice
@@ -41,8 +41,9 @@ class WorldBatch:
     [n, F, H, W], the person's grown box or outline; replacement: bool [n], else animation mode (reference and video
     share scene and light, and `background` is of no use). keypoints: float32 [n, F, 133, 3], x y in pixels and
     confidence 0 or 1, undisturbed; light, reference_light: [n, 9] (`scene.sample_lights`); body, face_body: [n]; appearance:
-    [n, appearance.WIDTH]; jaw: [n, F] opening 0..1; eyes: [n, F] opening (`closeups.eye_opening`);
-    face_box: [n, F, 4] of the person's own face, x0 y0 x1 y1 pixels; rate: [n] frames a second.
+    [n, appearance.WIDTH]; expression: [n, F, E] weights 0..1 (`layout.EXPRESSIONS`); gaze: [n, F, 2] radians to the side and
+    down; jaw: [n, F] opening 0..1; eyes: [n, F] opening (`closeups.eye_opening`); face_box: [n, F, 4] of the person's own
+    face, x0 y0 x1 y1 pixels; rate: [n] frames a second.
     """
 
     video: Tensor
@@ -60,6 +61,8 @@ class WorldBatch:
     body: Tensor
     face_body: Tensor
     appearance: Tensor
+    expression: Tensor
+    gaze: Tensor
     jaw: Tensor
     eyes: Tensor
     face_box: Tensor
@@ -259,6 +262,8 @@ class World:
             body=body,
             face_body=face_body,
             appearance=appearance,
+            expression=expression,
+            gaze=pose[:, :, [AT["gaze_x"], AT["gaze_y"]]],
             jaw=expression[:, :, list(EXPRESSIONS).index("jaw")],
             eyes=eye_opening(posed.keypoints, people.key_rest[body].repeat_interleave(frames, dim=0)).view(n, frames),
             face_box=box,
