@@ -98,6 +98,7 @@ def train_motion(config: MotionTraining, render: Render, out: Path, device: torc
     torch.manual_seed(config.seed)
     reader = Reader().to(device)
     if device.type == "cuda":
+        torch.backends.cudnn.benchmark = True
         quick_blur(reader)
         reader.to(memory_format=torch.channels_last)  # type: ignore[call-overload]
     weights = [p for p in reader.parameters() if p.requires_grad]
