@@ -108,11 +108,11 @@ def vae(given: argparse.Namespace) -> None:
 
 
 def motion(given: argparse.Namespace) -> None:
-    """Train the motion encoder on rendered faces; writes motion.pt."""
+    """Train the motion encoder on rendered faces; writes motion.pt. --start: the folder of an earlier training."""
     run, settings = read(Run, given), read(MotionTraining, given)
     _, where = join(run.device)
     world = World(load(device=where), replace(FACES, face_size=TRANSFORMER.motion.size))
-    train_motion(settings, renderer(world), run.out, where)
+    train_motion(settings, renderer(world), run.out, where, run.start)
 
 
 def transformer(given: argparse.Namespace) -> None:

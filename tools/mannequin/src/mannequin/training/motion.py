@@ -25,9 +25,12 @@ from mannequin.world.world import World, WorldBatch, WorldSettings
 from wanimate.model.motion import MotionEncoder
 from wanimate.train.common import Budget, Log, learning_share, load_state, save_state
 
-TOLD = (*EXPRESSIONS, "gaze_x", "gaze_y", "eyes")
+TOLD = (*EXPRESSIONS, "gaze_x", "gaze_y", "eyes", "looks_right", "looks_down", "tilted")
 """What the vectors have to tell."""
-WEIGHTS = {"jaw": 4.0, "eyes": 3.0, "blink_left": 2.0, "blink_right": 2.0, "gaze_x": 2.0, "gaze_y": 2.0}
+WEIGHTS = {
+    "jaw": 4.0, "eyes": 3.0, "blink_left": 2.0, "blink_right": 2.0, "gaze_x": 2.0, "gaze_y": 2.0, "looks_right": 2.0,
+    "looks_down": 2.0, "tilted": 2.0,
+}  # fmt: skip
 """How much errors count, others 1."""
 FILE = "motion.pt"
 FACES = WorldSettings(replacement=0.0, other_face=0.0, near=0.7, slowest=2.0, fastest=8.0)
@@ -42,14 +45,14 @@ class MotionTraining:
     `most`, the oldest going first."""
 
     steps: int = option(20000, "most steps; the run ends by whichever limit comes first")
-    seconds: float = option(120.0, "training time; the learning rate falls to zero at its end")
+    seconds: float = option(240.0, "training time; the learning rate falls to zero at its end")
     batch: int = option(512, "faces of a step")
     clips: int = option(256, "people rendered at once, two faces of each")
-    first: int = option(16, "parts that the pool begins with")
+    first: int = option(24, "parts that the pool begins with")
     most: int = option(120, "parts that the pool holds")
-    renew: int = option(6, "steps between two new parts")
-    rate: float = option(2e-3, "peak learning rate")
-    coarse: float = option(0.35, "share of the faces shown as if they had a quarter to all of their pixels")
+    renew: int = option(14, "steps between two new parts")
+    rate: float = option(1e-2, "peak learning rate; weights are scaled on use, so that it is higher than elsewhere")
+    coarse: float = option(0.25, "share of the faces shown as if they had a quarter to all of their pixels")
     seed: int = option(0, "of faces and first weights")
 
 
@@ -75,7 +78,7 @@ def renderer(world: World) -> Render:
 
 def told(batch: WorldBatch) -> Tensor:
     """What the faces of a batch do, [n, F, len(TOLD)]."""
-    return torch.cat((batch.expression, batch.gaze, batch.eyes.unsqueeze(-1)), dim=-1)
+    return torch.cat((batch.expression, batch.gaze, batch.eyes.unsqueeze(-1), batch.head), dim=-1)
 
 
 class Reader(nn.Module):
@@ -93,10 +96,18 @@ class Reader(nn.Module):
         return self.answer(self.encoder.enc(faces).float())
 
 
-def train_motion(config: MotionTraining, render: Render, out: Path, device: torch.device) -> MotionEncoder:
-    """Returns the averaged encoder; `out` gets motion.pt and log.jsonl, whose last line has R2 of held-out people's faces."""
+def train_motion(
+    config: MotionTraining, render: Render, out: Path, device: torch.device, start: Path | None = None
+) -> MotionEncoder:
+    """Returns the averaged encoder; `out` gets motion.pt and log.jsonl, whose last line has R2 of held-out people's faces.
+
+    `start`: folder of an earlier training to begin with.
+    """
     torch.manual_seed(config.seed)
-    reader = Reader().to(device)
+    reader = Reader()
+    if start is not None:
+        reader.encoder.load_state_dict(load_motion(start))
+    reader.to(device)
     if device.type == "cuda":
         torch.backends.cudnn.benchmark = True
         quick_blur(reader)

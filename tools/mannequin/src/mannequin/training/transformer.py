@@ -1,6 +1,6 @@
 """Train the embedded transformer by flow matching on encoded clips.
 
-python -m mannequin transformer --vae build/train/vae/vae.pt --out build/train/transformer
+python -m mannequin transformer --vae build/train/vae --motion build/train/motion --out build/train/transformer
 """
 
 from __future__ import annotations
