@@ -24,6 +24,7 @@ from wanimate.serve.forecast import Forecaster
 from wanimate.serve.keys import Caller, Keys, Rate
 from wanimate.serve.ops import telemetry
 from wanimate.serve.queue import Queue
+from wanimate.serve.sessions import Sessions
 from wanimate.serve.settings import ServeSettings
 from wanimate.serve.storage import Storage, StorageAway
 from wanimate.serve.streams import Streams
@@ -71,6 +72,7 @@ class Service:
         self.database = database or Database(settings.database_url)
         self.database.migrate()
         self.keys = Keys(self.database, settings)
+        self.sessions = Sessions(self.database, self.keys)
         self.queue = Queue(self.database, settings)
         self.secret = shared_secret(self.database)
         self.storage = Storage(settings.storage_url, self.secret)

@@ -2,7 +2,9 @@
 
 from __future__ import annotations
 
+import shutil
 from collections.abc import Sequence
+from contextlib import suppress
 from fractions import Fraction
 from typing import Any, Literal
 
@@ -16,7 +18,7 @@ from wanimate.serve.faces.common import Admin, Reader, TheService
 from wanimate.serve.faces.own.forms import Rows, refusals
 from wanimate.serve.keys import Caller
 from wanimate.serve.service import Service
-from wanimate.serve.settings import Tier
+from wanimate.serve.settings import ServeSettings, Tier
 from wanimate.serve.submission import Submission
 from wanimate.serve.tables import Job, State, Worker, now
 
@@ -97,6 +99,15 @@ class WorkerView(BaseModel):
     seen: int
 
 
+class Keeps(BaseModel):
+    """How long files are kept, and the disk they lie on; its bytes are null where the storage is no folder."""
+
+    results_hours: float
+    uploads_hours: float
+    free_bytes: int | None
+    total_bytes: int | None
+
+
 class Stats(BaseModel):
     """Jobs by state; those that wait by stage, and for how many seconds the oldest of them has waited."""
 
@@ -105,6 +116,7 @@ class Stats(BaseModel):
     waiting: dict[str, int]
     oldest_seconds: float | None
     workers: int
+    keeps: Keeps
 
 
 @router.get("/models", summary="Checkpoints, LoRAs and tiers", tags=["machine"], responses=refusals())
@@ -184,8 +196,19 @@ def stats(service: TheService, _caller: Admin) -> Stats:
     return Stats(
         paused=service.queue.paused, workers=living,
         states=_counts(states), waiting=_counts(waiting),
-        oldest_seconds=None if oldest is None else (now() - oldest) / 1000,
+        oldest_seconds=None if oldest is None else (now() - oldest) / 1000, keeps=_keeps(service.settings),
     )  # fmt: skip
+
+
+def _keeps(settings: ServeSettings) -> Keeps:
+    free = total = None
+    if "://" not in settings.storage_url:
+        with suppress(OSError):
+            disk = shutil.disk_usage(settings.storage_url)
+            free, total = disk.free, disk.total
+    return Keeps(
+        results_hours=settings.keep_results, uploads_hours=settings.keep_uploads, free_bytes=free, total_bytes=total
+    )
 
 
 def _counts(rows: Sequence[sa.Row[tuple[str, int]]]) -> dict[str, int]:
