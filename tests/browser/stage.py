@@ -9,7 +9,7 @@ from __future__ import annotations
 import io
 import threading
 import time
-from collections.abc import Iterator, Sequence
+from collections.abc import Iterator
 from contextlib import contextmanager
 from fractions import Fraction
 from functools import cache
@@ -117,14 +117,20 @@ class Actor:
         for step in range(1, steps + 1):
             sketch = Sketch(40 * step)
             work.storage.put(f"jobs/{work.job.id}/preview.png", [picture((40 * step, 90, 90), (80, 48))])
-            yield StepDone(0, 1, step, steps, preview=sketch, fraction=0.2 + 0.15 * step, seconds_left=float(steps - step))
+            yield StepDone(
+                0, 1, step, steps, preview=sketch, fraction=0.2 + 0.15 * step, seconds_left=float(steps - step)
+            )
             if work.submission.name == "hold" and step == 2:
                 self.holding.set()
                 while not self.released.wait(0.02):
                     yield StageProgress(Stage.DENOISE, 2, steps, fraction=0.5, seconds_left=3.0)
         seed = work.submission.generate.get("seed", 7)
         tint = (60 + 20 * (seed % 8), 80, 120)
-        for name, data in (("result.mp4", clip(tint)), ("thumbnail.png", picture(tint)), ("result.sheet.png", picture(tint, (320, 192)))):
+        for name, data in (
+            ("result.mp4", clip(tint)),
+            ("thumbnail.png", picture(tint)),
+            ("result.sheet.png", picture(tint, (320, 192))),
+        ):
             work.storage.put(f"{work.place}/{name}", [data])
         record = b'{"segments": [{}, {}]}'
         work.storage.put(f"{work.place}/result.mp4.json", [record])
@@ -132,7 +138,14 @@ class Actor:
             "video": f"{work.place}/result.mp4", "thumbnail": f"{work.place}/thumbnail.png",
             "sheet": f"{work.place}/result.sheet.png", "record": f"{work.place}/result.mp4.json",
         }  # fmt: skip
-        work.facts |= {"size": list(SIZE), "seconds": FRAMES / FPS, "seed": seed, "frames": FRAMES, "fps": str(FPS), "segments": 2}
+        work.facts |= {
+            "size": list(SIZE),
+            "seconds": FRAMES / FPS,
+            "seed": seed,
+            "frames": FRAMES,
+            "fps": str(FPS),
+            "segments": 2,
+        }
 
     def store(self, work: Work) -> bool:
         return False
@@ -140,17 +153,24 @@ class Actor:
     def close(self) -> None: ...
 
 
-class Stage_(Live):
+class Playhouse(Live):
     """As `Live`, with `Actor` at work."""
 
-    def __init__(self, folder: Path, **settings: Any) -> None:
-        super().__init__(folder, **settings)
+    def __init__(self, folder: Path, port: int = 0, **settings: Any) -> None:
+        super().__init__(folder, port, **settings)
         self.service.forecaster._ask = _forecast  # type: ignore[method-assign]
 
     @contextmanager
     def acting(self) -> Iterator[Actor]:
         runner = Actor()
-        worker = WorkerLoop(self.settings, self.service.database, self.service.storage, runner, f"actor-{time.monotonic_ns()}", grace=0.0)
+        worker = WorkerLoop(
+            self.settings,
+            self.service.database,
+            self.service.storage,
+            runner,
+            f"actor-{time.monotonic_ns()}",
+            grace=0.0,
+        )
         thread = threading.Thread(target=worker.run, daemon=True)
         with patch.object(reporter, "_PACE", 0.02), patch.object(loop, "_IDLE", 0.02):
             thread.start()
@@ -168,8 +188,17 @@ class Stage_(Live):
     def made(self, key: str, name: str = "", wait: bool = True, **more: Any) -> str:
         """A job over HTTP, waited for. Returns its id."""
         with self.http(key) as client:
-            image, video = self.sent(client, "hero.png", picture((200, 120, 80))), self.sent(client, "dance.mp4", clip((70, 90, 110)))
-            body = {"image": {"upload": image}, "video": {"upload": video}, "name": name, "output": {"sheet": True}, **more}
+            image, video = (
+                self.sent(client, "hero.png", picture((200, 120, 80))),
+                self.sent(client, "dance.mp4", clip((70, 90, 110))),
+            )
+            body = {
+                "image": {"upload": image},
+                "video": {"upload": video},
+                "name": name,
+                "output": {"sheet": True},
+                **more,
+            }
             job: str = client.post("/v1/jobs", json=body).raise_for_status().json()["id"]
             until = time.monotonic() + 20
             while wait and client.get(f"/v1/jobs/{job}").json()["state"] in ("pending", "running"):
@@ -183,12 +212,7 @@ def _forecast(_work: Any, *given: Any) -> dict[str, Any]:
     if len(given) == 1:
         return {"machine": {"device": "cpu", "gpus": []}}
     return {
-        "frames": given[3], "size": list(SIZE), "segments": 1, "steps": 4, "warning": None, "fits": True, "message": None, "device": "cpu",
-        "weights": "float32", "placement": "resident", "gpu_bytes": None, "gpu_room_bytes": None, "host_bytes": 2 * 2**30,
-        "step_seconds": 1.0, "generate_seconds": 150.0,
+        "frames": given[3], "size": list(SIZE), "segments": 1, "steps": 4, "warning": None, "fits": True, "message": None,
+        "device": "cpu", "weights": "float32", "placement": "resident", "gpu_bytes": None,
+        "gpu_room_bytes": None, "host_bytes": 2 * 2**30, "step_seconds": 1.0, "generate_seconds": 150.0,
     }  # fmt: skip
-
-
-def number_of(pixels: Sequence[int]) -> int:
-    """The number that a frame's cells say; one grey a cell."""
-    return sum((grey > 127) << bit for bit, grey in enumerate(pixels))

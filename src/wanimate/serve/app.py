@@ -64,7 +64,15 @@ def create_app(settings: ServeSettings, service: Service | None = None) -> FastA
         description="Character animation on your own GPUs: the hosted animate contract, OpenAI's videos routes, and more.",
     )  # fmt: skip
     app.state.service = service
-    for router in (hosted.router, openai.router, own.router, session.router, health.router, metrics.router, pages.router):
+    for router in (
+        hosted.router,
+        openai.router,
+        own.router,
+        session.router,
+        health.router,
+        metrics.router,
+        pages.router,
+    ):
         app.include_router(router)
     app.include_router(files_router(service.storage))
     app.add_exception_handler(Exception, _unforeseen)

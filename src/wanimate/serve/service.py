@@ -222,7 +222,8 @@ class Service:
         if submission.kind == "redraw" and "video" not in parent.result:
             raise wrong("parent", "parent: that job has made no video.")
         job.guides, job.mode, job.clip_seconds = parent.guides, parent.mode, parent.clip_seconds
-        taken: dict[str, Any] = {name: parent.facts[name] for name in ("frames", "fps", "size") if name in parent.facts}
+        known = ("frames", "fps", "size", "no_person")
+        taken: dict[str, Any] = {name: parent.facts[name] for name in known if name in parent.facts}
         job.facts = {**job.facts, **taken}
         if submission.kind == "redraw":
             job.checkpoint, job.loras = parent.checkpoint, parent.loras

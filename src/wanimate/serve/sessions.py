@@ -1,4 +1,4 @@
-"""Sessions of the page: random tokens of which only the hash is stored. They end with their time, their key, or by signing out."""
+"""Sessions of the page: random tokens, stored as hashes. They end with their time, with their key, or by signing out."""
 
 from __future__ import annotations
 

@@ -81,7 +81,11 @@ def site() -> _Site:
     digest = told.hexdigest()[:16]
     scripts = [f'<link rel="modulepreload" href="/studio/{digest}/{name}">' for name in plain if name.endswith(".js")]
     page = plain.pop("index.html").decode().replace(_MODULES, "\n  ".join(scripts)).replace("{digest}", digest)
-    return _Site(digest, {name: _File.of(name, content) for name, content in plain.items()}, _File.of("index.html", page.encode()))
+    return _Site(
+        digest,
+        {name: _File.of(name, content) for name, content in plain.items()},
+        _File.of("index.html", page.encode()),
+    )
 
 
 def _page(request: Request) -> Response:
@@ -98,7 +102,11 @@ def _file(request: Request) -> Response:
 
 def demo_files() -> list[Path]:
     """The packaged characters and the performer's clip."""
-    return sorted(path for path in Path(str(files("wanimate.weights") / "embedded" / "demo")).iterdir() if path.suffix in (".png", ".mp4"))
+    return sorted(
+        path
+        for path in Path(str(files("wanimate.weights") / "embedded" / "demo")).iterdir()
+        if path.suffix in (".png", ".mp4")
+    )
 
 
 def _demo(request: Request) -> Response:

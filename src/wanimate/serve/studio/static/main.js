@@ -28,7 +28,7 @@ const TABS = ['start', 'jobs', 'settings'];
 const THEMES = ['auto', 'light', 'dark'];
 
 class App extends Part {
-  static properties = { state: {}, where: {}, theme: {}, connected: {} };
+  static properties = { state: {}, where: {}, theme: {}, connected: {}, trouble: {} };
 
   constructor() {
     super();

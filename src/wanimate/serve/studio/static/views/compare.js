@@ -129,7 +129,7 @@ class Compare extends Watched {
     const { job } = this;
     if (this.trouble) return html`<div class="empty"><h1>${t.errors.title}</h1><p class="note bad" role="alert">${this.trouble}</p><a class="button" href="#/jobs?show=all">${t.jobs.all}</a></div>`;
     if (!job) return html`<h1 class="soft">${t.jobs.loading}</h1>`;
-    const head = html`<div class="head"><div><h1>${called(job)}</h1><div class="line">${tag(job)}<span class="soft">${t.kinds[job.kind]}</span></div></div>${isOpen(job) ? nothing : html`<div>${this.#actions()}</div>`}</div>`;
+    const head = html`<div class="head"><div><h1>${called(job)}</h1><div class="line">${isOpen(job) ? nothing : tag(job)}<span class="soft">${t.kinds[job.kind]}</span></div></div>${isOpen(job) ? nothing : html`<div>${this.#actions()}</div>`}</div>`;
     if (isOpen(job)) return html`${head}<div class="watch">${progress(job, t.compare.waiting, () => this.renew())}<div class="stack">${warnings(job)}${this.#facts()}</div></div>`;
     if (job.state !== 'succeeded') {
       const words = job.state === 'failed' ? html`<strong>${t.compare.failed}.</strong> ${job.error?.message}` : t.compare.cancelled;

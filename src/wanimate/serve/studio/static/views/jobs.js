@@ -1,7 +1,7 @@
 // The queue, which is put in order here, and all jobs.
 import { html, nothing } from '../vendor/lit.js';
 import { Part } from '../parts/base.js';
-import { get, post, session } from '../api.js';
+import { files, get, post, session } from '../api.js';
 import { after, stream } from '../events.js';
 import { ago, percent } from '../format.js';
 import { go } from '../router.js';
@@ -76,6 +76,16 @@ class Jobs extends Part {
     this.total = this.rows.length;
     this.paused = queue.paused;
     this.trouble = null;
+    this.version++;
+    for (const job of this.rows) if (job.in_work && !job.seen && job.progress.doing === 'denoise') this.#glimpse(job.id);
+  }
+
+  // Whether there is a preview already: asked once, since later ones are told by the stream.
+  async #glimpse(id) {
+    const { preview } = await files(id).catch(() => ({}));
+    const i = this.rows.findIndex((job) => job.id === id);
+    if (!preview || i < 0 || this.rows[i].seen) return;
+    this.rows[i] = { ...this.rows[i], seen: 1 };
     this.version++;
   }
 
@@ -200,11 +210,10 @@ class Jobs extends Part {
   #row(job) {
     const name = called(job);
     const waits = this.show === 'queue' && !job.in_work;
-    const picture = job.in_work && (job.seen || job.progress.doing === 'denoise') ? `/v1/jobs/${job.id}/preview.png?n=${job.seen ?? 0}` : null;
     return html`<div class="row" draggable=${waits ? 'true' : 'false'} @dragstart=${() => (this.dragged = job)} @dragend=${() => (this.dragged = null)}
       @dragover=${(e) => this.#dragOver(e, job)} @dragleave=${this.#dragLeave} @drop=${(e) => this.#drop(e, job)}>
       ${this.show !== 'queue' ? nothing : waits ? html`<button class="handle quiet" aria-label=${t.jobs.drag(name)} title=${t.jobs.drag(name)} @keydown=${(e) => this.#keys(e, job)}><span aria-hidden="true">⠿</span></button>` : html`<span class="handle"></span>`}
-      <div class="glimpse">${picture && job.seen ? html`<img src=${picture} alt=${t.jobs.preview}>` : html`<span class="kind ${job.mode}" aria-hidden="true"></span>`}</div>
+      <div class="glimpse">${job.in_work && job.seen ? html`<img src="/v1/jobs/${job.id}/preview.png?n=${job.seen}" alt=${t.jobs.preview}>` : html`<span class="kind ${job.mode}" aria-hidden="true"></span>`}</div>
       <div class="what"><a href=${addressOf(job)} class="clip">${name}</a>
         <p class="clip soft">${[t.modes[job.mode]?.name, t.kinds[job.kind], this.everybody ? t.jobs.by(job.owner) : '', ago(job.created)].filter(Boolean).join(' · ')}</p></div>
       <div class="how"><div class="line">${tag(job)}${job.in_work ? html`<span class="soft">${percent(job.progress.fraction)}</span>` : nothing}</div>${bar(job)}<p class="clip soft" title=${doing(job)}>${doing(job)}</p></div>

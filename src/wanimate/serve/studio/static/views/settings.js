@@ -110,7 +110,7 @@ class Settings extends Part {
             ${this.workers.map((worker) => html`<tr><td class="mono">${worker.device}${worker.facts.gpu ? html` <span class="soft">${worker.facts.gpu}</span>` : nothing}</td><td>${worker.stages.join(', ')}</td><td class="mono">${worker.holds.replace(/\|$/, '') || '–'}</td>
               <td>${worker.job ? html`<a href="#/jobs/${worker.job}">${worker.job.slice(0, 8)}</a>` : html`<span class="soft">${t.settings.idle}</span>`}</td><td>${worker.host}</td><td>${ago(worker.seen)}</td></tr>`)}</tbody></table></div>`
         : html`<p class="note warn">${t.settings.noWorkers}</p>`}
-      <dl class="facts">${Object.entries(this.stats.states).map(([name, n]) => html`<dt>${t.states[name] ?? name}</dt><dd>${n}</dd>`)}</dl></section>`;
+      <p class="line">${Object.entries(this.stats.states).map(([name, n]) => html`<span class="tag ${name === 'failed' || name === 'running' ? name : ''}">${t.states[name] ?? name} ${n}</span>`)}</p></section>`;
   }
 
   #disk() {
