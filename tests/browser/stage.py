@@ -27,7 +27,7 @@ from PIL import Image
 from wanimate.events import Event, Notice, Stage, StageProgress, StageStarted, StepDone
 from wanimate.serve.worker import loop, reporter
 from wanimate.serve.worker.loop import WorkerLoop
-from wanimate.serve.worker.work import Refused, Work
+from wanimate.serve.worker.work import Refused, Runner, Work
 
 FPS, FRAMES, SIZE = 15, 30, (160, 96)
 BITS, CELL = 6, 16
@@ -162,7 +162,17 @@ class Playhouse(Live):
 
     @contextmanager
     def acting(self) -> Iterator[Actor]:
+        """Has `Actor` do the jobs within the block."""
         runner = Actor()
+        with self.employed(runner):
+            try:
+                yield runner
+            finally:
+                runner.released.set()
+
+    @contextmanager
+    def employed(self, runner: Runner) -> Iterator[None]:
+        """Has a runner do the jobs within the block."""
         worker = WorkerLoop(
             self.settings,
             self.service.database,
@@ -175,9 +185,8 @@ class Playhouse(Live):
         with patch.object(reporter, "_PACE", 0.02), patch.object(loop, "_IDLE", 0.02):
             thread.start()
             try:
-                yield runner
+                yield
             finally:
-                runner.released.set()
                 worker.stop()
                 thread.join(10)
 

@@ -44,7 +44,7 @@ def test_a_revoked_key_shuts_its_page_out(visit: Visit) -> None:
     visit.sign_in("gone")
     (row,) = visit.live.service.keys.list("gone")
     visit.live.service.keys.revoke(row.id)
-    visit.page.get_by_role("link", name="Jobs").click()
+    visit.open("jobs")
     expect(visit.page.get_by_label("Key")).to_be_visible()
 
 

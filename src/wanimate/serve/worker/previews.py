@@ -1,6 +1,7 @@
 """Small videos of a job's guides and of its clip, which browsers play.
 
-The guides themselves are lossless, and no browser opens them. All of a job have its rate and its number of frames, so that frame i of one belongs to frame i of the others.
+The guides themselves are lossless, and no browser opens them. All of a job have its rate and its number of
+frames, so that frame i of one belongs to frame i of the others.
 """
 
 from __future__ import annotations

@@ -69,10 +69,11 @@ class Compare extends Watched {
 
   async #remove() {
     this.querySelector('dialog').close();
-    if (await tried(() => api('DELETE', `jobs/${this.id}`))) {
-      toast(t.compare.removed);
-      go('jobs?show=all');
-    }
+    this.files = null; // videos that are gone are not to be loaded any more
+    await this.updateComplete;
+    if (!(await tried(() => api('DELETE', `jobs/${this.id}`)))) return void this.renew();
+    toast(t.compare.removed);
+    go('jobs?show=all');
   }
 
   // Drawing
