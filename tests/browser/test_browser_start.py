@@ -79,6 +79,33 @@ def test_the_examples_are_one_click(visit: Visit, actor: Actor) -> None:
     expect(visit.button("Make it")).to_be_enabled()
 
 
+def test_a_file_that_is_sent_while_the_view_still_loads_stays(visit: Visit, actor: Actor) -> None:
+    visit.sign_in()
+    late = []
+    visit.page.route("**/v1/models", lambda route: late.append(route))
+    visit.page.reload()
+    give(visit, "Character", "hero.png", "image/png", picture((200, 120, 80)))
+    expect(visit.page.get_by_alt_text("hero.png")).to_be_visible()
+    late[0].continue_()
+    expect(visit.page.get_by_label("Seed")).to_be_visible()
+    visit.page.wait_for_timeout(300)
+    expect(visit.page.get_by_alt_text("hero.png")).to_be_visible()
+
+
+def test_files_that_are_not_kept_any_more_leave_the_form(visit: Visit, actor: Actor) -> None:
+    key = visit.sign_in()
+    give_both(visit)
+    expect(visit.button("Make it")).to_be_enabled()
+    with visit.live.http(key) as client:
+        for sent in client.get("/v1/uploads").json()["data"]:
+            if sent["media_type"] == "image/png":
+                client.delete(f"/v1/uploads/{sent['id']}").raise_for_status()
+    visit.refusals = True
+    visit.page.reload()
+    expect(visit.page.get_by_alt_text("hero.png")).to_have_count(0)
+    expect(visit.button("Make it")).to_be_disabled()
+
+
 def test_a_reload_keeps_what_was_chosen(visit: Visit, actor: Actor) -> None:
     visit.sign_in()
     give_both(visit)

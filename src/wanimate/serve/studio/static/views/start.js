@@ -36,13 +36,14 @@ class Start extends Part {
   }
 
   async #open() {
+    const before = Object.keys(FORM_FIELDS).filter((part) => this.draft[part]?.id).map((part) => [part, this.draft[part].id]);
     try {
       const [models, uploads] = await Promise.all([get('models'), get('uploads')]);
       this.models = models;
       this.uploads = uploads.data;
       if (this.from) await this.#fill(this.from);
       const kept = new Set(this.uploads.map((sent) => sent.id));
-      for (const part of Object.keys(FORM_FIELDS)) if (this.draft[part]?.id && !kept.has(this.draft[part].id)) this.#set({ [part]: null });
+      for (const [part, id] of before) if (!kept.has(id) && this.draft[part]?.id === id) this.#set({ [part]: null });
       this.#foresee();
     } catch (error) {
       this.trouble = { message: error.message };
