@@ -57,6 +57,17 @@ def test_a_bad_file_is_refused_with_what_to_do(visit: Visit) -> None:
     expect(visit.page.get_by_alt_text("hero.png")).to_be_visible()
 
 
+def test_a_file_that_is_too_large_is_not_even_sent(visit: Visit) -> None:
+    visit.sign_in()
+    visit.page.route(
+        "**/v1/models", lambda route: route.fulfill(json={**route.fetch().json(), "largest_upload": 10_000})
+    )
+    visit.page.reload()
+    expect(visit.page.get_by_label("Seed")).to_be_visible()
+    give(visit, "Performer", "dance.mp4", "video/mp4", bytes(20_000))
+    expect(visit.page.get_by_role("alert")).to_have_text("This file has 20 KiB. The service takes 10 KiB at most.")
+
+
 def test_a_refused_setting_is_told_beside_the_buttons(visit: Visit, actor: Actor) -> None:
     visit.refusals = True
     visit.sign_in()

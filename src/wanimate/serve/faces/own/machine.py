@@ -37,12 +37,14 @@ class Model(BaseModel):
 
 
 class Models(BaseModel):
-    """`data`: checkpoints. `loras`: names that a job's `loras` may have. `tiers`: names that its `tier` may have."""
+    """`data`: checkpoints. `loras`: names that a job's `loras` may have. `tiers`: names that its `tier` may have.
+    `largest_upload`: bytes that a file may have."""
 
     object: Literal["list"] = "list"
     data: list[Model]
     loras: list[str]
     tiers: dict[str, Tier]
+    largest_upload: int
 
 
 class Wanted(BaseModel):
@@ -123,7 +125,9 @@ class Stats(BaseModel):
 def models(service: TheService, _caller: Reader) -> Models:
     settings = service.settings
     data = [Model(id=name, default=name == settings.default_checkpoint) for name in settings.known_checkpoints]
-    return Models(data=data, loras=list(settings.loras), tiers=settings.tiers)
+    return Models(
+        data=data, loras=list(settings.loras), tiers=settings.tiers, largest_upload=settings.largest_clip
+    )  # fmt: skip
 
 
 @router.get("/doctor", summary="What this machine can run", tags=["machine"], responses=refusals())

@@ -74,13 +74,12 @@ export const stream = new Stream();
 
 // What an event says of a job that is shown already. Returns a changed copy, or null where the job has to be asked for anew.
 export function after(job, { kind, data }) {
-  if (!['stage_started', 'progress', 'step', 'stage_finished', 'notice'].includes(kind)) return null;
+  if (!['stage_started', 'progress', 'step', 'stage_finished'].includes(kind) && !(kind === 'notice' && data.level !== 'warning')) return null;
   const progress = { ...job.progress };
   if (typeof data.fraction === 'number') progress.fraction = data.fraction;
   if (data.seconds_left !== undefined) progress.seconds_left = data.seconds_left;
   if (kind === 'stage_started') progress.doing = data.stage;
   const next = { ...job, progress };
   if (kind === 'step') Object.assign(next, { step: { ...data }, seen: (job.seen ?? 0) + 1 });
-  if (kind === 'notice' && data.level === 'warning') next.warnings = [...job.warnings, data.text];
   return next;
 }

@@ -52,6 +52,7 @@ export const t = {
     character: (n) => `Example character ${n}`, performer: 'Example performer',
     sending: (name, share) => `Sending ${name}, ${share}`, stop: 'Stop', change: 'Change', remove: 'Remove',
     wrongKind: { image: 'This is no picture. Choose a PNG, JPEG or WebP file.', video: 'This is no video. Choose an MP4, MOV or WebM file.' },
+    tooLarge: (size, most) => `This file has ${size}. The service takes ${most} at most.`,
     mode: 'What to make',
     people: 'Who performs', largest: 'The largest person', person: (n) => `Person ${n}`, looking: 'Looking for people in the clip …',
     nobody: 'Nobody was found in this clip. Choose a clip with a person who is seen from head to hips at least.',

@@ -64,7 +64,7 @@ class Options extends Part {
         ${this.#check('audio', t.start.audio)}${this.#check('watermark', t.start.watermark)}
         <fieldset class="stack tight"><legend>${t.start.loras}</legend>${this.#loras()}</fieldset>
       </div></details>
-      ${draft.mode === 'replacement' ? html`<details ?open=${!!draft.mask}><summary>${t.start.mask}</summary><wa-source .kind=${'mask'} .label=${t.start.mask} .hint=${t.start.maskHint} .value=${draft.mask}
+      ${draft.mode === 'replacement' ? html`<details ?open=${!!draft.mask}><summary>${t.start.mask}</summary><wa-source .kind=${'mask'} .label=${t.start.mask} .hint=${t.start.maskHint} .value=${draft.mask} .most=${models.largest_upload}
         @changed=${(e) => (e.stopPropagation(), this.#set('mask', e.detail))}></wa-source></details>` : nothing}
     </section>`;
   }

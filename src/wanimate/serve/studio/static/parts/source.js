@@ -2,7 +2,7 @@
 import { html, nothing } from '../vendor/lit.js';
 import { Part, say } from './base.js';
 import { local, upload } from '../api.js';
-import { percent } from '../format.js';
+import { bytes, percent } from '../format.js';
 import { t } from '../texts.js';
 
 const PATIENCE = 8000;
@@ -26,8 +26,8 @@ function measured(url, isClip) {
 }
 
 class Source extends Part {
-  // kind: image, video or mask. value: { id, name, url, width, height, seconds } or null. demos: [{ url, name, label }].
-  static properties = { kind: {}, label: {}, hint: {}, value: {}, demos: {}, recent: {}, trouble: {}, sending: { state: true }, over: { state: true } };
+  // kind: image, video or mask. value: { id, name, url, width, height, seconds } or null. demos: [{ url, name, label }]. most: bytes that a file may have.
+  static properties = { kind: {}, label: {}, hint: {}, value: {}, demos: {}, recent: {}, trouble: {}, most: {}, sending: { state: true }, over: { state: true } };
 
   constructor() {
     super();
@@ -49,6 +49,10 @@ class Source extends Part {
     const family = this.isClip ? 'video' : 'image';
     if (file.type && !file.type.startsWith(`${family}/`)) {
       this.trouble = t.start.wrongKind[family];
+      return;
+    }
+    if (this.most && file.size > this.most) {
+      this.trouble = t.start.tooLarge(bytes(file.size), bytes(this.most));
       return;
     }
     this.sending?.stop();

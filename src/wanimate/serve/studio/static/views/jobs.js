@@ -14,6 +14,7 @@ const PAGE = 100;
 const FAR = 500;
 const TOP = 10;
 const PAUSE = 250;
+const OTHERS = 4000;
 
 class Jobs extends Part {
   // show: queue or all.
@@ -30,6 +31,8 @@ class Jobs extends Part {
     super.connectedCallback();
     this.care(stream.listen((told) => this.#heard(told)));
     this.care(() => [this.timer, this.typing].forEach(clearTimeout));
+    const others = setInterval(() => this.everybody && !document.hidden && this.#later(), OTHERS); // the stream tells of the owner's own jobs
+    this.care(() => clearInterval(others));
   }
 
   willUpdate(changed) {

@@ -109,7 +109,7 @@ class Start extends Part {
   #slot(part, label, hint, demos) {
     const clip = part === 'video';
     const recent = this.uploads.filter((sent) => sent.media_type.startsWith(clip ? 'video/' : 'image/')).slice(0, 20);
-    return html`<wa-source class="card" .kind=${part} .label=${label} .hint=${hint} .demos=${demos} .recent=${recent} .value=${this.draft[part]}
+    return html`<wa-source class="card" .kind=${part} .label=${label} .hint=${hint} .demos=${demos} .recent=${recent} .value=${this.draft[part]} .most=${this.models?.largest_upload}
       .trouble=${this.trouble?.field === part ? this.trouble.message : ''}
       @changed=${(e) => ((this.clip = clip ? null : this.clip), this.#set({ [part]: e.detail, ...(clip ? { person: 'largest', at: '' } : {}) }))}></wa-source>`;
   }
