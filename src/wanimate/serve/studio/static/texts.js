@@ -38,7 +38,7 @@ export const t = {
     replacement: { name: 'Replacement', about: 'The character takes the performer’s place in the clip.' },
   },
   kinds: { animate: 'Video', preprocess: 'Guides', generate: 'Video from guides', redraw: 'Redrawn segment', people: 'Look' },
-  states: { pending: 'Waiting', running: 'Running', succeeded: 'Done', failed: 'Failed', cancelled: 'Cancelled', held: 'On hold', cancelling: 'Stopping', between: 'Waiting for a GPU' },
+  states: { pending: 'Waiting', running: 'Running', succeeded: 'Done', failed: 'Failed', cancelled: 'Cancelled', held: 'On hold', cancelling: 'Stopping', between: 'Prepared' },
   stages: {
     detect: 'Finding the performer', draw: 'Drawing the guides', prompt: 'Reading the prompt', load: 'Loading weights', lora: 'Applying LoRAs',
     reference: 'Reading the character', conditions: 'Preparing the segment', denoise: 'Generating', decode: 'Decoding', write: 'Writing the video',

@@ -16,8 +16,9 @@ export function stateOf(job) {
 }
 
 export function tag(job) {
-  const state = stateOf(job);
-  const words = state === 'running' && !job.in_work ? t.states.between : t.states[state];
+  const found = stateOf(job);
+  const state = found === 'running' && !job.in_work ? 'between' : found;
+  const words = t.states[state];
   return html`<span class="tag ${state}">${words}</span>`;
 }
 

@@ -20,7 +20,7 @@ class List extends Part {
     super.connectedCallback();
     const narrow = matchMedia('(max-width: 640px)');
     const look = () => {
-      this.height = narrow.matches ? 148 : 84;
+      this.height = narrow.matches ? 156 : 84;
       cancelAnimationFrame(this.frame);
       this.frame = requestAnimationFrame(() => this.#look());
     };

@@ -34,7 +34,7 @@ export class Watched extends Part {
     const id = this.id;
     try {
       const job = await get(`jobs/${id}`);
-      const found = job.state === 'succeeded' || job.progress.doing === 'denoise' ? await files(id) : {};
+      const found = job.state === 'succeeded' || job.stage === 'generate' ? await files(id) : {};
       if (this.id !== id) return;
       const { step, seen } = this.job?.id === id ? this.job : {};
       this.job = { ...job, step, seen: seen ?? (found.preview ? 1 : 0) };

@@ -80,7 +80,7 @@ class Jobs extends Part {
     this.paused = queue.paused;
     this.trouble = null;
     this.version++;
-    for (const job of this.rows) if (job.in_work && !job.seen && job.progress.doing === 'denoise') this.#glimpse(job.id);
+    for (const job of this.rows) if (job.in_work && !job.seen && job.stage === 'generate') this.#glimpse(job.id);
   }
 
   // Whether there is a preview already: asked once, since later ones are told by the stream.
