@@ -28,7 +28,7 @@ def rows(jobs: int, workers: int, seed: int, backends: list[str], deadline: floa
 
     yield f"{jobs} jobs, {workers} workers, lease {LEASE:g} s.\n"
     yield (
-        "| database | jobs | lost | doubled | wrong result | attempts | attempts that were killed | work done twice | seconds | "
+        "| database | jobs | lost | doubled | wrong result | attempts | attempts that were killed | done twice | seconds | "
         "what was done to it |"
     )
     yield "|---|---|---|---|---|---|---|---|---|---|"

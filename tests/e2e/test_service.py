@@ -116,6 +116,13 @@ def prepared(machine: Machine) -> str:
     return job
 
 
+def test_files_of_guides_tell_no_folder_of_the_server(machine: Machine, prepared: str) -> None:
+    storage, result = machine.service.storage, machine.job(prepared).result
+    manifest = b"".join(storage.read(result["manifest"]))
+    assert json.loads(manifest)["source"]
+    assert str(machine.settings.data).encode() not in manifest
+
+
 SETTINGS = {"generate": {"seed": 3, "steps": 1, "clip_length": 13}, "output": {"codec": "ffv1"}}
 
 
@@ -144,6 +151,7 @@ def test_a_killed_workers_job_goes_on_at_its_last_segment(machine: Machine, prep
     second.wait()
 
 
+@pytest.mark.slow
 def test_a_stopped_worker_stores_its_segment_and_gives_the_job_back(machine: Machine, prepared: str) -> None:
     first = machine.worker("generate")
     job = machine.submit(kind="generate", parent=prepared, name="stopped", **SETTINGS)
@@ -162,6 +170,7 @@ def test_a_stopped_worker_stores_its_segment_and_gives_the_job_back(machine: Mac
     second.wait()
 
 
+@pytest.mark.slow
 def test_a_running_job_that_is_deleted_is_stopped(machine: Machine, prepared: str) -> None:
     worker = machine.worker("generate")
     job = machine.submit(kind="generate", parent=prepared, name="deleted", **SETTINGS)

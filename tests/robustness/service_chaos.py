@@ -38,6 +38,7 @@ from wanimate.serve.worker.work import Work
 
 LEASE = 1.5
 _OWNERS = 3
+_CLIENTS = 4
 _forks = multiprocessing.get_context("forkserver")
 _forks.set_forkserver_preload(["service_chaos", "wanimate.serve.app", "uvicorn"])
 
@@ -120,6 +121,8 @@ class Chaos:
     Args:
         cluster: a Postgres; None is SQLite.
         pause: seconds between two kills, from and to.
+
+    memory: resident bytes of each process, when a tenth of the jobs was over and at the end, for runs without kills.
     """
 
     folder: Path
@@ -148,29 +151,39 @@ class Chaos:
         self._keys = [keys.create(f"owner {i}") for i in range(_OWNERS)]
         self._processes: dict[str, BaseProcess] = {}
         self._thawing: list[tuple[float, int]] = []
+        self.memory: dict[str, tuple[int, int]] = {}
 
     def run(self, jobs: int, deadline: float) -> Verdict:
         """Submit jobs by HTTP while processes are killed; returns when all have ended, or after `deadline` seconds."""
         began = time.monotonic()
         stop = threading.Event()
         submitted: list[str] = []
-        submitter = threading.Thread(target=self._submit, args=(jobs, submitted, stop))
+        submitters = [
+            threading.Thread(target=self._submit, args=(range(first, jobs, _CLIENTS), submitted, stop))
+            for first in range(_CLIENTS)
+        ]
         self._keep_alive()
-        submitter.start()
-        due = began + 1.0
+        for submitter in submitters:
+            submitter.start()
+        due = began + self._random.uniform(*self.pause)
+        first: dict[str, int] = {}
         try:
             while time.monotonic() - began < deadline and not self._over(jobs):
                 time.sleep(0.1)
                 self._thaw()
+                if not first and self._over(jobs // 10):
+                    first = self._resident()
                 if time.monotonic() > due:
                     self._strike()
                     due = time.monotonic() + self._random.uniform(*self.pause)
                 self._keep_alive()
+            self.memory = {name: (first.get(name, 0), now) for name, now in self._resident().items()}
         finally:
             stop.set()
             self._thaw(everybody=True)
             self._end()
-            submitter.join()
+            for submitter in submitters:
+                submitter.join()
         return self._verdict(submitted, jobs, time.monotonic() - began)
 
     # What goes wrong
@@ -247,14 +260,24 @@ class Chaos:
             process.kill()
             process.join()
 
+    def _resident(self) -> dict[str, int]:
+        """Process -> bytes, of those that live."""
+        found = {}
+        for name, process in self._processes.items():
+            with suppress(OSError):
+                found[name] = int(Path(f"/proc/{process.pid}/statm").read_text().split()[1]) * os.sysconf(
+                    "SC_PAGE_SIZE"
+                )
+        return found
+
     # Clients
 
-    def _submit(self, jobs: int, submitted: list[str], stop: threading.Event) -> None:
+    def _submit(self, jobs: range, submitted: list[str], stop: threading.Event) -> None:
         """Each job is asked for until it is answered, as a client does that sends `Idempotency-Key`."""
         address = f"http://127.0.0.1:{self.settings.port}/v1/jobs"
         asked = {"image": {"url": "http://example.org/a.png"}, "video": {"url": "http://example.org/a.mp4"}}
         with httpx.Client(timeout=10, trust_env=False) as client:
-            for number in range(jobs):
+            for number in jobs:
                 key = self._keys[number % _OWNERS]
                 headers = {"Authorization": f"Bearer {key}", "Idempotency-Key": f"job {number}"}
                 while not stop.is_set():

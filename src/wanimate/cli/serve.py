@@ -25,7 +25,7 @@ NAMES = {
     "serve.host": "--host", "serve.port": "--port", "serve.data": "--data", "serve.database": "--database",
     "serve.storage": "--storage", "serve.allow_fetch": "--allow-fetch", "serve.config": "--config",
     "serve.checkpoint": "--checkpoint", "serve.speed": "--speed", "serve.workers": "--workers", "serve.device": "--device",
-    "serve.public_url": "--public-url",
+    "serve.public_url": "--public-url", "serve.ray": "--ray",
 }  # fmt: skip
 
 Data = Annotated[
@@ -78,6 +78,10 @@ def serve(
         int | None,
         option(WORK, "Generating processes of this machine; 0 leaves the work to `wanimate worker`.", show_default="one a GPU"),
     ] = None,
+    ray: Annotated[
+        str | None,
+        option(WORK, "Place the workers on a Ray cluster: auto, or its address. Needs wanimate\\[ray].", show_default="none"),
+    ] = None,
 ) -> None:  # fmt: skip
     """Serve jobs over HTTP: the hosted animate contract, OpenAI's videos routes and an interface of its own.
 
@@ -92,7 +96,7 @@ def serve(
     """
     settings = settings_of(
         config, host=host, port=port, public_url=public_url, data=data, database=database, storage=storage,
-        checkpoint=checkpoint, allow_fetch=allow_fetch, speed=speed, device=device, workers=workers,
+        checkpoint=checkpoint, allow_fetch=allow_fetch, speed=speed, device=device, workers=workers, ray=ray,
     )  # fmt: skip
     from wanimate.serve.ops.logs import set_up
     from wanimate.serve.supervisor import serve as run
@@ -122,11 +126,13 @@ def worker(
     from wanimate.serve.ops.logs import set_up
     from wanimate.serve.tables import Stage
     from wanimate.serve.worker.process import work
+    from wanimate.serve.worker.wan import check_weights
 
     wanted = {"both": list(Stage), "prepare": [Stage.PREPARE], "generate": [Stage.GENERATE]}
     if stages not in wanted:
         raise InputError("stages", stages, "there is no such choice", "Give prepare, generate or both.")
     set_up(settings.log_json)
+    check_weights(settings)
     loop = work(settings, wanted[stages], settings.device)
     for number in (signal.SIGTERM, signal.SIGINT):
         signal.signal(number, lambda *_: loop.stop())
@@ -207,7 +213,7 @@ def _keys(settings: ServeSettings) -> Any:
     from wanimate.serve.keys import Keys
 
     database = Database(settings.database_url)
-    database.migrate()
+    database.open()
     return Keys(database, settings)
 
 

@@ -12,15 +12,16 @@ from typing import Any
 
 from fastapi import FastAPI, Request
 from fastapi.exceptions import RequestValidationError
-from sqlalchemy.exc import DBAPIError, InterfaceError, OperationalError
+from sqlalchemy.exc import DataError, DBAPIError, InterfaceError, OperationalError
 from sqlalchemy.exc import TimeoutError as PoolTimeout
 from starlette.exceptions import HTTPException
+from starlette.requests import ClientDisconnect
 from starlette.responses import JSONResponse, Response
 from starlette.types import ASGIApp, Message, Receive, Scope, Send
 
 from wanimate.serve.background import Background
 from wanimate.serve.database import is_away
-from wanimate.serve.errors import ServiceError, away
+from wanimate.serve.errors import ServiceError, away, wrong
 from wanimate.serve.faces import hosted, openai, own
 from wanimate.serve.faces.common import new_request_id
 from wanimate.serve.files import router as files_router
@@ -35,11 +36,13 @@ from wanimate.versions import version_of
 
 _log = logging.getLogger(__name__)
 _REFUSED: tuple[type[Exception], ...] = (
-    ServiceError, RequestValidationError, HTTPException, StorageAway, OperationalError, InterfaceError, PoolTimeout, DBAPIError,
+    ServiceError, RequestValidationError, HTTPException, ClientDisconnect, StorageAway, OperationalError, InterfaceError,
+    PoolTimeout, DBAPIError,
 )  # fmt: skip
 _LEAST = (16 * 1024, 30.0)
 """Bytes that a body has to bring in so many seconds of waiting."""
-_FACES = (("/api/v1", hosted.error_body), ("/v1/videos", openai.error_body))
+_HOSTED = "/api/v1"
+_FACES = ((_HOSTED, hosted.error_body), ("/v1/videos", openai.error_body))
 
 
 def create_app(settings: ServeSettings, service: Service | None = None) -> FastAPI:
@@ -60,7 +63,8 @@ def create_app(settings: ServeSettings, service: Service | None = None) -> FastA
         background.stop()
 
     app = FastAPI(
-        title="wanimate", version=version_of("wanimate") or "0", lifespan=lifespan, redirect_slashes=False,
+        title="wanimate", version=version_of("wanimate") or "0", lifespan=lifespan, redirect_slashes=False, docs_url=None,
+        redoc_url=None,
         description="Character animation on your own GPUs: the hosted animate contract, OpenAI's videos routes, and more.",
     )  # fmt: skip
     app.state.service = service
@@ -75,7 +79,6 @@ def create_app(settings: ServeSettings, service: Service | None = None) -> FastA
     ):
         app.include_router(router)
     app.include_router(files_router(service.storage))
-    app.add_exception_handler(Exception, _unforeseen)
     for kind in _REFUSED:
         app.add_exception_handler(kind, _refused)
     app.add_middleware(SlowBody, least_bytes=_LEAST[0], seconds=_LEAST[1], shape=_told)
@@ -85,7 +88,10 @@ def create_app(settings: ServeSettings, service: Service | None = None) -> FastA
 
 
 class _Requests:
-    """Gives each request its id and its line in the log, and counts it."""
+    """Gives each request its id and its line in the log, counts it, and answers where nobody has foreseen what went wrong.
+
+    An error that came to the server would close the connection, which clients keep for their next request.
+    """
 
     def __init__(self, app: ASGIApp) -> None:
         self._app = app
@@ -98,18 +104,23 @@ class _Requests:
         given = headers.get(b"x-request-id", b"").decode("latin-1")
         request_id = new_request_id(given or None)
         scope.setdefault("state", {})["request_id"] = request_id
-        status = 500
+        status, begun = 500, False
 
         async def answer(message: Message) -> None:
-            nonlocal status
+            nonlocal status, begun
             if message["type"] == "http.response.start":
-                status = message["status"]
+                status, begun = message["status"], True
                 message["headers"] = [*message["headers"], (b"x-request-id", request_id.encode())]
             await send(message)
 
         with access_log(scope, request_id) as entry:
             try:
                 await self._app(scope, receive, answer)
+            except Exception as error:
+                if begun:
+                    raise
+                _log.exception("%s %s", scope["method"], scope["path"])
+                await _refusal(scope["path"], request_id, _understood(error))(scope, receive, answer)
             finally:
                 entry.status = status
 
@@ -121,13 +132,18 @@ def _understood(error: Exception) -> ServiceError:
     if isinstance(error, RequestValidationError):
         first = error.errors()[0]
         field = ".".join(str(part) for part in first["loc"][1:]) or "body"
-        return ServiceError(400, "InvalidParameter", f"{field}: {str(first['msg']).rstrip('.')}.", field)
+        reason = str(first["msg"]).removeprefix("Value error, ").rstrip(".")
+        return ServiceError(400, "InvalidParameter", f"{field}: {reason}.", field)
     if isinstance(error, HTTPException):
         codes = {404: "NotFound", 405: "MethodNotAllowed"}
         code = codes.get(error.status_code, "InvalidParameter")
         return ServiceError(error.status_code, code, f"{str(error.detail).rstrip('.')}.")
+    if isinstance(error, ClientDisconnect):
+        return wrong("body", "The body ended before it was whole.")
     if isinstance(error, StorageAway):
         return away("The storage does not answer.")
+    if isinstance(error, DataError):  # of values that SQLite holds and Postgres does not
+        return ServiceError(400, "InvalidParameter", "A value of the request cannot be stored.")
     if is_away(error):
         return away("The database does not answer.")
     return ServiceError(500, "InternalError", "Something went wrong inside; the log has it under the request's id.")
@@ -139,10 +155,11 @@ def _body_of(path: str, request_id: str, error: ServiceError) -> dict[str, Any]:
     return next((form for prefix, form in _FACES if path.startswith(prefix)), own.error_body)(error, request_id)
 
 
-def _told(scope: Scope, refusal: Refusal) -> dict[str, Any]:
-    """A body that was refused before any face read it."""
+def _told(scope: Scope, refusal: Refusal) -> tuple[int, dict[str, Any]]:
+    """A body that was refused before any face read it. The hosted contract answers 400 to all that is wrong with one."""
     code = {413: "BadRequest.TooLarge", 408: "RequestTimeOut"}.get(refusal.status, "BadRequest.IllegalInput")
-    return _body_of(scope["path"], scope["state"]["request_id"], ServiceError(refusal.status, code, refusal.message))
+    status = 400 if scope["path"].startswith(_HOSTED) and refusal.status in (413, 415) else refusal.status
+    return status, _body_of(scope["path"], scope["state"]["request_id"], ServiceError(status, code, refusal.message))
 
 
 def _refusal(path: str, request_id: str, error: ServiceError) -> Response:
@@ -155,11 +172,6 @@ async def _refused(request: Request, error: Exception) -> Response:
     if found.status >= 500:
         _log.warning("%s %s: %s", request.method, request.url.path, error)
     return _refusal(request.url.path, request.scope["state"]["request_id"], found)
-
-
-async def _unforeseen(request: Request, error: Exception) -> Response:
-    _log.exception("%s %s", request.method, request.url.path, exc_info=error)
-    return _refusal(request.url.path, request.scope["state"]["request_id"], _understood(error))
 
 
 def _limit_of(service: Service) -> Callable[[Scope], int]:

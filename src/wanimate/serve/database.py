@@ -16,7 +16,8 @@ import sqlalchemy as sa
 from sqlalchemy.exc import DBAPIError, InterfaceError, OperationalError
 from sqlalchemy.orm import Session, sessionmaker
 
-from wanimate.errors import InputError
+from wanimate.errors import InputError, one_line
+from wanimate.media.files import output_error
 
 MIGRATIONS = Path(__file__).parent / "migrations"
 _BUSY = 30.0
@@ -38,7 +39,8 @@ class Database:
         url: as SQLAlchemy takes it.
 
     Raises:
-        InputError: the address cannot be understood, or its driver is not installed.
+        InputError: the address cannot be understood, or its driver is not installed. OutputError: the folder of SQLite's file
+            cannot be made.
     """
 
     def __init__(self, url: str) -> None:
@@ -46,7 +48,7 @@ class Database:
             parsed = sa.make_url(url)
             if parsed.get_backend_name() == "sqlite":
                 if parsed.database and parsed.database != ":memory:":
-                    Path(parsed.database).parent.mkdir(parents=True, exist_ok=True, mode=0o700)
+                    _make_folder(Path(parsed.database).parent)
                 self.engine = sa.create_engine(parsed, connect_args={"timeout": _BUSY, "check_same_thread": False})
                 sa.event.listen(self.engine, "connect", _tune)
                 sa.event.listen(self.engine, "begin", _begin)
@@ -111,6 +113,19 @@ class Database:
                     connection.execute(sa.text("SELECT pg_advisory_unlock(727001)"))
                     connection.commit()
 
+    def open(self) -> None:
+        """As `migrate`, for a command that cannot wait.
+
+        Raises:
+            InputError: also where the database does not answer, or SQLite's file cannot be written.
+        """
+        try:
+            self.migrate()
+        except DBAPIError as error:
+            said = one_line(str(error.orig).partition("\n")[0])
+            remedy = "Start it, or look at its address and permissions."
+            raise InputError("serve.database", self._url, f"it cannot be opened ({said})", remedy) from error
+
     def close(self) -> None:
         self.engine.dispose()
 
@@ -160,6 +175,13 @@ def _begin(connection: sa.Connection) -> None:
     """A transaction that will write takes the lock at once: one that reads first and writes later could not wait for it."""
     reading = connection.get_execution_options().get("reading")
     connection.exec_driver_sql("BEGIN" if reading else "BEGIN IMMEDIATE")
+
+
+def _make_folder(folder: Path) -> None:
+    try:
+        folder.mkdir(parents=True, exist_ok=True, mode=0o700)
+    except OSError as error:
+        raise output_error(folder, error, "serve.data") from error
 
 
 def _shown(url: str) -> str:

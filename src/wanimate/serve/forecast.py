@@ -116,7 +116,7 @@ class Forecaster:
 def _examined(settings: ServeSettings) -> Findings:
     from wanimate.measure.doctor import examine
 
-    runtime = RuntimeSettings(speed=settings.speed, device=settings.device)  # type: ignore[arg-type]
+    runtime = RuntimeSettings(speed=settings.speed, device=settings.device)
     return examine(None, runtime=runtime)
 
 

@@ -22,8 +22,8 @@ class Refusal:
     message: str
 
 
-Shape = Callable[[Scope, Refusal], Mapping[str, Any]]
-"""The JSON that a refusal is told in; each face of the service has its own."""
+Shape = Callable[[Scope, Refusal], tuple[int, Mapping[str, Any]]]
+"""The status and the JSON that a refusal is told in; each face of the service has its own."""
 
 
 class BodyRefused(Exception):
@@ -127,10 +127,11 @@ class _Guard:
             await self.refuse(self._refusal)
 
     async def refuse(self, refusal: Refusal) -> None:
-        body = json.dumps(dict(self._shape(self._scope, refusal))).encode()
+        status, told = self._shape(self._scope, refusal)
+        body = json.dumps(dict(told)).encode()
         headers = {"content-type": "application/json", "content-length": str(len(body)), "connection": "close"}
         encoded = [(key.encode(), value.encode()) for key, value in headers.items()]
-        await self._send({"type": "http.response.start", "status": refusal.status, "headers": encoded})
+        await self._send({"type": "http.response.start", "status": status, "headers": encoded})
         await self._send({"type": "http.response.body", "body": body})
 
 

@@ -6,6 +6,7 @@ running service over HTTP, with the user's key and for nothing that the key does
 
 from __future__ import annotations
 
+import re
 import time
 from collections.abc import Callable
 from pathlib import Path
@@ -23,6 +24,7 @@ from wanimate.versions import version_of
 _INSTRUCTIONS = """Character animation on the user's own GPUs: a character (a picture) performs what a performer does in a
 clip. A job takes minutes: submit it, tell the user its id, and look with status now and then. Ask library for names of
 checkpoints and LoRAs and for what was made before."""
+_ID = re.compile(r"[A-Za-z0-9_-]{1,64}")
 _LONGEST_WAIT = 60.0
 _PACE = 1.0
 _SHOWN = 20
@@ -69,12 +71,19 @@ class Remote:
 
     async def job(self, job_id: str) -> Answer:
         """What a model needs to know of a job."""
-        row = await self.ask("GET", f"/v1/jobs/{job_id}")
+        row = await self.ask("GET", _path_of(job_id))
         told = _told(row)
         if row["results"]:
-            files = await self.ask("GET", f"/v1/jobs/{job_id}/files")
+            files = await self.ask("GET", f"{_path_of(job_id)}/files")
             told["files"] = {file["name"]: file["url"] for file in files["data"] if "/" not in file["name"]}
         return told
+
+
+def _path_of(job_id: str) -> str:
+    """A model may have its words from anybody: an id leads to no other route."""
+    if not _ID.fullmatch(job_id):
+        raise ToolError("There is no such job.")
+    return f"/v1/jobs/{job_id}"
 
 
 def _told(row: Answer) -> Answer:
@@ -139,7 +148,7 @@ def server(remote: Remote) -> MCPServer:
 
     async def cancel(job: str) -> Answer:
         """Stop a job that waits or runs. What it has made so far is lost."""
-        return _told(await remote.ask("POST", f"/v1/jobs/{job}/cancel"))
+        return _told(await remote.ask("POST", f"{_path_of(job)}/cancel"))
 
     async def library(search: str = "") -> Answer:
         """What there is to work with: uploads, checkpoints, LoRAs, tiers, and finished jobs with `search` in name or prompt."""

@@ -144,7 +144,7 @@ class Queue:
                 tell(session, job, "prepared")
 
     def succeed(self, claim: Claim, result: dict[str, str], guides: str | None = None, **facts: Any) -> None:
-        """The result lies in the storage, and the guides. A job that was cancelled meanwhile stays without. Raises LostClaim."""
+        """Result and guides lie in the storage. A job that was cancelled meanwhile stays without. Raises LostClaim."""
         with self._database.write() as session:
             job = self._held(session, claim)
             if job.cancelling:

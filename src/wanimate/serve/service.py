@@ -30,11 +30,11 @@ from wanimate.serve.storage import Storage, StorageAway
 from wanimate.serve.streams import Streams
 from wanimate.serve.submission import Source, Submission
 from wanimate.serve.tables import Audit, Creation, Event, Hook, Job, Setting, Stage, State, Upload, now
+from wanimate.serve.usage import remove, seconds_today
 
 _SECRET = "links"
 _ID = re.compile(r"[A-Za-z0-9_-]{1,64}")
-_DAY = 86_400_000
-_MAY_REPEAT = 24 * 3_600_000
+_DAY = 24 * 3_600_000
 """Milliseconds for which an `Idempotency-Key` is remembered."""
 
 
@@ -70,7 +70,7 @@ class Service:
     def __init__(self, settings: ServeSettings, database: Database | None = None) -> None:
         self.settings = settings
         self.database = database or Database(settings.database_url)
-        self.database.migrate()
+        self.database.open()
         self.keys = Keys(self.database, settings)
         self.sessions = Sessions(self.database, self.keys)
         self.queue = Queue(self.database, settings)
@@ -141,7 +141,7 @@ class Service:
 
     def _fingerprint(self, caller: Caller, digest: str, again: str | None) -> tuple[str, int]:
         if again is not None:
-            return hashlib.sha256(f"{caller.key_id}\0key\0{again}".encode()).hexdigest(), _MAY_REPEAT
+            return hashlib.sha256(f"{caller.key_id}\0key\0{again}".encode()).hexdigest(), _DAY
         keeps = int(self.settings.repeated_within * 1000)
         unique = digest if keeps else f"{digest}{secrets.token_hex(8)}"
         return hashlib.sha256(f"{caller.key_id}\0body\0{unique}".encode()).hexdigest(), keeps
@@ -203,12 +203,9 @@ class Service:
             text = f"No more than {most} jobs of this key may wait."
             raise ServiceError(429, "Throttling.AllocationQuota", text, retry_after=30)
         seconds = caller.quotas.seconds_a_day
-        if seconds is not None:
-            mine = (Job.key_id == caller.key_id, Job.created > now() - _DAY)
-            used = session.scalar(sa.select(sa.func.coalesce(sa.func.sum(Job.clip_seconds), 0.0)).where(*mine)) or 0.0
-            if used >= seconds:
-                text = f"The {seconds:g} seconds of video a day are used up."
-                raise ServiceError(429, "Throttling.AllocationQuota", text, retry_after=600)
+        if seconds is not None and seconds_today(session, caller.key_id) >= seconds:
+            text = f"The {seconds:g} seconds of video a day are used up."
+            raise ServiceError(429, "Throttling.AllocationQuota", text, retry_after=600)
 
     def _take_over(self, session: Session, caller: Caller, job: Job, submission: Submission) -> None:
         """What a job has from the one that it goes on from."""
@@ -293,7 +290,7 @@ class Service:
         """Remove everything of a job. A worker that still has it finds its row gone."""
         with self.database.write() as session:
             session.execute(sa.delete(Creation).where(Creation.job_id == job.id))
-            session.execute(sa.delete(Job).where(Job.id == job.id))
+            remove(session, job)
             for table in (Event, Hook):  # after the row, for which a worker's last report may have had to be waited
                 session.execute(sa.delete(table).where(table.job_id == job.id))
             shared = session.scalar(
@@ -346,12 +343,19 @@ class Service:
     # Rates, audit
 
     def check_rate(self, caller: Caller, creation: bool = False) -> None:
-        """Raises ServiceError (429), never for looking at jobs: a client that polls would take its job for lost."""
-        if creation:
-            seconds = self.rates.wait(f"create {caller.key_id}", caller.quotas.creations_a_second)
-            if seconds:
-                text = "Requests to create jobs come too fast for this key."
-                raise ServiceError(429, "Throttling.RateQuota", text, retry_after=seconds)
+        """Whether the key may change something now. Looking at jobs has no rate: a client that polls would take its job for
+        lost. Raises ServiceError (429)."""
+        what, rate = (
+            ("create", caller.quotas.creations_a_second) if creation else ("ask", caller.quotas.requests_a_second)
+        )
+        seconds = self.rates.wait(f"{what} {caller.key_id}", rate)
+        if seconds:
+            text = (
+                "Requests to create jobs come too fast for this key."
+                if creation
+                else "Requests come too fast for this key."
+            )
+            raise ServiceError(429, "Throttling.RateQuota", text, retry_after=seconds)
 
     def audit(
         self,

@@ -4,7 +4,7 @@ from __future__ import annotations
 
 import tomllib
 from pathlib import Path
-from typing import Any
+from typing import Any, Literal
 
 from pydantic import BaseModel, ConfigDict, Field, ValidationError, field_validator
 from pydantic_settings import BaseSettings, SettingsConfigDict
@@ -12,6 +12,7 @@ from pydantic_settings import BaseSettings, SettingsConfigDict
 from wanimate.errors import InputError
 from wanimate.media.files import user_data
 
+Speed = Literal["exact", "fast", "turbo"]
 EMBEDDED = "mannequin"
 """Name of the checkpoint in the package."""
 
@@ -23,7 +24,7 @@ class Tier(BaseModel):
 
     fps: float = Field(gt=0, le=60)
     area: int | None = Field(default=None, ge=256)
-    speed: str | None = None
+    speed: Speed | None = None
 
 
 class Quotas(BaseModel):
@@ -64,7 +65,7 @@ class ServeSettings(BaseSettings):
     """The default one."""
     loras: dict[str, Path] = {}
     tiers: dict[str, Tier] = {"wan-std": Tier(fps=15), "wan-pro": Tier(fps=25)}
-    speed: str = "exact"
+    speed: Speed = "exact"
     device: str | None = None
     workers: int | None = Field(default=None, ge=0, le=64)
     """Generating processes; None is one a GPU, or one on the processor."""
@@ -80,7 +81,7 @@ class ServeSettings(BaseSettings):
     """Seconds in which the same body with the same key is the same job."""
     largest_picture: int = Field(default=5 * 2**20, ge=1)
     largest_clip: int = Field(default=200 * 2**20, ge=1)
-    largest_body: int = Field(default=2**20, ge=1024)
+    largest_body: int = Field(default=8 * 2**20, ge=1024)
     fetch_seconds: float = Field(default=120.0, gt=0)
     prepare_memory: float | None = Field(default=8.0, gt=0)
     """GiB that the process that opens strangers' files may take; None is no limit."""

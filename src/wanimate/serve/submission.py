@@ -8,11 +8,12 @@ from __future__ import annotations
 import re
 from typing import Annotated, Any, Literal, TypeVar
 
-from pydantic import BaseModel, ConfigDict, Field, ValidationError, WithJsonSchema, model_validator
+from pydantic import AfterValidator, BaseModel, ConfigDict, Field, ValidationError, WithJsonSchema, model_validator
 
 from wanimate.config import GenerateSettings, OutputSettings, PreprocessSettings
 from wanimate.config.base import Settings
 from wanimate.errors import InputError
+from wanimate.serve.addresses import parse_url
 from wanimate.serve.errors import of_input, wrong
 from wanimate.serve.settings import ServeSettings
 
@@ -36,6 +37,11 @@ def _schema(group: type[Settings]) -> dict[str, Any]:
     schema = group.model_json_schema()
     properties = {name: value for name, value in schema["properties"].items() if name not in OWN_BY_SERVER[group]}
     return {"type": "object", "additionalProperties": False, "properties": properties}
+
+
+def _is_address(text: str) -> str:
+    parse_url(text)
+    return text
 
 
 class _Part(BaseModel):
@@ -67,7 +73,7 @@ class Lora(_Part):
 class Webhook(_Part):
     """An address that is told of the job: `events` of `job.scheduled`, `job.succeeded`, `job.failed`, `job.cancelled`."""
 
-    url: str = Field(max_length=2000)
+    url: Annotated[str, Field(max_length=2000), AfterValidator(_is_address)]
     events: tuple[Literal["job.scheduled", "job.succeeded", "job.failed", "job.cancelled"], ...] = (
         "job.succeeded", "job.failed", "job.cancelled",
     )  # fmt: skip

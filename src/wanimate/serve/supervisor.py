@@ -20,6 +20,7 @@ import time
 from collections.abc import Callable, Sequence
 from contextlib import suppress
 from dataclasses import dataclass, field
+from types import FrameType
 
 import uvicorn
 
@@ -27,10 +28,13 @@ from wanimate.errors import InputError
 from wanimate.serve.app import create_app
 from wanimate.serve.database import is_away
 from wanimate.serve.queue import Queue
+from wanimate.serve.ray import RayWorkers
 from wanimate.serve.service import Service
 from wanimate.serve.settings import ServeSettings
+from wanimate.serve.streams import Streams
 from wanimate.serve.tables import Stage
 from wanimate.serve.worker.loop import worker_name
+from wanimate.serve.worker.wan import check_weights
 
 _PAUSES = (0.5, 1.0, 2.0, 5.0, 15.0)
 """Seconds before a worker that has ended is started again, the first time, the second ..."""
@@ -141,6 +145,18 @@ def plan_of(settings: ServeSettings) -> list[tuple[Sequence[Stage], str | None]]
     return [((Stage.PREPARE,), "cpu"), *(((Stage.GENERATE,), device) for device in devices)]
 
 
+class Server(uvicorn.Server):
+    """Ends event streams as soon as it is told to stop: it waits for answers that are on their way, and those never end."""
+
+    def __init__(self, config: uvicorn.Config, streams: Streams) -> None:
+        super().__init__(config)
+        self._streams = streams
+
+    def handle_exit(self, sig: int, frame: FrameType | None) -> None:
+        self._streams.close()
+        super().handle_exit(sig, frame)
+
+
 def serve(settings: ServeSettings, announce: Callable[[str, str | None, Service], None] | None = None) -> None:
     """Run the service until SIGTERM or SIGINT.
 
@@ -149,8 +165,12 @@ def serve(settings: ServeSettings, announce: Callable[[str, str | None, Service]
             None prints is for scripts.
 
     Raises:
-        InputError: the address is taken, or is not of this machine; the database or the storage cannot be opened.
+        InputError: the address is taken, or is not of this machine; the database or the storage cannot be opened; a
+            checkpoint or a LoRA is not there.
     """
+    plan = [] if settings.ray else plan_of(settings)
+    if plan:
+        check_weights(settings)
     place = _bound(settings)
     with place:
         service = Service(settings)
@@ -159,17 +179,18 @@ def serve(settings: ServeSettings, announce: Callable[[str, str | None, Service]
             remedy = "Make one with `wanimate keys create --owner NAME`, or listen at 127.0.0.1."
             raise InputError("serve.host", settings.host, rule, remedy)
         key = None if service.keys.any else service.keys.create("admin", ("submit", "read", "admin"))
-        workers = Workers(settings, service.queue, plan_of(settings))
+        workers = RayWorkers(settings) if settings.ray else Workers(settings, service.queue, plan)
         address = _address(settings, place.getsockname()[1])
         config = uvicorn.Config(
             create_app(settings, service), log_config=None, access_log=False, server_header=False, timeout_keep_alive=75,
             timeout_graceful_shutdown=10, h11_max_incomplete_event_size=64 * 1024, proxy_headers=True,
         )  # fmt: skip
-        server = uvicorn.Server(config)
+        server = Server(config, service.streams)
         workers.start()
-        (announce or _announce)(address, key, service)
         try:
-            server.run(sockets=[place])
+            with suppress(KeyboardInterrupt):  # uvicorn raises the signal again when all requests are answered
+                (announce or _announce)(address, key, service)
+                server.run(sockets=[place])
         finally:
             workers.stop()
             service.close()
@@ -206,7 +227,7 @@ def _announce(address: str, key: str | None, _service: Service) -> None:
     print(f"  studio           {address}/", flush=True)
     print(f"  hosted contract  {address}/api/v1", flush=True)
     print(f"  OpenAI's videos  {address}/v1/videos", flush=True)
-    print(f"  own interface    {address}/v1, described at {address}/docs", flush=True)
+    print(f"  own interface    {address}/v1, described at {address}/openapi.json", flush=True)
     if key is not None:
         print(f"  admin key        {key}", flush=True)
         print("                   It is shown only now. `wanimate keys create --owner NAME` makes more.", flush=True)

@@ -3,6 +3,7 @@
 from __future__ import annotations
 
 import os
+import shutil
 import sys
 from collections.abc import Iterator
 from pathlib import Path
@@ -41,6 +42,18 @@ def _postgres_database(postgres: Cluster) -> Iterator[Database]:
     database.close()
 
 
+@pytest.fixture(scope="session")
+def sqlite_tables(tmp_path_factory: pytest.TempPathFactory) -> Path:
+    """A SQLite file with empty tables, to be copied: migrating takes longer than most tests."""
+    from wanimate.serve.database import Database
+
+    path = tmp_path_factory.mktemp("tables") / "wanimate.db"
+    made = Database(f"sqlite:///{path}")
+    made.migrate()
+    made.close()
+    return path
+
+
 @pytest.fixture(params=["sqlite", "postgres"])
 def database(request: pytest.FixtureRequest, tmp_path: Path) -> Iterator[Database]:
     """A database with empty tables."""
@@ -48,8 +61,8 @@ def database(request: pytest.FixtureRequest, tmp_path: Path) -> Iterator[Databas
     from wanimate.serve.tables import Base
 
     if request.param == "sqlite":
+        shutil.copy(request.getfixturevalue("sqlite_tables"), tmp_path / "wanimate.db")
         made = Database(f"sqlite:///{tmp_path / 'wanimate.db'}")
-        made.migrate()
         yield made
         made.close()
     else:

@@ -78,12 +78,14 @@ class Served:
     def client(self, owner: str, **more: Any) -> TestClient:
         return TestClient(self.app, headers={"Authorization": f"Bearer {self.keys[owner]}"}, **more)
 
+    def loop(self) -> WorkerLoop:
+        service = self.service
+        name = f"pretender-{time.time_ns()}"
+        return WorkerLoop(service.settings, service.database, service.storage, self.runner, name, grace=0)
+
     @contextmanager
     def worker(self) -> Iterator[None]:
-        service = self.service
-        loop = WorkerLoop(
-            service.settings, service.database, service.storage, self.runner, f"pretender-{time.time_ns()}", grace=0
-        )
+        loop = self.loop()
         thread = threading.Thread(target=loop.run, daemon=True)
         thread.start()
         try:
@@ -123,3 +125,21 @@ def served(folder: Path, **settings: Any) -> Iterator[Served]:
     keys["sender"] = service.keys.create("ann", ("submit",))
     yield Served(service, create_app(chosen, service), keys, Pretender())
     service.close()
+
+
+def until_a_worker_is_there(service: Served) -> None:
+    boss, until = service.client("boss"), time.monotonic() + 10
+    while not boss.get("/v1/workers").json()["data"] and time.monotonic() < until:
+        time.sleep(0.02)
+
+
+def made(client: TestClient, **more: Any) -> str:
+    answer = client.post("/v1/jobs", json={**JOB, **more})
+    assert answer.status_code == 201, answer.text
+    return str(answer.json()["id"])
+
+
+def names(client: TestClient, **query: Any) -> list[str]:
+    answer = client.get("/v1/jobs", params=query)
+    assert answer.status_code == 200, answer.text
+    return [job["name"] for job in answer.json()["data"]]

@@ -3,6 +3,7 @@
 from __future__ import annotations
 
 import json
+import signal
 import threading
 import time
 from collections.abc import Iterator
@@ -16,6 +17,7 @@ from own_service import JOB, Served, served
 
 from wanimate.serve.events import tell
 from wanimate.serve.faces.own import stream
+from wanimate.serve.supervisor import Server
 from wanimate.serve.tables import Job
 
 
@@ -25,7 +27,7 @@ class Live:
     def __init__(self, service: Served) -> None:
         self.service = service
         config = uvicorn.Config(service.app, port=0, log_config=None, access_log=False, timeout_graceful_shutdown=5)
-        self.server = uvicorn.Server(config)
+        self.server = Server(config, service.service.streams)
         self.thread = threading.Thread(target=self.server.run, daemon=True)
         self.thread.start()
         while not self.server.started:
@@ -37,7 +39,7 @@ class Live:
         return httpx.Client(base_url=self.base, headers=headers, timeout=10)
 
     def stop(self) -> None:
-        self.server.should_exit = True
+        self.server.handle_exit(signal.SIGTERM, None)
         self.thread.join(10)
 
 
@@ -48,7 +50,6 @@ def live(tmp_path: Path, monkeypatch: pytest.MonkeyPatch) -> Iterator[Live]:
     with served(tmp_path) as service:
         found = Live(service)
         yield found
-        service.service.streams.close()
         found.stop()
 
 
@@ -141,7 +142,6 @@ def test_a_stream_shows_that_it_lives_and_ends_with_the_service(live: Live) -> N
             lines = response.iter_lines()
             while not next(lines).startswith(":"):
                 pass
-            live.service.service.streams.close()
             began = time.monotonic()
             live.stop()
             assert not live.thread.is_alive()
@@ -157,7 +157,7 @@ def test_a_stream_ends_when_its_job_is_deleted_or_its_key_revoked(live: Live) ->
             next(reading)
             with live.client("ann") as other:
                 other.delete(f"/v1/jobs/{job_id}")
-            assert [kind for _, kind, _ in reading][-1] == "deleted"
+            assert [kind for _, kind, _ in reading][-1] in ("cancelled", "deleted")
         key = client.get("/v1/me").json()["key"]
         with client.stream("GET", "/v1/events") as response:
             boss.delete(f"/v1/keys/{key}")

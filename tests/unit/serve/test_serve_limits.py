@@ -20,8 +20,8 @@ from starlette.types import ASGIApp, Message, Receive, Scope, Send
 from wanimate.serve.limits import BodyLimit, BodyRefused, Refusal, SlowBody
 
 
-def shape(scope: Scope, refusal: Refusal) -> dict[str, Any]:
-    return {"code": refusal.status, "message": refusal.message, "path": scope["path"]}
+def shape(scope: Scope, refusal: Refusal) -> tuple[int, dict[str, Any]]:
+    return refusal.status, {"code": refusal.status, "message": refusal.message, "path": scope["path"]}
 
 
 async def echo(scope: Scope, receive: Receive, send: Send) -> None:

@@ -97,6 +97,14 @@ def test_refusals_reach_the_model_as_sentences(service: Served, tmp_path: Path) 
     assert "no scope" in tools(service, "reader")("cancel", job=job)
 
 
+def test_an_id_from_a_model_is_no_path(service: Served) -> None:
+    ask = tools(service, "boss")
+    for job in ("../queue/pause#", "../queue/pause?", "..", "", "a/b", "x%2Fy"):
+        assert ask("cancel", job=job).endswith("There is no such job."), job
+        assert ask("status", job=job).endswith("There is no such job."), job
+    assert service.client("boss").get("/v1/queue").json()["paused"] is False
+
+
 def test_a_service_that_is_not_there_is_told(service: Served) -> None:
     async def asked(transport: httpx.AsyncBaseTransport) -> str:
         async with Client(server(Remote("http://127.0.0.1:9", "wan_x", transport))) as client:

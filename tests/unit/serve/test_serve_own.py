@@ -1,4 +1,4 @@
-"""The service's own face: jobs, batches, the queue, uploads, people, keys."""
+"""The service's own face: jobs, batches, the queue, keys."""
 
 from __future__ import annotations
 
@@ -6,14 +6,17 @@ import json
 import time
 from collections.abc import Iterator
 from pathlib import Path
-from typing import Any
+from typing import TYPE_CHECKING, Any
 
 import pytest
+import sqlalchemy as sa
 from fastapi.testclient import TestClient
-from own_service import JOB, MP4, PNG, Served, served
+from own_service import JOB, MP4, PNG, Served, made, names, served
 
-from wanimate.runtime.planning import fit
-from wanimate.runtime.planning.rates import Rates
+from wanimate.serve.tables import Job
+
+if TYPE_CHECKING:
+    from postgres_cluster import Cluster
 
 
 @pytest.fixture
@@ -25,18 +28,6 @@ def service(tmp_path: Path) -> Iterator[Served]:
 @pytest.fixture
 def ann(service: Served) -> TestClient:
     return service.client("ann")
-
-
-def made(client: TestClient, **more: Any) -> str:
-    answer = client.post("/v1/jobs", json={**JOB, **more})
-    assert answer.status_code == 201, answer.text
-    return str(answer.json()["id"])
-
-
-def names(client: TestClient, **query: Any) -> list[str]:
-    answer = client.get("/v1/jobs", params=query)
-    assert answer.status_code == 200, answer.text
-    return [job["name"] for job in answer.json()["data"]]
 
 
 def test_a_job_from_its_creation_to_its_files(service: Served, ann: TestClient) -> None:
@@ -86,6 +77,7 @@ def test_a_job_that_cannot_be_done_says_why(service: Served, ann: TestClient) ->
         ({**JOB, "path": "/etc"}, "path"),
         ({**JOB, "priority": 10**30}, "priority"),
         ({**JOB, "webhook": {"url": "https://example.org", "events": ["job.danced"]}}, "webhook.events.0"),
+        ({**JOB, "webhook": {"url": "ftp://example.org"}}, "webhook.url"),
         ([1, 2], "body"),
     ],
 )
@@ -279,62 +271,12 @@ def test_going_on_from_guides_and_redrawing(service: Served, ann: TestClient) ->
         frames = ann.post("/v1/jobs", json={"kind": "generate", "parent": guides}).json()
         assert frames["stage"] == "generate"
         assert service.waited("ann", frames["id"])["results"] == ["video"]
-        redrawn = ann.post("/v1/jobs", json={"kind": "redraw", "parent": frames["id"], "segment": 1})
+        redrawn = ann.post("/v1/jobs", json={"kind": "redraw", "parent": frames["id"], "segment": 1, "name": "anew"})
         assert redrawn.status_code == 201
+        assert names(ann, parent=frames["id"]) == ["anew"]
         no_video = ann.post("/v1/jobs", json={"kind": "redraw", "parent": guides, "segment": 1})
         assert no_video.status_code == 400
         assert service.client("bob").post("/v1/jobs", json={"kind": "generate", "parent": guides}).status_code == 400
-
-
-def test_uploads_both_ways(service: Served, ann: TestClient) -> None:
-    form = ann.post("/v1/uploads", files={"file": ("Ünser Held.png", PNG, "text/plain")})
-    assert form.status_code == 201, form.text
-    raw = ann.post("/v1/uploads", params={"filename": "../../tanz.mp4"}, content=MP4)
-    assert raw.status_code == 201, raw.text
-    assert raw.json()["filename"] == "tanz.mp4"
-    picture = form.json()
-    assert (picture["filename"], picture["size"], picture["media_type"]) == ("Ünser Held.png", len(PNG), "image/png")
-    assert TestClient(service.app).get(picture["url"]).content == PNG
-    listed = ann.get("/v1/uploads").json()["data"]
-    assert {row["id"] for row in listed} == {picture["id"], raw.json()["id"]}
-    assert ann.get(f"/v1/uploads/{picture['id']}").json()["sha256"] == picture["sha256"]
-    job_id = made(ann, image={"upload": picture["id"]}, video={"upload": raw.json()["id"]})
-    assert ann.delete(f"/v1/uploads/{picture['id']}").status_code == 409
-    ann.post(f"/v1/jobs/{job_id}/cancel")
-    assert ann.delete(f"/v1/uploads/{picture['id']}").status_code == 200
-    assert ann.get(f"/v1/uploads/{picture['id']}").status_code == 404
-    assert len(service.service.storage.list("uploads")) == 1
-    assert not list(service.service.settings.scratch.glob("upload-*"))
-
-
-def test_uploads_are_looked_at_and_limited(tmp_path: Path) -> None:
-    with served(tmp_path, largest_clip=1000, largest_picture=1000) as service:
-        ann = service.client("ann")
-        for refused in (b"#!/bin/sh", b"", b"<svg xmlns='http://www.w3.org/2000/svg'/>"):
-            answer = ann.post("/v1/uploads", files={"file": ("x.png", refused)})
-            assert (answer.status_code, answer.json()["error"]["code"]) == (400, "InvalidFile.Format")
-        assert ann.post("/v1/uploads", data={"file": "a text"}, files={"other": PNG}).status_code == 400
-        for sent in ({"files": {"file": ("x.png", PNG + bytes(2000))}}, {"content": PNG + bytes(2000)}):
-            assert ann.post("/v1/uploads", **sent).status_code == 413  # type: ignore[arg-type]
-        assert ann.get("/v1/uploads").json()["data"] == []
-        assert not list(service.service.settings.scratch.glob("upload-*"))
-
-
-def test_the_people_of_a_clip(service: Served, ann: TestClient) -> None:
-    later = ann.post("/v1/people", json={"video": JOB["video"], "wait": 0})
-    assert (later.status_code, later.json()["state"]) == (202, "pending")
-    with service.worker():
-        found = ann.post("/v1/people", json={"video": JOB["video"], "at": 0.00001}).json()
-        assert found["people"][1] == {"number": 2, "box": [50.0, 2.0, 70.0, 40.0]}
-        assert (found["frame"], found["size"], found["seconds"]) == (3, [640, 360], 4.0)
-        assert TestClient(service.app).get(found["picture"]).content == PNG
-        service.waited("ann", later.json()["id"])
-    assert ann.get(f"/v1/people/{later.json()['id']}").json()["people"] == found["people"]
-    assert names(ann) == []
-    assert len(names(ann, kind="people")) == 2
-    assert ann.get(f"/v1/people/{made(ann)}").status_code == 404
-    for wrong in ({}, {"video": {"upload": "x"}}, {"video": JOB["video"], "wait": 1e9}):
-        assert ann.post("/v1/people", json=wrong).status_code == 400, wrong
 
 
 def test_keys_are_made_and_revoked_by_admins(service: Served, ann: TestClient) -> None:
@@ -378,84 +320,28 @@ def test_the_audit_is_paged(service: Served, ann: TestClient) -> None:
     assert boss.get("/v1/audit", params={"cursor": "x"}).status_code == 400
 
 
-def test_numbers_for_an_admin(service: Served, ann: TestClient) -> None:
-    job_id = made(ann)
-    boss = service.client("boss")
-    assert boss.get("/v1/stats").json()["waiting"] == {"prepare": 1}
-    with service.worker():
-        service.waited("ann", job_id, "running")
-        (worker,) = boss.get("/v1/workers").json()["data"]
-    assert worker["stages"] == ["prepare", "generate"]
-
-
-def test_models_are_listed_as_openai_lists_them(service: Served, ann: TestClient) -> None:
-    found = ann.get("/v1/models").json()
-    assert found["object"] == "list"
-    assert found["data"][0] == {
-        "id": "mannequin",
-        "object": "model",
-        "created": 0,
-        "owned_by": "wanimate",
-        "default": True,
-    }
-    assert found["largest_upload"] == service.service.settings.largest_clip
-    assert (found["loras"], set(found["tiers"])) == (["hero"], {"wan-std", "wan-pro"})
-
-
-def test_settings_describe_what_a_request_may_set(ann: TestClient) -> None:
-    found = ann.get("/v1/settings").json()
-    assert "seed" in found["generate"]["properties"]
-    assert "lora" not in found["generate"]["properties"]
-    assert "models" not in found["preprocess"]["properties"]
-
-
-def test_plans(service: Served, ann: TestClient, monkeypatch: pytest.MonkeyPatch) -> None:
-    monkeypatch.setattr(service.service.forecaster, "_ask", lambda work, *given: work(*given))
-    monkeypatch.setattr(fit, "measure_rates", lambda *_: Rates(*[1e12] * 6))
-    monkeypatch.setattr(fit, "_rates", fit._rates.__wrapped__)
-    for wrong in ({}, {"seconds": 3, "width": 4}, {"seconds": -1}, {"frames": 9, "job": {"checkpoint": "x"}},
-                  {"frames": 9, "job": {"generate": {"steps": 0}}}):  # fmt: skip
-        assert ann.post("/v1/plan", json=wrong).status_code == 400, wrong
-    wanted = {"seconds": 0.6, "width": 9, "height": 16, "job": {"tier": "wan-std", "generate": {"clip_length": 9}}}
-    plan = ann.post("/v1/plan", json=wanted).json()
-    assert (plan["fits"], plan["frames"]) == (True, 9)
-    assert plan["size"][0] < plan["size"][1]
-    assert plan["seconds"] > plan["generate_seconds"] > 0
-    assert plan["host_bytes"] > 2**20
-    monkeypatch.setattr(service.service.forecaster, "_ask", None)
-    assert ann.post("/v1/plan", json=wanted).json() == plan  # kept
-
-
-def test_a_plan_takes_the_clip_from_a_look_at_it(
-    service: Served, ann: TestClient, monkeypatch: pytest.MonkeyPatch
-) -> None:
-    def planned(_work: Any, _settings: Any, _submission: Any, shape: tuple[int, int], count: int) -> dict[str, Any]:
-        return {
-            "fits": False,
-            "message": "no",
-            "warning": None,
-            "frames": count,
-            "size": shape,
-            "segments": 1,
-            "steps": 1,
-        }
-
-    monkeypatch.setattr(service.service.forecaster, "_ask", planned)
-    with service.worker():
-        clip = ann.post("/v1/people", json={"video": JOB["video"]}).json()["id"]
-    plan = ann.post("/v1/plan", json={"clip": clip}).json()
-    assert (plan["size"], plan["frames"], plan["fits"]) == ([640, 360], 100, False)
-    assert ann.post("/v1/plan", json={"clip": clip, "width": 1, "height": 2, "frames": 7}).json()["size"] == [1, 2]
-    assert service.client("bob").post("/v1/plan", json={"clip": clip}).status_code == 404
-    assert ann.post("/v1/plan", json={"clip": made(ann)}).status_code == 400
-
-
-@pytest.mark.slow
-def test_forecasts_come_from_a_process_of_their_own(service: Served, ann: TestClient) -> None:
-    assert ann.post("/v1/plan", json={"frames": 77}).json()["fits"] is True
-    assert "machine" in ann.get("/v1/doctor").json()
-    service.service.forecaster.close()
-    assert ann.post("/v1/plan", json={"frames": 78}).json()["fits"] is True
+def test_postgres_answers_the_same(tmp_path: Path, postgres: Cluster) -> None:
+    with served(tmp_path, database=postgres.url) as service:
+        with service.service.database.write() as session:
+            session.execute(sa.delete(Job))
+        ann, boss = service.client("ann"), service.client("boss")
+        ids = [made(ann, name=name) for name in ("a%", "b", "c")]
+        assert names(ann, search="%") == ["a%"]
+        assert names(ann, search="\0") == names(ann, parent="\0") == []
+        page = ann.get("/v1/jobs", params={"limit": 2}).json()
+        assert [job["name"] for job in page["data"]] == ["c", "b"]
+        assert [job["name"] for job in ann.get("/v1/jobs", params={"cursor": page["next"]}).json()["data"]] == ["a%"]
+        ann.post("/v1/queue/order", json={"ids": ids[::-1]})
+        assert queued(ann) == ["c", "b", "a%"]
+        assert ann.get(f"/v1/jobs/{ids[0]}").json()["position"] == 3
+        assert boss.get("/v1/stats").json()["states"] == {"pending": 3}
+        assert ann.get("/v1/me").json()["usage"]["queued"] == 3
+        assert ann.get("/v1/jobs/a%00b").status_code == 404
+        assert ann.get("/v1/uploads/a%00b").status_code == 404
+        assert ann.get("/v1/batches/a%00b").status_code == 404
+        assert boss.delete("/v1/keys/a%00b").status_code == 404
+        assert boss.get("/v1/audit", params={"what": "\0"}).json()["data"] == []
+        assert boss.get("/v1/keys", params={"owner": "\0"}).json()["data"] == []
 
 
 def test_scopes(service: Served) -> None:

@@ -44,6 +44,7 @@ def belongings(service: Served) -> Belongings:
         job = ann.post("/v1/jobs", json={**JOB, "name": "mystery"}).json()["id"]
         service.waited("ann", job)
         look = ann.post("/v1/people", json={"video": JOB["video"]}).json()["id"]
+        service.waited("ann", look)
     batch = ann.post("/v1/batches", json={"jobs": [{**JOB, "name": "mystery"}]}).json()
     key = ann.get("/v1/me").json()
     held = batch["jobs"][0]["id"]

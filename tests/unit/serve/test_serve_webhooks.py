@@ -113,7 +113,7 @@ def test_a_message_is_signed_with_the_key_s_secret(tmp_path: Path, receiver: Rec
 def test_nobody_is_told_who_is_not_public(tmp_path: Path, receiver: Receiver) -> None:
     with service_for(tmp_path) as service:
         ended(service, receiver.url)
-        ended(service, "ftp://example.org/hook")
+        hooked(service.service.database, "ftp://example.org/hook")
         deliverer = Deliverer(service.service.database, service.service.settings)
         deliverer.deliver()
         deliverer.close()

@@ -79,11 +79,13 @@ def _origin_of(address: str) -> str:
 
 
 def needs(scope: Scope) -> object:
-    """A dependency: the caller, whose key has `scope`. Raises ServiceError (401, 403)."""
+    """A dependency: the caller, whose key has `scope`. Raises ServiceError (401, 403; 429 where something changes)."""
 
-    def found(caller: Annotated[Caller, Depends(caller_of)]) -> Caller:
+    def found(request: Request, caller: Annotated[Caller, Depends(caller_of)]) -> Caller:
         if scope not in caller.scopes and not caller.is_admin:
             raise ServiceError(403, "AccessDenied", f"The key has no scope `{scope}`.")
+        if scope == "submit":
+            service_of(request).check_rate(caller)
         return caller
 
     return Depends(found)

@@ -47,8 +47,7 @@ def _route(method: Callable[..., Any], path: str, summary: str, **more: Any) -> 
 
 def error_body(error: ServiceError, request_id: str) -> dict[str, Any]:
     """An error as the contract has it."""
-    code = "BadRequest.TooLarge" if error.status == 413 else error.code
-    return {"request_id": request_id, "code": code, "message": error.message}
+    return {"request_id": request_id, "code": error.code, "message": error.message}
 
 
 # Create
@@ -63,11 +62,23 @@ async def _body(request: Request) -> dict[str, Any]:
     return await json_object(request)
 
 
-_EXAMPLE = {
-    "model": "wan2.2-animate-move",
-    "input": {"image_url": "https://example.com/character.png", "video_url": "https://example.com/performer.mp4"},
-    "parameters": {"mode": "wan-std", "check_image": True},
-}
+_SCHEMA: dict[str, Any] = {
+    "type": "object", "required": ["model", "input", "parameters"],
+    "properties": {
+        "model": {"type": "string", "enum": list(MODELS)},
+        "input": {
+            "type": "object", "required": ["image_url", "video_url"],
+            "properties": {
+                "image_url": {"type": "string"}, "video_url": {"type": "string"}, "watermark": {"type": "boolean"},
+            },
+        },
+        "parameters": {
+            "type": "object", "required": ["mode"],
+            "properties": {"mode": {"type": "string"}, "check_image": {"type": "boolean"}},
+        },
+    },
+}  # fmt: skip
+_DESCRIBED = {"requestBody": {"required": True, "content": {"application/json": {"schema": _SCHEMA}}}}
 
 
 def create(
@@ -85,7 +96,7 @@ def create(
 for _task in _CREATE:
     _route(
         router.post, f"/api/v1/services/aigc/{_task}/video-synthesis", "Create a task",
-        openapi_extra={"requestBody": {"required": True, "content": {"application/json": {"example": _EXAMPLE}}}},
+        openapi_extra=_DESCRIBED,
     )(create)  # fmt: skip
 
 

@@ -70,7 +70,17 @@ def policy(
     }  # fmt: skip
 
 
-@router.post(_FORM, summary="Store a file with a policy", response_class=Response)
+_PARTS = {
+    "type": "object", "required": ["Signature", "policy", "key", "file"],
+    "properties": {
+        "OSSAccessKeyId": {"type": "string"}, "Signature": {"type": "string"}, "policy": {"type": "string"},
+        "key": {"type": "string"}, "file": {"type": "string", "format": "binary"},
+    },
+}  # fmt: skip
+_BODY = {"requestBody": {"required": True, "content": {"multipart/form-data": {"schema": _PARTS}}}}
+
+
+@router.post(_FORM, summary="Store a file with a policy", response_class=Response, openapi_extra=_BODY)
 @router.post(f"{_FORM}/", include_in_schema=False, response_class=Response)
 async def form(request: Request, service: TheService, request_id: RequestId) -> Response:
     """multipart/form-data as a policy asks for it, `file` last. The answer is 200; the file is `oss://KEY` from then on."""

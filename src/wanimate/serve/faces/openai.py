@@ -34,6 +34,31 @@ _VIDEO_KINDS = ("animate", "generate", "redraw")
 _POLL = (0.5, 10.0)
 """Seconds between two looks at a job that clients are asked for, at least and at most."""
 
+_TEXT, _FILE = {"type": "string"}, {"type": "string", "format": "binary"}
+_FIELDS: dict[str, Any] = {
+    "prompt": _TEXT, "model": _TEXT, "input_reference": _FILE, "input_video": _FILE, "reference_url": _TEXT,
+    "video_url": _TEXT, "mode": _TEXT, "size": _TEXT, "seed": {"type": "integer"}, "person": _TEXT,
+    "check_image": {"type": "boolean"}, "negative_prompt": _TEXT, "steps": {"type": "integer"}, "guidance": {"type": "number"},
+    "watermark": {"type": "boolean"}, "preprocess": {"type": "object"}, "generate": {"type": "object"},
+    "output": {"type": "object"},
+}  # fmt: skip
+_ADDRESSED = {name: kind for name, kind in _FIELDS.items() if kind is not _FILE}
+_BODY = {
+    "requestBody": {
+        "required": True,
+        "content": {
+            "multipart/form-data": {"schema": {"type": "object", "properties": _FIELDS}},
+            "application/json": {"schema": {"type": "object", "properties": _ADDRESSED}},
+        },
+    }
+}
+_REMIX = {
+    "requestBody": {
+        "required": True,
+        "content": {"application/json": {"schema": {"type": "object", "properties": {"prompt": _TEXT}}}},
+    }
+}
+
 router = APIRouter(prefix="/v1/videos", tags=["OpenAI's videos contract"])
 _NO_SLASH, _SLASH = "", "/"
 
@@ -45,14 +70,14 @@ def error_body(error: ServiceError, request_id: str) -> dict[str, Any]:
     return {"error": {"message": error.message, "type": kind, "param": error.field, "code": code}}
 
 
-@router.post(_NO_SLASH, summary="Create a video")
+@router.post(_NO_SLASH, summary="Create a video", openapi_extra=_BODY)
 @router.post(_SLASH, include_in_schema=False)
 async def create(request: Request, service: TheService, request_id: RequestId, caller: Submitter) -> dict[str, Any]:
     """A form or JSON: the character's picture and the performer's clip, as files, addresses or ids of uploads."""
     return await _created(request, service, request_id, caller)
 
 
-@router.post("/edits", summary="Put a character into a clip")
+@router.post("/edits", summary="Put a character into a clip", openapi_extra=_BODY)
 async def edit(request: Request, service: TheService, request_id: RequestId, caller: Submitter) -> dict[str, Any]:
     """As creation with mode `replacement`; `video` is the clip, `input_reference` the character's picture."""
     return await _created(request, service, request_id, caller, {"mode": "replacement"})
@@ -79,7 +104,7 @@ def videos(
     service: TheService, caller: Reader, after: str = "", limit: str = "20", order: str = "desc"
 ) -> dict[str, Any]:
     """Page by `after`, the id of the last video that is known; `limit` is 1 to 100, `order` asc or desc."""
-    if not limit.isascii() or not limit.isdigit() or not 1 <= int(limit[:9]) <= 100:
+    if not limit.isascii() or not limit.isdigit() or len(limit) > 9 or not 1 <= int(limit) <= 100:
         raise wrong("limit", "limit: it has to be a whole number from 1 to 100.")
     if order not in ("asc", "desc"):
         raise wrong("order", "order: it has to be asc or desc.")
@@ -100,7 +125,7 @@ def _beyond(service: Service, caller: Caller, after: str, order: str) -> sa.Colu
     except ServiceError as error:
         raise wrong("after", "after: there is no such video.") from error
     place = sa.tuple_(Job.created, Job.id)
-    mark = sa.tuple_(sa.literal(job.created), sa.literal(job.id))
+    mark = sa.tuple_(sa.literal(job.created, sa.BigInteger), sa.literal(job.id))
     return place > mark if order == "asc" else place < mark
 
 
@@ -142,7 +167,7 @@ def delete(video_id: str, service: TheService, request_id: RequestId, caller: Su
     return {"id": video_id, "object": "video.deleted", "deleted": True}
 
 
-@router.post("/{video_id}/remix", summary="The same performance with another prompt")
+@router.post("/{video_id}/remix", summary="The same performance with another prompt", openapi_extra=_REMIX)
 async def remix(
     video_id: str, request: Request, service: TheService, request_id: RequestId, caller: Submitter
 ) -> dict[str, Any]:

@@ -72,7 +72,6 @@ class WorkerLoop:
     def run(self) -> None:
         stopping = self._stopping.is_set
         with bound(worker=self.name):
-            patiently(self._enlist, stop=stopping)
             try:
                 while not stopping():
                     claim = self._next()
@@ -85,7 +84,8 @@ class WorkerLoop:
                     self._queue.worker_ended(self.name, "the worker was stopped")
 
     def _next(self) -> Claim | None:
-        """A claimed job; None after a pause, where there is none, or database or storage are away."""
+        """A claimed job; None after a pause, where there is none, or database or storage are away. The first call brings the
+        worker into the table."""
         try:
             if time.monotonic() - self._looked > self._settings.lease / 6:
                 self._looked = time.monotonic()
@@ -241,6 +241,7 @@ class WorkerLoop:
                     stored or claim.stage is Stage.PREPARE or time.monotonic() - self._stopped_at > self._grace
                 ):
                     return False
+        reporter.measured(work.clip_seconds)  # known after the last event, perhaps
         return True
 
     def _enlist(self) -> None:

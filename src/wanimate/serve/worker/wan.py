@@ -22,6 +22,7 @@ from wanimate.media.probe import probe
 from wanimate.media.resize import AREA, letterbox
 from wanimate.media.video import iter_indices
 from wanimate.preprocess.candidates import write_people
+from wanimate.preprocess.folder import MANIFEST
 from wanimate.preprocess.guides import load_guides
 from wanimate.serve.addresses import Allowed
 from wanimate.serve.checks import ContractLimits, check_clip, check_picture
@@ -38,6 +39,19 @@ RESULT = "result"
 _THUMBNAIL = 512
 """Longer side of thumbnails in pixels."""
 _log = logging.getLogger(__name__)
+
+
+def check_weights(settings: ServeSettings) -> None:
+    """Look at the headers of the checkpoints that requests may name, and for their LoRAs: before a service takes jobs.
+
+    Raises:
+        InputError: one cannot be used.
+    """
+    for folder in settings.known_checkpoints.values():
+        read_checkpoint_config(folder)
+    for name, file in settings.loras.items():
+        if not file.is_file():
+            raise InputError(f"serve.loras.{name}", file, "there is no such file", "Name a LoRA's .safetensors file.")
 
 
 class WanRunner:
@@ -86,6 +100,7 @@ class WanRunner:
         folder = work.scratch / "guides"
         chosen = submission.preprocess_settings(settings, **more)
         yield from jobs.preprocess(submission.mode, image, video, folder, chosen, self._area(work.job.checkpoint))
+        _hide_paths(folder / MANIFEST)
         guides = load_guides(folder)
         place = f"guides/{work.job.id}/{work.claim.attempt}"
         work.put(folder, f"{place}/guides")
@@ -238,8 +253,7 @@ class WanRunner:
             files["thumbnail"] = _thumbnail(out, work.scratch / "thumbnail.png")
         if output.sheet:
             files["sheet"] = sheet_path(out)
-        record = json.loads(files["record"].read_text())
-        files["record"].write_text(json.dumps(_without_paths(record, work.scratch), indent=1))
+        record = _hide_paths(files["record"])
         for name, file in files.items():
             work.keep(file, f"{work.place}/{file.name}")
             work.result[name] = f"{work.place}/{file.name}"
@@ -283,12 +297,18 @@ def _thumbnail(video: Path, place: Path) -> Path:
     return place
 
 
-def _without_paths(value: Any, scratch: Path) -> Any:
-    """A record without the server's folders."""
+def _hide_paths(file: Path) -> Any:
+    """Write a record or a manifest, which its job's owner can fetch, without the server's folders. Returns what it holds."""
+    found = _without_paths(json.loads(file.read_text()))
+    file.write_text(json.dumps(found, indent=1))
+    return found
+
+
+def _without_paths(value: Any) -> Any:
     if isinstance(value, dict):
-        return {name: _without_paths(one, scratch) for name, one in value.items()}
+        return {name: _without_paths(one) for name, one in value.items()}
     if isinstance(value, list):
-        return [_without_paths(one, scratch) for one in value]
+        return [_without_paths(one) for one in value]
     if isinstance(value, str) and value.startswith("/"):
         return Path(value).name
     return value

@@ -11,10 +11,10 @@ from pydantic import BaseModel, ConfigDict, Field
 
 from wanimate.serve.errors import wrong
 from wanimate.serve.faces.common import Reader, RequestId, Submitter, TheService
-from wanimate.serve.faces.own.forms import Again, Cursor, Done, JobId, JobView, Limit, Rows, refusals, view
+from wanimate.serve.faces.own.forms import Again, Done, JobId, JobView, Rows, refusals, view
 from wanimate.serve.lineup import Lineup
 from wanimate.serve.submission import Kind, Submission
-from wanimate.serve.tables import Job, State
+from wanimate.serve.tables import Job, State, storable
 
 router = APIRouter(tags=["jobs"])
 FACE = "own"
@@ -53,32 +53,47 @@ def create(
     return view(job, Lineup(service).position(job), whole=True)
 
 
+class Wanted(BaseModel):
+    """Which jobs are listed."""
+
+    state: list[State] | None = Field(None, description="Any of these; repeatable.")
+    kind: list[Kind] | None = Field(None, description="Any of these; all but `people` where none is given.")
+    mode: Literal["animation", "replacement"] | None = None
+    model: str | None = Field(None, max_length=100)
+    batch: str | None = Field(None, max_length=64)
+    parent: str | None = Field(None, max_length=64, description="Made from this job's guides, or redrawn from it.")
+    search: str | None = Field(None, max_length=200, description="In name, prompt and id.")
+    everybody: bool = Field(False, description="Jobs of all owners, for admins.")
+    limit: int = Field(50, ge=1, le=500)
+    cursor: str | None = Field(None, max_length=100, description="`next` of the page before.")
+
+    def conditions(self) -> list[sa.ColumnElement[bool]]:
+        """Without the cursor's."""
+        wanted: list[sa.ColumnElement[bool]] = [Job.kind.in_(self.kind) if self.kind else Job.kind != "people"]
+        if self.state:
+            wanted.append(Job.state.in_(self.state))
+        parent = Job.submission["parent"].as_string()
+        values = (
+            (Job.mode, self.mode),
+            (Job.model, self.model),
+            (Job.batch, self.batch),
+            (parent, storable(self.parent)),
+        )
+        wanted += [column == value for column, value in values if value is not None]
+        if self.search:
+            texts = (Job.submission["name"].as_string(), Job.submission["prompt"].as_string(), Job.id)
+            wanted.append(sa.or_(*(text.icontains(storable(self.search), autoescape=True) for text in texts)))
+        return wanted
+
+
 @router.get("/jobs", summary="List jobs, newest first", responses=refusals())
-def listed(
-    service: TheService, caller: Reader,
-    state: Annotated[list[State] | None, Query(description="Any of these; repeatable.")] = None,
-    kind: Annotated[list[Kind] | None, Query(description="Any of these; all but `people` where none is given.")] = None,
-    mode: Literal["animation", "replacement"] | None = None,
-    model: Annotated[str | None, Query(max_length=100)] = None,
-    batch: Annotated[str | None, Query(max_length=64)] = None,
-    search: Annotated[str | None, Query(max_length=200, description="In name, prompt and id.")] = None,
-    everybody: Annotated[bool, Query(description="Jobs of all owners, for admins.")] = False,
-    limit: Limit = 50, cursor: Cursor = None,
-) -> Rows[JobView]:  # fmt: skip
-    wanted: list[sa.ColumnElement[bool]] = [Job.kind.in_(kind) if kind else Job.kind != "people"]
-    if state:
-        wanted.append(Job.state.in_(state))
-    for column, value in ((Job.mode, mode), (Job.model, model), (Job.batch, batch)):
-        if value is not None:
-            wanted.append(column == value)
-    if search:
-        texts = (Job.submission["name"].as_string(), Job.submission["prompt"].as_string(), Job.id)
-        wanted.append(sa.or_(*(text.icontains(search, autoescape=True) for text in texts)))
-    total = service.jobs(caller, *wanted, limit=0, everybody=everybody).total
-    if cursor is not None:
-        created, job_id = _place_of(cursor)
-        wanted.append(sa.or_(Job.created < created, sa.and_(Job.created == created, Job.id < job_id)))
-    found = service.jobs(caller, *wanted, limit=limit + 1, everybody=everybody).jobs
+def listed(service: TheService, caller: Reader, wanted: Annotated[Wanted, Query()]) -> Rows[JobView]:
+    conditions, limit, everybody = wanted.conditions(), wanted.limit, wanted.everybody
+    total = service.jobs(caller, *conditions, limit=0, everybody=everybody).total
+    if wanted.cursor is not None:
+        created, job_id = _place_of(wanted.cursor)
+        conditions.append(sa.or_(Job.created < created, sa.and_(Job.created == created, Job.id < job_id)))
+    found = service.jobs(caller, *conditions, limit=limit + 1, everybody=everybody).jobs
     more = _cursor(found[limit - 1]) if len(found) > limit else None
     return Rows(data=[view(job) for job in found[:limit]], next=more, total=total)
 

@@ -16,10 +16,10 @@ from wanimate.serve.faces.own.forms import Cursor, Done, Limit, Rows, refusals
 from wanimate.serve.keys import USUAL, Caller, Scope
 from wanimate.serve.service import Service
 from wanimate.serve.settings import Quotas
-from wanimate.serve.tables import Audit, Job, Key, State, now
+from wanimate.serve.tables import Audit, Job, Key, State
+from wanimate.serve.usage import seconds_today
 
 router = APIRouter()
-_DAY = 86_400_000
 KeyId = Annotated[str, Path(max_length=64)]
 
 
@@ -108,8 +108,8 @@ def _me(service: Service, caller: Caller, secret: str) -> Me:
     with service.database.read() as session:
         running = session.scalar(sa.select(count).select_from(Job).where(mine, Job.worker.is_not(None)))
         queued = session.scalar(sa.select(count).select_from(Job).where(mine, Job.state == State.PENDING))
-        seconds = session.scalar(sa.select(sa.func.sum(Job.clip_seconds)).where(mine, Job.created > now() - _DAY))
-    usage = Usage(running=running or 0, queued=queued or 0, seconds_today=seconds or 0.0)
+        seconds = seconds_today(session, caller.key_id)
+    usage = Usage(running=running or 0, queued=queued or 0, seconds_today=seconds)
     return Me(
         key=caller.key_id, owner=caller.owner, scopes=sorted(caller.scopes), quotas=caller.quotas, usage=usage,
         webhook_secret=secret,

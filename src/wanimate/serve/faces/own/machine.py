@@ -215,5 +215,5 @@ def _keeps(settings: ServeSettings) -> Keeps:
     )
 
 
-def _counts(rows: Sequence[sa.Row[tuple[str, int]]]) -> dict[str, int]:
+def _counts(rows: Sequence[Sequence[Any]]) -> dict[str, int]:
     return {row[0]: row[1] for row in rows}

@@ -6,6 +6,7 @@ import time
 from typing import Annotated
 
 import anyio
+import sqlalchemy as sa
 from anyio.to_thread import run_sync
 from fastapi import APIRouter, Response
 from pydantic import BaseModel, ConfigDict, Field
@@ -14,9 +15,10 @@ from wanimate.serve.errors import ServiceError, missing
 from wanimate.serve.faces.common import Base, Reader, RequestId, Submitter, TheService
 from wanimate.serve.faces.own.forms import Answers, JobId, refusals
 from wanimate.serve.faces.own.jobs import FACE
+from wanimate.serve.ops.health import alive
 from wanimate.serve.service import Service
 from wanimate.serve.submission import Source, Submission
-from wanimate.serve.tables import Job, State
+from wanimate.serve.tables import Job, Stage, State, Worker
 
 router = APIRouter(tags=["people"])
 _PACE = 0.2
@@ -67,7 +69,7 @@ async def look(
     chosen = {} if wanted.at is None else {"preprocess": {"person": f"1@{wanted.at:.3f}"}}
     submission = Submission(kind="people", video=wanted.video, priority=_FIRST, **chosen)  # type: ignore[arg-type]
     job = await run_sync(service.submit, caller, submission, FACE, request_id)
-    until = time.monotonic() + wanted.wait
+    until = time.monotonic() + (wanted.wait if await run_sync(_is_somebody_there, service) else 0.0)
     while not State(job.state).final and time.monotonic() < until and not service.streams.closing:
         await anyio.sleep(_PACE)
         job = await run_sync(service.job, caller, job.id)
@@ -82,6 +84,13 @@ def found(service: TheService, caller: Reader, job_id: JobId, base: Base) -> Peo
     if job.kind != "people":
         raise missing("look at a clip")
     return _view(service, job, base)
+
+
+def _is_somebody_there(service: Service) -> bool:
+    """Whether a worker lives that could look; without one there is nothing to wait for."""
+    with service.database.read() as session:
+        stages = session.scalars(sa.select(Worker.stages).where(alive(service.settings.lease))).all()
+    return any(Stage.PREPARE in found for found in stages)
 
 
 def _view(service: Service, job: Job, base: str) -> People:

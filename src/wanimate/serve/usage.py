@@ -1,0 +1,29 @@
+"""Seconds of video that a key has used of its day, also those of jobs that were removed."""
+
+from __future__ import annotations
+
+import sqlalchemy as sa
+from sqlalchemy.orm import Session
+
+from wanimate.serve.tables import Audit, Job, now
+
+_DAY = 86_400_000
+_REMOVED = "job.removed"
+
+
+def seconds_today(session: Session, key_id: str) -> float:
+    """Seconds of the clips of a key's jobs of the last 24 hours."""
+    since = now() - _DAY
+    kept = sa.select(sa.func.sum(Job.clip_seconds)).where(Job.key_id == key_id, Job.created > since)
+    gone = sa.select(Audit.data).where(Audit.what == _REMOVED, Audit.key_id == key_id, Audit.at > since)
+    removed = (data["seconds"] for data in session.scalars(gone) if data["created"] > since)
+    return (session.scalar(kept) or 0.0) + sum(removed)
+
+
+def remove(session: Session, job: Job) -> None:
+    """Remove a job's row. What it has used stays used: who deletes a job has no more seconds."""
+    gone = sa.delete(Job).where(Job.id == job.id).returning(Job.clip_seconds)
+    seconds = session.scalar(gone.execution_options(synchronize_session=False))
+    if seconds:
+        data = {"seconds": seconds, "created": job.created}
+        session.add(Audit(at=now(), owner=job.owner, key_id=job.key_id, what=_REMOVED, target=job.id, data=data))
