@@ -10,12 +10,13 @@ SPEED ?= exact
 export PIP_DISABLE_PIP_VERSION_CHECK := 1
 
 .DEFAULT_GOAL := help
-.PHONY: help demo serve-demo test test-all lint types coverage bench clean models
+.PHONY: help demo serve-demo test test-browser test-all lint types coverage bench clean models
 
 help:
 	@echo "make demo      animate a packaged character by a packaged clip: out/demo.mp4, out/demo.sheet.png"
 	@echo "make serve-demo  the same job by HTTP, from a service that is started for it: out/serve-demo.mp4"
-	@echo "make test      every test but the slow ones"
+	@echo "make test      every test but the slow ones and those in a browser"
+	@echo "make test-browser  the studio's tests, in Chromium"
 	@echo "make test-all  every test"
 	@echo "make lint      ruff and mypy            make types     mypy alone"
 	@echo "make coverage  tests, and how much of src they run"
@@ -33,7 +34,13 @@ serve-demo: $(VENV)/.serve models
 	$(BIN)/python -m wanimate.serve.demo --out out/serve-demo.mp4 --data out/serve --seed $(SEED)
 
 test: $(VENV)/.dev models
-	OMP_NUM_THREADS=1 $(BIN)/python -m pytest -m "not slow" -n auto --maxprocesses 4 --dist loadgroup
+	@echo "The studio's tests in a browser are left out: make test-browser runs them."
+	OMP_NUM_THREADS=1 $(BIN)/python -m pytest -m "not slow" --ignore=tests/browser -n auto --maxprocesses 4 --dist loadgroup
+
+test-browser: $(VENV)/.dev models
+	@command -v "$${WANIMATE_CHROMIUM:-chromium}" >/dev/null || { \
+	  echo "Chromium was not found: sudo apt-get install chromium, or name one with WANIMATE_CHROMIUM=/path/to/chrome" >&2; exit 1; }
+	WANIMATE_REQUIRE_BROWSER=1 OMP_NUM_THREADS=1 $(BIN)/python -m pytest tests/browser
 
 test-all: $(VENV)/.dev models
 	$(BIN)/python -m pytest
@@ -47,7 +54,7 @@ types: $(VENV)/.dev
 	$(BIN)/mypy
 
 coverage: $(VENV)/.dev models
-	$(BIN)/python -m pytest -m "not slow" --cov --cov-report=term:skip-covered
+	$(BIN)/python -m pytest -m "not slow" --ignore=tests/browser --cov --cov-report=term:skip-covered
 	@echo "Coverage of src: $$($(BIN)/coverage report --format=total) %"
 
 bench: $(VENV)/.dev models

@@ -136,7 +136,7 @@ def test_dotted_names(page: Path) -> None:
     for quoted in re.findall(r"`((?:wanimate\.)?(\w+)(?:\.\w+)+)`", prose(page)):
         words = quoted[0].removeprefix("wanimate.").split(".")
         is_ours = quoted[0].startswith("wanimate.") or words[0] in rooms
-        if not is_ours or is_field(words) or words[-1] in ("json", "py", "md") or page.name == "CHANGELOG.md":
+        if not is_ours or is_field(words) or words[-1] in ("js", "json", "py", "md") or page.name == "CHANGELOG.md":
             continue
         assert resolves(words), f"{quoted[0]} is not there"
 

@@ -16,6 +16,7 @@ from wanimate.cli.mcp import mcp
 from wanimate.cli.preprocess import preprocess
 from wanimate.cli.report import JsonReporter, OutputClosed, lost
 from wanimate.cli.serve import keys, serve, worker
+from wanimate.cli.studio import studio
 from wanimate.cli.train import app as train
 from wanimate.cli.weights import app as weights
 from wanimate.versions import version_of
@@ -61,6 +62,7 @@ app.add_typer(train, name="train")
 app.add_typer(compat, name="compat")
 app.add_typer(weights, name="weights")
 app.add_typer(jobs, name="jobs")
+app.command()(studio)
 app.command()(serve)
 app.command()(worker)
 app.add_typer(keys, name="keys")

@@ -21,7 +21,7 @@ if TYPE_CHECKING:
     from wanimate.serve.settings import ServeSettings
 
 PLACES, LISTENING, WORK, KEY = "Places", "Listening", "Work", "Key"
-_NAMES = {
+NAMES = {
     "serve.host": "--host", "serve.port": "--port", "serve.data": "--data", "serve.database": "--database",
     "serve.storage": "--storage", "serve.allow_fetch": "--allow-fetch", "serve.config": "--config",
     "serve.checkpoint": "--checkpoint", "serve.speed": "--speed", "serve.workers": "--workers", "serve.device": "--device",
@@ -63,7 +63,7 @@ Speed = Annotated[str | None, option(WORK, "exact, fast or turbo, for jobs that 
 Device = Annotated[str | None, option(WORK, "cuda, cuda:N or cpu.", show_default="every GPU, else cpu")]
 
 
-@command(names=_NAMES)
+@command(names=NAMES)
 def serve(
     report: Reporter,
     host: Annotated[str | None, option(LISTENING, "Address to listen at.", show_default="127.0.0.1")] = None,
@@ -94,7 +94,7 @@ def serve(
     [cyan]wanimate serve --checkpoint Wan2.2-Animate-14B --host 0.0.0.0 --database postgresql://wanimate@db/wanimate --storage
     s3://videos/wanimate[/cyan]
     """
-    settings = _settings(
+    settings = settings_of(
         config, host=host, port=port, public_url=public_url, data=data, database=database, storage=storage,
         checkpoint=checkpoint, allow_fetch=allow_fetch, speed=speed, device=device, workers=workers, ray=ray,
     )  # fmt: skip
@@ -105,7 +105,7 @@ def serve(
     run(settings)
 
 
-@command(names=_NAMES)
+@command(names=NAMES)
 def worker(
     report: Reporter, data: Data = None, database: Database = None, storage: StorageUrl = None, config: Config = None,
     checkpoint: Checkpoint = None, allow_fetch: Fetch = None, speed: Speed = None, device: Device = None,
@@ -119,7 +119,7 @@ def worker(
 
     [cyan]wanimate worker --database postgresql://wanimate@db/wanimate --storage s3://videos/wanimate --device cuda:1[/cyan]
     """
-    settings = _settings(
+    settings = settings_of(
         config, data=data, database=database, storage=storage, checkpoint=checkpoint, allow_fetch=allow_fetch, speed=speed,
         device=device,
     )  # fmt: skip
@@ -144,7 +144,7 @@ keys = typer.Typer(no_args_is_help=True, help="Make, list or revoke the keys of 
 
 
 @keys.command("create")
-@command(names=_NAMES)
+@command(names=NAMES)
 def create(
     report: Reporter,
     owner: Annotated[str, option(KEY, "Who everything made with the key belongs to.")],
@@ -158,16 +158,16 @@ def create(
 
     [cyan]wanimate keys create --owner studio[/cyan]
     """
-    found = _keys(_settings(config, data=data, database=database))
+    found = _keys(settings_of(config, data=data, database=database))
     key = found.create(owner, [scope.strip() for scope in scopes.split(",") if scope.strip()], days)
     report.done({"key": key, "owner": owner}, key)
 
 
 @keys.command("list")
-@command(names=_NAMES)
+@command(names=NAMES)
 def list_(report: Reporter, data: Data = None, database: Database = None, config: Config = None) -> None:
     """List keys, by id. The keys themselves are stored nowhere."""
-    rows = _keys(_settings(config, data=data, database=database)).list()
+    rows = _keys(settings_of(config, data=data, database=database)).list()
     table = Table("id", "owner", "scopes", "created", "expires", "state", box=None, header_style="bold")
     told: list[dict[str, Any]] = []
     for row in rows:
@@ -184,18 +184,18 @@ def list_(report: Reporter, data: Data = None, database: Database = None, config
 
 
 @keys.command("revoke")
-@command(names=_NAMES)
+@command(names=NAMES)
 def revoke(
     report: Reporter, key_id: Annotated[str, typer.Argument(help="Its id, as `keys list` shows it.")],
     data: Data = None, database: Database = None, config: Config = None,
 ) -> None:  # fmt: skip
     """Revoke a key. Requests with it are refused within seconds; its owner's jobs go on."""
-    if not _keys(_settings(config, data=data, database=database)).revoke(key_id):
+    if not _keys(settings_of(config, data=data, database=database)).revoke(key_id):
         raise InputError("key_id", key_id, "there is no such key", "`wanimate keys list` shows them.")
     report.done({"revoked": key_id}, f"{key_id} is revoked")
 
 
-def _settings(config: Path | None, **given: Any) -> ServeSettings:
+def settings_of(config: Path | None, **given: Any) -> ServeSettings:
     try:
         from wanimate.serve.settings import ServeSettings
     except ModuleNotFoundError as error:

@@ -31,6 +31,7 @@ from wanimate.serve.ops.logs import access_log
 from wanimate.serve.service import Service
 from wanimate.serve.settings import ServeSettings
 from wanimate.serve.storage import StorageAway
+from wanimate.serve.studio import pages, session
 from wanimate.versions import version_of
 
 _log = logging.getLogger(__name__)
@@ -67,7 +68,15 @@ def create_app(settings: ServeSettings, service: Service | None = None) -> FastA
         description="Character animation on your own GPUs: the hosted animate contract, OpenAI's videos routes, and more.",
     )  # fmt: skip
     app.state.service = service
-    for router in (hosted.router, openai.router, own.router, health.router, metrics.router):
+    for router in (
+        hosted.router,
+        openai.router,
+        own.router,
+        session.router,
+        health.router,
+        metrics.router,
+        pages.router,
+    ):
         app.include_router(router)
     app.include_router(files_router(service.storage))
     for kind in _REFUSED:

@@ -24,6 +24,7 @@ from wanimate.serve.forecast import Forecaster
 from wanimate.serve.keys import Caller, Keys, Rate
 from wanimate.serve.ops import telemetry
 from wanimate.serve.queue import Queue
+from wanimate.serve.sessions import Sessions
 from wanimate.serve.settings import ServeSettings
 from wanimate.serve.storage import Storage, StorageAway
 from wanimate.serve.streams import Streams
@@ -71,6 +72,7 @@ class Service:
         self.database = database or Database(settings.database_url)
         self.database.open()
         self.keys = Keys(self.database, settings)
+        self.sessions = Sessions(self.database, self.keys)
         self.queue = Queue(self.database, settings)
         self.secret = shared_secret(self.database)
         self.storage = Storage(settings.storage_url, self.secret)
@@ -217,7 +219,8 @@ class Service:
         if submission.kind == "redraw" and "video" not in parent.result:
             raise wrong("parent", "parent: that job has made no video.")
         job.guides, job.mode, job.clip_seconds = parent.guides, parent.mode, parent.clip_seconds
-        taken: dict[str, Any] = {name: parent.facts[name] for name in ("frames", "fps", "size") if name in parent.facts}
+        known = ("frames", "fps", "size", "no_person")
+        taken: dict[str, Any] = {name: parent.facts[name] for name in known if name in parent.facts}
         job.facts = {**job.facts, **taken}
         if submission.kind == "redraw":
             job.checkpoint, job.loras = parent.checkpoint, parent.loras

@@ -17,7 +17,7 @@ import subprocess
 import sys
 import threading
 import time
-from collections.abc import Sequence
+from collections.abc import Callable, Sequence
 from contextlib import suppress
 from dataclasses import dataclass, field
 from types import FrameType
@@ -157,8 +157,12 @@ class Server(uvicorn.Server):
         super().handle_exit(sig, frame)
 
 
-def serve(settings: ServeSettings, announce: bool = True) -> None:
+def serve(settings: ServeSettings, announce: Callable[[str, str | None, Service], None] | None = None) -> None:
     """Run the service until SIGTERM or SIGINT.
+
+    Args:
+        announce: called once it listens, with its address, the admin key if it is the first start, and the service. What
+            None prints is for scripts.
 
     Raises:
         InputError: the address is taken, or is not of this machine; the database or the storage cannot be opened; a
@@ -185,8 +189,7 @@ def serve(settings: ServeSettings, announce: bool = True) -> None:
         workers.start()
         try:
             with suppress(KeyboardInterrupt):  # uvicorn raises the signal again when all requests are answered
-                if announce:
-                    _announce(address, key)
+                (announce or _announce)(address, key, service)
                 server.run(sockets=[place])
         finally:
             workers.stop()
@@ -218,9 +221,10 @@ def _address(settings: ServeSettings, port: int) -> str:
     return f"http://{host}:{port}"
 
 
-def _announce(address: str, key: str | None) -> None:
+def _announce(address: str, key: str | None, _service: Service) -> None:
     """The first lines on stdout: scripts wait for them."""
     print(f"wanimate serves at {address}", flush=True)
+    print(f"  studio           {address}/", flush=True)
     print(f"  hosted contract  {address}/api/v1", flush=True)
     print(f"  OpenAI's videos  {address}/v1/videos", flush=True)
     print(f"  own interface    {address}/v1, described at {address}/openapi.json", flush=True)

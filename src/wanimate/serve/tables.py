@@ -275,3 +275,15 @@ class Setting(Base):
 
     name: Mapped[str] = mapped_column(Words(100), primary_key=True)
     value: Mapped[str] = mapped_column(LongWords)
+
+
+class PageSession(Base):
+    """A session of the page, or a link that begins one (`kind`). `digest`: SHA-256 of its token."""
+
+    __tablename__ = "page_sessions"
+
+    digest: Mapped[str] = mapped_column(Words(64), primary_key=True)
+    key_id: Mapped[str] = mapped_column(Id)
+    kind: Mapped[str] = mapped_column(Words(20))
+    created: Mapped[int] = mapped_column(BigInteger)
+    expires: Mapped[int] = mapped_column(BigInteger, index=True)

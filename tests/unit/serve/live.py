@@ -116,15 +116,16 @@ class QuickRunner:
 
 
 class Live:
-    """A service that listens. `base` is its address."""
+    """A service that listens. `base` is its address; `port` that of an earlier one, which this one takes."""
 
-    def __init__(self, folder: Path, **settings: Any) -> None:
+    def __init__(self, folder: Path, port: int = 0, **settings: Any) -> None:
         given = {"quotas": {"creations_a_second": 1000, "queued": None}} | settings
         self.settings = ServeSettings(data=folder, **given)
         self.service = Service(self.settings)
         self.app = create_app(self.settings, self.service)
-        self._socket = socket.create_server(("127.0.0.1", 0))
-        self.base = f"http://127.0.0.1:{self._socket.getsockname()[1]}"
+        self._socket = socket.create_server(("127.0.0.1", port))
+        self.port: int = self._socket.getsockname()[1]
+        self.base = f"http://127.0.0.1:{self.port}"
         self._server = uvicorn.Server(uvicorn.Config(self.app, log_level="error"))
         self._thread = threading.Thread(target=self._server.run, args=([self._socket],), daemon=True)
 

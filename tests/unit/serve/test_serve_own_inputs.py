@@ -154,6 +154,7 @@ def test_models_are_listed_as_openai_lists_them(service: Served, ann: TestClient
         "owned_by": "wanimate",
         "default": True,
     }
+    assert found["largest_upload"] == service.service.settings.largest_clip
     assert (found["loras"], set(found["tiers"])) == (["hero"], {"wan-std", "wan-pro"})
 
 

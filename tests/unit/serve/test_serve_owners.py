@@ -11,8 +11,8 @@ import pytest
 from fastapi.testclient import TestClient
 from own_service import JOB, PNG, Served, served
 
-OPEN = {"/healthz", "/readyz", "/metrics", "/files/{token}/{filename}", "/api/v1/uploads/form"}
-"""Without a key: signs of life, signed links and forms that a signed policy allows."""
+OPEN = {"/healthz", "/readyz", "/metrics", "/files/{token}/{filename}", "/api/v1/uploads/form", "/v1/session"}
+"""Without a key: signs of life, signed links, forms that a signed policy allows, and signing in."""
 
 
 @dataclass

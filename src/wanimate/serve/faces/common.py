@@ -2,9 +2,11 @@
 
 from __future__ import annotations
 
+import hashlib
 import re
 import uuid
 from typing import Annotated
+from urllib.parse import urlsplit
 
 from fastapi import Depends, Request
 
@@ -12,6 +14,7 @@ from wanimate.serve.errors import ServiceError
 from wanimate.serve.keys import Caller, Scope
 from wanimate.serve.service import Service
 
+_SAFE = ("GET", "HEAD", "OPTIONS")
 _REQUEST_ID = re.compile(r"[A-Za-z0-9._-]{1,64}")
 
 
@@ -39,12 +42,40 @@ def base_of(request: Request) -> str:
 
 
 def caller_of(request: Request) -> Caller:
-    """Who asks, by `Authorization: Bearer KEY`. Raises ServiceError (401)."""
-    kind, _, key = request.headers.get("authorization", "").partition(" ")
-    caller = service_of(request).keys.find(key.strip()) if kind.lower() == "bearer" and key.strip() else None
+    """Who asks, by `Authorization: Bearer KEY`, or, of the page, by its cookie. Raises ServiceError (401, 403)."""
+    service = service_of(request)
+    given = request.headers.get("authorization")
+    if given is not None:
+        kind, _, key = given.partition(" ")
+        caller = service.keys.find(key.strip()) if kind.lower() == "bearer" and key.strip() else None
+    else:
+        token = request.cookies.get(cookie_name(service))
+        caller = service.sessions.find(token) if token else None
+        if caller is not None and request.method not in _SAFE and not from_same_origin(request):
+            raise ServiceError(403, "AccessDenied", "A session may be used by its own page only.")
     if caller is None:
         raise ServiceError(401, "InvalidApiKey", "Invalid API-key provided.")
     return caller
+
+
+def cookie_name(service: Service) -> str:
+    """The cookie of the page's session. It names the service: browsers send cookies to every port of a machine."""
+    return f"wanimate_{hashlib.sha256(b'cookie' + service.secret).hexdigest()[:12]}"
+
+
+def from_same_origin(request: Request, strict: bool = True) -> bool:
+    """Whether a browser says that a page of this very service asks. `strict`: who says nothing does not count as one."""
+    site, origin = request.headers.get("sec-fetch-site"), request.headers.get("origin")
+    if site is not None:
+        return site == "same-origin"
+    if origin is None:
+        return not strict
+    return origin in {_origin_of(base_of(request)), _origin_of(str(request.base_url))}
+
+
+def _origin_of(address: str) -> str:
+    parts = urlsplit(address)
+    return f"{parts.scheme}://{parts.netloc}"
 
 
 def needs(scope: Scope) -> object:

@@ -30,6 +30,7 @@ from wanimate.serve.fetch import FetchError, FetchLimits, decode_data_uri, fetch
 from wanimate.serve.settings import ServeSettings
 from wanimate.serve.storage import NotStored, StorageAway
 from wanimate.serve.submission import Source, Submission
+from wanimate.serve.worker.previews import write_previews
 from wanimate.serve.worker.work import Broken, Refused, Work
 from wanimate.types import Guides, Result
 from wanimate.weights.locate import read_checkpoint_config
@@ -103,9 +104,12 @@ class WanRunner:
         guides = load_guides(folder)
         place = f"guides/{work.job.id}/{work.claim.attempt}"
         work.put(folder, f"{place}/guides")
+        write_previews(guides, video, work.scratch / "previews", work.cancel)
+        work.put(work.scratch / "previews", f"{place}/previews")
         work.keep(video, f"{place}/clip{video.suffix}")
         work.guides = place
         work.facts |= {"frames": guides.count, "fps": str(guides.fps), "size": list(guides.size)}
+        work.facts["no_person"] = guides.manifest.get("no_person", [])
         if submission.kind == "preprocess":
             work.result = {name: f"{place}/guides/{file}" for name, file in _files(guides).items()}
 

@@ -24,17 +24,17 @@ def preview_name(job_id: str) -> str:
 
 @router.get("/jobs/{job_id}/files", summary="Files of a job", responses=refusals(404))
 def files(service: TheService, caller: Reader, job_id: JobId, base: Base) -> Rows[FileView]:
-    """Results (`video`, `sheet`, `thumbnail`, `record`), the guides that they were made from (`guides/...`), and `preview`, the
-    newest picture of what is being made."""
+    """Results (`video`, `sheet`, `thumbnail`, `record`), the guides that they were made from (`guides/...`), those and the clip
+    as small videos that browsers play (`previews/...`), and `preview`, the newest picture of what is being made."""
     job = service.job(caller, job_id)
     stored = dict(job.result)
     try:
         if job.guides:
-            prefix = f"{job.guides}/guides"
             known = set(stored.values())
-            for file in service.storage.list(prefix):
-                if file.name not in known:
-                    stored[f"guides/{file.name.removeprefix(prefix + '/')}"] = file.name
+            for part in ("guides", "previews"):
+                for file in service.storage.list(f"{job.guides}/{part}"):
+                    if file.name not in known:
+                        stored[file.name.removeprefix(f"{job.guides}/")] = file.name
         if "video" not in stored and service.storage.exists(preview_name(job_id)):
             stored["preview"] = preview_name(job_id)
         return Rows(data=[_view(service, job, name, place, base) for name, place in sorted(stored.items())])

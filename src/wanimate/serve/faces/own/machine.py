@@ -2,7 +2,9 @@
 
 from __future__ import annotations
 
+import shutil
 from collections.abc import Sequence
+from contextlib import suppress
 from fractions import Fraction
 from typing import Any, Literal
 
@@ -16,7 +18,7 @@ from wanimate.serve.faces.common import Admin, Reader, TheService
 from wanimate.serve.faces.own.forms import Rows, refusals
 from wanimate.serve.keys import Caller
 from wanimate.serve.service import Service
-from wanimate.serve.settings import Tier
+from wanimate.serve.settings import ServeSettings, Tier
 from wanimate.serve.submission import Submission
 from wanimate.serve.tables import Job, State, Worker, now
 
@@ -35,12 +37,14 @@ class Model(BaseModel):
 
 
 class Models(BaseModel):
-    """`data`: checkpoints. `loras`: names that a job's `loras` may have. `tiers`: names that its `tier` may have."""
+    """`data`: checkpoints. `loras`: names that a job's `loras` may have. `tiers`: names that its `tier` may have.
+    `largest_upload`: bytes that a file may have."""
 
     object: Literal["list"] = "list"
     data: list[Model]
     loras: list[str]
     tiers: dict[str, Tier]
+    largest_upload: int
 
 
 class Wanted(BaseModel):
@@ -97,6 +101,15 @@ class WorkerView(BaseModel):
     seen: int
 
 
+class Keeps(BaseModel):
+    """How long files are kept, and the disk they lie on; its bytes are null where the storage is no folder."""
+
+    results_hours: float
+    uploads_hours: float
+    free_bytes: int | None
+    total_bytes: int | None
+
+
 class Stats(BaseModel):
     """Jobs by state; those that wait by stage, and for how many seconds the oldest of them has waited."""
 
@@ -105,13 +118,16 @@ class Stats(BaseModel):
     waiting: dict[str, int]
     oldest_seconds: float | None
     workers: int
+    keeps: Keeps
 
 
 @router.get("/models", summary="Checkpoints, LoRAs and tiers", tags=["machine"], responses=refusals())
 def models(service: TheService, _caller: Reader) -> Models:
     settings = service.settings
     data = [Model(id=name, default=name == settings.default_checkpoint) for name in settings.known_checkpoints]
-    return Models(data=data, loras=list(settings.loras), tiers=settings.tiers)
+    return Models(
+        data=data, loras=list(settings.loras), tiers=settings.tiers, largest_upload=settings.largest_clip
+    )  # fmt: skip
 
 
 @router.get("/doctor", summary="What this machine can run", tags=["machine"], responses=refusals())
@@ -184,8 +200,19 @@ def stats(service: TheService, _caller: Admin) -> Stats:
     return Stats(
         paused=service.queue.paused, workers=living,
         states=_counts(states), waiting=_counts(waiting),
-        oldest_seconds=None if oldest is None else (now() - oldest) / 1000,
+        oldest_seconds=None if oldest is None else (now() - oldest) / 1000, keeps=_keeps(service.settings),
     )  # fmt: skip
+
+
+def _keeps(settings: ServeSettings) -> Keeps:
+    free = total = None
+    if "://" not in settings.storage_url:
+        with suppress(OSError):
+            disk = shutil.disk_usage(settings.storage_url)
+            free, total = disk.free, disk.total
+    return Keeps(
+        results_hours=settings.keep_results, uploads_hours=settings.keep_uploads, free_bytes=free, total_bytes=total
+    )
 
 
 def _counts(rows: Sequence[Sequence[Any]]) -> dict[str, int]:

@@ -1,0 +1,1 @@
+"""The studio: the page at `/`, and how people sign in to it."""

@@ -1,0 +1,159 @@
+// A new job: what performs, who performs, how it is made, what it costs.
+import { html, nothing } from '../vendor/lit.js';
+import { Part } from '../parts/base.js';
+import { get, local, post } from '../api.js';
+import { draftOf, keepDraft, loadDraft, submissionOf } from '../draft.js';
+import { about, bytes, short } from '../format.js';
+import { go } from '../router.js';
+import { t } from '../texts.js';
+import '../parts/source.js';
+import '../parts/people.js';
+import '../parts/options.js';
+
+const PAUSE = 450;
+const CHARACTERS = [1, 2, 3, 4].map((n) => ({ url: `/studio/demo/character-${n}.png`, name: `character-${n}.png`, label: t.start.character(n) }));
+const PERFORMER = [{ url: '/studio/demo/performer.mp4', name: 'performer.mp4', label: t.start.performer }];
+const FORM_FIELDS = { image: 'image', video: 'video', mask: 'mask' };
+
+class Start extends Part {
+  // from: id of a job whose settings are filled in.
+  static properties = { from: {}, draft: { state: true }, models: { state: true }, uploads: { state: true }, clip: { state: true }, plan: { state: true }, trouble: { state: true }, busy: { state: true }, told: { state: true } };
+
+  constructor() {
+    super();
+    this.draft = loadDraft();
+    this.uploads = [];
+  }
+
+  connectedCallback() {
+    super.connectedCallback();
+    this.#open();
+    this.care(() => clearTimeout(this.timer));
+  }
+
+  willUpdate(changed) {
+    if (changed.has('from') && this.from && changed.get('from') !== undefined) this.#open();
+  }
+
+  async #open() {
+    const before = Object.keys(FORM_FIELDS).filter((part) => this.draft[part]?.id).map((part) => [part, this.draft[part].id]);
+    try {
+      const [models, uploads] = await Promise.all([get('models'), get('uploads')]);
+      this.models = models;
+      this.uploads = uploads.data;
+      if (this.from) await this.#fill(this.from);
+      const kept = new Set(this.uploads.map((sent) => sent.id));
+      for (const [part, id] of before) if (!kept.has(id) && this.draft[part]?.id === id) this.#set({ [part]: null });
+      this.#foresee();
+    } catch (error) {
+      this.trouble = { message: error.message };
+    }
+  }
+
+  async #fill(id) {
+    let job = await get(`jobs/${id}`);
+    const { name } = job;
+    for (let i = 0; job.submission.parent && !job.submission.image && i < 8; i++) job = await get(`jobs/${job.submission.parent}`);
+    const known = Object.fromEntries(this.uploads.map((sent) => [sent.id, { id: sent.id, name: sent.filename, url: local(sent.url) }]));
+    const draft = draftOf(job.submission, known);
+    this.#set(draft);
+    this.told = `${t.start.filled(name || short(id))} ${draft.image && draft.video ? '' : t.start.expired}`;
+  }
+
+  #set(more) {
+    this.draft = { ...this.draft, ...more };
+    keepDraft(this.draft);
+    this.trouble = null;
+    if (!('name' in more)) this.#foresee();
+  }
+
+  #foresee() {
+    clearTimeout(this.timer);
+    this.timer = setTimeout(() => this.#plan(), PAUSE);
+  }
+
+  async #plan() {
+    const { image, video, mode } = this.draft;
+    const turn = (this.turn = {});
+    if (!image || !video || (!this.clip && !video.seconds)) {
+      this.plan = null;
+      return;
+    }
+    const shape = mode === 'animation' ? image : video;
+    const { image: _, video: __, mask: ___, ...job } = submissionOf(this.draft, 'animate');
+    const size = shape.width ? { width: shape.width, height: shape.height } : {};
+    this.plan = { waits: true };
+    try {
+      const plan = await post('plan', { job, ...size, ...(this.clip ? { clip: this.clip.id } : { seconds: video.seconds }) });
+      if (this.turn === turn) this.plan = plan;
+    } catch (error) {
+      if (this.turn === turn) this.plan = { trouble: error };
+    }
+  }
+
+  async #send(kind) {
+    this.busy = kind;
+    this.trouble = null;
+    try {
+      const job = await post('jobs', submissionOf(this.draft, kind), { 'Idempotency-Key': crypto.randomUUID?.() ?? String(Math.random()) });
+      go(kind === 'preprocess' ? `guides/${job.id}` : `jobs/${job.id}`);
+    } catch (error) {
+      this.trouble = error;
+      await this.updateComplete;
+      this.querySelector('.plan [role="alert"]')?.scrollIntoView({ block: 'nearest' });
+    } finally {
+      this.busy = null;
+    }
+  }
+
+  #slot(part, label, hint, demos) {
+    const clip = part === 'video';
+    const recent = this.uploads.filter((sent) => sent.media_type.startsWith(clip ? 'video/' : 'image/')).slice(0, 20);
+    return html`<wa-source class="card" .kind=${part} .label=${label} .hint=${hint} .demos=${demos} .recent=${recent} .value=${this.draft[part]} .most=${this.models?.largest_upload}
+      .trouble=${this.trouble?.field === part ? this.trouble.message : ''}
+      @changed=${(e) => ((this.clip = clip ? null : this.clip), this.#set({ [part]: e.detail, ...(clip ? { person: 'largest', at: '' } : {}) }))}></wa-source>`;
+  }
+
+  #forecast() {
+    const { plan } = this;
+    if (!plan) return html`<p class="soft">${t.start.planIdle}</p>`;
+    if (plan.waits) return html`<p class="soft" role="status">${t.start.planning}</p>`;
+    if (plan.trouble) return html`<p class="note bad" role="alert">${plan.trouble.message}</p>`;
+    const detail = t.start.detail(plan.frames, plan.size.join(' × '), plan.segments, plan.steps);
+    if (!plan.fits) return html`<p class="note bad" role="alert"><strong>${t.start.fitsNot}.</strong> ${plan.message}</p><p class="hint">${detail}</p>`;
+    const gpu = plan.device?.startsWith('cuda');
+    const memory = gpu ? t.start.memory(bytes(plan.gpu_bytes), bytes(plan.gpu_room_bytes)) : plan.host_bytes ? t.start.memory(bytes(plan.host_bytes)) : '';
+    return html`<p class="estimate" role="status"><strong>${t.start.fits}</strong>, ${t.start.plan(about(plan.seconds), memory)}</p><p class="hint">${detail}</p>
+      ${plan.warning ? html`<p class="note warn">${plan.warning}</p>` : nothing}`;
+  }
+
+  render() {
+    const { draft } = this;
+    const ready = draft.image && draft.video;
+    const video = draft.video && (draft.video.id ? { upload: draft.video.id } : { url: draft.video.address });
+    return html`
+      <div class="head"><div><h1>${t.start.title}</h1><p class="soft">${t.start.about}</p></div></div>
+      ${this.told ? html`<p class="note good filled" role="status">${this.told}</p>` : nothing}
+      <div class="start">
+        <div class="stack">
+          <div class="pair">${this.#slot('image', t.start.picture, t.start.pictureHint, CHARACTERS)}${this.#slot('video', t.start.clip, t.start.clipHint, PERFORMER)}</div>
+          <wa-people .video=${video} .person=${draft.person} .at=${draft.at} @chosen=${(e) => this.#set(e.detail)}
+            @found=${(e) => ((this.clip = e.detail), this.#foresee())}></wa-people>
+        </div>
+        <div class="stack">
+          <fieldset class="card"><legend class="hidden">${t.start.mode}</legend><h2>${t.start.mode}</h2><div class="modes">
+            ${Object.entries(t.modes).map(([mode, words]) => html`<label class="mode"><input type="radio" name="mode" value=${mode} .checked=${draft.mode === mode} @change=${() => this.#set({ mode })}>
+              <span><strong>${words.name}</strong><small>${words.about}</small></span></label>`)}</div></fieldset>
+          ${this.models ? html`<wa-options .draft=${draft} .models=${this.models} .wrong=${this.trouble?.field} @set=${(e) => this.#set(e.detail)}></wa-options>` : nothing}
+          <section class="card stack plan" aria-label=${t.start.make}>
+            ${this.#forecast()}
+            ${this.trouble && !(this.trouble.field in FORM_FIELDS) ? html`<p class="note bad" role="alert">${this.trouble.message}</p>` : nothing}
+            <div class="line"><button class="main" ?disabled=${!ready || !!this.busy} @click=${() => this.#send('animate')}>${t.start.make}</button>
+              <button ?disabled=${!ready || !!this.busy} @click=${() => this.#send('preprocess')}>${t.start.check}</button></div>
+            <p class="hint">${ready ? t.start.checkAbout : t.start.missing}</p>
+          </section>
+        </div>
+      </div>`;
+  }
+}
+customElements.define('wa-start', Start);

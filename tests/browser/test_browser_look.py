@@ -1,0 +1,73 @@
+"""Every view as people see it: nothing that axe finds, in light and dark; nothing wider than the window, from a phone to 4K."""
+
+from __future__ import annotations
+
+from pathlib import Path
+
+import pytest
+from playwright.sync_api import Browser, expect
+from stage import Actor, Playhouse
+from visit import Visit
+
+WIDTHS = (390, 768, 1440, 3840)
+
+
+@pytest.mark.parametrize("scheme", ["light", "dark"])
+def test_axe_finds_nothing_on_any_view(
+    browser: Browser, live: Playhouse, actor: Actor, tmp_path: Path, scheme: str
+) -> None:
+    with Visit(browser, live, tmp_path, color_scheme=scheme) as visit:
+        key = visit.sign_in()
+        done, again = live.made(key, "Noon"), live.made(key, "Noon", generate={"seed": 3})
+        guides = live.made(key, "gaps", kind="preprocess", mode="replacement")
+        failed, runs = live.made(key, "fail"), live.made(key, "hold", wait=False)
+        assert actor.holding.wait(10)
+        live.made(key, "waits", wait=False)
+        views = {
+            "start": "Make a character perform", "jobs": "Jobs", "jobs?show=all": "Jobs", f"jobs/{done}": "Noon",
+            f"jobs/{done}?with={again}": "Noon", f"guides/{guides}": "Check the guides", f"jobs/{failed}": "fail",
+            f"jobs/{runs}": "hold", "jobs/none": "This did not work", "settings": "Settings",
+        }  # fmt: skip
+        visit.refusals = True
+        found = {}
+        for address, title in views.items():
+            visit.open(address)
+            visit.title(title)
+            visit.page.wait_for_load_state("networkidle") if address == "settings" else visit.page.wait_for_timeout(250)
+            found[address] = visit.faults()
+            for width in WIDTHS:
+                visit.page.set_viewport_size({"width": width, "height": 900})
+                if visit.overflow() > 0:
+                    found[address].append(f"{visit.overflow()} pixels too wide at {width}")
+            visit.page.set_viewport_size({"width": 1440, "height": 900})
+        assert {address: faults for address, faults in found.items() if faults} == {}
+
+
+def test_the_theme_can_be_chosen_and_is_kept(visit: Visit) -> None:
+    visit.sign_in()
+    light = visit.page.evaluate("getComputedStyle(document.documentElement).backgroundColor")
+    for _ in range(2):
+        visit.page.get_by_role("button", name="Theme").click()
+    expect(visit.button("Theme: dark")).to_be_visible()
+    dark = visit.page.evaluate("getComputedStyle(document.documentElement).backgroundColor")
+    assert light != dark
+    visit.page.reload()
+    expect(visit.button("Theme: dark")).to_be_visible()
+    assert visit.page.evaluate("getComputedStyle(document.documentElement).backgroundColor") == dark
+
+
+def test_it_is_painted_within_a_second(visit: Visit) -> None:
+    """Cold: nothing is in the browser's cache. The best of three, since other work may share the processor."""
+    visit.sign_in()
+    session = visit.context.new_cdp_session(visit.page)
+    session.send("Network.setCacheDisabled", {"cacheDisabled": True})
+    took = []
+    for _ in range(3):
+        visit.page.reload()
+        visit.title("Make a character perform")
+        took.append(
+            visit.page.evaluate(
+                "performance.getEntriesByType('paint').find((e) => e.name === 'first-contentful-paint').startTime"
+            )
+        )
+    assert min(took) < 1000, took
