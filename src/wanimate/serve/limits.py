@@ -1,6 +1,7 @@
 """Bodies of requests, bounded before anything reads them: too large, compressed, or too slow. Pure ASGI middleware.
 
-What is refused is not read. The connection is closed after the answer, since the rest of the body would come on it.
+What is refused reaches no application. The answer is sent at once. What still comes of the body is thrown away for some
+seconds, and then the connection is closed.
 """
 
 from __future__ import annotations
@@ -8,6 +9,7 @@ from __future__ import annotations
 import asyncio
 import json
 from collections.abc import Callable, Mapping
+from contextlib import suppress
 from dataclasses import dataclass
 from typing import Any, NoReturn
 
@@ -24,6 +26,10 @@ class Refusal:
 
 Shape = Callable[[Scope, Refusal], tuple[int, Mapping[str, Any]]]
 """The status and the JSON that a refusal is told in; each face of the service has its own."""
+
+
+_LINGER = 2.0
+"""Seconds in which the rest of a refused body is thrown away."""
 
 
 class BodyRefused(Exception):
@@ -46,7 +52,7 @@ class BodyLimit:
             await self._app(scope, receive, send)
             return
         limit = self._limit_of(scope)
-        guard = _Guard(scope, send, self._shape)
+        guard = _Guard(scope, receive, send, self._shape)
         if refusal := _refused_by_headers(scope, limit):
             await guard.refuse(refusal)
             return
@@ -76,7 +82,7 @@ class SlowBody:
         if scope["type"] != "http":
             await self._app(scope, receive, send)
             return
-        guard = _Guard(scope, send, self._shape)
+        guard = _Guard(scope, receive, send, self._shape)
         clock = asyncio.get_running_loop().time
         waited, came, is_whole = 0.0, 0, False
 
@@ -102,8 +108,8 @@ class SlowBody:
 class _Guard:
     """Runs the application until a body is refused; then the refusal is what is sent, if the answer has not begun."""
 
-    def __init__(self, scope: Scope, send: Send, shape: Shape) -> None:
-        self._scope, self._send, self._shape = scope, send, shape
+    def __init__(self, scope: Scope, receive: Receive, send: Send, shape: Shape) -> None:
+        self._scope, self._receive, self._send, self._shape = scope, receive, send, shape
         self._refusal: Refusal | None = None
         self._has_begun = False
 
@@ -132,7 +138,18 @@ class _Guard:
         headers = {"content-type": "application/json", "content-length": str(len(body)), "connection": "close"}
         encoded = [(key.encode(), value.encode()) for key, value in headers.items()]
         await self._send({"type": "http.response.start", "status": status, "headers": encoded})
-        await self._send({"type": "http.response.body", "body": body})
+        await self._send({"type": "http.response.body", "body": body, "more_body": True})
+        await self._linger()
+        await self._send({"type": "http.response.body", "body": b""})
+
+    async def _linger(self) -> None:
+        """Throw away what still comes: a connection that is closed while its client sends takes the answer with it."""
+        with suppress(TimeoutError, BodyRefused):
+            async with asyncio.timeout(_LINGER):
+                more = True
+                while more:
+                    message = await self._receive()
+                    more = message["type"] == "http.request" and message.get("more_body", False)
 
 
 def _too_large(limit: int) -> Refusal:

@@ -34,6 +34,7 @@ REFUSED: dict[str, tuple[str, str]] = {
     "jobs list": ("nowhere", "FOLDERS"),
     "jobs clean": ("nowhere", "FOLDERS"),
     "serve": ("--config nowhere.toml", "--config"),
+    "studio": ("--config nowhere.toml", "--config"),
     "worker": ("--config nowhere.toml", "--config"),
     "mcp": ("--key wan_x --url nowhere", "--url"),
     "keys create": ("--owner me --config nowhere.toml", "--config"),

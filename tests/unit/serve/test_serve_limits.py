@@ -1,4 +1,4 @@
-"""Bodies of requests: too large, compressed, too slow. What is refused is not read."""
+"""Bodies of requests: too large, compressed, too slow. What is refused is answered unread."""
 
 from __future__ import annotations
 
@@ -36,7 +36,8 @@ async def echo(scope: Scope, receive: Receive, send: Send) -> None:
 
 
 class Call:
-    """One request of these pieces to an application, with `pause` seconds before each piece."""
+    """One request of these pieces to an application, with `pause` seconds before each piece. `read`: those that were asked
+    for before the answer."""
 
     def __init__(
         self, app: ASGIApp, pieces: list[bytes], headers: dict[str, str] | None = None, pause: float = 0.0
@@ -46,6 +47,8 @@ class Call:
         scope = {"type": "http", "method": "POST", "path": "/x", "headers": encoded}
 
         async def receive() -> Message:
+            if self.sent:  # what comes after the answer is thrown away
+                return {"type": "http.disconnect"}
             await asyncio.sleep(pause)
             self.read += 1
             return {"type": "http.request", "body": pieces[self.read - 1], "more_body": self.read < len(pieces)}
