@@ -1,10 +1,11 @@
 """Quality of the embedded checkpoint on people and motions it never saw, beside two trivial baselines.
 
-    python benchmarks/animation.py                                  # 32 clips of 33 frames, 4 long ones: about half an hour
+    python benchmarks/animation.py                                  # 32 clips of 33 frames, 4 long ones: an hour and a half
     python benchmarks/animation.py --clips 2 --long 0 --frames 9    # a quick look
 
-Every clip shows one held-out body with a procedural motion of an unseen seed (no recorded motion). The network gets what a
-job would give it: the reference, the drawn skeleton, and face crops of someone else with the same expression. Truth and
+Every clip shows one held-out body with a procedural motion of an unseen seed (no recorded motion), half of them from near.
+The network gets what a job would give it: the reference, the drawn skeleton, and face crops of someone else with the same
+expression. Truth and
 outputs are kept in --work, one file a clip, and used again while nothing they depend on has changed.
 """
 
@@ -24,8 +25,9 @@ import cv2
 import numpy as np
 import torch
 from animation_measures import Detectors, Truth, measure, read_kept, summarise
-from hardware import described
+from hardware import described, hashes
 
+from mannequin.training.pool import WORLD
 from mannequin.world.assets import assets_path, load
 from mannequin.world.body import Posed
 from mannequin.world.camera import Camera
@@ -46,7 +48,7 @@ from wanimate.weights.locate import embedded_path
 
 FIRST_SEED = 10**12
 """Far from every seed that training draws clips with."""
-SETTINGS = WorldSettings(replacement=0.0, disturb=False, other_face=1.0)
+SETTINGS = WorldSettings(face_size=WORLD.face_size, replacement=0.0, disturb=False, other_face=1.0)
 ANCHORS = [0, 5, 6, 11, 12]
 """Nose, shoulders, hips: what the cut-out baseline is placed by."""
 
@@ -90,6 +92,7 @@ def render(world: RecordingWorld, seed: int, frames: int, size: tuple[int, int])
         keypoints=batch.keypoints[0].cpu().numpy(),
         face_box=batch.face_box[0].cpu().numpy(),
         jaw=batch.jaw[0].cpu().numpy(),
+        eyes=batch.eyes[0].cpu().numpy(),
         reference_cover=(portrait.cover[0] * 255 + 0.5).to(torch.uint8).cpu().numpy(),
         reference_region=portrait.region[0].cpu().numpy(),
         reference_points=points.cpu().numpy(),
@@ -162,7 +165,7 @@ def clips(
     frames: int,
 ) -> Iterator[tuple[Truth, Frames, tuple[Segment, ...], float | None]]:
     """Truth, output, its segments, and the seconds the output took (None where it was kept)."""
-    source = {"frames": frames, "size": args.size, "world": world_version(), "device": args.device}
+    source = {"frames": frames, "size": args.size, "near": args.near, "world": world_version(), "device": args.device}
     for number in numbers:
         file = store.path("truth", seed=number, **source)
         if file.is_file():
@@ -172,7 +175,7 @@ def clips(
             truth.save(file)
         how = {k: getattr(args, k) for k in ("steps", "clip_length", "solver", "overlap", "guidance")}
         file = store.path(
-            "output", seed=number, noise=args.seed, weights=[checkpoint.path, checkpoint.hashes], **source, **how
+            "output", seed=number, noise=args.seed, weights=[checkpoint.path, hashes(checkpoint)], **source, **how
         )
         seconds = None
         if file.is_file():
@@ -212,7 +215,10 @@ def main() -> None:
     parser.add_argument("--frames", type=int, default=33)
     parser.add_argument("--long", type=int, default=4, help="clips of several segments, for the joins")
     parser.add_argument("--long-frames", type=int, default=61)
-    parser.add_argument("--size", default="192x192", help="WIDTHxHEIGHT")
+    parser.add_argument("--size", default="256x256", help="WIDTHxHEIGHT")
+    parser.add_argument(
+        "--near", type=float, default=0.5, help="share of the clips that show head and shoulders to waist"
+    )
     parser.add_argument("--steps", type=int, default=8)
     parser.add_argument("--clip-length", type=int, help="the checkpoint's own if left out; likewise:")
     parser.add_argument("--solver")
@@ -230,7 +236,8 @@ def main() -> None:
     cv2.setNumThreads(args.threads)
     args.work.mkdir(parents=True, exist_ok=True)
     people = load(device=args.device)
-    world = RecordingWorld(replace(people, clips=people.clips[:0], clip_lengths=people.clip_lengths[:0]), SETTINGS)
+    people = replace(people, clips=people.clips[:0], clip_lengths=people.clip_lengths[:0])
+    world = RecordingWorld(people, replace(SETTINGS, near=args.near))
     checkpoint = load_checkpoint(args.checkpoint, args.device)
     detectors = None if args.only_generate else Detectors(args.models)
     store = Store(args.work)
@@ -262,12 +269,12 @@ def main() -> None:
     (args.work / "clips.json").write_text(json.dumps({"clips": results, "long": long_results}, indent=1))
     speed = f"{np.mean(seconds):.3f} s a frame to generate" if seconds else "outputs kept from an earlier run"
     what = ", ".join(
-        f"{k} {getattr(args, k)}" for k in ("clips", "frames", "long", "long_frames", "size", "steps", "seed")
+        f"{k} {getattr(args, k)}" for k in ("clips", "frames", "long", "long_frames", "size", "near", "steps", "seed")
     )
     lines = [
         "# Quality of the embedded checkpoint", "", *described(args.device, args.threads), f"- {what}; {speed}",
         f"- checkpoint {checkpoint.config.name}: {checkpoint.config.note}",
-        *(f"  - {name} {digest[:16]}" for name, digest in checkpoint.hashes.items()),
+        *(f"  - {name} {digest[:16]}" for name, digest in hashes(checkpoint).items()),
         f"- {len(bodies)} different held-out bodies, procedural motion only, face crops of someone else", "",
         *summarise(results, long_results),
     ]  # fmt: skip

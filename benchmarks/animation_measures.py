@@ -30,9 +30,12 @@ from wanimate.preprocess.detect.models import find
 from wanimate.types import Frames, Segment
 
 JOINTS = [0, *range(5, 17)]
+HANDS = range(91, 133)
+TIPS = [start + tip for start in (91, 112) for tip in (4, 8, 12, 16, 20)]
+POINTS = [*JOINTS, *TIPS]
 CLOTHES = tuple(REGIONS[name] for name in ("top", "bottom", "shoes", "hair"))
 DETECTED_SIDE, FACE_SIDE = 384, 256
-LEAST_JAW, MEASURABLE = 0.05, 0.7
+LEAST_JAW, LEAST_EYES, MEASURABLE = 0.05, 0.05, 0.7
 
 Row = dict[str, dict[str, float]]
 
@@ -60,6 +63,7 @@ class Truth:
     keypoints: np.ndarray
     face_box: np.ndarray
     jaw: np.ndarray
+    eyes: np.ndarray
     reference_cover: np.ndarray
     reference_region: np.ndarray
     reference_points: np.ndarray
@@ -75,6 +79,13 @@ class Truth:
         hips = self.keypoints[:, 11:13, :2].mean(1)
         return float(np.median(np.linalg.norm(self.keypoints[:, 0, :2] - hips, axis=-1)))
 
+    @property
+    def hand_size(self) -> float:
+        """Wrist to the tip of the middle finger in pixels, largest of both hands over the clip: as long as it is when stretched
+        out across the view."""
+        hands = self.keypoints[:, HANDS, :2].reshape(-1, 2, 21, 2)
+        return float(np.linalg.norm(hands[:, :, 12] - hands[:, :, 0], axis=-1).max())
+
 
 class Detectors:
     """The default pose backend on enlarged frames, and its face mesh on enlarged crops."""
@@ -83,8 +94,8 @@ class Detectors:
         folder = find(models)
         self.backend, self.networks = MediapipeBackend(folder), Networks(folder)
 
-    def joints(self, frames: Frames) -> np.ndarray:
-        """[n, 13, 2] pixels of the frames as they are; NaN where nobody is found."""
+    def points(self, frames: Frames) -> np.ndarray:
+        """[n, len(POINTS), 2] pixels of the frames as they are; NaN where nobody, or no hand, is found."""
         if (frames == frames[:1]).all():
             frames = frames[:1].repeat(len(frames), axis=0)
         height, width = frames.shape[1:3]
@@ -92,8 +103,11 @@ class Detectors:
         size = (round(width * scale), round(height * scale))
         large = (cv2.resize(f, size, interpolation=cv2.INTER_CUBIC) for f in frames)
         people = list(self.backend.track(large))
-        points = np.stack([p.keypoints[JOINTS, :2] / scale for p in people])
+        points = np.stack([p.keypoints[POINTS, :2] / scale for p in people])
         points[[not p.valid for p in people]] = np.nan
+        unseen = np.stack([p.keypoints[POINTS, 2] <= 0 for p in people])
+        unseen[:, : len(JOINTS)] = False
+        points[unseen] = np.nan
         return points
 
     def mouths(self, frames: Frames, boxes: np.ndarray) -> np.ndarray:
@@ -130,29 +144,35 @@ def measure(truth: Truth, videos: Mapping[str, Frames], detectors: Detectors, se
     outside = cv2.dilate(truth.cover.max(0), np.ones((9, 9), np.uint8)) < 3
     background = np.broadcast_to(outside, truth.cover.shape)
     person = truth.cover > 250
-    x, y, seen = np.moveaxis(truth.keypoints[:, JOINTS], -1, 0)
+    x, y, seen = np.moveaxis(truth.keypoints[:, POINTS], -1, 0)
     inside = (seen > 0) & (x >= 0) & (x < width) & (y >= 0) & (y < height)
-    true_joints = truth.keypoints[:, JOINTS, :2]
-    true_found = detectors.joints(truth.video)
+    body, tips = slice(0, len(JOINTS)), slice(len(JOINTS), None)
+    true_points = truth.keypoints[:, POINTS, :2]
+    true_found = detectors.points(truth.video)
     detected = inside & ~np.isnan(true_found[..., 0])
     joins = [s.start + s.overlap for s in segments[1:]]
     out: Row = {}
     for name, video in videos.items():
-        found = true_found if name == "truth" else detectors.joints(video)
-        mouths = detectors.mouths(video, truth.face_box)
+        found = true_found if name == "truth" else detectors.points(video)
+        mouths, eyes = detectors.expressions(video, truth.face_box).T
         changes, calm = steps(video), steps(video, background)
         row = {
             "psnr": psnr(video, truth.video), "ssim": ssim(video, truth.video),
             "body psnr": psnr(video, truth.video, cover), "body ssim": ssim(video, truth.video, cover),
             "jaw": correlation(mouths, truth.jaw), "faces": float(np.mean(~np.isnan(mouths))),
-            "people": float(np.mean(~np.isnan(found[:, 0, 0]))),
+            "eyes": correlation(eyes, truth.eyes), "people": float(np.mean(~np.isnan(found[:, 0, 0]))),
             "colour": colour_error(video, truth.region, truth.reference, truth.reference_region, CLOTHES),
             "flicker background": flicker(video, background), "flicker person": flicker(video, person),
             "seam": seam(changes, joins), "seam background": seam(calm, joins),
-            "jaw range": float(truth.jaw.std()),
+            "jaw range": float(truth.jaw.std()), "eyes range": float(truth.eyes.std()),
         }  # fmt: skip
-        row["right detected"], row["of detected"] = pck(found, true_found, detected, truth.person_size)
-        row["right true"], row["of true"] = pck(found, true_joints, inside, truth.person_size)
+        for word, right, counted in (("detected", true_found, detected), ("true", true_points, inside)):
+            row[f"right {word}"], row[f"of {word}"] = pck(
+                found[:, body], right[:, body], counted[:, body], truth.person_size
+            )
+        row["right tips"], row["of tips"] = pck(
+            found[:, tips], true_points[:, tips], inside[:, tips], truth.hand_size, within=0.2
+        )
         if joins:
             first, rest = slice(0, joins[0]), slice(joins[0], None)
             row["body psnr first"] = psnr(video[first], truth.video[first], cover[first])
@@ -199,10 +219,14 @@ def _share(rows: Sequence[Row], video: str, against: str) -> str:
     return f"{right / max(of, 1):.3f}"
 
 
-def _jaw(rows: Sequence[Row], video: str) -> str:
-    """Over the clips whose own true frames show the jaw to the detector."""
-    fit = [r for r in rows if r["truth"]["jaw range"] >= LEAST_JAW and r["truth"]["jaw"] >= MEASURABLE]
-    return f"{np.mean([r[video]['jaw'] for r in fit]):.3f} ({len(fit)} clips)" if fit else ""
+def _following(part: str, least: float) -> Any:
+    """Correlation of jaw or eyes over the clips that move them and whose own true frames show it to the detector."""
+
+    def cell(rows: Sequence[Row], video: str) -> str:
+        fit = [r for r in rows if r["truth"][f"{part} range"] >= least and r["truth"][part] >= MEASURABLE]
+        return f"{np.mean([r[video][part] for r in fit]):.3f} ({len(fit)} clips)" if fit else ""
+
+    return cell
 
 
 def _unless_truth(key: str, digits: int) -> Any:
@@ -217,7 +241,9 @@ _LINES: dict[str, Any] = {
     "PCK@0.1 against joints detected in the true frames": lambda rows, v: "" if v == "truth" else _share(rows, v, "detected"),
     "PCK@0.1 against true joints": lambda rows, v: _share(rows, v, "true"),
     "people found, share of frames": lambda rows, v: _mean(rows, v, "people", 3),
-    "jaw correlation": _jaw,
+    "fingertips, PCK@0.2 of the hand's length against true ones": lambda rows, v: _share(rows, v, "tips"),
+    "jaw correlation": _following("jaw", LEAST_JAW),
+    "eye-opening correlation": _following("eyes", LEAST_EYES),
     "faces found, share of frames": lambda rows, v: _mean(rows, v, "faces", 3),
     "colour error of clothes and hair, CIE76": lambda rows, v: _mean(rows, v, "colour"),
     "background flicker, levels": lambda rows, v: _mean(rows, v, "flicker background", 3),
@@ -230,8 +256,9 @@ _EXPLAINED = [
     "pixels; a joint is right within a tenth of the distance from nose to hips (median over the clip of the true points); a",
     "frame without a person is all wrong. Jaw: Pearson correlation of the mouth's opening (gap of the inner lips over the",
     "height of the face, face mesh on an enlarged crop around the true face) with the world's jaw value, mean over clips whose",
-    f"jaw moves and whose true frames reach {MEASURABLE} themselves. Colour: median colour of each region against the",
-    "reference picture. Flicker: mean absolute second difference in time. The moved cut-out is the reference's person (true",
-    "mask), placed by the similarity that fits nose, shoulders and hips of each frame over the reference's filled-in",
+    f"jaw moves and whose true frames reach {MEASURABLE} themselves; eye opening likewise. Fingertips that are not found are",
+    "wrong; a hand's length is that of the clip's longest view. Colour: median colour of each region against the reference",
+    "picture. Flicker: mean absolute second difference in time. The moved cut-out is the reference's person (true mask),",
+    "placed by the similarity that fits nose, shoulders and hips of each frame over the reference's filled-in",
     "background.",
 ]

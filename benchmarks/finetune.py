@@ -43,7 +43,7 @@ from animation import (
     world_version,
 )
 from animation_measures import Truth, read_kept
-from hardware import described
+from hardware import described, hashes
 from robots import RobotWorld
 
 from mannequin.world.assets import load
@@ -281,7 +281,7 @@ def main() -> None:
             how = {
                 "steps": args.sampling_steps,
                 "noise": args.seed,
-                "weights": checkpoint.hashes,
+                "weights": hashes(checkpoint),
                 "on": where,
                 **source,
             }
@@ -318,7 +318,7 @@ def main() -> None:
         f"- measured on {args.held_out} clips of {args.frames} frames at {args.size}, held-out bodies, "
         f"{args.sampling_steps} steps",
         f"- checkpoint {checkpoint.config.name}",
-        *(f"  - {name} {digest[:16]}" for name, digest in checkpoint.hashes.items()), "",
+        *(f"  - {name} {digest[:16]}" for name, digest in hashes(checkpoint).items()), "",
         *table(rows["Robots"], "Robots"), "", *clip_table(rows["Robots"]), "",
     ]  # fmt: skip
     if rows["People"]:

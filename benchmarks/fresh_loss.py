@@ -10,7 +10,9 @@ heart, and more clips serve better than more steps.
 from __future__ import annotations
 
 import argparse
+from dataclasses import replace
 from itertools import count
+from pathlib import Path
 
 import torch
 from hardware import described
@@ -30,6 +32,7 @@ FIRST_SEED = 9_000_000_000
 @torch.no_grad()
 def main() -> None:
     parser = argparse.ArgumentParser(description=__doc__, formatter_class=argparse.RawDescriptionHelpFormatter)
+    parser.add_argument("--checkpoint", type=Path, default=embedded_path())
     parser.add_argument("--clips", type=int, default=24)
     parser.add_argument("--frames", type=int, default=33)
     parser.add_argument("--times", type=int, default=4, help="Times and noises drawn for each clip.")
@@ -37,9 +40,9 @@ def main() -> None:
     parser.add_argument("--device", default="cuda" if torch.cuda.is_available() else "cpu")
     args = parser.parse_args()
     where = torch.device(args.device)
-    base = load_checkpoint(embedded_path(), where, torch.float32)
+    base = load_checkpoint(args.checkpoint, where, torch.float32)
     prompts = torch.stack([base.prompts.encode("", negative=negative) for negative in (False, True)]).to(where)
-    world = World(load(device=where), WORLD)
+    world = World(load(device=where), replace(WORLD, face_size=base.face_size))
     generator, grey, seeds = (
         torch.Generator("cpu").manual_seed(0),
         dict[tuple[int, ...], torch.Tensor](),

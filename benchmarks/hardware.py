@@ -2,6 +2,7 @@
 
 from __future__ import annotations
 
+import functools
 import os
 import platform
 import subprocess
@@ -11,6 +12,8 @@ from pathlib import Path
 import torch
 
 from wanimate.finish.record import versions
+from wanimate.media.files import sha256
+from wanimate.weights.checkpoint import Checkpoint
 
 
 def described(device: str = "cpu", threads: int | None = None) -> list[str]:
@@ -25,6 +28,16 @@ def described(device: str = "cpu", threads: int | None = None) -> list[str]:
         f"- {machine}, {platform.system()}",
         f"- Python {libraries['python']}, {named}",
     ]
+
+
+def hashes(checkpoint: Checkpoint) -> dict[str, str]:
+    """SHA-256 of a checkpoint's files by name."""
+    return _hashes(checkpoint.path)
+
+
+@functools.cache
+def _hashes(folder: Path) -> dict[str, str]:
+    return {path.name: sha256(path) for path in sorted(folder.glob("*.safetensors"))}
 
 
 def _processor() -> str:

@@ -45,7 +45,7 @@ from animation import (
 )
 from animation_measures import LEAST_JAW, Detectors, read_kept
 from emulated import Change, attending, block_sparse, fp8_attention, fp8_both, fp8_products, rounded
-from hardware import described
+from hardware import described, hashes
 from torch import Tensor
 
 from mannequin.world.assets import load
@@ -321,7 +321,7 @@ def main() -> None:
         clip, full = None, None
         for variant in chosen:
             file = store.path(
-                "output", seed=number, noise=args.seed, weights=checkpoint.hashes, row=variant.name, version=version(variant),
+                "output", seed=number, noise=args.seed, weights=hashes(checkpoint), row=variant.name, version=version(variant),
                 **source,
             )  # fmt: skip
             if not file.is_file():
@@ -345,7 +345,7 @@ def main() -> None:
     lines = [
         "# What each way to save time costs", "", *described("cpu", args.threads), f"- `python {' '.join(sys.argv)}`",
         f"- {args.clips} clips of held-out people, {args.frames} frames of {args.size}, {STEPS} steps, noise seed {args.seed}",
-        f"- checkpoint {checkpoint.config.name}", *(f"  - {name} {digest[:16]}" for name, digest in checkpoint.hashes.items()),
+        f"- checkpoint {checkpoint.config.name}", *(f"  - {name} {digest[:16]}" for name, digest in hashes(checkpoint).items()),
         "", f"![PSNR over cost]({out.with_suffix('.png').name})", "", *table(rows, chosen), "", *EXPLAINED,
     ]  # fmt: skip
     out.write_text("\n".join(lines) + "\n")

@@ -28,7 +28,7 @@ import numpy as np
 import torch
 from animation import ANCHORS, FIRST_SEED, RecordingWorld, Store, seeds, through_codec, world_version
 from animation_measures import read_kept
-from hardware import described
+from hardware import described, hashes
 from torch import Tensor
 
 from mannequin.training.pool import RELIGHT_WORLD
@@ -160,7 +160,7 @@ class Bench:
             raise SystemExit(f"{args.checkpoint} holds no relighting LoRA: give one with --lora")
         lora = match_lora(read_lora(file), self.checkpoint.transformer)
         self.models = {s: with_loras(self.checkpoint.transformer, [(lora, s)] if s else []) for s in args.strengths}
-        self.weights = [self.checkpoint.hashes, file.stat().st_mtime_ns]
+        self.weights = [hashes(self.checkpoint), file.stat().st_mtime_ns]
         self.source = {"frames": args.frames, "size": args.size, "world": [world_version(), vars(SETTINGS)]}
         self.size = tuple(int(x) for x in args.size.split("x"))
         self.on = self.checkpoint.device.type
@@ -319,7 +319,7 @@ def main() -> None:
     parser.add_argument("--strengths", type=float, nargs="+", default=[0.0, 1.0])
     parser.add_argument("--scenes", type=int, default=32)
     parser.add_argument("--frames", type=int, default=33, help="what the embedded checkpoint was trained on")
-    parser.add_argument("--size", default="192x192", help="WIDTHxHEIGHT")
+    parser.add_argument("--size", default="256x256", help="WIDTHxHEIGHT")
     parser.add_argument("--steps", type=int, default=8)
     parser.add_argument("--seed", type=int, default=0, help="of the diffusion noise")
     parser.add_argument("--picture", type=Path, help="also write a picture of one character in four lights")
@@ -351,7 +351,7 @@ def main() -> None:
             "# Relighting", "", *described(args.device, args.threads),
             f"- {len(rows)} scenes of {args.frames} frames at {args.size}, {args.steps} steps, held-out bodies; {spent}",
             f"- checkpoint {bench.checkpoint.config.name}",
-            *(f"  - {name} {digest[:16]}" for name, digest in bench.checkpoint.hashes.items()), "",
+            *(f"  - {name} {digest[:16]}" for name, digest in hashes(bench.checkpoint).items()), "",
             *table(rows, args.strengths), "", *EXPLAINED,
         ]  # fmt: skip
         text = "\n".join(lines) + "\n"

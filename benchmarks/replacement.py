@@ -28,8 +28,9 @@ import numpy as np
 import torch
 from animation import FIRST_SEED, Store, generate, seeds, world_version
 from animation_measures import read_kept
-from hardware import described
+from hardware import described, hashes
 
+from mannequin.training.pool import WORLD
 from mannequin.world.assets import load
 from mannequin.world.world import World, WorldSettings
 from wanimate.api import Animator
@@ -93,12 +94,17 @@ class Bench:
         people = load(device="cpu")
         people = dataclasses.replace(people, clips=people.clips[:0], clip_lengths=people.clip_lengths[:0])
         self.worlds = {
-            mode: World(people, WorldSettings(replacement=share, disturb=False, other_face=1.0))
+            mode: World(
+                people,
+                WorldSettings(
+                    face_size=WORLD.face_size, replacement=share, disturb=False, other_face=1.0, near=args.near
+                ),
+            )
             for mode, share in (("animation", 0.0), ("replacement", 1.0))
         }
         width, height = (int(x) for x in args.size.split("x"))
         self.size = width, height
-        self.source = {"frames": args.frames, "size": args.size, "world": world_version()}
+        self.source = {"frames": args.frames, "size": args.size, "near": args.near, "world": world_version()}
         folder = find(args.models, (*DETECTORS.files, U2NETP))
         self.detector = MediapipeBackend(folder)
         self.masks = OfflineMasks(Salient(folder, "standard"), Selfie(folder))
@@ -139,7 +145,7 @@ class Bench:
         args = self.args
         lit = self.lit if relit and masks is not None else None
         how = {k: getattr(args, k) for k in ("steps", "clip_length", "solver", "overlap", "guidance")}
-        weights = [self.checkpoint.path, self.checkpoint.hashes]
+        weights = [self.checkpoint.path, hashes(self.checkpoint)]
         kind = None if shape is None else list(vars(shape).values())
         how |= {} if lit is None else {"relight": args.relight_strength}
         file = self.store.path("made", seed=number, noise=args.seed, weights=weights, shape=kind, **how, **self.source)
@@ -250,7 +256,10 @@ def main() -> None:
     parser.add_argument("--checkpoint", type=Path, default=embedded_path())
     parser.add_argument("--clips", type=int, default=8)
     parser.add_argument("--frames", type=int, default=17)
-    parser.add_argument("--size", default="192x192", help="WIDTHxHEIGHT")
+    parser.add_argument("--size", default="256x256", help="WIDTHxHEIGHT")
+    parser.add_argument(
+        "--near", type=float, default=0.5, help="share of the clips that show head and shoulders to waist"
+    )
     parser.add_argument(
         "--shape-clips", type=int, help="clips of the comparison of mask shapes, 0 leaves it out; default: all"
     )
@@ -283,7 +292,7 @@ def main() -> None:
         "# Replacement mode", "", *described("cpu", args.threads),
         f"- {len(numbers)} clips of {args.frames} frames at {args.size}, {args.steps} steps, held-out bodies; {speed}",
         f"- checkpoint {checkpoint.config.name}: {checkpoint.config.note}",
-        *(f"  - {name} {digest[:16]}" for name, digest in checkpoint.hashes.items()), "",
+        *(f"  - {name} {digest[:16]}" for name, digest in hashes(checkpoint).items()), "",
         f"Both modes on the same clips; inpaint mask: the found outline, {shape.iterations} rounds of {shape.k} x {shape.k}; "
         f"seam of {feather} pixels:", "", *modes, "",
         "PSNR and SSIM are means over clips against the true render; body: weighted by the true mask.", "",

@@ -224,6 +224,7 @@ class Service:
         job.facts = {**job.facts, **taken}
         if submission.kind == "redraw":
             job.checkpoint, job.loras = parent.checkpoint, parent.loras
+            job.submission = _redrawn(parent, submission)
 
     # Looking
 
@@ -314,7 +315,8 @@ class Service:
         name: str | None = None,
         model: str | None = None,
     ) -> Upload:
-        """Keep a received file. `name`: what it is called by; its id if None. Raises ServiceError (503; 409: name taken)."""
+        """Keep a received file. `name`: what it is called by; its id if None. Raises ServiceError (503; 409: name taken;
+        429: no room)."""
         at = now()
         id_ = f"file_{secrets.token_hex(12)}"
         row = Upload(
@@ -328,11 +330,23 @@ class Service:
             raise away("The file could not be stored.") from error
         try:
             with self.database.write() as session:
+                self._check_room(session, row)
                 session.add(row)
+        except ServiceError:
+            self.storage.remove(row.stored)
+            raise
         except IntegrityError as error:
             self.storage.remove(row.stored)
             raise ServiceError(409, "FileAlreadyExists", "A file of that name was uploaded already.", "key") from error
         return row
+
+    def _check_room(self, session: Session, more: Upload) -> None:
+        mine = (Upload.owner == more.owner, Upload.expires >= now())
+        held = session.scalar(sa.select(sa.func.coalesce(sa.func.sum(Upload.size), 0)).where(*mine)) or 0
+        most = self.settings.largest_uploads
+        if held + more.size > most:
+            text = f"Uploads of one owner may take {most / 2**20:g} MB, and {held / 2**20:.1f} MB are taken."
+            raise ServiceError(429, "Throttling.AllocationQuota", text, retry_after=600)
 
     def upload(self, owner: str, name: str) -> Upload | None:
         """An upload by its id or its name; None where there is none, it has expired, or it is somebody else's."""
@@ -381,6 +395,26 @@ class Service:
         self.streams.close()
         self.forecaster.close()
         self.database.close()
+
+
+def _redrawn(parent: Job, asked: Submission) -> dict[str, Any]:
+    """The submission of a redraw: the settings of its job, and a seed of its own. Raises ServiceError (400)."""
+    segments = parent.facts.get("segments")
+    if segments is not None and asked.segment is not None and asked.segment > segments:
+        raise wrong("segment", f"segment: that job has {segments} segments.")
+    before = Submission.model_validate(parent.submission)
+    for field in ("generate", "output"):
+        told, own = getattr(before, field), getattr(asked, field)
+        other = sorted(name for name in own if name != "seed" and own[name] != told.get(name))
+        if other:
+            text = f"{field}.{other[0]}: a redraw has the settings of its job; only its seed may differ."
+            raise wrong(f"{field}.{other[0]}", text)
+    kept = {name: value for name, value in before.generate.items() if name != "seed"}
+    generate = kept | {name: value for name, value in asked.generate.items() if name == "seed"}
+    of_parent = {
+        name: getattr(before, name) for name in ("mode", "tier", "loras", "output", "speed", "checkpoint", "prompt")
+    }
+    return asked.model_copy(update=of_parent | {"generate": generate}).model_dump(mode="json")
 
 
 def shared_secret(database: Database) -> bytes:

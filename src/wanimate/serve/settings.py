@@ -81,6 +81,8 @@ class ServeSettings(BaseSettings):
     """Seconds in which the same body with the same key is the same job."""
     largest_picture: int = Field(default=5 * 2**20, ge=1)
     largest_clip: int = Field(default=200 * 2**20, ge=1)
+    largest_uploads: int = Field(default=20 * 2**30, ge=1)
+    """Bytes of all uploads of one owner that have not expired."""
     largest_body: int = Field(default=8 * 2**20, ge=1024)
     fetch_seconds: float = Field(default=120.0, gt=0)
     prepare_memory: float | None = Field(default=8.0, gt=0)

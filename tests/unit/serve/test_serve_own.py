@@ -274,6 +274,13 @@ def test_going_on_from_guides_and_redrawing(service: Served, ann: TestClient) ->
         redrawn = ann.post("/v1/jobs", json={"kind": "redraw", "parent": frames["id"], "segment": 1, "name": "anew"})
         assert redrawn.status_code == 201
         assert names(ann, parent=frames["id"]) == ["anew"]
+        redraw = {"kind": "redraw", "parent": frames["id"]}
+        beyond = ann.post("/v1/jobs", json=redraw | {"segment": 3})
+        assert (beyond.status_code, beyond.json()["error"]["field"]) == (400, "segment")
+        otherwise = ann.post("/v1/jobs", json=redraw | {"segment": 2, "generate": {"steps": 3, "seed": 9}})
+        assert (otherwise.status_code, otherwise.json()["error"]["field"]) == (400, "generate.steps")
+        seeded = ann.post("/v1/jobs", json=redraw | {"segment": 2, "generate": {"seed": 9}}).json()
+        assert seeded["submission"]["generate"] == {"seed": 9}
         no_video = ann.post("/v1/jobs", json={"kind": "redraw", "parent": guides, "segment": 1})
         assert no_video.status_code == 400
         assert service.client("bob").post("/v1/jobs", json={"kind": "generate", "parent": guides}).status_code == 400

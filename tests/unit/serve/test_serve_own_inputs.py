@@ -35,6 +35,17 @@ def ann(service: Served) -> TestClient:
     return service.client("ann")
 
 
+def test_the_uploads_of_an_owner_have_a_limit(tmp_path: Path) -> None:
+    with served(tmp_path, largest_uploads=2 * len(MP4)) as service:
+        ann, bob = service.client("ann"), service.client("bob")
+        kept = [ann.post("/v1/uploads", params={"filename": "a.mp4"}, content=MP4) for _ in range(3)]
+        assert [answer.status_code for answer in kept] == [201, 201, 429]
+        assert len(service.service.storage.list("uploads")) == 2
+        assert bob.post("/v1/uploads", params={"filename": "a.mp4"}, content=MP4).status_code == 201
+        ann.delete(f"/v1/uploads/{kept[0].json()['id']}")
+        assert ann.post("/v1/uploads", params={"filename": "a.mp4"}, content=MP4).status_code == 201
+
+
 def test_uploads_both_ways(service: Served, ann: TestClient) -> None:
     form = ann.post("/v1/uploads", files={"file": ("Ünser Held.png", PNG, "text/plain")})
     assert form.status_code == 201, form.text

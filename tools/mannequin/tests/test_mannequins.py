@@ -11,6 +11,7 @@ import torch
 
 from mannequin.world.appearance import REGIONS
 from mannequin.world.assets import Mannequins, load
+from mannequin.world.augment import disturb_keypoints
 from mannequin.world.body import AT, DOF, Posed, Rig, rotation, skin
 from mannequin.world.decimate import collapse
 from mannequin.world.dice import Dice
@@ -325,3 +326,18 @@ def test_white_things_show_the_light() -> None:
         sample_lights(Dice(512, torch.Generator().manual_seed(0)), wide)[:, 3:].log().std() for wide in (False, True)
     ]
     assert spread[1] > 1.2 * spread[0]
+
+
+def test_detectors_errors_move_heads_and_hands_as_a_whole() -> None:
+    """Where a head looks is told by a few pixels between nose, eyes and ears."""
+    body = torch.rand(1, 1, 133, 2, generator=torch.Generator().manual_seed(1)) * 200
+    body[:, :, 0], body[:, :, 16] = torch.tensor([100.0, 0.0]), torch.tensor([100.0, 1000.0])
+    keypoints = torch.cat([body.clamp(0, 1000), torch.ones(1, 1, 133, 1)], dim=-1).expand(400, 5, -1, -1)
+    moved = disturb_keypoints(Dice(400, torch.Generator().manual_seed(2)), keypoints)[..., :2] - keypoints[..., :2]
+    alone = {name: (moved[:, :, part] - moved[:, :, part].mean(2, keepdim=True)).std() for name, part in PARTS.items()}
+    assert alone["head"] < 0.6 * alone["limbs"]
+    assert alone["hand"] < 0.6 * alone["limbs"]
+    assert moved[:, :, PARTS["head"]].mean(2).std() > 2 * alone["head"] / math.sqrt(5)
+
+
+PARTS = {"head": slice(0, 5), "limbs": slice(5, 11), "hand": slice(91, 112)}

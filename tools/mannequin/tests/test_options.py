@@ -78,7 +78,7 @@ def test_commands_have_defaults_of_their_own(monkeypatch: pytest.MonkeyPatch) ->
     relight = given_to(monkeypatch, "relight", "--out", "o", "--checkpoint", "c")
     assert read(SupplySettings, relight).render_seconds == 30
     monkeypatch.undo()
-    clips = given_to(monkeypatch, "clips", "--checkpoint", "c", "--feed", "f")
+    clips = given_to(monkeypatch, "clips", "--vae", "c", "--feed", "f")
     assert read(ClipSettings, clips).seed == 1000
     assert read(Rendering, clips).feed == Path("f")
 

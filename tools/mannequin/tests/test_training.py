@@ -10,7 +10,7 @@ import pytest
 import torch
 from torch import Tensor
 
-from mannequin.training import clip_latents, package, pool, transformer, vae
+from mannequin.training import clip_latents, motion, networks, package, pool, transformer, vae
 from mannequin.training.clip_latents import LatentSet
 from mannequin.training.observer import Observer
 from mannequin.training.pieces import Join, Pack, join_pieces, pack
@@ -48,6 +48,7 @@ def shrink(patch: pytest.MonkeyPatch) -> None:
     torch.set_num_threads(1)
     patch.setattr(vae, "VAE", TINY_VAE)
     patch.setattr(transformer, "TRANSFORMER", TINY)
+    patch.setattr(motion, "TRANSFORMER", TINY)
     patch.setattr(package, "TRANSFORMER", TINY)
     patch.setattr(package, "LEAST_QUANTIZED", 256)
     patch.setattr(pool, "SIZES", SIZES)
@@ -285,6 +286,53 @@ def begun_with(folder: Path) -> Mannequin:
     return model
 
 
+def faces(people: int, seed: int, held_out: bool) -> motion.Faces:
+    """Grey faces whose mouth, a dark lower half, is as wide as the jaw is open, and eyes as wide as they are open."""
+    generator = torch.Generator().manual_seed(seed + 1000 * held_out)
+    told = torch.rand(2 * people, len(motion.TOLD), generator=generator)
+    column = torch.arange(8).view(1, 1, 8) / 8
+    pictures = torch.full((2 * people, 8, 8, 3), 160, dtype=torch.uint8)
+    for row, name in ((5, "jaw"), (2, "eyes")):
+        wide = column < told[:, motion.TOLD.index(name)].view(-1, 1, 1)
+        pictures[:, row : row + 2] = torch.where(wide, 20, 160).to(torch.uint8).unsqueeze(-1)
+    return motion.Faces(pictures, told)
+
+
+def test_the_motion_encoder_learns_what_faces_do_and_the_transformer_keeps_it(tmp_path: Path) -> None:
+    run = motion.MotionTraining(
+        steps=250, seconds=1e9, batch=64, clips=32, first=4, most=6, renew=5, rate=1e-2, coarse=0.0
+    )
+    encoder = motion.train_motion(run, faces, tmp_path / "motion", CPU)
+    r2 = logged(tmp_path / "motion")[-1]
+    assert r2["jaw"] > 0.5
+    assert r2["eyes"] > 0.5
+    assert r2["smile"] < 0.2, "nothing shows it"
+    flow = replace(FLOW_RUN, steps=3)
+    model = train_flow(flow, make_latents(), tmp_path / "flow", CPU, motion=tmp_path / "motion")
+    for key, value in encoder.state_dict().items():
+        assert torch.equal(model.transformer.motion_encoder.state_dict()[key], value), key
+
+
+@pytest.mark.slow
+def test_a_face_branch_of_another_size_begins_anew(
+    trained: Path, tmp_path: Path, monkeypatch: pytest.MonkeyPatch
+) -> None:
+    files = [trained / "vae" / "vae.pt", trained / "statistics.pt", trained / "flow" / "transformer.pt"]
+    package.package(*files, tmp_path / "small", Defaults(area=32 * 32, steps=2, clip_length=5), "tiny")
+    larger = replace(TINY, motion=replace(TINY.motion, channels=(8, 8, 8)))
+    monkeypatch.setattr(transformer, "TRANSFORMER", larger)
+    model = begun_with(tmp_path / "small")
+    assert model.transformer.params.motion.size == 16
+    known, own = trained_state(trained), model.transformer.state_dict()
+    assert torch.allclose(own["blocks.0.ffn.0.weight"], known["blocks.0.ffn.0.weight"], atol=0.02)
+    assert not own["face_adapter.fuser_blocks.0.linear2.weight"].any(), "it says nothing yet"
+
+
+def trained_state(root: Path) -> dict[str, Tensor]:
+    state = load_state(root / "flow" / "transformer.pt")
+    return {k.removeprefix("transformer."): v for k, v in state.items()}
+
+
 @pytest.mark.slow
 def test_latents_get_unit_size(trained: Path) -> None:
     """The packaged statistics make latents of clips about normal."""
@@ -411,7 +459,7 @@ def test_a_packed_training_goes_on_and_gives_the_same_pictures(trained: Path, tm
         join_pieces(Join(tmp_path / "pieces", tmp_path / "c"))
 
 
-def test_faces_count_more_than_bodies() -> None:
+def test_faces_and_hands_count_more_than_bodies() -> None:
     from types import SimpleNamespace
 
     region = torch.tensor([[[[0, 4, 1, 9, 2, 7]]]], dtype=torch.uint8)  # background, top, skin, hand, face, eye
@@ -419,10 +467,10 @@ def test_faces_count_more_than_bodies() -> None:
     plain = clip_latents.person_weight(batch, 0.0).flatten().tolist()  # type: ignore[arg-type]
     assert plain == pytest.approx([0, 1.49, 1.86, 2.41, 3.0, 5.0], abs=0.02)
     more = clip_latents.person_weight(batch, 8.0).flatten().tolist()  # type: ignore[arg-type]
-    assert more == pytest.approx([0, 1.49, 1.86, 2.41, 7.0, 13.0], abs=0.04)
+    assert more == pytest.approx([0, 1.49, 1.86, 5.24, 7.0, 13.0], abs=0.04)
 
 
 def test_shifted_sums_blur_like_the_network() -> None:
     x = torch.randn(2, 3, 16, 12)
     for padding in (1, 2):
-        assert torch.allclose(transformer.shifted_blur(padding, x), Blur(padding)(x), atol=1e-6)
+        assert torch.allclose(networks.shifted_blur(padding, x), Blur(padding)(x), atol=1e-6)

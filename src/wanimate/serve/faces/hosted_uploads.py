@@ -64,7 +64,8 @@ def policy(
         "request_id": request_id,
         "data": {
             "policy": text, "signature": signature, "upload_dir": given.folder, "upload_host": f"{base}{_FORM}",
-            "expire_in_seconds": LASTS, "max_file_size_mb": megabytes, "capacity_limit_mb": megabytes * 100,
+            "expire_in_seconds": LASTS, "max_file_size_mb": megabytes,
+            "capacity_limit_mb": service.settings.largest_uploads // 2**20,
             "oss_access_key_id": caller.key_id, "x_oss_object_acl": "private", "x_oss_forbid_overwrite": "true",
         },
     }  # fmt: skip

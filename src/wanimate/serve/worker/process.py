@@ -25,6 +25,9 @@ from wanimate.serve.tables import Stage
 from wanimate.serve.worker.loop import WorkerLoop, worker_name
 from wanimate.serve.worker.wan import WanRunner
 
+_NICE = 10
+"""Workers that compute on the processor leave it to the API, which needs little and at once."""
+
 
 def work(settings: ServeSettings, stages: Sequence[Stage], device: str | None, name: str | None = None) -> WorkerLoop:
     """A worker for these queues, ready to `run`. A process that only prepares limits its own memory."""
@@ -48,6 +51,8 @@ def main() -> None:
     told = json.loads(sys.stdin.readline())
     settings = ServeSettings.model_validate(told["settings"])
     set_up(settings.log_json)
+    if told.get("device") == "cpu":
+        os.nice(_NICE)
     loop = work(settings, [Stage(stage) for stage in told["stages"]], told.get("device"), told.get("name"))
     for number in (signal.SIGTERM, signal.SIGINT):
         signal.signal(number, lambda *_: loop.stop())

@@ -1,10 +1,11 @@
 """Train the embedded checkpoint.
 
 python -m mannequin vae --out build/train/vae
-python -m mannequin transformer --vae build/train/vae --out build/train/transformer
+python -m mannequin motion --out build/train/motion
+python -m mannequin transformer --vae build/train/vae --motion build/train/motion --out build/train/transformer
 python -m mannequin package --vae build/train/vae --transformer build/train/transformer --out build/mannequin
 python -m mannequin relight --checkpoint build/mannequin --out build/train/relight
-python -m mannequin clips --checkpoint build/mannequin --feed /dev/shm/clips      # beside a training with the same --feed
+python -m mannequin clips --vae build/train/vae --feed /dev/shm/clips      # beside a training with the same --feed
 
 vae, transformer and relight use several GPUs when they are started by torchrun --nproc-per-node N -m -- mannequin.
 """
@@ -21,6 +22,8 @@ from pathlib import Path
 import torch
 
 from mannequin.options import REQUIRED, add_options, option, read
+from mannequin.training.motion import FACES, MotionTraining, renderer, train_motion
+from mannequin.training.networks import TRANSFORMER
 from mannequin.training.package import package as write_package
 from mannequin.training.pieces import Join, Pack, join_pieces
 from mannequin.training.pieces import pack as write_pieces
@@ -36,7 +39,7 @@ from mannequin.training.vae_report import HeldOut, VaeReport, report_vae
 from mannequin.world.assets import load
 from mannequin.world.world import World
 from wanimate.config import Defaults
-from wanimate.errors import WanimateError
+from wanimate.errors import InputError, WanimateError
 from wanimate.train.common import Log, save_state
 
 NOTE = "it knows only the mannequins it was trained on; for real characters pass --checkpoint with Wan2.2-Animate-14B"
@@ -57,6 +60,11 @@ class Trained:
     """What `package` and `transformer` take from earlier trainings."""
 
     vae: Path = option(REQUIRED, "folder of the VAE's training")
+
+
+@dataclass(frozen=True)
+class MotionTrained:
+    motion: Path | None = option(None, "folder of the motion encoder's training; left out: that of --start or --resume")
 
 
 @dataclass(frozen=True)
@@ -92,22 +100,34 @@ def vae(given: argparse.Namespace) -> None:
             save_state(run.out / "statistics.pt", mean=list(known.mean), std=list(known.std))
     start = None if run.start is None else weights_in(run.start)
     trained = train_vae(settings, clips, run.out, where, run.resume, start, ranks, run.record)
-    kept = settings.decoder_only and start is not None  # then the latents and their statistics are the old ones
+    # The latents of an encoder that stays keep their statistics.
+    kept = settings.decoder_only and (run.out / "statistics.pt").is_file()
     if ranks.first and not kept:
         mean, std = latent_statistics(trained, clips)
         save_state(run.out / "statistics.pt", mean=mean, std=std)
 
 
+def motion(given: argparse.Namespace) -> None:
+    """Train the motion encoder on rendered faces; writes motion.pt. --start: the folder of an earlier training."""
+    run, settings = read(Run, given), read(MotionTraining, given)
+    _, where = join(run.device)
+    world = World(load(device=where), replace(FACES, face_size=TRANSFORMER.motion.size))
+    train_motion(settings, renderer(world), run.out, where, run.start)
+
+
 def transformer(given: argparse.Namespace) -> None:
     """Render and encode clips, then train the transformer on them; writes transformer.pt. --start: a checkpoint folder."""
     run, settings, wanted = read(Run, given), read(FlowTraining, given), read(ClipSettings, given)
+    encoder = read(MotionTrained, given).motion
+    if encoder is None and run.start is None and not run.resume:
+        raise InputError("motion", None, "a new transformer needs a trained motion encoder", "Run `motion` first.")
     ranks, where = join(run.device)
     log = Log(run.out / "log.jsonl")
     codec = load_trained_vae(read(Trained, given).vae, where)
     data = gather(codec, wanted, read(SupplySettings, given), where, log, ranks)
     # Muon's updates are orthogonal: its rate is ten times AdamW's.
     settings = replace(settings, short=min(17, settings.frames), matrix_rate=10 * settings.rate)
-    train_flow(settings, data, run.out, where, run.resume, run.start, ranks, run.record)
+    train_flow(settings, data, run.out, where, run.resume, run.start, ranks, run.record, encoder)
     if ranks.first:
         log.write(what="clips seen by this process", count=len(data) + data.renewed * wanted.part)
 
@@ -131,7 +151,7 @@ def clips(given: argparse.Namespace) -> None:
 def package(given: argparse.Namespace) -> None:
     """Put trained networks into a checkpoint folder."""
     files = read(Packaged, given)
-    defaults = Defaults(area=192 * 192, steps=8, shift=3.0, clip_length=33, overlap=5)
+    defaults = Defaults(area=256 * 256, steps=8, shift=3.0, clip_length=33, overlap=5)
     vae, transformer = files.vae, files.transformer
     write_package(vae / "vae.pt", vae / "statistics.pt", transformer / "transformer.pt", files.out, defaults, NOTE)
 
@@ -158,7 +178,8 @@ def sample(given: argparse.Namespace) -> None:
 
 COMMANDS: dict[Callable[[argparse.Namespace], None], tuple[type, ...]] = {
     vae: (Run, VaeTraining, VaeClips),
-    transformer: (Run, Trained, FlowTraining, ClipSettings, SupplySettings),
+    motion: (Run, MotionTraining),
+    transformer: (Run, Trained, MotionTrained, FlowTraining, ClipSettings, SupplySettings),
     relight: (Run, Base, RelightSettings, LightLoss, ClipSettings, SupplySettings),
     clips: (Rendering, ClipSettings),
     package: (Packaged,),

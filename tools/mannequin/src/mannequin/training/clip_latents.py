@@ -12,7 +12,7 @@ import torch.nn.functional as F
 from torch import Tensor
 
 from mannequin.training.averages import mixed
-from mannequin.training.pool import FACE, SIZES, importance
+from mannequin.training.pool import HAND, SIZES, importance
 from mannequin.world.world import WorldBatch
 from wanimate.model.vae import VideoVae
 from wanimate.train.latents import LatentClips
@@ -36,7 +36,7 @@ def encode_batch(
     """Encode one rendered batch, latents in float16.
 
     The share `continued` of the clips go on from a segment: their first frame is known, or 5 are. Faces count three as person,
-    eyes and mouths five. `face_weight`: how often more eyes and mouths count, faces half as often.
+    eyes and mouths five. `face_weight`: how often more eyes and mouths count, faces half as often, hands a third.
     """
     video = to_video(batch.video)
     n, _, frames, height, width = video.shape
@@ -74,7 +74,7 @@ def encode_batch(
 def person_weight(batch: WorldBatch, face_weight: float) -> Tensor:
     """How much each pixel counts as person, float32 [n, K, H, W]: see `encode_batch`."""
     weight = importance(batch.region, batch.cover).float()  # its bytes would overflow
-    return (batch.cover.float() + 4 * weight + face_weight * weight * (weight >= FACE)) / 255
+    return (batch.cover.float() + 4 * weight + face_weight * weight * (weight >= HAND)) / 255
 
 
 def _encode(vae: VideoVae, video: Tensor) -> Tensor:

@@ -3,11 +3,13 @@
 from __future__ import annotations
 
 import math
+from functools import partial
 
 import torch
-from torch import nn
+import torch.nn.functional as F
+from torch import Tensor, nn
 
-from wanimate.model.motion import EqualConv, EqualLinear
+from wanimate.model.motion import Blur, EqualConv, EqualLinear, MotionEncoder
 from wanimate.model.params import MotionParams, TransformerParams, VaeParams
 from wanimate.model.transformer import AnimateTransformer
 from wanimate.model.vae import AttentionBlock, CausalConv3d, Downsample, ResidualBlock, Upsample, VideoVae
@@ -24,7 +26,7 @@ TRANSFORMER = TransformerParams(
     image_width=None,
     face_width=192,
     face_slots=4,
-    motion=MotionParams(channels=(24, 48, 96, 128, 128), width=128, directions=20),
+    motion=MotionParams(channels=(16, 32, 64, 96, 128, 128), width=128, directions=24),
 )
 
 
@@ -73,8 +75,7 @@ def initialise_transformer(model: AnimateTransformer) -> None:
             nn.init.normal_(module.weight, std=1 / math.sqrt(module.weight[0].numel()))
             assert module.bias is not None
             nn.init.zeros_(module.bias)
-        elif isinstance(module, EqualConv | EqualLinear):
-            nn.init.normal_(module.weight)
+    initialise_motion(model.motion_encoder)
     for layer in (model.time_embedding[0], model.time_embedding[2]):
         nn.init.normal_(layer.weight, std=0.02)  # type: ignore[arg-type]
     nn.init.normal_(model.face_encoder.padding_tokens, std=0.02)
@@ -82,3 +83,28 @@ def initialise_transformer(model: AnimateTransformer) -> None:
     for name, weight in model.named_parameters():
         if name.endswith(silent):
             nn.init.zeros_(weight)
+
+
+@torch.no_grad()
+def initialise_motion(encoder: MotionEncoder) -> None:
+    """Normal weights, whose factors are applied on use."""
+    for module in encoder.modules():
+        if isinstance(module, EqualConv | EqualLinear):
+            nn.init.normal_(module.weight)
+
+
+def quick_blur(network: nn.Module) -> None:
+    """For a GPU: blur by shifted sums in all motion encoders within, which needs no slow grouped convolution."""
+    for module in network.modules():
+        if isinstance(module, Blur):
+            setattr(module, "forward", partial(shifted_blur, module.padding))  # noqa: B010 - replaces a method on purpose
+
+
+def shifted_blur(padding: int, x: Tensor) -> Tensor:
+    """What `Blur` computes, one axis after the other."""
+    x = F.pad(x, (padding,) * 4)
+    for axis in (-1, -2):
+        size = x.shape[axis] - 3
+        a, b, c, d = (x.narrow(axis, i, size) for i in range(4))
+        x = (a + d) * 0.125 + (b + c) * 0.375
+    return x

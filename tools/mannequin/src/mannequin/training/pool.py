@@ -8,10 +8,13 @@ from dataclasses import replace
 import torch
 from torch import Tensor
 
+from mannequin.training.networks import TRANSFORMER
 from mannequin.world.appearance import REGIONS
 from mannequin.world.world import WorldSettings
 
-WORLD = WorldSettings(framings=(0.25, 0.2, 0.4, 0.15), replacement=0.25, relight=0.0, near=0.5)
+WORLD = WorldSettings(
+    face_size=TRANSFORMER.motion.size, framings=(0.25, 0.2, 0.4, 0.15), replacement=0.25, relight=0.0, near=0.5
+)
 """What the embedded networks are trained on: closer than the world's default, so that faces and hands have pixels, and half
 of it from near.
 

@@ -3,7 +3,7 @@
 from __future__ import annotations
 
 import json
-from dataclasses import dataclass
+from dataclasses import dataclass, replace
 from functools import partial
 from pathlib import Path
 
@@ -82,7 +82,9 @@ def train_relighting(
     ranks, where = join(run.device)
     base = load_checkpoint(checkpoint, where, torch.float32)
     log = Log(run.out / "log.jsonl")
-    data = gather(base.vae, clips.relighting, supply, where, log, ranks)
+    wanted = clips.relighting
+    wanted = replace(wanted, world=replace(wanted.world, face_size=base.face_size))
+    data = gather(base.vae, wanted, supply, where, log, ranks)
     shape = AdapterSettings(rank=settings.rank, alpha=settings.rank, targets=TARGETS[settings.targets])
     network = base.transformer
     adapters = attach(network, shape, settings.seed)

@@ -23,7 +23,6 @@ from mannequin.world.world import World, WorldSettings
 from wanimate.model.vae import VideoVae
 from wanimate.train.common import ALONE, Log, Process
 from wanimate.train.latents import LatentClips
-from wanimate.weights.checkpoint import load_checkpoint
 
 
 @dataclass(frozen=True)
@@ -59,7 +58,7 @@ class Rendering:
     """What the command `clips` is told."""
 
     feed: Path = option(REQUIRED, "folder for the clips, for trainings with the same --feed")
-    checkpoint: Path = option(REQUIRED, "checkpoint folder whose VAE encodes them")
+    vae: Path = option(REQUIRED, "folder of the VAE that encodes them: of its training, or of a checkpoint")
     relighting: bool = option(False, "for relight; otherwise for transformer")
     seconds: float = option(3600.0, "time to render")
     waiting: int = option(WAITING, "parts that may lie unread; rendering pauses at more")
@@ -116,7 +115,7 @@ def gather(
 def fill(job: Rendering, settings: ClipSettings) -> None:
     """Render and encode clips into a folder from which trainings take them, for `job.seconds`."""
     _, where = join(job.device)
-    codec = load_checkpoint(job.checkpoint, where, torch.float32).vae
+    codec = vae_training.load_trained_vae(job.vae, where)
     make = clip_maker(codec, settings.relighting if job.relighting else settings, where, settings.seed)
     parts, began, number = Feed(job.feed, job.waiting), time.monotonic(), 0
     while time.monotonic() - began < job.seconds:

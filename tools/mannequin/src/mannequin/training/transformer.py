@@ -1,27 +1,26 @@
 """Train the embedded transformer by flow matching on encoded clips.
 
-python -m mannequin transformer --vae build/train/vae/vae.pt --out build/train/transformer
+python -m mannequin transformer --vae build/train/vae --motion build/train/motion --out build/train/transformer
 """
 
 from __future__ import annotations
 
+from collections.abc import Mapping
 from dataclasses import dataclass, field
-from functools import partial
 from pathlib import Path
 
 import torch
-import torch.nn.functional as F
 from torch import Tensor, nn
 from torch.nn.utils import clip_grad_norm_
 
 from mannequin.options import option
 from mannequin.training.averages import Ema, mixed
 from mannequin.training.clip_latents import LatentSet
+from mannequin.training.motion import load_motion
 from mannequin.training.muon import Muon
-from mannequin.training.networks import TRANSFORMER, initialise_transformer
+from mannequin.training.networks import TRANSFORMER, initialise_transformer, quick_blur
 from mannequin.training.ranks import align
 from mannequin.training.recording import step_for
-from wanimate.model.motion import Blur
 from wanimate.model.transformer import AnimateTransformer
 from wanimate.train.common import ALONE, Budget, Log, Process, learning_share, load_state, save_state
 from wanimate.train.flow import LossSettings, flow_loss, predict
@@ -50,6 +49,9 @@ class FlowTraining:
     seed: int = option(0, "of clips, noise and first weights")
 
 
+FACE_BRANCH = ("motion_encoder.", "face_encoder.", "face_adapter.")
+
+
 class Mannequin(nn.Module):
     """The transformer and its two learned prompts, [2, text length, text width]: the usual one and the negative."""
 
@@ -57,14 +59,19 @@ class Mannequin(nn.Module):
         super().__init__()
         self.transformer = AnimateTransformer(TRANSFORMER)
         initialise_transformer(self.transformer)
-        self.transformer.motion_encoder.dec.requires_grad_(False)
+        self.transformer.motion_encoder.requires_grad_(False)  # trained before, alone: `motion`
         self.prompts = nn.Parameter(0.02 * torch.randn(2, TRANSFORMER.text_length, TRANSFORMER.text_width))
 
     def load_checkpoint(self, folder: Path) -> None:
-        """Take the weights of a checkpoint folder (`package`)."""
+        """Take the weights of a checkpoint folder (`package`); where its motion encoder has other sizes, the face branch
+        begins anew."""
         from wanimate.weights.formats import read_folder, read_tensors
 
-        self.transformer.load_state_dict(read_folder(folder, "diffusion_pytorch_model"))
+        known = read_folder(folder, "diffusion_pytorch_model")
+        own = self.transformer.state_dict()
+        if _motion_shapes(known) != _motion_shapes(own):
+            known = {k: (own if k.startswith(FACE_BRANCH) else known)[k] for k in own}
+        self.transformer.load_state_dict(known)
         prompts = read_tensors(folder / "prompts.safetensors")
         self.prompts.data = torch.stack((prompts["positive"], prompts["negative"])).float()
 
@@ -72,6 +79,10 @@ class Mannequin(nn.Module):
         """`predict` with the network's own prompts: where `dropped` [B], the face is blank and the prompt the negative one."""
         with mixed(x.device):
             return predict(self.transformer, self.prompts[dropped.long()], None, x, t, clips, dropped)
+
+
+def _motion_shapes(weights: Mapping[str, Tensor]) -> dict[str, torch.Size]:
+    return {k: v.shape for k, v in weights.items() if k.startswith("motion_encoder.")}
 
 
 def train_flow(
@@ -83,15 +94,19 @@ def train_flow(
     start: Path | None = None,
     ranks: Process = ALONE,
     record: bool = False,
+    motion: Path | None = None,
 ) -> Mannequin:
     """Returns the averaged network (rank 0's counts); `out` gets state.pt, transformer.pt and log.jsonl.
 
-    `start`: a checkpoint folder to begin with. `record`: see `recording.RecordedStep`.
+    `start`: a checkpoint folder to begin with. `record`: see `recording.RecordedStep`. `motion`: folder of a trained motion
+    encoder.
     """
     torch.manual_seed(config.seed)
     model = Mannequin()
     if start is not None:
         model.load_checkpoint(start)
+    if motion is not None:
+        model.transformer.motion_encoder.load_state_dict(load_motion(motion))
     model.to(device)
     align(model, ranks)
     matrices, decayed, plain = sort_weights(model)
@@ -176,20 +191,8 @@ def sort_weights(model: Mannequin) -> tuple[list[nn.Parameter], list[nn.Paramete
 def speed_up(network: AnimateTransformer, frames: int) -> None:
     """For a GPU: compile what repeats, each part once a batch shape, and blur by shifted sums, which the compiler fuses."""
     network.faces_at_once = frames
-    for module in network.motion_encoder.modules():
-        if isinstance(module, Blur):
-            setattr(module, "forward", partial(shifted_blur, module.padding))  # noqa: B010 - replaces a method on purpose
+    quick_blur(network.motion_encoder)
     embed = network.embed_video
     setattr(network, "embed_video", lambda *given: embed(*given).float())  # noqa: B010 - one type for all blocks
     for part in (*network.blocks, *network.face_adapter.fuser_blocks, network.motion_encoder.enc):
         part.compile(dynamic=False)
-
-
-def shifted_blur(padding: int, x: Tensor) -> Tensor:
-    """What `Blur` computes, one axis after the other."""
-    x = F.pad(x, (padding,) * 4)
-    for axis in (-1, -2):
-        size = x.shape[axis] - 3
-        a, b, c, d = (x.narrow(axis, i, size) for i in range(4))
-        x = (a + d) * 0.125 + (b + c) * 0.375
-    return x

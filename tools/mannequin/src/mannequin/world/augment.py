@@ -8,6 +8,9 @@ from torch.nn.functional import affine_grid, avg_pool2d, grid_sample
 
 from mannequin.world.dice import Dice
 
+WHOLE = ((0, 5), (91, 112), (112, 133))
+"""The head's points and each hand's, which detectors place together: the way they look is told by a few pixels between them."""
+
 
 def disturb_keypoints(dice: Dice, keypoints: Tensor) -> Tensor:
     """Keypoints [n, F, 133, 3] as a detector would give them: a constant offset a joint, slow drift, jitter, drop-outs."""
@@ -17,9 +20,12 @@ def disturb_keypoints(dice: Dice, keypoints: Tensor) -> Tensor:
     strength = dice.uniform(0.0, 1.0, 1, 1, 1)
     offset = dice.normal(0.009, 1, count, 2)
     offset[:, :, 91:] = dice.normal(0.0025, 1, 42, 2)
-    for start in (91, 112):  # hands move as a whole
-        offset[:, :, start : start + 21] += dice.normal(0.006, 1, 1, 2)
+    offset[:, :, :5] = dice.normal(0.0022, 1, 5, 2)
+    for start, stop in WHOLE:
+        offset[:, :, start:stop] += dice.normal(0.006, 1, 1, 2)
     jitter = dice.normal(0.0016, frames, count, 2)
+    for start, stop in WHOLE:
+        jitter[:, :, start:stop] *= 0.5
     if frames > 2:  # smoothed as the product smooths it
         jitter[:, 1:-1] = (jitter[:, :-2] + 2 * jitter[:, 1:-1] + jitter[:, 2:]) / 4
     stretch = 1 + dice.normal(0.015, 1, 1, 2) * strength

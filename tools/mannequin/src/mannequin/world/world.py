@@ -15,12 +15,12 @@ from typing import NamedTuple
 
 import torch
 from torch import Tensor
-from torch.nn.functional import grid_sample, max_pool2d
+from torch.nn.functional import grid_sample, max_pool2d, normalize
 
 from mannequin.world.appearance import push_out, sample_appearances
 from mannequin.world.assets import Mannequins
 from mannequin.world.augment import disturb_faces, disturb_keypoints
-from mannequin.world.body import Posed, Rig, skin
+from mannequin.world.body import AT, Posed, Rig, skin
 from mannequin.world.camera import Camera, chosen, look_at
 from mannequin.world.closeups import eye_opening, near_cameras, perform_near, speak
 from mannequin.world.dice import Dice
@@ -41,8 +41,10 @@ class WorldBatch:
     [n, F, H, W], the person's grown box or outline; replacement: bool [n], else animation mode (reference and video
     share scene and light, and `background` is of no use). keypoints: float32 [n, F, 133, 3], x y in pixels and
     confidence 0 or 1, undisturbed; light, reference_light: [n, 9] (`scene.sample_lights`); body, face_body: [n]; appearance:
-    [n, appearance.WIDTH]; jaw: [n, F] opening 0..1; eyes: [n, F] opening (`closeups.eye_opening`);
-    face_box: [n, F, 4] of the person's own face, x0 y0 x1 y1 pixels; rate: [n] frames a second.
+    [n, appearance.WIDTH]; expression: [n, F, E] weights 0..1 (`layout.EXPRESSIONS`); gaze: [n, F, 2] radians to the side and
+    down; head: [n, F, 3] where the head looks in the picture, right and down, and how far its left side is down, -1..1;
+    jaw: [n, F] opening 0..1; eyes: [n, F] opening (`closeups.eye_opening`); face_box: [n, F, 4] of the person's own face,
+    x0 y0 x1 y1 pixels; rate: [n] frames a second.
     """
 
     video: Tensor
@@ -60,6 +62,9 @@ class WorldBatch:
     body: Tensor
     face_body: Tensor
     appearance: Tensor
+    expression: Tensor
+    gaze: Tensor
+    head: Tensor
     jaw: Tensor
     eyes: Tensor
     face_box: Tensor
@@ -136,6 +141,13 @@ def _spread(camera: Camera, frames: int) -> Camera:
     return Camera(
         *(t.repeat_interleave(frames, dim=0) for t in (camera.rotation, camera.eye, camera.focal, camera.centre))
     )
+
+
+def _head(posed: Posed, camera: Camera) -> Tensor:
+    """See `WorldBatch.head`, [N, 3]."""
+    side = normalize(posed.keypoints[:, 1] - posed.keypoints[:, 2], dim=-1)  # from the right eye to the left one
+    looks = (camera.rotation[:, :2] @ posed.head_forward.unsqueeze(-1)).squeeze(-1)
+    return torch.cat((looks, (camera.rotation[:, 1] * side).sum(-1, keepdim=True)), dim=-1)
 
 
 def face_boxes(points: Tensor, visible: Tensor | None = None) -> Tensor:
@@ -259,6 +271,9 @@ class World:
             body=body,
             face_body=face_body,
             appearance=appearance,
+            expression=expression,
+            gaze=pose[:, :, [AT["gaze_x"], AT["gaze_y"]]],
+            head=_head(posed, views).unflatten(0, (n, frames)),
             jaw=expression[:, :, list(EXPRESSIONS).index("jaw")],
             eyes=eye_opening(posed.keypoints, people.key_rest[body].repeat_interleave(frames, dim=0)).view(n, frames),
             face_box=box,
