@@ -4,6 +4,7 @@ from __future__ import annotations
 
 import gzip
 import hashlib
+import queue
 import re
 from collections.abc import Iterator
 from pathlib import Path
@@ -15,7 +16,7 @@ from own_service import Served, served
 
 from wanimate.serve.faces.common import cookie_name
 from wanimate.serve.studio import pages
-from wanimate.serve.studio.launch import OWNER, key_of
+from wanimate.serve.studio.launch import OWNER, key_of, launch
 from wanimate.serve.sweep import sweep
 from wanimate.serve.tables import PageSession
 
@@ -225,6 +226,22 @@ def test_the_studio_takes_the_key_that_is_there(service: Served) -> None:
     assert key_of(keys) == first
     keys.revoke(first)
     assert key_of(keys) != first
+
+
+@pytest.mark.parametrize("browse", [True, False])
+def test_the_studio_opens_or_prints_a_link_that_signs_in(
+    service: Served, monkeypatch: pytest.MonkeyPatch, capsys: pytest.CaptureFixture[str], browse: bool
+) -> None:
+    shown: queue.Queue[str] = queue.Queue()
+    monkeypatch.setattr("webbrowser.open", lambda link: shown.put(link) or True)
+    monkeypatch.setattr(
+        "wanimate.serve.studio.launch.serve", lambda _, opened: opened("http://testserver", None, service.service)
+    )
+    launch(service.service.settings, browse)
+    text = shown.get(timeout=5) if browse else capsys.readouterr().out
+    found = re.search(r"http://testserver/#link=(\S+)", text)
+    assert found is not None
+    assert stranger(service).post("/v1/session", json={"link": found[1]}).json()["owner"] == OWNER
 
 
 def test_guessing_keys_is_slowed_down(service: Served) -> None:
