@@ -8,7 +8,8 @@ from pathlib import Path
 from typing import Any
 
 import sqlalchemy as sa
-from playwright.sync_api import Browser, expect
+from live import until
+from playwright.sync_api import Browser, Route, expect
 from serve_jobs import SUBMISSION
 from stage import Actor, Playhouse
 from visit import Visit
@@ -88,6 +89,31 @@ def test_a_reload_in_the_middle_shows_the_job_as_it_is(visit: Visit, actor: Acto
     expect(visit.page.get_by_alt_text("Newest preview")).to_be_visible()
     actor.released.set()
     expect(visit.page.get_by_role("link", name="Download")).to_be_visible()
+
+
+def test_a_job_that_ends_while_it_is_asked_for_is_seen_to_end(visit: Visit, actor: Actor) -> None:
+    key = visit.sign_in()
+    job = visit.live.made(key, "hold", wait=False)
+    assert actor.holding.wait(10)
+    asked = []
+
+    def late(route: Route) -> None:
+        """The answer is that of a running job; it comes when the job is done."""
+        answer = route.fetch() if not asked else None
+        if answer is None:
+            route.continue_()
+            return
+        asked.append(answer)
+        actor.released.set()
+        with visit.live.http(key) as client:
+            until(lambda: client.get(f"/v1/jobs/{job}").json()["state"] == "succeeded")
+        time.sleep(1)
+        route.fulfill(response=answer)
+
+    visit.page.route(f"**/v1/jobs/{job}", late)
+    visit.open(f"jobs/{job}")
+    expect(visit.page.get_by_role("link", name="Download")).to_be_visible()
+    assert asked[0].json()["state"] == "running"
 
 
 def test_the_page_outlives_a_restart_of_the_server(browser: Browser, tmp_path: Path) -> None:

@@ -4,6 +4,7 @@ from __future__ import annotations
 
 import gzip
 import hashlib
+import queue
 import re
 from collections.abc import Iterator
 from pathlib import Path
@@ -14,8 +15,9 @@ from fastapi.testclient import TestClient
 from own_service import Served, served
 
 from wanimate.serve.faces.common import cookie_name
+from wanimate.serve.keys import Rate
 from wanimate.serve.studio import pages
-from wanimate.serve.studio.launch import OWNER, key_of
+from wanimate.serve.studio.launch import OWNER, key_of, launch
 from wanimate.serve.sweep import sweep
 from wanimate.serve.tables import PageSession
 
@@ -28,6 +30,12 @@ MOST = 150 * 1024
 def service(tmp_path_factory: pytest.TempPathFactory) -> Iterator[Served]:
     with served(tmp_path_factory.mktemp("studio")) as found:
         yield found
+
+
+@pytest.fixture(autouse=True)
+def _patient(service: Served) -> None:
+    """No test is slowed down by how often the ones before have signed in."""
+    service.service.rates = Rate()
 
 
 def stranger(service: Served, **more: Any) -> TestClient:
@@ -227,6 +235,22 @@ def test_the_studio_takes_the_key_that_is_there(service: Served) -> None:
     assert key_of(keys) != first
 
 
+@pytest.mark.parametrize("browse", [True, False])
+def test_the_studio_opens_or_prints_a_link_that_signs_in(
+    service: Served, monkeypatch: pytest.MonkeyPatch, capsys: pytest.CaptureFixture[str], browse: bool
+) -> None:
+    shown: queue.Queue[str] = queue.Queue()
+    monkeypatch.setattr("webbrowser.open", lambda link: shown.put(link) or True)
+    monkeypatch.setattr(
+        "wanimate.serve.studio.launch.serve", lambda _, opened: opened("http://testserver", None, service.service)
+    )
+    launch(service.service.settings, browse)
+    text = shown.get(timeout=5) if browse else capsys.readouterr().out
+    found = re.search(r"http://testserver/#link=(\S+)", text)
+    assert found is not None
+    assert stranger(service).post("/v1/session", json={"link": found[1]}).json()["owner"] == OWNER
+
+
 def test_guessing_keys_is_slowed_down(service: Served) -> None:
     client = stranger(service)
     answers = [client.post("/v1/session", json={"key": f"wan_{i}"}).status_code for i in range(40)]
@@ -236,5 +260,4 @@ def test_guessing_keys_is_slowed_down(service: Served) -> None:
 
 @pytest.mark.parametrize("body", [{}, {"key": "a", "link": "b"}, {"key": 5}, {"more": "x"}])
 def test_a_wrong_sign_in_is_a_400(service: Served, body: dict[str, Any]) -> None:
-    service.service.rates._buckets.clear()
     assert stranger(service).post("/v1/session", json=body).status_code == 400

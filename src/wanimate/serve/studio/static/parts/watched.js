@@ -22,15 +22,27 @@ export class Watched extends Part {
 
   #heard(told) {
     if (told.kind === 'open') return void (this.job && isOpen(this.job) && this.renew());
-    if (told.job !== this.id || !this.job) return;
-    const changed = after(this.job, told);
+    if (told.job !== this.id) return;
+    const changed = this.job && after(this.job, told);
     if (changed) this.job = changed;
     else if (told.kind === 'deleted') this.trouble = t.errors.gone;
     else this.renew();
     if (FINAL.includes(told.kind)) this.finished?.();
   }
 
+  // What happens while the answer is on its way may not be in it: then it is asked for once more.
   async renew() {
+    this.again = true;
+    if (this.asking) return;
+    this.asking = true;
+    while (this.again && this.isConnected) {
+      this.again = false;
+      await this.#ask();
+    }
+    this.asking = false;
+  }
+
+  async #ask() {
     const id = this.id;
     try {
       const job = await get(`jobs/${id}`);

@@ -24,6 +24,7 @@ class Jobs extends Part {
     super();
     this.rows = null;
     this.version = 0;
+    this.turns = {};
     this.state = this.search = '';
   }
 
@@ -127,9 +128,10 @@ class Jobs extends Part {
   }
 
   async #renew(id) {
+    const turn = (this.turns[id] = {}); // an answer that was overtaken by a later one is older than it
     const job = await get(`jobs/${id}`).catch(() => null);
     const i = this.rows.findIndex((one) => one.id === id);
-    if (i < 0) return;
+    if (i < 0 || this.turns[id] !== turn) return;
     if (job) this.rows[i] = job;
     else {
       this.rows.splice(i, 1);
