@@ -22,7 +22,7 @@ export class Watched extends Part {
 
   #heard(told) {
     if (told.kind === 'open') return void (this.job && isOpen(this.job) && this.renew());
-    if (told.job !== this.id) return;
+    if (told.job !== this.id || this.leaving) return;
     const changed = this.job && after(this.job, told);
     if (changed) this.job = changed;
     else if (told.kind === 'deleted') this.trouble = t.errors.gone;

@@ -69,9 +69,13 @@ class Compare extends Watched {
 
   async #remove() {
     this.querySelector('dialog').close();
+    this.leaving = true;
     this.files = null; // videos that are gone are not to be loaded any more
     await this.updateComplete;
-    if (!(await tried(() => api('DELETE', `jobs/${this.id}`)))) return void this.renew();
+    if (!(await tried(() => api('DELETE', `jobs/${this.id}`)))) {
+      this.leaving = false;
+      return void this.renew();
+    }
     toast(t.compare.removed);
     go('jobs?show=all');
   }
