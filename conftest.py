@@ -7,6 +7,7 @@ import random
 import sys
 from collections.abc import Generator
 from pathlib import Path
+from typing import Any
 
 import numpy as np
 import pytest
@@ -14,6 +15,8 @@ import torch
 
 sys.path.insert(0, str(Path(__file__).parent / "tests" / "parity"))
 EVERY_READER = pytest.StashKey[bool]()
+PARTS = pytest.StashKey[list[tuple[bool, dict[str, list[str]]]]]()
+UNREAD = pytest.StashKey[list[str]]()
 LAST = "test_every_golden_value_is_read"
 
 
@@ -34,8 +37,8 @@ def _own_cache(tmp_path_factory: pytest.TempPathFactory) -> None:
 def pytest_collection_modifyitems(config: pytest.Config, items: list[pytest.Item]) -> Generator[None, None, None]:
     """`gpu` tests skip without a device, unless WANIMATE_REQUIRE_GPU=1 turns that skip into a failure.
 
-    The test that every golden value was read goes last. Where processes share the tests, one has all that read such values,
-    and every other module stays whole, since its tests share what is slow to make.
+    The test that every golden value was read goes last. Where processes share the tests, modules stay whole, since the tests
+    of one share what is slow to make.
     """
     import golden
 
@@ -45,9 +48,8 @@ def pytest_collection_modifyitems(config: pytest.Config, items: list[pytest.Item
                 item.add_marker(pytest.mark.skip(reason="no CUDA device"))
     collected = list(items)
     if config.pluginmanager.hasplugin("xdist"):
-        reading = golden.readers()
         for item in items:
-            item.add_marker(pytest.mark.xdist_group("golden" if item.path in reading else str(item.path)))
+            item.add_marker(pytest.mark.xdist_group(str(item.path)))
     yield
     config.stash[EVERY_READER] = golden.every_reader_is_in(config.args, collected, items)
     items.sort(key=lambda item: item.name == LAST)
@@ -56,4 +58,41 @@ def pytest_collection_modifyitems(config: pytest.Config, items: list[pytest.Item
 @pytest.fixture
 def every_reader_ran(request: pytest.FixtureRequest) -> bool:
     """Whether by now every golden value can have been read: all that read them ran, and nothing failed."""
-    return request.config.stash[EVERY_READER] and not request.session.testsfailed
+    shared = hasattr(request.config, "workerinput")
+    return not shared and request.config.stash[EVERY_READER] and not request.session.testsfailed
+
+
+def pytest_sessionfinish(session: pytest.Session) -> None:
+    """A process that shares the tests hands over which golden values it has read; the one that started it judges."""
+    import golden
+
+    config = session.config
+    if hasattr(config, "workeroutput"):
+        config.workeroutput["golden"] = {name: sorted(places) for name, places in golden.READ.items()}
+        config.workeroutput["every_reader"] = config.stash[EVERY_READER]
+        return
+    parts = config.stash.get(PARTS, [])
+    if not parts or session.testsfailed or not all(every for every, _ in parts):
+        return
+    read: dict[str, set[str]] = {}
+    for _, part in parts:
+        for name, places in part.items():
+            read.setdefault(name, set()).update(places)
+    config.stash[UNREAD] = golden.unread_values(read)
+    if config.stash[UNREAD]:
+        session.exitstatus = pytest.ExitCode.TESTS_FAILED
+
+
+@pytest.hookimpl(optionalhook=True)
+def pytest_testnodedown(node: Any) -> None:
+    """A process has ended: keep what it handed over."""
+    output = getattr(node, "workeroutput", {})
+    if "golden" in output:
+        node.config.stash.setdefault(PARTS, []).append((output["every_reader"], output["golden"]))
+
+
+def pytest_terminal_summary(terminalreporter: pytest.TerminalReporter, config: pytest.Config) -> None:
+    unread = config.stash.get(UNREAD, [])
+    if unread:
+        terminalreporter.section(f"{len(unread)} golden values that no test reads", red=True)
+        terminalreporter.line("\n".join(unread[:200]))

@@ -14,23 +14,17 @@ import torch
 from torch import nn
 
 import golden
-from golden import READ, Noted, Taps, every_reader_is_in, places, read_json, unread
-
-NOT_VALUES = {
-    r"preprocess/manifest\.json: .*": "with what the files were made",
-    r"preprocess/\w+\.json: note": "a remark for readers",
-    r"preprocess/person_box\.json: \d+\.name": "what the case is called",
-    r"preprocess/retarget\.json: \d+\.note": "a remark for readers",
-    r"preprocess/masks\.json: edge_cases\.6\.sum": "of a mask that is not stored",
-    r"preprocess/allneg_fallback\.json: first_frame_error": "the published code fails there; this one does not",
-}
+from golden import READ, Noted, Taps, every_reader_is_in, places, read_json, unread, unread_values
 
 
 def test_every_golden_value_is_read(every_reader_ran: bool) -> None:
-    """Runs last, and only where every module that reads golden values runs whole; else it is skipped."""
+    """Runs last, and only where every module that reads golden values runs whole; else it is skipped.
+
+    Where processes share the tests, `conftest` puts together what each has read, at the end.
+    """
     if not every_reader_ran:
         pytest.skip("not every module that reads golden values ran whole and well")
-    missed = [place for place in unread(READ) if not any(re.fullmatch(rule, place) for rule in NOT_VALUES)]
+    missed = unread_values(READ)
     assert not missed, f"{len(missed)} golden values that no test reads:\n" + "\n".join(missed[:200])
 
 
