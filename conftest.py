@@ -69,7 +69,7 @@ def pytest_sessionfinish(session: pytest.Session) -> None:
     config = session.config
     if hasattr(config, "workeroutput"):
         config.workeroutput["golden"] = {name: sorted(places) for name, places in golden.READ.items()}
-        config.workeroutput["every_reader"] = config.stash[EVERY_READER]
+        config.workeroutput["every_reader"] = config.stash.get(EVERY_READER, False)
         return
     parts = config.stash.get(PARTS, [])
     if not parts or session.testsfailed or not all(every for every, _ in parts):

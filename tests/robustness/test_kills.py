@@ -25,6 +25,7 @@ def held(trials: list[Trial]) -> None:
     assert wrong == []
 
 
+@pytest.mark.slow
 def test_a_killed_job_goes_on(harness: Harness) -> None:
     (job,) = (job for job, _ in harness.jobs() if job.name == "generate")
     held(list(harness.trials(job, 2, seed=1)))

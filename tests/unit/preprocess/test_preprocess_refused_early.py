@@ -126,8 +126,8 @@ def made(mode: Mode, clip: Clip, folder: Path, image: Frame, area: int, **settin
 @pytest.mark.parametrize("mode", MODES)
 @pytest.mark.parametrize(
     "settings",
-    [{"face_size": 2}, {"face_size": 33}, {"fps": Fraction(1000)}, {"fps": Fraction(1, 10)},
-     {"fps": Fraction(30000, 1001)}],
+    [{"face_size": 2}, {"face_size": 33}, pytest.param({"fps": Fraction(1000)}, marks=pytest.mark.slow),
+     {"fps": Fraction(1, 10)}, {"fps": Fraction(30000, 1001)}],
     ids=str,
 )  # fmt: skip
 def test_the_smallest_and_quickest_guides_can_be_read(clip: Clip, tmp_path: Path, mode: Mode, settings: Any) -> None:

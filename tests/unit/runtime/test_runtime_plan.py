@@ -126,6 +126,7 @@ def test_the_fastest_placement_that_fits_is_taken() -> None:
     assert planned(7.5, full_size("fp8"), work((832, 480))).gpu < 7.5 * GIB
 
 
+@pytest.mark.slow
 def test_histories_of_step_caches_are_in_the_plan() -> None:
     """CG-Taylor at 720p keeps six tensors of 75,600 x 5,120 tokens in bfloat16."""
     caching = Caching("taylor", 0.18, 20)

@@ -64,6 +64,7 @@ def open_files(path: Path) -> int:
     return links.count(path.resolve())
 
 
+@pytest.mark.slow
 def test_a_file_is_mapped_once_however_many_tensors_it_has(tmp_path: Path) -> None:
     file = tmp_path / "many.safetensors"
     save_file({f"blocks.{i}.weight": torch.full((3, 5), float(i)) for i in range(1500)}, file)
