@@ -35,7 +35,7 @@ serve-demo: $(VENV)/.serve models
 
 test: $(VENV)/.dev models
 	@echo "The studio's tests in a browser are left out: make test-browser runs them."
-	OMP_NUM_THREADS=1 $(BIN)/python -m pytest -m "not slow" --ignore=tests/browser -n auto --maxprocesses 4 --dist loadgroup
+	OMP_NUM_THREADS=1 $(BIN)/python -m pytest -m "not slow" --ignore=tests/browser -n logical --maxprocesses 4 --dist loadgroup
 
 test-browser: $(VENV)/.dev models
 	@command -v "$${WANIMATE_CHROMIUM:-chromium}" >/dev/null || { \
