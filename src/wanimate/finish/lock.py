@@ -25,6 +25,7 @@ ENDINGS: dict[Codec, tuple[str, ...]] = {
     "ffv1": (".mkv",),
     "png": ("",),
 }
+"""Endings that a codec's results may have, the usual one first."""
 STORE_MARK, STORE_FORMAT = "job.json", "wanimate-work"
 
 

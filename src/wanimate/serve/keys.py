@@ -16,7 +16,7 @@ from pydantic import ValidationError
 from wanimate.errors import InputError
 from wanimate.serve.database import Database
 from wanimate.serve.settings import Quotas, ServeSettings
-from wanimate.serve.tables import Key, now
+from wanimate.serve.tables import DAY, Key, now
 
 Scope = Literal["submit", "read", "admin"]
 """`submit` creates and cancels, `read` looks, `admin` also sees and does what concerns other owners."""
@@ -81,7 +81,7 @@ class Keys:
                 Key(
                     id=secrets.token_hex(8), owner=owner, digest=_digest(key), scopes=list(scopes), quotas=quotas or {},
                     webhook_secret=f"whsec_{secrets.token_hex(16)}", created=at,
-                    expires=None if days is None else at + int(days * 86_400_000), revoked=None,
+                    expires=None if days is None else at + int(days * DAY), revoked=None,
                 )
             )  # fmt: skip
         return key

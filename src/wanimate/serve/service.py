@@ -29,13 +29,11 @@ from wanimate.serve.settings import ServeSettings
 from wanimate.serve.storage import Storage, StorageAway
 from wanimate.serve.streams import Streams
 from wanimate.serve.submission import Source, Submission
-from wanimate.serve.tables import Audit, Creation, Event, Hook, Job, Setting, Stage, State, Upload, now
+from wanimate.serve.tables import DAY, Audit, Creation, Event, Hook, Job, Setting, Stage, State, Upload, now
 from wanimate.serve.usage import remove, seconds_today
 
 _SECRET = "links"
 _ID = re.compile(r"[A-Za-z0-9_-]{1,64}")
-_DAY = 24 * 3_600_000
-"""Milliseconds for which an `Idempotency-Key` is remembered."""
 
 
 @dataclass(frozen=True)
@@ -141,7 +139,7 @@ class Service:
 
     def _fingerprint(self, caller: Caller, digest: str, again: str | None) -> tuple[str, int]:
         if again is not None:
-            return hashlib.sha256(f"{caller.key_id}\0key\0{again}".encode()).hexdigest(), _DAY
+            return hashlib.sha256(f"{caller.key_id}\0key\0{again}".encode()).hexdigest(), DAY
         keeps = int(self.settings.repeated_within * 1000)
         unique = digest if keeps else f"{digest}{secrets.token_hex(8)}"
         return hashlib.sha256(f"{caller.key_id}\0body\0{unique}".encode()).hexdigest(), keeps
@@ -264,7 +262,7 @@ class Service:
             return None
         suffix = Path(stored).suffix
         filename = f"{job.id}{suffix}" if name == "video" else f"{job.id}-{name}{suffix}"
-        return self.link(stored, filename, job.expires or now() + _DAY, base)
+        return self.link(stored, filename, job.expires or now() + DAY, base)
 
     # Changing
 

@@ -83,6 +83,10 @@ class Stage(StrEnum):
     GENERATE = "generate"
 
 
+DAY = 86_400_000
+"""Milliseconds."""
+
+
 def now() -> int:
     """Milliseconds since 1970."""
     return time.time_ns() // 1_000_000

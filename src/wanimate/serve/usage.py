@@ -5,15 +5,14 @@ from __future__ import annotations
 import sqlalchemy as sa
 from sqlalchemy.orm import Session
 
-from wanimate.serve.tables import Audit, Job, now
+from wanimate.serve.tables import DAY, Audit, Job, now
 
-_DAY = 86_400_000
 _REMOVED = "job.removed"
 
 
 def seconds_today(session: Session, key_id: str) -> float:
     """Seconds of the clips of a key's jobs of the last 24 hours."""
-    since = now() - _DAY
+    since = now() - DAY
     kept = sa.select(sa.func.sum(Job.clip_seconds)).where(Job.key_id == key_id, Job.created > since)
     gone = sa.select(Audit.data).where(Audit.what == _REMOVED, Audit.key_id == key_id, Audit.at > since)
     removed = (data["seconds"] for data in session.scalars(gone) if data["created"] > since)

@@ -6,7 +6,7 @@ import threading
 import time
 from collections.abc import Iterator
 from pathlib import Path
-from typing import TYPE_CHECKING, Any
+from typing import Any
 
 import av
 import numpy as np
@@ -19,9 +19,6 @@ from wanimate.preprocess.candidates import Crowd
 from wanimate.serve.tables import Job, State
 from wanimate.serve.worker import wan
 from wanimate.types import Clip
-
-if TYPE_CHECKING:
-    pass
 
 
 @pytest.fixture

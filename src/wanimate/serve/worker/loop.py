@@ -5,11 +5,11 @@ from __future__ import annotations
 import logging
 import math
 import os
+import secrets
 import threading
 import time
 from collections.abc import Callable, Iterator, Sequence
 from contextlib import closing, suppress
-from pathlib import Path
 from typing import Any
 
 import sqlalchemy as sa
@@ -283,8 +283,6 @@ class _closing:
             close()
 
 
-def worker_name(host: str, folder: Path | None = None) -> str:
+def worker_name(host: str) -> str:
     """A name that no other worker has or had."""
-    import secrets
-
     return f"{host}-{os.getpid()}-{secrets.token_hex(3)}"

@@ -13,7 +13,7 @@ from wanimate.api import Animator
 from wanimate.config import OutputSettings, RuntimeSettings
 from wanimate.errors import InputError
 from wanimate.events import Event, Finished, StepDone
-from wanimate.finish.lock import record_path, sheet_path, work_path
+from wanimate.finish.lock import ENDINGS, record_path, sheet_path, work_path
 from wanimate.jobs import run as jobs
 from wanimate.jobs.store import SEGMENTS
 from wanimate.media.files import sha256
@@ -164,7 +164,7 @@ class WanRunner:
         submission, job = work.submission, work.job
         assert work.guides is not None
         guides = self._guides(work)
-        out = work.scratch / f"{RESULT}{_suffix(submission)}"
+        out = _out(work)
         if not work.fetch(work.kept, work_path(out)) and submission.kind == "redraw":
             self._take_parent(work, out)
         self._stored = {file.name: _mark(file) for file in work_path(out).glob("*")}
@@ -174,11 +174,9 @@ class WanRunner:
         animator = self._animator_for(job.checkpoint, submission)
         self._loras = submission.lora_key
         result: Result | None = None
-        shown = 0
         for event in animator.generate(guides, out, settings, output, work.cancel):
             if isinstance(event, StepDone) and event.preview is not None:
-                shown += 1
-                self._preview(work, event, shown)
+                self._preview(work, event)
             if isinstance(event, Finished):
                 result = event.result
             yield event
@@ -187,7 +185,7 @@ class WanRunner:
 
     def store(self, work: Work) -> bool:
         """Bring new files of the job's work folder to the storage."""
-        folder = work_path(work.scratch / f"{RESULT}{_suffix(work.submission)}")
+        folder = work_path(_out(work))
         new = False
         for file in sorted(folder.glob("*")):
             mark = _mark(file)
@@ -236,13 +234,13 @@ class WanRunner:
             self._opened = (checkpoint, speed)
         return self._animator
 
-    def _preview(self, work: Work, event: StepDone, shown: int) -> None:
+    def _preview(self, work: Work, event: StepDone) -> None:
         """The newest picture of what is being made. It is no harm if one is missing."""
         assert event.preview is not None
         try:
             work.storage.put(f"jobs/{work.job.id}/preview.png", [png_bytes(event.preview.picture())])
         except (OSError, InputError, StorageAway) as error:
-            _log.info("preview %d of job %s: %s", shown, work.job.id, error)
+            _log.info("a preview of job %s: %s", work.job.id, error)
 
     def _finish(self, work: Work, out: Path, result: Result, output: OutputSettings) -> None:
         files = {"record": record_path(out)}
@@ -271,8 +269,9 @@ def _mark(file: Path) -> tuple[int, int]:
     return found.st_size, found.st_mtime_ns
 
 
-def _suffix(submission: Submission) -> str:
-    return {"png": "", "ffv1": ".mkv"}.get(str(submission.output.get("codec", "h264")), ".mp4")
+def _out(work: Work) -> Path:
+    """Where an attempt writes its result."""
+    return work.scratch / f"{RESULT}{ENDINGS[work.submission.output_settings().codec][0]}"
 
 
 def _files(guides: Guides) -> dict[str, str]:
