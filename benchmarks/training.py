@@ -86,7 +86,7 @@ def main() -> None:
     timed("render", lambda: world.sample_batch(args.part, args.frames, *SIZES[0], 2), device, args.rounds)
     timed("encode", lambda: encode_batch(codec, rendered, generator, grey), device, args.rounds)
     part = encode_batch(codec, rendered, generator, grey)
-    data = LatentSet([part] * len(SIZES))
+    data = LatentSet([[part]])
     config = transformer.FlowTraining()
     model = transformer.Mannequin()
     model.load_checkpoint(args.checkpoint)
@@ -95,11 +95,12 @@ def main() -> None:
     adam = torch.optim.AdamW([*decayed, *plain], lr=0.0, fused=fast)
     muon, ema = Muon(matrices, lr=0.0), Ema(model, 0.999, every=1)
     if fast:
-        transformer.speed_up(model.transformer, args.frames)
-    clips = data.draw(args.batch, args.frames, generator)
+        transformer.speed_up(model.transformer)
+    pictures = data.draw(args.batch, generator).face.permute(0, 4, 1, 2, 3).float() / 127.5 - 1
+    data.tell(model.told)
+    clips = data.draw(args.batch, generator)
 
     def faces() -> None:
-        pictures = clips.face.permute(0, 4, 1, 2, 3).float() / 127.5 - 1
         with torch.autocast(device.type, torch.bfloat16, enabled=fast):
             model.transformer.encode_face(pictures).float().sum().backward()
 
@@ -111,7 +112,7 @@ def main() -> None:
     def backward() -> None:
         step(*vars(clips).values())
 
-    timed("draw a batch", lambda: data.draw(args.batch, args.frames, generator), device, args.rounds)
+    timed("draw a batch", lambda: data.draw(args.batch, generator), device, args.rounds)
     timed("face branch, forward and backward", faces, device, args.rounds)
     timed("transformer, forward and backward", backward, device, args.rounds)
     timed("Adam", adam.step, device, args.rounds)

@@ -12,7 +12,7 @@ import torch
 from torch import Tensor
 
 from wanimate.config import Defaults
-from wanimate.model.transformer import AnimateTransformer
+from wanimate.model.transformer import AnimateTransformer, Context
 from wanimate.sampling.denoise import denoise
 from wanimate.train.latents import LatentClips
 
@@ -42,7 +42,11 @@ def predict(
     """
     face = clips.face.permute(0, 4, 1, 2, 3).float() / 127.5 - 1
     face = torch.where(dropped.view(-1, 1, 1, 1, 1), -1.0, face)
-    context = transformer.prepare(text, image, face, clips.pose)
+    return velocity(transformer, transformer.prepare(text, image, face, clips.pose), x, t, clips)
+
+
+def velocity(transformer: AnimateTransformer, context: Context, x: Tensor, t: Tensor, clips: LatentClips) -> Tensor:
+    """As `predict`, with what the transformer has prepared of text, faces and skeletons."""
     known = torch.cat((torch.ones_like(clips.reference[:, :4]), clips.reference), dim=1)
     y = torch.cat((known, torch.cat((clips.keep, clips.known), dim=1)), dim=2)
     return transformer(x, t, y, context)

@@ -5,11 +5,16 @@ from __future__ import annotations
 import multiprocessing
 from pathlib import Path
 
+import pytest
 import torch
 
-from mannequin.training.clip_latents import LatentSet
+from mannequin.training.clip_latents import LatentSet, encode_batch
 from mannequin.training.feed import Feed
 from mannequin.training.pool import SIZES
+from mannequin.training.supply import ClipSettings, held_out_clips
+from mannequin.world.assets import load
+from mannequin.world.world import World, WorldSettings
+from wanimate.errors import InputError
 from wanimate.train.latents import LatentClips
 
 CPU = torch.device("cpu")
@@ -70,10 +75,54 @@ def test_each_part_goes_to_one_taker(tmp_path: Path) -> None:
 
 def test_a_pool_without_new_clips_stays_as_it_is(tmp_path: Path) -> None:
     feed = Feed(tmp_path)
-    pool = LatentSet([clips(7) for _ in SIZES], lambda size: feed.take(size, CPU))
+    pool = LatentSet([[clips(7)] for _ in SIZES], lambda kind: feed.take(kind, CPU))
     pool.renew()
-    assert pool.renewed == 0
-    feed.put(0, clips(9, 2))
+    assert pool.seen == 3 * len(SIZES)
+    feed.put(1, clips(9, 2))
     pool.renew()
-    assert pool.renewed == 1
-    assert pool.clips[0].face[:, 0, 0, 0, 0].tolist() == [9, 9, 7]
+    assert pool.seen == 3 * len(SIZES) + 2
+    assert [len(parts) for parts in pool.kinds] == [1, 2, 1]
+    assert pool.kinds[1][1].face[:, 0, 0, 0, 0].tolist() == [9, 9]
+
+
+def test_held_out_clips_are_read_and_stay(tmp_path: Path) -> None:
+    settings = ClipSettings(short_part=2)
+    feed = Feed(tmp_path)
+    for kind in range(5):
+        feed.put(kind, clips(kind, 1))
+    with pytest.raises(InputError, match="at least one part of every kind"):
+        held_out_clips(tmp_path, settings, CPU)
+    feed.put(5, clips(5, 1))
+    for _ in range(2):
+        found = held_out_clips(tmp_path, settings, CPU)
+        assert [int(parts[0].face.max()) for parts in found.kinds] == list(range(6))
+
+
+class _Codec:
+    """Notes how many clips it is given; a latent is the mean of what it stands for."""
+
+    def __init__(self) -> None:
+        self.counts: list[int] = []
+
+    def encode_piece(self, video: torch.Tensor, state: object) -> torch.Tensor:
+        self.counts.append(len(video))
+        first, rest = video[:, :1, :1], video[:, :1, 1:]
+        small = [torch.nn.functional.avg_pool3d(first, (1, 8, 8))]
+        if rest.shape[2]:
+            small.append(torch.nn.functional.avg_pool3d(rest, (4, 8, 8)))
+        return torch.cat(small, dim=2).expand(-1, 16, -1, -1, -1)
+
+
+@pytest.mark.parametrize(("replaced", "encoded"), [(0.0, 4), (0.3, 4), (1.0, 8)])
+def test_conditions_are_encoded_for_half_of_the_clips(replaced: float, encoded: int) -> None:
+    world = World(
+        load(Path(__file__).parent / "data" / "mannequins.npz"),
+        WorldSettings(face_size=8, supersample=1, replacement=replaced),
+    )
+    batch, codec = world.sample_batch(8, 9, 48, 48, seed=5), _Codec()
+    made = encode_batch(codec, batch, torch.Generator().manual_seed(1), {}, continued=0.9)  # type: ignore[arg-type]
+    assert codec.counts == [1, encoded, 8, 8, 8]
+    kept = made.keep.flatten(1).any(1)
+    grey = (made.known == made.known.new_zeros(())).flatten(1).all(1)
+    assert torch.equal(grey, ~kept), "what is not encoded is not kept either"
+    assert int((~batch.replacement & kept).sum()) == max(0, encoded - int(batch.replacement.sum()))

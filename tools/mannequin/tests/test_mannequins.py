@@ -9,6 +9,7 @@ import numpy as np
 import pytest
 import torch
 
+from mannequin.world import sticks
 from mannequin.world.appearance import REGIONS
 from mannequin.world.assets import Mannequins, load
 from mannequin.world.augment import disturb_keypoints
@@ -191,6 +192,19 @@ def test_stamped_skeletons_equal_the_product(low: float, span: float, tolerance:
         drawn += int(expected.any(-1).sum())
     assert drawn > 20_000
     assert differing <= tolerance * drawn
+
+
+def test_hands_of_close_ups_are_stamped_too(monkeypatch: pytest.MonkeyPatch) -> None:
+    """A hand before the camera has lines of 80 pixels; one frame in eight went through the product, on the processor."""
+    generator = torch.Generator().manual_seed(4)
+    points = torch.rand(1, 12, 133, 2, generator=generator) * 79 + 60
+    keypoints = torch.cat([points, torch.ones(1, 12, 133, 1)], dim=-1)
+    expected = []
+    for frame in keypoints[0].double().numpy():
+        parts = split(frame)
+        expected.append(draw(parts.body, parts.left_hand, parts.right_hand, 256, 256))
+    monkeypatch.setattr(sticks, "_plainly", None)
+    assert np.array_equal(draw_skeletons(keypoints, 256, 256)[0].numpy(), np.stack(expected))
 
 
 def test_long_sticks_and_large_canvases_go_through_the_product() -> None:

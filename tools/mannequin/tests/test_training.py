@@ -4,6 +4,7 @@ from __future__ import annotations
 
 import json
 from dataclasses import replace
+from functools import partial
 from pathlib import Path
 
 import pytest
@@ -39,7 +40,7 @@ VAE_RUN = VaeTraining(
     steps=STEPS, seconds=1e9, base=8, crop=32, frame_crop=32, frame_batch=8, clip_batch=4, detail_crop=16, detail_batch=4,
     rate=8e-3, refresh=10**6, frame_share=0.5,
 )  # fmt: skip
-FLOW_RUN = FlowTraining(steps=STEPS, seconds=1e9, frames=5, short=1, short_batch=16, batch=16, rate=2e-2, renew=10**6)
+FLOW_RUN = FlowTraining(steps=STEPS, seconds=1e9, short_batch=16, batch=16, rate=2e-2, renew=10**6)
 CPU = torch.device("cpu")
 
 
@@ -52,7 +53,6 @@ def shrink(patch: pytest.MonkeyPatch) -> None:
     patch.setattr(package, "TRANSFORMER", TINY)
     patch.setattr(package, "LEAST_QUANTIZED", 256)
     patch.setattr(pool, "SIZES", SIZES)
-    patch.setattr(clip_latents, "SIZES", SIZES)
 
 
 @pytest.fixture(autouse=True)
@@ -95,7 +95,7 @@ def make_latents(clips: int = 12) -> LatentSet:
             face=torch.randint(0, 256, (clips, 5, 8, 8, 3), generator=generator, dtype=torch.uint8),
         )
 
-    return LatentSet([of(height // 8, width // 8) for width, height in SIZES])
+    return LatentSet([[of(height // 8, width // 8)] for width, height in SIZES])
 
 
 def vae_error(model: VideoVae) -> float:
@@ -107,7 +107,7 @@ def vae_error(model: VideoVae) -> float:
 
 def flow_error(model: Mannequin) -> float:
     torch.manual_seed(1)
-    clips = make_latents().draw(64, 5, torch.Generator().manual_seed(2))
+    clips = make_latents().draw(64, torch.Generator().manual_seed(2))
     with torch.no_grad():
         return float(flow_loss(model.flow, clips, FLOW_RUN.loss))
 
@@ -346,21 +346,69 @@ def test_latents_get_unit_size(trained: Path) -> None:
     assert 0.5 < z.std() < 2
 
 
-def test_new_clips_replace_the_oldest() -> None:
-    data = make_latents(clips=6)
-    made: list[int] = []
+def numbered(kinds: list[list[LatentClips]], made: list[int], kind: int) -> LatentClips:
+    made.append(kind)
+    return LatentClips(**{k: torch.full_like(v[:4], len(made)) for k, v in vars(kinds[kind][0]).items()})
 
-    def make(size: int) -> LatentClips:
-        made.append(size)
-        whole = data.clips[size]
-        return LatentClips(**{k: torch.full_like(v[:4], len(made)) for k, v in vars(whole).items()})
 
-    renewing = LatentSet(data.clips, make)
+def test_new_clips_are_added_and_the_oldest_go_when_there_are_too_many() -> None:
+    kinds, made = make_latents(clips=6).kinds, list[int]()
+    growing = LatentSet([list(parts) for parts in kinds], partial(numbered, kinds, made), most=40)
     for _ in range(6):
-        renewing.renew()
+        growing.renew()
     assert made == [0, 1, 2, 0, 1, 2]
-    assert renewing.clips[0].pose[:, 0, 0, 0, 0].tolist() == [1, 1, 1, 1, 4, 4]
-    assert len(renewing) == 18
+    assert [[len(part) for part in parts] for parts in growing.kinds] == [[4, 4], [6, 4, 4], [6, 4, 4]]
+    assert growing.seen == 18 + 24
+    drawn = growing.draw(200, torch.Generator().manual_seed(1))
+    assert len(drawn) == 200
+
+
+def test_every_clip_is_drawn_as_often_and_short_ones_in_larger_batches() -> None:
+    whole = make_latents(clips=9).kinds[0][0]
+
+    def piece(name: str, tensor: Tensor) -> Tensor:
+        return tensor[:, :1] if name == "person" else tensor[:, :, :1]
+
+    short = LatentClips(**{k: v[:, :1] if k == "face" else piece(k, v) for k, v in vars(whole).items()})
+    halves = [LatentClips(**{k: v[i:j] for k, v in vars(whole).items()}) for i, j in ((0, 2), (2, 9))]
+    data, generator = LatentSet([halves, [short]]), torch.Generator().manual_seed(3)
+    counts = torch.zeros(9)
+    for _ in range(60):
+        drawn = data.draw(20, generator, short_batch=30)
+        long = drawn.pose.shape[2] == 2
+        assert len(drawn) == (20 if long else 30)
+        known = whole.pose if long else short.pose
+        counts += (drawn.pose.flatten(1).unsqueeze(1) == known.flatten(1)).all(-1).sum(0)
+    assert counts.min() > 0.7 * counts.mean()
+
+
+def test_faces_are_looked_at_once_and_tell_the_same(tmp_path: Path) -> None:
+    """Vectors instead of pictures change nothing, blank faces included."""
+    torch.manual_seed(0)
+    model, data = Mannequin().eval(), make_latents(clips=4)
+    torch.nn.init.normal_(model.transformer.head.head.weight)
+    for block in model.transformer.face_adapter.fuser_blocks:
+        torch.nn.init.normal_(block.linear2.weight)
+    pictures = data.kinds[0][0]
+    told = model.told(pictures)
+    assert told.face.shape == (4, 5, TINY.motion.width)
+    x = torch.randn(4, 16, 3, *pictures.pose.shape[-2:])
+    t, dropped = torch.full((4,), 500), torch.tensor([True, False, False, True])
+    with torch.no_grad():
+        seen = model.flow(x, t, pictures, dropped)
+        again = model.flow(x, t, replace(told, face=told.face.float()), dropped)
+        other = model.flow(x, t, pictures, ~dropped)
+    torch.testing.assert_close(again, seen, rtol=1e-2, atol=1e-2)
+    assert (other - seen).abs().max() > 0.1
+
+
+def test_the_loss_of_held_out_clips_is_logged_and_teaches_nothing(tmp_path: Path) -> None:
+    run = replace(FLOW_RUN, steps=3)
+    alone = train_flow(run, make_latents(), tmp_path / "alone", CPU)
+    watched = train_flow(run, make_latents(), tmp_path / "watched", CPU, fresh=make_latents(clips=3))
+    assert logged(tmp_path / "watched")[-1]["fresh_loss"] > 0
+    for key, value in alone.state_dict().items():
+        assert torch.equal(value, watched.state_dict()[key]), key
 
 
 def test_the_clip_pool_renews_itself_piece_by_piece() -> None:

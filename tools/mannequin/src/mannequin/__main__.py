@@ -32,7 +32,7 @@ from mannequin.training.ranks import join
 from mannequin.training.relight import LightLoss, RelightSettings, train_relighting
 from mannequin.training.reports import SampleReport, report_samples
 from mannequin.training.run import CUDA, Run
-from mannequin.training.supply import ClipSettings, Rendering, SupplySettings, fill, gather
+from mannequin.training.supply import ClipSettings, Rendering, SupplySettings, fill, gather, held_out_clips
 from mannequin.training.transformer import FlowTraining, train_flow
 from mannequin.training.vae import VaeTraining, latent_statistics, load_trained_vae, train_vae, weights_in
 from mannequin.training.vae_report import HeldOut, VaeReport, report_vae
@@ -65,6 +65,11 @@ class Trained:
 @dataclass(frozen=True)
 class MotionTrained:
     motion: Path | None = option(None, "folder of the motion encoder's training; left out: that of --start or --resume")
+
+
+@dataclass(frozen=True)
+class HeldOutClips:
+    fresh: Path | None = option(None, "folder of clips of held-out people, whose loss is logged: see `clips`")
 
 
 @dataclass(frozen=True)
@@ -118,18 +123,20 @@ def motion(given: argparse.Namespace) -> None:
 def transformer(given: argparse.Namespace) -> None:
     """Render and encode clips, then train the transformer on them; writes transformer.pt. --start: a checkpoint folder."""
     run, settings, wanted = read(Run, given), read(FlowTraining, given), read(ClipSettings, given)
+    trained, held_out = read(Trained, given), read(HeldOutClips, given).fresh
     encoder = read(MotionTrained, given).motion
     if encoder is None and run.start is None and not run.resume:
         raise InputError("motion", None, "a new transformer needs a trained motion encoder", "Run `motion` first.")
     ranks, where = join(run.device)
     log = Log(run.out / "log.jsonl")
-    codec = load_trained_vae(read(Trained, given).vae, where)
+    fresh = None if held_out is None else held_out_clips(held_out, wanted, where)
+    codec = load_trained_vae(trained.vae, where)
     data = gather(codec, wanted, read(SupplySettings, given), where, log, ranks)
     # Muon's updates are orthogonal: its rate is ten times AdamW's.
-    settings = replace(settings, short=min(17, settings.frames), matrix_rate=10 * settings.rate)
-    train_flow(settings, data, run.out, where, run.resume, run.start, ranks, run.record, encoder)
+    settings = replace(settings, matrix_rate=10 * settings.rate)
+    train_flow(settings, data, run.out, where, run.resume, run.start, ranks, run.record, encoder, fresh)
     if ranks.first:
-        log.write(what="clips seen by this process", count=len(data) + data.renewed * wanted.part)
+        log.write(what="clips seen by this process", count=data.seen)
 
 
 def relight(given: argparse.Namespace) -> None:
@@ -179,7 +186,7 @@ def sample(given: argparse.Namespace) -> None:
 COMMANDS: dict[Callable[[argparse.Namespace], None], tuple[type, ...]] = {
     vae: (Run, VaeTraining, VaeClips),
     motion: (Run, MotionTraining),
-    transformer: (Run, Trained, MotionTrained, FlowTraining, ClipSettings, SupplySettings),
+    transformer: (Run, Trained, MotionTrained, HeldOutClips, FlowTraining, ClipSettings, SupplySettings),
     relight: (Run, Base, RelightSettings, LightLoss, ClipSettings, SupplySettings),
     clips: (Rendering, ClipSettings),
     package: (Packaged,),

@@ -27,6 +27,14 @@ class Ema:
         decay = min(self.decay, (1 + self.count) / (10 + self.count))
         torch._foreach_lerp_(list(self.shadow.values()), list(self.live.values()), 1 - decay)
 
+    @torch.no_grad()
+    def swap(self) -> None:
+        """Exchange the module's weights and their average, in place."""
+        for live, mean in zip(self.live.values(), self.shadow.values(), strict=True):
+            kept = live.clone()
+            live.copy_(mean)
+            mean.copy_(kept)
+
     def restore(self, state: dict[str, torch.Tensor], step: int) -> None:
         for key, value in state.items():
             self.shadow[key].copy_(value)

@@ -12,15 +12,10 @@ import torch.nn.functional as F
 from torch import Tensor
 
 from mannequin.training.averages import mixed
-from mannequin.training.pool import HAND, SIZES, importance
+from mannequin.training.pool import HAND, importance
 from mannequin.world.world import WorldBatch
 from wanimate.model.vae import VideoVae
 from wanimate.train.latents import LatentClips
-
-
-def join_clips(parts: list[LatentClips]) -> LatentClips:
-    """Clips of one size, one part after the other."""
-    return LatentClips(*(torch.cat([getattr(p, name) for p in parts]) for name in vars(parts[0])))
 
 
 def to_video(pixels: Tensor) -> Tensor:
@@ -35,14 +30,20 @@ def encode_batch(
 ) -> LatentClips:  # fmt: skip
     """Encode one rendered batch, latents in float16.
 
-    The share `continued` of the clips go on from a segment: their first frame is known, or 5 are. Faces count three as person,
-    eyes and mouths five. `face_weight`: how often more eyes and mouths count, faces half as often, hands a third.
+    The share `continued` of the clips go on from a segment: their first frame is known, or 5 are; fewer, where with those in
+    replacement mode they would be more than half of the batch. Faces count three as person, eyes and mouths five.
+    `face_weight`: how often more eyes and mouths count, faces half as often, hands a third.
     """
     video = to_video(batch.video)
     n, _, frames, height, width = video.shape
     known = torch.zeros(n, dtype=torch.long)
     known[torch.rand(n, generator=generator) < continued] = 1
     known[torch.rand(n, generator=generator) < continued / 2] = 5
+    replaced = batch.replacement.cpu()
+    busy = (2 * replaced + (known > 0)).argsort(descending=True, stable=True)
+    # Always as many, since convolutions are chosen by trial for every shape.
+    busy = busy if replaced.sum() > n // 2 else busy[: (n + 1) // 2]
+    known[~replaced & ~torch.isin(torch.arange(n), busy)] = 0
     place = torch.arange(frames)[None] < known[:, None]
     place = place.to(video.device)
     animation = ~batch.replacement
@@ -57,9 +58,9 @@ def encode_batch(
     shape = (frames, height, width)
     if shape not in grey:
         grey[shape] = _encode(vae, torch.zeros(1, 3, *shape, device=video.device))
-    # Every clip's condition is encoded, the grey ones too: batches of one shape are quicker than a few clips less.
-    busy = (batch.replacement | place[:, 0]).view(-1, 1, 1, 1, 1)
-    latents = torch.where(busy, _encode(vae, condition), grey[shape])
+    latents = grey[shape].repeat(n, 1, 1, 1, 1)
+    busy = busy.to(video.device)
+    latents[busy] = _encode(vae, condition[busy])
     return LatentClips(
         target=_encode(vae, video),
         pose=_encode(vae, to_video(batch.skeleton)),
@@ -83,43 +84,53 @@ def _encode(vae: VideoVae, video: Tensor) -> Tensor:
 
 
 class LatentSet:
-    """Clips of every size; `draw` takes a random batch of one size, cut to its first `frames` frames.
+    """Clips of several kinds (sizes and lengths), in parts that are kept as they came; `draw` takes a batch of one kind."""
 
-    The VAE looks back only, so the latents of a clip's beginning are those of the shorter clip.
-    """
-
-    def __init__(self, clips: list[LatentClips], make: Callable[[int], LatentClips | None] | None = None) -> None:
-        assert len(clips) == len(SIZES)
-        self.clips, self.make = clips, make
-        self.renewed = 0
+    def __init__(
+        self, kinds: list[list[LatentClips]], make: Callable[[int], LatentClips | None] | None = None, most: int = 10**9
+    ) -> None:
+        """`make` gives new clips of a kind, or None; beyond `most` clips the oldest are dropped."""
+        self.kinds, self.make, self.most = kinds, make, most
+        self.seen = len(self)
+        self._told: Callable[[LatentClips], LatentClips] | None = None
 
     def __len__(self) -> int:
-        return sum(len(c) for c in self.clips)
+        return sum(len(part) for parts in self.kinds for part in parts)
+
+    def tell(self, told: Callable[[LatentClips], LatentClips]) -> None:
+        """Keep every part as `told` gives it back, those to come as well."""
+        self.kinds = [[told(part) for part in parts] for parts in self.kinds]
+        self._told = told
 
     def renew(self) -> None:
-        """Replace the oldest clips of one size by new ones, if there are any; sizes take turns."""
+        """Add a new part, if there is one, of the kind of which there are fewest."""
         if self.make is None:
             return
-        size = self.renewed % len(self.clips)
-        old, new = self.clips[size], self.make(size)
-        if new is None:
+        for kind in sorted(range(len(self.kinds)), key=lambda i: len(self.kinds[i])):
+            new = self.make(kind)
+            if new is not None:
+                break
+        else:
             return
-        start = (self.renewed // len(self.clips) * len(new)) % len(old)
-        count = min(len(new), len(old) - start)
-        for name, tensor in vars(old).items():
-            tensor[start : start + count] = getattr(new, name)[:count]
-        self.renewed += 1
+        self.kinds[kind].append(new if self._told is None else self._told(new))
+        self.seen += len(new)
+        while len(self) > self.most:
+            del max(self.kinds, key=len)[0]
 
-    def draw(self, batch: int, frames: int, generator: torch.Generator) -> LatentClips:
-        clips = self.clips[int(torch.randint(len(self.clips), (), generator=generator))]
-        index = torch.randint(len(clips), (batch,), generator=generator).to(clips.target.device, non_blocking=True)
-        t = (frames + 3) // 4
+    def draw(self, batch: int, generator: torch.Generator, short_batch: int | None = None) -> LatentClips:
+        """`batch` random clips of a random kind; `short_batch` of those that have fewer frames than others."""
+        parts = self.kinds[int(torch.randint(len(self.kinds), (), generator=generator))]
+        longest = max(known[0].target.shape[2] for known in self.kinds)
+        if short_batch is not None and parts[0].target.shape[2] < longest:
+            batch = short_batch
+        ends = torch.tensor([len(part) for part in parts]).cumsum(0)
+        chosen = torch.randint(int(ends[-1]), (batch,), generator=generator)
+        which = torch.searchsorted(ends, chosen, right=True)
+        rows = [(parts[i], int(c - ends[i]) + len(parts[i])) for i, c in zip(which.tolist(), chosen, strict=True)]
         return LatentClips(
-            target=clips.target[index, :, :t].float(),
-            pose=clips.pose[index, :, :t].float(),
-            known=clips.known[index, :, :t].float(),
-            reference=clips.reference[index].float(),
-            keep=clips.keep[index, :, :t].float(),
-            person=clips.person[index, :t].float(),
-            face=clips.face[index, :frames],
+            **{name: _whole(torch.stack([getattr(part, name)[row] for part, row in rows])) for name in vars(parts[0])}
         )
+
+
+def _whole(values: Tensor) -> Tensor:
+    return values.float() if values.is_floating_point() else values

@@ -8,6 +8,7 @@ from __future__ import annotations
 import os
 import secrets
 import time
+from collections.abc import Iterator
 from contextlib import suppress
 from pathlib import Path
 
@@ -21,7 +22,7 @@ WAITING = 64
 
 
 class Feed:
-    """Parts of clips of one size each in `folder`, which lies on a fast disk or in memory (/dev/shm).
+    """Parts of clips of one kind each in `folder`, which lies on a fast disk or in memory (/dev/shm).
 
     Any number of processes may put and take. A part is taken once: by whoever manages to rename it.
     """
@@ -35,16 +36,21 @@ class Feed:
         """Whether so many parts lie unread that more would only take room."""
         return len(self._unread("*")) >= self.waiting
 
-    def put(self, size: int, clips: LatentClips) -> None:
+    def put(self, kind: int, clips: LatentClips) -> None:
         """Add a part."""
         name = f"{time.time_ns()}-{secrets.token_hex(3)}"
         part = self.folder / f"{name}.part"
         save_file({key: tensor.contiguous().cpu() for key, tensor in vars(clips).items()}, part)
-        os.replace(part, self.folder / f"{name}-{size}.safetensors")
+        os.replace(part, self.folder / f"{name}-{kind}.safetensors")
 
-    def take(self, size: int, device: torch.device) -> LatentClips | None:
-        """The oldest unread part of a size, on `device`; None where there is none."""
-        for path in self._unread(str(size)):
+    def read(self, kind: int, device: torch.device) -> Iterator[LatentClips]:
+        """All unread parts of a kind, on `device`; they stay unread."""
+        for path in self._unread(str(kind)):
+            yield LatentClips(**load_file(path, str(device)))
+
+    def take(self, kind: int, device: torch.device) -> LatentClips | None:
+        """The oldest unread part of a kind, on `device`; None where there is none."""
+        for path in self._unread(str(kind)):
             mine = path.with_suffix(f".{os.getpid()}")
             with suppress(FileNotFoundError):  # another one was quicker
                 os.rename(path, mine)
@@ -53,5 +59,5 @@ class Feed:
                 return clips
         return None
 
-    def _unread(self, size: str) -> list[Path]:
-        return sorted(self.folder.glob(f"*-{size}.safetensors"))
+    def _unread(self, kind: str) -> list[Path]:
+        return sorted(self.folder.glob(f"*-{kind}.safetensors"))

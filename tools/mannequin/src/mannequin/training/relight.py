@@ -104,7 +104,7 @@ def train_relighting(
     def draw(number: int) -> tuple[Tensor, ...]:
         if number // ranks.count % settings.renew == settings.renew - 1:
             data.renew()
-        drawn = data.draw(settings.batch, settings.frames, torch.Generator("cpu").manual_seed(number))
+        drawn = data.draw(settings.batch, torch.Generator("cpu").manual_seed(number))
         return tuple(vars(drawn).values())
 
     def write(done: int) -> None:

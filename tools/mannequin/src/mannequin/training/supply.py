@@ -8,29 +8,47 @@ from dataclasses import dataclass, replace
 from functools import partial
 from itertools import count
 from pathlib import Path
+from typing import NamedTuple
 
 import torch
 
 from mannequin.options import REQUIRED, option
 from mannequin.training import vae as vae_training
-from mannequin.training.clip_latents import LatentSet, encode_batch, join_clips
+from mannequin.training.clip_latents import LatentSet, encode_batch
 from mannequin.training.feed import WAITING, Feed
 from mannequin.training.pool import RELIGHT_WORLD, SIZES, WORLD
 from mannequin.training.ranks import join
 from mannequin.training.run import CUDA
 from mannequin.world.assets import load
 from mannequin.world.world import World, WorldSettings
+from wanimate.errors import InputError
 from wanimate.model.vae import VideoVae
 from wanimate.train.common import ALONE, Log, Process
 from wanimate.train.latents import LatentClips
 
+SHORT = 17
+"""Frames of short clips."""
+
+
+class Kind(NamedTuple):
+    """A part has `clips` clips of these pixels and frames."""
+
+    width: int
+    height: int
+    frames: int
+    clips: int
+
 
 @dataclass(frozen=True)
 class ClipSettings:
-    """How clips are rendered and encoded. The share `continued` of them goes on from an earlier segment."""
+    """How clips are rendered and encoded. The share `continued` of them goes on from an earlier segment.
+
+    Short clips show twice as many people for the same work; what lasts longer is learnt from the others.
+    """
 
     part: int = option(24, "clips rendered at once")
     frames: int = option(33, "frames of a clip, 4n+1")
+    short_part: int = option(48, "clips of 17 frames rendered at once, beside the others; 0: none; relight has none")
     face_weight: float = option(
         8.0, "how often more eyes and mouths count in the loss; faces half as often; relight has 0"
     )
@@ -41,7 +59,15 @@ class ClipSettings:
     @property
     def relighting(self) -> ClipSettings:
         """The same for the relighting LoRA."""
-        return replace(self, world=RELIGHT_WORLD, continued=0.1, face_weight=0.0)
+        return replace(self, world=RELIGHT_WORLD, continued=0.1, face_weight=0.0, short_part=0)
+
+    @property
+    def kinds(self) -> tuple[Kind, ...]:
+        """All kinds of parts."""
+        long = tuple(Kind(*size, self.frames, self.part) for size in SIZES)
+        if not self.short_part:
+            return long
+        return *long, *(Kind(*size, min(SHORT, self.frames), self.short_part) for size in SIZES)
 
 
 @dataclass(frozen=True)
@@ -49,7 +75,7 @@ class SupplySettings:
     """How many clips a training begins with."""
 
     render_seconds: float = option(180.0, "time for rendering and encoding the clips")
-    clips: int = option(16000, "most clips, of all sizes together")
+    clips: int = option(16000, "most clips kept, of all kinds together")
     feed: Path | None = option(None, "take the clips from this folder; the command `clips` puts them there")
 
 
@@ -60,13 +86,17 @@ class Rendering:
     feed: Path = option(REQUIRED, "folder for the clips, for trainings with the same --feed")
     vae: Path = option(REQUIRED, "folder of the VAE that encodes them: of its training, or of a checkpoint")
     relighting: bool = option(False, "for relight; otherwise for transformer")
+    held_out: bool = option(False, "of bodies that are never trained on: for --fresh")
     seconds: float = option(3600.0, "time to render")
+    parts: int = option(10**9, "most parts to render")
     waiting: int = option(WAITING, "parts that may lie unread; rendering pauses at more")
     device: str = option("cuda" if CUDA else "cpu", "cuda or cpu")
 
 
-def clip_maker(codec: VideoVae, settings: ClipSettings, where: torch.device, seed: int) -> Callable[[int], LatentClips]:
-    """What renders and encodes a part of clips of a size, given by its index in SIZES."""
+def clip_maker(
+    codec: VideoVae, settings: ClipSettings, where: torch.device, seed: int, held_out: bool = False
+) -> Callable[[int], LatentClips]:
+    """What renders and encodes a part of clips of a kind, given by its index in `settings.kinds`."""
     fast = where.type == "cuda"
     if fast:
         vae_training.speed_up(codec)
@@ -75,8 +105,9 @@ def clip_maker(codec: VideoVae, settings: ClipSettings, where: torch.device, see
     generator = torch.Generator("cpu").manual_seed(seed)
     seeds = count(1_000_000 * (seed + 1))
 
-    def make(size: int) -> LatentClips:
-        rendered = mannequins.sample_batch(settings.part, settings.frames, *SIZES[size], next(seeds))
+    def make(kind: int) -> LatentClips:
+        width, height, frames, count = settings.kinds[kind]
+        rendered = mannequins.sample_batch(count, frames, width, height, next(seeds), held_out)
         return encode_batch(codec, rendered, generator, grey, settings.face_weight, settings.continued)
 
     return make
@@ -90,23 +121,22 @@ def gather(
     log: Log,
     process: Process = ALONE,
 ) -> LatentSet:
-    """Clips made for `render_seconds` or taken from `feed`, at most `clips`; training renews them as it goes."""
+    """Clips made for `render_seconds`, or those that lie in `feed`; training adds to them as it goes, at most `clips`."""
     make: Callable[[int], LatentClips | None]
     if supply.feed is None:
         make = clip_maker(codec, settings, where, 64 * settings.seed + process.rank)
     else:
         make = partial(Feed(supply.feed).take, device=where)
-    parts: list[list[LatentClips]] = [[] for _ in SIZES]
-    started, drawn = time.monotonic(), 0
-    while not all(parts) or (drawn < supply.clips and time.monotonic() - started < supply.render_seconds):
-        size = min(range(len(SIZES)), key=lambda i: len(parts[i]))
-        made = make(size)
-        if made is None:
-            time.sleep(0.05)
+    data = LatentSet([[] for _ in settings.kinds], make, supply.clips)
+    started = time.monotonic()
+    while not all(data.kinds) or (len(data) < supply.clips and time.monotonic() - started < supply.render_seconds):
+        known = data.seen
+        data.renew()
+        if data.seen > known:
             continue
-        parts[size].append(made)
-        drawn += len(made)
-    data = LatentSet([join_clips(p) for p in parts], make)
+        if all(data.kinds):  # nothing lies unread
+            break
+        time.sleep(0.05)
     if process.first:
         log.write(what="clips", count=len(data), seconds=time.monotonic() - started)
     return data
@@ -116,11 +146,27 @@ def fill(job: Rendering, settings: ClipSettings) -> None:
     """Render and encode clips into a folder from which trainings take them, for `job.seconds`."""
     _, where = join(job.device)
     codec = vae_training.load_trained_vae(job.vae, where)
-    make = clip_maker(codec, settings.relighting if job.relighting else settings, where, settings.seed)
+    wanted = settings.relighting if job.relighting else settings
+    make = clip_maker(codec, wanted, where, settings.seed, job.held_out)
     parts, began, number = Feed(job.feed, job.waiting), time.monotonic(), 0
-    while time.monotonic() - began < job.seconds:
+    while number < job.parts and time.monotonic() - began < job.seconds:
         if parts.full:
             time.sleep(0.05)
             continue
-        parts.put(number % len(SIZES), make(number % len(SIZES)))
+        kind = number % len(wanted.kinds)
+        parts.put(kind, make(kind))
         number += 1
+
+
+def held_out_clips(folder: Path, settings: ClipSettings, where: torch.device) -> LatentSet:
+    """What `clips --held-out` put into a folder.
+
+    Raises:
+        InputError: it has not a part of every kind.
+    """
+    feed = Feed(folder)
+    kinds = [list(feed.read(kind, where)) for kind in range(len(settings.kinds))]
+    if not all(kinds):
+        rule = "it has no clips of some sizes or lengths"
+        raise InputError("fresh", folder, rule, "Render them with `clips --held-out`, at least one part of every kind.")
+    return LatentSet(kinds)

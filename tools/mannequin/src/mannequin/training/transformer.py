@@ -6,7 +6,7 @@ python -m mannequin transformer --vae build/train/vae --motion build/train/motio
 from __future__ import annotations
 
 from collections.abc import Mapping
-from dataclasses import dataclass, field
+from dataclasses import dataclass, field, replace
 from pathlib import Path
 
 import torch
@@ -16,36 +16,33 @@ from torch.nn.utils import clip_grad_norm_
 from mannequin.options import option
 from mannequin.training.averages import Ema, mixed
 from mannequin.training.clip_latents import LatentSet
-from mannequin.training.motion import load_motion
+from mannequin.training.motion import load_motion, to_network
 from mannequin.training.muon import Muon
 from mannequin.training.networks import TRANSFORMER, initialise_transformer, quick_blur
 from mannequin.training.ranks import align
 from mannequin.training.recording import step_for
 from wanimate.model.transformer import AnimateTransformer
 from wanimate.train.common import ALONE, Budget, Log, Process, learning_share, load_state, save_state
-from wanimate.train.flow import LossSettings, flow_loss, predict
+from wanimate.train.flow import LossSettings, flow_loss, predict, velocity
 from wanimate.train.latents import LatentClips
+from wanimate.train.steps import Step
 
 
 @dataclass(frozen=True)
 class FlowTraining:
-    """`short_share` of the run trains on the first `short` frames of the clips, the rest on all `frames`.
-
-    `rate` is AdamW's peak learning rate, `matrix_rate` Muon's, which trains the matrices of blocks and fusers.
+    """`rate` is AdamW's peak learning rate, `matrix_rate` Muon's, which trains the matrices of blocks and fusers.
     Batches are one process's.
     """
 
     steps: int = option(30000, "most steps; the run ends by whichever limit comes first")
     seconds: float = option(720.0, "training time; the learning rate falls to zero at its end")
-    frames: int = option(33, "frames of a clip, 4n+1")
-    short: int = 17
-    short_share: float = option(0.0, "share of the run on clips of 17 frames")
-    short_batch: int = option(48, "clips of a step, of 17 frames")
     batch: int = option(28, "clips of a step")
+    short_batch: int = option(48, "clips of a step, of the short ones")
     rate: float = option(1e-3, "AdamW's peak learning rate; Muon's is ten times as high")
     matrix_rate: float = 0.01
+    fall: float = option(0.4, "share of the run over which the rates fall to zero, at its end")
     loss: LossSettings = field(default=LossSettings())
-    renew: int = option(96, "steps between two renewals of a part of the clips")
+    renew: int = option(96, "steps between two new parts of clips")
     seed: int = option(0, "of clips, noise and first weights")
 
 
@@ -60,6 +57,7 @@ class Mannequin(nn.Module):
         self.transformer = AnimateTransformer(TRANSFORMER)
         initialise_transformer(self.transformer)
         self.transformer.motion_encoder.requires_grad_(False)  # trained before, alone: `motion`
+        self.blank: Tensor | None = None  # the vector of a blank face: `told`
         self.prompts = nn.Parameter(0.02 * torch.randn(2, TRANSFORMER.text_length, TRANSFORMER.text_width))
 
     def load_checkpoint(self, folder: Path) -> None:
@@ -76,9 +74,29 @@ class Mannequin(nn.Module):
         self.prompts.data = torch.stack((prompts["positive"], prompts["negative"])).float()
 
     def flow(self, x: Tensor, t: Tensor, clips: LatentClips, dropped: Tensor) -> Tensor:
-        """`predict` with the network's own prompts: where `dropped` [B], the face is blank and the prompt the negative one."""
+        """`predict` with the network's own prompts: where `dropped` [B], the face is blank and the prompt the negative one.
+
+        `clips.face`: pictures, or motion vectors (`told`).
+        """
+        prompts = self.prompts[dropped.long()]
         with mixed(x.device):
-            return predict(self.transformer, self.prompts[dropped.long()], None, x, t, clips, dropped)
+            if clips.face.ndim > 3:
+                return predict(self.transformer, prompts, None, x, t, clips, dropped)
+            assert self.blank is not None, "vectors come from `told`"
+            motion = torch.where(dropped.view(-1, 1, 1), self.blank, clips.face)
+            faces = self.transformer.embed_motion(motion)
+            return velocity(self.transformer, self.transformer.context(prompts, None, faces, clips.pose), x, t, clips)
+
+    @torch.no_grad()
+    def told(self, clips: LatentClips) -> LatentClips:
+        """Clips with the motion vectors of their face pictures, float16 [B, K, M], instead of the pictures."""
+        network = self.transformer
+        with mixed(clips.face.device):
+            faces = to_network(clips.face.flatten(0, 1)).split(256)
+            motion = torch.cat([network.motion_encoder(part).half() for part in faces])
+            if self.blank is None:  # once: a recorded step (`recording`) reads it where it lies
+                self.blank = network.motion_encoder(torch.full_like(faces[0][:1], -1.0))
+        return replace(clips, face=motion.view(*clips.face.shape[:2], -1))
 
 
 def _motion_shapes(weights: Mapping[str, Tensor]) -> dict[str, torch.Size]:
@@ -95,11 +113,12 @@ def train_flow(
     ranks: Process = ALONE,
     record: bool = False,
     motion: Path | None = None,
+    fresh: LatentSet | None = None,
 ) -> Mannequin:
     """Returns the averaged network (rank 0's counts); `out` gets state.pt, transformer.pt and log.jsonl.
 
     `start`: a checkpoint folder to begin with. `record`: see `recording.RecordedStep`. `motion`: folder of a trained motion
-    encoder.
+    encoder. `fresh`: held-out clips, whose loss is logged.
     """
     torch.manual_seed(config.seed)
     model = Mannequin()
@@ -128,7 +147,10 @@ def train_flow(
         ema.restore(state["ema"], state["step"])
         budget.step, budget.spent = state["step"], state["spent"]
     if device.type == "cuda":
-        speed_up(model.transformer, config.frames)
+        speed_up(model.transformer)
+    for clips in (data, fresh):
+        if clips is not None:
+            clips.tell(model.told)
 
     def measure(*fields: Tensor) -> tuple[Tensor]:
         return (flow_loss(model.flow, LatentClips(*fields), config.loss),)
@@ -142,14 +164,12 @@ def train_flow(
     while not budget.over:
         if budget.step % config.renew == config.renew - 1:
             data.renew()
-        short = budget.progress < config.short_share
-        frames, batch = (config.short, config.short_batch) if short else (config.frames, config.batch)
-        clips = data.draw(batch, frames, generator)
-        share = learning_share(budget.step - warm, budget.progress)
+        drawn = data.draw(config.batch, generator, config.short_batch)
+        share = learning_share(budget.step - warm, budget.progress, decay_from=1 - config.fall)
         for optimizer, peak in ((adam, config.rate), (muon, config.matrix_rate)):
             for group in optimizer.param_groups:
                 group["lr"] = peak * share
-        (loss,) = step(*vars(clips).values())
+        (loss,) = step(*vars(drawn).values())
         ranks.average(trained)
         clip_grad_norm_(trained, 1.0)
         adam.step()
@@ -160,9 +180,11 @@ def train_flow(
         if ranks.first and (budget.step % 200 == 0 or budget.over):
             count = budget.step % 200 or 200
             rate = config.rate * share
-            log.write(step=budget.step, seconds=budget.spent, frames=frames, loss=total.item() / count, rate=rate)
+            log.write(step=budget.step, seconds=budget.spent, loss=total.item() / count, rate=rate, clips=data.seen)
             total.zero_()
         if ranks.first and (budget.step % 1000 == 0 or budget.over):
+            if fresh is not None:
+                log.write(step=budget.step, fresh_loss=fresh_loss(fresh, config, step, ema))
             save_state(
                 out / "state.pt", model=model.state_dict(), adam=adam.state_dict(), muon=muon.state_dict(),
                 ema=ema.shadow, step=budget.step, spent=budget.spent,
@@ -171,6 +193,18 @@ def train_flow(
     result = Mannequin().to(device)
     result.load_state_dict(ema.shadow)
     return result.eval().requires_grad_(False)
+
+
+def fresh_loss(clips: LatentSet, config: FlowTraining, step: Step, ema: Ema, rounds: int = 12) -> float:
+    """The averaged network's loss on `rounds` batches, always the same clips; gradients are left behind."""
+    generator = torch.Generator("cpu").manual_seed(0)
+    ema.swap()
+    losses = []
+    for _ in range(rounds):
+        (loss,) = step(*vars(clips.draw(config.batch, generator, config.short_batch)).values())
+        losses.append(loss.item())
+    ema.swap()
+    return sum(losses) / rounds
 
 
 def sort_weights(model: Mannequin) -> tuple[list[nn.Parameter], list[nn.Parameter], list[nn.Parameter]]:
@@ -188,11 +222,17 @@ def sort_weights(model: Mannequin) -> tuple[list[nn.Parameter], list[nn.Paramete
     return hidden, decayed, plain
 
 
-def speed_up(network: AnimateTransformer, frames: int) -> None:
-    """For a GPU: compile what repeats, each part once a batch shape, and blur by shifted sums, which the compiler fuses."""
-    network.faces_at_once = frames
+def speed_up(network: AnimateTransformer, pictures: int = 0) -> None:
+    """For a GPU: compile what repeats, each part once a batch shape, and blur by shifted sums, which the compiler fuses.
+
+    `pictures`: how many of a clip's faces the motion encoder sees in a step; 0 where it has seen them before.
+    """
     quick_blur(network.motion_encoder)
+    if pictures:
+        network.faces_at_once = pictures
+        network.motion_encoder.enc.compile(dynamic=False)
     embed = network.embed_video
     setattr(network, "embed_video", lambda *given: embed(*given).float())  # noqa: B010 - one type for all blocks
-    for part in (*network.blocks, *network.face_adapter.fuser_blocks, network.motion_encoder.enc):
+    torch._dynamo.config.recompile_limit = 64  # sizes and lengths of clips
+    for part in (*network.blocks, *network.face_adapter.fuser_blocks):
         part.compile(dynamic=False)

@@ -22,7 +22,7 @@ from wanimate.preprocess.pose.skeleton import MIN_CONFIDENCE, draw, stick_widths
 
 _LONGEST = 112
 """Half-length in pixels of the longest stick in the tables."""
-_REACH = 48
+_REACH = 80
 """Largest step in x or y of a hand line in the tables."""
 _HAND_LINES = tuple((0 if i % 4 == 0 else i, i + 1) for i in range(20))
 
@@ -44,8 +44,8 @@ def _stamps(shapes: list[np.ndarray], device: torch.device) -> _Stamps:
 
 
 def _pixels(canvas: np.ndarray, middle: int) -> np.ndarray:
-    y, x = np.nonzero(canvas)
-    return np.stack([x - middle, y - middle], axis=1)
+    found = cv2.findNonZero(canvas)
+    return np.asarray(found).reshape(-1, 2) - middle
 
 
 @functools.lru_cache(maxsize=4)
@@ -62,8 +62,8 @@ def _tables(device: torch.device) -> tuple[_Stamps, _Stamps, _Stamps]:
     lines = []
     for dx in range(-_REACH, _REACH + 1):
         for dy in range(-_REACH, _REACH + 1):
-            canvas = np.zeros((2 * _REACH + 3, 2 * _REACH + 3), dtype=np.uint8)
-            middle = _REACH + 1
+            middle = max(abs(dx), abs(dy)) + 1
+            canvas = np.zeros((2 * middle + 1, 2 * middle + 1), dtype=np.uint8)
             cv2.line(canvas, (middle, middle), (middle + dx, middle + dy), 1, thickness=1)
             lines.append(_pixels(canvas, middle))
     canvas = np.zeros((9, 9), dtype=np.uint8)

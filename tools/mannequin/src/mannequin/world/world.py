@@ -360,7 +360,7 @@ def _inpaint_masks(dice: Dice, cover: Tensor) -> Tensor:
     n, frames, height, width = cover.shape
     person = (cover > 0.02).float().flatten(0, 1).unsqueeze(1)
     reach = max(3, round(min(height, width) / 40) * 2 + 1)
-    grown = max_pool2d(person, reach, 1, reach // 2)
+    grown = max_pool2d(max_pool2d(person, (reach, 1), 1, (reach // 2, 0)), (1, reach), 1, (0, reach // 2))
     block = max(4, round(min(height, width) / 16))
     coarse = max_pool2d(grown, block, ceil_mode=True)
     blocks = coarse.repeat_interleave(block, 2).repeat_interleave(block, 3)[:, :, :height, :width]
