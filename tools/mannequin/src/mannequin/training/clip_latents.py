@@ -41,8 +41,8 @@ def encode_batch(
     known[torch.rand(n, generator=generator) < continued / 2] = 5
     replaced = batch.replacement.cpu()
     busy = (2 * replaced + (known > 0)).argsort(descending=True, stable=True)
-    # Always as many, since convolutions are chosen by trial for every shape.
-    busy = busy if replaced.sum() > n // 2 else busy[: (n + 1) // 2]
+    half = (n + 1) // 2  # encoded at once, whatever it is: convolutions are chosen by trial for every shape
+    busy = busy if replaced.sum() > half else busy[:half]
     known[~replaced & ~torch.isin(torch.arange(n), busy)] = 0
     place = torch.arange(frames)[None] < known[:, None]
     place = place.to(video.device)
@@ -57,15 +57,15 @@ def encode_batch(
 
     shape = (frames, height, width)
     if shape not in grey:
-        grey[shape] = _encode(vae, torch.zeros(1, 3, *shape, device=video.device))
+        grey[shape] = _encode(vae, torch.zeros(half, 3, *shape, device=video.device), half)[:1]
     latents = grey[shape].repeat(n, 1, 1, 1, 1)
     busy = busy.to(video.device)
-    latents[busy] = _encode(vae, condition[busy])
+    latents[busy] = _encode(vae, condition[busy], half)
     return LatentClips(
-        target=_encode(vae, video),
-        pose=_encode(vae, to_video(batch.skeleton)),
+        target=_encode(vae, video, half),
+        pose=_encode(vae, to_video(batch.skeleton), half),
         known=latents,
-        reference=_encode(vae, to_video(batch.reference[:, None])),
+        reference=_encode(vae, to_video(batch.reference[:, None]), half),
         keep=packed.half(),
         person=share.half(),
         face=batch.face,
@@ -78,9 +78,9 @@ def person_weight(batch: WorldBatch, face_weight: float) -> Tensor:
     return (batch.cover.float() + 4 * weight + face_weight * weight * (weight >= HAND)) / 255
 
 
-def _encode(vae: VideoVae, video: Tensor) -> Tensor:
+def _encode(vae: VideoVae, video: Tensor, at_once: int) -> Tensor:
     with mixed(video.device):
-        return vae.encode_piece(video, {}).half()
+        return torch.cat([vae.encode_piece(part, {}).half() for part in video.split(at_once)])
 
 
 class LatentSet:
