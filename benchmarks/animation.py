@@ -13,6 +13,7 @@ from __future__ import annotations
 
 import argparse
 import hashlib
+import inspect
 import json
 import time
 from collections.abc import Iterator
@@ -193,7 +194,7 @@ def clips(
 def world_version() -> str:
     """Changes with the exported bodies and with the code that draws them."""
     digest = hashlib.sha256(assets_path().read_bytes())
-    for file in sorted(Path(World.sample_batch.__code__.co_filename).parent.glob("*.py")):
+    for file in sorted(Path(inspect.getfile(World)).parent.glob("*.py")):
         digest.update(file.read_bytes())
     return digest.hexdigest()[:16]
 
