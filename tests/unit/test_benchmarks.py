@@ -37,3 +37,23 @@ def test_every_result_is_named_and_there() -> None:
     linked = {FOLDER / place for place in re.findall(r"\]\((results/[^)]+)\)", README)}
     assert all(place.is_file() for place in linked)
     assert set(FOLDER.glob("results/*.md")) <= linked
+
+
+def test_kept_truths_are_of_the_world_that_drew_them(monkeypatch: pytest.MonkeyPatch, tmp_path: Path) -> None:
+    """The version of the world comes from its own files."""
+    monkeypatch.syspath_prepend(str(FOLDER))
+    world_version = runpy.run_path(str(FOLDER / "animation.py"))["world_version"]
+    bodies = tmp_path / "mannequins.npz"
+    bodies.write_bytes(b"bodies")
+    monkeypatch.setenv("WANIMATE_MANNEQUINS", str(bodies))
+    read: set[Path] = set()
+    read_bytes = Path.read_bytes
+
+    def noted(path: Path) -> bytes:
+        read.add(path)
+        return read_bytes(path)
+
+    monkeypatch.setattr(Path, "read_bytes", noted)
+    assert world_version()
+    world = FOLDER.parent / "tools" / "mannequin" / "src" / "mannequin" / "world"
+    assert {file.name for file in read} == {bodies.name, *(file.name for file in world.glob("*.py"))}
