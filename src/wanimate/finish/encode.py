@@ -40,6 +40,7 @@ class OutputWriter:
         settings: codec, quality, sound.
         audio_from: the clip whose first sound track accompanies the frames; trimmed to their length.
         lock: the job's lock on `path`, held by the caller; without one it is taken here.
+        audio_start: where in the clip the first frame lies, in seconds.
 
     Attributes:
         notices: what the user should be told (sound encoded anew, 4:4:4, no sound beside PNGs); complete after `close`.
@@ -50,7 +51,7 @@ class OutputWriter:
 
     def __init__(
         self, path: Path, fps: Fraction, width: int, height: int, settings: OutputSettings = OutputSettings(),
-        audio_from: Clip | None = None, lock: OutputLock | None = None,
+        audio_from: Clip | None = None, lock: OutputLock | None = None, audio_start: float = 0.0,
     ) -> None:  # fmt: skip
         self.path, self.fps, self.count = Path(path), Fraction(fps), 0
         self.notices: list[Notice] = []
@@ -60,7 +61,7 @@ class OutputWriter:
                 undo.enter_context(OutputLock(self.path, settings))
             self._sink = self._open(width, height, settings)
             undo.callback(self._sink.discard)
-            self._audio = self._add_audio(audio_from) if settings.audio else None
+            self._audio = self._add_audio(audio_from, audio_start) if settings.audio else None
             if self._audio is not None:
                 undo.callback(self._audio.close)
             self._background = Background()
@@ -136,7 +137,7 @@ class OutputWriter:
             writer.stream.codec_context.codec_tag = "hvc1"  # without it Apple's players show nothing
         return writer
 
-    def _add_audio(self, clip: Clip | None) -> AudioCopy | None:
+    def _add_audio(self, clip: Clip | None, start: float) -> AudioCopy | None:
         if clip is None or not clip.audio:
             return None
         if isinstance(self._sink, _PngFolder):
@@ -144,7 +145,7 @@ class OutputWriter:
             return None
         ending = self.path.suffix.lower()
         try:
-            audio = AudioCopy(clip, self._sink, ending)
+            audio = AudioCopy(clip, self._sink, ending, start)
         except (av.error.FFmpegError, ValueError) as e:
             self.notices.append(Notice(f"the clip's sound cannot be used ({e})", "warning"))
             return None

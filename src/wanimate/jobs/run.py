@@ -33,12 +33,12 @@ from wanimate.jobs.resume import Resumption, check_redraw, guides_key
 from wanimate.jobs.segments import PixelsReady, SegmentDone, run_segments, with_pixels
 from wanimate.jobs.workspace import Workspace, check_mask_sheet, files_read, guides_folder, workspace
 from wanimate.media.image import load_image
-from wanimate.media.probe import probe
 from wanimate.media.sheet import sample_columns
+from wanimate.media.stretch import probe_used
 from wanimate.preprocess import drive
 from wanimate.preprocess.guides import load_guides
 from wanimate.preprocess.layout import plan_layout
-from wanimate.preprocess.manifest import named_clip, source_clip, told_settings
+from wanimate.preprocess.manifest import first_seconds, named_clip, source_clip, told_settings
 from wanimate.types import Clip, Frame, Frames, Guides, Mode, Result, Segment
 
 _DETECT, _DRAW = 0.06, 0.01
@@ -165,7 +165,7 @@ def _generate(
 
 def _look(image: Path, video: Path, settings: PreprocessSettings) -> tuple[Clip, Frame, list[Notice]]:
     """Everything that can be wrong with clip and picture by themselves is said here, and what is to be told of the picture."""
-    clip, said = probe(video, settings.limits), list[str]()
+    clip, said = probe_used(video, settings), list[str]()
     picture = load_image(image, notices=said)
     return clip, picture, [Notice(text, "warning") for text in said]
 
@@ -241,7 +241,8 @@ def _written(task: _Task, guides: Guides, segments: tuple[Segment, ...], earlier
     width, height = guides.size
     mark = Watermark(width, height) if output.watermark else None
     resumed, seed = earlier.finished, earlier.seed
-    with OutputWriter(out, guides.fps, width, height, output, task.clip, task.place.lock) as writer:
+    heard = 0.0 if task.clip is None else first_seconds(task.clip, guides.manifest)
+    with OutputWriter(out, guides.fps, width, height, output, task.clip, task.place.lock, heard) as writer:
         for event in with_pixels(run_segments(task.engine, segments, guides.count, seed, earlier.archive)):
             if isinstance(event, PixelsReady):
                 pixels = _composited(event.pixels, guides, event.start, output)

@@ -20,6 +20,7 @@ from wanimate.media.files import sha256
 from wanimate.media.png import png_bytes, write_png
 from wanimate.media.probe import probe
 from wanimate.media.resize import AREA, letterbox
+from wanimate.media.stretch import probe_used, stretch_of
 from wanimate.media.video import iter_indices
 from wanimate.preprocess.candidates import write_people
 from wanimate.preprocess.folder import MANIFEST
@@ -95,10 +96,9 @@ class WanRunner:
         more: dict[str, Any] = {"limits": ContractLimits().of_job()} if submission.contract else {}
         if submission.mask is not None:
             more["mask"] = self._input(work, submission.mask, "mask", settings.largest_clip)
-        clip = probe(video, None)
-        work.clip_seconds = float(clip.duration)
         folder = work.scratch / "guides"
         chosen = submission.preprocess_settings(settings, **more)
+        work.clip_seconds = stretch_of(probe(video, None), chosen).seconds
         yield from jobs.preprocess(submission.mode, image, video, folder, chosen, self._area(work.job.checkpoint))
         _hide_paths(folder / MANIFEST)
         guides = load_guides(folder)
@@ -116,7 +116,7 @@ class WanRunner:
     def _find_people(self, work: Work, video: Source) -> None:
         """Everybody in one frame of the clip, in a picture with their numbers."""
         chosen = work.submission.preprocess_settings(self._settings)
-        clip = probe(self._input(work, video, "video", self._settings.largest_clip), chosen.limits)
+        clip = probe_used(self._input(work, video, "video", self._settings.largest_clip), chosen)
         picture = work.scratch / "people.png"
         crowd = write_people(clip, chosen, picture)
         stored = f"{work.place}/{picture.name}"
