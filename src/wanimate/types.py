@@ -61,7 +61,8 @@ class Clip:
 
     Width and height are as displayed (after `orientation`, as EXIF numbers it: 1 upright to 8). `times` are the
     presentation times of the frames in seconds, strictly increasing, from 0; `duration` includes the last frame. `stream`
-    is the number of its video stream in the file. `notices`: what the user should be told of it.
+    is the number of its video stream in the file. `notices`: what the user should be told of it. `hdr`: the one of them
+    that says that its colours are tone mapped; empty where they are not.
     """
 
     path: Path
@@ -78,6 +79,7 @@ class Clip:
     bytes: int
     stream: int = 0
     notices: tuple[str, ...] = ()
+    hdr: str = ""
 
     def __post_init__(self) -> None:
         assert self.times, "a clip has at least one frame"

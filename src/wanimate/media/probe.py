@@ -96,6 +96,7 @@ def probe(path: Path, limits: ClipLimits | None = ClipLimits(), field: str = "vi
             bytes=size,
             stream=video.index,
             notices=tuple(text for text in notices if text is not None),
+            hdr=seen.hdr,
         )
     if limits is not None:
         check_limits(clip, limits, field)
