@@ -1,7 +1,7 @@
 // What there is to know of picture and clip before a GPU is used: a worker looks at every frame, as the job would.
 import { html, nothing } from '../vendor/lit.js';
 import { Part, say } from './base.js';
-import { get, post } from '../api.js';
+import { api, get, post } from '../api.js';
 import { t } from '../texts.js';
 
 const PACE = 1000;
@@ -30,7 +30,7 @@ class Check extends Part {
   // Nobody waits for an answer to what was asked before.
   #drop() {
     this.turn = null;
-    if (this.asked) post(`jobs/${this.asked}/cancel`).catch(() => null);
+    if (this.asked) api('DELETE', `jobs/${this.asked}`).catch(() => null);
     this.asked = null;
   }
 
@@ -46,7 +46,7 @@ class Check extends Part {
     try {
       let told = await post('check', { job: this.job, wait: 0 });
       while (told.state === 'pending' || told.state === 'running') {
-        if (this.turn !== turn) return void post(`jobs/${told.id}/cancel`).catch(() => null);
+        if (this.turn !== turn) return void api('DELETE', `jobs/${told.id}`).catch(() => null);
         this.asked = told.id;
         await new Promise((fulfil) => setTimeout(fulfil, PACE));
         if (this.turn !== turn) return;
@@ -89,7 +89,7 @@ class Check extends Part {
     if (!this.found) return html`<p class="soft" role="status">${t.check.looking}</p>`;
     const { findings } = this.found;
     if (!findings.length) return html`<p class="note good" role="status">${t.check.good}</p>`;
-    return html`<ul class="stack tight findings" role="status">${findings.map((one) => html`<li class="note ${one.kind === 'hdr' || one.kind === 'cuts' ? '' : 'warn'}"><p>${this.#words(one)}</p>${one.spans.length ? this.#spans(one.spans) : nothing}</li>`)}</ul>`;
+    return html`<div role="status"><ul class="stack tight findings">${findings.map((one) => html`<li class="note ${one.kind === 'hdr' || one.kind === 'cuts' ? '' : 'warn'}"><p>${this.#words(one)}</p>${one.spans.length ? this.#spans(one.spans) : nothing}</li>`)}</ul></div>`;
   }
 }
 customElements.define('wa-check', Check);

@@ -1,7 +1,7 @@
 // One moment of the job with and without relighting, drawn by the checkpoint itself.
 import { html, nothing } from '../vendor/lit.js';
 import { Part } from './base.js';
-import { files, get, post } from '../api.js';
+import { api, files, get, post } from '../api.js';
 import { percent } from '../format.js';
 import { t } from '../texts.js';
 import { doing } from './job.js';
@@ -26,7 +26,7 @@ class Relight extends Part {
   }
 
   #stop() {
-    if (this.running) post(`jobs/${this.running.id}/cancel`).catch(() => null);
+    if (this.running) api('DELETE', `jobs/${this.running.id}`).catch(() => null);
     this.turn = this.running = null;
   }
 
