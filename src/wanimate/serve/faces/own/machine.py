@@ -183,7 +183,7 @@ def _frames(service: Service, caller: Caller, wanted: Wanted) -> tuple[tuple[int
     if seconds is None:
         raise wrong("seconds", "seconds: give seconds, frames or clip.")
     if settings.start >= seconds:
-        raise wrong("preprocess.start", f"preprocess.start: the clip is {seconds:.2f} s long.")
+        raise wrong("start", f"start: the clip is {seconds:.2f} s long.")
     used = min(settings.end or seconds, seconds) - settings.start
     return (shape[0], shape[1]), max(1, round(used * rate)), used
 
