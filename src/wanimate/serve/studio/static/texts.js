@@ -75,6 +75,7 @@ export const t = {
     detail: (frames, size, segments, steps) => `${many(frames, 'frame', 'frames')} of ${size}, ${many(segments, 'segment', 'segments')}, ${many(steps, 'step', 'steps')}`,
     check: 'Check the guides first', make: 'Make it', missing: 'Choose a character and a performer first.',
     checkAbout: 'Finds the performer and shows what the network will be told, before a GPU is used.',
+    earlier: 'Settings of an earlier job',
     filled: (name) => `Settings of ${name} are filled in. Change what you like.`, expired: 'Its files are not kept any more. Choose them again.',
   },
   trim: {

@@ -72,7 +72,7 @@ class People extends Part {
     if (!people.length) return html`<p class="note warn" role="alert">${t.start.nobody}</p>`;
     const choices = ['largest', ...people.map((one) => String(one.number))];
     return html`<div class="crowd">
-        <div class="picture"><img src=${local(picture)} alt=${t.start.several(people.length)}>${people.length > 1 ? people.map((one) => this.#box(one, size)) : nothing}</div>
+        <div class="picture"><img src=${local(picture)} alt=${people.length === 1 ? t.start.one : t.start.several(people.length)}>${people.length > 1 ? people.map((one) => this.#box(one, size)) : nothing}</div>
         <div class="stack"><p>${people.length === 1 ? t.start.one : t.start.several(people.length)}</p>
           ${people.length > 1
             ? html`<div role="radiogroup" aria-label=${t.start.people} class="stack tight">${choices.map((who) => html`<label class="check"><input type="radio" name="person" .checked=${this.person === who}

@@ -3,9 +3,10 @@ import { html, nothing } from '../vendor/lit.js';
 import { Part } from '../parts/base.js';
 import { get, local, post, session } from '../api.js';
 import { draftOf, keepDraft, loadDraft, submissionOf } from '../draft.js';
-import { about, bytes, rate, short } from '../format.js';
+import { about, ago, bytes, rate, short } from '../format.js';
 import { go } from '../router.js';
 import { t } from '../texts.js';
+import { called } from '../parts/job.js';
 import '../parts/source.js';
 import '../parts/people.js';
 import '../parts/check.js';
@@ -15,19 +16,21 @@ import '../parts/trim.js';
 const PAUSE = 450;
 const MOST = 30;
 const LOW = -10;
+const EARLIER = 50;
 const CHARACTERS = [1, 2, 3, 4].map((n) => ({ url: `/studio/demo/character-${n}.png`, name: `character-${n}.png`, label: t.start.character(n) }));
 const PERFORMER = [{ url: '/studio/demo/performer.mp4', name: 'performer.mp4', label: t.start.performer }];
 const FORM_FIELDS = { image: 'image', video: 'video', mask: 'mask' };
 
 class Start extends Part {
   // from: id of a job whose settings are filled in.
-  static properties = { from: {}, draft: { state: true }, models: { state: true }, uploads: { state: true }, clip: { state: true }, plan: { state: true }, gaps: { state: true }, trouble: { state: true }, busy: { state: true }, told: { state: true } };
+  static properties = { from: {}, draft: { state: true }, models: { state: true }, uploads: { state: true }, clip: { state: true }, plan: { state: true }, gaps: { state: true }, earlier: { state: true }, trouble: { state: true }, busy: { state: true }, told: { state: true } };
 
   constructor() {
     super();
     this.draft = loadDraft();
     this.uploads = [];
     this.gaps = [];
+    this.earlier = [];
   }
 
   connectedCallback() {
@@ -43,8 +46,9 @@ class Start extends Part {
   async #open() {
     const before = Object.keys(FORM_FIELDS).filter((part) => this.draft[part]?.id).map((part) => [part, this.draft[part].id]);
     try {
-      const [models, uploads] = await Promise.all([get('models'), get('uploads')]);
+      const [models, uploads, jobs] = await Promise.all([get('models'), get('uploads'), get(`jobs?kind=animate&kind=preprocess&kind=generate&limit=${EARLIER}`)]);
       this.models = models;
+      this.earlier = jobs.data;
       this.uploads = uploads.data;
       if (this.from) await this.#fill(this.from);
       const kept = new Set(this.uploads.map((sent) => sent.id));
@@ -202,7 +206,11 @@ class Start extends Part {
     const ready = draft.image && draft.video;
     const video = draft.video && (draft.video.id ? { upload: draft.video.id } : { url: draft.video.address });
     return html`
-      <div class="head"><div><h1>${t.start.title}</h1><p class="soft">${t.start.about}</p></div></div>
+      <div class="head"><div><h1>${t.start.title}</h1><p class="soft">${t.start.about}</p></div>
+        ${this.earlier.length
+          ? html`<label class="field earlier"><span>${t.start.earlier}</span><select @change=${(e) => e.target.value && go(`start?from=${e.target.value}`)}><option value="">–</option>
+              ${this.earlier.map((job) => html`<option value=${job.id} ?selected=${job.id === this.from}>${called(job)}, ${ago(job.created)}</option>`)}</select></label>`
+          : nothing}</div>
       ${this.told ? html`<p class="note good filled" role="status">${this.told}</p>` : nothing}
       <div class="start">
         <div class="stack">
