@@ -19,7 +19,7 @@ from wanimate.types import Clip, Guides, Result
 
 FRAMES = 5
 """The least that the network draws: one picture and one group of four."""
-STEPS = 4
+STEPS = 6
 AREA = 480 * 272
 
 

@@ -107,7 +107,7 @@ class GuidesView extends Watched {
     const { submission, mode } = this.job;
     const [person, at = ''] = String(submission.preprocess.person ?? 'largest').split('@');
     const chosen = { person, at, ...this.change };
-    return html`<details class="card"><summary>${t.guides.change}</summary><div class="stack">
+    return html`<details class="card change"><summary>${t.guides.change}</summary><div class="stack">
       <p class="hint">${t.guides.changeAbout}</p>
       <wa-people .video=${submission.video} .person=${chosen.person} .at=${chosen.at} .start=${submission.preprocess.start ?? ''} @chosen=${(e) => this.#set(e.detail)}></wa-people>
       ${mode === 'replacement'
@@ -136,7 +136,7 @@ class GuidesView extends Watched {
         ${tracks.length
           ? html`<div class="switch" role="group" aria-label=${t.guides.layout}>${this.#layouts().map(([name, words]) => html`<button aria-pressed=${this.layout === name ? 'true' : 'false'} @click=${() => (this.layout = name)}>${words}</button>`)}</div>
             <wa-player .tracks=${tracks} .count=${facts.frames} .fps=${rate(facts.fps)} .gaps=${gaps} .layout=${this.layout === 'beside' ? 'side' : 'over'} .blend=${this.layout === 'mask' ? 'mask' : 'lines'}></wa-player>
-            ${session.is('submit') ? html`<section class="card stack tight" aria-label=${t.trim.label}><h2>${t.trim.label}</h2><wa-trim .count=${facts.frames} .fps=${rate(facts.fps)} .first=${this.change.first ?? 0} .stop=${this.change.stop ?? facts.frames} .gaps=${gaps} .hint=${`${t.trim.about} ${t.trim.guides}`}
+            ${session.is('submit') ? html`<section class="card stack tight" aria-label=${t.trim.label}><h2>${t.trim.label}</h2><wa-trim .count=${facts.frames} .fps=${rate(facts.fps)} .first=${this.change.first ?? 0} .stop=${this.change.stop ?? facts.frames} .gaps=${gaps} .origin=${facts.start ?? 0} .hint=${`${t.trim.about} ${t.trim.guides}`}
               @trimmed=${(e) => this.#set(e.detail)} @sought=${(e) => this.querySelector('wa-player').show(e.detail)}></wa-trim></section>` : nothing}`
           : html`<p class="note">${t.guides.none}</p>`}
       </section>
