@@ -65,6 +65,8 @@ class ServeSettings(BaseSettings):
     """The default one."""
     loras: dict[str, Path] = {}
     tiers: dict[str, Tier] = {"wan-std": Tier(fps=15), "wan-pro": Tier(fps=25)}
+    clips: Literal["any", "approved"] = "any"
+    """Which clips jobs may take. approved: of the library only, and only approved ones; so are characters of the library."""
     speed: Speed = "exact"
     device: str | None = None
     workers: int | None = Field(default=None, ge=0, le=64)
@@ -83,6 +85,8 @@ class ServeSettings(BaseSettings):
     largest_clip: int = Field(default=200 * 2**20, ge=1)
     largest_uploads: int = Field(default=20 * 2**30, ge=1)
     """Bytes of all uploads of one owner that have not expired."""
+    largest_library: int = Field(default=50 * 2**30, ge=1)
+    """Bytes of one owner's files in the library."""
     largest_body: int = Field(default=8 * 2**20, ge=1024)
     fetch_seconds: float = Field(default=120.0, gt=0)
     prepare_memory: float | None = Field(default=8.0, gt=0)

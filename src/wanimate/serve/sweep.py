@@ -4,6 +4,8 @@ from __future__ import annotations
 
 import sqlalchemy as sa
 
+from wanimate.library import places
+from wanimate.library.entries import needed_contents
 from wanimate.serve.service import Service
 from wanimate.serve.storage import StorageAway
 from wanimate.serve.tables import DAY, Creation, Event, Hook, Job, PageSession, State, Upload, Worker, now
@@ -42,7 +44,7 @@ def sweep(service: Service) -> int:
         session.execute(sa.delete(Hook).where(Hook.delivered < at - DAY))
         session.execute(sa.delete(Worker).where(Worker.seen < at - _WORKER_KEPT))
         session.execute(sa.delete(Event).where(Event.job_id.not_in(sa.select(Job.id))))
-    return removed + sweep_orphans(service)
+    return removed + sweep_orphans(service) + sweep_library(service)
 
 
 def sweep_orphans(service: Service, older_than: float = _ORPHAN) -> int:
@@ -64,3 +66,20 @@ def sweep_orphans(service: Service, older_than: float = _ORPHAN) -> int:
                 service.storage.remove(name)
                 removed += 1
     return removed
+
+
+def sweep_library(service: Service, older_than: float = _ORPHAN) -> int:
+    """Remove files, older than some seconds, of the library that no entry and no job has. Returns how many."""
+    old = now() / 1000 - older_than
+    found: dict[str, list[str]] = {}
+    for stored in service.storage.list(places.ROOT):
+        if stored.modified < old:
+            found.setdefault(places.content_of(stored.name), []).append(stored.name)
+    if not found:
+        return 0
+    with service.database.read() as session:
+        needed = needed_contents(session, found)
+    nobodys = [name for content, names in found.items() if content not in needed for name in names]
+    for name in nobodys:
+        service.storage.remove(name)
+    return len(nobodys)
