@@ -13,6 +13,7 @@ import sqlalchemy as sa
 from sqlalchemy.exc import IntegrityError
 from sqlalchemy.orm import Session
 
+from wanimate.config.job import LIBRARY
 from wanimate.errors import InputError
 from wanimate.library import names, places
 from wanimate.library.names import HOUSE, KINDS, Shelf, Status
@@ -115,6 +116,12 @@ class Library:
         with self.database.read() as session:
             return entry_of(session, name, owner)
 
+    def having(self, sha256: str, owner: str) -> LibraryEntry | None:
+        """The entry of the owner or the house with this very file."""
+        wanted = sa.select(LibraryEntry).where(LibraryEntry.sha256 == sha256, *_seen_by(owner))
+        with self.database.read() as session:
+            return session.scalar(wanted.limit(1))
+
     def bytes_of(self, owner: str) -> int:
         """How much an owner's files take."""
         with self.database.read() as session:
@@ -129,14 +136,11 @@ class Library:
             values: what is known of the file (`look.Seen.values`); None while nobody has looked into it.
 
         Raises:
-            InputError: the name is taken, or the owner's library has this very file.
+            InputError: the name is taken, or the library has this very file.
         """
         if about.kind is not None and file.shelf == "character":
             raise InputError("kind", about.kind, "only clips have one", "Leave it out.")
-        with self.database.read() as session:
-            same = session.scalar(
-                sa.select(LibraryEntry).where(LibraryEntry.owner == owner, LibraryEntry.sha256 == file.sha256)
-            )
+        same = self.having(file.sha256, owner)
         if same is not None:
             rule = f"the library has this very file, as {same.name}"
             raise InputError("file", file.filename, rule, "Change that entry, or remove it first.")
@@ -203,7 +207,7 @@ class Library:
                 check_whole(entry, "entry")
                 if entry.licence is None:
                     remedy = "Say under which licence it may be used, CC-BY-4.0 or LicenseRef-NAME for instance."
-                    raise InputError("licence", entry.name, "nobody has said which it is", remedy)
+                    raise InputError("licence", None, f"nobody has said under which one {entry.name} may be used", remedy)
                 entry.approved_by, entry.approved_at = by, now()
             entry.status = status
         return entry
@@ -270,16 +274,16 @@ def check_use(entry: LibraryEntry | None, name: str, field: str, approved_only: 
     """
     if entry is None:
         raise InputError(
-            field, names.PREFIX + name, "the library has no such entry", "`wanimate library search` lists them."
+            field, LIBRARY + name, "the library has no such entry", "`wanimate library search` lists them."
         )
     shelf = "character" if field == "image" else "clip"
     if entry.shelf != shelf:
-        raise InputError(field, names.PREFIX + name, f"it is a {entry.shelf}", f"Name a {shelf}.")
+        raise InputError(field, LIBRARY + name, f"it is a {entry.shelf}", f"Name a {shelf}.")
     if entry.status == "retired":
-        raise InputError(field, names.PREFIX + name, "it is retired", "Take another one, or have it approved again.")
+        raise InputError(field, LIBRARY + name, "it is retired", "Take another one, or have it approved again.")
     if approved_only and entry.status != "approved":
         rule = f"it is {entry.status}, and only what is approved may be used here"
-        raise InputError(field, names.PREFIX + name, rule, "Have it approved, or take another one.")
+        raise InputError(field, LIBRARY + name, rule, "Have it approved, or take another one.")
     return entry
 
 

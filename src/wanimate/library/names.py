@@ -9,6 +9,7 @@ from typing import Literal, get_args
 
 from packaging.licenses import InvalidLicenseExpression, canonicalize_license_expression
 
+from wanimate.config.job import LIBRARY
 from wanimate.errors import InputError
 
 Shelf = Literal["clip", "character"]
@@ -17,7 +18,6 @@ Status = Literal["proposed", "approved", "retired"]
 SHELVES: tuple[Shelf, ...] = get_args(Shelf)
 KINDS: tuple[Kind, ...] = get_args(Kind)
 STATUSES: tuple[Status, ...] = get_args(Status)
-PREFIX = "library:"
 HOUSE = ""
 """Owner of what everybody of the service sees and uses."""
 _NAME = re.compile(r"[a-z0-9][a-z0-9-]{0,62}", re.ASCII)
@@ -27,7 +27,7 @@ _LONGEST_ID, _MOST_IDS = 100, 50
 
 def named(text: str) -> str | None:
     """The entry that a path or an address names: "library:wave-03" -> "wave-03"; None where it names none."""
-    return text.removeprefix(PREFIX) if text.startswith(PREFIX) else None
+    return text.removeprefix(LIBRARY) if text.startswith(LIBRARY) else None
 
 
 def checked_name(text: str) -> str:
