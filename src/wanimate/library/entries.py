@@ -207,7 +207,9 @@ class Library:
                 check_whole(entry, "entry")
                 if entry.licence is None:
                     remedy = "Say under which licence it may be used, CC-BY-4.0 or LicenseRef-NAME for instance."
-                    raise InputError("licence", None, f"nobody has said under which one {entry.name} may be used", remedy)
+                    raise InputError(
+                        "licence", None, f"nobody has said under which one {entry.name} may be used", remedy
+                    )
                 entry.approved_by, entry.approved_at = by, now()
             entry.status = status
         return entry

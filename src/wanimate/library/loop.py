@@ -27,8 +27,9 @@ _SHORTEST, _FEWEST = 0.5, 6
 """Seconds and frames of a loop at the least."""
 _ONWARD = 0.5
 """Over the seam, three steps lead so far as this share of what three steps lead within the clip."""
-_MOVES = 3.0
-"""A loop leads away from its first frame by so many steps at the least: a still picture with noise is none."""
+_MOVES, _COMES_BACK = 1.7, 0.4
+"""A still picture with noise is no loop. A loop leads away from its first frame by so many steps at the least, or its seam is
+smaller than this: pictures of quick motion differ by one step and hardly more, however far it leads."""
 _AS_GOOD = 0.15
 """Loops whose seams differ by so many steps close equally well; the longest is taken."""
 _TRIED = 64
@@ -85,7 +86,7 @@ def find_loop(poses: Poses, fps: float) -> Loop | None:
     order = np.lexsort((seam[good[:, 0], good[:, 1]], good[:, 0] - good[:, 1]))
     usual = float(np.median(steps[steps > 0]))
     for i, last in good[order[:_TRIED]]:
-        if apart[i, i : last + 1].max() >= _MOVES * usual:
+        if seam[i, last] <= _COMES_BACK or apart[i, i : last + 1].max() >= _MOVES * usual:
             return Loop(int(i), int(last) + 1, float(seam[i, last]))
     return None
 

@@ -2,6 +2,7 @@
 
 from __future__ import annotations
 
+import json
 from collections.abc import Sequence
 from dataclasses import dataclass
 from typing import Any
@@ -15,6 +16,7 @@ from wanimate.serve.database import Database
 from wanimate.serve.tables import LibraryEntry
 
 _INDEX = "library_words"
+_PROBE = "CREATE VIRTUAL TABLE temp.library_probe USING fts5(words)"
 
 
 @dataclass(frozen=True)
@@ -42,8 +44,6 @@ class Wanted:
 
 def _tagged(tag: str) -> sa.ColumnElement[bool]:
     """Tags are stored as a list in JSON."""
-    import json
-
     return sa.cast(LibraryEntry.tags, sa.Text).contains(json.dumps(tag), autoescape=True)
 
 
@@ -102,7 +102,7 @@ def _can(database: Database) -> bool:
         return False
     try:
         with database.engine.connect().execution_options(reading=True) as connection:
-            connection.exec_driver_sql("CREATE VIRTUAL TABLE temp.library_probe USING fts5(words)")
+            connection.exec_driver_sql(_PROBE)
             connection.exec_driver_sql("DROP TABLE temp.library_probe")
             connection.rollback()
     except OperationalError:

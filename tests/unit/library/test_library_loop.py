@@ -8,6 +8,7 @@ from typing import Any
 
 import numpy as np
 import pytest
+from making import write_clip
 
 from wanimate.library.loop import Loop, find_loop, loop_of
 from wanimate.media.probe import probe
@@ -120,3 +121,19 @@ def test_the_loop_of_a_clip_is_found_by_its_pictures(tmp_path: Path) -> None:
     over = np.sqrt(((shown[loop.start] - shown[loop.stop - 1]) ** 2).mean())
     steps = np.sqrt((np.diff(shown, axis=0) ** 2).mean(axis=(1, 2, 3)))
     assert over <= 1.1 * steps.max()
+
+
+@pytest.mark.parametrize("period", [12, 25, 40])
+def test_quick_motion_whose_pictures_hardly_overlap_is_closed(tmp_path: Path, period: int) -> None:
+    loop = loop_of(probe(write_clip(tmp_path / "dance.mp4", 2 * period + 9, period), None))
+    assert loop is not None
+    assert loop.length % period == 0
+
+
+def test_a_still_picture_with_grain_is_no_loop(tmp_path: Path) -> None:
+    random, path = np.random.default_rng(3), tmp_path / "still.mkv"
+    scene = next(frames(1, 30)).astype(float)
+    with LosslessWriter(path, Fraction(25), 160, 120) as writer:
+        for _ in range(50):
+            writer.write(np.clip(scene + random.normal(scale=6, size=scene.shape), 0, 255).astype(np.uint8))
+    assert loop_of(probe(path, None)) is None
