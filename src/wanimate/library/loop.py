@@ -86,7 +86,10 @@ def find_loop(poses: Poses, fps: float) -> Loop | None:
     order = np.lexsort((seam[good[:, 0], good[:, 1]], good[:, 0] - good[:, 1]))
     usual = float(np.median(steps[steps > 0]))
     for i, last in good[order[:_TRIED]]:
-        if seam[i, last] <= _COMES_BACK or apart[i, i : last + 1].max() >= _MOVES * usual:
+        comes_back = (
+            seam[i, last] <= _COMES_BACK and last - i < count - 1
+        )  # of the whole clip nothing is known to come back
+        if comes_back or apart[i, i : last + 1].max() >= _MOVES * usual:
             return Loop(int(i), int(last) + 1, float(seam[i, last]))
     return None
 

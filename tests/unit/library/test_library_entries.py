@@ -229,7 +229,8 @@ def test_pages_of_thousands_come_quickly(library: Library) -> None:
         rows: list[dict[str, Any]] = [
             {
                 "id": f"lib_{i}", "owner": "", "shelf": "clip", "name": f"clip-{i}", "title": f"Clip {i}",
-                "tags": [f"t{i % 7}"], "words": f"clip {i} t{i % 7}", "sha256": f"{i:064x}", "suffix": ".mp4", "size": 1, "consent_ids": [],
+                "tags": [f"t{i % 7}"], "words": f"clip {i} t{i % 7}", "sha256": f"{i:064x}", "suffix": ".mp4", "size": 1,
+                "consent_ids": [],
                 "status": "proposed", "created": i,
             }
             for i in range(5000)
