@@ -67,8 +67,7 @@ def add_folder(library: Library, owner: str, folder: Path, about: About = About(
     """
     if not folder.is_dir():
         raise InputError("folder", folder, "there is no such folder", "Name a folder of clips and pictures.")
-    told = read_marked(folder / LIST, FORMAT) or {}
-    known = {one["file"]: one for one in told.get("entries", []) if isinstance(one, dict) and "file" in one}
+    known = _listed(folder / LIST)
     for path in sorted(folder.rglob("*")):
         name = path.relative_to(folder)
         if not path.is_file() or any(part.startswith(".") for part in name.parts) or path.name == LIST:
@@ -115,6 +114,13 @@ def described(entry: LibraryEntry) -> dict[str, Any]:
         "status", "approved_by", "approved_at", "trouble", "created",
     )  # fmt: skip
     return {name: getattr(entry, name) for name in names} | {"loopable": entry.loop is not None}
+
+
+def _listed(path: Path) -> dict[str, dict[str, Any]]:
+    """What an export says of its files, by name; it may come from anybody."""
+    entries = (read_marked(path, FORMAT) or {}).get("entries")
+    found = [one for one in entries if isinstance(one, dict)] if isinstance(entries, list) else []
+    return {one["file"]: one for one in found if isinstance(one.get("file"), str)}
 
 
 def _both(told: dict[str, Any], about: About) -> About:

@@ -110,10 +110,10 @@ export const t = {
   library: {
     title: 'Library', clips: 'Clips', characters: 'Characters', loading: 'Loading …', looking: 'Looking into the file …', broken: 'Cannot be used', house: 'House', by: (owner) => `by ${owner}`,
     search: 'Search', searchHint: 'name, title or tag', status: 'Status', every: 'Every status', kind: 'Kind', everyKind: 'Every kind', byTag: 'Tags', moreTags: (n) => `${n} more`,
-    total: (n) => many(n, 'entry', 'entries'), pages: 'Pages', previous: 'Previous', next: 'Next', range: (a, b, n) => `${a}–${b} of ${n}`,
+    total: (n) => many(n, 'entry', 'entries'), first: (n) => `The first ${n}. A search finds the others.`, pages: 'Pages', previous: 'Previous', next: 'Next', range: (a, b, n) => `${a}–${b} of ${n}`,
     states: { proposed: 'Proposed', approved: 'Approved', retired: 'Retired' }, kinds: { 'dance-loop': 'Dance loop', presenter: 'Presenter', expression: 'Expression', other: 'Other' },
     seconds: (s) => `${s} s`, loop: (s) => `loop of ${s} s`, people: (n) => `${n} people`, preview: (name) => `Preview of ${name}`,
-    use: 'Use in a job', useName: (name) => `Use ${name} in a job`, used: (name) => `${name} is in the form.`, approve: 'Approve', retire: 'Retire', edit: 'Edit',
+    use: 'Use in a job', useName: (name) => `Use in a job: ${name}`, used: (name) => `${name} is in the form.`, approve: 'Approve', retire: 'Retire', edit: 'Edit',
     decided: { approved: (name) => `${name} is approved.`, retired: (name) => `${name} is retired.` },
     add: { clip: 'Add a clip', character: 'Add a character' }, put: 'Add', change: 'Edit entry', save: 'Save', saved: (name) => `${name} is saved.`, added: (name) => `${name} is in the library.`,
     file: 'File', title_: 'Title', titleHint: 'the file’s name', name: 'Name', nameHint: 'Jobs call it so. It stays.', tags: 'Tags', tagsHint: 'With commas.',

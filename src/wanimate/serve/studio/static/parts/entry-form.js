@@ -87,7 +87,7 @@ class EntryForm extends Part {
         ${this.entry ? nothing : this.#text('name', t.library.name, t.library.nameHint, { placeholder: 'wave-03', most: 63 })}
         ${this.shelf === 'clip' ? html`<label class="field"><span>${t.library.kind}</span><select name="kind">${Object.entries(t.library.kinds).map(([kind, words]) => html`<option value=${kind}>${words}</option>`)}</select></label>` : nothing}</div>
       ${this.#text('tags', t.library.tags, t.library.tagsHint)}
-      <div class="columns">${this.#text('licence', t.library.licence, t.library.licenceHint, { placeholder: 'CC-BY-4.0', most: 200 })}${this.#text('consents', t.library.consents, t.library.consentsHint)}</div>
+      <div class="pair">${this.#text('licence', t.library.licence, t.library.licenceHint, { placeholder: 'CC-BY-4.0', most: 200 })}${this.#text('consents', t.library.consents, t.library.consentsHint)}</div>
       ${!this.entry && session.is('admin') ? html`<label class="check"><input type="checkbox" name="house" value="yes"><span>${t.library.forHouse}<small>${t.library.forHouseAbout}</small></span></label>` : nothing}
       ${this.entry?.trouble ? html`<p class="note bad">${this.entry.trouble}</p>` : nothing}
       ${this.trouble ? html`<p class="note bad" role="alert">${this.trouble.message}</p>` : nothing}

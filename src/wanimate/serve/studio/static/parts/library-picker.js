@@ -11,7 +11,7 @@ const MOST = 60;
 
 class LibraryPicker extends Part {
   // kind: image or video.
-  static properties = { kind: {}, rows: { state: true }, total: { state: true }, trouble: { state: true } };
+  static properties = { kind: {}, rows: { state: true }, next: { state: true }, trouble: { state: true } };
 
   get #shelf() {
     return Object.keys(PLACES).find((shelf) => PLACES[shelf] === this.kind);
@@ -22,7 +22,7 @@ class LibraryPicker extends Part {
     try {
       const told = await get(`library?${new URLSearchParams({ shelf: this.#shelf, search, limit: MOST })}`);
       if (this.turn !== turn) return;
-      [this.rows, this.total, this.trouble] = [told.data.filter((entry) => isUsable(entry, session.owner)), told.total, ''];
+      [this.rows, this.next, this.trouble] = [told.data.filter((entry) => isUsable(entry, session.owner)), told.next, ''];
     } catch (error) {
       if (this.turn === turn) this.trouble = error.message;
     }
@@ -56,7 +56,7 @@ class LibraryPicker extends Part {
       <dialog class="broad" aria-label=${title}><div class="line apart"><h2>${title}</h2><button type="button" class="quiet" @click=${() => this.querySelector('dialog').close()}>${t.close}</button></div>
         <label class="field"><span>${t.library.search}</span><input type="search" placeholder=${t.library.searchHint} @input=${this.#type}></label>
         ${this.trouble ? html`<p class="note bad" role="alert">${this.trouble}</p>` : nothing}
-        <p class="soft" role="status">${this.rows === null ? t.library.loading : this.rows?.length ? t.library.total(this.total) : this.rows ? t.library.noneFound : ''}</p>
+        <p class="soft" role="status">${this.rows === null ? t.library.loading : this.rows?.length ? this.next ? t.library.first(this.rows.length) : t.library.total(this.rows.length) : this.rows ? t.library.noneFound : ''}</p>
         <ul class="picks">${(this.rows ?? []).map((entry) => this.#row(entry))}</ul></dialog>`;
   }
 }

@@ -104,7 +104,7 @@ class Library extends Part {
     return html`<article class="card entry" aria-label=${name}>
       ${entry.preview ? html`<button type="button" class="glance" aria-label=${t.library.preview(name)}><wa-glance .entry=${entry} press></wa-glance></button>` : html`<div class="glance">${entry.poster ? html`<img src=${new URL(entry.poster, location.href).pathname} alt="" loading="lazy">` : html`<span class="soft">${entry.looking ? t.library.looking : t.library.broken}</span>`}</div>`}
       <div class="stack tight">
-        <h3 class="clip" title=${name}>${name}</h3>
+        <h2 class="clip" title=${name}>${name}</h2>
         <p class="soft small clip"><code>${entry.name}</code>${this.everybody && !entry.house ? html` · ${t.library.by(entry.owner)}` : nothing}</p>
         <p class="soft small">${measures(entry)}</p>
         <p class="line small">${badges(entry)}</p>
