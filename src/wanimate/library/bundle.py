@@ -52,10 +52,11 @@ def add_file(library: Library, owner: str, path: Path, about: About = About()) -
         raise InputError("file", path, rule, "Change that entry, or remove it first.")
     with tempfile.TemporaryDirectory(prefix="wanimate-library-") as folder:
         seen = look_at(shelf, path, Path(folder))
+        file = File(shelf, path.name, kind.suffix, content, path.stat().st_size, path)
+        entry = library.add(owner, file, about, seen.values())
         for made in Path(folder).iterdir():
             library.storage.put(places.beside(content, made.name), made)
-    file = File(shelf, path.name, kind.suffix, content, path.stat().st_size, path)
-    return library.add(owner, file, about, seen.values())
+    return entry
 
 
 def add_folder(library: Library, owner: str, folder: Path, about: About = About()) -> Iterator[Imported]:

@@ -5,6 +5,7 @@ from __future__ import annotations
 import secrets
 from collections import Counter
 from collections.abc import Iterable, Sequence
+from contextlib import suppress
 from dataclasses import dataclass, fields
 from pathlib import Path
 from typing import Any
@@ -19,7 +20,7 @@ from wanimate.library import names, places
 from wanimate.library.names import HOUSE, KINDS, Shelf, Status
 from wanimate.library.search import Index, Wanted
 from wanimate.serve.database import Database
-from wanimate.serve.storage import Storage
+from wanimate.serve.storage import Storage, StorageAway
 from wanimate.serve.tables import Job, LibraryEntry, State, now
 
 __all__ = ["About", "File", "Found", "Library", "Wanted"]
@@ -144,9 +145,6 @@ class Library:
         if same is not None:
             rule = f"the library has this very file, as {same.name}"
             raise InputError("file", file.filename, rule, "Change that entry, or remove it first.")
-        stored = places.file_of(file.sha256, file.suffix)
-        if not self.storage.exists(stored):
-            self.storage.put(stored, file.pieces)
         stem = Path(file.filename).stem
         said = {"title": names.checked_title(_printable(stem) or "untitled")[:200], "tags": [], "consent_ids": []}
         said |= {"kind": "other" if file.shelf == "clip" else None, "licence": None} | about.said()
@@ -163,11 +161,23 @@ class Library:
                     session.add(entry)
                     session.flush()
                     self.index.put(session, entry)
-                return entry
             except IntegrityError as error:
                 if about.name is not None:
                     raise InputError("name", wanted, "it is taken", "Give another name.") from error
+                continue
+            self._store(entry, file)
+            return entry
         raise InputError("name", wanted, f"it is taken, and so are its first {_TRIES} successors", "Give a name.")
+
+    def _store(self, entry: LibraryEntry, file: File) -> None:
+        """Store the file of a new entry: after its row, so that nobody who removes an equal one takes it along."""
+        stored = places.file_of(file.sha256, file.suffix)
+        try:
+            if not self.storage.exists(stored):
+                self.storage.put(stored, file.pieces)
+        except BaseException:
+            self.remove(entry.id)
+            raise
 
     def change(self, entry_id: str, about: About, clear: Sequence[str] = (), decides: bool = False) -> LibraryEntry:
         """What people say of an entry. A new licence or consent needs a new approval, unless who changes it `decides`.
@@ -223,7 +233,8 @@ class Library:
         with self.database.read() as session:
             needed = needed_contents(session, [entry.sha256])
         if not needed:
-            self.storage.remove_tree(places.place_of(entry.sha256))
+            with suppress(StorageAway):  # the service's sweeper finds files whose entry is gone
+                self.storage.remove_tree(places.place_of(entry.sha256))
 
     # Looking into files
 

@@ -278,6 +278,7 @@ class Service:
 
     def forget(self, job: Job) -> None:
         """Remove everything of a job. A worker that still has it finds its row gone."""
+        self.library.settle()
         with self.database.write() as session:
             session.execute(sa.delete(Creation).where(Creation.job_id == job.id))
             remove(session, job)

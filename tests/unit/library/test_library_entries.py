@@ -15,6 +15,7 @@ from wanimate.library import places
 from wanimate.library.bundle import add_file
 from wanimate.library.entries import About, File, Library, Wanted, check_use
 from wanimate.library.names import checked_licence, checked_tags, name_of, named
+from wanimate.serve.storage import StorageAway
 from wanimate.serve.tables import LibraryEntry
 
 
@@ -241,3 +242,13 @@ def test_pages_of_thousands_come_quickly(library: Library) -> None:
     page = large.search(Wanted(search="cli t3", tags=("t3",), offset=24, limit=24), None)
     assert time.process_time() - began < 0.5
     assert (len(page.entries), page.total) == (24, 714)
+
+
+def test_a_file_that_cannot_be_stored_leaves_no_entry(library: Library, monkeypatch: pytest.MonkeyPatch) -> None:
+    def away(*_: Any) -> int:
+        raise StorageAway("The storage cannot be used: the disk is full.")
+
+    monkeypatch.setattr(library.storage, "put", away)
+    with pytest.raises(StorageAway):
+        put(library, "wave")
+    assert found(library) == []

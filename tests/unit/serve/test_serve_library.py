@@ -14,6 +14,7 @@ import av
 import httpx
 import numpy as np
 import pytest
+import sqlalchemy as sa
 from fastapi.testclient import TestClient
 from live import png
 from own_service import JOB, PNG, Served, made, served
@@ -348,13 +349,36 @@ def test_both_databases_search_alike(database: Database, tmp_path: Path) -> None
     assert found(search="gross wav") == {"wave-03"}
     assert found(search="o'neil 100") == {"nod"}
     assert found(search="%") == set()
-    assert found(tags=("a b",), status="proposed", shelf="clip") == {"nod"}
+    for tags in (("a b",), ("ünder", "50%")):
+        assert found(tags=tags, status="proposed", shelf="clip") == {"nod"}
+    for tags in (("%",), ("a_b",), ("nder",)):
+        assert found(tags=tags) == set()
     entry = library.find("nod", "ann")
     assert entry is not None
     library.change(entry.id, About(title="No"))
     assert found(search="yes") == set()
     library.remove(entry.id)
     assert found() == {"wave-03"}
+
+
+def test_what_was_found_stays_when_the_look_is_removed(service: Served, ann: TestClient) -> None:
+    entry = added(ann, sent(ann, "hero.png", png(90, 64)))
+    with service.service.database.read() as session:
+        row = session.scalar(sa.select(Job).where(Job.kind == "library"))
+    assert row is not None
+    with real_worker(service):
+        service.waited("ann", row.id)
+    ann.delete(f"/v1/jobs/{row.id}")
+    seen = ann.get(f"/v1/library/{entry['id']}").json()
+    assert (seen["trouble"], seen["width"], seen["shelf"]) == (None, 64, "character")
+
+
+def test_a_look_that_was_cancelled_says_so(service: Served, ann: TestClient) -> None:
+    entry = added(ann, sent(ann, "hero.png", png(90, 64)))
+    with service.service.database.read() as session:
+        (job,) = session.scalars(sa.select(Job.id).where(Job.kind == "library"))
+    ann.post(f"/v1/jobs/{job}/cancel")
+    assert ann.get(f"/v1/library/{entry['id']}").json()["trouble"] == "Nobody has looked into the file."
 
 
 def test_a_job_of_a_clip_that_has_gone_says_so(service: Served, ann: TestClient) -> None:
