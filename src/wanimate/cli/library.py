@@ -26,6 +26,7 @@ if TYPE_CHECKING:
 
 app = typer.Typer(no_args_is_help=True, help="Clips and characters that are used again: add, find, approve, export.")
 ENTRY, FILTER = "Entry", "Which"
+SAID = NAMES | {"entry": "NAME", "file": "FILE", "folder": "FOLDER", "consent_ids": "--consent"}
 
 Name = Annotated[str, typer.Argument(help="Name or id of an entry.")]
 Owner = Annotated[
@@ -59,7 +60,7 @@ WithTags = Annotated[
 
 
 @app.command(no_args_is_help=True)
-@command(names=NAMES | {"file": "FILE"})
+@command(names=SAID)
 def add(
     report: Reporter, file: Annotated[Path, typer.Argument(help="A clip or a picture of a character.")],
     name: Annotated[
@@ -84,7 +85,7 @@ def add(
 
 
 @app.command("import", no_args_is_help=True)
-@command(names=NAMES | {"folder": "FOLDER", "file": "FILE"})
+@command(names=SAID)
 def import_(
     report: Reporter, folder: Annotated[Path, typer.Argument(help="A folder of clips and pictures, or of an export.")],
     kind: Kind = None, tags: Tags = None, licence: Licence = None, consents: Consents = None, owner: Owner = None,
@@ -144,7 +145,7 @@ def search(
 
 
 @app.command(no_args_is_help=True)
-@command(names=NAMES | {"entry": "NAME"})
+@command(names=SAID)
 def show(
     report: Reporter, name: Name, owner: Owner = None, data: Data = None, database: Database = None,
     storage: StorageUrl = None, config: Config = None,
@@ -161,7 +162,7 @@ def show(
 
 
 @app.command(no_args_is_help=True)
-@command(names=NAMES | {"entry": "NAME"})
+@command(names=SAID)
 def change(
     report: Reporter, name: Name, title: Title = None, kind: Kind = None, tags: Tags = None, licence: Licence = None,
     consents: Consents = None, owner: Owner = None, data: Data = None, database: Database = None,
@@ -177,7 +178,7 @@ def change(
 
 
 @app.command(no_args_is_help=True)
-@command(names=NAMES | {"entry": "NAME"})
+@command(names=SAID)
 def approve(
     report: Reporter, name: Name,
     by: Annotated[str | None, option(ENTRY, "Who approves.", show_default="the user of this machine")] = None,
@@ -189,7 +190,7 @@ def approve(
 
 
 @app.command(no_args_is_help=True)
-@command(names=NAMES | {"entry": "NAME"})
+@command(names=SAID)
 def retire(
     report: Reporter, name: Name, owner: Owner = None, data: Data = None, database: Database = None,
     storage: StorageUrl = None, config: Config = None,
@@ -200,7 +201,7 @@ def retire(
 
 
 @app.command(no_args_is_help=True)
-@command(names=NAMES | {"entry": "NAME"})
+@command(names=SAID)
 def remove(
     report: Reporter, name: Name, owner: Owner = None, data: Data = None, database: Database = None,
     storage: StorageUrl = None, config: Config = None,
@@ -213,7 +214,7 @@ def remove(
 
 
 @app.command(no_args_is_help=True)
-@command(names=NAMES | {"entry": "NAME"})
+@command(names=SAID)
 def export(
     report: Reporter, out: Annotated[Path, typer.Argument(help="A new folder.")],
     names: Annotated[list[str] | None, typer.Argument(help="Names or ids of entries.", show_default="all that match")] = None,
