@@ -255,10 +255,10 @@ class Library:
                 if job is not None and not State(job.state).final:
                     continue
                 entry.look_job = None
-                if job is not None and job.state == State.SUCCEEDED:
-                    for field, value in job.facts["look"].items():
-                        setattr(entry, field, value)
-                else:
+                seen = {} if job is None else job.facts.get("look", {})
+                for field, value in seen.items():
+                    setattr(entry, field, value)
+                if not seen:
                     entry.trouble = (None if job is None else job.message) or "Nobody has looked into the file."
 
 

@@ -337,7 +337,7 @@ def test_files_of_nobody_are_swept_and_others_stay(service: Served, ann: TestCli
 def test_both_databases_search_alike(database: Database, tmp_path: Path) -> None:
     library = Library(database, Storage(tmp_path / "files", b"s" * 16))
     for i, (name, title, tags) in enumerate(
-        (("wave-03", "Große Welle", ["slow"]), ("nod", '100 % "yes" O\'Neil', ["a b"]))
+        (("wave-03", "Große Welle", ["slow"]), ("nod", '100 % "yes" O\'Neil', ["a b", "ünder", "50%"]))
     ):
         library.add(
             "", File("clip", "x.mp4", ".mp4", f"{i:064x}", 1, [b"x"]), About(name, title, "dance-loop", tags), None
