@@ -287,7 +287,7 @@ def check_use(entry: LibraryEntry | None, name: str, field: str, approved_only: 
     """
     if entry is None:
         raise InputError(
-            field, LIBRARY + name, "the library has no such entry", "`wanimate library search` lists them."
+            field, LIBRARY + name, "the library has no such entry", "Search the library for it."
         )
     shelf = "character" if field == "image" else "clip"
     if entry.shelf != shelf:
@@ -319,7 +319,7 @@ def _seen_by(owner: str | None) -> list[sa.ColumnElement[bool]]:
 def _locked(session: Session, entry_id: str) -> LibraryEntry:
     found = session.scalar(sa.select(LibraryEntry).where(LibraryEntry.id == entry_id).with_for_update())
     if found is None:
-        raise InputError("entry", entry_id, "the library has no such entry", "`wanimate library search` lists them.")
+        raise InputError("entry", entry_id, "the library has no such entry", "Search the library for it.")
     return found
 
 

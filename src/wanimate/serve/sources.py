@@ -47,7 +47,7 @@ def check_clip(session: Session, job: Job, settings: ServeSettings) -> None:
     field = "parent" if job.kind in ("generate", "redraw") else "video"
     entries = job.facts.get("library", {})
     if "video" not in entries:
-        raise wrong(field, f"{field}: only approved clips of the library may be used here. Name one, library: NAME.")
+        raise wrong(field, f"{field}: only approved clips of the library may be used here. Take one of those.")
     for part, named in entries.items():
         try:
             check_use(entry_of(session, named["id"], None), named["name"], part, approved_only=True)

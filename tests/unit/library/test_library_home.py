@@ -15,6 +15,8 @@ from wanimate.api import Animator
 from wanimate.cli.main import app
 from wanimate.config import Job, PreprocessSettings
 from wanimate.errors import InputError
+from wanimate.finish.record import Hashes
+from wanimate.jobs.resume import guides_key
 from wanimate.library import places
 from wanimate.library.bundle import LIST, add_file, add_folder, export
 from wanimate.library.entries import About, Library, Wanted
@@ -195,3 +197,13 @@ def test_words_are_for_people(tmp_path: Path) -> None:
     shown = said("show", "wave")
     assert "the house" in shown
     assert "closes within" in shown
+
+
+def test_what_is_kept_of_performers_does_not_make_another_job() -> None:
+    """A job that was stopped goes on whether the library is used or not."""
+    with Hashes() as hashes:
+        keys = [
+            guides_key("animation", PreprocessSettings(performers=place), 4096, {}, hashes)
+            for place in (None, Path("somewhere"))
+        ]
+    assert keys[0] == keys[1]
