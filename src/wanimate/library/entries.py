@@ -286,9 +286,7 @@ def check_use(entry: LibraryEntry | None, name: str, field: str, approved_only: 
         InputError: there is none, it is of the other shelf, retired, or not approved where it has to be.
     """
     if entry is None:
-        raise InputError(
-            field, LIBRARY + name, "the library has no such entry", "Search the library for it."
-        )
+        raise InputError(field, LIBRARY + name, "the library has no such entry", "Search the library for it.")
     shelf = "character" if field == "image" else "clip"
     if entry.shelf != shelf:
         raise InputError(field, LIBRARY + name, f"it is a {entry.shelf}", f"Name a {shelf}.")

@@ -32,6 +32,12 @@ def guides_of(sha256: str, key: str) -> str:
     return f"{place_of(sha256)}/guides/{key}"
 
 
+def guides_at(name: str) -> str | None:
+    """The prefix of the guides (`guides_of`) to which a stored name belongs; None where it belongs to none."""
+    words = name.split("/")
+    return "/".join(words[:4]) if len(words) > 4 and words[2] == "guides" else None
+
+
 def is_shared(place: str) -> bool:
     """Whether guides lie in the library, where other jobs use them, too."""
     return place.startswith(f"{ROOT}/")

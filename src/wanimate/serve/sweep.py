@@ -69,17 +69,27 @@ def sweep_orphans(service: Service, older_than: float = _ORPHAN) -> int:
 
 
 def sweep_library(service: Service, older_than: float = _ORPHAN) -> int:
-    """Remove files, older than some seconds, of the library that no entry and no job has. Returns how many."""
-    old = now() / 1000 - older_than
-    found: dict[str, list[str]] = {}
-    for stored in service.storage.list(places.ROOT):
-        if stored.modified < old:
-            found.setdefault(places.content_of(stored.name), []).append(stored.name)
-    if not found:
+    """Remove files, older than some seconds, of the library that no entry and no job has, and guides that no job has used for
+    long. Returns how many."""
+    stored = service.storage.list(places.ROOT)
+    if not stored:
         return 0
+    at = now() / 1000
+    contents = {places.content_of(one.name) for one in stored}
+    used: dict[str, float] = {}
+    for one in stored:
+        place = places.guides_at(one.name)
+        if place is not None:
+            used[place] = max(used.get(place, 0.0), one.modified)
     with service.database.read() as session:
-        needed = needed_contents(session, found)
-    nobodys = [name for content, names in found.items() if content not in needed for name in names]
-    for name in nobodys:
-        service.storage.remove(name)
-    return len(nobodys)
+        needed = needed_contents(session, contents)
+        held = set(session.scalars(sa.select(Job.guides).where(Job.guides.startswith(f"{places.ROOT}/"))))
+    removed = 0
+    for one in stored:
+        place = places.guides_at(one.name)
+        nobodys = places.content_of(one.name) not in needed and one.modified < at - older_than
+        unused = place is not None and place not in held and used[place] < at - service.settings.keep_guides * 3600
+        if nobodys or unused:
+            service.storage.remove(one.name)
+            removed += 1
+    return removed

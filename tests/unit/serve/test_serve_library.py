@@ -2,6 +2,7 @@
 
 from __future__ import annotations
 
+import os
 import sys
 import threading
 from collections.abc import Iterator
@@ -332,6 +333,28 @@ def test_files_of_nobody_are_swept_and_others_stay(service: Served, ann: TestCli
     ann.post(f"/v1/jobs/{job}/cancel")
     assert sweep_library(service.service, -1) == 1
     assert storage.list("library") == []
+
+
+def test_guides_that_nobody_uses_go_and_the_clip_stays(service: Served, ann: TestClient) -> None:
+    entry = put(service, "wave", "ann")
+    row, storage = service.service.library.find(entry, None), service.service.storage
+    assert row is not None
+    old, held, fresh = (places.guides_of(row.sha256, key) for key in ("old", "held", "fresh"))
+    month = 31 * 24 * 3600
+    for place in (old, held, fresh):
+        for name in (f"{place}/guides/pose.mkv", f"{place}/whole"):
+            storage.put(name, [b"x"])
+            path = storage.local_path(name)
+            assert path is not None
+            os.utime(path, (path.stat().st_atime, path.stat().st_mtime - month))
+    storage.put(f"{fresh}/whole", [b"x"])
+    job = made(ann)
+    with service.service.database.write() as session:
+        session.get_one(Job, job).guides = held
+    assert sweep_library(service.service) == 2
+    assert not storage.list(old)
+    assert [len(storage.list(place)) for place in (held, fresh)] == [2, 2]
+    assert storage.exists(places.file_of(row.sha256, ".mp4"))
 
 
 def test_both_databases_search_alike(database: Database, tmp_path: Path) -> None:

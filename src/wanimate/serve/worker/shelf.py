@@ -77,9 +77,11 @@ class PreparedClip:
         storage = self.work.storage
         try:
             storage.stat(f"{self.place}/{_WHOLE}")
-            return json.loads(b"".join(storage.read(f"{self.place}/guides/{MANIFEST}")))
+            found = json.loads(b"".join(storage.read(f"{self.place}/guides/{MANIFEST}")))
         except NotStored:
             return None
+        storage.put(f"{self.place}/{_WHOLE}", [b"."])  # its time tells the sweeper that they are used
+        return found
 
     def told(self, manifest: Any) -> Iterator[Event]:
         """What the job that made them was told."""
