@@ -199,7 +199,8 @@ def test_clip_and_character_are_used_in_a_job(stocked: Visit, actor: Actor) -> N
     asked = actor.asked[-1]
     assert (asked["image"]["library"], asked["video"]["library"]) == ("hero", "wave-03")
     page.get_by_role("link", name="Same again with").click()
-    expect(page.locator("wa-source", has_text="wave-03")).to_be_visible()
+    for title, media in (("Slow wave", "video"), ("Red hero", "img")):
+        expect(page.locator("wa-source", has_text=title).locator(media)).to_be_visible()
 
 
 def test_a_clip_is_added_with_what_is_said_of_it(visit: Visit, actor: Actor, tmp_path: Path) -> None:

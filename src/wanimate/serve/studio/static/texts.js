@@ -116,7 +116,7 @@ export const t = {
     use: 'Use in a job', useName: (name) => `Use in a job: ${name}`, used: (name) => `${name} is in the form.`, approve: 'Approve', retire: 'Retire', edit: 'Edit',
     decided: { approved: (name) => `${name} is approved.`, retired: (name) => `${name} is retired.` },
     add: { clip: 'Add a clip', character: 'Add a character' }, put: 'Add', change: 'Edit entry', save: 'Save', saved: (name) => `${name} is saved.`, added: (name) => `${name} is in the library.`,
-    file: 'File', title_: 'Title', titleHint: 'the file’s name', name: 'Name', nameHint: 'Jobs call it so. It stays.', tags: 'Tags', tagsHint: 'With commas.',
+    file: 'File', titleField: 'Title', titleHint: 'the file’s name', name: 'Name', nameHint: 'Jobs call it so. It stays.', tags: 'Tags', tagsHint: 'With commas.',
     licence: 'Licence', licenceHint: 'An SPDX id, or LicenseRef-NAME. An approval needs one.', consents: 'Consent records', consentsHint: 'Ids, with commas.',
     forHouse: 'For the house', forHouseAbout: 'Everybody of this service sees and uses it.', remove: 'Remove', removeSure: 'Remove it with its file?', removed: (name) => `${name} is removed.`,
     empty: { clip: 'No clips yet', character: 'No characters yet' }, emptyAbout: { clip: 'Clips that are used again: dance loops, presenters, expressions.', character: 'Pictures of characters that are used again.' },

@@ -83,7 +83,7 @@ class EntryForm extends Part {
     return html`<dialog class="broad" aria-label=${title}><form class="stack" @submit=${this.#save}>
       <div class="line apart"><h2>${title}</h2><button type="button" class="quiet" @click=${() => this.#close()}>${t.close}</button></div>
       ${this.entry ? nothing : this.#source()}
-      <div class="columns">${this.#text('title', t.library.title_, '', { placeholder: this.entry ? '' : t.library.titleHint, most: 200 })}
+      <div class="columns">${this.#text('title', t.library.titleField, '', { placeholder: this.entry ? '' : t.library.titleHint, most: 200 })}
         ${this.entry ? nothing : this.#text('name', t.library.name, t.library.nameHint, { placeholder: 'wave-03', most: 63 })}
         ${this.shelf === 'clip' ? html`<label class="field"><span>${t.library.kind}</span><select name="kind">${Object.entries(t.library.kinds).map(([kind, words]) => html`<option value=${kind}>${words}</option>`)}</select></label>` : nothing}</div>
       ${this.#text('tags', t.library.tags, t.library.tagsHint)}

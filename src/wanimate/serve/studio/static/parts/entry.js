@@ -1,6 +1,6 @@
 // An entry of the library: what it is called and like, and what a form of a new job holds of it.
 import { html, nothing } from '../vendor/lit.js';
-import { local } from '../api.js';
+import { get, local } from '../api.js';
 import { rate } from '../format.js';
 import { t } from '../texts.js';
 
@@ -8,6 +8,14 @@ export const PLACES = { clip: 'video', character: 'image' };
 
 // As `parts/source.js` has a picture or a clip.
 export const sourceFrom = (entry) => ({ library: entry.name, name: entry.title, url: local(entry.file), width: entry.width ?? undefined, height: entry.height ?? undefined, seconds: entry.seconds ?? undefined });
+
+// The same of an entry by its name; null where there is none.
+export async function sourceNamed(name, part) {
+  const shelf = Object.keys(PLACES).find((one) => PLACES[one] === part);
+  const { data } = await get(`library?${new URLSearchParams({ shelf, search: name, limit: 100 })}`);
+  const found = data.filter((entry) => entry.name === name).sort((a, b) => a.house - b.house)[0];
+  return found ? sourceFrom(found) : null;
+}
 
 export const isUsable = (entry, owner) => entry.status !== 'retired' && !entry.trouble && !entry.looking && (entry.house || entry.owner === owner);
 

@@ -4,6 +4,7 @@ import { Part, say } from './base.js';
 import { local, upload } from '../api.js';
 import { bytes, percent } from '../format.js';
 import { t } from '../texts.js';
+import { sourceNamed } from './entry.js';
 import './library-picker.js';
 
 const PATIENCE = 8000;
@@ -40,6 +41,14 @@ class Source extends Part {
 
   get isClip() {
     return this.kind !== 'image';
+  }
+
+  // An entry of the library that is known by its name alone, as an earlier job has it, is shown, too.
+  async updated(changed) {
+    const { value } = this;
+    if (!changed.has('value') || !value?.library || value.url) return;
+    const found = await sourceNamed(value.library, this.kind).catch(() => null);
+    if (found && this.value === value) this.value = found;
   }
 
   #change(value) {
