@@ -30,7 +30,10 @@ class Job(Settings):
     schema_version: Annotated[int, Field(ge=1, le=SCHEMA)] = SCHEMA
     image: Annotated[
         File,
-        Option(FILES, "Picture of the character: PNG, JPEG, WebP ... Head and shoulders or more should show. Or library:NAME."),
+        Option(
+            FILES,
+            "Picture of the character: PNG, JPEG, WebP ... Head and shoulders or more should show. Or library:NAME.",
+        ),
     ]
     video: Annotated[
         File,
