@@ -25,6 +25,7 @@ from live import Live
 from PIL import Image
 
 from wanimate.events import Event, Notice, Stage, StageProgress, StageStarted, StepDone
+from wanimate.library import places
 from wanimate.serve.worker import loop, reporter
 from wanimate.serve.worker.loop import WorkerLoop
 from wanimate.serve.worker.work import Refused, Runner, Work
@@ -89,6 +90,12 @@ class Actor:
         yield StageStarted(Stage.DETECT, FRAMES)
         submission = work.submission
         self.asked.append(submission.model_dump(mode="json"))
+        if submission.kind == "library":
+            content = next(iter(work.job.facts["library"].values()))["sha256"]
+            work.storage.put(places.beside(content, places.POSTER), [picture((120, 110, 100))])
+            work.storage.put(places.beside(content, places.PREVIEW), [clip((70, 90, 110))])
+            work.facts["look"] = {"width": SIZE[0], "height": SIZE[1], "seconds": FRAMES / FPS, "fps": str(FPS)}
+            return
         if submission.kind == "people":
             work.storage.put(f"{work.place}/people.png", [picture((120, 110, 100))])
             work.result["picture"] = f"{work.place}/people.png"

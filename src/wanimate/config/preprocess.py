@@ -131,6 +131,16 @@ class PreprocessSettings(Settings):
             example="left, 2 or 640,360@1.5",
         ),
     ] = "largest"
+    performers: Annotated[
+        File | None,
+        Option(
+            MOTION,
+            "Folder that keeps where the performer was found. A later job with the same clip and settings does not look again.",
+            more="Jobs that name a clip of the library (`library:NAME`) use the library's.",
+            shown="nothing is kept",
+            metavar="DIR",
+        ),
+    ] = None
     compat: Annotated[
         bool,
         Option(MOTION, "Follow the published code number for number, its sizes and last segment included."),

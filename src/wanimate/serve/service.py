@@ -16,6 +16,9 @@ import sqlalchemy as sa
 from sqlalchemy.exc import IntegrityError
 from sqlalchemy.orm import Session
 
+from wanimate.library import places
+from wanimate.library.entries import Library
+from wanimate.serve import sources
 from wanimate.serve.content import safe_name, storage_name
 from wanimate.serve.database import Database
 from wanimate.serve.errors import ServiceError, away, missing, wrong
@@ -28,7 +31,7 @@ from wanimate.serve.sessions import Sessions
 from wanimate.serve.settings import ServeSettings
 from wanimate.serve.storage import Storage, StorageAway
 from wanimate.serve.streams import Streams
-from wanimate.serve.submission import Source, Submission
+from wanimate.serve.submission import Submission
 from wanimate.serve.tables import DAY, Audit, Creation, Event, Hook, Job, Setting, Stage, State, Upload, now
 from wanimate.serve.usage import remove, seconds_today
 
@@ -75,6 +78,7 @@ class Service:
         self.secret = shared_secret(self.database)
         self.storage = Storage(settings.storage_url, self.secret)
         self.rates = Rate()
+        self.library = Library(self.database, self.storage)
         self.streams = Streams()
         self.forecaster = Forecaster(settings, self.database)
 
@@ -121,8 +125,9 @@ class Service:
                     return found
                 self._check_quotas(session, caller, len(jobs))
                 for job, submission in zip(jobs, submissions, strict=True):
-                    self._check_sources(session, caller, job, submission)
+                    job.facts = telemetry.carried() | sources.found(session, caller, job, submission)
                     self._take_over(session, caller, job, submission)
+                    sources.check_clip(session, job, self.settings)
                 session.add_all(jobs)
                 session.flush()
                 session.add(Creation(fingerprint=mark, job_id=jobs[0].id, body=digest, expires=now() + keeps))
@@ -180,20 +185,6 @@ class Service:
             cancelling=False, fraction=0.0, result={}, facts={}, warnings=[], created=at,
         )  # fmt: skip
 
-    def _check_sources(self, session: Session, caller: Caller, job: Job, submission: Submission) -> None:
-        uploads: dict[str, str] = {}
-        for field in ("image", "video", "mask"):
-            source: Source | None = getattr(submission, field)
-            if source is None or source.upload is None:
-                continue
-            row = session.get(Upload, source.upload)
-            if row is None or row.owner != caller.owner or row.expires < now():
-                raise wrong(field, f"{field}: there is no such upload.")
-            if row.model is not None and row.model != job.model:
-                raise wrong(field, f"{field}: the upload was made for the model {row.model}.")
-            uploads[field] = row.stored
-        job.facts = {**telemetry.carried(), "uploads": uploads}
-
     def _check_quotas(self, session: Session, caller: Caller, more: int) -> None:
         waiting = (Job.key_id == caller.key_id, Job.state == State.PENDING)
         most = caller.quotas.queued
@@ -217,7 +208,7 @@ class Service:
         if submission.kind == "redraw" and "video" not in parent.result:
             raise wrong("parent", "parent: that job has made no video.")
         job.guides, job.mode, job.clip_seconds = parent.guides, parent.mode, parent.clip_seconds
-        known = ("frames", "fps", "size", "no_person", "start")
+        known = ("frames", "fps", "size", "no_person", "start", "library")
         taken: dict[str, Any] = {name: parent.facts[name] for name in known if name in parent.facts}
         job.facts = {**job.facts, **taken}
         if submission.kind == "redraw":
@@ -287,6 +278,7 @@ class Service:
 
     def forget(self, job: Job) -> None:
         """Remove everything of a job. A worker that still has it finds its row gone."""
+        self.library.settle()
         with self.database.write() as session:
             session.execute(sa.delete(Creation).where(Creation.job_id == job.id))
             remove(session, job)
@@ -297,7 +289,7 @@ class Service:
             )
         try:
             self.storage.remove_tree(f"jobs/{job.id}")
-            if job.guides and not shared:
+            if job.guides and not shared and not places.is_shared(job.guides):
                 self.storage.remove_tree(job.guides)
         except StorageAway:
             pass  # the sweeper finds files whose job is gone

@@ -65,6 +65,8 @@ class ServeSettings(BaseSettings):
     """The default one."""
     loras: dict[str, Path] = {}
     tiers: dict[str, Tier] = {"wan-std": Tier(fps=15), "wan-pro": Tier(fps=25)}
+    clips: Literal["any", "approved"] = "any"
+    """Which clips jobs may take. approved: of the library only, and only approved ones; so are characters of the library."""
     speed: Speed = "exact"
     device: str | None = None
     workers: int | None = Field(default=None, ge=0, le=64)
@@ -76,13 +78,16 @@ class ServeSettings(BaseSettings):
     attempts: int = Field(default=3, ge=1, le=10)
     keep_results: float = Field(default=24.0, gt=0)
     keep_uploads: float = Field(default=48.0, gt=0)
-    """Hours."""
+    keep_guides: float = Field(default=720.0, gt=0)
+    """Hours: of a finished job, of an upload, and of guides of the library's clips after their last use."""
     repeated_within: float = Field(default=10.0, ge=0)
     """Seconds in which the same body with the same key is the same job."""
     largest_picture: int = Field(default=5 * 2**20, ge=1)
     largest_clip: int = Field(default=200 * 2**20, ge=1)
     largest_uploads: int = Field(default=20 * 2**30, ge=1)
     """Bytes of all uploads of one owner that have not expired."""
+    largest_library: int = Field(default=50 * 2**30, ge=1)
+    """Bytes of one owner's files in the library."""
     largest_body: int = Field(default=8 * 2**20, ge=1024)
     fetch_seconds: float = Field(default=120.0, gt=0)
     prepare_memory: float | None = Field(default=8.0, gt=0)

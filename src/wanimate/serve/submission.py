@@ -18,16 +18,19 @@ from wanimate.serve.errors import of_input, wrong
 from wanimate.serve.settings import ServeSettings
 
 _Group = TypeVar("_Group", bound=Settings)
-Kind = Literal["animate", "preprocess", "generate", "redraw", "people", "check", "relight"]
+Kind = Literal["animate", "preprocess", "generate", "redraw", "people", "check", "relight", "library"]
 """The whole job; its guides alone; its frames from the guides of another job; another job with one segment made anew; a
-numbered picture of everybody in the clip; what a job would be told of its inputs; one moment with and without relighting."""
-PREPARED_ONLY = ("preprocess", "people", "check")
+numbered picture of everybody in the clip; what a job would be told of its inputs; one moment with and without relighting;
+a look into a file of the library."""
+LOOKS = ("people", "check", "library")
+"""Kinds that make nothing."""
+PREPARED_ONLY = ("preprocess", *LOOKS)
 """Kinds that are done once a processor has done its part."""
-ASIDE = ("people", "check", "relight")
+ASIDE = (*LOOKS, "relight")
 """Kinds that lists leave out: they are asked for on the way to a job."""
 _UNSTORABLE = re.compile("[\0\ud800-\udfff]")
 OWN_BY_SERVER = {
-    PreprocessSettings: ("models", "mask", "sam2", "mask_debug", "limits"),
+    PreprocessSettings: ("models", "mask", "sam2", "mask_debug", "limits", "performers"),
     GenerateSettings: ("lora", "redraw"),
     OutputSettings: ("overwrite", "fresh", "keep_segments"),
 }
@@ -51,15 +54,17 @@ class _Part(BaseModel):
 
 
 class Source(_Part):
-    """Where a file comes from: an address, a `data:` URI of a picture, or the id of an upload. Exactly one."""
+    """Where a file comes from: an address, a `data:` URI of a picture, the id of an upload, or the name of an entry of the
+    library. Exactly one."""
 
     url: str | None = Field(default=None, max_length=8 * 2**20)
     upload: str | None = Field(default=None, max_length=64)
+    library: str | None = Field(default=None, max_length=64)
 
     @model_validator(mode="after")
     def _one(self) -> Source:
-        if (self.url is None) == (self.upload is None):
-            raise ValueError("give either url or upload")
+        if [self.url, self.upload, self.library].count(None) != 2:
+            raise ValueError("give either url, upload or library")
         return self
 
 
@@ -133,7 +138,7 @@ class Submission(_Part):
         needed = {
             "animate": ("image", "video"), "preprocess": ("image", "video"), "generate": ("parent",),
             "redraw": ("parent", "segment"), "people": ("video",), "check": ("image", "video"),
-            "relight": ("image", "video"),
+            "relight": ("image", "video"), "library": (),
         }[self.kind]  # fmt: skip
         for field in needed:
             if getattr(self, field) is None:

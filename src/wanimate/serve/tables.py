@@ -10,7 +10,19 @@ import time
 from enum import StrEnum
 from typing import Any
 
-from sqlalchemy import JSON, BigInteger, Dialect, ForeignKey, Index, Integer, String, Text, TypeDecorator, false
+from sqlalchemy import (
+    JSON,
+    BigInteger,
+    Dialect,
+    ForeignKey,
+    Index,
+    Integer,
+    String,
+    Text,
+    TypeDecorator,
+    UniqueConstraint,
+    false,
+)
 from sqlalchemy.orm import DeclarativeBase, Mapped, mapped_column
 
 
@@ -291,3 +303,45 @@ class PageSession(Base):
     kind: Mapped[str] = mapped_column(Words(20))
     created: Mapped[int] = mapped_column(BigInteger)
     expires: Mapped[int] = mapped_column(BigInteger, index=True)
+
+
+class LibraryEntry(Base):
+    """A clip or a character of the library. `owner`: "" is the house, whose entries everybody sees and uses.
+
+    name: what jobs call it (`library:NAME`), one of its owner's. shelf: clip or character. kind: of a clip. sha256: of the
+    file, in hex; everything stored of it lies below `library/SHA256`. suffix: of the stored file. seconds, fps, people, loop,
+    camera: of a clip; null until known. loop: first frame, the frame behind the last, and how well it closes. words: what a
+    search looks at. look_job: the job that looks into the file. trouble: why it cannot be used.
+    """
+
+    __tablename__ = "library"
+
+    seq: Mapped[int] = mapped_column(Number, primary_key=True, autoincrement=True)
+    id: Mapped[str] = mapped_column(Id, unique=True)
+    owner: Mapped[str] = mapped_column(Words(200))
+    shelf: Mapped[str] = mapped_column(Words(20))
+    name: Mapped[str] = mapped_column(Words(64))
+    title: Mapped[str] = mapped_column(Words(200))
+    kind: Mapped[str | None] = mapped_column(Words(20))
+    tags: Mapped[list[str]] = mapped_column(Data)
+    words: Mapped[str] = mapped_column(LongWords)
+    sha256: Mapped[str] = mapped_column(Words(64), index=True)
+    suffix: Mapped[str] = mapped_column(Words(10))
+    size: Mapped[int] = mapped_column(BigInteger)
+    width: Mapped[int | None] = mapped_column(Integer)
+    height: Mapped[int | None] = mapped_column(Integer)
+    seconds: Mapped[float | None] = mapped_column()
+    fps: Mapped[str | None] = mapped_column(Words(30))
+    people: Mapped[int | None] = mapped_column(Integer)
+    loop: Mapped[dict[str, Any] | None] = mapped_column(Data)
+    camera: Mapped[dict[str, Any] | None] = mapped_column(Data)
+    licence: Mapped[str | None] = mapped_column(Words(200))
+    consent_ids: Mapped[list[str]] = mapped_column(Data)
+    status: Mapped[str] = mapped_column(Words(20))
+    approved_by: Mapped[str | None] = mapped_column(Words(200))
+    approved_at: Mapped[int | None] = mapped_column(BigInteger)
+    look_job: Mapped[str | None] = mapped_column(Id)
+    trouble: Mapped[str | None] = mapped_column(LongWords)
+    created: Mapped[int] = mapped_column(BigInteger)
+
+    __table_args__ = (UniqueConstraint("owner", "name"), {"sqlite_autoincrement": True})

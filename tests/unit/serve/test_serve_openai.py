@@ -191,7 +191,7 @@ def test_an_upload_by_its_id(live: Live, client: OpenAI, owner: str, tmp_path: A
     foreign = live.service.add_upload("a stranger", place, "a.png", "0" * 64)
     body = {"video_url": VIDEO, "image_reference": {"file_id": upload.id}}
     video = client.videos.create(prompt="", extra_body=body)
-    assert submission(live, video)["image"] == {"url": None, "upload": upload.id}
+    assert submission(live, video)["image"] == {"url": None, "upload": upload.id, "library": None}
     for id_ in (foreign.id, "file_none"):
         with pytest.raises(openai.BadRequestError, match="no such upload"):
             client.videos.create(prompt="", extra_body=body | {"image_reference": {"file_id": id_}})

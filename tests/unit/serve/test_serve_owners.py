@@ -24,6 +24,7 @@ class Belongings:
     batch: str
     key: str
     look: str
+    entry: str
     secrets: tuple[str, ...]
 
 
@@ -40,6 +41,7 @@ def service(tmp_path_factory: pytest.TempPathFactory) -> Iterator[Served]:
 def belongings(service: Served) -> Belongings:
     ann = service.client("ann")
     upload = ann.post("/v1/uploads", files={"file": ("mystery.png", PNG)}).json()["id"]
+    entry = ann.post("/v1/library", json={"upload": upload, "name": "mystery", "tags": ["mystery"]}).json()["id"]
     with service.worker():
         job = ann.post("/v1/jobs", json={**JOB, "name": "mystery"}).json()["id"]
         service.waited("ann", job)
@@ -48,8 +50,8 @@ def belongings(service: Served) -> Belongings:
     batch = ann.post("/v1/batches", json={"jobs": [{**JOB, "name": "mystery"}]}).json()
     key = ann.get("/v1/me").json()
     held = batch["jobs"][0]["id"]
-    secrets = (job, upload, batch["id"], held, look, key["key"], key["webhook_secret"], "mystery")
-    return Belongings(job, upload, batch["id"], key["key"], look, secrets)
+    secrets = (job, upload, batch["id"], held, look, key["key"], key["webhook_secret"], "mystery", entry)
+    return Belongings(job, upload, batch["id"], key["key"], look, entry, secrets)
 
 
 def routes(service: Served) -> list[tuple[str, str]]:
@@ -61,7 +63,7 @@ def asked(path: str, mine: Belongings) -> str:
     """The path with ann's ids."""
     ids = {
         "job_id": mine.job, "video_id": mine.job, "task_id": mine.job, "upload_id": mine.upload, "batch_id": mine.batch,
-        "key_id": mine.key, "id": mine.job,
+        "key_id": mine.key, "id": mine.job, "entry_id": mine.entry,
     }  # fmt: skip
     return re.sub(r"\{(\w+)\}", lambda name: ids.get(name[1], "other"), path)
 
@@ -77,6 +79,8 @@ def body_of(path: str, mine: Belongings) -> Any:
         "/v1/plan": {"clip": mine.look, "frames": 5},
         "/v1/jobs/{job_id}": {"priority": 5},
         "/v1/keys": {"owner": "ann"},
+        "/v1/library": {"job": mine.job, "part": "image"},
+        "/v1/library/{entry_id}": {"title": "mine"},
         "/v1/videos/{video_id}/remix": {"prompt": "more"},
     }.get(path)
 
@@ -113,13 +117,14 @@ def test_owners_never_see_each_other(service: Served, belongings: Belongings) ->
     ann = service.client("ann")
     assert ann.get(f"/v1/jobs/{belongings.job}").json()["state"] == "succeeded"
     assert ann.get(f"/v1/uploads/{belongings.upload}").status_code == 200
+    assert ann.get(f"/v1/library/{belongings.entry}").json()["title"] == "mystery"
     assert ann.get(f"/v1/jobs/{belongings.secrets[3]}").json()["priority"] == 0
     assert ann.get("/v1/me").json()["webhook_secret"] == belongings.secrets[6]
 
 
 def test_lists_hold_nothing_of_others_even_with_everybody(service: Served, belongings: Belongings) -> None:
     bob = service.client("bob")
-    for path in ("/v1/jobs", "/v1/queue"):
+    for path in ("/v1/jobs", "/v1/queue", "/v1/library", "/v1/library/tags"):
         found = bob.get(path, params={"everybody": True, "batch": belongings.batch, "search": "mystery"}).text
         assert not any(secret in found for secret in belongings.secrets)
     assert "mystery" in service.client("boss").get("/v1/jobs", params={"everybody": True}).text

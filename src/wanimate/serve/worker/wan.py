@@ -4,13 +4,13 @@ from __future__ import annotations
 
 import json
 import logging
-from collections.abc import Iterator
+from collections.abc import Generator, Iterator
 from dataclasses import asdict, replace
 from pathlib import Path
 from typing import Any
 
 from wanimate.api import Animator
-from wanimate.config import OutputSettings, RuntimeSettings
+from wanimate.config import OutputSettings, PreprocessSettings, RuntimeSettings
 from wanimate.config.generate import Defaults
 from wanimate.errors import InputError
 from wanimate.events import Event, Finished, StepDone
@@ -36,6 +36,7 @@ from wanimate.serve.storage import NotStored, StorageAway
 from wanimate.serve.submission import Source, Submission
 from wanimate.serve.worker.previews import write_previews
 from wanimate.serve.worker.relight import compare_relighting, moment
+from wanimate.serve.worker.shelf import PreparedClip, look
 from wanimate.serve.worker.work import Broken, Refused, Work
 from wanimate.types import Guides, Result
 from wanimate.weights.locate import read_checkpoint_config
@@ -86,6 +87,9 @@ class WanRunner:
 
     def prepare(self, work: Work) -> Iterator[Event]:
         submission, settings = work.submission, self._settings
+        if submission.kind == "library":
+            self._look(work)
+            return
         assert submission.video is not None
         if submission.kind == "people":
             self._find_people(work, submission.video)
@@ -103,27 +107,53 @@ class WanRunner:
         more: dict[str, Any] = {"limits": ContractLimits().of_job()} if submission.contract else {}
         if submission.mask is not None:
             more["mask"] = self._input(work, submission.mask, "mask", settings.largest_clip)
-        folder = work.scratch / "guides"
-        chosen = submission.preprocess_settings(settings, **more)
+        chosen, area = submission.preprocess_settings(settings, **more), self._area(work.job.checkpoint)
         if submission.kind == "relight":
-            chosen = moment(probe_used(video, chosen), chosen, self._area(work.job.checkpoint))
+            chosen = moment(probe_used(video, chosen), chosen, area)
         work.clip_seconds = stretch_of(probe(video, None), chosen).seconds
-        yield from jobs.preprocess(submission.mode, image, video, folder, chosen, self._area(work.job.checkpoint))
+        prepared = None if submission.kind == "relight" else PreparedClip.of(work, image, chosen, area)
+        manifest = None if prepared is None else prepared.manifest()
+        if prepared is None:
+            place = f"guides/{work.job.id}/{work.claim.attempt}"
+            manifest = yield from self._prepared(work, (image, video), chosen, area, place)
+        elif manifest is None:
+            prepared.fetch()
+            known = chosen.model_copy(update={"performers": prepared.found})
+            manifest = yield from self._prepared(work, (image, video), known, area, prepared.place)
+            prepared.keep()
+        else:
+            yield from prepared.told(manifest)
+        work.guides = place if prepared is None else prepared.place
+        work.facts |= {name: manifest[key] for name, key in (("frames", "count"), ("fps", "fps"), ("size", "size"))}
+        work.facts["no_person"] = manifest.get("no_person", [])
+        work.facts["start"] = manifest["source"]["times"][0]
+        if submission.kind == "preprocess":
+            work.result = {name: f"{work.guides}/guides/{file}" for name, file in _files(manifest).items()}
+
+    def _prepared(
+        self, work: Work, inputs: tuple[Path, Path], settings: PreprocessSettings, area: int, place: str
+    ) -> Generator[Event, None, Any]:
+        """Guides of picture and clip, their previews and the clip, stored below `place`. Returns the manifest."""
+        image, video = inputs
+        folder = work.scratch / "guides"
+        yield from jobs.preprocess(work.submission.mode, image, video, folder, settings, area)
         _hide_paths(folder / MANIFEST)
         guides = load_guides(folder)
-        place = f"guides/{work.job.id}/{work.claim.attempt}"
         work.put(folder, f"{place}/guides")
-        work.guides = place
-        work.facts |= {"frames": guides.count, "fps": str(guides.fps), "size": list(guides.size)}
-        if submission.kind == "relight":
-            return
+        if work.submission.kind == "relight":
+            return guides.manifest
         write_previews(guides, video, work.scratch / "previews", work.cancel)
         work.put(work.scratch / "previews", f"{place}/previews")
         work.keep(video, f"{place}/clip{video.suffix}")
-        work.facts["no_person"] = guides.manifest.get("no_person", [])
-        work.facts["start"] = guides.manifest["source"]["times"][0]
-        if submission.kind == "preprocess":
-            work.result = {name: f"{place}/guides/{file}" for name, file in _files(guides).items()}
+        return guides.manifest
+
+    def _look(self, work: Work) -> None:
+        """A look into a file of the library."""
+        submission = work.submission
+        source, field = (submission.video, "video") if submission.video is not None else (submission.image, "image")
+        if source is None or source.library is None:
+            raise Refused("InvalidParameter", "video: name an entry of the library.")
+        look(work, self._input(work, source, field, self._settings.largest_clip))
 
     def _find_people(self, work: Work, video: Source) -> None:
         """Everybody in one frame of the clip, in a picture with their numbers."""
@@ -158,13 +188,13 @@ class WanRunner:
         place = work.scratch / "inputs" / field
         place.parent.mkdir(parents=True, exist_ok=True)
         largest = most if most is not None else self._settings.largest_clip
-        if source.upload is not None:
+        if source.upload is not None or source.library is not None:
             stored = work.uploads[field]
             place = place.with_suffix(Path(stored).suffix or ".bin")
             try:
                 work.storage.fetch(stored, place)
             except NotStored as error:
-                raise Refused("InvalidURL", f"{field}: the upload has expired.") from error
+                raise Refused("InvalidURL", f"{field}: the file is not kept any more.") from error
         elif source.url is not None and source.url.startswith("data:"):
             if field == "video":
                 raise Refused("InvalidVideo.FileFormat", "Invalid video type. Only mp4/mov/avi is supported.")
@@ -305,10 +335,9 @@ def _out(work: Work) -> Path:
     return work.scratch / f"{RESULT}{ENDINGS[work.submission.output_settings().codec][0]}"
 
 
-def _files(guides: Guides) -> dict[str, str]:
+def _files(manifest: Any) -> dict[str, str]:
     """The files of a guides folder, by what they are."""
-    names = dict(guides.manifest["files"])
-    return names | {"reference": guides.manifest["reference"], "manifest": "manifest.json"}
+    return {**manifest["files"], "reference": manifest["reference"], "manifest": MANIFEST}
 
 
 def _zipped(folder: Path) -> Path:

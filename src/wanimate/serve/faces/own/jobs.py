@@ -58,7 +58,7 @@ class Wanted(BaseModel):
 
     state: list[State] | None = Field(None, description="Any of these; repeatable.")
     kind: list[Kind] | None = Field(
-        None, description="Any of these; all but `people`, `check` and `relight` where none is given."
+        None, description="Any of these; all but `people`, `check`, `relight` and `library` where none is given."
     )
     mode: Literal["animation", "replacement"] | None = None
     model: str | None = Field(None, max_length=100)

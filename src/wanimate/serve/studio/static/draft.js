@@ -22,6 +22,9 @@ export function keepDraft(draft) {
 
 const number = (text) => (String(text).trim() === '' ? undefined : Number(text));
 
+// What a job takes for a picture or a clip of the form.
+export const sourceOf = (given) => (given?.library ? { library: given.library } : given?.id ? { upload: given.id } : given?.address ? { url: given.address } : undefined);
+
 // The body of POST /v1/jobs. `kind`: animate or preprocess.
 export function submissionOf(draft, kind) {
   const replaces = draft.mode === 'replacement';
@@ -41,9 +44,8 @@ export function submissionOf(draft, kind) {
   if (!draft.audio) output.audio = false;
   if (draft.watermark) output.watermark = true;
   if (replaces && !draft.composite) output.composite = false;
-  const source = (given) => (given?.id ? { upload: given.id } : given?.address ? { url: given.address } : undefined);
   return {
-    kind, mode: draft.mode, image: source(draft.image), video: source(draft.video), mask: replaces ? source(draft.mask) : undefined, tier,
+    kind, mode: draft.mode, image: sourceOf(draft.image), video: sourceOf(draft.video), mask: replaces ? sourceOf(draft.mask) : undefined, tier,
     checkpoint: draft.checkpoint || undefined, speed: draft.speed || undefined, loras: draft.loras.filter((lora) => lora.name), preprocess, generate, output,
     prompt: draft.prompt.trim() || undefined, name: draft.name.trim() || undefined,
   };
@@ -53,6 +55,7 @@ export function submissionOf(draft, kind) {
 export function draftOf(asked, uploads) {
   const source = (given) => {
     if (!given) return null;
+    if (given.library) return { library: given.library, name: given.library };
     if (given.url) return given.url.startsWith('data:') ? null : { address: given.url, name: given.url };
     return uploads[given.upload] ?? null;
   };

@@ -11,6 +11,7 @@ import './views/start.js';
 import './views/jobs.js';
 import './views/guides.js';
 import './views/compare.js';
+import './views/library.js';
 import './views/settings.js';
 
 // Views by the first word of the address: what they draw, and their name for the window's title.
@@ -22,9 +23,10 @@ const VIEWS = {
       id ? html`<wa-compare .id=${id} .other=${query.get('with')}></wa-compare>` : html`<wa-jobs .show=${query.get('show') ?? 'queue'}></wa-jobs>`,
   },
   guides: { title: t.nav.guides, tab: 'jobs', draw: ([, id]) => html`<wa-guides .id=${id}></wa-guides>` },
+  library: { title: t.nav.library, draw: (_, query) => html`<wa-library .shelf=${query.get('shelf') === 'character' ? 'character' : 'clip'}></wa-library>` },
   settings: { title: t.nav.settings, draw: () => html`<wa-settings></wa-settings>` },
 };
-const TABS = ['start', 'jobs', 'settings'];
+const TABS = ['start', 'jobs', 'library', 'settings'];
 const THEMES = ['auto', 'light', 'dark'];
 
 class App extends Part {

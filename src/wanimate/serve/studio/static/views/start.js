@@ -2,7 +2,7 @@
 import { html, nothing } from '../vendor/lit.js';
 import { Part } from '../parts/base.js';
 import { get, local, post, session } from '../api.js';
-import { draftOf, keepDraft, loadDraft, submissionOf } from '../draft.js';
+import { draftOf, keepDraft, loadDraft, sourceOf, submissionOf } from '../draft.js';
 import { about, ago, bytes, rate, short } from '../format.js';
 import { go } from '../router.js';
 import { t } from '../texts.js';
@@ -204,7 +204,7 @@ class Start extends Part {
   render() {
     const { draft } = this;
     const ready = draft.image && draft.video;
-    const video = draft.video && (draft.video.id ? { upload: draft.video.id } : { url: draft.video.address });
+    const video = draft.video && sourceOf(draft.video);
     return html`
       <div class="head"><div><h1>${t.start.title}</h1><p class="soft">${t.start.about}</p></div>
         ${this.earlier.length
