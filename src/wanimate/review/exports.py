@@ -18,7 +18,7 @@ FORMATS: tuple[Format, ...] = ("json", "csv", "edl")
 SCHEMA = "wanimate.review/1"
 COLUMNS = ("name", "comment", "in", "out", "duration", "colour")
 _OPEN, _RESOLVED = "Red", "Green"
-_FORMULA = ("=", "+", "-", "@", "\t", "\r", "\n", "＝", "＋", "－", "＠")  # noqa: RUF001
+_FORMULA = ("=", "+", "-", "@", "\t", "\r", "\n", "＝", "＋", "－", "＠")
 
 
 def as_json(shot: Shot) -> str:

@@ -60,6 +60,12 @@ class Form(BaseModel):
     model_config = ConfigDict(frozen=True, extra="forbid", allow_inf_nan=False)
 
 
+class Signature(Form):
+    """What somebody calls themselves."""
+
+    name: Name
+
+
 class Stroke(Form):
     """A line that somebody has drawn. `width`: a share of the picture's width."""
 

@@ -24,6 +24,8 @@ from wanimate.serve.forecast import Forecaster
 from wanimate.serve.keys import Caller, Keys, Rate
 from wanimate.serve.ops import telemetry
 from wanimate.serve.queue import Queue
+from wanimate.serve.reviews import Reviews
+from wanimate.serve.reviews.stacks import forgotten
 from wanimate.serve.sessions import Sessions
 from wanimate.serve.settings import ServeSettings
 from wanimate.serve.storage import Storage, StorageAway
@@ -74,6 +76,7 @@ class Service:
         self.queue = Queue(self.database, settings)
         self.secret = shared_secret(self.database)
         self.storage = Storage(settings.storage_url, self.secret)
+        self.reviews = Reviews(self.database, self.storage, settings)
         self.rates = Rate()
         self.streams = Streams()
         self.forecaster = Forecaster(settings, self.database)
@@ -207,6 +210,10 @@ class Service:
 
     def _take_over(self, session: Session, caller: Caller, job: Job, submission: Submission) -> None:
         """What a job has from the one that it goes on from."""
+        if submission.version_of is not None:
+            earlier = session.get(Job, submission.version_of)
+            if earlier is None or earlier.owner != caller.owner:
+                raise wrong("version_of", "version_of: there is no such job.")
         if submission.parent is None:
             return
         parent = session.get(Job, submission.parent)
@@ -289,6 +296,7 @@ class Service:
         """Remove everything of a job. A worker that still has it finds its row gone."""
         with self.database.write() as session:
             session.execute(sa.delete(Creation).where(Creation.job_id == job.id))
+            forgotten(session, job.id)
             remove(session, job)
             for table in (Event, Hook):  # after the row, for which a worker's last report may have had to be waited
                 session.execute(sa.delete(table).where(table.job_id == job.id))

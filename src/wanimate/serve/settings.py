@@ -76,7 +76,8 @@ class ServeSettings(BaseSettings):
     attempts: int = Field(default=3, ge=1, le=10)
     keep_results: float = Field(default=24.0, gt=0)
     keep_uploads: float = Field(default=48.0, gt=0)
-    """Hours."""
+    keep_reviewed: float = Field(default=30 * 24.0, gt=0)
+    """Hours; the last one counts from what was last said or decided in a review of the result."""
     repeated_within: float = Field(default=10.0, ge=0)
     """Seconds in which the same body with the same key is the same job."""
     largest_picture: int = Field(default=5 * 2**20, ge=1)
