@@ -109,7 +109,8 @@ def comment(
 
     [cyan]wanimate review comment "Scene 12" "The hand is gone." --frame 42 --at 0.3,0.6[/cyan]
     """
-    with _reviews(settings_of(config, data=data, database=database, storage=storage), shot) as reviews:
+    settings = settings_of(config, data=data, database=database, storage=storage)
+    with _reviews(settings, shot, frame=frame, duration=duration) as reviews:
         from wanimate.review.records import Remark
 
         x, y = _place(at)
@@ -232,7 +233,7 @@ def _decide(
 
 
 @contextmanager
-def _reviews(settings: ServeSettings, shot: str = "") -> Iterator[Reviews]:
+def _reviews(settings: ServeSettings, shot: str = "", **given: object) -> Iterator[Reviews]:
     """The reviews of a service's database. What is refused within the block is an InputError."""
     from wanimate.serve.database import Database
     from wanimate.serve.errors import ServiceError
@@ -246,7 +247,8 @@ def _reviews(settings: ServeSettings, shot: str = "") -> Iterator[Reviews]:
         yield Reviews(base, Storage(settings.storage_url, shared_secret(base)), settings)
     except ServiceError as error:
         rule = error.message.removeprefix(f"{error.field}: ").rstrip(".")
-        raise InputError("shot", shot, rule, "`wanimate review show` shows what is there.") from error
+        field = error.field if error.field is not None and error.field in given else "shot"
+        raise InputError(field, given.get(field, shot), rule, "`wanimate review show` shows what is there.") from error
     finally:
         base.close()
 

@@ -21,7 +21,14 @@ MARKER = re.compile(r"^ \|C:ResolveColor(\w+) \|M:([^|]*) \|D:(\d+)$")
 
 def shot(rate: str | None, *comments: Comment, frames: int = 200_000) -> Shot:
     version = Version(
-        job="job-1", number=2, name="Wave", state=State.NEEDS_REVIEW, added=1, mode="animation", frames=frames, rate=rate
+        job="job-1",
+        number=2,
+        name="Wave",
+        state=State.NEEDS_REVIEW,
+        added=1,
+        mode="animation",
+        frames=frames,
+        rate=rate,
     )
     other = version.model_copy(update={"job": "job-0", "number": 1})
     return Shot(

@@ -20,7 +20,7 @@ from wanimate.serve.database import Database
 from wanimate.serve.service import Service
 from wanimate.serve.settings import Quotas, ServeSettings
 
-OPEN_ENDED = ("/v1/events", "/v1/jobs/{job_id}/events")
+OPEN_ENDED = ("/v1/events", "/v1/guest/events", "/v1/jobs/{job_id}/events")
 """Streams of events end with the client."""
 
 
