@@ -2,7 +2,7 @@
 const KEPT = 'draft';
 const BLANK = {
   image: null, video: null, mask: null, mode: 'animation', checkpoint: '', size: 'own', custom: '', fps: '', speed: '', seed: '', steps: '', prompt: '', name: '',
-  loras: [], relight: true, composite: true, audio: true, watermark: false, person: 'largest', at: '',
+  loras: [], relight: true, composite: true, audio: true, watermark: false, person: 'largest', at: '', origin: null,
 };
 export const AREAS = ['1280x720', '832x480', '480x272'];
 
@@ -21,6 +21,9 @@ export function keepDraft(draft) {
 }
 
 const number = (text) => (String(text).trim() === '' ? undefined : Number(text));
+
+// What a result shows: with the same files it is a new version of the job that the form was filled from.
+const filesOf = (...sources) => sources.map((one) => one?.id ?? one?.address ?? '').join(' ');
 
 // The body of POST /v1/jobs. `kind`: animate or preprocess.
 export function submissionOf(draft, kind) {
@@ -44,11 +47,12 @@ export function submissionOf(draft, kind) {
     kind, mode: draft.mode, image: source(draft.image), video: source(draft.video), mask: replaces ? source(draft.mask) : undefined, tier,
     checkpoint: draft.checkpoint || undefined, speed: draft.speed || undefined, loras: draft.loras.filter((lora) => lora.name), preprocess, generate, output,
     prompt: draft.prompt.trim() || undefined, name: draft.name.trim() || undefined,
+    version_of: draft.origin?.files === filesOf(draft.image, draft.video) ? draft.origin.job : undefined,
   };
 }
 
 // The form that a submission came from; `uploads` by id tells which of its files are still kept.
-export function draftOf(asked, uploads) {
+export function draftOf(asked, uploads, origin) {
   const source = (given) => {
     if (!given) return null;
     if (given.url) return given.url.startsWith('data:') ? null : { address: given.url, name: given.url };
@@ -62,6 +66,6 @@ export function draftOf(asked, uploads) {
     size: asked.tier ? `tier:${asked.tier}` : area === undefined || area === null ? 'own' : known ? area : 'custom', custom: area && !known ? String(area) : '',
     fps: asked.preprocess.fps ?? '', speed: asked.speed ?? '', seed: asked.generate.seed ?? '', steps: asked.generate.steps ?? '', prompt: asked.prompt ?? '',
     name: asked.name ?? '', loras: asked.loras.map(({ name, strength }) => ({ name, strength })), relight: asked.generate.relight !== false,
-    composite: asked.output.composite !== false, audio: asked.output.audio !== false, watermark: asked.output.watermark === true, person, at,
+    composite: asked.output.composite !== false, audio: asked.output.audio !== false, watermark: asked.output.watermark === true, person, at, origin: { job: origin, files: filesOf(source(asked.image), source(asked.video)) },
   };
 }
