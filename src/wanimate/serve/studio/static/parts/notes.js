@@ -35,7 +35,7 @@ class Notes extends Part {
   }
 
   #keys(e) {
-    if (e.key === 'Escape') say(this, 'drop');
+    if (e.key === 'Escape') say(this, 'dropped');
     else if (e.key === 'Enter' && (e.ctrlKey || e.metaKey)) this.#send(e);
   }
 
@@ -78,7 +78,7 @@ class Notes extends Part {
       <label class="field"><span>${t.review.at(draft.frame + 1)}</span><textarea required maxlength="5000" placeholder=${t.review.placeholder} .value=${draft.text} @input=${(e) => this.#set({ text: e.target.value })}></textarea></label>
       ${this.#tools()}
       <label class="field line lasts"><span>${t.review.lasts}</span><input type="number" min="1" max=${this.count - draft.frame} .value=${String(draft.duration)} @input=${(e) => this.#set({ duration: Math.min(this.count - draft.frame, Math.max(1, Math.round(Number(e.target.value)) || 1)) })}></label>
-      <div class="line"><button class="main" ?disabled=${this.busy || !draft.text.trim()}>${t.review.send}</button><button type="button" class="quiet" @click=${() => say(this, 'drop')}>${t.cancel}</button></div></form>`;
+      <div class="line"><button class="main" ?disabled=${this.busy || !draft.text.trim()}>${t.review.send}</button><button type="button" class="quiet" @click=${() => say(this, 'dropped')}>${t.cancel}</button></div></form>`;
   }
 
   #own(id, note) {
@@ -97,7 +97,7 @@ class Notes extends Part {
     const last = frame + duration;
     const where = duration > 1 ? t.guides.stretch(frame + 1, last) : t.review.frame(frame + 1);
     return html`<li class="note-of ${id === this.chosen ? 'chosen' : ''} ${resolved ? 'done' : ''}">
-      <div class="line apart"><button class="quiet where" aria-label=${t.review.show(n, where)} aria-current=${id === this.chosen ? 'true' : nothing} @click=${() => say(this, 'chosen', id)}><span class="n">${n}</span>${where} · ${(frame / this.fps).toFixed(2)} s</button>
+      <div class="line apart"><button class="quiet where" aria-current=${id === this.chosen ? 'true' : nothing} @click=${() => say(this, 'chosen', id)}><span class="hidden">${t.review.show} </span><span class="n">${n}</span>${where} · ${(frame / this.fps).toFixed(2)} s</button>
         ${this.may ? html`<label class="check"><input type="checkbox" .checked=${resolved !== null} @change=${(e) => say(this, 'change', { id, resolved: e.target.checked })}><span>${t.review.resolved}</span></label>` : resolved ? html`<span class="soft">${t.review.resolved}</span>` : nothing}</div>
       <p class="by"><strong>${author}</strong>${role === 'guest' ? html` <span class="tag">${t.review.guest}</span>` : nothing} <span class="soft">${ago(at)}</span></p>
       ${this.#words(id, note.text)}

@@ -146,7 +146,9 @@ class Review extends Part {
   async #choose(id) {
     this.chosen = id;
     const note = this.#notes.find((one) => one.id === id);
-    if (note && !this.draft) await this.#reel?.show(note.frame);
+    if (!note || this.draft || !this.#reel) return;
+    await this.#reel.show(note.frame);
+    if (this.#reel.getBoundingClientRect().top < 0) this.#reel.scrollIntoView({ block: 'start' });
   }
 
   #asked(what) {
@@ -238,7 +240,7 @@ class Review extends Part {
       ${this.desk.guest
         ? html`<p class="soft">${t.review.youAre(shot.you)}</p>`
         : html`<div class="line">${this.#may('manage') ? html`<button @click=${() => this.querySelector('wa-invite').open()}>${t.review.invite}</button><button class="quiet" @click=${() => this.#stack()}>${t.review.stack}</button>` : nothing}
-            ${FORMATS.map((format) => html`<a class="button quiet" download href="${place}&format=${format}" aria-label=${t.review.exportAs(format.toUpperCase())}>${format.toUpperCase()}</a>`)}</div>`}</div>`;
+            <span class="line exports"><span class="soft">${t.review.export}</span>${FORMATS.map((format) => html`<a class="button quiet" download href="${place}&format=${format}" aria-label=${t.review.exportAs(format.toUpperCase())}>${format.toUpperCase()}</a>`)}</span></div>`}</div>`;
   }
 
   #signature() {
@@ -262,11 +264,11 @@ class Review extends Part {
     const version = this.#version;
     if (!version) return html`${this.#head()}<p class="note">${t.review.noVersions}</p>`;
     const numbers = Object.fromEntries(shot.versions.map((one) => [one.job, one.number]));
-    return html`${this.#head()}<div class="watch review"><section class="stack" aria-label=${t.review.version(version.number)}>${this.#bar()}${this.#stage()}</section>
+    return html`${this.#head()}<div class="watch review ${this.draft ? 'writing' : ''}"><section class="stack" aria-label=${t.review.version(version.number)}>${this.#bar()}${this.#stage()}</section>
       <div class="stack">${this.#signature()}
         <wa-verdict .version=${version} .decisions=${shot.decisions} .numbers=${numbers} .may=${this.#may('decide')} .intact=${shot.intact} .busy=${this.busy} @decide=${(e) => this.#done(() => this.desk.decide(this.desk.signed({ version: this.at, ...e.detail })))}></wa-verdict>
         <wa-notes .notes=${this.#notes} .draft=${this.draft} .chosen=${this.chosen} .fps=${rate(version.rate) ?? 25} .count=${version.frames ?? 1} .may=${this.#may('comment')} .busy=${this.busy}
-          @draft=${(e) => (this.draft = e.detail)} @drop=${() => (this.draft = null)} @send=${() => this.#send()} @remove=${(e) => this.#remove(e.detail)}
+          @draft=${(e) => (this.draft = e.detail)} @dropped=${() => (this.draft = null)} @send=${() => this.#send()} @remove=${(e) => this.#remove(e.detail)}
           @reply=${(e) => this.#done(() => this.desk.reply(e.detail.id, this.desk.signed({ text: e.detail.text })))}
           @change=${(e) => e.detail?.id && this.#done(() => this.desk.change(e.detail.id, this.desk.signed({ ...(e.detail.text === undefined ? {} : { text: e.detail.text }), ...(e.detail.resolved === undefined ? {} : { resolved: e.detail.resolved }) })))}></wa-notes></div></div>${this.#dialogs()}`;
   }
