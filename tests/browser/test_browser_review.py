@@ -173,6 +173,9 @@ def test_a_comment_by_keyboard_alone(visit: Visit, actor: Actor) -> None:
     keys.press("ArrowRight")
     keys.press("i")
     expect(visit.page.get_by_label("Comment at frame 2")).to_be_focused()
+    shown(visit, 4)
+    expect(visit.page.get_by_label("Comment at frame 5")).to_be_focused()
+    shown(visit, 1)
     keys.type("jkl look here")  # letters are letters
     visit.button("Set a point").focus()
     keys.press("Enter")

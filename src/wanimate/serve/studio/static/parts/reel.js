@@ -123,7 +123,7 @@ class Reel extends Player {
 
   hint() {
     const pace = this.pace < 0 || this.pace > 1 ? html`<span class="tag">${this.pace < 0 ? t.review.back(-this.pace) : t.review.fast(this.pace)}</span>` : nothing;
-    return html`<div class="line hint"><button class="quiet" aria-pressed=${this.silent ? 'false' : 'true'} @click=${() => (this.silent = !this.silent)}>${t.review.sound}</button>
+    return html`<div class="line hint shuttle"><button class="quiet" aria-pressed=${this.silent ? 'false' : 'true'} @click=${() => (this.silent = !this.silent)}>${t.review.sound}</button>
       <button class="quiet" @click=${() => say(this, 'asked', 'help')}>${t.review.shortcuts}</button><span class="keys">${t.review.keysShort}</span>${pace}</div>`;
   }
 }

@@ -63,7 +63,7 @@ class GuestPage extends Part {
   #door() {
     const { welcome } = this;
     return html`<main class="alone"><form class="card" @submit=${this.#begin}><h1><span class="logo" aria-hidden="true"></span>${welcome?.shot ?? t.brand}</h1>
-      ${welcome ? html`<p>${t.review.welcome}</p><p class="hint">${t.review.rights[welcome.rights.at(-1)]} · ${t.review.linkUntil(day(welcome.expires))}</p>
+      ${welcome ? html`<p>${t.review.welcome}</p><p class="hint">${t.review.youMay(t.review.rights[welcome.rights.at(-1)])} ${t.review.linkUntil(day(welcome.expires))}</p>
         <label class="field"><span>${t.review.yourName}</span><input name="name" required maxlength="80" autocomplete="name"></label><div><button class="main" ?disabled=${this.busy}>${t.review.enter}</button></div>` : nothing}
       ${this.trouble ? html`<p class="note bad" role="alert">${this.trouble}</p>` : nothing}</form></main><wa-toasts></wa-toasts>`;
   }

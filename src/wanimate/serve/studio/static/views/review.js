@@ -27,7 +27,7 @@ class Review extends Part {
 
   connectedCallback() {
     super.connectedCallback();
-    for (const [name, heard] of Object.entries({ placed: (e) => this.#place(e.detail), drawn: (e) => this.#draft({ marks: [...this.draft.marks, e.detail] }), chosen: (e) => this.#choose(e.detail), asked: (e) => this.#asked(e.detail) })) {
+    for (const [name, heard] of Object.entries({ placed: (e) => this.#place(e.detail), drawn: (e) => this.#draft({ marks: [...this.draft.marks, e.detail] }), chosen: (e) => this.#choose(e.detail), asked: (e) => this.#asked(e.detail), shown: (e) => this.#moved(e.detail) })) {
       this.addEventListener(name, heard);
       this.care(() => this.removeEventListener(name, heard));
     }
@@ -131,6 +131,12 @@ class Review extends Part {
   #place(at) {
     if (this.draft) this.#draft(at);
     else this.#begin(at);
+  }
+
+  // What is written follows the frame that is shown, until something is pinned or drawn on one.
+  #moved(frame) {
+    if (!this.draft || this.draft.x !== null || this.draft.marks.length || this.draft.frame === frame) return;
+    this.#draft({ frame, duration: Math.min(this.draft.duration, this.#version.frames - frame) });
   }
 
   async #send() {
