@@ -325,3 +325,21 @@ def test_axe_finds_nothing_in_a_review(
         visit.button("Shortcuts").click()
         look("shortcuts")
         assert {name: faults for name, faults in found.items() if faults} == {}
+
+
+def test_the_same_again_is_the_next_version(visit: Visit, actor: Actor) -> None:
+    """Unless another clip or character is chosen."""
+    key = visit.sign_in()
+    job = visit.live.made(key, "Noon")
+    for i in range(2):
+        visit.open(f"start?from={job}")
+        expect(visit.page.get_by_text("are filled in")).to_be_visible()
+        if i:
+            visit.page.get_by_role("button", name="Change").first.click()
+            visit.page.get_by_role("button", name="Example character 1").click()
+        visit.button("Make it").click()
+        visit.page.wait_for_url(re.compile("#/jobs/"))
+        expect(visit.page.get_by_role("link", name="Download")).to_be_visible()
+    with visit.live.http(key) as client:
+        rows = client.get("/v1/shots").json()["data"]
+    assert sorted(row["versions"] for row in rows) == [1, 2]

@@ -117,8 +117,11 @@ class Comment(Remark):
 
 
 class Version(Form):
-    """A result in the stack of a shot. `rate`: frames a second as a fraction ("30000/1001"). `sha256`: of the file, once it was
-    decided on. `kept`: whether the file is still there."""
+    """A result in the stack of a shot.
+
+    rate: frames a second as a fraction ("30000/1001"). sha256: of the file, as its maker told or as it was first decided on.
+    kept: whether the file is still there.
+    """
 
     job: str
     number: int

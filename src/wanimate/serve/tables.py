@@ -313,8 +313,8 @@ class Shot(Base):
 
 
 class ShotVersion(Base):
-    """A job's result in a stack. `facts`: what is told of it when the job is gone. `digest`: SHA-256 of its file, once it was
-    decided on."""
+    """A job's result in a stack. `facts`: what is told of it when the job is gone. `digest`: SHA-256 of its file, as its
+    maker told or as it was first decided on."""
 
     __tablename__ = "shot_versions"
 

@@ -5,6 +5,7 @@ from __future__ import annotations
 import csv
 import hashlib
 import json
+import threading
 from collections.abc import Iterator
 from pathlib import Path
 from typing import Any
@@ -13,9 +14,16 @@ import pytest
 import sqlalchemy as sa
 from fastapi.testclient import TestClient
 from own_service import JOB, MP4, Served, made, served
+from serve_jobs import SUBMISSION, add_job
 
 from wanimate.review import chain
+from wanimate.review.records import Remark, State
+from wanimate.serve.database import Database
 from wanimate.serve.events import EventStream
+from wanimate.serve.reviews import Reviewer
+from wanimate.serve.reviews.shots import Wanted
+from wanimate.serve.service import Service
+from wanimate.serve.settings import ServeSettings
 from wanimate.serve.sweep import sweep
 from wanimate.serve.tables import DAY, Audit, Job, Shot, ShotComment, ShotDecision, ShotVersion, now
 from wanimate.serve.worker import loop, reporter
@@ -388,3 +396,56 @@ def test_the_files_of_a_version_are_linked(service: Served) -> None:
     link = shot["versions"][0]["video"]
     assert TestClient(service.app).get(link.removeprefix("http://testserver")).content == MP4
     assert Path(link).suffix == ".mp4"
+
+
+# Both databases
+
+
+def test_many_who_decide_at_once_make_one_chain(database: Database, tmp_path: Path) -> None:
+    """Over SQLite and Postgres; also stacks, lists and events, whose queries differ."""
+    service = Service(ServeSettings(data=tmp_path), database)
+    who = Reviewer("Ann", "owner", "key:1", frozenset({"view", "comment", "decide", "manage"}), "ann")
+    first = add_job(database, **_finished(service, "a"))
+    second = add_job(database, **_finished(service, "b", version_of=first))
+    shot = service.reviews.shots.of_job(who, second)
+    assert service.reviews.shots.of_job(who, first) == shot
+    events = EventStream(database, None, None, None, shot)
+    service.reviews.notes.add(who, shot, first, Remark(text="Here", frame=1))
+
+    def decide() -> None:
+        for state in (State.APPROVED, State.CHANGES_ASKED, State.APPROVED):
+            service.reviews.decisions.decide(who, shot, first, state)  # the newest: it was stacked last
+
+    threads = [threading.Thread(target=decide) for _ in range(4)]
+    for thread in threads:
+        thread.start()
+    for thread in threads:
+        thread.join(30)
+    found = service.reviews.shots.look(who, shot).shot
+    assert (found.intact, len(found.decisions), found.state) == (True, 12, State.APPROVED)
+    assert {told.data["what"] for told in events.new()} == {"comment", "decide"}
+    (row,) = service.reviews.shots.listed(who, "ann", Wanted(State.APPROVED, "a", limit=5))
+    assert (row.versions, row.open, row.newest is not None) == (2, 1, True)
+    link, token = service.reviews.guests.invite(who, shot)
+    assert service.reviews.guests.find(service.reviews.guests.begin(link, "Gil")) is not None
+    assert service.reviews.guests.link(token) is not None
+    service.streams.close()
+    service.forecaster.close()
+
+
+def _finished(service: Service, name: str, **more: Any) -> dict[str, Any]:
+    """Values of a row whose job is done."""
+    service.storage.put(f"jobs/{name}/1/result.mp4", [MP4])
+    facts = {"frames": 60, "fps": "25", "sha256": hashlib.sha256(MP4).hexdigest()}
+    submission = {**SUBMISSION, "name": "a", **more}
+    result = {"video": f"jobs/{name}/1/result.mp4"}
+    return {"state": "succeeded", "result": result, "facts": facts, "submission": submission}
+
+
+def test_the_file_is_the_one_that_its_maker_told_of(service: Served) -> None:
+    job = finished(service)
+    with service.service.database.write() as session:
+        session.get_one(ShotVersion, job).digest = hashlib.sha256(b"as it was made").hexdigest()
+    shot = shot_of(service, job)["id"]
+    answer = service.client("ann").post(f"/v1/shots/{shot}/decisions", json={"state": "approved"})
+    assert (answer.status_code, answer.json()["error"]["field"]) == (409, "version")

@@ -32,7 +32,7 @@ class Decisions:
         A version may be approved by several people; each is a record.
 
         Raises:
-            ServiceError: 409 the file is not kept any more or is another one than was decided on before, the chain was
+            ServiceError: 409 the file is not kept any more or is another one than was made or decided on before, the chain was
                 changed, or nothing was decided that could be taken back. 503 the storage is away.
         """
         with self._desk.database.read() as session:
@@ -47,7 +47,7 @@ class Decisions:
             shot = self._desk.opened(session, who, shot_id, "decide", lock=True)
             version = self._desk.version(session, shot, job_id)
             if version.digest not in (None, output):
-                text = "The file is another one than was decided on before."
+                text = "The file is another one than was made or decided on before."
                 raise ServiceError(409, "InvalidParameter", text, "version")
             if state is State.NEEDS_REVIEW and version.state == state:
                 raise ServiceError(409, "InvalidParameter", "Nothing was decided that could be taken back.", "state")

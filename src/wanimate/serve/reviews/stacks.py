@@ -2,6 +2,7 @@
 
 from __future__ import annotations
 
+import re
 import secrets
 from typing import Any
 
@@ -17,6 +18,7 @@ from wanimate.serve.tables import Job, Shot, ShotComment, ShotDecision, ShotVers
 MOST = 500
 """Versions of a shot."""
 _HOUR = 3_600_000
+_SHA256 = re.compile(r"[0-9a-f]{64}")
 
 
 def stack(session: Session, job: Job, keep_hours: float) -> Shot | None:
@@ -44,7 +46,7 @@ def stack(session: Session, job: Job, keep_hours: float) -> Shot | None:
 def begin(session: Session, job: Job, root: str) -> Shot:
     """A new stack without versions. Where another process has begun it a moment ago, that one."""
     at = now()
-    name = job.submission["name"] or f"Shot {job.id[:8]}"
+    name = job.submission.get("name") or f"Shot {job.id[:8]}"
     shot = Shot(
         id=f"shot_{secrets.token_hex(12)}", owner=job.owner, name=name, root=root, state=State.NEEDS_REVIEW, touched=False,
         head="", created=at, changed=at,
@@ -64,10 +66,13 @@ def add(session: Session, shot: Shot, job: Job) -> bool:
     count = session.scalar(sa.select(sa.func.count()).where(ShotVersion.shot_id == shot.id)) or 0
     if count >= MOST:
         return False
-    version = ShotVersion(
-        job_id=job.id, shot_id=shot.id, number=highest + 1, state=State.NEEDS_REVIEW, facts=_facts(job), added=now()
-    )
-    session.add(version)
+    made = job.facts.get("sha256")
+    session.add(
+        ShotVersion(
+            job_id=job.id, shot_id=shot.id, number=highest + 1, state=State.NEEDS_REVIEW, facts=_facts(job),
+            digest=made if isinstance(made, str) and _SHA256.fullmatch(made) else None, added=now(),
+        )
+    )  # fmt: skip
     shot.state, shot.changed = State.NEEDS_REVIEW, now()
     session.flush()
     return True
@@ -93,7 +98,7 @@ def move(session: Session, version: ShotVersion, target: Shot) -> None:
     session.flush()
     settle(session, target)
     source = session.get(Shot, left)
-    if source is not None and not settle(session, source) and not _has_records(session, source):
+    if source is not None and not settle(session, source) and not source.head:
         session.delete(source)
 
 
@@ -145,15 +150,10 @@ def _stack_of(session: Session, job: Job) -> Shot | None:
 
 def _above(job: Job) -> str | None:
     asked = job.submission
-    parent = asked["parent"] if job.kind in ("generate", "redraw") else None
-    above: str | None = asked.get("version_of") or parent
+    above: str | None = asked.get("version_of") or asked.get("parent")
     return above
-
-
-def _has_records(session: Session, shot: Shot) -> bool:
-    return shot.head != ""
 
 
 def _facts(job: Job) -> dict[str, Any]:
     known = {name: job.facts.get(name) for name in ("seed", "frames", "fps", "size")}
-    return {"name": job.submission["name"], "mode": job.mode, **known}
+    return {"name": job.submission.get("name", ""), "mode": job.mode, **known}

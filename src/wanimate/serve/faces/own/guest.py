@@ -24,7 +24,7 @@ from wanimate.serve.reviews import Reviewer
 from wanimate.serve.reviews.guests import RIGHTS, Right
 from wanimate.serve.service import Service
 from wanimate.serve.storage import NotStored, Signed, StorageAway
-from wanimate.serve.tables import GuestLink, Job
+from wanimate.serve.tables import GuestLink, Job, now
 
 router = APIRouter(prefix="/guest", tags=["guest"])
 _SAFE = ("GET", "HEAD")
@@ -110,7 +110,7 @@ def open_link(
         raise ServiceError(401, "InvalidApiKey", "The link has expired or was revoked. Ask for a new one.")
     if given.name is not None:
         response.set_cookie(
-            _cookie(service), guests.begin(link, given.name), max_age=max(1, (link.expires - link.created) // 1000),
+            _cookie(service), guests.begin(link, given.name), max_age=max(1, (link.expires - now()) // 1000),
             path=_PATH, httponly=True, samesite="strict", secure=base_of(request).startswith("https:"),
         )  # fmt: skip
     known = guests.find(request.cookies.get(_cookie(service), ""))

@@ -81,7 +81,7 @@ class Reel extends Player {
     const onButton = e.target.closest('button, a');
     const far = e.shiftKey ? FAR : 1;
     const arrows = { ArrowLeft: -far, ArrowRight: far };
-    const asks = { i: 'write', d: 'draw', n: 'later', p: 'earlier', '?': 'help', m: 'sound' };
+    const asks = { i: 'write', d: 'draw', n: 'later', p: 'earlier', '?': 'help' };
     if (key === ' ' && !onButton) this.toggle();
     else if (key === 'k') [this.held] = [true, this.pause()];
     else if (key === 'l') this.held ? this.step(1) : e.repeat || this.shuttle(1);
@@ -90,6 +90,7 @@ class Reel extends Player {
     else if (key === 'Home' && !onRange) this.step(-this.count);
     else if (key === 'End' && !onRange) this.step(this.count);
     else if (key === 'm') this.silent = !this.silent;
+    else if (key === 'Escape' && this.draft) say(this, 'dropped');
     else if (key in asks) say(this, 'asked', asks[key]);
     else return;
     e.preventDefault();

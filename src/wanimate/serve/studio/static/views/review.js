@@ -27,7 +27,7 @@ class Review extends Part {
 
   connectedCallback() {
     super.connectedCallback();
-    for (const [name, heard] of Object.entries({ placed: (e) => this.#place(e.detail), drawn: (e) => this.#draft({ marks: [...this.draft.marks, e.detail] }), chosen: (e) => this.#choose(e.detail), asked: (e) => this.#asked(e.detail), shown: (e) => this.#moved(e.detail) })) {
+    for (const [name, heard] of Object.entries({ placed: (e) => this.#place(e.detail), drawn: (e) => this.#draft({ marks: [...this.draft.marks, e.detail] }), chosen: (e) => this.#choose(e.detail), asked: (e) => this.#asked(e.detail), shown: (e) => this.#moved(e.detail), dropped: () => (this.draft = null) })) {
       this.addEventListener(name, heard);
       this.care(() => this.removeEventListener(name, heard));
     }
@@ -274,7 +274,7 @@ class Review extends Part {
       <div class="stack">${this.#signature()}
         <wa-verdict .version=${version} .decisions=${shot.decisions} .numbers=${numbers} .may=${this.#may('decide')} .intact=${shot.intact} .busy=${this.busy} @decide=${(e) => this.#done(() => this.desk.decide(this.desk.signed({ version: this.at, ...e.detail })))}></wa-verdict>
         <wa-notes .notes=${this.#notes} .draft=${this.draft} .chosen=${this.chosen} .fps=${rate(version.rate) ?? 25} .count=${version.frames ?? 1} .may=${this.#may('comment')} .busy=${this.busy}
-          @draft=${(e) => (this.draft = e.detail)} @dropped=${() => (this.draft = null)} @send=${() => this.#send()} @remove=${(e) => this.#remove(e.detail)}
+          @draft=${(e) => (this.draft = e.detail)} @send=${() => this.#send()} @remove=${(e) => this.#remove(e.detail)}
           @reply=${(e) => this.#done(() => this.desk.reply(e.detail.id, this.desk.signed({ text: e.detail.text })))}
           @change=${(e) => e.detail?.id && this.#done(() => this.desk.change(e.detail.id, this.desk.signed({ ...(e.detail.text === undefined ? {} : { text: e.detail.text }), ...(e.detail.resolved === undefined ? {} : { resolved: e.detail.resolved }) })))}></wa-notes></div></div>${this.#dialogs()}`;
   }
