@@ -298,7 +298,7 @@ def test_axe_finds_nothing_in_a_review(
         def look(name: str) -> None:
             visit.page.wait_for_timeout(250)
             found[name] = visit.faults()
-            for width in WIDTHS:
+            for width in WIDTHS if scheme == "light" else ():
                 visit.page.set_viewport_size({"width": width, "height": 900})
                 if visit.overflow() > 0:
                     found[name].append(f"{visit.overflow()} pixels too wide at {width}")
