@@ -8,6 +8,7 @@ import json
 from collections.abc import Iterator
 from fractions import Fraction
 from typing import Literal
+from unicodedata import category
 
 from wanimate.errors import InputError
 from wanimate.media import timecode
@@ -41,7 +42,7 @@ def as_csv(shot: Shot, version: Version, start: int = 0) -> str:
     """
     rate = _rate(version)
     exact = timecode.is_exact(rate)
-    told = f"# {shot.name}, version {version.number}, rate {rate} frames/s, {_counting(rate)}"
+    told = f"# {_plain(shot.name)}, version {version.number}, rate {rate} frames/s, {_counting(rate)}"
     file = io.StringIO()
     writer = csv.writer(file, lineterminator="\r\n")
     writer.writerow([told])
@@ -107,7 +108,7 @@ def _text(comment: Comment, between: str) -> str:
 
 def _plain(text: str) -> str:
     """A text in one line, without the sign that parts the fields of a marker."""
-    return " ".join(text.replace("|", "/").split())
+    return "".join(letter for letter in " ".join(text.replace("|", "/").split()) if category(letter) != "Cc")
 
 
 def _label(frame: int, rate: Fraction) -> str:

@@ -16,6 +16,8 @@ LONGEST_TEXT, LONGEST_NAME = 5000, 80
 STROKES, POINTS = 64, 8000
 """Strokes of one comment, and points of all of them together."""
 
+_TURNS = frozenset("\u202a\u202b\u202c\u202d\u202e\u2066\u2067\u2068\u2069")
+
 
 class State(StrEnum):
     """How a version stands. A new one needs review."""
@@ -44,6 +46,8 @@ def _one_line(text: str) -> str:
     text = _said(text)
     if "\n" in text or "\t" in text:
         raise ValueError("it has more than one line")
+    if _TURNS & set(text):
+        raise ValueError("it has signs that turn the direction of text")
     return text
 
 
@@ -142,7 +146,7 @@ class Version(Form):
 
 
 class Decided(Form):
-    """A decision as people read it; `record` is what the chain holds, `digest` its SHA-256."""
+    """A decision as people read it; `record` is what the chain holds (empty for guests), `digest` its SHA-256."""
 
     seq: int
     job: str

@@ -14,7 +14,7 @@ from pydantic import ValidationError
 from wanimate.errors import InputError
 from wanimate.media import timecode
 from wanimate.review.exports import COLUMNS, as_csv, as_edl, as_json, safe_cell
-from wanimate.review.records import Comment, Remark, Reply, Shot, State, Stroke, Version
+from wanimate.review.records import Comment, Remark, Reply, Shot, Signature, State, Stroke, Version
 
 MARKER = re.compile(r"^ \|C:ResolveColor(\w+) \|M:([^|]*) \|D:(\d+)$")
 
@@ -131,6 +131,13 @@ def test_every_marker_is_read_back_at_its_frame(rate: str) -> None:
     assert ("HAS NO TIMECODE" in text) is (rate == "15")
 
 
+def test_the_name_of_a_shot_breaks_no_line() -> None:
+    """It comes from a job, whose name may be anything."""
+    found = shot("25", comment("Here", 1)).model_copy(update={"name": "Scene\n=12\x1b[31m"})
+    assert as_edl(found, found.versions[1]).splitlines()[0] == "TITLE: Scene =12[31m version 2"
+    assert as_csv(found, found.versions[1]).splitlines()[1] == ",".join(COLUMNS)
+
+
 def test_without_a_rate_only_json_is_exported() -> None:
     found = shot(None, comment("Here", 1))
     for export in (as_csv, as_edl):
@@ -168,3 +175,10 @@ def test_a_remark_has_bounds(wrong: dict[str, Any]) -> None:
     with pytest.raises(ValidationError):
         Remark.model_validate({"text": "Here", "frame": 3} | wrong)
     assert Remark.model_validate({"text": " Here\r\nand there ", "frame": 3}).text == "Here\nand there"
+
+
+@pytest.mark.parametrize("name", ["", " ", "a\nb", "a\tb", "\u202egnp.a", "x" * 81])
+def test_a_name_is_one_line_that_reads_as_it_is(name: str) -> None:
+    with pytest.raises(ValidationError):
+        Signature(name=name)
+    assert Signature(name=" Zoë Ó Briain ").name == "Zoë Ó Briain"

@@ -274,6 +274,14 @@ def test_the_chain_in_the_database_is_the_one_that_was_answered(service: Served)
     assert json.loads(row.record) == found["decisions"][0]["record"]
 
 
+def test_an_owner_of_a_long_name_decides_as_everybody(service: Served) -> None:
+    service.keys["long"] = service.service.keys.create("o" * 200)
+    shot = shot_of(service, finished(service, "long"), "long")["id"]
+    client = service.client("long")
+    assert said(client, shot)["comments"][0]["author"] == "o" * 80
+    assert decided(client, shot, "approved")["decisions"][0]["name"] == "o" * 80
+
+
 # What is kept
 
 

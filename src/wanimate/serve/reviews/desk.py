@@ -8,6 +8,7 @@ from typing import Any, Literal
 import sqlalchemy as sa
 from sqlalchemy.orm import Session
 
+from wanimate.review.records import LONGEST_NAME
 from wanimate.serve.database import Database
 from wanimate.serve.errors import ServiceError, missing
 from wanimate.serve.events import REVIEW, tell
@@ -45,8 +46,8 @@ class Reviewer:
         if caller.is_admin or "submit" in caller.scopes:
             rights |= {"comment", "decide", "manage"}
         return cls(
-            name or caller.owner, "admin" if caller.is_admin else "owner", f"key:{caller.key_id}", frozenset(rights),
-            None if caller.is_admin else caller.owner, None, caller.key_id, request_id,
+            name or caller.owner[:LONGEST_NAME].strip(), "admin" if caller.is_admin else "owner", f"key:{caller.key_id}",
+            frozenset(rights), None if caller.is_admin else caller.owner, None, caller.key_id, request_id,
         )  # fmt: skip
 
 

@@ -10,7 +10,6 @@ from fastapi import Path
 from pydantic import BaseModel, Field
 
 from wanimate.review import records as r
-from wanimate.review.chain import By, Record
 from wanimate.serve.reviews.desk import Right
 from wanimate.serve.reviews.guests import DAYS, LONGEST
 from wanimate.serve.reviews.guests import Right as GuestRight
@@ -172,16 +171,10 @@ def shot_view(found: Looked, you: str, rights: frozenset[Right], file_of: FileOf
 
 
 def guest_view(found: Looked, you: str, rights: frozenset[Right], file_of: FileOf, expires: int) -> ShotView:
-    """For a guest: without what names keys, owners and other guests' links."""
+    """For a guest: without records, which name keys and other guests, and without the owner."""
     told = shot_view(found, you, rights, file_of)
-    decisions = [one.model_copy(update={"record": _unnamed(one.record)}) for one in told.decisions]
+    decisions = [one.model_copy(update={"record": {}}) for one in told.decisions]
     return told.model_copy(update={"owner": None, "decisions": decisions, "expires": expires})
-
-
-def _unnamed(record: dict[str, object]) -> dict[str, object]:
-    whole = Record.model_validate(record)
-    by = By(name=whole.by.name, role=whole.by.role, identity="")
-    return whole.model_copy(update={"by": by}).model_dump(mode="json")
 
 
 def _version(version: r.Version, found: Looked, file_of: FileOf) -> VersionView:
