@@ -343,3 +343,16 @@ def test_the_same_again_is_the_next_version(visit: Visit, actor: Actor) -> None:
     with visit.live.http(key) as client:
         rows = client.get("/v1/shots").json()["data"]
     assert sorted(row["versions"] for row in rows) == [1, 2]
+
+
+def test_the_same_again_of_a_job_that_is_gone_begins_anew(visit: Visit, actor: Actor) -> None:
+    visit.refusals = True  # the first try is refused
+    key = visit.sign_in()
+    job = visit.live.made(key, "Noon")
+    visit.open(f"start?from={job}")
+    expect(visit.page.get_by_text("are filled in")).to_be_visible()
+    with visit.live.http(key) as client:
+        client.delete(f"/v1/jobs/{job}").raise_for_status()
+    visit.button("Make it").click()
+    visit.page.wait_for_url(re.compile("#/jobs/"))
+    expect(visit.page.get_by_role("link", name="Download")).to_be_visible()

@@ -100,7 +100,7 @@ class Start extends Part {
     } catch (error) {
       if (error.field === 'version_of') {
         this.#set({ origin: null }); // the earlier job is gone: this one begins anew
-        return void this.#send(kind);
+        return await this.#send(kind);
       }
       this.trouble = error;
       await this.updateComplete;
