@@ -132,8 +132,3 @@ def faults(texts: Sequence[str], head: str) -> list[str]:
     if before != head:
         found.append("The newest record is not the one that was written last.")
     return found
-
-
-def state_of(records: Sequence[Record], job: str) -> State:
-    """How a version stands by the records of its shot, oldest first."""
-    return next((record.state for record in reversed(records) if record.job == job), State.NEEDS_REVIEW)
