@@ -16,6 +16,7 @@ from wanimate.cli.library import app as library
 from wanimate.cli.mcp import mcp
 from wanimate.cli.preprocess import preprocess
 from wanimate.cli.report import JsonReporter, OutputClosed, lost
+from wanimate.cli.review import app as review
 from wanimate.cli.serve import keys, serve, worker
 from wanimate.cli.studio import studio
 from wanimate.cli.train import app as train
@@ -68,6 +69,7 @@ app.command()(studio)
 app.command()(serve)
 app.command()(worker)
 app.add_typer(keys, name="keys")
+app.add_typer(review, name="review")
 app.command()(mcp)
 
 

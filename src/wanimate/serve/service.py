@@ -27,6 +27,8 @@ from wanimate.serve.forecast import Forecaster
 from wanimate.serve.keys import Caller, Keys, Rate
 from wanimate.serve.ops import telemetry
 from wanimate.serve.queue import Queue
+from wanimate.serve.reviews import Reviews
+from wanimate.serve.reviews.stacks import forgotten
 from wanimate.serve.sessions import Sessions
 from wanimate.serve.settings import ServeSettings
 from wanimate.serve.storage import Storage, StorageAway
@@ -77,6 +79,7 @@ class Service:
         self.queue = Queue(self.database, settings)
         self.secret = shared_secret(self.database)
         self.storage = Storage(settings.storage_url, self.secret)
+        self.reviews = Reviews(self.database, self.storage, settings)
         self.rates = Rate()
         self.library = Library(self.database, self.storage)
         self.streams = Streams()
@@ -198,6 +201,10 @@ class Service:
 
     def _take_over(self, session: Session, caller: Caller, job: Job, submission: Submission) -> None:
         """What a job has from the one that it goes on from."""
+        if submission.version_of is not None:
+            earlier = session.get(Job, submission.version_of)
+            if earlier is None or earlier.owner != caller.owner:
+                raise wrong("version_of", "version_of: there is no such job.")
         if submission.parent is None:
             return
         parent = session.get(Job, submission.parent)
@@ -281,6 +288,7 @@ class Service:
         self.library.settle()
         with self.database.write() as session:
             session.execute(sa.delete(Creation).where(Creation.job_id == job.id))
+            forgotten(session, job.id)
             remove(session, job)
             for table in (Event, Hook):  # after the row, for which a worker's last report may have had to be waited
                 session.execute(sa.delete(table).where(table.job_id == job.id))

@@ -79,7 +79,9 @@ class ServeSettings(BaseSettings):
     keep_results: float = Field(default=24.0, gt=0)
     keep_uploads: float = Field(default=48.0, gt=0)
     keep_guides: float = Field(default=720.0, gt=0)
-    """Hours: of a finished job, of an upload, and of guides of the library's clips after their last use."""
+    keep_reviewed: float = Field(default=720.0, gt=0)
+    """Hours: of a finished job; of an upload; of guides of the library's clips, after their last use; of results that are
+    reviewed, after what was last said or decided."""
     repeated_within: float = Field(default=10.0, ge=0)
     """Seconds in which the same body with the same key is the same job."""
     largest_picture: int = Field(default=5 * 2**20, ge=1)

@@ -90,6 +90,7 @@ class Submission(_Part):
     """A job as it is stored.
 
     parent: of `generate` the job whose guides are taken, of `redraw` the job that is made again. segment: of `redraw`, from 1.
+    version_of: an earlier job; the result is reviewed as a new version of that job's shot.
     contract: inputs are held to the hosted contract's limits. check_image: look at the picture before generating.
     """
 
@@ -100,6 +101,7 @@ class Submission(_Part):
     mask: Source | None = None
     parent: str | None = Field(default=None, max_length=64)
     segment: int | None = Field(default=None, ge=1, le=10**6)
+    version_of: str | None = Field(default=None, max_length=64)
     checkpoint: str | None = Field(default=None, max_length=100)
     tier: str | None = Field(default=None, max_length=50)
     loras: tuple[Lora, ...] = Field(default=(), max_length=16)

@@ -8,7 +8,7 @@ from wanimate.library import places
 from wanimate.library.entries import needed_contents
 from wanimate.serve.service import Service
 from wanimate.serve.storage import StorageAway
-from wanimate.serve.tables import DAY, Creation, Event, Hook, Job, PageSession, State, Upload, Worker, now
+from wanimate.serve.tables import DAY, Creation, Event, GuestSession, Hook, Job, PageSession, State, Upload, Worker, now
 
 _AT_ONCE = 100
 _WORKER_KEPT = 3_600_000
@@ -41,6 +41,7 @@ def sweep(service: Service) -> int:
     with service.database.write() as session:
         session.execute(sa.delete(Creation).where(Creation.expires < at))
         session.execute(sa.delete(PageSession).where(PageSession.expires < at))
+        session.execute(sa.delete(GuestSession).where(GuestSession.expires < at))
         session.execute(sa.delete(Hook).where(Hook.delivered < at - DAY))
         session.execute(sa.delete(Worker).where(Worker.seen < at - _WORKER_KEPT))
         session.execute(sa.delete(Event).where(Event.job_id.not_in(sa.select(Job.id))))

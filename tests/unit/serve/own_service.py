@@ -53,7 +53,7 @@ class Pretender:
         work.guides = f"guides/{work.job.id}/{work.claim.attempt}"
         work.storage.put(f"{work.guides}/guides/pose.mkv", [b"guides"])
         work.clip_seconds = 4.0
-        work.facts["frames"] = 100
+        work.facts |= {"frames": 100, "fps": "25"}
         if work.submission.kind == "preprocess":
             work.result["pose"] = f"{work.guides}/guides/pose.mkv"
 

@@ -8,12 +8,14 @@ from wanimate.serve.faces.own import (
     batches,
     check,
     files,
+    guest,
     jobs,
     keys,
     library,
     machine,
     people,
     queue,
+    review,
     stream,
     uploads,
 )
@@ -22,5 +24,5 @@ from wanimate.serve.faces.own.forms import error_body
 __all__ = ["error_body", "router"]
 
 router = APIRouter(prefix="/v1")
-for part in (jobs, batches, files, stream, queue, uploads, people, check, library, machine, keys):
+for part in (jobs, batches, files, stream, queue, uploads, people, check, library, machine, keys, review, guest):
     router.include_router(part.router)

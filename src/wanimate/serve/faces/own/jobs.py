@@ -152,7 +152,7 @@ def repeat(
     service.check_rate(caller, creation=True)
     earlier = service.job(caller, job_id)
     changes = changes or {}
-    whole = {**earlier.submission, **changes}
+    whole = {**earlier.submission, "version_of": job_id, **changes}
     for part in _PARTS:
         given = changes.get(part)
         if isinstance(given, dict):

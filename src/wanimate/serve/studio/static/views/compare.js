@@ -123,6 +123,7 @@ class Compare extends Watched {
     const mine = session.is('submit');
     return html`<div class="line">
       ${video ? html`<a class="button main" href=${video.url} download=${video.filename}>${t.compare.download}</a>` : nothing}
+      ${mine && video ? html`<a class="button" href="#/review/of/${this.id}">${t.nav.review}</a>` : nothing}
       ${mine ? html`<a class="button" href="#/start?from=${this.id}">${this.job.state === 'succeeded' ? t.compare.again : t.compare.tryAgain}</a>` : nothing}
       ${record ? html`<a class="button quiet" href=${record.url} download=${record.filename}>${t.compare.record}</a>` : nothing}
       ${sheet ? html`<a class="button quiet" href=${sheet.url} download=${sheet.filename}>${t.compare.sheetFile}</a>` : nothing}

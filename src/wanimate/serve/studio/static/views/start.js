@@ -64,7 +64,7 @@ class Start extends Part {
     const { name } = job;
     for (let i = 0; job.submission.parent && !job.submission.image && i < 8; i++) job = await get(`jobs/${job.submission.parent}`);
     const known = Object.fromEntries(this.uploads.map((sent) => [sent.id, { id: sent.id, name: sent.filename, url: local(sent.url) }]));
-    const draft = draftOf(job.submission, known);
+    const draft = draftOf(job.submission, known, id);
     this.#set(draft);
     this.told = `${t.start.filled(name || short(id))} ${draft.image && draft.video ? '' : t.start.expired}`;
   }
@@ -107,6 +107,10 @@ class Start extends Part {
       const job = await post('jobs', submissionOf(this.draft, kind), { 'Idempotency-Key': crypto.randomUUID?.() ?? String(Math.random()) });
       go(kind === 'preprocess' ? `guides/${job.id}` : `jobs/${job.id}`);
     } catch (error) {
+      if (error.field === 'version_of') {
+        this.#set({ origin: null }); // the earlier job is gone: this one begins anew
+        return await this.#send(kind);
+      }
       this.trouble = error;
       await this.updateComplete;
       this.querySelector('.plan [role="alert"]')?.scrollIntoView({ block: 'nearest' });
