@@ -1,7 +1,8 @@
 """Settings of a job: the groups, how their values can be written (`values`), and what they have in common (`base`)."""
 
-from wanimate.config.generate import CacheKind, Codec, Defaults, GenerateSettings, LoraUse, OutputSettings, Solver
+from wanimate.config.generate import CacheKind, Defaults, GenerateSettings, LoraUse, Solver
 from wanimate.config.job import SCHEMA, Job, Mode
+from wanimate.config.output import Codec, OutputSettings
 from wanimate.config.preprocess import ClipLimits, Detectors, PreprocessSettings, Retarget
 from wanimate.config.runtime import (
     Attention,
