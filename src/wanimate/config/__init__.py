@@ -1,8 +1,9 @@
 """Settings of a job: the groups, how their values can be written (`values`), and what they have in common (`base`)."""
 
+from wanimate.config.codecs import FORMATS, Alpha, Codec
 from wanimate.config.generate import CacheKind, Defaults, GenerateSettings, LoraUse, Solver
 from wanimate.config.job import SCHEMA, Job, Mode
-from wanimate.config.output import Codec, OutputSettings
+from wanimate.config.output import BurnIn, OutputSettings
 from wanimate.config.preprocess import ClipLimits, Detectors, PreprocessSettings, Retarget
 from wanimate.config.runtime import (
     Attention,
@@ -15,9 +16,12 @@ from wanimate.config.runtime import (
 )
 
 __all__ = [
+    "FORMATS",
     "SCHEMA",
+    "Alpha",
     "Attention",
     "BlocksMode",
+    "BurnIn",
     "CacheKind",
     "ClipLimits",
     "Codec",
