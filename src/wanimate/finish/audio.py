@@ -19,20 +19,20 @@ PRIMING_SECONDS = 0.06
 
 
 class AudioCopy:
-    """Feeds the first sound track of `clip` into a video being written, alongside its frames.
+    """Feeds the first sound track of `clip`, from `start` seconds on, into a video being written, alongside its frames.
 
     `copied` tells whether packets pass bit for bit. Only one packet is held in memory. A track that turns out to be
     damaged ends early and sets `failure`; it does not cost the video.
     """
 
-    def __init__(self, clip: Clip, writer: StreamWriter, ending: str) -> None:
+    def __init__(self, clip: Clip, writer: StreamWriter, ending: str, start: float = 0.0) -> None:
         self.writer, self.codec = writer, clip.audio[0].codec
         self.copied = self.codec in (MKV_AUDIO if ending == ".mkv" else MP4_AUDIO)
         self.failure: str | None = None
         self._container = open_video(clip.path, "video")
         video = self._container.streams[clip.stream]
         self._source = self._container.streams.audio[clip.audio[0].index]
-        self._zero = float((video.start_time or 0) * video.time_base)
+        self._zero = float((video.start_time or 0) * video.time_base) + start
         if self.copied:
             self._stream = writer.container.add_stream_from_template(self._source)
             self._packets = self._copy()

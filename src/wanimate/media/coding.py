@@ -36,13 +36,12 @@ class OnTheWay:
 @dataclass(frozen=True)
 class Coding:
     """pixels: FFmpeg's pixel format, or "half". bits: of a channel. alpha: how opacity is stored. dither: whether noise of half a
-    step stands in for what rounding loses. curve: whether EXR holds light; off for what is no colour, such as a matte."""
+    step stands in for what rounding loses."""
 
     pixels: str
     bits: int
     alpha: Alpha = "none"
     dither: bool = False
-    curve: bool = True
 
     @property
     def planar(self) -> bool:
@@ -57,7 +56,7 @@ class Coding:
             assert opacity is not None, f"{self.alpha} alpha without opacity"
         frames = frames.clamp(0, 1)
         if self.pixels == "half":
-            light = to_light(frames) if self.curve else frames
+            light = to_light(frames)
             light = light if opacity is None else torch.cat((light * opacity, opacity), dim=1)
             return OnTheWay([light.permute(0, 2, 3, 1).to(torch.float16)])
         if self.alpha == "premultiplied":
@@ -87,8 +86,8 @@ class Coding:
         return coded_luma(y, self.bits, grain), coded_chroma(cb, self.bits, fewer), coded_chroma(cr, self.bits, fewer)
 
 
-def coding_of(codec: Codec, bits: int, odd: bool, alpha: Alpha, dither: bool, curve: bool = True) -> Coding:
+def coding_of(codec: Codec, bits: int, odd: bool, alpha: Alpha, dither: bool) -> Coding:
     """How a codec stores frames of so many bits. `odd`: of an odd width or height."""
     found = FORMATS[codec]
     pixels = (found.alpha if alpha != "none" else found.odd if odd and found.odd else found.pixels)[bits]
-    return Coding(pixels, bits, alpha, dither, curve)
+    return Coding(pixels, bits, alpha, dither)

@@ -4,6 +4,7 @@ from __future__ import annotations
 
 import errno
 import os
+import re
 from collections.abc import Mapping
 from fractions import Fraction
 from pathlib import Path
@@ -37,20 +38,16 @@ def check_installed(field: str) -> None:
         raise OutputError(field, "exr", "the OpenEXR package is not installed", remedy) from error
 
 
-def header_of(
-    fps: Fraction, curve: bool = True, timecode: tuple[int, int, int, int, bool] | None = None, reel: str = ""
-) -> dict[str, Any]:
-    """The header of a picture. `curve`: it holds colours, whose curve was undone. timecode: hours, minutes, seconds, frame,
-    and whether labels are dropped."""
+def header_of(fps: Fraction, label: str | None = None, reel: str = "") -> dict[str, Any]:
+    """The header of a picture. label: its timecode, HH:MM:SS:FF; a ";" before the frames says that labels are dropped."""
     library = opened()
     found: dict[str, Any] = {
         "compression": library.ZIP_COMPRESSION, "type": library.scanlineimage, "chromaticities": CHROMATICITIES,
-        "framesPerSecond": (fps.numerator, fps.denominator),
+        "framesPerSecond": (fps.numerator, fps.denominator), "transferFunction": CURVE,
     }  # fmt: skip
-    if curve:
-        found["transferFunction"] = CURVE
-    if timecode is not None:
-        found["timeCode"] = library.TimeCode(*map(int, timecode), *[0] * 13)
+    if label is not None:
+        parts = [int(part) for part in re.split("[:;]", label)]
+        found["timeCode"] = library.TimeCode(*parts, int(";" in label), *[0] * 13)
     return found | ({"reelName": reel} if reel else {})
 
 
