@@ -61,7 +61,8 @@ class Clip:
 
     Width and height are as displayed (after `orientation`, as EXIF numbers it: 1 upright to 8). `times` are the
     presentation times of the frames in seconds, strictly increasing, from 0; `duration` includes the last frame. `stream`
-    is the number of its video stream in the file. `notices`: what the user should be told of it.
+    is the number of its video stream in the file. `notices`: what the user should be told of it. `timecode` is that of its
+    first frame, as the file writes it; "" where it tells none, and so is `reel`.
     """
 
     path: Path
@@ -78,6 +79,8 @@ class Clip:
     bytes: int
     stream: int = 0
     notices: tuple[str, ...] = ()
+    timecode: str = ""
+    reel: str = ""
 
     def __post_init__(self) -> None:
         assert self.times, "a clip has at least one frame"
