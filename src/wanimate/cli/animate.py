@@ -13,9 +13,9 @@ from wanimate.cli.build import One, Takes, command
 from wanimate.cli.engine import run
 from wanimate.cli.options import Checkpoint
 from wanimate.cli.report import Reporter
-from wanimate.config import Codec, GenerateSettings, Job, OutputSettings, ParallelSettings, RuntimeSettings
+from wanimate.config import FORMATS, Codec, GenerateSettings, Job, OutputSettings, ParallelSettings, RuntimeSettings
 from wanimate.errors import InputError
-from wanimate.finish.lock import ENDINGS, OutputLock
+from wanimate.finish.lock import OutputLock
 
 if TYPE_CHECKING:
     from wanimate.api import Animator
@@ -128,4 +128,4 @@ def results(guides: Sequence[Path], out: Path, codec: Codec) -> list[Path]:
         from wanimate.preprocess.guides import load_guides
 
         load_guides(folder)  # what cannot be used is refused before the first one takes its hours
-    return [out / f"{name}{ENDINGS[codec][0]}" for name in names]
+    return [out / f"{name}{FORMATS[codec].endings[0]}" for name in names]

@@ -19,8 +19,8 @@ class Format:
     title: what people call it. encoder: FFmpeg's name; "" for folders of pictures. endings: the usual one first; "" is a
     folder. pixels: FFmpeg's pixel formats by bits of a channel, the usual depth first. odd: those of odd sizes, where `pixels`
     cannot hold them. alpha: those with opacity. alphas: how opacity may be stored. even: how the size has to divide by 2.
-    least: smallest width and height. options: of the encoder. bytes: of a pixel, which a result takes at the least. opened: what
-    has read these files in tests.
+    least: smallest width and height. options: of the encoder. bytes: of a pixel, which a result takes at the least.
+    takes_crf: whether the quality is a CRF.
     """
 
     title: str

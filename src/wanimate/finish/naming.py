@@ -35,7 +35,7 @@ def named(out: Path, output: OutputSettings, skip: int = 0) -> Named:
         return Named(out)
     if not output.shot and any(found[1] == "shot" for found in _FIELD.finditer(text)):
         raise InputError("output.shot", None, "the result's name has {shot}", f"Give {setting('output.shot')}.")
-    values = {"shot": _UNFIT.sub("_", output.shot), "take": output.take}
+    values: dict[str, str | int] = {"shot": _UNFIT.sub("_", output.shot), "take": output.take}
     known = Path(_FIELD.sub(lambda found: _filled(found, values), text))
     fields = [found for found in _FIELD.finditer(str(known)) if found[1] == "version"]
     if not fields:

@@ -22,15 +22,13 @@ from wanimate.engines.resolved import ResolvedJob
 from wanimate.errors import OutOfMemory, OutputError, is_out_of_memory, setting
 from wanimate.events import Clock, Event, Expected, Finished, Notice, Stage
 from wanimate.finish.commit import commit
-from wanimate.finish.composite import composite
-from wanimate.finish.encode import OutputWriter
 from wanimate.finish.lock import record_path, sheet_path
 from wanimate.finish.record import Hashes
 from wanimate.finish.sheet import sheet_of
-from wanimate.finish.watermark import Watermark
 from wanimate.jobs.cancel import CancelToken, cancellable
+from wanimate.jobs.delivery import Delivery
 from wanimate.jobs.resume import Resumption, check_redraw, guides_key
-from wanimate.jobs.segments import PixelsReady, SegmentDone, run_segments, with_pixels
+from wanimate.jobs.segments import FramesDone, SegmentDone, run_segments
 from wanimate.jobs.workspace import Workspace, check_mask_sheet, files_read, guides_folder, workspace
 from wanimate.media.image import load_image
 from wanimate.media.probe import probe
@@ -39,7 +37,7 @@ from wanimate.preprocess import drive
 from wanimate.preprocess.guides import load_guides
 from wanimate.preprocess.layout import plan_layout
 from wanimate.preprocess.manifest import named_clip, source_clip, told_settings
-from wanimate.types import Clip, Frame, Frames, Guides, Mode, Result, Segment
+from wanimate.types import Clip, Frame, Guides, Mode, Result, Segment
 
 _DETECT, _DRAW = 0.06, 0.01
 """Seconds that are expected for a frame in which the performer is looked for, and for one that is drawn."""
@@ -128,7 +126,7 @@ def _run(engine: Engine, job: Job) -> Generator[Event, None, None]:
         area = job.preprocess.area or engine.area
         layout = plan_layout(job.mode, clip, (image.shape[1], image.shape[0]), job.preprocess, area)
         check_redraw(resolved, layout.count, place.store)
-        place.check_room(layout.size, layout.count, job.mode, job.output.codec)
+        place.check_room(layout.size, layout.count, job.mode)
         settings = job.preprocess.model_dump(mode="json")
         task = _Task(engine, resolved, place, job.output, hashes, Clock(), inputs, clip, settings)
         hashes.add(inputs.values())
@@ -151,7 +149,7 @@ def _generate(
     with workspace(out, output, read) as place, Hashes() as hashes:
         engine.check(resolved)
         check_redraw(resolved, loaded.count, place.store, loaded)
-        place.check_room(loaded.size, loaded.count, loaded.mode, output.codec)
+        place.check_room(loaded.size, loaded.count, loaded.mode)
         inputs = {} if folder is None else {"guides": folder}
         settings_told = told_settings(loaded.manifest)
         task = _Task(engine, resolved, place, output, hashes, Clock(), inputs, clip, settings_told)
@@ -234,44 +232,37 @@ def _finish(task: _Task, guides: Guides) -> Iterator[Event]:
 
 
 def _written(task: _Task, guides: Guides, segments: tuple[Segment, ...], earlier: Resumption) -> Iterator[Event]:
-    clock, output, out = task.clock, task.output, task.place.out
-    columns = sample_columns(guides.count)
-    shown: dict[int, Frame] = {}
+    clock, output, place = task.clock, task.output, task.place
+    columns = tuple(sample_columns(guides.count)) if output.sheet else ()
     skipped: list[int] = []
-    width, height = guides.size
-    mark = Watermark(width, height) if output.watermark else None
     resumed, seed = earlier.finished, earlier.seed
-    with OutputWriter(out, guides.fps, width, height, output, task.clip, task.place.lock) as writer:
-        for event in with_pixels(run_segments(task.engine, segments, guides.count, seed, earlier.archive)):
-            if isinstance(event, PixelsReady):
-                pixels = _composited(event.pixels, guides, event.start, output)
-                pixels = pixels if mark is None else mark.on(pixels)
-                shown |= {i: pixels[i - event.start] for i in columns if 0 <= i - event.start < len(pixels)}
-                writer.write(pixels)
+    with Delivery(guides, task.clip, place.lock, place.version, columns) as delivery:
+        for event in run_segments(task.engine, segments, guides.count, seed, earlier.archive):
+            if isinstance(event, FramesDone):
+                delivery.add(event.frames, event.start)
             elif isinstance(event, SegmentDone):
                 skipped.append(event.result.skipped)
             else:
                 yield from task.note(event)
         yield from clock.start(Stage.WRITE)
-        writer.finish()
-        yield from task.watch(iter(writer.notices))
+        yield from task.watch(iter(delivery.finish()))
         caching = task.job.caching
         if caching is not None:
             steps = len(segments) * task.job.settings.steps
             yield from task.note(Notice(f"{caching}: {sum(skipped)} of {steps} steps were skipped"))
         yield from clock.stop()  # the last moment to cancel; the job's files get their names at one go
-        made = _record(task, guides, segments, seed) | {
+        made = _record(task, guides, segments, seed) | delivery.facts() | {
             "fingerprint": earlier.key, "redraws": earlier.redraws, "resumed": resumed,
         }  # fmt: skip
         made["cache"] = caching and {"kind": caching.kind, "gate": caching.gate, "skipped": skipped}
         sheet = None
         if output.sheet:
             title = f"wanimate, checkpoint {task.engine.facts()['checkpoint']['name']}"
-            sheet = sheet_of(guides, task.clip, columns, shown, title)
-        written = commit(writer, task.place.lock, made, sheet)
-    task.place.store.done()
-    place = sheet_path(out) if output.sheet else None
-    finished = Finished(result=Result(out, guides.count, guides.size, guides.fps, seed, place, written))
+            sheet = sheet_of(guides, task.clip, list(columns), delivery.shown, title)
+        written = commit(delivery.writer, place.lock, made, sheet, delivery.matte)
+    place.store.done()
+    beside = sheet_path(place.out) if output.sheet else None
+    finished = Finished(result=Result(place.out, guides.count, guides.size, guides.fps, seed, beside, written))
     yield clock.placed(finished)
 
 
@@ -286,19 +277,11 @@ def _record(task: _Task, guides: Guides, segments: tuple[Segment, ...], seed: in
         "inputs": {name: hashes.of(path) for name, path in task.inputs.items()},
         "frames": guides.count, "fps": guides.fps, "size": guides.size, "seed": seed,
         "settings": resolved.generate.model_dump(mode="json") | filled | {"seed": seed, "redraw": None},
-        "output": task.output.model_dump(mode="json"), "preprocess": task.preprocess,
+        "output": task.output.model_dump(mode="json"), "version": task.place.version, "preprocess": task.preprocess,
         "segments": [[s.start, s.length, s.overlap] for s in segments],
         "warnings": [*guides.manifest.get("warnings", []), *task.notices],
         "seconds": task.clock.seconds,
     }  # fmt: skip
-
-
-def _composited(pixels: Frames, guides: Guides, start: int, output: OutputSettings) -> Frames:
-    """Decoded frames from job frame `start` on, in replacement with the scene's own pixels around the character."""
-    if guides.background is None or guides.mask is None or not output.composite:
-        return pixels
-    indices = range(start, start + len(pixels))
-    return composite(pixels, guides.background.take(indices), guides.mask.take(indices), output.feather)
 
 
 def _memory_checked(events: Generator[Event, None, None]) -> Generator[Event, None, None]:

@@ -35,8 +35,8 @@ class OnTheWay:
 
 @dataclass(frozen=True)
 class Coding:
-    """pixels: FFmpeg's pixel format, or "half". bits: of a channel. alpha: how opacity is stored. dither: whether noise of half a
-    step stands in for what rounding loses."""
+    """pixels: FFmpeg's pixel format, or "half". bits: of a channel. alpha: how opacity is stored. dither: whether noise of half
+    a step stands in for what rounding loses."""
 
     pixels: str
     bits: int
@@ -46,7 +46,9 @@ class Coding:
     @property
     def planar(self) -> bool:
         """Whether frames are coded to planes here. Whole levels of 8 bits become Y'CbCr by swscale, as they always have."""
-        return self.bits > 8 and self.pixels.startswith(("yuv", "gbr")) or self.dither and self.pixels.startswith("yuv")
+        return (self.bits > 8 and self.pixels.startswith(("yuv", "gbr"))) or (
+            self.dither and self.pixels.startswith("yuv")
+        )
 
     def pack(self, frames: Tensor, opacity: Tensor | None = None, first: int = 0) -> OnTheWay:
         """Frames float32 [n, 3, H, W] and opacity [n, 1, H, W] in [0, 1], as they are stored; `first` numbers the first."""
@@ -62,7 +64,7 @@ class Coding:
         if self.alpha == "premultiplied":
             assert opacity is not None
             frames = frames * opacity
-        grain = noise(first, len(frames), *frames.shape[2:], frames.device) if self.dither else None
+        grain = noise(first, len(frames), frames.shape[2], frames.shape[3], frames.device) if self.dither else None
         if not self.planar:
             channels = frames if opacity is None else torch.cat((frames, opacity), dim=1)
             return OnTheWay([to_levels(channels, 2**self.bits - 1, grain).permute(0, 2, 3, 1)])

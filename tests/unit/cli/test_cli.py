@@ -317,7 +317,7 @@ def test_debug_shows_where(stub: type[StubAnimator]) -> None:
         ("--overlap", "3", "1 or 5"),
         ("--seed", "-1", "greater than or equal to 0"),
         ("--retarget", "maybe", "'auto', 'off' or 'published'"),
-        ("--codec", "av1", "'h264', 'h265', 'ffv1' or 'png'"),
+        ("--codec", "av2", "'ffv1', 'png' or 'exr'"),
         ("--guidance", "0.5", "greater than or equal to 1"),
     ],
 )

@@ -1,4 +1,4 @@
-"""A soft, steady matte of a person in frames that come one by one: the offline masks, smoothed over time and fitted to edges."""
+"""A soft, steady matte of a person in frames that come one by one: the offline masks, smoothed and fitted to edges."""
 
 from __future__ import annotations
 
@@ -90,7 +90,7 @@ def fitted(matte: Array, grey: npt.NDArray[np.uint8]) -> Array:
     side = (2 * reach + 1, 2 * reach + 1)
     picture = grey.astype(np.float32) / 255
 
-    def mean(values: Array) -> Array:
+    def mean(values: npt.NDArray[np.floating]) -> Array:
         return np.asarray(cv2.blur(values, side), np.float32)
 
     of_picture, of_matte = mean(picture), mean(matte)

@@ -10,10 +10,10 @@ from pathlib import Path
 from typing import Any
 
 from wanimate.api import Animator
-from wanimate.config import OutputSettings, RuntimeSettings
+from wanimate.config import FORMATS, OutputSettings, RuntimeSettings
 from wanimate.errors import InputError
 from wanimate.events import Event, Finished, StepDone
-from wanimate.finish.lock import ENDINGS, record_path, sheet_path, work_path
+from wanimate.finish.lock import record_path, sheet_path, work_path
 from wanimate.jobs import run as jobs
 from wanimate.jobs.store import SEGMENTS
 from wanimate.media.files import sha256
@@ -271,7 +271,7 @@ def _mark(file: Path) -> tuple[int, int]:
 
 def _out(work: Work) -> Path:
     """Where an attempt writes its result."""
-    return work.scratch / f"{RESULT}{ENDINGS[work.submission.output_settings().codec][0]}"
+    return work.scratch / f"{RESULT}{FORMATS[work.submission.output_settings().codec].endings[0]}"
 
 
 def _files(guides: Guides) -> dict[str, str]:
