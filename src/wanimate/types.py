@@ -187,12 +187,13 @@ class Conditions:
 
 @dataclass(frozen=True)
 class Result:
-    """A finished job. `out` exists under its final name; `manifest` is what was written beside it as JSON."""
+    """A finished job. `out` exists under its final name; `manifest` is what was written beside it as JSON. `count`, `size` and
+    `fps` are the file's, without a slate. `seed`: None where nothing was drawn."""
 
     out: Path
     count: int
     size: tuple[int, int]
     fps: Fraction
-    seed: int
+    seed: int | None
     sheet: Path | None = None
     manifest: dict[str, Any] = field(default_factory=dict, repr=False)

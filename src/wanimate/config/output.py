@@ -7,6 +7,7 @@ from typing import Annotated, Any, ClassVar, Literal, Self
 from pydantic import BeforeValidator, Field, model_validator
 
 from wanimate.config.base import RESULT, Option, Settings
+from wanimate.config.finishing import FinishingSettings
 from wanimate.config.codecs import FORMATS, Alpha, Codec, Depth, endings_told, holding_alpha
 from wanimate.config.values import File
 from wanimate.errors import InputError, setting
@@ -23,10 +24,8 @@ def _parts(value: Any) -> Any:
     return tuple(part.strip() for text in texts for part in text.split(",") if part.strip())
 
 
-class OutputSettings(Settings):
+class OutputSettings(FinishingSettings):
     """Frames to file."""
-
-    part: ClassVar[str] = "output"
 
     codec: Annotated[
         Codec,

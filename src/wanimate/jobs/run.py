@@ -22,17 +22,20 @@ from wanimate.engines.resolved import ResolvedJob
 from wanimate.errors import OutOfMemory, OutputError, is_out_of_memory, setting
 from wanimate.events import Clock, Event, Expected, Finished, Notice, Stage
 from wanimate.finish.commit import commit
+from wanimate.finish.labels import carried_of
 from wanimate.finish.lock import record_path, sheet_path
 from wanimate.finish.record import Hashes
 from wanimate.finish.sheet import sheet_of
 from wanimate.jobs.cancel import CancelToken, cancellable
-from wanimate.jobs.delivery import Delivery
+from wanimate.jobs.delivery import Delivery, Order, Scene, deliver
 from wanimate.jobs.resume import Resumption, check_redraw, guides_key
 from wanimate.jobs.segments import FramesDone, SegmentDone, run_segments
 from wanimate.jobs.workspace import Workspace, check_mask_sheet, files_read, guides_folder, workspace
 from wanimate.media.image import load_image
 from wanimate.media.probe import probe
 from wanimate.media.sheet import sample_columns
+from wanimate.post.base import VideoSpec, result_of
+from wanimate.post.stages import stages_of
 from wanimate.preprocess import drive
 from wanimate.preprocess.guides import load_guides
 from wanimate.preprocess.layout import plan_layout
@@ -126,7 +129,7 @@ def _run(engine: Engine, job: Job) -> Generator[Event, None, None]:
         area = job.preprocess.area or engine.area
         layout = plan_layout(job.mode, clip, (image.shape[1], image.shape[0]), job.preprocess, area)
         check_redraw(resolved, layout.count, place.store)
-        place.check_room(layout.size, layout.count, job.mode)
+        place.check_room(VideoSpec(layout.size, layout.fps, layout.count), job.mode, engine.device)
         settings = job.preprocess.model_dump(mode="json")
         task = _Task(engine, resolved, place, job.output, hashes, Clock(), inputs, clip, settings)
         hashes.add(inputs.values())
@@ -149,7 +152,7 @@ def _generate(
     with workspace(out, output, read) as place, Hashes() as hashes:
         engine.check(resolved)
         check_redraw(resolved, loaded.count, place.store, loaded)
-        place.check_room(loaded.size, loaded.count, loaded.mode)
+        place.check_room(VideoSpec(loaded.size, loaded.fps, loaded.count), loaded.mode, engine.device)
         inputs = {} if folder is None else {"guides": folder}
         settings_told = told_settings(loaded.manifest)
         task = _Task(engine, resolved, place, output, hashes, Clock(), inputs, clip, settings_told)
@@ -236,15 +239,21 @@ def _written(task: _Task, guides: Guides, segments: tuple[Segment, ...], earlier
     columns = tuple(sample_columns(guides.count)) if output.sheet else ()
     skipped: list[int] = []
     resumed, seed = earlier.finished, earlier.seed
-    with Delivery(guides, task.clip, place.lock, place.version, columns) as delivery:
+    order, said = _order(task, guides, columns)
+    scene = Scene(guides, output)
+    with Delivery(order, place.lock) as delivery:
+        yield from task.watch(iter(said))
         for event in run_segments(task.engine, segments, guides.count, seed, earlier.archive):
             if isinstance(event, FramesDone):
-                delivery.add(event.frames, event.start)
+                for pair in scene.add(event.frames, event.start):
+                    yield from deliver(delivery, clock, *pair)
             elif isinstance(event, SegmentDone):
                 skipped.append(event.result.skipped)
             else:
                 yield from task.note(event)
         yield from clock.start(Stage.WRITE)
+        for pair in scene.rest():
+            yield from deliver(delivery, clock, *pair)
         yield from task.watch(iter(delivery.finish()))
         caching = task.job.caching
         if caching is not None:
@@ -262,8 +271,18 @@ def _written(task: _Task, guides: Guides, segments: tuple[Segment, ...], earlier
         written = commit(delivery.writer, place.lock, made, sheet, delivery.matte)
     place.store.done()
     beside = sheet_path(place.out) if output.sheet else None
-    finished = Finished(result=Result(place.out, guides.count, guides.size, guides.fps, seed, beside, written))
+    result = delivery.result
+    finished = Finished(result=Result(place.out, result.count, result.size, result.fps, seed, beside, written))
     yield clock.placed(finished)
+
+
+def _order(task: _Task, guides: Guides, columns: tuple[int, ...]) -> tuple[Order, list[Notice]]:
+    """What is delivered, and what is to be told of it."""
+    output, cuts = task.output, tuple(guides.manifest.get("cuts", []))
+    spec = VideoSpec(guides.size, guides.fps, guides.count, cuts)
+    stages = stages_of(output, task.engine.device)
+    carried, said = carried_of(task.clip, guides.manifest, result_of(stages, spec).fps, output)
+    return Order(spec, stages, task.clip, carried, task.place.version, columns), said
 
 
 def _record(task: _Task, guides: Guides, segments: tuple[Segment, ...], seed: int) -> dict[str, Any]:

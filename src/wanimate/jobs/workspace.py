@@ -8,6 +8,8 @@ from contextlib import ExitStack, contextmanager
 from dataclasses import dataclass
 from pathlib import Path
 
+import torch
+
 from wanimate.config import FORMATS, GenerateSettings, OutputSettings, PreprocessSettings
 from wanimate.errors import OutputError
 from wanimate.events import Notice
@@ -18,6 +20,8 @@ from wanimate.jobs.store import Store
 from wanimate.media.exr import check_installed
 from wanimate.media.lock import HeldError, NameLock
 from wanimate.media.places import check_apart_from, check_names, is_within
+from wanimate.post.base import VideoSpec, result_of
+from wanimate.post.stages import stages_of
 from wanimate.preprocess.folder import check_folder, resolved_folder
 from wanimate.types import Mode
 
@@ -41,24 +45,35 @@ class Workspace:
     notices: Sequence[Notice] = ()
     version: int | None = None
 
-    def check_room(self, size: tuple[int, int], count: int, mode: Mode) -> None:
-        """Refuse a codec that cannot hold frames of `size` (width, height), and a disk that cannot hold `count` of them.
+    def check_room(self, spec: VideoSpec, mode: Mode, device: torch.device) -> None:
+        """Refuse finishing that cannot be done, a codec that cannot hold its result, and a disk without room for result or guides.
+
+        spec: of the network's frames, which are the guides', too. device: where finishing computes.
 
         Raises:
-            OutputError: as `check_size`; less is free than the result or the guides take at the least.
+            InputError: networks of finishing are missing. OutputError: as `check_space`.
         """
-        output = self.lock.output
-        check_size(output, *size)
-        pixels = size[0] * size[1] * count
-        beside = _RECORD + (_SHEET if output.sheet else 0)
-        for field, place, needed in (
-            ("out", self.out, beside + int(FORMATS[output.codec].bytes * pixels)),
-            ("keep_guides", self.guides, int(_GUIDE_BYTES[mode] * pixels)),
-        ):
-            free = shutil.disk_usage(_existing(place)).free
-            if free < needed:
-                rule = f"the disk has {free / 1e6:.1f} MB free, and the job needs at least {needed / 1e6:.1f} MB"
-                raise OutputError(field, place, rule, "Free some space or choose another folder.")
+        check_space(self.out, self.lock.output, result_of(stages_of(self.lock.output, device), spec))
+        _check_free("keep_guides", self.guides, int(_GUIDE_BYTES[mode] * spec.size[0] * spec.size[1] * spec.count))
+
+
+def check_space(out: Path, output: OutputSettings, result: VideoSpec) -> None:
+    """Refuse a codec that cannot hold the result, and a disk that has no room for it.
+
+    Raises:
+        OutputError: as `check_size`; less is free than the result takes at the least.
+    """
+    check_size(output, *result.size)
+    pixels = result.size[0] * result.size[1] * result.count
+    beside = _RECORD + (_SHEET if output.sheet else 0)
+    _check_free("out", out, beside + int(FORMATS[output.codec].bytes * pixels))
+
+
+def _check_free(field: str, place: Path, needed: int) -> None:
+    free = shutil.disk_usage(_existing(place)).free
+    if free < needed:
+        rule = f"the disk has {free / 1e6:.1f} MB free, and the job needs at least {needed / 1e6:.1f} MB"
+        raise OutputError(field, place, rule, "Free some space or choose another folder.")
 
 
 @contextmanager
@@ -71,7 +86,7 @@ def workspace(
         OutputError: as `OutputLock` and `guides_folder`; the guides and the result would be in each other's way.
     """
     with ExitStack() as held:
-        lock, version = _locked(out, output, inputs)
+        lock, version = locked(out, output, inputs)
         held.enter_context(lock)
         out = lock.out
         if output.codec == "exr":
@@ -92,7 +107,7 @@ def workspace(
         yield Workspace(out, lock, store, keep_guides, told, version)
 
 
-def _locked(out: Path, output: OutputSettings, inputs: Sequence[Path]) -> tuple[OutputLock, int | None]:
+def locked(out: Path, output: OutputSettings, inputs: Sequence[Path]) -> tuple[OutputLock, int | None]:
     """The lock of a result whose name may be a template. A version that another job is writing is passed over."""
     for skip in range(_JOBS_AT_ONCE):
         found = named(out, output, skip)
