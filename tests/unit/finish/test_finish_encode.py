@@ -79,7 +79,7 @@ def test_codecs_and_containers(tmp_path: Path, name: str, codec: str, stored: tu
         assert np.abs(read.astype(int) - pixels).mean() < 2
 
 
-@pytest.mark.parametrize("number", [3857262552488286623, -9219050005666261256])
+@pytest.mark.parametrize("number", [10**15, -(10**15)])
 def test_decode_times_that_an_encoder_makes_up(tmp_path: Path, number: int) -> None:
     """x265 does so for one or two frames, at random; mp4 refuses some, and players stumble over others."""
     with OutputWriter(tmp_path / "a.mp4", Fraction(30), 320, 240, OutputSettings(codec="h265")) as writer:
