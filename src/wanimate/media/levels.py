@@ -120,11 +120,17 @@ def decoded(planes: Sequence[Tensor], bits: int, matrix: int, full: bool) -> Ten
     return to_rgb(y, cb, cr, matrix)
 
 
+_BREAK, _OVER = 0.018053968510807, 0.09929682680944
+"""Where the curve of ITU-R BT.709 stops being straight, and what is added there: its 0.018 and 0.099 with the digits that make
+both parts meet (as in ITU-R BT.2020)."""
+
+
 def to_light(values: Tensor) -> Tensor:
-    """BT.709-coded values as light: the inverse of the camera curve of ITU-R BT.709, which EXR files name."""
-    return torch.where(values < 0.081, values / 4.5, ((values.clamp_min(0.081) + 0.099) / 1.099) ** (1 / 0.45))
+    """BT.709-coded values as light: the camera curve of ITU-R BT.709 undone."""
+    curved = ((values.clamp_min(4.5 * _BREAK) + _OVER) / (1 + _OVER)) ** (1 / 0.45)
+    return torch.where(values < 4.5 * _BREAK, values / 4.5, curved)
 
 
 def from_light(light: Tensor) -> Tensor:
     """Light, 1 at white, as BT.709-coded values; what is brighter than white goes on along the curve."""
-    return torch.where(light < 0.018, light * 4.5, 1.099 * light.clamp_min(0.018) ** 0.45 - 0.099)
+    return torch.where(light < _BREAK, light * 4.5, (1 + _OVER) * light.clamp_min(_BREAK) ** 0.45 - _OVER)

@@ -26,6 +26,8 @@ X264_THREADS = 8
 at once shorten the vertical motion that the encoder can find (measured: dev/LOG.md)."""
 FFV1 = FORMATS["ffv1"].options
 _LIMITED, _FULL = 1, 2
+_LATEST = 64
+"""Frames by which an encoder may be late where it changes their order."""
 W = TypeVar("W", bound="StreamWriter")
 
 
@@ -160,6 +162,8 @@ class StreamWriter:
             rule = f"{self._codec} cannot encode frames of {self.width}x{self.height} pixels ({e.strerror})"
             raise OutputError(self._target.field, self._target.path, rule, "Choose another size.") from e
         for packet in packets:
+            if packet.dts is None or not 0 <= packet.pts - packet.dts <= _LATEST:
+                packet.dts = packet.pts  # of one or two frames, x265 tells any number
             self.mux(packet)
 
     def __enter__(self: W) -> W:
