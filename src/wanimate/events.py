@@ -40,6 +40,7 @@ class Stage(StrEnum):
     CONDITIONS = "conditions"
     DENOISE = "denoise"
     DECODE = "decode"
+    CUTS = "cuts"
     FINISH = "finish"
     WRITE = "write"
     ENCODE_EXAMPLES = "encode_examples"
@@ -55,6 +56,7 @@ _WORDS = {
     Stage.DETECT: "find the performer", Stage.DRAW: "draw the guides", Stage.PROMPT: "encode the prompt",
     Stage.LOAD: "load the checkpoint", Stage.LORA: "add the LoRAs", Stage.REFERENCE: "encode the character",
     Stage.CONDITIONS: "encode the conditions", Stage.DENOISE: "denoise", Stage.DECODE: "decode",
+    Stage.CUTS: "find the cuts",
     Stage.FINISH: "finish the frames",
     Stage.WRITE: "write the file", Stage.ENCODE_EXAMPLES: "encode the examples", Stage.TRAIN: "train",
     Stage.CONVERT: "convert",

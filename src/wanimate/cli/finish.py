@@ -21,7 +21,9 @@ OF_A_JOB = ("sheet", "fresh", "keep_segments", "composite", "feather")
 Finishing = Annotated[OutputSettings, Takes(without=OF_A_JOB)]
 Master = Annotated[
     Path,
-    typer.Argument(help="A video, or a folder of numbered PNG or OpenEXR pictures. FFV1 and PNG keep what enlarging needs."),
+    typer.Argument(
+        help="A video, or a folder of numbered PNG or OpenEXR pictures. FFV1 and PNG keep what enlarging needs."
+    ),
 ]
 Fps = Annotated[
     str | None,
@@ -38,8 +40,8 @@ def finish(
 ) -> None:  # fmt: skip
     """Enlarge, interpolate and encode a video that is there already.
 
-    The master is only read. Frames stay in float between decoder and encoder, and memory does not grow with the length. The same
-    options of [cyan]wanimate animate[/cyan] finish the network's frames before they are encoded at all.
+    The master is only read. Frames stay in float between decoder and encoder, and memory does not grow with the length. The
+    same options of [cyan]wanimate animate[/cyan] finish the network's frames before they are encoded at all.
 
     [bold]Examples[/bold]
 

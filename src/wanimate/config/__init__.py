@@ -1,6 +1,7 @@
 """Settings of a job: the groups, how their values can be written (`values`), and what they have in common (`base`)."""
 
 from wanimate.config.codecs import FORMATS, Alpha, Codec
+from wanimate.config.finishing import FinishingSettings, Interpolate, Style
 from wanimate.config.generate import CacheKind, Defaults, GenerateSettings, LoraUse, Solver
 from wanimate.config.job import SCHEMA, Job, Mode
 from wanimate.config.output import BurnIn, OutputSettings
@@ -27,7 +28,9 @@ __all__ = [
     "Codec",
     "Defaults",
     "Detectors",
+    "FinishingSettings",
     "GenerateSettings",
+    "Interpolate",
     "Job",
     "LoraUse",
     "Mode",
@@ -38,6 +41,7 @@ __all__ = [
     "RuntimeSettings",
     "Solver",
     "Speed",
+    "Style",
     "WeightsType",
     "check_spread",
 ]

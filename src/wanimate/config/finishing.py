@@ -4,13 +4,20 @@ from __future__ import annotations
 
 from typing import Annotated, ClassVar, Literal
 
-from pydantic import BeforeValidator, Field
+from pydantic import AfterValidator, Field
 
 from wanimate.config.base import FINISHING, Option, Settings
-from wanimate.config.values import File, Rate, parse_target
+from wanimate.config.target import parse_target
+from wanimate.config.values import File, Rate
 
 Interpolate = Literal["auto", "rife", "dis", "blend", "hold"]
-Style = Literal["photo", "drawn"]
+Style = Literal["filmed", "drawn"]
+
+
+def _a_target(text: str | None) -> str | None:
+    if text is not None:
+        parse_target(text)
+    return text
 
 
 class FinishingSettings(Settings):
@@ -20,25 +27,27 @@ class FinishingSettings(Settings):
 
     upscale: Annotated[
         str | None,
-        BeforeValidator(parse_target),
+        AfterValidator(_a_target),
         Option(
             FINISHING,
-            "Size of the result: 1920x1080, 3840x2160 and the like, 1080p, 2160p, 4k, or 2x. The frames keep their aspect.",
-            more="A size is what the frames fit into, turned for upright frames; 1080p is the length of the short side. Sides are "
-            "made even. Networks enlarge and their detail is held steady along the motion; a smaller size is reached by "
-            "averaging.",
+            "Size of the result: a frame to fit into (1920x1080), 1080p or 2160p, or a factor (2x). Nothing is cut off.",
+            more="1080p is 1920x1080, turned for upright pictures. Where fitting leaves a side less than 1 % short of the "
+            "frame, the picture fills the frame.",
             shown="as generated",
             metavar="SIZE",
             example="1920x1080",
         ),
     ] = None
     upscale_style: Annotated[
-        Style, Option(FINISHING, "What is enlarged: filmed or rendered pictures (photo), or drawings with outlines (drawn).")
-    ] = "photo"
+        Style,
+        Option(FINISHING, "What is enlarged: filmed or rendered pictures (filmed), or drawings with outlines (drawn)."),
+    ] = "filmed"
     upscale_detail: Annotated[
         float,
         Field(ge=0, le=1),
-        Option(FINISHING, "How much of the detail that the network adds is taken: 0 is a plain filter.", example="0.75"),
+        Option(
+            FINISHING, "How much of the detail that the network adds is taken: 0 is a plain filter.", example="0.75"
+        ),
     ] = 0.75
     upscale_network: Annotated[
         File | None,
@@ -55,7 +64,7 @@ class FinishingSettings(Settings):
         Rate | None,
         Option(
             FINISHING,
-            "Frames a second of the result. Frames between those of the network are made; those of the network stay as they are.",
+            "Frames a second of the result. Frames between the network's are made; the network's own stay as they are.",
             shown="as generated",
             metavar="RATE",
             example="25 or 24000/1001",

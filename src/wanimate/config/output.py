@@ -2,13 +2,13 @@
 
 from __future__ import annotations
 
-from typing import Annotated, Any, ClassVar, Literal, Self
+from typing import Annotated, Any, Literal, Self
 
 from pydantic import BeforeValidator, Field, model_validator
 
-from wanimate.config.base import RESULT, Option, Settings
-from wanimate.config.finishing import FinishingSettings
+from wanimate.config.base import RESULT, Option
 from wanimate.config.codecs import FORMATS, Alpha, Codec, Depth, endings_told, holding_alpha
+from wanimate.config.finishing import FinishingSettings
 from wanimate.config.values import File
 from wanimate.errors import InputError, setting
 

@@ -65,62 +65,6 @@ def parse_area(value: Any) -> Any:
     return int(pixels) if pixels else int(width) * int(height)
 
 
-_NAMED_SIDES = {"4k": 2160, "uhd": 2160, "8k": 4320}
-_SIDES = (16, 16384)
-"""Shortest and longest side of a target in pixels."""
-_NEAR = Fraction(1, 100)
-"""Aspects that differ by less count as the same."""
-
-
-def parse_target(value: Any) -> Any:
-    """ "1920x1080", "1080p", "4k" or "2x" -> the same in one spelling: "1920x1080", "1080p", "2x". What is no text passes.
-
-    Raises:
-        ValueError: it is none of these, or out of bounds.
-    """
-    if not isinstance(value, str):
-        return value
-    text = value.strip().lower().replace("×", "x").replace("*", "x")
-    if text in _NAMED_SIDES:
-        return f"{_NAMED_SIDES[text]}p"
-    if (times := re.fullmatch(r"(\d{1,2}(?:\.\d{1,3})?)x", text)) is not None:
-        if not 0 < float(times[1]) <= 8:
-            raise ValueError("it has to lie above 0x and at most at 8x")
-        return text
-    sides = re.fullmatch(r"(\d{2,5})\s*x\s*(\d{2,5})|(\d{2,5})p", text)
-    if sides is None:
-        raise ValueError("not a size")
-    found = [int(side) for side in sides.groups() if side]
-    if not all(_SIDES[0] <= side <= _SIDES[1] for side in found):
-        raise ValueError(f"its sides have to lie between {_SIDES[0]} and {_SIDES[1]} pixels")
-    return f"{found[0]}p" if len(found) == 1 else f"{found[0]}x{found[1]}"
-
-
-def target_size(target: str, size: tuple[int, int]) -> tuple[int, int]:
-    """(width, height), both even, of frames of `size` at a target of `parse_target`.
-
-    A box is turned for frames that stand while it lies. Frames whose aspect is the box's to 1 % fill it; others keep their aspect
-    and touch two of its sides. "1080p" is the length of the short side.
-    """
-    width, height = size
-    if target.endswith("x"):
-        scale = Fraction(target[:-1])
-    elif target.endswith("p"):
-        scale = Fraction(int(target[:-1]), min(size))
-    else:
-        box = sorted(int(side) for side in target.split("x"))
-        box = box if width <= height else box[::-1]
-        across, down = Fraction(box[0], width), Fraction(box[1], height)
-        if abs(across / down - 1) <= _NEAR:
-            return _even(Fraction(box[0])), _even(Fraction(box[1]))
-        scale = min(across, down)
-    return _even(width * scale), _even(height * scale)
-
-
-def _even(side: Fraction) -> int:
-    return max(2 * round(side / 2), 2)
-
-
 def _large_enough(area: int) -> int:
     if area < MIN_AREA:
         raise ValueError("smaller than 16x16 pixels")

@@ -3,6 +3,7 @@
 from __future__ import annotations
 
 from collections.abc import Generator, Iterator
+from dataclasses import replace
 from fractions import Fraction
 from pathlib import Path
 from typing import Any
@@ -10,22 +11,28 @@ from typing import Any
 import torch
 
 from wanimate.config import OutputSettings
+from wanimate.config.values import parse_rate
 from wanimate.errors import InputError, setting
 from wanimate.events import Clock, Event, Expected, Finished, Notice, Stage, StageProgress
 from wanimate.finish.commit import commit
 from wanimate.finish.labels import carried_of
+from wanimate.finish.lock import record_path
 from wanimate.finish.record import Hashes
 from wanimate.jobs.cancel import CancelToken, cancellable
 from wanimate.jobs.delivery import Delivery, Order, deliver
-from wanimate.jobs.workspace import check_space, locked
+from wanimate.jobs.workspace import check_space, files_read, locked
+from wanimate.media.files import read_own_json
 from wanimate.media.master import Master, open_master
-from wanimate.post.base import VideoSpec, result_of
-from wanimate.post.stages import networks_read, seconds_of, stages_of
+from wanimate.post.base import VideoSpec
+from wanimate.post.stages import result_for, seconds_of, stages_of
+from wanimate.preprocess.people.cuts import with_cuts
 from wanimate.types import Result
 from wanimate.weights.checkpoint import best_device
 
 _OF_A_JOB = ("sheet", "fresh", "keep_segments")
 """Settings of the result that a master has no use for."""
+_CUT_SECONDS, _OFTEN = 0.02, 16
+"""Seconds that are expected for a frame in which a cut is looked for; so many frames a report."""
 
 
 def finish(
@@ -53,19 +60,21 @@ def _finish(
             rule = "it belongs to jobs that generate frames"
             raise InputError(f"output.{name}", getattr(output, name), rule, "Leave it out.")
     clock, notices = Clock(), list[str]()
-    lock, version = locked(out, output, [master, *networks_read(output)])
+    lock, version = locked(out, output, [master, *files_read(None, None, output)])
     with lock, Hashes() as hashes:
+        fps = fps or _recorded_rate(master)
         found = open_master(master, fps)
         _check_opacity(found, output)
         spec = VideoSpec(found.size, found.fps, found.count)
-        stages = stages_of(output, device)
-        result = result_of(stages, spec)
+        result = result_for(output, spec)
         check_space(lock.out, output, result)
         hashes.add([master])
-        clock.expect([Expected(Stage.FINISH, result.count, seconds_of(stages, result))])
+        clock.expect([Expected(Stage.FINISH, result.count, seconds_of(output, result, device))])
+        if output.is_finished:
+            spec = replace(spec, cuts=(yield from _cuts(found, clock)))
         carried, said = carried_of(found.clip, {}, result.fps, output)
         told = [*(Notice(text) for text in lock.notices), *said, *_told(found, output, fps)]
-        order = Order(spec, stages, found.clip, carried, version)
+        order = Order(spec, stages_of(output, device), found.clip, carried, version)
         with Delivery(order, lock) as delivery:
             for notice in told:
                 yield from _noted(notice, clock, notices)
@@ -88,6 +97,20 @@ def _finish(
         yield clock.placed(Finished(result=made_of))
 
 
+def _cuts(master: Master, clock: Clock) -> Generator[Event, None, tuple[int, ...]]:
+    """Frames that begin a shot: the master is decoded once for them."""
+    found = list[int]()
+    clock.expect([Expected(Stage.CUTS, master.count, _CUT_SECONDS)])
+    yield from clock.start(Stage.CUTS, master.count)
+    for number, (cut, _) in enumerate(with_cuts(master.thumbnails())):
+        if cut:
+            found.append(number)
+        if number % _OFTEN == 0:
+            yield clock.placed(StageProgress(Stage.CUTS, number + 1, master.count))
+    yield from clock.stop()
+    return tuple(found)
+
+
 def _noted(notice: Notice, clock: Clock, notices: list[str]) -> Iterator[Event]:
     if notice.level == "warning":
         notices.append(notice.message)
@@ -95,10 +118,22 @@ def _noted(notice: Notice, clock: Clock, notices: list[str]) -> Iterator[Event]:
 
 
 def _check_opacity(master: Master, output: OutputSettings) -> None:
-    wanted: dict[str, Any] = {"output.alpha": output.alpha if output.alpha != "none" else None, "output.matte": output.matte}
+    wanted: dict[str, Any] = {
+        "output.alpha": output.alpha if output.alpha != "none" else None,
+        "output.matte": output.matte,
+    }
     for field, value in wanted.items():
         if value is not None and not master.has_alpha:
             raise InputError(field, value, "the master has no opacity", "Leave it out, or give a master with alpha.")
+
+
+def _recorded_rate(master: Path) -> Fraction | None:
+    """The rate that the record beside a folder of pictures tells."""
+    made = read_own_json(record_path(master)) if master.is_dir() else None
+    try:
+        return parse_rate(made["delivered"]["fps"]) if made else None
+    except (KeyError, TypeError, ValueError):
+        return None
 
 
 def _told(master: Master, output: OutputSettings, fps: Fraction | None) -> Iterator[Notice]:
@@ -107,5 +142,5 @@ def _told(master: Master, output: OutputSettings, fps: Fraction | None) -> Itera
         yield Notice(text, "warning")
     if master.has_alpha and output.alpha == "none" and output.matte is None:
         yield Notice(f"the master's opacity is left out; {setting('output.alpha')} keeps it", "warning")
-    if master.clip is None and fps is None and master.path.is_dir() and not master.tells_rate:
-        yield Notice(f"the pictures tell no rate; they are taken as {master.fps} a second")
+    if master.pictures and fps is None and master.pictures[0].suffix.lower() == ".png":
+        yield Notice(f"nothing tells the rate of the pictures; they are taken as {master.fps} a second", "warning")

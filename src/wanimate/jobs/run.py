@@ -35,7 +35,7 @@ from wanimate.media.image import load_image
 from wanimate.media.probe import probe
 from wanimate.media.sheet import sample_columns
 from wanimate.post.base import VideoSpec, result_of
-from wanimate.post.stages import stages_of
+from wanimate.post.stages import seconds_of, stages_of
 from wanimate.preprocess import drive
 from wanimate.preprocess.guides import load_guides
 from wanimate.preprocess.layout import plan_layout
@@ -61,6 +61,11 @@ class _Task:
     clip: Clip | None
     preprocess: dict[str, Any] | None
     notices: list[str] = field(default_factory=list)
+
+    def finishing(self, result: VideoSpec) -> list[Expected]:
+        """The work of finishing before the job."""
+        seconds = seconds_of(self.output, result, self.engine.device)
+        return [Expected(Stage.FINISH, result.count, seconds)] if seconds else []
 
     def note(self, event: Event) -> Iterator[Event]:
         """Pass an event on; warnings go into the record, too."""
@@ -122,18 +127,18 @@ def _run(engine: Engine, job: Job) -> Generator[Event, None, None]:
     check_mask_sheet(job.preprocess, job.out, record_path(job.out), sheet_path(job.out), job.keep_guides)
     inputs = {"image": job.image, "video": job.video}
     inputs |= {} if job.preprocess.mask is None else {"mask": job.preprocess.mask}
-    read = (*inputs.values(), *files_read(job.preprocess, resolved.generate), *engine.files)
+    read = (*inputs.values(), *files_read(job.preprocess, resolved.generate, job.output), *engine.files)
     with workspace(job.out, job.output, read, job.keep_guides) as place, Hashes() as hashes:
         clip, image, said = _look(job.image, job.video, job.preprocess)
         engine.check(resolved)
         area = job.preprocess.area or engine.area
         layout = plan_layout(job.mode, clip, (image.shape[1], image.shape[0]), job.preprocess, area)
         check_redraw(resolved, layout.count, place.store)
-        place.check_room(VideoSpec(layout.size, layout.fps, layout.count), job.mode, engine.device)
+        result = place.check_room(VideoSpec(layout.size, layout.fps, layout.count), job.mode)
         settings = job.preprocess.model_dump(mode="json")
         task = _Task(engine, resolved, place, job.output, hashes, Clock(), inputs, clip, settings)
         hashes.add(inputs.values())
-        task.clock.expect([*_expected(layout.count), *engine.expected(resolved, layout.count)])
+        task.clock.expect([*_expected(layout.count), *engine.expected(resolved, layout.count), *task.finishing(result)])
         yield from task.watch(iter([*place.notices, *said]))
         engine.read_ahead()
         guides = yield from _drawn(task, job, clip, image, area)
@@ -148,18 +153,18 @@ def _generate(
     clip, unused = source_clip(loaded.manifest)
     resolved = engine.resolve(settings, loaded.mode)
     read = [*named_clip(loaded.manifest), *([] if folder is None else [folder])]
-    read += [*files_read(None, resolved.generate), *engine.files]
+    read += [*files_read(None, resolved.generate, output), *engine.files]
     with workspace(out, output, read) as place, Hashes() as hashes:
         engine.check(resolved)
         check_redraw(resolved, loaded.count, place.store, loaded)
-        place.check_room(VideoSpec(loaded.size, loaded.fps, loaded.count), loaded.mode, engine.device)
+        result = place.check_room(VideoSpec(loaded.size, loaded.fps, loaded.count), loaded.mode)
         inputs = {} if folder is None else {"guides": folder}
         settings_told = told_settings(loaded.manifest)
         task = _Task(engine, resolved, place, output, hashes, Clock(), inputs, clip, settings_told)
         hashes.add(inputs.values())
         if unused is not None:
             yield from task.note(unused)
-        task.clock.expect(engine.expected(resolved, loaded.count))
+        task.clock.expect([*engine.expected(resolved, loaded.count), *task.finishing(result)])
         yield from task.watch(iter(place.notices))
         yield from _finish(task, loaded)
 

@@ -8,8 +8,6 @@ from contextlib import ExitStack, contextmanager
 from dataclasses import dataclass
 from pathlib import Path
 
-import torch
-
 from wanimate.config import FORMATS, GenerateSettings, OutputSettings, PreprocessSettings
 from wanimate.errors import OutputError
 from wanimate.events import Notice
@@ -20,8 +18,8 @@ from wanimate.jobs.store import Store
 from wanimate.media.exr import check_installed
 from wanimate.media.lock import HeldError, NameLock
 from wanimate.media.places import check_apart_from, check_names, is_within
-from wanimate.post.base import VideoSpec, result_of
-from wanimate.post.stages import stages_of
+from wanimate.post.base import VideoSpec
+from wanimate.post.stages import result_for
 from wanimate.preprocess.folder import check_folder, resolved_folder
 from wanimate.types import Mode
 
@@ -45,16 +43,20 @@ class Workspace:
     notices: Sequence[Notice] = ()
     version: int | None = None
 
-    def check_room(self, spec: VideoSpec, mode: Mode, device: torch.device) -> None:
-        """Refuse finishing that cannot be done, a codec that cannot hold its result, and a disk without room for result or guides.
+    def check_room(self, spec: VideoSpec, mode: Mode) -> VideoSpec:
+        """Refuse finishing that cannot be done, a codec that cannot hold its result, a disk without room for result or guides.
 
-        spec: of the network's frames, which are the guides', too. device: where finishing computes.
+        spec: of the network's frames, which are the guides', too.
+
+        Returns what finishing makes of them.
 
         Raises:
             InputError: networks of finishing are missing. OutputError: as `check_space`.
         """
-        check_space(self.out, self.lock.output, result_of(stages_of(self.lock.output, device), spec))
+        result = result_for(self.lock.output, spec)
+        check_space(self.out, self.lock.output, result)
         _check_free("keep_guides", self.guides, int(_GUIDE_BYTES[mode] * spec.size[0] * spec.size[1] * spec.count))
+        return result
 
 
 def check_space(out: Path, output: OutputSettings, result: VideoSpec) -> None:
@@ -147,11 +149,14 @@ def check_mask_sheet(settings: PreprocessSettings, *written: Path | None) -> Non
             raise OutputError("preprocess.mask_debug", sheet, rule, "Choose another name outside of it.")
 
 
-def files_read(preprocess: PreprocessSettings | None, generate: GenerateSettings | None = None) -> list[Path]:
-    """Files and folders that the settings name."""
+def files_read(
+    preprocess: PreprocessSettings | None, generate: GenerateSettings | None = None, output: OutputSettings | None = None
+) -> list[Path]:  # fmt: skip
+    """Files and folders that the settings name, to be read."""
     named = [] if preprocess is None else [preprocess.mask, preprocess.sam2, preprocess.models]
     loras = [] if generate is None else [use.path for use in generate.lora]
-    return [*(path for path in named if path is not None), *loras]
+    networks = [] if output is None or output.upscale_network is None else [output.upscale_network]
+    return [*(path for path in named if path is not None), *loras, *networks]
 
 
 def _existing(path: Path) -> Path:

@@ -13,6 +13,7 @@ import cv2
 import numpy as np
 import numpy.typing as npt
 import torch
+from av.video.reformatter import Interpolation
 from torch import Tensor
 
 from wanimate.config.values import snap_rate
@@ -22,11 +23,13 @@ from wanimate.media.container import open_video, packets
 from wanimate.media.exr import check_readable, read_exr
 from wanimate.media.levels import decoded, from_levels, from_light
 from wanimate.media.probe import probe
-from wanimate.types import Clip
+from wanimate.types import Clip, Frame
 
 CHUNK_BYTES = 64 * 2**20
 """Of a chunk, at most; every chunk has at least one frame."""
 _MILLISECOND = 0.0011
+_THUMBNAIL = 128, 72
+AREA = Interpolation.AREA | Interpolation.ACCURATE_RND
 _NUMBERED = re.compile(r"(.*?)(\d+)\.(png|exr)", re.IGNORECASE | re.DOTALL)
 _PACKED = {8: ("gbrp", "gbrap"), 16: ("gbrp16le", "gbrap16le")}
 
@@ -82,14 +85,26 @@ class Master:
         if count != self.count:
             raise _damaged(self.path, f"{count} of {self.count} frames can be decoded")
 
+    def thumbnails(self) -> Iterator[Frame]:
+        """All frames as uint8 RGB [72, 128, 3], whatever their shape: enough to see where a shot begins."""
+        for path in self.pictures:
+            picture = (read_picture(path)[0, :3].permute(1, 2, 0) * 255).round().to(torch.uint8).numpy()
+            yield cv2.resize(picture, _THUMBNAIL, interpolation=cv2.INTER_AREA)
+        if not self.pictures:
+            for frame in self._decoded():
+                yield frame.reformat(*_THUMBNAIL, "rgb24", interpolation=AREA).to_ndarray()
+
     def _video(self) -> Iterator[Tensor]:
+        for frame in self._decoded():
+            yield _as_float(frame, self.path, self.size)
+
+    def _decoded(self) -> Iterator[Any]:
         assert self.clip is not None
         with open_video(self.path, "master") as container:
             stream = container.streams[self.clip.stream]
             stream.thread_type = "AUTO"
             for packet in packets(container, [stream]):
-                for frame in stream.decode(packet):
-                    yield _as_float(frame, self.path, self.size)
+                yield from stream.decode(packet)
 
     def _pictures(self) -> Iterator[Tensor]:
         for path in self.pictures:
