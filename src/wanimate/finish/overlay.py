@@ -17,7 +17,7 @@ class Overlay:
     def __init__(self, layer: npt.NDArray[np.uint8]) -> None:
         left, top, width, height = cv2.boundingRect((layer[..., 3] > 0).astype(np.uint8))
         self._where = slice(top, top + height), slice(left, left + width)
-        part = torch.from_numpy(np.ascontiguousarray(layer[self._where])).permute(2, 0, 1) / 255
+        part = torch.from_numpy(layer[self._where].copy()).permute(2, 0, 1) / 255
         self._ink, self._share = part[:3], part[3:]
 
     def on(self, frames: Tensor, opacity: Tensor | None = None) -> tuple[Tensor, Tensor | None]:

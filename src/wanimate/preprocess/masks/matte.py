@@ -19,7 +19,7 @@ _LONGEST = 512
 _HELD, _SAME = 0.6, 12.0
 """How much of the frame before stays, and the grey levels by which what moved may differ before less of it does."""
 _FLOW_SIDE = 32
-_EDGE, _FLAT = 1 / 160, 2e-3
+_EDGE, _FLAT = 1 / 256, 4e-3
 """Reach of the fit to edges, as a share of the longer side, and the contrast that counts as an edge, squared."""
 
 
