@@ -27,7 +27,7 @@ _UNSTORABLE = re.compile("[\0\ud800-\udfff]")
 OWN_BY_SERVER = {
     PreprocessSettings: ("models", "mask", "sam2", "mask_debug", "limits"),
     GenerateSettings: ("lora", "redraw"),
-    OutputSettings: ("overwrite", "fresh", "keep_segments"),
+    OutputSettings: ("overwrite", "fresh", "keep_segments", "matte"),
 }
 """Fields that name files of the server, or that it decides."""
 

@@ -9,7 +9,7 @@ from typing import Any
 import cv2
 import numpy as np
 
-from wanimate.preprocess.masks.matte import SoftMatte, fitted
+from wanimate.preprocess.masks.matte import SoftMatte
 from wanimate.types import Frame
 
 
@@ -50,10 +50,3 @@ def test_nothing_is_carried_over_a_cut() -> None:
     whole, cut = mattes([]), mattes([5])
     assert (cut[5] == mattes([1, 2, 3, 4, 5])[5]).all()
     assert (cut[5] != whole[5]).any()
-
-
-def test_a_matte_takes_the_edges_of_the_picture() -> None:
-    picture = cv2.circle(np.full((576, 768), 30, np.uint8), (384, 288), 180, 200, -1)
-    inside = (picture == 200).astype(np.float32)
-    rough = cv2.GaussianBlur(inside, (0, 0), 2.5)
-    assert np.abs(fitted(rough, picture) - inside).mean() < 0.8 * np.abs(rough - inside).mean()
