@@ -101,7 +101,7 @@ class Delivery:
         first = 1 if self._output.slate else 0
         return {
             "timecode": self._carried.label(first, self._guides.fps), "reel": self._carried.reel or None,
-            "slate": self._output.slate,
+            "slate": self._output.slate, "handles": self._guides.manifest.get("handles", [0, 0]),
         }  # fmt: skip
 
     def _write(self, frames: Tensor, opacity: Tensor | None) -> None:

@@ -31,8 +31,8 @@ from wanimate.jobs.resume import Resumption, check_redraw, guides_key
 from wanimate.jobs.segments import FramesDone, SegmentDone, run_segments
 from wanimate.jobs.workspace import Workspace, check_mask_sheet, files_read, guides_folder, workspace
 from wanimate.media.image import load_image
-from wanimate.media.probe import probe
 from wanimate.media.sheet import sample_columns
+from wanimate.media.stretch import missing_handles, probe_used
 from wanimate.preprocess import drive
 from wanimate.preprocess.guides import load_guides
 from wanimate.preprocess.layout import plan_layout
@@ -163,7 +163,8 @@ def _generate(
 
 def _look(image: Path, video: Path, settings: PreprocessSettings) -> tuple[Clip, Frame, list[Notice]]:
     """Everything that can be wrong with clip and picture by themselves is said here, and what is to be told of the picture."""
-    clip, said = probe(video, settings.limits), list[str]()
+    clip, said = probe_used(video, settings), list[str]()
+    said += [text for text in (missing_handles(clip, settings),) if text is not None]
     picture = load_image(image, notices=said)
     return clip, picture, [Notice(text, "warning") for text in said]
 

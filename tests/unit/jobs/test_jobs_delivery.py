@@ -4,6 +4,7 @@ from __future__ import annotations
 
 import json
 import sys
+from dataclasses import replace
 from fractions import Fraction
 from pathlib import Path
 from typing import Any
@@ -167,7 +168,7 @@ def test_the_clips_timecode_is_carried_over(
     delivery = delivered(tmp_path / name, guides, clip=clip)
     assert told(tmp_path / name)["timecode"] == wanted
     assert told(tmp_path / name).get("reel_name") == (None if name == "a.mp4" else "A001C002")
-    assert delivery.facts() == {"timecode": wanted, "reel": "A001C002", "slate": False}
+    assert delivery.facts() == {"timecode": wanted, "reel": "A001C002", "slate": False, "handles": [0, 0]}
 
 
 @pytest.mark.parametrize(("text", "fps", "to", "first", "wanted"), [
@@ -178,8 +179,7 @@ def test_the_clips_timecode_is_carried_over(
 def test_timecode_at_another_rate(
     tmp_path: Path, text: str, fps: Fraction, to: Fraction, first: int, wanted: str | None
 ) -> None:
-    clip = probe(make_clip(tmp_path / "in.mp4", 60, fps), None)
-    object.__setattr__(clip, "timecode", text)
+    clip = replace(probe(make_clip(tmp_path / "in.mp4", 60, fps), None), timecode=text)
     carried, notices = carried_of(clip, {"source": {"frames": [first]}}, to, OutputSettings())
     assert carried.label(0, to) == wanted
     assert [n.message.startswith(f"the clip's timecode {text} is not carried over: ") for n in notices] == [True] * (
@@ -206,7 +206,7 @@ def test_a_slate_is_one_frame_before_and_keeps_time(tmp_path: Path, name: str) -
     guides = guides_of(Fraction(24))
     delivery = delivered(tmp_path / name, guides, clip=clip, slate=True, codec="h264", crf=4)
     assert told(tmp_path / name)["timecode"] == "00:59:59:23"
-    assert delivery.facts() == {"timecode": "01:00:00:00", "reel": None, "slate": True}
+    assert delivery.facts() == {"timecode": "01:00:00:00", "reel": None, "slate": True, "handles": [0, 0]}
     frames = whole(tmp_path / name)
     assert len(frames) == COUNT + 1
     assert frames[0].mean() < 0.5 < frames[1, :, 30, 30].mean()
