@@ -62,7 +62,8 @@ class Clip:
     Width and height are as displayed (after `orientation`, as EXIF numbers it: 1 upright to 8). `times` are the
     presentation times of the frames in seconds, strictly increasing, from 0; `duration` includes the last frame. `stream`
     is the number of its video stream in the file. `notices`: what the user should be told of it. `timecode` is that of its
-    first frame, as the file writes it; "" where it tells none, and so is `reel`.
+    first frame, as the file writes it; "" where it tells none, and so is `reel`. `hdr`: the notice that says that its colours
+    are tone mapped; empty where they are not.
     """
 
     path: Path
@@ -81,6 +82,7 @@ class Clip:
     notices: tuple[str, ...] = ()
     timecode: str = ""
     reel: str = ""
+    hdr: str = ""
 
     def __post_init__(self) -> None:
         assert self.times, "a clip has at least one frame"

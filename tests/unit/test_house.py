@@ -17,7 +17,7 @@ ROAD = ("engines", "jobs", "api")
 PREPROCESS = (
     "pose", "people", "detect", "masks", "folder", "manifest", "guides", "layout", "performer", "fit", "report", "modes",
     "drive",
-    "candidates",
+    "candidates", "inspection",
 )  # fmt: skip
 """Rooms and single modules of `preprocess`, each of which imports earlier ones only."""
 BESIDE = ("cli", "integrations", "measure", "serve", "train")

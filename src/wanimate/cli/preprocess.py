@@ -52,11 +52,11 @@ def preprocess(
     [cyan]wanimate preprocess --image hero.png --video dance.mp4 --out guides --area 1280x720[/cyan]
     """
     from wanimate.jobs import run as jobs
-    from wanimate.media.probe import probe
+    from wanimate.media.stretch import probe_used
     from wanimate.weights.locate import read_checkpoint_config
 
     if list_people:
-        clip = probe(video, settings.limits)
+        clip = probe_used(video, settings)
         from wanimate.preprocess.candidates import write_people
 
         crowd = write_people(clip, settings, out, overwrite)

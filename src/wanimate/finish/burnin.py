@@ -1,6 +1,6 @@
 """Words on frames for review: along the lower edge of every frame, and on a slate before the first one.
 
-The font is the one that Pillow carries, Aileron (CC0).
+The font is the one that Pillow carries: Aileron (CC0).
 """
 
 from __future__ import annotations
@@ -18,8 +18,8 @@ from wanimate.config import BurnIn
 from wanimate.finish.overlay import Overlay
 from wanimate.media.levels import from_levels
 
-_OF_HEIGHT, _SMALLEST = 1 / 30, 9
-"""Height of the letters over the picture's; pixels of the smallest letters."""
+_OF_HEIGHT, _SMALLEST, _LEAST = 1 / 30, 9, 5.0
+"""Height of the letters over the picture's; pixels of the smallest letters, and where several words have to share a line."""
 _BAND, _MARGIN = 1.7, 0.6
 """Height of the dark band and distance from the sides, in heights of the letters."""
 _SHADE = 150
@@ -60,11 +60,13 @@ class BurnIns:
         self._take, self._what = take, tuple(what)
         width, height = take.size
         letters = max(height * _OF_HEIGHT, _SMALLEST)
-        longest = "   ".join(take.words(take.count, one) for one in what)
+        wide = sum(self._widths(ImageFont.load_default(letters), take.count)) + letters * (len(self._what) - 1)
         room = width - 2 * _MARGIN * letters
-        wide = float(ImageFont.load_default(letters).getlength(longest))
-        self._letters = max(letters * min(1.0, room / max(wide, 1)), 6.0)
+        self._letters = max(letters * min(1.0, room / max(wide, 1)), _LEAST)
         self._font = ImageFont.load_default(self._letters)
+
+    def _widths(self, font: ImageFont.FreeTypeFont, index: int) -> list[float]:
+        return [float(font.getlength(self._take.words(index, one))) for one in self._what]
 
     def on(self, frames: Tensor, opacity: Tensor | None, start: int) -> tuple[Tensor, Tensor | None]:
         """Frames float32 [n, 3, H, W] from job frame `start` on, with their opacity, as `Overlay.on` gives them."""
@@ -81,12 +83,12 @@ class BurnIns:
         layer = Image.new("RGBA", (width, height))
         draw = ImageDraw.Draw(layer)
         draw.rectangle((0, height - band, width, height), (0, 0, 0, _SHADE))
-        margin, last = self._letters * _MARGIN, len(self._what) - 1
-        for i, what in enumerate(self._what):
-            share = i / last if last else 0.0
-            place = (margin + share * (width - 2 * margin), height - band / 2)
-            anchor = "lm" if i == 0 else "rm" if i == last else "mm"
-            draw.text(place, self._take.words(index, what), (255, 255, 255, 255), self._font, anchor)
+        margin, wide = self._letters * _MARGIN, self._widths(self._font, index)
+        gap = (width - 2 * margin - sum(wide)) / max(len(wide) - 1, 1)
+        place = margin
+        for what, one in zip(self._what, wide, strict=True):
+            draw.text((place, height - band / 2), self._take.words(index, what), (255, 255, 255, 255), self._font, "lm")
+            place += one + gap
         return np.asarray(layer)
 
 

@@ -34,13 +34,14 @@ CONTAINERS = {".mp4": "mp4", ".m4v": "mp4", ".mov": "mov", ".mkv": "matroska"}
 @dataclass(frozen=True)
 class Carried:
     """What a result takes over from its clip beside the sound. start: timecode of the first frame that is written, as a frame
-    number; None is no timecode. drop: whether its labels are dropped. reel: "" is none. audio_start: where in the clip the
-    first frame lies, in seconds; below 0 where frames come before the clip's."""
+    number; None is no timecode. drop: whether its labels are dropped. reel: "" is none. audio_start: where in the clip its
+    first used frame lies, in seconds. lead: seconds of frames before that one, which are silent."""
 
     start: int | None = None
     drop: bool = False
     reel: str = ""
     audio_start: float = 0.0
+    lead: float = 0.0
 
     def label(self, index: int, fps: Fraction) -> str | None:
         """The timecode of a written frame."""
@@ -191,7 +192,7 @@ class OutputWriter:
             return None
         ending = self.path.suffix.lower()
         try:
-            audio = AudioCopy(clip, self._sink, ending, self._carried.audio_start)
+            audio = AudioCopy(clip, self._sink, ending, self._carried.audio_start, self._carried.lead)
         except (av.error.FFmpegError, ValueError) as e:
             self.notices.append(Notice(f"the clip's sound cannot be used ({e})", "warning"))
             return None

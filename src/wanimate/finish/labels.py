@@ -11,18 +11,18 @@ from wanimate.errors import InputError, OutputError, setting
 from wanimate.events import Notice
 from wanimate.finish.encode import Carried
 from wanimate.media import timecode
+from wanimate.preprocess.manifest import first_seconds
 from wanimate.types import Clip
 
 
 def carried_of(
-    clip: Clip | None, manifest: Mapping[str, Any], fps: Fraction, output: OutputSettings, audio_start: float = 0.0
+    clip: Clip | None, manifest: Mapping[str, Any], fps: Fraction, output: OutputSettings
 ) -> tuple[Carried, list[Notice]]:
     """What a result of rate `fps` takes over, and what the user should be told.
 
     Args:
         clip: the clip the guides were made of, None where there is none.
         manifest: of the guides; it names the clip's first used frame.
-        audio_start: where that frame lies in the clip, in seconds.
 
     Raises:
         OutputError: the timecode that was asked for does not exist at this rate.
@@ -37,8 +37,8 @@ def carried_of(
         notices += [] if told is None else [Notice(told)]
     if output.slate:
         start = None if start is None else (start - 1) % _day(fps, drop)
-        audio_start -= float(1 / fps)
-    return Carried(start, drop, reel, audio_start), notices
+    heard = 0.0 if clip is None else first_seconds(clip, manifest)
+    return Carried(start, drop, reel, heard, float(1 / fps) if output.slate else 0.0), notices
 
 
 def asked(text: str, fps: Fraction) -> int:

@@ -32,8 +32,8 @@ from wanimate.jobs.resume import Resumption, check_redraw, guides_key
 from wanimate.jobs.segments import FramesDone, SegmentDone, run_segments
 from wanimate.jobs.workspace import Workspace, check_mask_sheet, files_read, guides_folder, workspace
 from wanimate.media.image import load_image
-from wanimate.media.probe import probe
 from wanimate.media.sheet import sample_columns
+from wanimate.media.stretch import missing_handles, probe_used
 from wanimate.post.base import VideoSpec, result_of
 from wanimate.post.stages import seconds_of, stages_of
 from wanimate.preprocess import drive
@@ -171,7 +171,8 @@ def _generate(
 
 def _look(image: Path, video: Path, settings: PreprocessSettings) -> tuple[Clip, Frame, list[Notice]]:
     """Everything that can be wrong with clip and picture by themselves is said here, and what is to be told of the picture."""
-    clip, said = probe(video, settings.limits), list[str]()
+    clip, said = probe_used(video, settings), list[str]()
+    said += [text for text in (missing_handles(clip, settings),) if text is not None]
     picture = load_image(image, notices=said)
     return clip, picture, [Notice(text, "warning") for text in said]
 
@@ -266,7 +267,7 @@ def _written(task: _Task, guides: Guides, segments: tuple[Segment, ...], earlier
             yield from task.note(Notice(f"{caching}: {sum(skipped)} of {steps} steps were skipped"))
         yield from clock.stop()  # the last moment to cancel; the job's files get their names at one go
         made = _record(task, guides, segments, seed) | delivery.facts() | {
-            "fingerprint": earlier.key, "redraws": earlier.redraws, "resumed": resumed,
+            "handles": guides.manifest.get("handles", [0, 0]), "fingerprint": earlier.key, "redraws": earlier.redraws, "resumed": resumed,
         }  # fmt: skip
         made["cache"] = caching and {"kind": caching.kind, "gate": caching.gate, "skipped": skipped}
         sheet = None

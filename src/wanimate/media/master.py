@@ -166,8 +166,8 @@ def _file(path: Path) -> Master:
 
 
 def _stated(clip: Clip, rate: Fraction | None) -> Fraction | None:
-    """The rate that the file states, where every time stamp is that of its frame to the millisecond: a few frames with stamps of
-    whole milliseconds do not tell it."""
+    """The rate that the file states, where every time stamp is that of its frame to the millisecond. A few frames with stamps
+    of whole milliseconds do not tell it."""
     if not rate or any(abs(time - i / rate) > _MILLISECOND for i, time in enumerate(clip.times)):
         return None
     return snap_rate(Fraction(rate))

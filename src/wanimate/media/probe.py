@@ -98,6 +98,7 @@ def probe(path: Path, limits: ClipLimits | None = ClipLimits(), field: str = "vi
             notices=tuple(text for text in notices if text is not None),
             timecode=tag_of(container, "timecode"),
             reel=tag_of(container, "reel_name"),
+            hdr=seen.hdr,
         )
     if limits is not None:
         check_limits(clip, limits, field)

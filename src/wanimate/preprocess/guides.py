@@ -231,8 +231,10 @@ def drawn_points(guides: Guides) -> Keypoints:
     path = inside(guides.folder, name)
     try:
         with np.load(path, allow_pickle=False) as stored:
+            if not {"body", "left_hand", "right_hand"} <= set(stored):
+                return nobody
             points = joined(stored["body"], stored["left_hand"], stored["right_hand"])
-    except (OSError, ValueError, KeyError, IndexError, zipfile.BadZipFile) as error:
+    except (OSError, ValueError, IndexError, zipfile.BadZipFile) as error:
         raise InputError("guides", path, f"its points cannot be read ({error})", AGAIN) from error
     if points.shape != nobody.shape or not np.isfinite(points[..., 2]).all():
         raise InputError("guides", path, f"it has points of {len(points)} frames, not of {guides.count}", AGAIN)

@@ -121,7 +121,7 @@ def server(remote: Remote) -> MCPServer:
             name: a title for the job.
             prompt: text for the network; most jobs need none.
             settings: further fields of a job: tier ("wan-std", "wan-pro"), checkpoint, loras ([{"name", "strength"}]),
-                speed, priority, generate ({"seed", "steps" ...}), preprocess ({"person", "fps" ...}), output.
+                speed, priority, generate ({"seed", "steps" ...}), preprocess ({"person", "fps", "start", "end" ...}), output.
         """
         asked = {**(settings or {}), "mode": mode, "name": name, "prompt": prompt}
         asked |= {"image": await remote.source(image), "video": await remote.source(video)}

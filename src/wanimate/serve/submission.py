@@ -18,16 +18,18 @@ from wanimate.serve.errors import of_input, wrong
 from wanimate.serve.settings import ServeSettings
 
 _Group = TypeVar("_Group", bound=Settings)
-Kind = Literal["animate", "preprocess", "generate", "redraw", "people"]
+Kind = Literal["animate", "preprocess", "generate", "redraw", "people", "check", "relight"]
 """The whole job; its guides alone; its frames from the guides of another job; another job with one segment made anew; a
-numbered picture of everybody in the clip."""
-PREPARED_ONLY = ("preprocess", "people")
+numbered picture of everybody in the clip; what a job would be told of its inputs; one moment with and without relighting."""
+PREPARED_ONLY = ("preprocess", "people", "check")
 """Kinds that are done once a processor has done its part."""
+ASIDE = ("people", "check", "relight")
+"""Kinds that lists leave out: they are asked for on the way to a job."""
 _UNSTORABLE = re.compile("[\0\ud800-\udfff]")
 OWN_BY_SERVER = {
     PreprocessSettings: ("models", "mask", "sam2", "mask_debug", "limits"),
     GenerateSettings: ("lora", "redraw"),
-    OutputSettings: ("overwrite", "fresh", "keep_segments"),
+    OutputSettings: ("overwrite", "fresh", "keep_segments", "matte"),
 }
 """Fields that name files of the server, or that it decides."""
 
@@ -130,11 +132,14 @@ class Submission(_Part):
         """Refuse what no worker could do. Raises ServiceError (400)."""
         needed = {
             "animate": ("image", "video"), "preprocess": ("image", "video"), "generate": ("parent",),
-            "redraw": ("parent", "segment"), "people": ("video",),
+            "redraw": ("parent", "segment"), "people": ("video",), "check": ("image", "video"),
+            "relight": ("image", "video"),
         }[self.kind]  # fmt: skip
         for field in needed:
             if getattr(self, field) is None:
                 raise wrong(field, f"Field required: {field}.")
+        if self.kind == "relight" and self.mode != "replacement":
+            raise wrong("mode", "mode: only a replacement is relit.")
         self.check_settings(settings)
 
     def check_settings(self, settings: ServeSettings) -> None:

@@ -132,7 +132,7 @@ def test_usage_errors_name_the_field(
 
 
 def test_list_people(monkeypatch: pytest.MonkeyPatch, tmp_path: Path) -> None:
-    monkeypatch.setattr("wanimate.media.probe.probe", lambda path, limits: None)
+    monkeypatch.setattr("wanimate.media.stretch.probe_used", lambda path, settings: None)
     crowd = Crowd(3, ((0.0, 1.0, 2.0, 3.0),))
     monkeypatch.setattr("wanimate.preprocess.candidates.write_people", lambda *_: crowd)
     words = ["preprocess", "--list-people", "--video", "v", "--out", "people.png", "--json"]

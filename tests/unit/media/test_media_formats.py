@@ -126,12 +126,14 @@ def test_profiles(tmp_path: Path, codec: Codec, depth: int, profile: str) -> Non
         assert (context.profile, context.pix_fmt) == (
             profile,
             {"prores-4444": "yuv444p12le"}.get(codec, FORMATS[codec].pixels[depth]),
-        )  # noqa: E501
+        )
 
 
 @pytest.mark.parametrize(("codec", "size", "rule"), [
-    ("prores-hq", (321, 240), "even width, and the result has 321x240"), ("dnxhr-hqx", (321, 240), "4:2:2 colour needs an even width"),
-    ("av1", (320, 241), "4:2:0 colour needs an even width and height"), ("dnxhr-hqx", (128, 96), "needs 256x120 pixels or more"),
+    ("prores-hq", (321, 240), "even width, and the result has 321x240"),
+    ("dnxhr-hqx", (321, 240), "4:2:2 colour needs an even width"),
+    ("av1", (320, 241), "4:2:0 colour needs an even width and height"),
+    ("dnxhr-hqx", (128, 96), "needs 256x120 pixels or more"),
 ])  # fmt: skip
 def test_sizes_that_a_format_cannot_hold(codec: Codec, size: tuple[int, int], rule: str) -> None:
     with pytest.raises(OutputError, match=rule) as caught:

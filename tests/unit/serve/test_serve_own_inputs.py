@@ -150,6 +150,7 @@ def test_models_are_listed_as_openai_lists_them(service: Served, ann: TestClient
         "created": 0,
         "owned_by": "wanimate",
         "default": True,
+        "relights": True,
     }
     assert found["largest_upload"] == service.service.settings.largest_clip
     assert (found["loras"], set(found["tiers"])) == (["hero"], {"wan-std", "wan-pro"})
@@ -178,6 +179,7 @@ def test_plans(service: Served, ann: TestClient, monkeypatch: pytest.MonkeyPatch
     plan = ann.post("/v1/plan", json=wanted).json()
     assert (plan["frames"], plan["size"]) == (60, [9, 16])
     assert plan["seconds"] == pytest.approx(10.0 + plan["prepare_seconds"])
+    assert (plan["clip_seconds"], plan["left_today"]) == (4, None)
     monkeypatch.setattr(service.service.forecaster, "_ask", None)
     assert ann.post("/v1/plan", json=wanted).json() == plan  # kept
 

@@ -73,6 +73,7 @@ def body_of(path: str, mine: Belongings) -> Any:
         "/v1/batches": {"jobs": [{**JOB, "image": {"upload": mine.upload}}]},
         "/v1/queue/order": {"ids": [mine.secrets[3]]},
         "/v1/people": {"video": {"upload": mine.upload}, "wait": 0},
+        "/v1/check": {"job": {**JOB, "image": {"upload": mine.upload}}, "wait": 0},
         "/v1/plan": {"clip": mine.look, "frames": 5},
         "/v1/jobs/{job_id}": {"priority": 5},
         "/v1/keys": {"owner": "ann"},

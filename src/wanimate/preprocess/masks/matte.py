@@ -1,4 +1,4 @@
-"""A soft, steady matte of a person in frames that come one by one: the offline masks, smoothed and fitted to edges."""
+"""A soft, steady matte of a person in frames that come one by one: the offline masks, smoothed over time."""
 
 from __future__ import annotations
 
@@ -19,8 +19,6 @@ _LONGEST = 512
 _HELD, _SAME = 0.6, 12.0
 """How much of the frame before stays, and the grey levels by which what moved may differ before less of it does."""
 _FLOW_SIDE = 32
-_EDGE, _FLAT = 1 / 160, 2e-3
-"""Reach of the fit to edges, as a share of the longer side, and the contrast that counts as an edge, squared."""
 
 
 def open_masks() -> OfflineMasks:
@@ -62,8 +60,7 @@ class SoftMatte:
         if self._index in self._cuts:
             self._before = None
         self._index += 1
-        steady = self._steady(grey, outline)
-        return fitted(steady, grey) if steady.any() else steady
+        return self._steady(grey, outline)
 
     def _steady(self, grey: npt.NDArray[np.uint8], outline: Array) -> Array:
         """The outline, mixed with that of the frame before where the same things have moved to."""
@@ -82,19 +79,3 @@ class SoftMatte:
             soft = np.asarray(soft * (1 - share) + moved * share, np.float32)
         self._before = small, soft
         return np.asarray(cv2.resize(soft, grey.shape[::-1], interpolation=cv2.INTER_LINEAR), np.float32)
-
-
-def fitted(matte: Array, grey: npt.NDArray[np.uint8]) -> Array:
-    """A matte [H, W] brought to the edges of a picture of the same size (guided filter; He et al. 2010)."""
-    reach = max(round(max(grey.shape) * _EDGE), 1)
-    side = (2 * reach + 1, 2 * reach + 1)
-    picture = grey.astype(np.float32) / 255
-
-    def mean(values: npt.NDArray[np.floating]) -> Array:
-        return np.asarray(cv2.blur(values, side), np.float32)
-
-    of_picture, of_matte = mean(picture), mean(matte)
-    variance = mean(picture * picture) - of_picture * of_picture
-    slope = (mean(picture * matte) - of_picture * of_matte) / (variance + np.float32(_FLAT))
-    offset = of_matte - slope * of_picture
-    return np.asarray(np.clip(mean(slope) * picture + mean(offset), 0, 1), np.float32)

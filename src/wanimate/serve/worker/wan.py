@@ -5,25 +5,29 @@ from __future__ import annotations
 import json
 import logging
 from collections.abc import Iterator
-from dataclasses import replace
+from dataclasses import asdict, replace
 from pathlib import Path
 from typing import Any
 
 from wanimate.api import Animator
 from wanimate.config import FORMATS, OutputSettings, RuntimeSettings
+from wanimate.config.generate import Defaults
 from wanimate.errors import InputError
 from wanimate.events import Event, Finished, StepDone
 from wanimate.finish.lock import record_path, sheet_path, work_path
 from wanimate.jobs import run as jobs
 from wanimate.jobs.store import SEGMENTS
 from wanimate.media.files import sha256
+from wanimate.media.image import load_image
 from wanimate.media.png import png_bytes, write_png
 from wanimate.media.probe import probe
 from wanimate.media.resize import AREA, letterbox
+from wanimate.media.stretch import probe_used, stretch_of
 from wanimate.media.video import iter_indices
 from wanimate.preprocess.candidates import write_people
 from wanimate.preprocess.folder import MANIFEST
 from wanimate.preprocess.guides import load_guides
+from wanimate.preprocess.inspection import inspect
 from wanimate.serve.addresses import Allowed
 from wanimate.serve.checks import ContractLimits, check_clip, check_picture
 from wanimate.serve.fetch import FetchError, FetchLimits, decode_data_uri, fetch
@@ -31,6 +35,7 @@ from wanimate.serve.settings import ServeSettings
 from wanimate.serve.storage import NotStored, StorageAway
 from wanimate.serve.submission import Source, Submission
 from wanimate.serve.worker.previews import write_previews
+from wanimate.serve.worker.relight import compare_relighting, moment
 from wanimate.serve.worker.work import Broken, Refused, Work
 from wanimate.types import Guides, Result
 from wanimate.weights.locate import read_checkpoint_config
@@ -88,6 +93,9 @@ class WanRunner:
         assert submission.image is not None
         image = self._input(work, submission.image, "image", settings.largest_picture if submission.contract else None)
         video = self._input(work, submission.video, "video", settings.largest_clip)
+        if submission.kind == "check":
+            yield from self._inspect(work, image, video)
+            return
         if submission.contract:
             for found in (check_picture(image, look=submission.check_image), check_clip(video)):
                 if found is not None:
@@ -95,28 +103,33 @@ class WanRunner:
         more: dict[str, Any] = {"limits": ContractLimits().of_job()} if submission.contract else {}
         if submission.mask is not None:
             more["mask"] = self._input(work, submission.mask, "mask", settings.largest_clip)
-        clip = probe(video, None)
-        work.clip_seconds = float(clip.duration)
         folder = work.scratch / "guides"
         chosen = submission.preprocess_settings(settings, **more)
+        if submission.kind == "relight":
+            chosen = moment(probe_used(video, chosen), chosen, self._area(work.job.checkpoint))
+        work.clip_seconds = stretch_of(probe(video, None), chosen).seconds
         yield from jobs.preprocess(submission.mode, image, video, folder, chosen, self._area(work.job.checkpoint))
         _hide_paths(folder / MANIFEST)
         guides = load_guides(folder)
         place = f"guides/{work.job.id}/{work.claim.attempt}"
         work.put(folder, f"{place}/guides")
+        work.guides = place
+        work.facts |= {"frames": guides.count, "fps": str(guides.fps), "size": list(guides.size)}
+        if submission.kind == "relight":
+            return
         write_previews(guides, video, work.scratch / "previews", work.cancel)
         work.put(work.scratch / "previews", f"{place}/previews")
         work.keep(video, f"{place}/clip{video.suffix}")
-        work.guides = place
-        work.facts |= {"frames": guides.count, "fps": str(guides.fps), "size": list(guides.size)}
         work.facts["no_person"] = guides.manifest.get("no_person", [])
+        work.facts["start"] = guides.manifest["source"]["times"][0]
         if submission.kind == "preprocess":
             work.result = {name: f"{place}/guides/{file}" for name, file in _files(guides).items()}
 
     def _find_people(self, work: Work, video: Source) -> None:
         """Everybody in one frame of the clip, in a picture with their numbers."""
         chosen = work.submission.preprocess_settings(self._settings)
-        clip = probe(self._input(work, video, "video", self._settings.largest_clip), chosen.limits)
+        any_length = chosen.limits.model_copy(update={"min_seconds": 0.0, "max_seconds": None})
+        clip = probe(self._input(work, video, "video", self._settings.largest_clip), any_length)
         picture = work.scratch / "people.png"
         crowd = write_people(clip, chosen, picture)
         stored = f"{work.place}/{picture.name}"
@@ -125,6 +138,19 @@ class WanRunner:
         work.facts |= {
             "people": [list(box) for box in crowd.boxes], "frame": crowd.frame, "size": [clip.width, clip.height],
             "seconds": float(clip.duration), "fps": str(clip.fps),
+        }  # fmt: skip
+
+    def _inspect(self, work: Work, image: Path, video: Path) -> Iterator[Event]:
+        """What a job would be told of its picture and clip."""
+        submission, said = work.submission, list[str]()
+        chosen = submission.preprocess_settings(self._settings)
+        clip = probe_used(video, chosen)
+        picture = load_image(image, notices=said)
+        area = chosen.area or self._area(work.job.checkpoint)
+        found = yield from inspect(submission.mode, clip, picture, chosen, area, tuple(said))
+        work.facts |= {
+            "frames": found.count, "fps": str(found.fps), "seconds": stretch_of(clip, chosen).seconds,
+            "findings": [asdict(finding) for finding in found.findings],
         }  # fmt: skip
 
     def _input(self, work: Work, source: Source, field: str, most: int | None) -> Path:
@@ -155,8 +181,10 @@ class WanRunner:
         return place
 
     def _area(self, checkpoint: str) -> int:
-        _, config = read_checkpoint_config(self._settings.known_checkpoints[checkpoint])
-        return config.defaults.area
+        return self._usual(checkpoint).area
+
+    def _usual(self, checkpoint: str) -> Defaults:
+        return read_checkpoint_config(self._settings.known_checkpoints[checkpoint])[1].defaults
 
     # Guides to a result
 
@@ -164,6 +192,11 @@ class WanRunner:
         submission, job = work.submission, work.job
         assert work.guides is not None
         guides = self._guides(work)
+        animator = self._animator_for(job.checkpoint, submission)
+        self._loras = submission.lora_key
+        if submission.kind == "relight":
+            yield from compare_relighting(work, animator, guides, self._usual(job.checkpoint).steps)
+            return
         out = _out(work)
         if not work.fetch(work.kept, work_path(out)) and submission.kind == "redraw":
             self._take_parent(work, out)
@@ -171,8 +204,6 @@ class WanRunner:
         redraw = {"redraw": submission.segment} if submission.kind == "redraw" else {}
         settings = submission.generate_settings(self._settings, **redraw)
         output = submission.output_settings(keep_segments=True, overwrite=True)
-        animator = self._animator_for(job.checkpoint, submission)
-        self._loras = submission.lora_key
         result: Result | None = None
         for event in animator.generate(guides, out, settings, output, work.cancel):
             if isinstance(event, StepDone) and event.preview is not None:

@@ -2,7 +2,7 @@
 const KEPT = 'draft';
 const BLANK = {
   image: null, video: null, mask: null, mode: 'animation', checkpoint: '', size: 'own', custom: '', fps: '', speed: '', seed: '', steps: '', prompt: '', name: '',
-  loras: [], relight: true, composite: true, audio: true, watermark: false, person: 'largest', at: '',
+  loras: [], relight: true, composite: true, audio: true, watermark: false, person: 'largest', at: '', start: '', end: '',
 };
 export const AREAS = ['1280x720', '832x480', '480x272'];
 
@@ -31,6 +31,8 @@ export function submissionOf(draft, kind) {
   if (!tier && size && size !== 'own') preprocess.area = size;
   if (!tier && String(draft.fps).trim()) preprocess.fps = String(draft.fps).trim();
   if (draft.person !== 'largest' || draft.at) preprocess.person = draft.at ? `${draft.person}@${draft.at}` : draft.person;
+  if (number(draft.start)) preprocess.start = number(draft.start);
+  if (number(draft.end) !== undefined) preprocess.end = number(draft.end);
   const generate = {};
   if (number(draft.seed) !== undefined) generate.seed = number(draft.seed);
   if (number(draft.steps) !== undefined) generate.steps = number(draft.steps);
@@ -63,5 +65,6 @@ export function draftOf(asked, uploads) {
     fps: asked.preprocess.fps ?? '', speed: asked.speed ?? '', seed: asked.generate.seed ?? '', steps: asked.generate.steps ?? '', prompt: asked.prompt ?? '',
     name: asked.name ?? '', loras: asked.loras.map(({ name, strength }) => ({ name, strength })), relight: asked.generate.relight !== false,
     composite: asked.output.composite !== false, audio: asked.output.audio !== false, watermark: asked.output.watermark === true, person, at,
+    start: asked.preprocess.start ?? '', end: asked.preprocess.end ?? '',
   };
 }
