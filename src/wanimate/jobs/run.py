@@ -267,7 +267,8 @@ def _written(task: _Task, guides: Guides, segments: tuple[Segment, ...], earlier
             yield from task.note(Notice(f"{caching}: {sum(skipped)} of {steps} steps were skipped"))
         yield from clock.stop()  # the last moment to cancel; the job's files get their names at one go
         made = _record(task, guides, segments, seed) | delivery.facts() | {
-            "handles": guides.manifest.get("handles", [0, 0]), "fingerprint": earlier.key, "redraws": earlier.redraws, "resumed": resumed,
+            "handles": guides.manifest.get("handles", [0, 0]), "fingerprint": earlier.key,
+            "redraws": earlier.redraws, "resumed": resumed,
         }  # fmt: skip
         made["cache"] = caching and {"kind": caching.kind, "gate": caching.gate, "skipped": skipped}
         sheet = None

@@ -29,7 +29,7 @@ def may_drop(rate: Fraction) -> bool:
 
 
 def is_exact(rate: Fraction) -> bool:
-    """Whether timecode is defined for a rate. Labels of another one are counted at the rounded rate and drift from the clock."""
+    """Whether timecode is defined for a rate. Labels of others are counted at the rounded rate and drift from the clock."""
     return rate in _EXACT
 
 

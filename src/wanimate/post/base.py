@@ -1,7 +1,8 @@
 """What the stages between decoder and writer share: the shape of a video, and the protocol of a stage.
 
-Frames travel as chunks: float32 [n, 3, H, W], RGB of BT.709 (gamma-coded), 0 to 1, on any device, n of 1 and more. The
-chunks of a video hold its frames in order; where they are cut apart means nothing.
+Frames travel as chunks: float32 [n, 3, H, W], RGB of BT.709 (gamma-coded), 0 to 1, on any device, n of 1 and more. Where
+they have opacity, it is a fourth channel, which goes where the frame's pixels go. The chunks of a video hold its frames in
+order; where they are cut apart means nothing.
 """
 
 from __future__ import annotations
@@ -81,7 +82,7 @@ def single_frames(spec: VideoSpec, chunks: Iterable[Tensor]) -> Iterator[Tensor]
     count, (width, height) = 0, spec.size
     for chunk in chunks:
         for frame in chunk.split(1):
-            if frame.shape[1:] != (3, height, width):
+            if frame.shape[2:] != (height, width) or frame.shape[1] not in (3, 4):
                 found = "x".join(str(side) for side in frame.shape[:0:-1])
                 raise _other("video", f"frame {count} is {found}, and {width}x{height}x3 was said")
             count += 1

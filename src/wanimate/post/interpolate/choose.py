@@ -39,7 +39,7 @@ def open_interpolator(
 def open_between(method: Method, device: torch.device, folder: Path | None = None, scale: float = 1.0) -> Between:
     """What makes frames between frames. Raises InputError: see `open_interpolator`."""
     if scale not in (1.0, 0.5, 0.25):
-        raise InputError("finish.interpolate_scale", scale, "it is none of 1, 0.5 and 0.25", "Give one of these")
+        raise InputError("output.interpolate_scale", scale, "it is none of 1, 0.5 and 0.25", "Give one of these")
     if method == "auto":
         method = "dis" if device.type == "cpu" else "rife"
     if method == "rife":

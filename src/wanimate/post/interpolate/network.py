@@ -84,18 +84,18 @@ class Rife(nn.Module):
         self.blocks = nn.ModuleList(Block(28 if i else 15, width) for i, width in enumerate(_WIDTHS))
 
     def features(self, frames: Tensor) -> Tensor:
-        """[n, 3, H, W] -> [n, 4, H, W]; a frame's serve on both of its sides."""
-        return self.encode(frames).float()
+        """[n, 3 or 4, H, W] -> [n, 4, H, W]; a frame's serve on both of its sides."""
+        return self.encode(frames[:, :3]).float()
 
     def forward(self, a: Tensor, b: Tensor, share: float, scale: float = 1.0) -> Tensor:
         """scale: below 1, movement is looked for in smaller pictures, for frames of 2K and more."""
         return self.between(a, b, self.features(a), self.features(b), share, scale)
 
     def between(self, a: Tensor, b: Tensor, fa: Tensor, fb: Tensor, share: float, scale: float = 1.0) -> Tensor:
-        """The same with the features of the two frames."""
+        """The same with the features of the two frames. A fourth channel moves with the others, and is not looked at."""
         time = torch.full_like(a[:, :1], share)
         flow: Tensor | None = None
-        known, seen_a, seen_b = torch.cat((a, b, fa, fb, time), dim=1), a, b
+        known, seen_a, seen_b = torch.cat((a[:, :3], b[:, :3], fa, fb, time), dim=1), a, b
         mask = features = time
         for block, size in zip(self.blocks, _SCALES, strict=True):
             change, mask, features = block(known, flow, size / scale)
@@ -103,7 +103,8 @@ class Rife(nn.Module):
             seen_a, seen_b = warp(a, flow[:, :2]), warp(b, flow[:, 2:])
             if size != _SCALES[-1]:
                 known = torch.cat(
-                    (seen_a, seen_b, warp(fa, flow[:, :2]), warp(fb, flow[:, 2:]), time, mask, features), dim=1
+                    (seen_a[:, :3], seen_b[:, :3], warp(fa, flow[:, :2]), warp(fb, flow[:, 2:]), time, mask, features),
+                    dim=1,
                 )
         weight = mask.sigmoid()
         return seen_a * weight + seen_b * (1 - weight)

@@ -9,12 +9,12 @@ from itertools import islice
 import torch
 from torch import Tensor
 
+from wanimate.config.target import Target
 from wanimate.post.base import Chunks, VideoSpec, single_frames
 from wanimate.post.flow import Flow
 from wanimate.post.upscale.base import Enlarger, in_tiles
 from wanimate.post.upscale.resample import resize
 from wanimate.post.upscale.steady import SteadyDetail
-from wanimate.post.upscale.target import Target
 
 
 @dataclass(frozen=True)
@@ -59,11 +59,14 @@ class Upscaler:
 
     @torch.inference_mode()
     def _enlarged(self, frames: Tensor, size: tuple[int, int], begins: list[bool], steady: SteadyDetail) -> Tensor:
+        """Frames with their detail; opacity, where there is one, by the plain filter alone."""
+        frames, opacity = frames[:, :3], frames[:, 3:]
         plain = resize(frames, size)
         if self.strength:
             detail = resize(in_tiles(self.enlarger, frames, self.work.tile), size).sub_(plain)
             plain = plain + self.strength * steady(frames, plain, detail, begins)
-        return plain.clamp(0, 1)
+        whole = torch.cat((plain, resize(opacity, size)), dim=1) if opacity.shape[1] else plain
+        return whole.clamp(0, 1)
 
     def close(self) -> None:
         self.enlarger.close()

@@ -6,6 +6,7 @@ from pathlib import Path
 
 import torch
 
+from wanimate.config.target import parse_target
 from wanimate.errors import InputError
 from wanimate.post import models
 from wanimate.post.flow import DisFlow, Flow, PyramidFlow
@@ -13,12 +14,11 @@ from wanimate.post.upscale.base import Enlarger, NetworkEnlarger
 from wanimate.post.upscale.ncnn import read_layers
 from wanimate.post.upscale.networks import SCALE, Span, Srvgg
 from wanimate.post.upscale.stage import Upscaler, Work
-from wanimate.post.upscale.target import parse_target
 from wanimate.runtime.processor import has_bf16
 
 STYLES = ("filmed", "drawn")
 STRENGTH = 0.75
-_FIELD = "finish.upscale_style"
+_FIELD = "output.upscale_network"
 _OWN_REACH = 48
 """How far a stranger's network may look; tiles overlap by it."""
 
@@ -40,7 +40,7 @@ def open_upscaler(
         InputError: the target or the style is none, the strength lies outside, or models are missing.
     """
     if not 0 <= strength <= 1:
-        raise InputError("finish.upscale_strength", strength, "it lies outside of 0 to 1", "Give a number between")
+        raise InputError("output.upscale_detail", strength, "it lies outside of 0 to 1", "Give a number between")
     device = device or torch.device("cpu")
     wanted = parse_target(target)
     enlarger = open_enlarger(style, device, folder, dtype)

@@ -14,7 +14,7 @@ from fractions import Fraction
 
 from wanimate.errors import InputError
 
-FIELD = "finish.upscale"
+FIELD = "output.upscale"
 LARGEST = 16
 """How many times a side may be enlarged."""
 MAX_SIDE = 16384
