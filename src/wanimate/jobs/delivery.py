@@ -3,6 +3,7 @@
 from __future__ import annotations
 
 from contextlib import ExitStack
+from fractions import Fraction
 from pathlib import Path
 from types import TracebackType
 from typing import Any, ClassVar, Self
@@ -16,11 +17,11 @@ from wanimate.finish.burnin import BurnIns, Take, slate
 from wanimate.finish.composite import composite, seam
 from wanimate.finish.decode import to_pixels
 from wanimate.finish.encode import Carried, OutputWriter
-from wanimate.finish.labels import carried_of
+from wanimate.finish.labels import asked, carried_of
 from wanimate.finish.lock import OutputLock
-from wanimate.finish.matte import MatteSource, as_picture, matte_of
+from wanimate.finish.matte import MatteSource, as_picture, check_matte, matte_of
 from wanimate.finish.watermark import Watermark
-from wanimate.types import Clip, Frame, Guides
+from wanimate.types import Clip, Frame, Guides, Mode
 
 
 class MatteWriter(OutputWriter):
@@ -140,6 +141,18 @@ class Delivery:
             naming.callback(self.writer.close)
             if self.matte is not None:
                 naming.callback(self.matte.close)
+
+
+def check(mode: Mode, output: OutputSettings, fps: Fraction) -> None:
+    """What can be wrong with the files of a result before there are frames.
+
+    Raises:
+        OutputError: the timecode does not exist at this rate. InputError: the segmenter of the matte is missing.
+    """
+    if output.timecode is not None:
+        asked(output.timecode, fps)
+    if output.matte is not None or output.alpha != "none":
+        check_matte(mode)
 
 
 def take_of(out: Path, output: OutputSettings, guides: Guides, carried: Carried, version: int | None) -> Take:

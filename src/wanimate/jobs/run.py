@@ -25,8 +25,8 @@ from wanimate.finish.commit import commit
 from wanimate.finish.lock import record_path, sheet_path
 from wanimate.finish.record import Hashes
 from wanimate.finish.sheet import sheet_of
+from wanimate.jobs import delivery
 from wanimate.jobs.cancel import CancelToken, cancellable
-from wanimate.jobs.delivery import Delivery
 from wanimate.jobs.resume import Resumption, check_redraw, guides_key
 from wanimate.jobs.segments import FramesDone, SegmentDone, run_segments
 from wanimate.jobs.workspace import Workspace, check_mask_sheet, files_read, guides_folder, workspace
@@ -127,6 +127,7 @@ def _run(engine: Engine, job: Job) -> Generator[Event, None, None]:
         layout = plan_layout(job.mode, clip, (image.shape[1], image.shape[0]), job.preprocess, area)
         check_redraw(resolved, layout.count, place.store)
         place.check_room(layout.size, layout.count, job.mode)
+        delivery.check(job.mode, job.output, layout.fps)
         settings = job.preprocess.model_dump(mode="json")
         task = _Task(engine, resolved, place, job.output, hashes, Clock(), inputs, clip, settings)
         hashes.add(inputs.values())
@@ -150,6 +151,7 @@ def _generate(
         engine.check(resolved)
         check_redraw(resolved, loaded.count, place.store, loaded)
         place.check_room(loaded.size, loaded.count, loaded.mode)
+        delivery.check(loaded.mode, output, loaded.fps)
         inputs = {} if folder is None else {"guides": folder}
         settings_told = told_settings(loaded.manifest)
         task = _Task(engine, resolved, place, output, hashes, Clock(), inputs, clip, settings_told)
@@ -237,30 +239,30 @@ def _written(task: _Task, guides: Guides, segments: tuple[Segment, ...], earlier
     columns = tuple(sample_columns(guides.count)) if output.sheet else ()
     skipped: list[int] = []
     resumed, seed = earlier.finished, earlier.seed
-    with Delivery(guides, task.clip, place.lock, place.version, columns) as delivery:
+    with delivery.Delivery(guides, task.clip, place.lock, place.version, columns) as files:
         for event in run_segments(task.engine, segments, guides.count, seed, earlier.archive):
             if isinstance(event, FramesDone):
-                delivery.add(event.frames, event.start)
+                files.add(event.frames, event.start)
             elif isinstance(event, SegmentDone):
                 skipped.append(event.result.skipped)
             else:
                 yield from task.note(event)
         yield from clock.start(Stage.WRITE)
-        yield from task.watch(iter(delivery.finish()))
+        yield from task.watch(iter(files.finish()))
         caching = task.job.caching
         if caching is not None:
             steps = len(segments) * task.job.settings.steps
             yield from task.note(Notice(f"{caching}: {sum(skipped)} of {steps} steps were skipped"))
         yield from clock.stop()  # the last moment to cancel; the job's files get their names at one go
-        made = _record(task, guides, segments, seed) | delivery.facts() | {
+        made = _record(task, guides, segments, seed) | files.facts() | {
             "fingerprint": earlier.key, "redraws": earlier.redraws, "resumed": resumed,
         }  # fmt: skip
         made["cache"] = caching and {"kind": caching.kind, "gate": caching.gate, "skipped": skipped}
         sheet = None
         if output.sheet:
             title = f"wanimate, checkpoint {task.engine.facts()['checkpoint']['name']}"
-            sheet = sheet_of(guides, task.clip, list(columns), delivery.shown, title)
-        written = commit(delivery.writer, place.lock, made, sheet, delivery.matte)
+            sheet = sheet_of(guides, task.clip, list(columns), files.shown, title)
+        written = commit(files.writer, place.lock, made, sheet, files.matte)
     place.store.done()
     beside = sheet_path(place.out) if output.sheet else None
     finished = Finished(result=Result(place.out, guides.count, guides.size, guides.fps, seed, beside, written))
