@@ -14,9 +14,10 @@ from wanimate.errors import InputError
 from wanimate.finish.composite import seam
 from wanimate.finish.decode import to_pixels
 from wanimate.media.levels import from_light
+from wanimate.preprocess.detect.models import find
 from wanimate.preprocess.guides import drawn_points
-from wanimate.preprocess.masks.matte import SoftMatte, open_masks
-from wanimate.types import FrameSource, Guides
+from wanimate.preprocess.masks.matte import MATTE_MODELS, SoftMatte, open_masks
+from wanimate.types import FrameSource, Guides, Mode
 
 Matted = tuple[Tensor, Tensor]
 """Frames float32 [n, 3, H, W] with their matte [n, 1, H, W], 1 on the character."""
@@ -82,8 +83,21 @@ def matte_of(guides: Guides, feather: int) -> MatteSource:
     except InputError as error:
         if error.field != "preprocess.models":
             raise
-        rule = f"the matte needs the segmenter: {error.rule}"
-        raise InputError("output.matte", error.value, rule, error.remedy, error.fault) from error
+        raise _without_segmenter(error) from error
+
+
+def check_matte(mode: Mode) -> None:
+    """Raises InputError where the matte of a job of this mode cannot be found."""
+    if mode == "animation":
+        try:
+            find(None, MATTE_MODELS)
+        except InputError as error:
+            raise _without_segmenter(error) from error
+
+
+def _without_segmenter(error: InputError) -> InputError:
+    rule = f"the matte needs the segmenter: {error.rule}"
+    return InputError("output.matte", error.value, rule, error.remedy, error.fault)
 
 
 def as_picture(matte: Tensor, light: bool) -> Tensor:

@@ -5,6 +5,7 @@ from __future__ import annotations
 from collections.abc import Iterator, Sequence
 from contextlib import ExitStack
 from dataclasses import dataclass, field
+from fractions import Fraction
 from types import TracebackType
 from typing import Any, ClassVar, Self
 
@@ -17,12 +18,13 @@ from wanimate.finish.burnin import BurnIns, Take, slate
 from wanimate.finish.composite import composite, seam
 from wanimate.finish.decode import to_pixels
 from wanimate.finish.encode import Carried, OutputWriter
+from wanimate.finish.labels import asked
 from wanimate.finish.lock import OutputLock
-from wanimate.finish.matte import MatteSource, as_picture, matte_of
+from wanimate.finish.matte import MatteSource, as_picture, check_matte, matte_of
 from wanimate.finish.watermark import Watermark
 from wanimate.post.base import PostStage, VideoSpec
 from wanimate.post.pump import Pump
-from wanimate.types import Clip, Frame, Guides
+from wanimate.types import Clip, Frame, Guides, Mode
 
 Matted = tuple[Tensor, Tensor | None]
 """Frames float32 [n, 3, H, W] in [0, 1], and their opacity [n, 1, H, W]."""
@@ -192,6 +194,18 @@ class Delivery:
             naming.callback(self.writer.close)
             if self.matte is not None:
                 naming.callback(self.matte.close)
+
+
+def check_delivery(mode: Mode, output: OutputSettings, fps: Fraction) -> None:
+    """What can be wrong with the files of a result before there are frames.
+
+    Raises:
+        OutputError: the timecode does not exist at this rate. InputError: the segmenter of the matte is missing.
+    """
+    if output.timecode is not None:
+        asked(output.timecode, fps)
+    if output.matte is not None or output.alpha != "none":
+        check_matte(mode)
 
 
 def deliver(delivery: Delivery, clock: Clock, frames: Tensor, opacity: Tensor | None = None) -> Iterator[Event]:

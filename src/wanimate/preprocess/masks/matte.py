@@ -14,6 +14,7 @@ from wanimate.preprocess.masks.networks import Salient, Selfie
 from wanimate.preprocess.masks.offline import OfflineMasks
 from wanimate.types import Frame, Keypoints
 
+MATTE_MODELS = (SELFIE, U2NETP)
 _LONGEST = 512
 """Optical flow is computed in pictures of at most this many pixels a side."""
 _HELD, _SAME = 0.6, 12.0
@@ -27,7 +28,7 @@ def open_masks() -> OfflineMasks:
     Raises:
         InputError: their files are missing.
     """
-    folder = find(None, (SELFIE, U2NETP))
+    folder = find(None, MATTE_MODELS)
     return OfflineMasks(Salient(folder, "standard"), Selfie(folder))
 
 
