@@ -4,7 +4,8 @@
 
 Upscaling: frames are halved by area and enlarged again. A moving part of the clip is looked at (`--crop`, `--first`).
 Interpolation: every second frame of the clip, at 1280x720, is left out and made again. `--mannequins N` adds as many clips of
-the mannequin world, which are drawn at the full size.
+the mannequin world, which are drawn at the full size. `--drawn SLOW FAST` names two results of a network for the same clip, the
+second at twice the rate: the first is interpolated and held against the second.
 """
 
 from __future__ import annotations
@@ -32,7 +33,7 @@ from wanimate.media.resize import AREA
 from wanimate.media.video import iter_frames
 from wanimate.post.base import VideoSpec
 from wanimate.post.flow import DisFlow, Flow, PyramidFlow
-from wanimate.post.interpolate.choose import Method, open_between
+from wanimate.post.interpolate.choose import Method, open_between, open_interpolator
 from wanimate.post.upscale.resample import resize
 from wanimate.post.upscale.stage import Upscaler, Work
 from wanimate.post.upscale.styles import open_enlarger
@@ -41,6 +42,7 @@ from wanimate.types import Frames
 
 HERE = torch.device("cpu")
 RATE = Fraction(30)
+METHODS: Sequence[Method] = ("hold", "blend", "dis", "rife")
 MOVING = 10
 """Pixels whose largest channel changes by more, between the two frames around, move."""
 SEED = 7 * 10**12
@@ -62,6 +64,7 @@ def main() -> None:
     parser.add_argument("--first", type=int, default=22, help="first of the 8 frames of the upscaling table")
     parser.add_argument("--every", type=int, default=4, help="of the frames to be made, each so many is")
     parser.add_argument("--mannequins", type=int, default=0)
+    parser.add_argument("--drawn", type=Path, nargs=2, metavar=("SLOW", "FAST"))
     parser.add_argument("--threads", type=int, default=torch.get_num_threads())
     parser.add_argument("--only", choices=("upscale", "interpolate", "cost"))
     given = parser.parse_args()
@@ -71,6 +74,8 @@ def main() -> None:
         upscaling(given)
     if given.only in (None, "interpolate"):
         interpolation(given)
+    if given.drawn:
+        drawn(*given.drawn)
     if given.only in (None, "cost"):
         costs()
 
@@ -149,7 +154,7 @@ def interpolation(given: argparse.Namespace) -> None:
     small = np.stack([cv2.resize(frame, (1280, 720), interpolation=AREA) for frame in found])
     cases = [Case("clip", small), *mannequins(given.mannequins, 33, 512)]
     for case in cases:
-        for method in ("hold", "blend", "dis", "rife"):
+        for method in METHODS:
             print(f"| {case.name}: {method} | {remade(case.truth, method, given.every)} |", flush=True)
 
 
@@ -172,6 +177,26 @@ def remade(truth: Frames, method: Method, every: int) -> str:
     return f"{10 * np.log10(255**2 / whole):.2f} | {10 * np.log10(255**2 / part):.1f} | {np.mean(spent):.2f}"
 
 
+def drawn(slow: Path, fast: Path) -> None:
+    """A network's own frames: drawn slowly and interpolated, beside drawn at the full rate."""
+    print("\n| drawn slowly, then | frames drawn, dB | frames between, dB |\n|---|---|---|")
+    wanted, clip = np.stack(list(iter_frames(probe(fast, None)))), probe(slow, None)
+    few = np.stack(list(iter_frames(clip)))
+    spec = VideoSpec((clip.width, clip.height), clip.fps, len(few))
+    for method in METHODS:
+        stage = open_interpolator(2 * clip.fps, method)
+        made = pixels(torch.cat(list(stage.run(spec, [tensors(few)]))))
+        stage.close()
+        both = min(len(made), len(wanted)) - 1  # the last one is held
+        row = f"{psnr(made[:both:2], wanted[:both:2]):.2f} | {psnr(made[1:both:2], wanted[1:both:2]):.2f}"
+        print(f"| {method} | {row} |", flush=True)
+    print(
+        "\n| drawn at the full rate, every 2nd frame | PSNR, dB | on moving pixels, dB | CPU s a frame |\n|---|---|---|---|"
+    )
+    for method in METHODS:
+        print(f"| {method} | {remade(wanted, method, 1)} |", flush=True)
+
+
 def costs() -> None:
     """Processor seconds of a 1280x720 frame, and the memory of this process after it."""
     print("\n| 1280x720 | CPU s a frame | peak of the process, GiB |\n|---|---|---|")
@@ -181,8 +206,7 @@ def costs() -> None:
     for target in ("1080p", "2160p"):
         stage = Upscaler(parse_target(target), open_enlarger("filmed", HERE), DisFlow(), 0.75, Work(HERE, 640, 1))
         cost(f"upscale to {target}", partial(consume, stage, spec, frames), 3)
-    methods: Sequence[Method] = ("blend", "dis", "rife")
-    for method in methods:
+    for method in METHODS[1:]:
         between = open_between(method, HERE)
         cost(f"interpolate by {method}", partial(between, frames[:1], frames[1:2], [0.5]), 1)
 

@@ -232,7 +232,12 @@ def test_own_networks_need_spandrel(tmp_path: Path, monkeypatch: pytest.MonkeyPa
 
 
 class Described(SimpleNamespace):
-    """What spandrel says of a network, as far as it is asked."""
+    """What spandrel says of a network, as far as it is asked. It takes one frame at a time."""
+
+    def __call__(self, frame: Tensor) -> Tensor:
+        assert len(frame) == 1
+        made: Tensor = self.model(frame)
+        return made
 
 
 def spandrel(monkeypatch: pytest.MonkeyPatch, **values: object) -> None:
