@@ -13,11 +13,11 @@ from __future__ import annotations
 import argparse
 import resource
 import time
-from collections.abc import Callable, Sequence
+from collections.abc import Callable, Iterator, Sequence
 from dataclasses import dataclass
 from fractions import Fraction
 from functools import partial
-from itertools import islice, pairwise
+from itertools import chain, islice, pairwise
 from pathlib import Path
 
 import cv2
@@ -80,16 +80,17 @@ def main() -> None:
         costs()
 
 
-def mannequins(count: int, frames: int, side: int) -> list[Case]:
+def mannequins(count: int, frames: int, side: int) -> Iterator[Case]:
     """Clips of the world at 16 frames/s; the number decides everything."""
     if not count:
-        return []
+        return
     from mannequin.world.assets import load
     from mannequin.world.world import World, WorldSettings
 
     world = World(load(), WorldSettings(replacement=0.0, disturb=False, slowest=16.0, fastest=16.0))
-    clips = (world.sample_batch(1, frames, side, side, SEED + i, held_out=True) for i in range(count))
-    return [Case(f"mannequin {i}", clip.video[0].numpy()) for i, clip in enumerate(clips)]
+    for i in range(count):
+        clip = world.sample_batch(1, frames, side, side, SEED + i, held_out=True)
+        yield Case(f"mannequin {i}", clip.video[0].numpy())
 
 
 def upscaling(given: argparse.Namespace) -> None:
@@ -97,7 +98,7 @@ def upscaling(given: argparse.Namespace) -> None:
     taken = islice(iter_frames(probe(given.clip, None)), given.first, given.first + 8)
     clip = Case("clip", np.stack([frame[y : y + side, x : x + side] for frame in taken]))
     print("\n| | PSNR, dB | warp | sharp |\n|---|---|---|---|")
-    for case in (clip, *mannequins(given.mannequins, 8, 512)):
+    for case in chain([clip], mannequins(given.mannequins, 8, 512)):
         flows = [flow(a, b) for a, b in pairwise(case.truth)]
         print(f"| {case.name}: truth | | {warped(case.truth, flows):.3f} | 1 |", flush=True)
         for name, made in enlarged(case.truth):
@@ -150,10 +151,9 @@ class _Known:
 
 def interpolation(given: argparse.Namespace) -> None:
     print("\n| every 2nd frame | PSNR, dB | on moving pixels, dB | CPU s a frame |\n|---|---|---|---|")
-    found = list(iter_frames(probe(given.clip, None)))
-    small = np.stack([cv2.resize(frame, (1280, 720), interpolation=AREA) for frame in found])
-    cases = [Case("clip", small), *mannequins(given.mannequins, 33, 512)]
-    for case in cases:
+    frames = iter_frames(probe(given.clip, None))
+    small = np.stack([cv2.resize(frame, (1280, 720), interpolation=AREA) for frame in frames])
+    for case in chain([Case("clip", small)], mannequins(given.mannequins, 33, 512)):
         for method in METHODS:
             print(f"| {case.name}: {method} | {remade(case.truth, method, given.every)} |", flush=True)
 
@@ -200,12 +200,12 @@ def drawn(slow: Path, fast: Path) -> None:
 def costs() -> None:
     """Processor seconds of a 1280x720 frame, and the memory of this process after it."""
     print("\n| 1280x720 | CPU s a frame | peak of the process, GiB |\n|---|---|---|")
-    frames = torch.rand(3, 3, 90, 160)
+    frames = torch.rand(2, 3, 90, 160)
     frames = torch.nn.functional.interpolate(frames, size=(720, 1280), mode="bicubic").clamp(0, 1)
-    spec = VideoSpec((1280, 720), RATE, 3)
+    spec = VideoSpec((1280, 720), RATE, 2)
     for target in ("1080p", "2160p"):
         stage = Upscaler(parse_target(target), open_enlarger("filmed", HERE), DisFlow(), 0.75, Work(HERE, 640, 1))
-        cost(f"upscale to {target}", partial(consume, stage, spec, frames), 3)
+        cost(f"upscale to {target}", partial(consume, stage, spec, frames), 2)
     for method in METHODS[1:]:
         between = open_between(method, HERE)
         cost(f"interpolate by {method}", partial(between, frames[:1], frames[1:2], [0.5]), 1)
