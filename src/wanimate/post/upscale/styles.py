@@ -3,8 +3,10 @@
 from __future__ import annotations
 
 from pathlib import Path
+from typing import Any
 
 import torch
+from torch import Tensor, nn
 
 from wanimate.config.target import parse_target
 from wanimate.errors import InputError
@@ -89,4 +91,15 @@ def _own(path: Path, device: torch.device, dtype: torch.dtype) -> Enlarger:
         raise InputError(_FIELD, path, "it does not enlarge RGB pictures", "Give the file of a network that does")
     supported = dtype != torch.bfloat16 or found.supports_bfloat16
     supported = supported and (dtype != torch.float16 or found.supports_half)
-    return NetworkEnlarger(found.model, found.scale, _OWN_REACH, device, dtype if supported else torch.float32)
+    return NetworkEnlarger(_Described(found), found.scale, _OWN_REACH, device, dtype if supported else torch.float32)
+
+
+class _Described(nn.Module):
+    """A network as spandrel describes it: one frame at a time, filled up to a size that the network takes."""
+
+    def __init__(self, found: Any) -> None:
+        super().__init__()
+        self.network, self._found = found.model, found
+
+    def forward(self, frames: Tensor) -> Tensor:
+        return torch.cat([self._found(frame) for frame in frames.split(1)])
