@@ -27,6 +27,7 @@ import torch
 from hardware import described
 from torch import Tensor
 
+from wanimate.config.target import parse_target
 from wanimate.measure.metrics import psnr
 from wanimate.media.probe import probe
 from wanimate.media.resize import AREA
@@ -37,7 +38,6 @@ from wanimate.post.interpolate.choose import Method, open_between, open_interpol
 from wanimate.post.upscale.resample import resize
 from wanimate.post.upscale.stage import Upscaler, Work
 from wanimate.post.upscale.styles import open_enlarger
-from wanimate.post.upscale.target import parse_target
 from wanimate.types import Frames
 
 HERE = torch.device("cpu")

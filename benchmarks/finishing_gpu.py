@@ -21,6 +21,7 @@ import torch
 import torch.nn.functional as F
 from torch import Tensor
 
+from wanimate.config.target import parse_target
 from wanimate.post import models
 from wanimate.post.base import VideoSpec
 from wanimate.post.flow import Flow, PyramidFlow
@@ -31,7 +32,6 @@ from wanimate.post.upscale.resample import resize
 from wanimate.post.upscale.stage import Upscaler, Work
 from wanimate.post.upscale.steady import SteadyDetail
 from wanimate.post.upscale.styles import open_enlarger
-from wanimate.post.upscale.target import parse_target
 
 DTYPES = {"fp16": torch.float16, "bf16": torch.bfloat16, "fp32": torch.float32}
 

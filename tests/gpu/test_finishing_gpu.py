@@ -12,12 +12,12 @@ import torch
 sys.path.insert(0, str(Path(__file__).parents[1] / "unit" / "post"))
 from post_pictures import picture
 
+from wanimate.config.target import parse_target
 from wanimate.post.base import VideoSpec
 from wanimate.post.flow import PyramidFlow
 from wanimate.post.interpolate.choose import open_between
 from wanimate.post.upscale.stage import Upscaler, Work
 from wanimate.post.upscale.styles import open_enlarger
-from wanimate.post.upscale.target import parse_target
 
 pytestmark = pytest.mark.gpu
 HERE, GPU = torch.device("cpu"), torch.device("cuda")

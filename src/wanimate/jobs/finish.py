@@ -24,8 +24,8 @@ from wanimate.jobs.workspace import check_space, files_read, locked
 from wanimate.media.files import read_own_json
 from wanimate.media.master import Master, open_master
 from wanimate.post.base import VideoSpec
+from wanimate.post.cuts import shots
 from wanimate.post.stages import result_for, seconds_of, stages_of
-from wanimate.preprocess.people.cuts import with_cuts
 from wanimate.types import Result
 from wanimate.weights.checkpoint import best_device
 
@@ -102,8 +102,8 @@ def _cuts(master: Master, clock: Clock) -> Generator[Event, None, tuple[int, ...
     found = list[int]()
     clock.expect([Expected(Stage.CUTS, master.count, _CUT_SECONDS)])
     yield from clock.start(Stage.CUTS, master.count)
-    for number, (cut, _) in enumerate(with_cuts(master.thumbnails())):
-        if cut:
+    for number, begins in enumerate(shots(master.thumbnails())):
+        if begins:
             found.append(number)
         if number % _OFTEN == 0:
             yield clock.placed(StageProgress(Stage.CUTS, number + 1, master.count))

@@ -26,12 +26,8 @@ from wanimate.finish.labels import carried_of
 from wanimate.finish.lock import record_path, sheet_path
 from wanimate.finish.record import Hashes
 from wanimate.finish.sheet import sheet_of
-from wanimate.jobs import delivery
 from wanimate.jobs.cancel import CancelToken, cancellable
-<<<<<<< HEAD
-from wanimate.jobs.delivery import Delivery, Order, Scene, deliver
-=======
->>>>>>> wt-formats
+from wanimate.jobs.delivery import Delivery, Order, Scene, check_delivery, deliver
 from wanimate.jobs.resume import Resumption, check_redraw, guides_key
 from wanimate.jobs.segments import FramesDone, SegmentDone, run_segments
 from wanimate.jobs.workspace import Workspace, check_mask_sheet, files_read, guides_folder, workspace
@@ -138,12 +134,8 @@ def _run(engine: Engine, job: Job) -> Generator[Event, None, None]:
         area = job.preprocess.area or engine.area
         layout = plan_layout(job.mode, clip, (image.shape[1], image.shape[0]), job.preprocess, area)
         check_redraw(resolved, layout.count, place.store)
-<<<<<<< HEAD
         result = place.check_room(VideoSpec(layout.size, layout.fps, layout.count), job.mode)
-=======
-        place.check_room(layout.size, layout.count, job.mode)
-        delivery.check(job.mode, job.output, layout.fps)
->>>>>>> wt-formats
+        check_delivery(job.mode, job.output, result.fps)
         settings = job.preprocess.model_dump(mode="json")
         task = _Task(engine, resolved, place, job.output, hashes, Clock(), inputs, clip, settings)
         hashes.add(inputs.values())
@@ -166,12 +158,8 @@ def _generate(
     with workspace(out, output, read) as place, Hashes() as hashes:
         engine.check(resolved)
         check_redraw(resolved, loaded.count, place.store, loaded)
-<<<<<<< HEAD
         result = place.check_room(VideoSpec(loaded.size, loaded.fps, loaded.count), loaded.mode)
-=======
-        place.check_room(loaded.size, loaded.count, loaded.mode)
-        delivery.check(loaded.mode, output, loaded.fps)
->>>>>>> wt-formats
+        check_delivery(loaded.mode, output, result.fps)
         inputs = {} if folder is None else {"guides": folder}
         settings_told = told_settings(loaded.manifest)
         task = _Task(engine, resolved, place, output, hashes, Clock(), inputs, clip, settings_told)
@@ -259,7 +247,6 @@ def _written(task: _Task, guides: Guides, segments: tuple[Segment, ...], earlier
     columns = tuple(sample_columns(guides.count)) if output.sheet else ()
     skipped: list[int] = []
     resumed, seed = earlier.finished, earlier.seed
-<<<<<<< HEAD
     order, said = _order(task, guides, columns)
     scene = Scene(guides, output)
     with Delivery(order, place.lock) as delivery:
@@ -268,44 +255,29 @@ def _written(task: _Task, guides: Guides, segments: tuple[Segment, ...], earlier
             if isinstance(event, FramesDone):
                 for pair in scene.add(event.frames, event.start):
                     yield from deliver(delivery, clock, *pair)
-=======
-    with delivery.Delivery(guides, task.clip, place.lock, place.version, columns) as files:
-        for event in run_segments(task.engine, segments, guides.count, seed, earlier.archive):
-            if isinstance(event, FramesDone):
-                files.add(event.frames, event.start)
->>>>>>> wt-formats
             elif isinstance(event, SegmentDone):
                 skipped.append(event.result.skipped)
             else:
                 yield from task.note(event)
         yield from clock.start(Stage.WRITE)
-<<<<<<< HEAD
         for pair in scene.rest():
             yield from deliver(delivery, clock, *pair)
         yield from task.watch(iter(delivery.finish()))
-=======
-        yield from task.watch(iter(files.finish()))
->>>>>>> wt-formats
         caching = task.job.caching
         if caching is not None:
             steps = len(segments) * task.job.settings.steps
             yield from task.note(Notice(f"{caching}: {sum(skipped)} of {steps} steps were skipped"))
         yield from clock.stop()  # the last moment to cancel; the job's files get their names at one go
-<<<<<<< HEAD
         made = _record(task, guides, segments, seed) | delivery.facts() | {
             "handles": guides.manifest.get("handles", [0, 0]), "fingerprint": earlier.key,
             "redraws": earlier.redraws, "resumed": resumed,
-=======
-        made = _record(task, guides, segments, seed) | files.facts() | {
-            "fingerprint": earlier.key, "redraws": earlier.redraws, "resumed": resumed,
->>>>>>> wt-formats
         }  # fmt: skip
         made["cache"] = caching and {"kind": caching.kind, "gate": caching.gate, "skipped": skipped}
         sheet = None
         if output.sheet:
             title = f"wanimate, checkpoint {task.engine.facts()['checkpoint']['name']}"
-            sheet = sheet_of(guides, task.clip, list(columns), files.shown, title)
-        written = commit(files.writer, place.lock, made, sheet, files.matte)
+            sheet = sheet_of(guides, task.clip, list(columns), delivery.shown, title)
+        written = commit(delivery.writer, place.lock, made, sheet, delivery.matte)
     place.store.done()
     beside = sheet_path(place.out) if output.sheet else None
     result = delivery.result

@@ -14,6 +14,7 @@ import torch.nn.functional as F
 from post_pictures import picture
 from torch import Tensor, nn
 
+from wanimate.config.target import parse_target
 from wanimate.errors import InputError
 from wanimate.post.base import VideoSpec
 from wanimate.post.flow import DisFlow, PyramidFlow
@@ -21,7 +22,6 @@ from wanimate.post.upscale.base import in_tiles
 from wanimate.post.upscale.resample import resize
 from wanimate.post.upscale.stage import Upscaler, Work
 from wanimate.post.upscale.styles import open_enlarger, open_upscaler
-from wanimate.post.upscale.target import parse_target
 
 HERE = torch.device("cpu")
 RATE = Fraction(24)
