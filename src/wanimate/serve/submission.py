@@ -29,7 +29,7 @@ _UNSTORABLE = re.compile("[\0\ud800-\udfff]")
 OWN_BY_SERVER = {
     PreprocessSettings: ("models", "mask", "sam2", "mask_debug", "limits"),
     GenerateSettings: ("lora", "redraw"),
-    OutputSettings: ("overwrite", "fresh", "keep_segments", "matte"),
+    OutputSettings: ("overwrite", "fresh", "keep_segments", "matte", "upscale_network"),
 }
 """Fields that name files of the server, or that it decides."""
 
@@ -157,7 +157,7 @@ class Submission(_Part):
                 raise wrong("loras", "loras: its share of the steps ends before it starts.")
         self.preprocess_settings(settings)
         self.generate_settings(settings)
-        self.output_settings()
+        self.output_settings(settings)
 
     def preprocess_settings(self, settings: ServeSettings, **more: Any) -> PreprocessSettings:
         """Raises ServiceError (400)."""
@@ -173,9 +173,12 @@ class Submission(_Part):
         prompt = {"prompt": self.prompt} if self.prompt else {}
         return _settings(GenerateSettings, prompt | self.generate, {"lora": loras} | more)
 
-    def output_settings(self, **more: Any) -> OutputSettings:
+    def output_settings(self, settings: ServeSettings, **more: Any) -> OutputSettings:
         """Raises ServiceError (400)."""
-        return _settings(OutputSettings, self.output, more)
+        tier = settings.tiers.get(self.tier or "")
+        own = {} if tier is None else {"fps_out": tier.fps_out, "upscale": tier.upscale}
+        given = {name: value for name, value in own.items() if value is not None}
+        return _settings(OutputSettings, given | self.output, more)
 
     def speed_of(self, settings: ServeSettings) -> str:
         """How exact its networks compute: as it says, as its tier says, as the service says."""

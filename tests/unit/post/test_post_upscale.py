@@ -62,7 +62,7 @@ def test_targets(text: str, source: tuple[int, int], size: tuple[int, int]) -> N
 def test_other_targets_are_refused(text: str, rule: str) -> None:
     with pytest.raises(InputError, match=rule) as caught:
         parse_target(text)
-    assert caught.value.field == "finish.upscale"
+    assert caught.value.field == "output.upscale"
 
 
 @pytest.mark.parametrize(

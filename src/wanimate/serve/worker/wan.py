@@ -197,13 +197,13 @@ class WanRunner:
         if submission.kind == "relight":
             yield from compare_relighting(work, animator, guides, self._usual(job.checkpoint).steps)
             return
-        out = _out(work)
+        out = _out(work, self._settings)
         if not work.fetch(work.kept, work_path(out)) and submission.kind == "redraw":
             self._take_parent(work, out)
         self._stored = {file.name: _mark(file) for file in work_path(out).glob("*")}
         redraw = {"redraw": submission.segment} if submission.kind == "redraw" else {}
         settings = submission.generate_settings(self._settings, **redraw)
-        output = submission.output_settings(keep_segments=True, overwrite=True)
+        output = submission.output_settings(self._settings, keep_segments=True, overwrite=True)
         result: Result | None = None
         for event in animator.generate(guides, out, settings, output, work.cancel):
             if isinstance(event, StepDone) and event.preview is not None:
@@ -216,7 +216,7 @@ class WanRunner:
 
     def store(self, work: Work) -> bool:
         """Bring new files of the job's work folder to the storage."""
-        folder = work_path(_out(work))
+        folder = work_path(_out(work, self._settings))
         new = False
         for file in sorted(folder.glob("*")):
             mark = _mark(file)
@@ -300,9 +300,9 @@ def _mark(file: Path) -> tuple[int, int]:
     return found.st_size, found.st_mtime_ns
 
 
-def _out(work: Work) -> Path:
+def _out(work: Work, settings: ServeSettings) -> Path:
     """Where an attempt writes its result."""
-    return work.scratch / f"{RESULT}{FORMATS[work.submission.output_settings().codec].endings[0]}"
+    return work.scratch / f"{RESULT}{FORMATS[work.submission.output_settings(settings).codec].endings[0]}"
 
 
 def _files(guides: Guides) -> dict[str, str]:
