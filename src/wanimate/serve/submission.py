@@ -18,9 +18,14 @@ from wanimate.serve.errors import of_input, wrong
 from wanimate.serve.settings import ServeSettings
 
 _Group = TypeVar("_Group", bound=Settings)
-Kind = Literal["animate", "preprocess", "generate", "redraw", "people", "check", "relight"]
-"""The whole job; its guides alone; its frames from the guides of another job; another job with one segment made anew; a
-numbered picture of everybody in the clip; what a job would be told of its inputs; one moment with and without relighting."""
+Kind = Literal["animate", "preprocess", "generate", "redraw", "finish", "people", "check", "relight"]
+"""The whole job; its guides alone; its frames from the guides of another job; another job with one segment made anew;
+another job's frames brought to a file anew, with an output of its own; a numbered picture of everybody in the clip; what a job
+would be told of its inputs; one moment with and without relighting."""
+FROM_SEGMENTS = ("redraw", "finish")
+"""Kinds that begin with the segments of another job."""
+GENERATED_ONLY = ("generate", *FROM_SEGMENTS)
+"""Kinds whose guides are there."""
 PREPARED_ONLY = ("preprocess", "people", "check")
 """Kinds that are done once a processor has done its part."""
 ASIDE = ("people", "check", "relight")
@@ -84,7 +89,8 @@ class Webhook(_Part):
 class Submission(_Part):
     """A job as it is stored.
 
-    parent: of `generate` the job whose guides are taken, of `redraw` the job that is made again. segment: of `redraw`, from 1.
+    parent: of `generate` the job whose guides are taken, of `redraw` and `finish` the job that is made again. segment: of
+    `redraw`, from 1.
     contract: inputs are held to the hosted contract's limits. check_image: look at the picture before generating.
     """
 
@@ -132,7 +138,7 @@ class Submission(_Part):
         """Refuse what no worker could do. Raises ServiceError (400)."""
         needed = {
             "animate": ("image", "video"), "preprocess": ("image", "video"), "generate": ("parent",),
-            "redraw": ("parent", "segment"), "people": ("video",), "check": ("image", "video"),
+            "redraw": ("parent", "segment"), "finish": ("parent",), "people": ("video",), "check": ("image", "video"),
             "relight": ("image", "video"),
         }[self.kind]  # fmt: skip
         for field in needed:

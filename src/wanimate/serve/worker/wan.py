@@ -33,7 +33,7 @@ from wanimate.serve.checks import ContractLimits, check_clip, check_picture
 from wanimate.serve.fetch import FetchError, FetchLimits, decode_data_uri, fetch
 from wanimate.serve.settings import ServeSettings
 from wanimate.serve.storage import NotStored, StorageAway
-from wanimate.serve.submission import Source, Submission
+from wanimate.serve.submission import FROM_SEGMENTS, Source, Submission
 from wanimate.serve.worker.previews import write_previews
 from wanimate.serve.worker.relight import compare_relighting, moment
 from wanimate.serve.worker.work import Broken, Refused, Work
@@ -198,10 +198,10 @@ class WanRunner:
             yield from compare_relighting(work, animator, guides, self._usual(job.checkpoint).steps)
             return
         out = _out(work, self._settings)
-        if not work.fetch(work.kept, work_path(out)) and submission.kind == "redraw":
+        if not work.fetch(work.kept, work_path(out)) and submission.kind in FROM_SEGMENTS:
             self._take_parent(work, out)
         self._stored = {file.name: _mark(file) for file in work_path(out).glob("*")}
-        redraw = {"redraw": submission.segment} if submission.kind == "redraw" else {}
+        redraw = {} if submission.segment is None else {"redraw": submission.segment}
         settings = submission.generate_settings(self._settings, **redraw)
         output = submission.output_settings(self._settings, keep_segments=True, overwrite=True)
         result: Result | None = None
@@ -246,7 +246,7 @@ class WanRunner:
         return replace(guides, manifest={**guides.manifest, "source": source})
 
     def _take_parent(self, work: Work, out: Path) -> None:
-        """What a segment is redrawn of: the earlier job's result, record and segments."""
+        """What a segment is redrawn of, or frames are finished of: the earlier job's result, record and segments."""
         parent = work.submission.parent
         prefix = f"jobs/{parent}"
         if not work.fetch(f"{prefix}/work", work_path(out)):
