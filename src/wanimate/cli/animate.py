@@ -16,6 +16,7 @@ from wanimate.cli.report import Reporter
 from wanimate.config import FORMATS, Codec, GenerateSettings, Job, OutputSettings, ParallelSettings, RuntimeSettings
 from wanimate.errors import InputError
 from wanimate.finish.lock import OutputLock
+from wanimate.finish.naming import named
 
 if TYPE_CHECKING:
     from wanimate.api import Animator
@@ -46,7 +47,7 @@ def animate(
 
     Exit codes: 0 done, 2 bad input, 3 not enough memory, 130 cancelled.
     """
-    run(report, checkpoint, runtime, parallel, (job.out, lambda animator: animator.run(job)))
+    run(report, checkpoint, runtime, parallel, (named(job.out, job.output).out, lambda animator: animator.run(job)))
 
 
 @command(names={"guides": "--keep-guides"})
@@ -67,7 +68,7 @@ def replace(
 
     Exit codes: 0 done, 2 bad input, 3 not enough memory, 130 cancelled.
     """
-    run(report, checkpoint, runtime, parallel, (job.out, lambda animator: animator.run(job)))
+    run(report, checkpoint, runtime, parallel, (named(job.out, job.output).out, lambda animator: animator.run(job)))
 
 
 Guides = Annotated[
@@ -94,12 +95,15 @@ def generate(
     """
     places = results(guides, out, output.codec)
     if len(places) > 1:
+        if output.matte is not None:
+            rule = f"{len(places)} results cannot have one matte"
+            raise InputError("output.matte", output.matte, rule, "Run them apart, or leave it out.")
         for folder, place in zip(
             guides, places, strict=True
         ):  # what cannot be written is refused before the first hours
             OutputLock(place, output, [folder]).release()
     jobs = [
-        (place, partial(_generate, folder, place, settings, output))
+        (named(place, output).out, partial(_generate, folder, place, settings, output))
         for folder, place in zip(guides, places, strict=True)
     ]
     run(report, checkpoint, runtime, parallel, *jobs)

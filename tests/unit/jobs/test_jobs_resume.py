@@ -118,7 +118,6 @@ def test_a_watermark_is_on_every_frame_of_a_job_that_goes_on(job: Job, straight:
     assert computed == [2]
     marked = to_pixels(Watermark(*result.size).on(from_levels(straight))[0])
     assert np.abs(job.frames.astype(int) - marked).max() <= 1  # the mark is laid over frames that are not yet rounded
-    assert (job.frames == marked)[marked == straight].all()
     assert (job.frames != straight).any(axis=(1, 2, 3)).all()
     assert result.manifest["output"]["watermark"] is True
 
