@@ -9,8 +9,10 @@ from typing import Annotated, Any, NoReturn
 import typer
 
 from wanimate.cli.animate import animate, generate, replace
+from wanimate.cli.check import check
 from wanimate.cli.compat import app as compat
 from wanimate.cli.doctor import doctor
+from wanimate.cli.finish import finish
 from wanimate.cli.jobs import app as jobs
 from wanimate.cli.library import app as library
 from wanimate.cli.mcp import mcp
@@ -59,6 +61,8 @@ app.command(no_args_is_help=True)(animate)
 app.command(no_args_is_help=True)(replace)
 app.command(no_args_is_help=True)(preprocess)
 app.command(no_args_is_help=True)(generate)
+app.command(no_args_is_help=True)(finish)
+app.command(no_args_is_help=True)(check)
 app.command()(doctor)
 app.add_typer(train, name="train")
 app.add_typer(compat, name="compat")

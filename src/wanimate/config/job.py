@@ -8,7 +8,8 @@ from typing import Annotated, Any, Literal
 from pydantic import Field
 
 from wanimate.config.base import FILES, RESULT, Option, Settings, unknown
-from wanimate.config.generate import GenerateSettings, OutputSettings
+from wanimate.config.generate import GenerateSettings
+from wanimate.config.output import OutputSettings
 from wanimate.config.preprocess import PreprocessSettings
 from wanimate.config.values import File
 from wanimate.errors import InputError, setting

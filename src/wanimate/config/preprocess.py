@@ -99,6 +99,16 @@ class PreprocessSettings(Settings):
             example="4",
         ),
     ] = None
+    handles: Annotated[
+        int,
+        Field(ge=0, le=1000),
+        Option(
+            MOTION,
+            "Make so many frames more before and after the used stretch, as handles for an editor.",
+            more="Where the clip has fewer, those are taken, and a notice tells. A clip that is used whole has none.",
+            example="8",
+        ),
+    ] = 0
     limits: ClipLimits = ClipLimits()
     retarget: Annotated[
         Retarget | None,

@@ -80,6 +80,11 @@ class Engine(Protocol):
         ...
 
     @property
+    def device(self) -> torch.device:
+        """Where frames are made."""
+        ...
+
+    @property
     def files(self) -> list[Path]:
         """The checkpoint's files, for the record."""
         ...

@@ -4,8 +4,9 @@ from __future__ import annotations
 
 import numpy as np
 from PIL import Image, ImageDraw, ImageFont
+from torch import Tensor
 
-from wanimate.types import Frames
+from wanimate.finish.overlay import Overlay
 
 TEXT = "AI generated"
 _OF_HEIGHT, _OF_WIDTH, _SMALLEST = 1 / 32, 1 / 3, 10
@@ -34,18 +35,11 @@ class Watermark:
             place, TEXT, (0, round(255 * _SHADE)), font, "rb", stroke_width=rim, stroke_fill=(0, round(255 * _SHADE))
         )
         draw.text(place, TEXT, (255, round(255 * _INK)), font, "rb")
-        left, top, right, bottom = layer.getchannel("A").getbbox()
-        self._where = slice(top, bottom), slice(left, right)
-        grey, alpha = np.moveaxis(np.asarray(layer, np.float32)[self._where], -1, 0)[..., None]
-        self._kept = 1 - alpha / 255
-        self._added = grey * alpha / 255
+        self._layer = Overlay(np.asarray(layer.convert("RGBA")))
 
-    def on(self, frames: Frames) -> Frames:
-        """Frames uint8 RGB [n, H, W, 3] with the mark; those given stay as they are."""
-        marked = frames.copy()
-        part = marked[:, *self._where]
-        part[:] = np.rint(part * self._kept + self._added).astype(np.uint8)
-        return marked
+    def on(self, frames: Tensor, opacity: Tensor | None = None) -> tuple[Tensor, Tensor | None]:
+        """As `Overlay.on`."""
+        return self._layer.on(frames, opacity)
 
 
 def _widths() -> float:

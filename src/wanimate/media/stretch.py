@@ -4,11 +4,13 @@ from __future__ import annotations
 
 from bisect import bisect_left
 from dataclasses import dataclass
+from fractions import Fraction
 from pathlib import Path
 
 from wanimate.config import PreprocessSettings
 from wanimate.errors import Fault, InputError, setting
 from wanimate.media.probe import SLACK_SECONDS, probe
+from wanimate.media.timing import cap_rate
 from wanimate.types import Clip
 
 ROUNDING = 0.001
@@ -17,16 +19,18 @@ ROUNDING = 0.001
 
 @dataclass(frozen=True)
 class Stretch:
-    """The frames [first, stop) of a clip. `start`: time stamp of the first, `seconds`: from there to the end."""
+    """The frames [first, stop) of a clip. `start`: time stamp of the first, `seconds`: from there to the end. `handles`: how
+    many of them come before the stretch that was asked for, and after it."""
 
     first: int
     stop: int
     start: float
     seconds: float
+    handles: tuple[int, int] = (0, 0)
 
 
 def stretch_of(clip: Clip, settings: PreprocessSettings) -> Stretch:
-    """The frames whose time stamps lie in [settings.start, settings.end); all of them where neither is given.
+    """The frames whose time stamps lie in [settings.start, settings.end), and their handles; all where neither is given.
 
     Raises:
         InputError: the stretch begins or ends after the clip, or there is no frame in it.
@@ -42,7 +46,33 @@ def stretch_of(clip: Clip, settings: PreprocessSettings) -> Stretch:
     if first >= stop:
         rule = f"no frame of the clip lies between {settings.start:g} s and {settings.end:g} s"
         raise InputError("preprocess.end", settings.end, rule, "Give a longer stretch.", Fault.DURATION)
-    return Stretch(first, stop, clip.times[first], end - clip.times[first])
+    wanted = round(settings.handles * clip.fps / job_rate(clip, settings))
+    before, after = min(wanted, first), min(wanted, clip.count - stop)
+    if after:
+        end = clip.duration if stop + after == clip.count else clip.times[stop + after]
+    first, stop = first - before, stop + after
+    return Stretch(first, stop, clip.times[first], end - clip.times[first], (before, after))
+
+
+def job_rate(clip: Clip, settings: PreprocessSettings) -> Fraction:
+    """The rate of the result."""
+    return cap_rate(clip.fps, settings.max_fps) if settings.fps is None else settings.fps
+
+
+def handles_of(clip: Clip, settings: PreprocessSettings) -> tuple[int, int]:
+    """Frames of the result before and after the stretch that was asked for."""
+    rate = job_rate(clip, settings)
+    before, after = (min(round(n * rate / clip.fps), settings.handles) for n in stretch_of(clip, settings).handles)
+    return before, after
+
+
+def missing_handles(clip: Clip, settings: PreprocessSettings) -> str | None:
+    """What is told where the clip has fewer frames than handles were asked for."""
+    before, after = handles_of(clip, settings)
+    if min(before, after) >= settings.handles:
+        return None
+    there = f"{before} frames for the handle before the stretch and {after} for the one after"
+    return f"the clip has {there}, not {settings.handles}"
 
 
 def probe_used(path: Path, settings: PreprocessSettings, field: str = "video") -> Clip:

@@ -9,7 +9,7 @@ from wanimate.config import PreprocessSettings
 from wanimate.errors import InputError
 from wanimate.media.decode import Damage
 from wanimate.media.resize import check_area, cover, cover_placement, exact_size, published_resize, published_size
-from wanimate.media.stretch import stretch_of
+from wanimate.media.stretch import handles_of, stretch_of
 from wanimate.media.timing import cap_rate, published_count, published_indices
 from wanimate.media.video import plan_frames
 from wanimate.preprocess.guides import check_format
@@ -31,6 +31,7 @@ class Layout:
         seen: of the frames in which people are detected and faces are cut out.
         area: pixel area asked for.
         resized: whether frames are brought to the output size before anything else, as published for replacement.
+        handles: job frames before and after the stretch that was asked for.
         damage: frames of the clip that the first pass could not decode.
     """
 
@@ -41,6 +42,7 @@ class Layout:
     seen: Size
     area: int
     resized: bool
+    handles: tuple[int, int] = (0, 0)
     damage: Damage = field(default_factory=Damage, compare=False)
 
     @property
@@ -84,7 +86,7 @@ def plan_layout(mode: Mode, clip: Clip, image_size: Size, settings: PreprocessSe
     size = (published_size if settings.compat else exact_size)(*aspect, area)
     check_format(area, size, fps, settings.face_size)
     resized = settings.compat and mode == "replacement"
-    return Layout(clip, indices, fps, size, size if resized else clip_size, area, resized)
+    return Layout(clip, indices, fps, size, size if resized else clip_size, area, resized, handles_of(clip, settings))
 
 
 def job_frames(clip: Clip, settings: PreprocessSettings) -> tuple[tuple[int, ...], Fraction]:

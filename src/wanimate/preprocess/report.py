@@ -139,6 +139,7 @@ def manifest(layout: Layout, image: Frame, settings: PreprocessSettings) -> dict
         "image": {"sha256_of_pixels": _pixels_hash(image), "size": list(image.shape[1::-1])},
         "settings": settings.model_dump(mode="json"),
         "area": layout.area,
+        "handles": list(layout.handles),
         "smooth": is_smoothed(settings),
         "compat": settings.compat,
         "versions": {

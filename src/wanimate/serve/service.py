@@ -33,7 +33,7 @@ from wanimate.serve.sessions import Sessions
 from wanimate.serve.settings import ServeSettings
 from wanimate.serve.storage import Storage, StorageAway
 from wanimate.serve.streams import Streams
-from wanimate.serve.submission import Submission
+from wanimate.serve.submission import FROM_SEGMENTS, GENERATED_ONLY, Submission
 from wanimate.serve.tables import DAY, Audit, Creation, Event, Hook, Job, Setting, Stage, State, Upload, now
 from wanimate.serve.usage import remove, seconds_today
 
@@ -183,7 +183,7 @@ class Service:
             kind=submission.kind, mode=submission.mode, model=asked.model or checkpoint, tier=submission.tier,
             checkpoint=checkpoint, loras=submission.lora_key, submission=submission.model_dump(mode="json"),
             batch=asked.batch,
-            state=State.PENDING, stage=Stage.GENERATE if submission.kind in ("generate", "redraw") else Stage.PREPARE,
+            state=State.PENDING, stage=Stage.GENERATE if submission.kind in GENERATED_ONLY else Stage.PREPARE,
             held=False, priority=submission.priority, order_key=at, not_before=0, attempt=0, beat=0, failures=0,
             cancelling=False, fraction=0.0, result={}, facts={}, warnings=[], created=at,
         )  # fmt: skip
@@ -212,15 +212,16 @@ class Service:
             raise wrong("parent", "parent: there is no such job.")
         if parent.state != State.SUCCEEDED or not parent.guides:
             raise wrong("parent", "parent: that job has no guides; it has to have succeeded.")
-        if submission.kind == "redraw" and "video" not in parent.result:
+        if submission.kind in FROM_SEGMENTS and "video" not in parent.result:
             raise wrong("parent", "parent: that job has made no video.")
         job.guides, job.mode, job.clip_seconds = parent.guides, parent.mode, parent.clip_seconds
         known = ("frames", "fps", "size", "no_person", "start", "library")
         taken: dict[str, Any] = {name: parent.facts[name] for name in known if name in parent.facts}
         job.facts = {**job.facts, **taken}
-        if submission.kind == "redraw":
+        if submission.kind in FROM_SEGMENTS:
             job.checkpoint, job.loras = parent.checkpoint, parent.loras
-            job.submission = _redrawn(parent, submission)
+            made = _redrawn if submission.kind == "redraw" else _finished
+            job.submission = made(parent, submission)
 
     # Looking
 
@@ -409,10 +410,29 @@ def _redrawn(parent: Job, asked: Submission) -> dict[str, Any]:
             raise wrong(f"{field}.{other[0]}", text)
     kept = {name: value for name, value in before.generate.items() if name != "seed"}
     generate = kept | {name: value for name, value in asked.generate.items() if name == "seed"}
-    of_parent = {
-        name: getattr(before, name) for name in ("mode", "tier", "loras", "output", "speed", "checkpoint", "prompt")
-    }
-    return asked.model_copy(update=of_parent | {"generate": generate}).model_dump(mode="json")
+    return _like(before, asked, generate=generate, output=before.output)
+
+
+def _finished(parent: Job, asked: Submission) -> dict[str, Any]:
+    """The submission of a job that brings another one's frames to a file anew: its settings and its seed, and an output of its
+    own. Raises ServiceError (400)."""
+    if asked.generate:
+        name = next(iter(asked.generate))
+        raise wrong(
+            f"generate.{name}", f"generate.{name}: the frames are those of the job; only its output may differ."
+        )
+    before = Submission.model_validate(parent.submission)
+    seed = before.generate.get("seed") if before.segment is not None else parent.facts.get("seed")
+    if seed is None:
+        raise wrong("parent", "parent: a seed was drawn for its segment; finish the job that it was redrawn from.")
+    generate = before.generate | {"seed": seed}
+    return _like(before, asked, segment=before.segment, generate=generate, output=asked.output)
+
+
+def _like(before: Submission, asked: Submission, **own: Any) -> dict[str, Any]:
+    """`asked` with the settings of an earlier job."""
+    of_parent = {name: getattr(before, name) for name in ("mode", "tier", "loras", "speed", "checkpoint", "prompt")}
+    return asked.model_copy(update=of_parent | own).model_dump(mode="json")
 
 
 def shared_secret(database: Database) -> bytes:

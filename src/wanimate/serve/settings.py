@@ -9,6 +9,7 @@ from typing import Any, Literal
 from pydantic import BaseModel, ConfigDict, Field, ValidationError, field_validator
 from pydantic_settings import BaseSettings, SettingsConfigDict
 
+from wanimate.config.target import parse_target
 from wanimate.errors import InputError
 from wanimate.media.files import user_data
 
@@ -18,13 +19,28 @@ EMBEDDED = "mannequin"
 
 
 class Tier(BaseModel):
-    """A tier of the hosted contract. `area` is in pixels; None is the checkpoint's own, which is the 720p class for the 14B."""
+    """A tier of the hosted contract. `area` is in pixels; None is the checkpoint's own, which is the 720p class for the 14B.
+
+    fps: drawn by the network. fps_out, upscale: as delivered; None is as drawn.
+    """
 
     model_config = ConfigDict(frozen=True, extra="forbid")
 
     fps: float = Field(gt=0, le=60)
     area: int | None = Field(default=None, ge=256)
     speed: Speed | None = None
+    fps_out: float | None = Field(default=None, gt=0, le=240)
+    upscale: str | None = Field(default=None, max_length=20)
+
+    @field_validator("upscale")
+    @classmethod
+    def _a_target(cls, text: str | None) -> str | None:
+        try:
+            if text is not None:
+                parse_target(text)
+        except InputError as error:
+            raise ValueError(error.rule) from error
+        return text
 
 
 class Quotas(BaseModel):

@@ -216,7 +216,7 @@ STOPPED = textwrap.dedent("""
     signal.signal(signal.SIGHUP, signal.SIG_DFL)
     from fractions import Fraction
     from pathlib import Path
-    import numpy as np
+    import torch
     stub = types.ModuleType("wanimate.api")
     sys.modules["wanimate.api"] = stub
     stub.animate = None
@@ -240,7 +240,7 @@ STOPPED = textwrap.dedent("""
                 yield StageStarted(Stage.DENOISE, 10_000)
                 with OutputWriter(job.out, Fraction(30), 64, 48, job.output, lock=lock) as writer:
                     for i in range(10_000):
-                        writer.write(np.zeros((1, 48, 64, 3), np.uint8))
+                        writer.write(torch.zeros(1, 3, 48, 64))
                         yield StageProgress(Stage.DENOISE, i + 1, 10_000)
                         time.sleep(0.01)
                 yield Finished(Result(job.out, 3, (64, 48), Fraction(30), 1))

@@ -14,7 +14,8 @@ sys.path.insert(0, str(Path(__file__).parents[1] / "media"))
 from make_clips import numbered
 
 from wanimate.config import OutputSettings
-from wanimate.finish.encode import OutputWriter
+from wanimate.finish.encode import Carried, OutputWriter
+from wanimate.media.levels import from_levels
 from wanimate.media.probe import probe
 
 RATE, FPS, SIZE = 48000, 25, (64, 48)
@@ -81,8 +82,10 @@ def test_it_is_heard_when_it_is_seen(tmp_path: Path, source: str, codec: str, ou
     clip = probe(clicking(tmp_path / source, codec), None)
     assert clip.times[28] == pytest.approx(START)
     settings = OutputSettings()
-    with OutputWriter(tmp_path / out, Fraction(FPS), *SIZE, settings, clip, audio_start=clip.times[28]) as writer:
-        writer.write(np.stack([numbered(i, *SIZE) for i in range(28, 65)]))
+    with OutputWriter(
+        tmp_path / out, Fraction(FPS), *SIZE, settings, clip, carried=Carried(audio_start=clip.times[28])
+    ) as writer:
+        writer.write(from_levels(np.stack([numbered(i, *SIZE) for i in range(28, 65)])))
     heard, begins, ends = clicks(tmp_path / out)
     assert heard == pytest.approx([1.22 - START, 2.0 - START], abs=0.002)
     assert begins == pytest.approx(0, abs=0.045)

@@ -5,8 +5,14 @@ from __future__ import annotations
 import numpy as np
 import pytest
 
+from wanimate.finish.decode import to_pixels
 from wanimate.finish.watermark import Watermark
+from wanimate.media.levels import from_levels
 from wanimate.types import Frames
+
+
+def marked_by(mark: Watermark, frames: Frames) -> Frames:
+    return to_pixels(mark.on(from_levels(frames))[0])
 
 
 def grey(level: int, width: int, height: int, count: int = 1) -> Frames:
@@ -17,7 +23,7 @@ def grey(level: int, width: int, height: int, count: int = 1) -> Frames:
 @pytest.mark.parametrize("level", [0, 120, 255])
 def test_the_mark_is_plain_small_and_in_its_corner(size: tuple[int, int], level: int) -> None:
     before = grey(level, *size)
-    (marked,) = Watermark(*size).on(before).astype(int)
+    (marked,) = marked_by(Watermark(*size), before).astype(int)
     rows, columns = np.nonzero(np.abs(marked[..., 0] - level) > 60)
     assert len(rows) > 100
     assert rows.min() > 0.9 * size[1]
@@ -29,13 +35,13 @@ def test_the_mark_is_plain_small_and_in_its_corner(size: tuple[int, int], level:
 def test_every_frame_has_the_same_mark_and_the_rest_is_untouched() -> None:
     frames = np.random.default_rng(0).integers(0, 256, (3, 240, 320, 3), np.uint8)
     mark = Watermark(320, 240)
-    marked = mark.on(frames)
+    marked = marked_by(mark, frames)
     np.testing.assert_array_equal(marked[:, :210], frames[:, :210])
     np.testing.assert_array_equal(marked[:, :, :200], frames[:, :, :200])
-    np.testing.assert_array_equal(marked[1:], mark.on(frames[1:]))
-    still = mark.on(grey(90, 320, 240, 3))
+    np.testing.assert_array_equal(marked[1:], marked_by(mark, frames[1:]))
+    still = marked_by(mark, grey(90, 320, 240, 3))
     np.testing.assert_array_equal(still[0], still[2])
 
 
 def test_frames_smaller_than_the_mark_keep_their_size() -> None:
-    assert Watermark(16, 16).on(grey(0, 16, 16, 2)).shape == (2, 16, 16, 3)
+    assert marked_by(Watermark(16, 16), grey(0, 16, 16, 2)).shape == (2, 16, 16, 3)

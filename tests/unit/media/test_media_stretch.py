@@ -14,7 +14,7 @@ from wanimate.config import ClipLimits, PreprocessSettings
 from wanimate.errors import InputError
 from wanimate.media.decode import Decoder
 from wanimate.media.probe import probe
-from wanimate.media.stretch import probe_used, stretch_of
+from wanimate.media.stretch import handles_of, missing_handles, probe_used, stretch_of
 from wanimate.media.video import iter_indices
 from wanimate.preprocess.layout import job_frames, plan_layout
 from wanimate.types import Clip
@@ -146,3 +146,26 @@ def test_interlaced_frames_after_a_seek_are_deinterlaced_alike(tmp_path: Path, f
     whole = list(iter_indices(clip, range(36)))
     found = list(iter_indices(clip, [first, first + 1]))
     assert np.array_equal(np.stack(found), np.stack(whole[first : first + 2]))
+
+
+def test_handles_are_frames_around_the_stretch(film: Clip) -> None:
+    stretch = {"start": film.times[30], "end": film.times[60]}
+    assert used(film, **stretch, handles=8) == list(range(22, 68))
+    assert stretch_of(film, PreprocessSettings(**stretch, handles=8)).handles == (8, 8)
+    half = PreprocessSettings(**stretch, handles=8, fps=NTSC / 2)
+    assert (handles_of(film, half), job_frames(film, half)[0][0]) == ((8, 8), 14)
+    assert missing_handles(film, half) is None
+
+
+@pytest.mark.parametrize(("first", "stop", "wanted"), [(3, 60, (3, 8)), (30, 118, (8, 2)), (0, 120, (0, 0))])
+def test_handles_that_the_clip_has_not_are_told(film: Clip, first: int, stop: int, wanted: tuple[int, int]) -> None:
+    settings = PreprocessSettings(
+        start=film.times[first], end=None if stop == 120 else film.times[stop], handles=8, face_size=64
+    )
+    assert used(film, **settings.model_dump(include={"start", "end", "handles"})) == list(
+        range(first - wanted[0], stop + wanted[1])
+    )
+    assert missing_handles(film, settings) == (
+        f"the clip has {wanted[0]} frames for the handle before the stretch and {wanted[1]} for the one after, not 8"
+    )
+    assert plan_layout("replacement", film, SHORT, settings, 64 * 48).handles == wanted

@@ -232,7 +232,7 @@ def test_options_are_settings(live: Live, client: OpenAI) -> None:
     assert (preprocess.person, preprocess.area, preprocess.fps, preprocess.smooth) == ("2", 1280 * 720, 15, False)
     generate = read.generate_settings(live.settings)
     assert (generate.seed, generate.steps, generate.prompt) == (7, 4, "a dancer")
-    assert read.output_settings().watermark is True
+    assert read.output_settings(live.settings).watermark is True
     assert video.size == "1280x720"
 
 

@@ -16,6 +16,9 @@ from own_service import JOB, MP4, PNG, Served, made, names, served, until_a_work
 
 from wanimate.config import PreprocessSettings
 from wanimate.preprocess.candidates import Crowd
+from wanimate.serve.errors import ServiceError
+from wanimate.serve.settings import ServeSettings, Tier
+from wanimate.serve.submission import Submission
 from wanimate.serve.tables import Job, State
 from wanimate.serve.worker import wan
 from wanimate.types import Clip
@@ -221,3 +224,18 @@ def test_forecasts_come_from_a_process_of_their_own(service: Served, ann: TestCl
     assert ann.post("/v1/plan", json={"frames": 78}).json()["fits"] is True
     refused = ann.post("/v1/plan", json={"frames": 9, "job": {"generate": {"clip_length": 5}}})
     assert (refused.status_code, refused.json()["error"]["field"]) == (400, "clip_length")
+
+
+def test_a_tier_can_draw_at_one_rate_and_deliver_another(tmp_path: Path) -> None:
+    settings = ServeSettings(data=tmp_path, tiers={"smooth": Tier(fps=15, fps_out=30, upscale="1080p")})
+    asked = Submission(kind="generate", parent="x", tier="smooth")
+    assert asked.preprocess_settings(settings).fps == 15
+    assert (asked.output_settings(settings).fps_out, asked.output_settings(settings).upscale) == (30, "1080p")
+    own = Submission(kind="generate", parent="x", tier="smooth", output={"fps_out": 25})
+    assert own.output_settings(settings).fps_out == 25
+
+
+def test_a_network_of_the_callers_own_is_no_file_of_the_server(tmp_path: Path) -> None:
+    asked = Submission(kind="generate", parent="x", output={"upscale": "2x", "upscale_network": "/etc/passwd"})
+    with pytest.raises(ServiceError, match="cannot set it"):
+        asked.output_settings(ServeSettings(data=tmp_path))

@@ -31,7 +31,7 @@ def moment(clip: Clip, settings: PreprocessSettings, area: int) -> PreprocessSet
     last = used.start + used.seconds - seconds
     at = used.start + used.seconds / 2 if choice.is_anybody else used.start
     start = max(used.start, min(at if choice.at is None else choice.at, last))
-    start = clip.times[stretch_of(clip, settings.model_copy(update={"start": start, "end": None})).first]
+    start = clip.times[stretch_of(clip, settings.model_copy(update={"start": start, "end": None, "handles": 0})).first]
     limits = settings.limits.model_copy(update={"min_seconds": 0.0})
     more = {"start": start, "end": min(start + seconds, clip.duration), "limits": limits}
     return settings.model_copy(update=more | {"area": min(settings.area or area, AREA)})

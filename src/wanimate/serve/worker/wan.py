@@ -10,11 +10,11 @@ from pathlib import Path
 from typing import Any
 
 from wanimate.api import Animator
-from wanimate.config import OutputSettings, PreprocessSettings, RuntimeSettings
+from wanimate.config import FORMATS, OutputSettings, PreprocessSettings, RuntimeSettings
 from wanimate.config.generate import Defaults
 from wanimate.errors import InputError
 from wanimate.events import Event, Finished, StepDone
-from wanimate.finish.lock import ENDINGS, record_path, sheet_path, work_path
+from wanimate.finish.lock import record_path, sheet_path, work_path
 from wanimate.jobs import run as jobs
 from wanimate.jobs.store import SEGMENTS
 from wanimate.media.files import sha256
@@ -33,7 +33,7 @@ from wanimate.serve.checks import ContractLimits, check_clip, check_picture
 from wanimate.serve.fetch import FetchError, FetchLimits, decode_data_uri, fetch
 from wanimate.serve.settings import ServeSettings
 from wanimate.serve.storage import NotStored, StorageAway
-from wanimate.serve.submission import Source, Submission
+from wanimate.serve.submission import FROM_SEGMENTS, Source, Submission
 from wanimate.serve.worker.previews import write_previews
 from wanimate.serve.worker.relight import compare_relighting, moment
 from wanimate.serve.worker.shelf import PreparedClip, look
@@ -227,13 +227,13 @@ class WanRunner:
         if submission.kind == "relight":
             yield from compare_relighting(work, animator, guides, self._usual(job.checkpoint).steps)
             return
-        out = _out(work)
-        if not work.fetch(work.kept, work_path(out)) and submission.kind == "redraw":
+        out = _out(work, self._settings)
+        if not work.fetch(work.kept, work_path(out)) and submission.kind in FROM_SEGMENTS:
             self._take_parent(work, out)
         self._stored = {file.name: _mark(file) for file in work_path(out).glob("*")}
-        redraw = {"redraw": submission.segment} if submission.kind == "redraw" else {}
+        redraw = {} if submission.segment is None else {"redraw": submission.segment}
         settings = submission.generate_settings(self._settings, **redraw)
-        output = submission.output_settings(keep_segments=True, overwrite=True)
+        output = submission.output_settings(self._settings, keep_segments=True, overwrite=True)
         result: Result | None = None
         for event in animator.generate(guides, out, settings, output, work.cancel):
             if isinstance(event, StepDone) and event.preview is not None:
@@ -246,7 +246,7 @@ class WanRunner:
 
     def store(self, work: Work) -> bool:
         """Bring new files of the job's work folder to the storage."""
-        folder = work_path(_out(work))
+        folder = work_path(_out(work, self._settings))
         new = False
         for file in sorted(folder.glob("*")):
             mark = _mark(file)
@@ -276,7 +276,7 @@ class WanRunner:
         return replace(guides, manifest={**guides.manifest, "source": source})
 
     def _take_parent(self, work: Work, out: Path) -> None:
-        """What a segment is redrawn of: the earlier job's result, record and segments."""
+        """What a segment is redrawn of, or frames are finished of: the earlier job's result, record and segments."""
         parent = work.submission.parent
         prefix = f"jobs/{parent}"
         if not work.fetch(f"{prefix}/work", work_path(out)):
@@ -330,9 +330,9 @@ def _mark(file: Path) -> tuple[int, int]:
     return found.st_size, found.st_mtime_ns
 
 
-def _out(work: Work) -> Path:
+def _out(work: Work, settings: ServeSettings) -> Path:
     """Where an attempt writes its result."""
-    return work.scratch / f"{RESULT}{ENDINGS[work.submission.output_settings().codec][0]}"
+    return work.scratch / f"{RESULT}{FORMATS[work.submission.output_settings(settings).codec].endings[0]}"
 
 
 def _files(manifest: Any) -> dict[str, str]:

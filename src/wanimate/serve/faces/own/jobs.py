@@ -28,6 +28,10 @@ _EXAMPLES = {
         "summary": "One segment anew",
         "value": {"kind": "redraw", "parent": "JOB", "segment": 2, "generate": {"seed": 8}},
     },
+    "finish": {
+        "summary": "The same frames, larger and at another rate",
+        "value": {"kind": "finish", "parent": "JOB", "output": {"upscale": "1080p", "fps_out": 30}},
+    },
 }
 
 
