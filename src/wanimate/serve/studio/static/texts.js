@@ -37,7 +37,7 @@ export const t = {
     animation: { name: 'Animation', about: 'The character moves in its own picture.' },
     replacement: { name: 'Replacement', about: 'The character takes the performer’s place in the clip.' },
   },
-  kinds: { animate: 'Video', preprocess: 'Guides', generate: 'Video from guides', redraw: 'Redrawn segment', people: 'Look', library: 'Look into the library', check: 'Check', relight: 'Relighting preview' },
+  kinds: { animate: 'Video', preprocess: 'Guides', generate: 'Video from guides', redraw: 'Redrawn segment', finish: 'Finished anew', people: 'Look', library: 'Look into the library', check: 'Check', relight: 'Relighting preview' },
   states: { pending: 'Waiting', running: 'Running', succeeded: 'Done', failed: 'Failed', cancelled: 'Cancelled', held: 'On hold', cancelling: 'Stopping', between: 'Prepared' },
   stages: {
     detect: 'Finding the performer', draw: 'Drawing the guides', prompt: 'Reading the prompt', load: 'Loading weights', lora: 'Applying LoRAs',
@@ -120,13 +120,19 @@ export const t = {
     play: 'Play', pause: 'Pause', previous: 'Previous frame', next: 'Next frame', frame: 'Frame', of: (i, n, time) => `${i} / ${n} · ${time}`, speed: 'Speed', loop: 'Loop', divider: 'Divider', loading: 'Loading …',
     keys: 'Space plays, arrow keys step one frame, J and L go 10 frames back and on, K pauses.', position: (i, n) => `frame ${i} of ${n}`, empty: 'frames without a person', failed: 'This video cannot be played here.',
   },
+  finishing: {
+    title: 'Finish', about: 'The same frames, larger, at another rate or in another format. Nothing is drawn again; the two results are compared by a wipe.',
+    size: 'Size', rate: 'Frames a second', codec: 'Format', style: 'Pictures', asDrawn: 'As drawn', go: 'Finish',
+    sizes: { '1080p': 'Full HD (1080p)', '2160p': '4K (2160p)', '2x': 'Twice each side' }, rates: (rate) => (rate === '24000/1001' ? '23.976' : rate), styles: { filmed: 'Filmed or rendered', drawn: 'Drawn' },
+    codecs: { h264: 'H.264', av1: 'AV1, 10 bits', h265: 'H.265', 'prores-hq': 'ProRes 422 HQ', 'dnxhr-hqx': 'DNxHR HQX', ffv1: 'FFV1, lossless', png: 'PNG pictures' },
+  },
   compare: {
     result: 'Result', driver: 'Performer', layout: 'View', side: 'Side by side', wipe: 'Wipe', alone: 'Result alone', sheet: 'Contact sheet', other: 'Compare with', noOther: 'the performer', seed: (n) => `seed ${n}`,
     noOthers: 'There is no other finished video yet.', download: 'Download', record: 'Record', sheetFile: 'Contact sheet', again: 'Same again with …', redraw: 'Redraw a segment', segment: 'Segment', redrawAbout: 'One segment is made anew with another seed. The others stay where that is possible.',
     redrawGo: 'Redraw', facts: 'How it was made', warnings: 'Warnings', remove: 'Delete', removeSure: 'Delete this job and its files?', removed: 'The job is deleted.', failed: 'The job has failed', cancelled: 'The job was cancelled', tryAgain: 'Change and try again', running: 'Being made', waiting: 'Waiting in line',
     rows: { state: 'State', mode: 'Mode', size: 'Size', frames: 'Frames', seed: 'Seed', checkpoint: 'Checkpoint', tier: 'Tier', loras: 'LoRAs', made: 'Made', took: 'Took', expires: 'Kept until', id: 'Id', parent: 'Made from' },
-    frames: (n, fps) => `${n} at ${fps} frames/s`, noPreview: 'The first preview appears after the first steps.', retry: (n) => `try ${n}`,
-    segments: (n) => many(n, 'segment', 'segments'), guides: 'Guides', zip: 'The result is an archive of pictures. Download it to look at it.',
+    frames: (n, fps) => `${n} at ${fps} frames/s`, rate: (fps) => `${fps} frames/s`, noPreview: 'The first preview appears after the first steps.', retry: (n) => `try ${n}`,
+    segments: (n) => many(n, 'segment', 'segments'), guides: 'Guides', zip: 'Browsers cannot show this format. Download it to look at it.',
   },
   library: {
     title: 'Library', clips: 'Clips', characters: 'Characters', loading: 'Loading …', looking: 'Looking into the file …', broken: 'Cannot be used', house: 'House', by: (owner) => `by ${owner}`,
