@@ -2,7 +2,7 @@
 const KEPT = 'draft';
 const BLANK = {
   image: null, video: null, mask: null, mode: 'animation', checkpoint: '', size: 'own', custom: '', fps: '', speed: '', seed: '', steps: '', prompt: '', name: '',
-  loras: [], relight: true, composite: true, audio: true, watermark: false, person: 'largest', at: '', start: '', end: '', origin: null,
+  loras: [], relight: true, composite: true, audio: true, watermark: false, person: 'largest', at: '', start: '', end: '', upscale: '', fpsOut: '', origin: null,
 };
 export const AREAS = ['1280x720', '832x480', '480x272'];
 
@@ -45,6 +45,8 @@ export function submissionOf(draft, kind) {
   const output = { sheet: true };
   if (!draft.audio) output.audio = false;
   if (draft.watermark) output.watermark = true;
+  if (draft.upscale) output.upscale = draft.upscale;
+  if (draft.fpsOut) output.fps_out = draft.fpsOut;
   if (replaces && !draft.composite) output.composite = false;
   return {
     kind, mode: draft.mode, image: sourceOf(draft.image), video: sourceOf(draft.video), mask: replaces ? sourceOf(draft.mask) : undefined, tier,
@@ -71,6 +73,6 @@ export function draftOf(asked, uploads, origin) {
     fps: asked.preprocess.fps ?? '', speed: asked.speed ?? '', seed: asked.generate.seed ?? '', steps: asked.generate.steps ?? '', prompt: asked.prompt ?? '',
     name: asked.name ?? '', loras: asked.loras.map(({ name, strength }) => ({ name, strength })), relight: asked.generate.relight !== false,
     composite: asked.output.composite !== false, audio: asked.output.audio !== false, watermark: asked.output.watermark === true, person, at,
-    start: asked.preprocess.start ?? '', end: asked.preprocess.end ?? '', origin: { job: origin, files: filesOf(source(asked.image), source(asked.video)) },
+    start: asked.preprocess.start ?? '', end: asked.preprocess.end ?? '', upscale: asked.output.upscale ?? '', fpsOut: asked.output.fps_out ?? '', origin: { job: origin, files: filesOf(source(asked.image), source(asked.video)) },
   };
 }

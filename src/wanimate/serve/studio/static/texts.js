@@ -122,7 +122,7 @@ export const t = {
   },
   finishing: {
     title: 'Finish', about: 'The same frames, larger, at another rate or in another format. Nothing is drawn again; the two results are compared by a wipe.',
-    size: 'Size', rate: 'Frames a second', codec: 'Format', style: 'Pictures', asDrawn: 'As drawn', go: 'Finish',
+    size: 'Size', rate: 'Frames a second', delivered: 'Delivered at', codec: 'Format', style: 'Pictures', asDrawn: 'As drawn', go: 'Finish',
     sizes: { '1080p': 'Full HD (1080p)', '2160p': '4K (2160p)', '2x': 'Twice each side' }, rates: (rate) => (rate === '24000/1001' ? '23.976' : rate), styles: { filmed: 'Filmed or rendered', drawn: 'Drawn' },
     codecs: { h264: 'H.264', av1: 'AV1, 10 bits', h265: 'H.265', 'prores-hq': 'ProRes 422 HQ', 'dnxhr-hqx': 'DNxHR HQX', ffv1: 'FFV1, lossless', png: 'PNG pictures' },
   },

@@ -3,6 +3,7 @@ import { html, nothing } from '../vendor/lit.js';
 import { Part, say } from './base.js';
 import { AREAS } from '../draft.js';
 import { t } from '../texts.js';
+import { RATES, SIZES } from './finishing.js';
 import './relight.js';
 
 class Options extends Part {
@@ -58,6 +59,8 @@ class Options extends Part {
       <details><summary>${t.start.more}</summary><div class="stack">
         <div class="columns">
           ${draft.size.startsWith('tier:') ? nothing : this.#text('fps', t.start.fps, t.start.fpsHint, { mode: 'decimal' })}
+          ${this.#choice('upscale', t.finishing.size, [['', t.finishing.asDrawn], ...SIZES.map((size) => [size, t.finishing.sizes[size]])])}
+          ${this.#choice('fpsOut', t.finishing.delivered, [['', t.finishing.asDrawn], ...RATES.map((rate) => [rate, t.finishing.rates(rate)])])}
           ${models.data.length > 1 ? this.#choice('checkpoint', t.start.checkpoint, [['', t.start.byDefault(usual)], ...models.data.filter((model) => !model.default).map(({ id }) => [id, id])]) : nothing}
           ${this.#text('name', t.start.jobName, t.start.nameHint)}
         </div>
