@@ -99,7 +99,13 @@ STRETCH: dict[str, Any] = {
     ),
     "end": (
         "FLOAT",
-        {"default": 0.0, "min": 0.0, "max": 36000.0, "step": 0.001, "tooltip": "Use it up to this second. 0: to its end."},
+        {
+            "default": 0.0,
+            "min": 0.0,
+            "max": 36000.0,
+            "step": 0.001,
+            "tooltip": "Use it up to this second. 0: to its end.",
+        },
     ),
 }
 """Last of all: saved workflows know inputs by their place."""

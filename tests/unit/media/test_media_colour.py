@@ -50,6 +50,7 @@ def test_colours_of_standard_range(tmp_path: Path, kind: str) -> None:
     assert np.abs(read_patches(frame) - PATCHES).max() <= most
     converted = kind in ("BT.2020", "Display P3", "linear light")
     assert [kind in text and "converted" in text for text in clip.notices] == [True] * converted
+    assert clip.hdr == ""
 
 
 @pytest.mark.parametrize("kind", HDR)
@@ -60,6 +61,7 @@ def test_high_dynamic_range_is_tone_mapped_and_told(tmp_path: Path, kind: str) -
     (told,) = clip.notices
     assert f"colours are {kind[:2]}" in told
     assert "tone mapped to BT.709" in told
+    assert clip.hdr == told
 
 
 def test_highlights_roll_off_and_reference_white_stays_white() -> None:

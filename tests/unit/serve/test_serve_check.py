@@ -106,10 +106,10 @@ def clip(count: int, fps: int) -> Clip:
     ("settings", "first"),
     [
         ({}, 60), ({"start": 1, "end": 3.0}, 60), ({"person": "2"}, 0), ({"person": "2", "start": 1}, 30),
-        ({"person": "2@2"}, 60), ({"person": "largest@3.9"}, 115), ({"start": 3.9}, 117),
+        ({"person": "2@2"}, 60), ({"person": "largest@3.9"}, 107), ({"start": 3.9}, 117),
     ],
 )  # fmt: skip
-def test_the_moment_is_five_frames_where_the_person_is_chosen(settings: dict[str, Any], first: int) -> None:
+def test_the_moment_is_short_and_where_the_person_is_chosen(settings: dict[str, Any], first: int) -> None:
     film, limits = clip(120, 30), ClipLimits(min_seconds=0)
     chosen = relight.moment(film, PreprocessSettings(**settings, limits=limits, area="1280x720"), 9)
     used = stretch_of(film, chosen)
@@ -126,7 +126,7 @@ def test_both_are_drawn_alike_but_for_the_light(tmp_path: Path) -> None:
             self, guides: Guides, out: Path, settings: GenerateSettings, output: OutputSettings, cancel: CancelToken
         ) -> Iterator[Event]:
             asked.append((settings, guides.manifest))
-            yield StageStarted(Stage.DENOISE, 1)
+            yield StageStarted(Stage.DENOISE, 1, fraction=0.5, seconds_left=3.0)
             with LosslessWriter(out, Fraction(15), 64, 48) as writer:
                 for _ in range(5):
                     writer.write(np.full((48, 64, 3), 200 if settings.relight else 90, np.uint8))
@@ -144,6 +144,7 @@ def test_both_are_drawn_alike_but_for_the_light(tmp_path: Path) -> None:
     )
     events = list(relight.compare_relighting(work, Drawing(), guides, 20))  # type: ignore[arg-type]
     assert not any(isinstance(event, Finished) for event in events), "the job goes on after the first"
+    assert [(event.fraction, event.seconds_left) for event in events] == [(0.25, 6.0), (0.75, 3.0)]
     (without, told), (relit, _) = asked
     assert without.model_dump(exclude={"relight"}) == relit.model_dump(exclude={"relight"})
     assert (without.relight, relit.relight, relit.steps, relit.seed) == (False, True, relight.STEPS, 9)

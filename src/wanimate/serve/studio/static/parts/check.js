@@ -7,10 +7,11 @@ import { t } from '../texts.js';
 const PACE = 1000;
 const PAUSE = 900;
 const LISTED = 4;
+const LONG = 20_000;
 
 class Check extends Part {
   // job: the body of POST /v1/check, null where something is missing. Says `checked` with the answer, and `sought` with seconds of the clip.
-  static properties = { job: {}, found: { state: true }, trouble: { state: true } };
+  static properties = { job: {}, found: { state: true }, trouble: { state: true }, slow: { state: true } };
 
   willUpdate(changed) {
     const key = JSON.stringify(this.job ?? null);
@@ -38,16 +39,19 @@ class Check extends Part {
     clearTimeout(this.timer);
     this.#drop();
     this.found = this.trouble = null;
+    this.slow = false;
     if (this.job) this.timer = setTimeout(() => this.#look(), PAUSE);
   }
 
   async #look() {
     const turn = (this.turn = {});
+    const began = Date.now();
     try {
       let told = await post('check', { job: this.job, wait: 0 });
       while (told.state === 'pending' || told.state === 'running') {
         if (this.turn !== turn) return void api('DELETE', `jobs/${told.id}`).catch(() => null);
         this.asked = told.id;
+        this.slow = told.state === 'pending' && Date.now() - began > LONG;
         await new Promise((fulfil) => setTimeout(fulfil, PACE));
         if (this.turn !== turn) return;
         told = await get(`check/${told.id}`);
@@ -86,7 +90,7 @@ class Check extends Part {
 
   #told() {
     if (this.trouble) return html`<p class="note bad" role="alert">${this.trouble}</p>`;
-    if (!this.found) return html`<p class="soft" role="status">${t.check.looking}</p>`;
+    if (!this.found) return html`<p class="soft" role="status">${this.slow ? t.start.lookWaits : t.check.looking}</p>`;
     const { findings } = this.found;
     if (!findings.length) return html`<p class="note good" role="status">${t.check.good}</p>`;
     return html`<div role="status"><ul class="stack tight findings">${findings.map((one) => html`<li class="note ${one.kind === 'hdr' || one.kind === 'cuts' ? '' : 'warn'}"><p>${this.#words(one)}</p>${one.spans.length ? this.#spans(one.spans) : nothing}</li>`)}</ul></div>`;

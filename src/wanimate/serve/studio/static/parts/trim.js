@@ -6,11 +6,12 @@ import { t } from '../texts.js';
 class Trim extends Part {
   // count, fps: frames of the timeline. first, stop: the frames [first, stop) that are used. gaps: [[first, end)] of frames without a person.
   // least, most: seconds that may be used, most 0 for any. Says `trimmed` with { first, stop } while a handle is let go, and `sought` with a frame while it is moved.
-  static properties = { count: {}, fps: {}, first: {}, stop: {}, gaps: {}, least: {}, most: {}, hint: {} };
+  // origin: seconds of the clip at which the timeline begins.
+  static properties = { count: {}, fps: {}, first: {}, stop: {}, gaps: {}, least: {}, most: {}, origin: {}, hint: {} };
 
   constructor() {
     super();
-    Object.assign(this, { count: 0, fps: 30, first: 0, stop: 0, gaps: [], least: 2, most: 30, hint: '' });
+    Object.assign(this, { count: 0, fps: 30, first: 0, stop: 0, gaps: [], least: 2, most: 30, origin: 0, hint: '' });
   }
 
   #move(e, name) {
@@ -30,15 +31,18 @@ class Trim extends Part {
     this.#settle();
   }
 
+  #at(frame) {
+    return (this.origin + frame / this.fps).toFixed(2);
+  }
+
   #handle(name, label) {
-    const seconds = this[name] / this.fps;
     return html`<input type="range" class=${name} name=${`trim-${name}`} min="0" max=${this.count} step="1" .value=${String(this[name])} aria-label=${label}
-      aria-valuetext=${t.trim.at(seconds.toFixed(2), name === 'first' ? this.first + 1 : this.stop)} @input=${(e) => this.#move(e, name)} @change=${() => this.#settle()}>`;
+      aria-valuetext=${t.trim.at(this.#at(this[name]), name === 'first' ? this.first + 1 : this.stop)} @input=${(e) => this.#move(e, name)} @change=${() => this.#settle()}>`;
   }
 
   #told() {
     const seconds = (this.stop - this.first) / this.fps;
-    const used = t.trim.used(seconds.toFixed(2), (this.first / this.fps).toFixed(2), (this.stop / this.fps).toFixed(2), this.stop - this.first);
+    const used = t.trim.used(seconds.toFixed(2), this.#at(this.first), this.#at(this.stop), this.stop - this.first);
     const slack = 0.5 / this.fps;
     if (seconds < this.least - slack) return html`<p class="note warn" role="status">${used} ${t.trim.short(this.least)}</p>`;
     if (this.most && seconds > this.most + slack) return html`<p class="note warn" role="status">${used} ${t.trim.long(this.most)}</p>`;

@@ -16,7 +16,7 @@ import '../parts/trim.js';
 const MOST = 20;
 
 class GuidesView extends Watched {
-  static properties = { layout: { state: true }, seed: { state: true }, made: { state: true }, busy: { state: true }, change: { state: true }, most: { state: true }, refused: { state: true } };
+  static properties = { layout: { state: true }, seed: { state: true }, made: { state: true }, busy: { state: true }, change: { state: true }, most: { state: true }, opened: { state: true }, refused: { state: true } };
 
   constructor() {
     super();
@@ -28,7 +28,7 @@ class GuidesView extends Watched {
 
   willUpdate(changed) {
     super.willUpdate(changed);
-    if (changed.has('id')) this.change = {};
+    if (changed.has('id')) Object.assign(this, { change: {}, opened: false, refused: null });
   }
 
   async loaded() {
@@ -107,14 +107,14 @@ class GuidesView extends Watched {
     const { submission, mode } = this.job;
     const [person, at = ''] = String(submission.preprocess.person ?? 'largest').split('@');
     const chosen = { person, at, ...this.change };
-    return html`<details class="card"><summary>${t.guides.change}</summary><div class="stack">
+    return html`<details class="card change" ?open=${this.opened} @toggle=${(e) => (this.opened = e.target.open)}><summary>${t.guides.change}</summary>${!this.opened ? nothing : html`<div class="stack">
       <p class="hint">${t.guides.changeAbout}</p>
       <wa-people .video=${submission.video} .person=${chosen.person} .at=${chosen.at} .start=${submission.preprocess.start ?? ''} @chosen=${(e) => this.#set(e.detail)}></wa-people>
       ${mode === 'replacement'
         ? html`<wa-source .kind=${'mask'} .label=${t.start.mask} .hint=${t.start.maskHint} .value=${this.change.mask ?? null} .most=${this.most}
               .trouble=${this.refused?.field?.endsWith('mask') ? this.refused.message : ''} @changed=${(e) => this.#set({ mask: e.detail ?? undefined })}></wa-source>
             ${submission.mask && !this.change.mask ? html`<p class="hint">${t.guides.maskKept}</p>` : nothing}`
-        : nothing}</div></details>`;
+        : nothing}</div>`}</details>`;
   }
 
   #decide() {
@@ -136,7 +136,7 @@ class GuidesView extends Watched {
         ${tracks.length
           ? html`<div class="switch" role="group" aria-label=${t.guides.layout}>${this.#layouts().map(([name, words]) => html`<button aria-pressed=${this.layout === name ? 'true' : 'false'} @click=${() => (this.layout = name)}>${words}</button>`)}</div>
             <wa-player .tracks=${tracks} .count=${facts.frames} .fps=${rate(facts.fps)} .gaps=${gaps} .layout=${this.layout === 'beside' ? 'side' : 'over'} .blend=${this.layout === 'mask' ? 'mask' : 'lines'}></wa-player>
-            ${session.is('submit') ? html`<section class="card stack tight" aria-label=${t.trim.label}><h2>${t.trim.label}</h2><wa-trim .count=${facts.frames} .fps=${rate(facts.fps)} .first=${this.change.first ?? 0} .stop=${this.change.stop ?? facts.frames} .gaps=${gaps} .hint=${`${t.trim.about} ${t.trim.guides}`}
+            ${session.is('submit') ? html`<section class="card stack tight" aria-label=${t.trim.label}><h2>${t.trim.label}</h2><wa-trim .count=${facts.frames} .fps=${rate(facts.fps)} .first=${this.change.first ?? 0} .stop=${this.change.stop ?? facts.frames} .gaps=${gaps} .origin=${facts.start ?? 0} .hint=${`${t.trim.about} ${t.trim.guides}`}
               @trimmed=${(e) => this.#set(e.detail)} @sought=${(e) => this.querySelector('wa-player').show(e.detail)}></wa-trim></section>` : nothing}`
           : html`<p class="note">${t.guides.none}</p>`}
       </section>

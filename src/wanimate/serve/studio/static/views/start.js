@@ -148,7 +148,7 @@ class Start extends Part {
   get #reel() {
     const seconds = this.clip?.seconds ?? this.draft.video?.seconds;
     const fps = rate(this.clip?.fps) ?? 30;
-    return { seconds, fps, count: seconds ? Math.round(seconds * fps) : 0 };
+    return { seconds, fps, count: Number.isFinite(seconds) ? Math.round(seconds * fps) : 0 };
   }
 
   #found(clip) {
