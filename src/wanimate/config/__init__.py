@@ -2,6 +2,7 @@
 
 from wanimate.config.generate import CacheKind, Codec, Defaults, GenerateSettings, LoraUse, OutputSettings, Solver
 from wanimate.config.job import SCHEMA, Job, Mode
+from wanimate.config.marks import MarkSettings
 from wanimate.config.preprocess import ClipLimits, Detectors, PreprocessSettings, Retarget
 from wanimate.config.runtime import (
     Attention,
@@ -25,6 +26,7 @@ __all__ = [
     "GenerateSettings",
     "Job",
     "LoraUse",
+    "MarkSettings",
     "Mode",
     "OutputSettings",
     "ParallelSettings",
