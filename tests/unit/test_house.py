@@ -12,7 +12,7 @@ import wanimate
 
 PACKAGE = Path(wanimate.__file__).parent
 FOUNDATION = ("types", "config", "errors", "events", "log", "versions")
-STAGES = ("media", "preprocess", "conditions", "model", "weights", "sampling", "finish", "runtime")
+STAGES = ("media", "preprocess", "conditions", "model", "weights", "sampling", "provenance", "finish", "runtime")
 ROAD = ("engines", "jobs", "api")
 PREPROCESS = (
     "pose", "people", "detect", "masks", "folder", "manifest", "guides", "layout", "performer", "fit", "report", "modes",

@@ -12,6 +12,8 @@ from wanimate.cli.animate import animate, generate, replace
 from wanimate.cli.compat import app as compat
 from wanimate.cli.doctor import doctor
 from wanimate.cli.jobs import app as jobs
+from wanimate.cli.marks import app as marks
+from wanimate.cli.marks import verify
 from wanimate.cli.mcp import mcp
 from wanimate.cli.preprocess import preprocess
 from wanimate.cli.report import JsonReporter, OutputClosed, lost
@@ -62,6 +64,8 @@ app.add_typer(train, name="train")
 app.add_typer(compat, name="compat")
 app.add_typer(weights, name="weights")
 app.add_typer(jobs, name="jobs")
+app.add_typer(marks, name="marks")
+app.command(no_args_is_help=True)(verify)
 app.command()(studio)
 app.command()(serve)
 app.command()(worker)

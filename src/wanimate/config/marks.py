@@ -25,9 +25,9 @@ class MarkSettings(Settings):
 
     part: ClassVar[str] = "marks"
 
-    when: Annotated[
-        When, Option(TOLD, "Which results of jobs are marked. Guides and takes never are.", flag="")
-    ] = "off"
+    when: Annotated[When, Option(TOLD, "Which results of jobs are marked. Guides and takes never are.", flag="")] = (
+        "off"
+    )
     label: Annotated[
         LabelKind,
         Option(
@@ -36,10 +36,12 @@ class MarkSettings(Settings):
             "and 生成, at least 5 % of the short side high, for 3 s.",
         ),
     ] = "none"
-    label_language: Annotated[Language, Option(LABEL, "Language of the label.", more="That of `china` is Chinese.")] = "en"
+    label_language: Annotated[Language, Option(LABEL, "Language of the label.", more="That of `china` is Chinese.")] = (
+        "en"
+    )
     label_text: Annotated[
         str,
-        Option(LABEL, "Another text for the label.", more="It needs the words that its rule asks for.", shown="the label's own"),
+        Option(LABEL, "Another text for the label.", more="It has the words that its rule asks for.", shown="its own"),
     ] = ""  # fmt: skip
     label_place: Annotated[Corner | None, Option(LABEL, "Corner of the label.", shown="the label's own")] = None
     label_seconds: Annotated[
@@ -61,7 +63,7 @@ class MarkSettings(Settings):
     ] = True
     invisible_key: Annotated[
         File | None,
-        Option(HIDDEN, "File with the key of the watermark.", more="Any bytes.", shown="the public key, which anybody can read"),
+        Option(HIDDEN, "File with the key of the watermark.", more="Any bytes. What is marked with the public key can be read by anybody.", shown="the public key"),
     ] = None  # fmt: skip
     metadata: Annotated[bool, Option(TOLD, "Write XMP with the digital source type and China's `AIGC` key.")] = True
     producer: Annotated[

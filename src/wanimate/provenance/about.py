@@ -38,8 +38,8 @@ class About:
     """What is told of a result.
 
     id: the result's own, made once for a job; in the AIGC key it is the ProduceID, and the watermark's payload is made of it.
-    made: when. sources: the inputs that are still there. model, model_id: name and hash of the checkpoint. job: further facts for
-    the signed record. steps: what finishing did ("c2pa.resized", "c2pa.enhanced"), where a finished file was worked on again.
+    made: when. sources: the inputs that are still there. model, model_id: name and hash of the checkpoint. job: facts for the signed
+    record. steps: what finishing did ("c2pa.resized", "c2pa.enhanced"), where a finished file was worked on again.
     """
 
     id: str
@@ -82,7 +82,11 @@ def about_record(record: Path, id: str | None = None) -> About:
         InputError: it is no record of a job.
     """
     data = read_own_json(record)
-    if not isinstance(data, dict) or not isinstance(data.get("result"), dict) or not isinstance(data.get("inputs"), dict):
+    if (
+        not isinstance(data, dict)
+        or not isinstance(data.get("result"), dict)
+        or not isinstance(data.get("inputs"), dict)
+    ):
         raise InputError("record", record, "it is no record of a job", "Give the JSON file beside the result.")
     return about_job(data, id)
 
@@ -90,7 +94,7 @@ def about_record(record: Path, id: str | None = None) -> About:
 def about_job(data: dict[str, Any], id: str | None = None) -> About:
     """What a record, as `finish.record` makes it, tells. It may be one that is still to be written."""
     marks, checkpoint = _dict(data.get("marks")), _dict(data.get("checkpoint"))
-    facts = {
+    facts: dict[str, Any] = {
         name: data[name] for name in ("mode", "seed", "frames", "fps", "size", "schema", "wanimate") if name in data
     }  # fmt: skip
     facts["fps"] = str(facts.get("fps", ""))

@@ -107,7 +107,8 @@ def write_png(source: Path, target: Path, packet: bytes) -> None:
     data = source.read_bytes()
     made = PNG_KEY + bytes(5) + packet
     chunk = struct.pack(">I", len(made)) + b"iTXt" + made + struct.pack(">I", zlib.crc32(b"iTXt" + made))
-    parts = [data[start:end] for name, start, end in _chunks(data) if not (name == b"iTXt" and data[start + 8 :].startswith(PNG_KEY + b"\0"))]  # fmt: skip
+    old = b"iTXt" + PNG_KEY + b"\0"
+    parts = [data[start:end] for _, start, end in _chunks(data) if not data.startswith(old, start + 4)]
     target.write_bytes(b"".join([_PNG, parts[0], chunk, *parts[1:]]))
 
 

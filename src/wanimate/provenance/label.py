@@ -146,7 +146,9 @@ def _font(settings: MarkSettings, size: float) -> ImageFont.FreeTypeFont:
     try:
         return ImageFont.truetype(path, size)
     except OSError as error:
-        raise InputError("marks.label_font", path, f"it cannot be read ({error})", "Give a TTF, OTF or TTC file.") from error
+        raise InputError(
+            "marks.label_font", path, f"it cannot be read ({error})", "Give a TTF, OTF or TTC file."
+        ) from error
 
 
 def _capital(settings: MarkSettings) -> float:
@@ -157,10 +159,14 @@ def _capital(settings: MarkSettings) -> float:
 
 def _check_letters(text: str, font: ImageFont.FreeTypeFont, settings: MarkSettings) -> None:
     """A letter that the font lacks would be drawn as a box, or not at all."""
-    lacking = [letter for letter in dict.fromkeys(text) if not letter.isspace() and _picture(font, letter) == _picture(font, _NOWHERE)]  # fmt: skip
+    nothing = _picture(font, _NOWHERE)
+    letters = [letter for letter in dict.fromkeys(text) if not letter.isspace()]
+    lacking = [letter for letter in letters if _picture(font, letter) == nothing]
     if lacking:
         rule = f"the font {(settings.label_font or FONT).name} has no {' '.join(lacking)}"
-        raise InputError("marks.label_text", text, rule, f"Name a font that has them with {setting('marks.label_font')}.")
+        raise InputError(
+            "marks.label_text", text, rule, f"Name a font that has them with {setting('marks.label_font')}."
+        )
 
 
 def _picture(font: ImageFont.FreeTypeFont, letter: str) -> tuple[bytes, tuple[int, int]]:

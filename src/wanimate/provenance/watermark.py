@@ -15,6 +15,7 @@ import math
 from collections.abc import Iterable
 from dataclasses import dataclass
 from functools import lru_cache
+from typing import Any
 
 import cv2
 import numpy as np
@@ -29,7 +30,7 @@ PUBLIC_KEY = b"wanimate watermark 1"
 STRENGTH = 1.25
 """Levels of 255 (`benchmarks/watermark.py`)."""
 QUIETEST = 42.5
-"""Decibels that every marked frame keeps at least, beside the original: a busy one gets less of the mark than `STRENGTH` says."""
+"""Decibels between a frame and the marked one, at least: a busy frame gets less of the mark than `STRENGTH` says."""
 BITS, CHECK = 32, 16
 _CODE = BITS + CHECK
 READ, THERE = 1.25, 1.45
@@ -43,9 +44,8 @@ Plane = npt.NDArray[np.float32]
 class Found:
     """What a reader made of the frames.
 
-    payload: the 32 bits; None where no CRC fits. there: whether a mark of this key is in the frames. score: mean of |z| over the
-    bits, 0.8 without a mark. chance: how probable such a finding is in frames without a mark, at most. frames: how many were
-    looked at.
+    payload: the 32 bits; None where no CRC fits. there: whether a mark of this key is in the frames. score: mean of |z| over
+    the bits, 0.8 without a mark. chance: how probable such a finding is without a mark, at most. frames: how many were looked at.
     """
 
     payload: int | None
@@ -83,7 +83,9 @@ class Watermark:
 
     def on_bytes(self, frame: Frame) -> Frame:
         """One frame, uint8 RGB [H, W, 3], with the mark."""
-        marked = frame.astype(np.float32) + (255 * self._added(frame @ _LUMA / 255))[..., None]
+        whole = frame.astype(np.float32)
+        luma: Plane = whole @ _LUMA / 255
+        marked: npt.NDArray[Any] = whole + 255 * self._added(luma)[..., None]
         return np.clip(np.rint(marked), 0, 255).astype(np.uint8)
 
     def _one(self, frame: Tensor) -> Tensor:

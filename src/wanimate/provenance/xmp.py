@@ -39,11 +39,13 @@ class Told:
 
 
 def aigc(about: About, producer: str) -> str:
-    """China's AIGC key: label 1 is "generated", 2 "possibly", 3 "suspected". At first writing the propagator is the producer."""
+    """China's AIGC key. Label 1 says that the content is generated. At first writing the propagator is the producer."""
     values = ("1", producer, about.id, "", producer, about.id, "")
     for name, value in zip(FIELDS, values, strict=True):
         if not re.fullmatch(r"[\x20-\x7e]*", value):
-            raise InputError("marks.producer", value, f"{name} holds printable ASCII only", "Write it in Latin letters.")
+            raise InputError(
+                "marks.producer", value, f"{name} holds printable ASCII only", "Write it in Latin letters."
+            )
     return json.dumps({"AIGC": dict(zip(FIELDS, values, strict=True))}, separators=(",", ":"))
 
 
@@ -108,7 +110,9 @@ def _value(root: ElementTree.Element, space: str, name: str) -> str | None:
 def _aigc(root: ElementTree.Element) -> dict[str, str] | None:
     """The AIGC key's fields, whether they are written alone or as {"AIGC": …}, in whatever namespace."""
     for node in root.iter():
-        texts = [node.text] if node.tag.endswith("}AIGC") else [v for k, v in node.attrib.items() if k.endswith("}AIGC")]
+        texts = (
+            [node.text] if node.tag.endswith("}AIGC") else [v for k, v in node.attrib.items() if k.endswith("}AIGC")]
+        )
         for text in texts:
             try:
                 found: Any = json.loads(text or "")
