@@ -63,8 +63,13 @@ class MarkSettings(Settings):
     ] = True
     invisible_key: Annotated[
         File | None,
-        Option(HIDDEN, "File with the key of the watermark.", more="Any bytes. What is marked with the public key can be read by anybody.", shown="the public key"),
-    ] = None  # fmt: skip
+        Option(
+            HIDDEN,
+            "File with the key of the watermark, any bytes.",
+            more="What is marked with the public key can be read by anybody.",
+            shown="the public key",
+        ),
+    ] = None
     metadata: Annotated[bool, Option(TOLD, "Write XMP with the digital source type and China's `AIGC` key.")] = True
     producer: Annotated[
         str,

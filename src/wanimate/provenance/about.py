@@ -38,8 +38,8 @@ class About:
     """What is told of a result.
 
     id: the result's own, made once for a job; in the AIGC key it is the ProduceID, and the watermark's payload is made of it.
-    made: when. sources: the inputs that are still there. model, model_id: name and hash of the checkpoint. job: facts for the signed
-    record. steps: what finishing did ("c2pa.resized", "c2pa.enhanced"), where a finished file was worked on again.
+    made: when. sources: the inputs that are still there. model, model_id: name and hash of the checkpoint. job: facts for the
+    signed record. steps: what finishing did ("c2pa.resized", "c2pa.enhanced"), where a finished file was worked on again.
     """
 
     id: str
@@ -95,9 +95,9 @@ def about_job(data: dict[str, Any], id: str | None = None) -> About:
     """What a record, as `finish.record` makes it, tells. It may be one that is still to be written."""
     marks, checkpoint = _dict(data.get("marks")), _dict(data.get("checkpoint"))
     facts: dict[str, Any] = {
-        name: data[name] for name in ("mode", "seed", "frames", "fps", "size", "schema", "wanimate") if name in data
+        name: data[name] for name in ("mode", "seed", "frames", "schema", "wanimate") if name in data
     }  # fmt: skip
-    facts["fps"] = str(facts.get("fps", ""))
+    facts["fps"], facts["size"] = str(data.get("fps", "")), "x".join(map(str, data.get("size", ())))
     facts["checkpoint"] = _one_hash(checkpoint.get("hashes"))
     if isinstance(approval := data.get("approval"), str):
         facts["approval"] = approval

@@ -224,7 +224,7 @@ def _workplace(out: Path) -> Iterator[Path]:
 
 
 def _put(made: Path, target: Path) -> None:
-    """Give a made file its name, as it was made on the same file system; a source is copied."""
+    """Give a made file its name; a source, which stays, is copied."""
     with AtomicFile(target) as file, open(made, "rb") as data:
         while piece := data.read(1 << 20):
             file.write(piece)

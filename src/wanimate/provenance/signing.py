@@ -86,7 +86,7 @@ def sign(
 
 
 def read(path: Path, anchors: Sequence[bytes] = ()) -> Signed | None:
-    """What is signed in a file, or in the manifest beside it; None where there is neither.
+    """What is signed in a file, or, where its form embeds nothing, in the manifest beside it; None where there is none.
 
     Raises:
         InputError: the library is not installed. ValueError: there is a manifest that cannot be read. The message is a phrase.
@@ -94,8 +94,8 @@ def read(path: Path, anchors: Sequence[bytes] = ()) -> Signed | None:
     c2pa = library()
     form, beside = media_type(path), manifest_beside(path)
     context = _context(c2pa, anchors)
-    if form in EMBEDS and (found := _read(c2pa, path, form, None, context)) is not None:
-        return found
+    if form in EMBEDS:
+        return _read(c2pa, path, form, None, context)
     if beside == path or not beside.is_file():
         return None
     if beside.stat().st_size > _LARGEST:

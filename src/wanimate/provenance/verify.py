@@ -2,6 +2,7 @@
 
 from __future__ import annotations
 
+import math
 import zipfile
 from collections.abc import Iterator
 from dataclasses import dataclass
@@ -16,7 +17,7 @@ from wanimate.media.probe import probe
 from wanimate.media.video import iter_indices
 from wanimate.provenance import boxes, signing, xmp
 from wanimate.provenance.certificates import TEST, anchors
-from wanimate.provenance.forms import MATROSKA, MOV, MP4, PNG, ZIP, manifest_beside, media_type, xmp_beside
+from wanimate.provenance.forms import EMBEDS, MOV, MP4, PNG, ZIP, manifest_beside, media_type, xmp_beside
 from wanimate.provenance.manifest import JOB, SOFT_BINDING
 from wanimate.provenance.watermark import NOTHING, PUBLIC_KEY, detect
 from wanimate.types import Frame
@@ -92,12 +93,11 @@ def _watermark(file: Path, form: str, key: bytes) -> dict[str, Any]:
         "frames": found.frames,
         "public_key": key == PUBLIC_KEY,
     }
-    chance = f"by chance in {found.chance:.0e} of unmarked files at most"
+    most = max(math.floor(-math.log10(max(found.chance, 1e-20))), 0)
+    chance = f"which fewer than 1 of 10^{most} unmarked files would show"
     if found.payload is not None:
         payload = f"{found.payload:08x}"
         return _part(FOUND, f"{payload}, read in {found.frames} frames, {chance}", payload=payload, **facts)
-    if found.there:
-        return _part(FOUND, f"one is there, but its number cannot be read ({chance})", payload=None, **facts)
     which = "the public key" if key == PUBLIC_KEY else "this key"
     return _part(ABSENT, f"none of {which} in {found.frames} frames", payload=None, **facts)
 
@@ -137,13 +137,12 @@ def _pictures(every: Any) -> Iterator[Frame]:
 
 def _xmp(file: Path, form: str) -> dict[str, Any]:
     beside = xmp_beside(file)
-    where = "in the file"
+    inside = form in (MP4, MOV, PNG, ZIP)
+    where = "in the file" if inside else beside.name
     try:
-        data = _embedded(file, form)
-        if data is None and beside.is_file():
-            data, where = _head(beside), beside.name
+        data = _embedded(file, form) if inside else _head(beside) if beside.is_file() else None
         if data is None:
-            return _part(ABSENT, "none in the file, and no sidecar")
+            return _part(ABSENT, "none in the file" if inside else f"no {beside.name} beside the file")
         told = xmp.read(data)
     except (ValueError, OSError, zipfile.BadZipFile) as error:
         return _part(BROKEN, f"there is some {where}, but it cannot be read ({one_line(str(error))})")
@@ -166,11 +165,9 @@ def _embedded(file: Path, form: str) -> bytes | None:
         return boxes.read_bmff(file)
     if form == PNG:
         return boxes.read_png(file)
-    if form == ZIP:
-        with zipfile.ZipFile(file) as archive:
-            named = next((one for one in archive.infolist() if one.filename.endswith(".xmp")), None)
-            return archive.read(named) if named is not None and named.file_size <= xmp.LARGEST else None
-    return None
+    with zipfile.ZipFile(file) as archive:
+        named = next((one for one in archive.infolist() if one.filename.endswith(".xmp")), None)
+        return archive.read(named) if named is not None and named.file_size <= xmp.LARGEST else None
 
 
 def _head(path: Path) -> bytes:
@@ -190,8 +187,10 @@ def _c2pa(file: Path, form: str, trusted: Path | None) -> dict[str, Any]:
             raise
         return _part(UNKNOWN, f"not looked for: {error.rule}. {error.remedy}")
     if signed is None:
-        lost = " (a manifest of another program can lie elsewhere)" if form == MATROSKA else ""
-        return _part(ABSENT, f"no manifest in the file, and no {manifest_beside(file).name} beside it{lost}")
+        inside = form in EMBEDS
+        return _part(
+            ABSENT, "no manifest in the file" if inside else f"no {manifest_beside(file).name} beside the file"
+        )
     facts = _facts(signed)
     where = "in the file" if signed.beside is None else f"in {signed.beside.name}"
     who = f"{facts['signer']}{', a test certificate' if facts['test'] else ''}"
