@@ -1,9 +1,9 @@
 """What does the invisible watermark withstand, what does it cost, and how often is it found where it is not?
 
-    python benchmarks/watermark.py CLIP … [--frames 48] [--keys 20000]
+    python benchmarks/watermark.py CLIP … [--frames 24] [--keys 5000]
 
-Every clip is marked at each strength, encoded and scaled, and read back. False alarms: the residual of each unmarked clip is read
-with many random keys. Nothing depends on which key is the one in use, so this is as good as as many unmarked videos.
+Every clip is marked at each strength, encoded and scaled, and read back. False alarms: the residual of each unmarked clip is
+read with many random keys. Nothing depends on which key is the one in use, so this is as good as as many unmarked videos.
 """
 
 from __future__ import annotations
@@ -42,9 +42,9 @@ def main() -> None:
     """Measure and print the report."""
     parser = argparse.ArgumentParser(description=__doc__, formatter_class=argparse.RawDescriptionHelpFormatter)
     parser.add_argument("clips", nargs="+", metavar="CLIP[@WIDTHxHEIGHT]", help="clips, scaled if asked to")
-    parser.add_argument("--frames", type=int, default=48, help="frames of each")
-    parser.add_argument("--strengths", type=float, nargs="+", default=[1.0, 1.25, 1.5])
-    parser.add_argument("--keys", type=int, default=20000, help="random keys that each unmarked clip is read with")
+    parser.add_argument("--frames", type=int, default=24, help="frames of each")
+    parser.add_argument("--strengths", type=float, nargs="+", default=[1.25, 1.5])
+    parser.add_argument("--keys", type=int, default=5000, help="random keys that each unmarked clip is read with")
     given = parser.parse_args()
     print("# The invisible watermark\n")
     print("\n".join(described(threads=1)))

@@ -9,6 +9,7 @@ from pydantic import Field, model_validator
 
 from wanimate.config.base import Option, Settings
 from wanimate.config.values import File
+from wanimate.errors import InputError
 
 LABEL, HIDDEN, TOLD, SIGNED = "Visible label", "Invisible watermark", "Metadata", "Signature"
 """Headings of `--help`."""
@@ -117,7 +118,10 @@ class MarkSettings(Settings):
     @model_validator(mode="after")
     def _in_pairs(self) -> MarkSettings:
         if (self.certificate is None) != (self.private_key is None):
-            raise ValueError("a certificate and its private key belong together")
+            field, given = ("certificate", self.certificate) if self.certificate else ("private_key", self.private_key)
+            raise InputError(
+                self.named(field), given, "a certificate and its private key belong together", "Give both."
+            )
         return self
 
     def marks(self, kind: Literal["guides", "take", "final"]) -> bool:
