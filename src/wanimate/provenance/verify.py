@@ -3,6 +3,7 @@
 from __future__ import annotations
 
 import math
+import mmap
 import zipfile
 from collections.abc import Iterator
 from dataclasses import dataclass
@@ -145,6 +146,8 @@ def _xmp(file: Path, form: str) -> dict[str, Any]:
             return _part(ABSENT, "none in the file" if inside else f"no {beside.name} beside the file")
         told = xmp.read(data)
     except (ValueError, OSError, zipfile.BadZipFile) as error:
+        if inside and not _holds(file, xmp.AIGC, xmp.IPTC):
+            return _part(UNKNOWN, f"the file is damaged ({one_line(str(error))})")
         return _part(BROKEN, f"there is some {where}, but it cannot be read ({one_line(str(error))})")
     facts = {
         "where": where, "source_type": told.source_type, "tool": told.tool, "created": told.created, "document": told.document,
@@ -170,6 +173,14 @@ def _embedded(file: Path, form: str) -> bytes | None:
         return archive.read(named) if named is not None and named.file_size <= xmp.LARGEST else None
 
 
+def _holds(path: Path, *texts: str) -> bool:
+    """Whether one of the texts stands anywhere in a file."""
+    if path.stat().st_size == 0:
+        return False
+    with open(path, "rb") as file, mmap.mmap(file.fileno(), 0, access=mmap.ACCESS_READ) as data:
+        return any(data.find(text.encode()) >= 0 for text in texts)
+
+
 def _head(path: Path) -> bytes:
     with open(path, "rb") as file:
         return file.read(xmp.LARGEST + 1)
@@ -181,6 +192,8 @@ def _c2pa(file: Path, form: str, trusted: Path | None) -> dict[str, Any]:
     try:
         signed = signing.read(file, anchors(trusted))
     except ValueError as error:
+        if form in EMBEDS and not _holds(file, "jumb"):
+            return _part(UNKNOWN, f"the file is damaged ({error})")
         return _part(BROKEN, f"there is a manifest, but it cannot be read ({error})")
     except InputError as error:
         if error.field != "marks.sign":
