@@ -96,8 +96,7 @@ def apply(
     Raises:
         InputError: the file is not the one that the record tells of. OutputError: a name is taken; something cannot be written.
     """
-    data = _record(record)
-    _check(file, data)
+    data = _record(file, record)
     before: dict[str, Any] = data.get("marks") or {}
     about = replace(about_job(data), steps=steps)
     _refuse(file, record, out, overwrite)
@@ -133,7 +132,12 @@ def _beside(told: dict[str, Any]) -> set[str]:
     return {str(told["xmp"]), str((told["c2pa"] or {}).get("in"))}
 
 
-def _record(path: Path) -> dict[str, Any]:
+def _record(file: Path, path: Path) -> dict[str, Any]:
+    """The record of a finished result. Raises InputError where it is none, or tells of another file."""
+    try:
+        found = None if file.is_dir() else fingerprint(file)
+    except OSError as error:
+        raise InputError("file", file, f"it cannot be read ({error.strerror})", "Name a finished result.") from error
     data = read_own_json(path)
     if (
         not isinstance(data, dict)
@@ -142,18 +146,10 @@ def _record(path: Path) -> dict[str, Any]:
     ):
         rule = "it is no record of a job" if path.is_file() else "there is no record of the job"
         raise InputError("record", path, rule, "Give the JSON file that was written with the result.")
-    return data
-
-
-def _check(file: Path, data: dict[str, Any]) -> None:
-    """Raise InputError if the file is not the result that the record tells of."""
-    try:
-        found = None if file.is_dir() else fingerprint(file)
-    except OSError as error:
-        raise InputError("file", file, f"it cannot be read ({error.strerror})", "Name a finished result.") from error
     if found not in (None, data["result"].get("sha256")):
         rule = "it is not the result that the record tells of, or was changed since"
         raise InputError("file", file, rule, f"Name its own record with {setting('record')}.")
+    return data
 
 
 def _refuse(file: Path, record: Path, out: Path, overwrite: bool) -> None:

@@ -52,6 +52,20 @@ def test_the_eus_label_is_read_on_light_and_dark_in_the_upper_right(size: tuple[
     assert (marked == level).all()
 
 
+@pytest.mark.parametrize("size", [*SIZES, (320, 240)])
+@pytest.mark.parametrize("level", [0, 120, 255])
+def test_the_plain_label_is_small_and_in_its_corner(size: tuple[int, int], level: int) -> None:
+    before = grey(level, *size, 2)
+    marked = Label(*size, MarkSettings(label="plain")).on_bytes(before).astype(int)
+    rows, columns = np.nonzero(np.abs(marked[0, ..., 0] - level) > 60)
+    assert len(rows) > 100
+    assert rows.min() > 0.89 * size[1]
+    assert columns.min() > 0.6 * size[0]
+    assert np.ptp(columns) > 0.08 * size[0]
+    assert (before == level).all()
+    np.testing.assert_array_equal(marked[0], marked[1])
+
+
 @pytest.mark.parametrize("place", ["top-left", "top-right", "bottom-left", "bottom-right"])
 def test_it_goes_into_the_corner_that_is_asked_for(place: Corner) -> None:
     left, top, right, bottom = Label(640, 360, MarkSettings(label="plain", label_place=place)).box
