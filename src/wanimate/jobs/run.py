@@ -16,7 +16,7 @@ from typing import Any
 import torch
 
 from wanimate.conditions.read import GuidesReader
-from wanimate.config import GenerateSettings, Job, OutputSettings, PreprocessSettings
+from wanimate.config import GenerateSettings, Job, MarkSettings, OutputSettings, PreprocessSettings
 from wanimate.engines.base import Engine, State
 from wanimate.engines.resolved import ResolvedJob
 from wanimate.errors import OutOfMemory, OutputError, is_out_of_memory, setting
@@ -27,7 +27,6 @@ from wanimate.finish.encode import OutputWriter
 from wanimate.finish.lock import record_path, sheet_path
 from wanimate.finish.record import Hashes
 from wanimate.finish.sheet import sheet_of
-from wanimate.finish.watermark import Watermark
 from wanimate.jobs.cancel import CancelToken, cancellable
 from wanimate.jobs.resume import Resumption, check_redraw, guides_key
 from wanimate.jobs.segments import PixelsReady, SegmentDone, run_segments, with_pixels
@@ -39,6 +38,7 @@ from wanimate.preprocess import drive
 from wanimate.preprocess.guides import load_guides
 from wanimate.preprocess.layout import plan_layout
 from wanimate.preprocess.manifest import named_clip, source_clip, told_settings
+from wanimate.provenance.label import Label
 from wanimate.types import Clip, Frame, Frames, Guides, Mode, Result, Segment
 
 _DETECT, _DRAW = 0.06, 0.01
@@ -239,13 +239,13 @@ def _written(task: _Task, guides: Guides, segments: tuple[Segment, ...], earlier
     shown: dict[int, Frame] = {}
     skipped: list[int] = []
     width, height = guides.size
-    mark = Watermark(width, height) if output.watermark else None
+    label = Label(width, height, MarkSettings(label="plain")) if output.watermark else None
     resumed, seed = earlier.finished, earlier.seed
     with OutputWriter(out, guides.fps, width, height, output, task.clip, task.place.lock) as writer:
         for event in with_pixels(run_segments(task.engine, segments, guides.count, seed, earlier.archive)):
             if isinstance(event, PixelsReady):
                 pixels = _composited(event.pixels, guides, event.start, output)
-                pixels = pixels if mark is None else mark.on(pixels)
+                pixels = pixels if label is None else label.on_bytes(pixels)
                 shown |= {i: pixels[i - event.start] for i in columns if 0 <= i - event.start < len(pixels)}
                 writer.write(pixels)
             elif isinstance(event, SegmentDone):

@@ -20,12 +20,12 @@ from wanimate.config import LoraUse, OutputSettings
 from wanimate.errors import InputError, OutputError
 from wanimate.events import StageProgress, StepDone
 from wanimate.finish.lock import STORE_MARK, work_path
-from wanimate.finish.watermark import Watermark
 from wanimate.jobs import segments as loop
 from wanimate.jobs.store import Store, digest, read_store
 from wanimate.media.files import AtomicFile
 from wanimate.media.image import load_image
 from wanimate.preprocess.guides import write_png
+from wanimate.provenance.label import Label
 from wanimate.types import Frames
 
 MakeGuides = Callable[..., Path]
@@ -113,7 +113,8 @@ def test_a_watermark_is_on_every_frame_of_a_job_that_goes_on(job: Job, straight:
     job.broken_off(2)
     result, computed, _ = job.done(output=LOSSLESS.model_copy(update={"watermark": True}))
     assert computed == [2]
-    assert (job.frames == Watermark(*result.size).on(straight)).all()
+    label = Label(*result.size, MarkSettings(label="plain"))
+    assert (job.frames == label.on_bytes(straight)).all()
     assert (job.frames != straight).any(axis=(1, 2, 3)).all()
     assert result.manifest["output"]["watermark"] is True
 
