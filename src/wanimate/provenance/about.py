@@ -4,6 +4,7 @@ from __future__ import annotations
 
 import hashlib
 import json
+import os
 import uuid
 from dataclasses import dataclass
 from datetime import UTC, datetime
@@ -13,6 +14,8 @@ from typing import Any, Literal
 from wanimate.config import Mode
 from wanimate.errors import InputError
 from wanimate.media.files import read_own_json
+from wanimate.preprocess.folder import MANIFEST
+from wanimate.preprocess.manifest import named_clip
 from wanimate.versions import version_of
 
 Role = Literal["picture", "performance", "finished"]
@@ -113,13 +116,21 @@ def about_job(data: dict[str, Any], id: str | None = None) -> About:
 
 
 def _sources(inputs: dict[str, Any]) -> list[Source]:
-    """The inputs whose files are there, unchanged as far as the hash of the record tells."""
-    roles: dict[str, Role] = {"image": "picture", "video": "performance"}
+    """The inputs whose files are there; of a guides folder, the picture in it and the clip that it names."""
+    told: dict[Role, dict[str, Any]] = {
+        "picture": _dict(inputs.get("image")),
+        "performance": _dict(inputs.get("video")),
+    }
+    folder = _dict(inputs.get("guides")).get("path")
+    if isinstance(folder, str):
+        manifest = _dict(read_own_json(Path(folder) / MANIFEST))
+        told["picture"] = {"path": os.path.join(folder, "reference.png")}
+        for clip in named_clip(manifest):
+            told["performance"] = {"path": str(clip), "sha256": f"sha256:{manifest['source'].get('sha256')}"}
     found = []
-    for name, role in roles.items():
-        told = _dict(inputs.get(name))
-        path, sha256 = told.get("path"), told.get("sha256")
-        if isinstance(path, str) and Path(path).is_file():
+    for role, one in told.items():
+        path, sha256 = one.get("path"), one.get("sha256")
+        if isinstance(path, str) and os.path.isfile(path):
             found.append(Source(role, Path(path), sha256 if isinstance(sha256, str) else None))
     return found
 

@@ -21,7 +21,9 @@ from wanimate.provenance.about import About, Source, about_job
 from wanimate.provenance.anew import mark_frames
 from wanimate.provenance.certificates import identity
 from wanimate.provenance.forms import EMBEDS, MOV, MP4, PNG, ZIP, manifest_beside, media_type, xmp_beside
-from wanimate.provenance.frames import FrameMarks
+from wanimate.provenance.frames import FrameMarks, key_of
+from wanimate.provenance.sample import sample
+from wanimate.provenance.watermark import detect
 from wanimate.weights.fingerprint import fingerprint
 
 _EPOCH = (1980, 1, 1, 0, 0, 0)
@@ -36,7 +38,8 @@ def mark_file(
     Args:
         source: the finished file. out: its name; sidecars lie beside it, and the zip of a folder.
         about: what is told of it. A `source` that is signed already is what the new manifest starts from.
-        watermarked: the frames carry the invisible watermark.
+        watermarked: the frames were given the invisible watermark. It is read back; one that cannot be read is told, and not
+            claimed in the signature.
         into: where the marked file goes, where that is not `out`: a job's temporary file, which may be `source` itself.
 
     Raises:
@@ -48,6 +51,11 @@ def mark_file(
         "xmp": None, "c2pa": None, "notices": [],
     }  # fmt: skip
     about = _unchanged(about, made["notices"])
+    if watermarked and not _reads(source, about, settings):
+        watermarked, made["payload"] = False, None
+        made["notices"].append(
+            "the invisible watermark cannot be read back: the frames are too small, too few or too flat"
+        )
     folder = source.is_dir()
     target = out.with_suffix(".zip") if folder else into or out
     with _workplace(target) as place:
@@ -118,7 +126,7 @@ def apply(
                 about = replace(about, sources=(Source("finished", file),), steps=(*steps, *done))
         told = mark_file(source, out, about, settings, fresh or bool(before.get("payload")))
     told["label"] = before["label"] if before.get("label", "none") != "none" else label
-    if settings.invisible and not told["payload"]:
+    if settings.invisible and not (anew or told["payload"]):
         told["notices"].append("pictures are not marked anew: the invisible watermark belongs into the job")
     whole = out.with_suffix(".zip") if file.is_dir() else out
     result = {"name": whole.name, "sha256": fingerprint(whole), "replaces": None}
@@ -185,6 +193,12 @@ def _unchanged(about: About, notices: list[str]) -> About:
     if lost := [one.role for one in about.sources if one not in kept]:
         notices.append(f"inputs that changed since the job are not named in the signature: {', '.join(lost)}")
     return replace(about, sources=kept)
+
+
+def _reads(source: Path, about: About, settings: MarkSettings) -> bool:
+    """Whether the watermark of this result can be read in the file."""
+    form = "" if source.is_dir() else media_type(source)
+    return detect(sample(source, form), key_of(settings)).payload == about.payload
 
 
 def _is_signed(path: Path) -> bool:

@@ -15,6 +15,8 @@ from wanimate.media.kinds import VIDEO, kind_of
 XMP_BOX = bytes.fromhex("BE7ACFCB97A942E89C71999491E3AFAC")
 C2PA_BOX = bytes.fromhex("D8FEC3D61B0E483C92975828877EC481")
 PNG_KEY = b"XML:com.adobe.xmp"
+LARGEST = 1 << 20
+"""Bytes of a packet that is read."""
 _PNG = b"\x89PNG\r\n\x1a\n"
 _MOST = 100_000
 """Boxes and chunks that are looked at in one file."""
@@ -68,7 +70,7 @@ def read_bmff(path: Path) -> bytes | None:
         for kind, _, content, end in boxes(file):
             if kind == XMP_BOX:
                 file.seek(content)
-                return file.read(end - content)
+                return file.read(min(end - content, LARGEST + 1))
     return None
 
 

@@ -5,27 +5,18 @@ from __future__ import annotations
 import math
 import mmap
 import zipfile
-from collections.abc import Iterator
 from dataclasses import dataclass
 from pathlib import Path
 from typing import Any
 
-import cv2
-import numpy as np
-
 from wanimate.errors import InputError, one_line
-from wanimate.media.probe import probe
-from wanimate.media.video import iter_indices
 from wanimate.provenance import boxes, signing, xmp
 from wanimate.provenance.certificates import TEST, anchors
 from wanimate.provenance.forms import EMBEDS, MOV, MP4, PNG, ZIP, manifest_beside, media_type, xmp_beside
 from wanimate.provenance.manifest import JOB, SOFT_BINDING
+from wanimate.provenance.sample import DAMAGED, sample
 from wanimate.provenance.watermark import NOTHING, PUBLIC_KEY, detect
-from wanimate.types import Frame
 
-FRAMES, AHEAD = 120, 3000
-"""Frames that are looked at for the watermark, among so many first ones."""
-_LARGEST_PICTURE = 256 * 2**20
 FOUND, ABSENT, BROKEN, UNKNOWN = "found", "absent", "broken", "unknown"
 
 
@@ -83,8 +74,8 @@ def _part(state: str, words: str, **more: Any) -> dict[str, Any]:
 
 def _watermark(file: Path, form: str, key: bytes) -> dict[str, Any]:
     try:
-        found = detect(_frames(file, form), key)
-    except (InputError, ValueError, OSError, zipfile.BadZipFile) as error:
+        found = detect(sample(file, form), key)
+    except (InputError, *DAMAGED) as error:
         return _part(UNKNOWN, f"there are no frames that can be looked at ({one_line(str(error))})")
     if found == NOTHING:
         return _part(UNKNOWN, "there are no frames that can be looked at")
@@ -103,39 +94,6 @@ def _watermark(file: Path, form: str, key: bytes) -> dict[str, Any]:
     return _part(ABSENT, f"none of {which} in {found.frames} frames", payload=None, **facts)
 
 
-def _frames(file: Path, form: str) -> Iterator[Frame]:
-    """Some frames of a video, or all pictures of a folder or a zip; those of another size than the first are left out."""
-    if form in (PNG, "image/jpeg", "image/webp", "image/tiff"):
-        yield from _pictures([file.read_bytes()])
-    elif file.is_dir():
-        names = sorted(path for path in file.iterdir() if path.suffix.lower() == ".png")
-        yield from _pictures(path.read_bytes() for path in _some(names))
-    elif form == ZIP:
-        with zipfile.ZipFile(file) as archive:
-            inside = sorted(
-                (one for one in archive.infolist() if one.filename.endswith(".png")), key=lambda one: one.filename
-            )
-            yield from _pictures(archive.read(one) for one in _some(inside) if one.file_size <= _LARGEST_PICTURE)
-    else:
-        clip = probe(file, limits=None, field="file")
-        yield from iter_indices(clip, _some(range(min(clip.count, AHEAD))), "file")
-
-
-def _some(every: Any) -> list[Any]:
-    """At most `FRAMES`, at equal distances."""
-    if len(every) <= FRAMES:
-        return list(every)
-    return [every[round(place)] for place in np.linspace(0, len(every) - 1, FRAMES)]
-
-
-def _pictures(every: Any) -> Iterator[Frame]:
-    shape = None
-    for data in every:
-        picture = cv2.imdecode(np.frombuffer(data, np.uint8), cv2.IMREAD_COLOR_RGB)
-        if picture is not None and picture.shape == (shape := shape or picture.shape):
-            yield picture
-
-
 def _xmp(file: Path, form: str) -> dict[str, Any]:
     beside = xmp_beside(file)
     inside = form in (MP4, MOV, PNG, ZIP)
@@ -145,7 +103,7 @@ def _xmp(file: Path, form: str) -> dict[str, Any]:
         if data is None:
             return _part(ABSENT, "none in the file" if inside else f"no {beside.name} beside the file")
         told = xmp.read(data)
-    except (ValueError, OSError, zipfile.BadZipFile) as error:
+    except DAMAGED as error:
         if inside and not _holds(file, xmp.AIGC, xmp.IPTC):
             return _part(UNKNOWN, f"the file is damaged ({one_line(str(error))})")
         return _part(BROKEN, f"there is some {where}, but it cannot be read ({one_line(str(error))})")
@@ -170,7 +128,7 @@ def _embedded(file: Path, form: str) -> bytes | None:
         return boxes.read_png(file)
     with zipfile.ZipFile(file) as archive:
         named = next((one for one in archive.infolist() if one.filename.endswith(".xmp")), None)
-        return archive.read(named) if named is not None and named.file_size <= xmp.LARGEST else None
+        return archive.read(named) if named is not None and named.file_size <= boxes.LARGEST else None
 
 
 def _holds(path: Path, *texts: str) -> bool:
@@ -183,7 +141,7 @@ def _holds(path: Path, *texts: str) -> bool:
 
 def _head(path: Path) -> bytes:
     with open(path, "rb") as file:
-        return file.read(xmp.LARGEST + 1)
+        return file.read(boxes.LARGEST + 1)
 
 
 def _c2pa(file: Path, form: str, trusted: Path | None) -> dict[str, Any]:
@@ -247,4 +205,4 @@ def _compare(parts: dict[str, dict[str, Any]]) -> None:
     elif mark.get("payload") is not None:
         mark |= _part(BROKEN, f"{mark['payload']} was read, but the manifest names {bound}")
     else:
-        mark["words"] += f"; the manifest names {bound}"
+        mark["words"] += f"; the manifest names {bound}, which another key may show"

@@ -11,6 +11,7 @@ from xml.sax.saxutils import escape
 
 from wanimate.errors import InputError, one_line
 from wanimate.provenance.about import About
+from wanimate.provenance.boxes import LARGEST
 
 RDF = "http://www.w3.org/1999/02/22-rdf-syntax-ns#"
 IPTC = "http://iptc.org/std/Iptc4xmpExt/2008-02-29/"
@@ -23,8 +24,6 @@ FIELDS = (
     "Label", "ContentProducer", "ProduceID", "ReservedCode1", "ContentPropagator", "PropagateID", "ReservedCode2",
 )  # fmt: skip
 """Of the AIGC key (GB 45438-2025)."""
-LARGEST = 1 << 20
-"""Bytes of a packet that is read."""
 
 
 @dataclass(frozen=True)

@@ -16,7 +16,7 @@ from resumed_jobs import KEPT, LOSSLESS, SETTINGS, Job
 from safetensors.torch import save_file
 
 from wanimate.api import Animator
-from wanimate.config import LoraUse, OutputSettings
+from wanimate.config import LoraUse, MarkSettings, OutputSettings
 from wanimate.errors import InputError, OutputError
 from wanimate.events import StageProgress, StepDone
 from wanimate.finish.lock import STORE_MARK, work_path

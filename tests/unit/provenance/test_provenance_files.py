@@ -72,7 +72,7 @@ def test_the_aigc_key_is_read_alone_as_well_and_as_an_attribute() -> None:
 @pytest.mark.parametrize(
     "text",
     [
-        b"<a", b"<a/>", b"", b"\xff\xfe\0", b"<!DOCTYPE x [<!ENTITY a 'b'>]><x>&a;</x>", b" " * (xmp.LARGEST + 1),
+        b"<a", b"<a/>", b"", b"\xff\xfe\0", b"<!DOCTYPE x [<!ENTITY a 'b'>]><x>&a;</x>", b" " * (boxes.LARGEST + 1),
         b"<a>" * 100000,
     ],
 )  # fmt: skip

@@ -302,13 +302,22 @@ def test_a_jobs_two_calls_mark_frames_and_its_temporary_file(tmp_path: Path) -> 
     assert sorted(path.name for path in tmp_path.iterdir() if path.name.startswith(".")) == []
 
 
-def test_another_watermark_than_the_manifest_names_is_broken(tmp_path: Path) -> None:
+def test_a_watermark_that_cannot_be_read_back_is_told_and_not_claimed(tmp_path: Path) -> None:
+    file, record = result(tmp_path)
+    told = mark_file(file, tmp_path / "out.mp4", about_record(record), MarkSettings(), True)
+    assert told["payload"] is None
+    assert "cannot be read back" in told["notices"][0]
+    assert verify(tmp_path / "out.mp4").parts["c2pa"]["soft_binding"] is None
+
+
+def test_another_watermark_than_the_manifest_names_is_broken(tmp_path: Path, monkeypatch: pytest.MonkeyPatch) -> None:
     _, record = result(tmp_path)
     settings, about = MarkSettings(), about_record(record, "ab" * 16)
     other = FrameMarks(settings, *SIZE, 24.0, "cd" * 16)
     with VideoWriter(tmp_path / "other.mp4", Fraction(24), *SIZE) as writer:
         for i in range(6):
             writer.write(other.on_bytes(picture(i), i))
+    monkeypatch.setattr("wanimate.provenance.apply._reads", lambda *_: True)
     mark_file(tmp_path / "other.mp4", tmp_path / "out.mp4", about, settings, True)
     report = verify(tmp_path / "out.mp4")
     assert report.code == 2
@@ -434,3 +443,24 @@ def test_verify_works_without_the_library_and_says_so(marked: Path, monkeypatch:
     report = verify(marked)
     assert states(report) == {"watermark": "found", "xmp": "found", "c2pa": "unknown"}
     assert "pip install 'wanimate[c2pa]'" in report.parts["c2pa"]["words"]
+
+
+def test_a_time_stamp_that_cannot_be_had_is_told(tmp_path: Path) -> None:
+    file, record = result(tmp_path)
+    settings = UNTOUCHED.model_copy(update={"timestamp": "http://127.0.0.1:9/"})
+    with pytest.raises(InputError, match="time stamp"):
+        apply(file, record, tmp_path / "out.mp4", settings)
+    assert not (tmp_path / "out.mp4").exists()
+
+
+def test_guides_name_their_picture_and_their_clip(tmp_path: Path) -> None:
+    _, record = result(tmp_path)
+    clip, guides = tmp_path / "clip.mp4", tmp_path / "guides"
+    guides.mkdir()
+    write_png(guides / "reference.png", picture(1))
+    source = {"path": str(clip), "sha256": fingerprint(clip).removeprefix("sha256:")}
+    (guides / "manifest.json").write_text(json.dumps({"source": source}))
+    record.write_text(json.dumps(json.loads(record.read_text()) | {"inputs": {"guides": {"path": str(guides)}}}))
+    assert [(one.role, one.sha256) for one in about_record(record).sources] == [
+        ("picture", None), ("performance", fingerprint(clip)),
+    ]  # fmt: skip
