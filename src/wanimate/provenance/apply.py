@@ -132,12 +132,22 @@ def apply(
     result = {"name": whole.name, "sha256": fingerprint(whole), "replaces": None}
     beside = out.with_suffix(".json")
     _write(beside, json_bytes({**data, "out": whole.name, "result": result, "sheet": None, "marks": told}, 2))
-    files = [whole, *(path for path in (xmp_beside(out), manifest_beside(out)) if path.name in _beside(told)), beside]
+    sidecars = [path for path in (xmp_beside(out), manifest_beside(out)) if path.name in _beside(told)]
+    if not file.is_dir() and media_type(file) not in EMBEDS:
+        _remove_others(out, sidecars)
+    files = [whole, *sidecars, beside]
     return told | {"files": [str(path) for path in files]}
 
 
 def _beside(told: dict[str, Any]) -> set[str]:
     return {str(told["xmp"]), str((told["c2pa"] or {}).get("in"))}
+
+
+def _remove_others(out: Path, kept: list[Path]) -> None:
+    """Sidecars of an older file of this name, which was written over, do not fit the new one."""
+    for path in (xmp_beside(out), manifest_beside(out)):
+        if path not in kept:
+            path.unlink(missing_ok=True)
 
 
 def _record(file: Path, path: Path) -> dict[str, Any]:

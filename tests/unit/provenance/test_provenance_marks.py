@@ -6,6 +6,7 @@ import json
 import shutil
 import sys
 import zipfile
+from dataclasses import replace
 from fractions import Fraction
 from pathlib import Path
 from typing import Any
@@ -23,7 +24,7 @@ from wanimate.errors import InputError, OutputError
 from wanimate.media.png import write_png
 from wanimate.media.writer import LosslessWriter, VideoWriter
 from wanimate.provenance import certificates, signing
-from wanimate.provenance.about import COMPOSITE, TRAINED, about_record, payload_of
+from wanimate.provenance.about import COMPOSITE, TRAINED, Source, about_record, payload_of
 from wanimate.provenance.apply import apply, mark_file
 from wanimate.provenance.frames import FrameMarks
 from wanimate.provenance.verify import Report, verify
@@ -464,3 +465,80 @@ def test_guides_name_their_picture_and_their_clip(tmp_path: Path) -> None:
     assert [(one.role, one.sha256) for one in about_record(record).sources] == [
         ("picture", None), ("performance", fingerprint(clip)),
     ]  # fmt: skip
+
+
+def test_sidecars_of_a_file_that_is_written_over_go(tmp_path: Path) -> None:
+    file, record = result(tmp_path, "hero.mkv")
+    apply(file, record, tmp_path / "out.mkv", MarkSettings())
+    apply(file, record, tmp_path / "out.mkv", MarkSettings(sign=False, metadata=False), overwrite=True)
+    assert not (tmp_path / "out.c2pa").exists()
+    assert not (tmp_path / "out.xmp").exists()
+    assert states(verify(tmp_path / "out.mkv")) == {"watermark": "found", "xmp": "absent", "c2pa": "absent"}
+
+
+@pytest.mark.parametrize("signed_before", [True, False])
+def test_finishing_tells_what_it_did_to_which_file(tmp_path: Path, signed_before: bool) -> None:
+    """A larger file was made of a finished one, which was signed or was not."""
+    file, record = result(tmp_path, mode="replacement")
+    if signed_before:
+        apply(file, record, tmp_path / "signed.mp4", UNTOUCHED)
+        file = tmp_path / "signed.mp4"
+    larger = write_video(tmp_path / "larger.mp4", first=1)
+    about = about_record(record)
+    sources = (*about.sources, Source("finished", file))
+    about = replace(about, sources=sources, steps=("c2pa.resized", "c2pa.enhanced"))
+    mark_file(larger, tmp_path / "final.mp4", about, UNTOUCHED, False)
+    signed = verify(tmp_path / "final.mp4").parts["c2pa"]
+    assert signed["validity"] == "Trusted"
+    if signed_before:
+        assert signed["actions"] == ["c2pa.opened", "c2pa.resized", "c2pa.enhanced"]
+        assert [one["title"] for one in signed["ingredients"]] == ["result before finishing"]
+        assert signed["manifests"] == 2
+    else:
+        assert signed["actions"] == ["c2pa.opened", "c2pa.edited", "c2pa.resized", "c2pa.enhanced"]
+        assert len(signed["ingredients"]) == 2
+
+
+def test_a_mov_holds_its_marks(tmp_path: Path) -> None:
+    file, record = result(tmp_path)
+    movie = tmp_path / "hero.mov"
+    with av.open(str(file)) as source, av.open(str(movie), "w") as target:
+        stream = target.add_stream_from_template(source.streams.video[0])
+        for packet in source.demux(video=0):
+            if packet.dts is not None:
+                packet.stream = stream
+                target.mux(packet)
+    data = json.loads(record.read_text())
+    data["result"]["sha256"] = fingerprint(movie)
+    record.write_text(json.dumps(data))
+    apply(movie, record, tmp_path / "out.mov", MarkSettings())
+    assert states(verify(tmp_path / "out.mov")) == {"watermark": "found", "xmp": "found", "c2pa": "found"}
+    with av.open(str(tmp_path / "out.mov")) as container:
+        assert sum(1 for _ in container.decode(video=0)) == 10
+
+
+def test_h265_is_marked_anew_and_other_codecs_are_refused(tmp_path: Path) -> None:
+    file, record = result(tmp_path)
+    for codec, ending in (("libx265", "mp4"), ("mpeg4", "mp4")):
+        again = tmp_path / f"{codec}.{ending}"
+        with av.open(str(again), "w") as target:
+            stream = target.add_stream(
+                codec, rate=24, options={"x265-params": "log-level=error"} if codec == "libx265" else {}
+            )
+            stream.width, stream.height, stream.pix_fmt = *SIZE, "yuv420p"
+            for i in range(5):
+                target.mux(stream.encode(av.VideoFrame.from_ndarray(picture(i), format="rgb24")))
+            target.mux(stream.encode(None))
+        data = json.loads(record.read_text())
+        data["result"]["sha256"] = fingerprint(again)
+        record.write_text(json.dumps(data))
+        if codec == "mpeg4":
+            with pytest.raises(InputError, match="mpeg4 are not encoded anew"):
+                apply(again, record, tmp_path / "no.mp4", MarkSettings())
+            assert not (tmp_path / "no.mp4").exists()
+        else:
+            apply(again, record, tmp_path / "yes.mp4", MarkSettings())
+            assert verify(tmp_path / "yes.mp4").code == 0
+            with av.open(str(tmp_path / "yes.mp4")) as container:
+                assert container.streams.video[0].codec_context.name == "hevc"
+    assert file.exists()
