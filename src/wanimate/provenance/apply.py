@@ -20,7 +20,7 @@ from wanimate.provenance import boxes, signing, xmp
 from wanimate.provenance.about import About, Source, about_job
 from wanimate.provenance.anew import mark_frames
 from wanimate.provenance.certificates import identity
-from wanimate.provenance.forms import EMBEDS, MOV, MP4, PNG, ZIP, manifest_beside, media_type, xmp_beside
+from wanimate.provenance.forms import EMBEDS, MOV, MP4, PNG, ZIP, manifest_beside, media_type, xmp_beside, zip_of
 from wanimate.provenance.frames import FrameMarks, key_of
 from wanimate.provenance.sample import sample
 from wanimate.provenance.watermark import detect
@@ -57,7 +57,7 @@ def mark_file(
             "the invisible watermark cannot be read back: the frames are too small, too few or too flat"
         )
     folder = source.is_dir()
-    target = out.with_suffix(".zip") if folder else into or out
+    target = zip_of(out) if folder else into or out
     with _workplace(target) as place:
         current = place / ("pictures.zip" if folder else source.name)
         if folder:
@@ -107,6 +107,7 @@ def apply(
     data = _record(file, record)
     before: dict[str, Any] = data.get("marks") or {}
     about = replace(about_job(data), steps=steps)
+    out = zip_of(out) if file.is_dir() else out
     _refuse(file, record, out, overwrite)
     identity(settings)  # before the frames are encoded anew
     fresh = settings.invisible and not before.get("payload")
@@ -128,14 +129,13 @@ def apply(
     told["label"] = before["label"] if before.get("label", "none") != "none" else label
     if settings.invisible and not (anew or told["payload"]):
         told["notices"].append("pictures are not marked anew: the invisible watermark belongs into the job")
-    whole = out.with_suffix(".zip") if file.is_dir() else out
-    result = {"name": whole.name, "sha256": fingerprint(whole), "replaces": None}
+    result = {"name": out.name, "sha256": fingerprint(out), "replaces": None}
     beside = out.with_suffix(".json")
-    _write(beside, json_bytes({**data, "out": whole.name, "result": result, "sheet": None, "marks": told}, 2))
+    _write(beside, json_bytes({**data, "out": out.name, "result": result, "sheet": None, "marks": told}, 2))
     sidecars = [path for path in (xmp_beside(out), manifest_beside(out)) if path.name in _beside(told)]
     if not file.is_dir() and media_type(file) not in EMBEDS:
         _remove_others(out, sidecars)
-    files = [whole, *sidecars, beside]
+    files = [out, *sidecars, beside]
     return told | {"files": [str(path) for path in files]}
 
 
@@ -172,7 +172,7 @@ def _record(file: Path, path: Path) -> dict[str, Any]:
 
 def _refuse(file: Path, record: Path, out: Path, overwrite: bool) -> None:
     """Raise OutputError if a name that will be written is taken, or is read."""
-    targets = (out, out.with_suffix(".zip"), out.with_suffix(".json"), xmp_beside(out), manifest_beside(out))
+    targets = (out, out.with_suffix(".json"), xmp_beside(out), manifest_beside(out))
     check_apart_from("out", targets, (file, record))
     for path in targets:
         check_file("out", path, False, overwrite)

@@ -31,6 +31,11 @@ def manifest_beside(path: Path) -> Path:
     return path.with_suffix(".c2pa")
 
 
+def zip_of(folder: Path) -> Path:
+    """Where the zip of a folder of pictures goes: frames -> frames.zip. A name that is a zip's already stays."""
+    return folder if folder.suffix == ".zip" else folder.with_name(f"{folder.name}.zip")
+
+
 def xmp_beside(path: Path) -> Path:
     """Where the XMP of a file lies that cannot hold it: shot.mkv -> shot.xmp."""
     return path.with_suffix(".xmp")

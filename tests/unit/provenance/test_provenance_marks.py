@@ -542,3 +542,30 @@ def test_h265_is_marked_anew_and_other_codecs_are_refused(tmp_path: Path) -> Non
             with av.open(str(tmp_path / "yes.mp4")) as container:
                 assert container.streams.video[0].codec_context.name == "hevc"
     assert file.exists()
+
+
+def test_a_folder_is_marked_by_the_command_without_a_name(tmp_path: Path) -> None:
+    file, _ = result(tmp_path, "shot")
+    told = CliRunner().invoke(app, ["marks", "apply", str(file), "--json"])
+    assert told.exit_code == 0, told.stdout
+    names = [Path(path).name for path in json.loads(told.stdout.splitlines()[-1])["files"]]
+    assert names == ["shot.marked.zip", "shot.marked.json"]
+    assert verify(tmp_path / "shot.marked.zip").code == 0
+
+
+def test_damaged_files_end_in_a_report(marked: Path, tmp_path: Path) -> None:
+    folder, record = result(tmp_path / "job", "frames")
+    apply(folder, record, tmp_path / "frames.zip", MarkSettings())
+    rng = np.random.default_rng(0)
+    for file in (marked, tmp_path / "frames.zip", folder / "0000.png"):
+        whole = file.read_bytes()
+        for _ in range(3):
+            data = bytearray(whole)
+            for at in rng.integers(0, len(data), 100).tolist():
+                data[at] ^= 0x55
+            for damaged in (data, whole[: int(rng.integers(len(whole)))], data[:100]):
+                file.write_bytes(damaged)
+                report = verify(file)
+                assert report.parts["c2pa"]["state"] != "found"
+                assert report.code in (0, 1, 2)
+    assert not any(path.name.startswith(".wanimate") for path in tmp_path.rglob("*"))
