@@ -30,14 +30,22 @@ class FrameMarks:
         key = key_of(settings)
         self._watermark = Watermark(width, height, payload_of(id), key) if settings.invisible else None
 
-    def on(self, frames: Tensor, first: int) -> Tensor:
-        """Frames float32 [n, 3, H, W] in [0, 1], of which the first is frame `first` of the result, with the marks. Those given
-        stay as they are."""
+    def on(self, frames: Tensor, first: int, opacity: Tensor | None = None) -> tuple[Tensor, Tensor | None]:
+        """Frames with the marks, and their opacity, which is full where the label is. Those given stay as they are.
+
+        Args:
+            frames: float32 [n, 3, H, W] in [0, 1]. first: the number of the first of them in the result.
+            opacity: [n, 1, H, W], of a result that has one.
+        """
+        count = 0
         if self._label is not None:
-            shown = torch.from_numpy(shows(self._label.seconds, self._fps, first, len(frames)))
-            count = int(shown.sum())
-            frames = torch.cat((self._label.on(frames[:count]), frames[count:])) if count else frames
-        return frames if self._watermark is None else self._watermark.on(frames)
+            count = int(shows(self._label.seconds, self._fps, first, len(frames)).sum())
+        if self._label is not None and count:
+            seen = None if opacity is None else opacity[:count]
+            labelled, shown = self._label.on(frames[:count], seen)
+            frames = torch.cat((labelled, frames[count:]))
+            opacity = None if opacity is None or shown is None else torch.cat((shown, opacity[count:]))
+        return frames if self._watermark is None else self._watermark.on(frames), opacity
 
     def on_bytes(self, frame: Frame, index: int) -> Frame:
         """The same for one frame, uint8 RGB [H, W, 3]."""

@@ -90,12 +90,18 @@ class Label:
         rows, columns = self._where
         return columns.start, rows.start, columns.stop, rows.stop
 
-    def on(self, frames: Tensor) -> Tensor:
-        """Frames float32 [n, 3, H, W] in [0, 1] with the label; those given stay as they are."""
-        marked = frames.clone()
-        part = marked[:, :, *self._where]
+    def on(self, frames: Tensor, opacity: Tensor | None = None) -> tuple[Tensor, Tensor | None]:
+        """Frames float32 [n, 3, H, W] in [0, 1] with the label, and their opacity [n, 1, H, W], which is full where the label
+        is. Those given stay as they are."""
         grey, share = (torch.from_numpy(plane).to(frames) for plane in (self._grey, self._share))
-        part.copy_(part * (1 - share) + grey * share)
+        return self._over(frames, grey, share), None if opacity is None else self._over(
+            opacity, torch.ones_like(grey), share
+        )
+
+    def _over(self, planes: Tensor, ink: Tensor, share: Tensor) -> Tensor:
+        marked = planes.clone()
+        part = marked[:, :, *self._where]
+        part.copy_(part * (1 - share) + ink * share)
         return marked
 
     def on_bytes(self, frames: Frames) -> Frames:

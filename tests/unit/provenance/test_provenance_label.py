@@ -115,7 +115,7 @@ def test_float_frames_get_the_same_label() -> None:
     label = Label(320, 180, MarkSettings(label="eu"))
     floats = torch.from_numpy(frames).permute(0, 3, 1, 2) / 255
     before = floats.clone()
-    marked = (label.on(floats) * 255).round().permute(0, 2, 3, 1).numpy()
+    marked = (label.on(floats)[0] * 255).round().permute(0, 2, 3, 1).numpy()
     assert np.abs(marked - label.on_bytes(frames)).max() <= 1
     assert torch.equal(floats, before)
 
@@ -124,5 +124,9 @@ def test_it_shows_from_the_first_frame_for_its_seconds_across_pieces() -> None:
     settings = MarkSettings(label="china", label_seconds=2, invisible=False)
     marks = FrameMarks(settings, 320, 180, 4.0, "id")
     frames = torch.zeros(12, 3, 180, 320)
-    marked = torch.cat([marks.on(frames[i : i + 5], i) for i in (0, 5, 10)])
-    assert [bool(frame.any()) for frame in marked] == [True] * 8 + [False] * 4
+    clear = torch.zeros(12, 1, 180, 320)
+    pieces = [marks.on(frames[i : i + 5], i, clear[i : i + 5]) for i in (0, 5, 10)]
+    for planes in zip(*pieces, strict=True):
+        assert [bool(frame.any()) for frame in torch.cat(list(planes))] == [True] * 8 + [False] * 4
+    assert not clear.any()
+    assert marks.on(frames[:5], 0)[1] is None

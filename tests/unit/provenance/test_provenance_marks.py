@@ -291,7 +291,7 @@ def test_a_jobs_two_calls_mark_frames_and_its_temporary_file(tmp_path: Path) -> 
     writer = VideoWriter(tmp_path / "final.mp4", Fraction(24), *SIZE)
     for first in (0, 4):
         frames = torch.from_numpy(np.stack([picture(first + i) for i in range(4)])).permute(0, 3, 1, 2) / 255
-        for frame in (marks.on(frames, first) * 255).round().permute(0, 2, 3, 1).byte().numpy():
+        for frame in (marks.on(frames, first)[0] * 255).round().permute(0, 2, 3, 1).byte().numpy():
             writer.write(frame)
     writer.finish()
     told = mark_file(writer.temporary, tmp_path / "final.mp4", about, settings, True, into=writer.temporary)
