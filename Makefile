@@ -92,6 +92,6 @@ $(VENV)/.serve: $(VENV)/.run
 
 # The workshop goes without its dependencies: the tests need none beyond these, and anny is large.
 $(VENV)/.dev: $(VENV)/.run tools/mannequin/pyproject.toml
-	$(BIN)/python -m pip install --quiet -c constraints.txt -e '.[dev,exr,gguf,onnx,serve,s3,postgres,mcp,telemetry]'
+	$(BIN)/python -m pip install --quiet -c constraints.txt -e '.[dev,c2pa,exr,gguf,onnx,serve,s3,postgres,mcp,telemetry]'
 	$(BIN)/python -m pip install --quiet --no-deps -e tools/mannequin
 	@touch $@

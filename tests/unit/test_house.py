@@ -12,7 +12,18 @@ import wanimate
 
 PACKAGE = Path(wanimate.__file__).parent
 FOUNDATION = ("types", "config", "errors", "events", "log", "versions")
-STAGES = ("media", "preprocess", "conditions", "model", "weights", "sampling", "finish", "runtime", "post")
+STAGES = (
+    "media",
+    "preprocess",
+    "conditions",
+    "model",
+    "weights",
+    "sampling",
+    "provenance",
+    "finish",
+    "runtime",
+    "post",
+)
 ROAD = ("engines", "jobs", "library", "api")
 GROUND = frozenset(
     f"wanimate.serve.{name}" for name in ("content", "database", "places", "settings", "storage", "tables")

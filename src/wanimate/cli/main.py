@@ -15,6 +15,8 @@ from wanimate.cli.doctor import doctor
 from wanimate.cli.finish import finish
 from wanimate.cli.jobs import app as jobs
 from wanimate.cli.library import app as library
+from wanimate.cli.marks import app as marks
+from wanimate.cli.marks import verify
 from wanimate.cli.mcp import mcp
 from wanimate.cli.preprocess import preprocess
 from wanimate.cli.report import JsonReporter, OutputClosed, lost
@@ -69,6 +71,8 @@ app.add_typer(compat, name="compat")
 app.add_typer(weights, name="weights")
 app.add_typer(jobs, name="jobs")
 app.add_typer(library, name="library")
+app.add_typer(marks, name="marks")
+app.command(no_args_is_help=True)(verify)
 app.command()(studio)
 app.command()(serve)
 app.command()(worker)

@@ -4,6 +4,7 @@ from wanimate.config.codecs import FORMATS, Alpha, Codec
 from wanimate.config.finishing import FinishingSettings, Interpolate, Style
 from wanimate.config.generate import CacheKind, Defaults, GenerateSettings, LoraUse, Solver
 from wanimate.config.job import SCHEMA, Job, Mode
+from wanimate.config.marks import MarkSettings
 from wanimate.config.output import BurnIn, OutputSettings
 from wanimate.config.preprocess import ClipLimits, Detectors, PreprocessSettings, Retarget
 from wanimate.config.runtime import (
@@ -33,6 +34,7 @@ __all__ = [
     "Interpolate",
     "Job",
     "LoraUse",
+    "MarkSettings",
     "Mode",
     "OutputSettings",
     "ParallelSettings",

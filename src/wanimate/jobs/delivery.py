@@ -12,7 +12,7 @@ from typing import Any, ClassVar, Self
 import torch
 from torch import Tensor
 
-from wanimate.config import OutputSettings
+from wanimate.config import MarkSettings, OutputSettings
 from wanimate.events import Clock, Event, Notice, Stage, StageProgress
 from wanimate.finish.burnin import BurnIns, Take, slate
 from wanimate.finish.composite import composite, seam
@@ -21,9 +21,9 @@ from wanimate.finish.encode import Carried, OutputWriter
 from wanimate.finish.labels import asked
 from wanimate.finish.lock import OutputLock
 from wanimate.finish.matte import MatteSource, as_picture, check_matte, matte_of
-from wanimate.finish.watermark import Watermark
 from wanimate.post.base import PostStage, VideoSpec
 from wanimate.post.pump import Pump
+from wanimate.provenance.label import Label
 from wanimate.types import Clip, Frame, Guides, Mode
 
 Matted = tuple[Tensor, Tensor | None]
@@ -107,7 +107,7 @@ class Delivery:
     def _open(self, undo: ExitStack, lock: OutputLock) -> None:
         output, order, result = self._output, self._order, self.result
         width, height = result.size
-        self._mark = Watermark(width, height) if output.watermark else None
+        self._mark = Label(width, height, MarkSettings(label="plain")) if output.watermark else None
         take = take_of(lock, order, result)
         self._burns = BurnIns(take, output.burn_in) if output.burn_in else None
         self.writer = undo.enter_context(
