@@ -41,7 +41,7 @@ def mark_frames(source: Path, target: Path, marks: FrameMarks) -> None:
         raise InputError("file", source, rule, remedy)
     codec, pixels, options = _CODECS[clip.codec]
     container, muxer = _CONTAINERS[form]
-    encoding = Encoding(container, codec, pixels, options, muxer)
+    encoding = Encoding(container, codec, pixels, dict(options), muxer)
     with StreamWriter(target, clip.fps, clip.width, clip.height, encoding) as writer:
         sound = _sound(source, writer)
         following = next(sound, None)
