@@ -25,7 +25,7 @@ from wanimate.media.files import read_own_json
 from wanimate.media.master import Master, open_master
 from wanimate.post.base import VideoSpec
 from wanimate.post.cuts import shots
-from wanimate.post.stages import result_for, seconds_of, stages_of
+from wanimate.post.stages import cost_of, result_for, stages_of
 from wanimate.types import Result
 from wanimate.weights.checkpoint import best_device
 
@@ -69,7 +69,7 @@ def _finish(
         result = result_for(output, spec)
         check_space(lock.out, output, result)
         hashes.add([master])
-        clock.expect([Expected(Stage.FINISH, result.count, seconds_of(output, result, device))])
+        clock.expect([Expected(Stage.FINISH, result.count, cost_of(output, spec, device).seconds)])
         if output.is_finished:
             spec = replace(spec, cuts=(yield from _cuts(found, clock)))
         carried, said = carried_of(found.clip, {}, result.fps, output)

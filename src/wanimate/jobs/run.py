@@ -35,7 +35,7 @@ from wanimate.media.image import load_image
 from wanimate.media.sheet import sample_columns
 from wanimate.media.stretch import missing_handles, probe_used
 from wanimate.post.base import VideoSpec, result_of
-from wanimate.post.stages import seconds_of, stages_of
+from wanimate.post.stages import cost_of, stages_of
 from wanimate.preprocess import drive
 from wanimate.preprocess.guides import load_guides
 from wanimate.preprocess.layout import plan_layout
@@ -62,10 +62,11 @@ class _Task:
     preprocess: dict[str, Any] | None
     notices: list[str] = field(default_factory=list)
 
-    def finishing(self, result: VideoSpec) -> list[Expected]:
+    def finishing(self, spec: VideoSpec, result: VideoSpec) -> list[Expected]:
         """The work of finishing before the job."""
-        seconds = seconds_of(self.output, result, self.engine.device)
-        return [Expected(Stage.FINISH, result.count, seconds)] if seconds else []
+        if not self.output.is_finished:
+            return []
+        return [Expected(Stage.FINISH, result.count, cost_of(self.output, spec, self.engine.device).seconds)]
 
     def note(self, event: Event) -> Iterator[Event]:
         """Pass an event on; warnings go into the record, too."""
@@ -134,12 +135,15 @@ def _run(engine: Engine, job: Job) -> Generator[Event, None, None]:
         area = job.preprocess.area or engine.area
         layout = plan_layout(job.mode, clip, (image.shape[1], image.shape[0]), job.preprocess, area)
         check_redraw(resolved, layout.count, place.store)
-        result = place.check_room(VideoSpec(layout.size, layout.fps, layout.count), job.mode)
+        spec = VideoSpec(layout.size, layout.fps, layout.count)
+        result = place.check_room(spec, job.mode)
         check_delivery(job.mode, job.output, result.fps)
         settings = job.preprocess.model_dump(mode="json")
         task = _Task(engine, resolved, place, job.output, hashes, Clock(), inputs, clip, settings)
         hashes.add(inputs.values())
-        task.clock.expect([*_expected(layout.count), *engine.expected(resolved, layout.count), *task.finishing(result)])
+        task.clock.expect(
+            [*_expected(layout.count), *engine.expected(resolved, layout.count), *task.finishing(spec, result)]
+        )
         yield from task.watch(iter([*place.notices, *said]))
         engine.read_ahead()
         guides = yield from _drawn(task, job, clip, image, area)
@@ -158,7 +162,8 @@ def _generate(
     with workspace(out, output, read) as place, Hashes() as hashes:
         engine.check(resolved)
         check_redraw(resolved, loaded.count, place.store, loaded)
-        result = place.check_room(VideoSpec(loaded.size, loaded.fps, loaded.count), loaded.mode)
+        spec = VideoSpec(loaded.size, loaded.fps, loaded.count)
+        result = place.check_room(spec, loaded.mode)
         check_delivery(loaded.mode, output, result.fps)
         inputs = {} if folder is None else {"guides": folder}
         settings_told = told_settings(loaded.manifest)
@@ -166,7 +171,7 @@ def _generate(
         hashes.add(inputs.values())
         if unused is not None:
             yield from task.note(unused)
-        task.clock.expect([*engine.expected(resolved, loaded.count), *task.finishing(result)])
+        task.clock.expect([*engine.expected(resolved, loaded.count), *task.finishing(spec, result)])
         yield from task.watch(iter(place.notices))
         yield from _finish(task, loaded)
 
@@ -227,7 +232,9 @@ def _finish(task: _Task, guides: Guides) -> Iterator[Event]:
     warnings = [] if resolved.warning is None else [Notice(resolved.warning, "warning")]
     try:
         yield from task.watch(iter(warnings))
-        yield from task.watch(engine.plan(resolved, guides.size, guides.count))
+        spec = VideoSpec(guides.size, guides.fps, guides.count)
+        beside = cost_of(task.output, spec, engine.device).bytes if task.output.is_finished else 0
+        yield from task.watch(engine.plan(resolved, guides.size, guides.count, beside))
         clock.expect(engine.expected(resolved, guides.count))
         yield from task.watch(engine.open(resolved, reader))
         yield from clock.stop()

@@ -4,16 +4,19 @@ for movement."""
 from __future__ import annotations
 
 from contextlib import ExitStack
+from dataclasses import dataclass
 
 import torch
 
 from wanimate.config import FinishingSettings
 from wanimate.post.base import PostStage, VideoSpec, result_of
 from wanimate.post.interpolate.choose import open_interpolator
-from wanimate.post.upscale.styles import open_upscaler
+from wanimate.post.upscale.styles import open_upscaler, work_on
 
-_SECONDS = {"cpu": 2.2e-6, "cuda": 8e-9}
-"""Of a pixel that is enlarged, about, before the first one is (benchmarks/results/)."""
+_UPSCALE, _RIFE, _FLOW = (7e-6, 1.7e-8), (2.3e-6, 9e-9), (1.3e-7, 1.3e-7)
+"""Seconds of a drawn pixel on a processor and on a GPU (benchmarks/results/finishing_cpu and finishing_h200, 2026-11-30)."""
+_DRAWN_BYTES, _DELIVERED_BYTES, _RIFE_BYTES = 1150, 40, 1000
+"""Bytes of a pixel: of frames that are enlarged, of the larger ones, of a frame that is interpolated (same files)."""
 
 
 def stages_of(settings: FinishingSettings, device: torch.device) -> list[PostStage]:
@@ -48,7 +51,28 @@ def result_for(settings: FinishingSettings, spec: VideoSpec) -> VideoSpec:
             stage.close()
 
 
-def seconds_of(settings: FinishingSettings, result: VideoSpec, device: torch.device) -> float:
-    """Seconds of a finished frame, roughly; 0 where nothing is finished."""
-    stages = (settings.fps_out is not None) + (settings.upscale is not None)
-    return stages * result.size[0] * result.size[1] * _SECONDS.get(device.type, _SECONDS["cpu"])
+@dataclass(frozen=True)
+class Cost:
+    """What finishing takes, roughly. seconds: of one delivered frame. bytes: of memory, the most at a time."""
+
+    seconds: float
+    bytes: int
+
+
+def cost_of(settings: FinishingSettings, spec: VideoSpec, device: torch.device) -> Cost:
+    """What finishing a video takes; nothing where it is not finished. It is told beforehand, and not held against anything."""
+    result = result_for(settings, spec)
+    drawn, delivered = spec.size[0] * spec.size[1], result.size[0] * result.size[1]
+    on_gpu = device.type == "cuda"
+    seconds, most = 0.0, 0
+    if settings.fps_out is not None:
+        network = settings.interpolate == "rife" or (settings.interpolate == "auto" and on_gpu)
+        by_network, by_flow = _RIFE[on_gpu], _FLOW[on_gpu]
+        seconds += drawn * (by_network if network else by_flow)
+        most = _RIFE_BYTES * drawn if network else 0
+    if settings.upscale is not None:
+        seconds += drawn * _UPSCALE[on_gpu]
+        side = work_on(device)
+        tile = min(drawn, side.tile**2)
+        most = max(most, side.batch * (_DRAWN_BYTES * tile + _DELIVERED_BYTES * delivered))
+    return Cost(seconds, most)

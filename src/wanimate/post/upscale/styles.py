@@ -46,9 +46,13 @@ def open_upscaler(
     device = device or torch.device("cpu")
     wanted = parse_target(target)
     enlarger = open_enlarger(style, device, folder, dtype)
-    on_gpu = device.type != "cpu"
-    flow: Flow = PyramidFlow() if on_gpu else DisFlow()
-    return Upscaler(wanted, enlarger, flow, strength, Work(device, 2048 if on_gpu else 640, 4 if on_gpu else 1))
+    flow: Flow = DisFlow() if device.type == "cpu" else PyramidFlow()
+    return Upscaler(wanted, enlarger, flow, strength, work_on(device))
+
+
+def work_on(device: torch.device) -> Work:
+    """In what pieces frames are enlarged."""
+    return Work(device, 640, 1) if device.type == "cpu" else Work(device, 2048, 4)
 
 
 def open_enlarger(
