@@ -22,6 +22,8 @@ Preset = Literal["fast", "medium"]
 _PRESETS = {"fast": cv2.DISOPTICAL_FLOW_PRESET_FAST, "medium": cv2.DISOPTICAL_FLOW_PRESET_MEDIUM}
 _SMALLEST = 16
 """Sides of the smallest picture that is looked at."""
+_SMALLEST_DIS = 32
+"""Long pictures with a shorter side crash OpenCV's DIS."""
 
 
 class Flow(Protocol):
@@ -50,13 +52,14 @@ class DisFlow:
     def _pair(self, a: npt.NDArray[np.uint8], b: npt.NDArray[np.uint8]) -> npt.NDArray[np.float32]:
         """[H, W] each -> [H, W, 2]."""
         height, width = a.shape
-        if min(height, width) < _SMALLEST:
-            return np.zeros((height, width, 2), np.float32)
+        down, right = (max(_SMALLEST_DIS - side, 0) for side in a.shape)
+        if down or right:
+            a, b = (cv2.copyMakeBorder(x, 0, down, 0, right, cv2.BORDER_REPLICATE) for x in (a, b))
         estimate: Any = getattr(self._each, "estimate", None)
         if estimate is None:
             estimate = self._each.estimate = cv2.DISOpticalFlow.create(_PRESETS[self.preset])
         flow: npt.NDArray[np.float32] = estimate.calc(a, b, None)
-        return flow
+        return flow[:height, :width]
 
 
 def _levels(x: Tensor) -> npt.NDArray[np.uint8]:

@@ -17,7 +17,7 @@ from torch import Tensor, nn
 from wanimate.config.target import parse_target
 from wanimate.errors import InputError
 from wanimate.post.base import VideoSpec
-from wanimate.post.flow import DisFlow, PyramidFlow
+from wanimate.post.flow import DisFlow, Preset, PyramidFlow
 from wanimate.post.upscale.base import in_tiles
 from wanimate.post.upscale.resample import resize
 from wanimate.post.upscale.stage import Upscaler, Work
@@ -284,3 +284,12 @@ def test_flows_find_a_shift(flow: DisFlow | PyramidFlow) -> None:
     assert torch.allclose(inner, torch.tensor([[3.0, 0.0], [-3.0, 0.0]]), atol=0.1)
     assert flow(a[..., :1, :1], b[..., :1, :1]).shape == (1, 2, 1, 1)
     flow.close()
+
+
+@pytest.mark.parametrize("preset", ["fast", "medium"])
+@pytest.mark.parametrize("size", [(300, 17), (17, 300), (1, 50), (89, 31), (600, 20), (33, 32)])
+def test_thin_pictures_do_not_crash_dis(size: tuple[int, int], preset: Preset) -> None:
+    a = torch.from_numpy(picture(*size))[None, :1]
+    flow = DisFlow(preset, threads=1)
+    assert flow(a, a).abs().max() < 0.5
+    assert flow(a, a).shape == (1, 2, size[1], size[0])
