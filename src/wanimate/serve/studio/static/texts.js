@@ -41,7 +41,7 @@ export const t = {
   states: { pending: 'Waiting', running: 'Running', succeeded: 'Done', failed: 'Failed', cancelled: 'Cancelled', held: 'On hold', cancelling: 'Stopping', between: 'Prepared' },
   stages: {
     detect: 'Finding the performer', draw: 'Drawing the guides', prompt: 'Reading the prompt', load: 'Loading weights', lora: 'Applying LoRAs',
-    reference: 'Reading the character', conditions: 'Preparing the segment', denoise: 'Generating', decode: 'Decoding', write: 'Writing the video',
+    reference: 'Reading the character', conditions: 'Preparing the segment', denoise: 'Generating', decode: 'Decoding', cuts: 'Finding the cuts', finish: 'Finishing the frames', write: 'Writing the video',
   },
   start: {
     title: 'Make a character perform',
