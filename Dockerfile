@@ -17,8 +17,8 @@ RUN useradd --create-home --uid 1000 wanimate && mkdir /data && chown wanimate /
 USER wanimate
 ENV WANIMATE_SERVE_DATA=/data
 VOLUME /data
-# The detectors' models, so that a container needs no network for them.
-RUN python -m wanimate.preprocess.detect.models
+# The models of detectors and finishing, so that a container needs no network for them.
+RUN python -m wanimate.preprocess.detect.models && python -m wanimate.post.models
 EXPOSE 8420
 STOPSIGNAL SIGTERM
 ENTRYPOINT ["tini", "--", "wanimate"]

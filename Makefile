@@ -67,9 +67,10 @@ clean:
 	rm -rf out dist .pytest_cache .mypy_cache .ruff_cache .coverage
 	find src tests tools benchmarks -name __pycache__ -type d -prune -exec rm -rf {} +
 
-# The detector models lie outside the checkout, so their presence is checked each time (0.2 s).
+# The models lie outside the checkout, so their presence is checked each time (0.4 s).
 models: $(VENV)/.run
 	@$(BIN)/python -m wanimate.preprocess.detect.models
+	@$(BIN)/python -m wanimate.post.models
 
 $(BIN)/python:
 	@command -v $(PYTHON) >/dev/null || { echo "$(PYTHON) was not found: sudo apt-get install python3 python3-venv" >&2; exit 1; }
@@ -91,6 +92,6 @@ $(VENV)/.serve: $(VENV)/.run
 
 # The workshop goes without its dependencies: the tests need none beyond these, and anny is large.
 $(VENV)/.dev: $(VENV)/.run tools/mannequin/pyproject.toml
-	$(BIN)/python -m pip install --quiet -c constraints.txt -e '.[dev,gguf,onnx,serve,s3,postgres,mcp,telemetry]'
+	$(BIN)/python -m pip install --quiet -c constraints.txt -e '.[dev,c2pa,exr,gguf,onnx,serve,s3,postgres,mcp,telemetry]'
 	$(BIN)/python -m pip install --quiet --no-deps -e tools/mannequin
 	@touch $@

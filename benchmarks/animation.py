@@ -38,8 +38,8 @@ from mannequin.world.world import World, WorldSettings
 from wanimate.conditions.build import ConditionBuilder
 from wanimate.conditions.segments import plan_segments
 from wanimate.engines.segment import SegmentMaker
-from wanimate.finish.decode import to_pixels
-from wanimate.jobs.segments import PixelsOnTheWay, run_segments
+from wanimate.finish.decode import to_pixels, to_unit
+from wanimate.jobs.segments import FramesDone, run_segments
 from wanimate.measure.metrics import place_cutout, similarity
 from wanimate.media.video import ArrayFrames
 from wanimate.sampling.guidance import SegmentNetwork, guided
@@ -125,7 +125,7 @@ def generate(checkpoint: Checkpoint, guides: Guides, args: argparse.Namespace) -
 
     maker = SegmentMaker(builder, network, checkpoint.vae, settings, chunk=4)
     events = run_segments(maker, segments, guides.count, args.seed)
-    return np.concatenate([e.pixels.wait() for e in events if isinstance(e, PixelsOnTheWay)]), segments
+    return np.concatenate([to_pixels(e.frames) for e in events if isinstance(e, FramesDone)]), segments
 
 
 @torch.inference_mode()
@@ -135,7 +135,7 @@ def through_codec(checkpoint: Checkpoint, video: Frames) -> Frames:
     padded = np.concatenate([video, np.repeat(video[-1:], count - len(video), axis=0)])
     x = (torch.from_numpy(padded).float() / 127.5 - 1).permute(3, 0, 1, 2)[None].to(checkpoint.device)
     decoded = checkpoint.vae.decode(checkpoint.vae.encode(x, 4), 4)[0].float().clamp(-1, 1)
-    return to_pixels(decoded)[: len(video)]
+    return to_pixels(to_unit(decoded))[: len(video)]
 
 
 def cutout(truth: Truth) -> Frames:

@@ -35,7 +35,8 @@ from wanimate.config import GenerateSettings, Job, RuntimeSettings
 from wanimate.engines.registry import engine_for
 from wanimate.engines.wan_animate import WanAnimate
 from wanimate.finish import anchor as anchor_module
-from wanimate.jobs.segments import PixelsReady, run_segments, with_pixels
+from wanimate.finish.decode import to_pixels
+from wanimate.jobs.segments import FramesDone, run_segments
 from wanimate.media.files import sha256
 from wanimate.preprocess.masks.shape import as_picture, scene, shape_mask
 from wanimate.preprocess.modes import mask_shape
@@ -114,9 +115,9 @@ def generate(
     width, height = guides.size
     frames = np.empty((guides.count, height, width, 3), np.uint8)
     assert settings.seed is not None
-    for event in with_pixels(run_segments(engine, segments, guides.count, settings.seed)):
-        if isinstance(event, PixelsReady):
-            frames[event.start : event.start + len(event.pixels)] = event.pixels
+    for event in run_segments(engine, segments, guides.count, settings.seed):
+        if isinstance(event, FramesDone):
+            frames[event.start : event.start + len(event.frames)] = to_pixels(event.frames)
     engine.release()
     return frames, segments
 

@@ -49,7 +49,7 @@ from robots import RobotWorld
 from mannequin.world.assets import load
 from wanimate.conditions.build import ConditionBuilder
 from wanimate.config import PreprocessSettings
-from wanimate.finish.decode import to_pixels
+from wanimate.finish.decode import to_pixels, to_unit
 from wanimate.measure.metrics import psnr
 from wanimate.media.files import sha256
 from wanimate.media.writer import write_h264
@@ -173,7 +173,7 @@ def made(
         *_, last = (
             s.latents for s in denoise(guided(model, conditions, 1.0), noise, defaults.solver, steps, defaults.shift)
         )
-        found[name] = to_pixels(c.vae.decode(last[None, :, 1:], 4)[0].float().clamp(-1, 1))
+        found[name] = to_pixels(to_unit(c.vae.decode(last[None, :, 1:], 4)[0].float().clamp(-1, 1)))
     return found
 
 

@@ -52,7 +52,7 @@ from mannequin.world.assets import load
 from wanimate.conditions.build import ConditionBuilder
 from wanimate.conditions.segments import plan_segments
 from wanimate.config import CacheKind
-from wanimate.finish.decode import SegmentDecoder, to_pixels
+from wanimate.finish.decode import SegmentDecoder, to_pixels, to_unit
 from wanimate.measure.metrics import psnr, ssim
 from wanimate.model.attention import attention
 from wanimate.model.fp8 import hadamard
@@ -152,7 +152,7 @@ class Clip:
                 latents = state.latents
             seconds = time.process_time() - started
         decoder = SegmentDecoder(self.checkpoint.vae, defaults.overlap, 1)
-        frames = np.concatenate([to_pixels(part) for part in decoder.decode(latents[:, 1:], 0)])
+        frames = np.concatenate([to_pixels(to_unit(part)) for part in decoder.decode(latents[:, 1:], 0)])
         return frames, network.skipped, seconds
 
 

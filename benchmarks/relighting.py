@@ -39,8 +39,8 @@ from mannequin.world.scene import sample_backgrounds
 from mannequin.world.world import Person, WorldBatch
 from wanimate.conditions.build import ConditionBuilder
 from wanimate.config import OutputSettings
-from wanimate.finish.composite import composite
-from wanimate.finish.decode import to_pixels
+from wanimate.finish.composite import composite, seam
+from wanimate.finish.decode import to_pixels, to_unit
 from wanimate.measure.light import (
     gain_error,
     light_colour,
@@ -51,6 +51,7 @@ from wanimate.measure.light import (
     tint_error,
 )  # fmt: skip
 from wanimate.measure.metrics import place_cutout, psnr, similarity
+from wanimate.media.levels import from_levels
 from wanimate.media.video import ArrayFrames
 from wanimate.sampling.denoise import denoise
 from wanimate.sampling.guidance import guided
@@ -201,7 +202,7 @@ class Bench:
                 guided(self.models[strength], conditions, 1.0), noise, defaults.solver, self.args.steps, defaults.shift
             )
             *_, last = (s.latents for s in states)
-            found[strength] = to_pixels(c.vae.decode(last[None, :, 1:], 4)[0].float().clamp(-1, 1))
+            found[strength] = to_pixels(to_unit(c.vae.decode(last[None, :, 1:], 4)[0].float().clamp(-1, 1)))
         self.seconds.append(time.perf_counter() - started)
         return found
 
@@ -299,7 +300,7 @@ def picture(bench: Bench, out: Path) -> None:
         )  # fmt: skip
         made = bench.made(guides, strengths)
         moment, feather = len(truth) // 2, OutputSettings().feather
-        shown = [composite(made[s], background, mask, feather)[moment] for s in strengths]
+        shown = [to_pixels(composite(from_levels(made[s]), background, seam(mask, feather)))[moment] for s in strengths]
         cells.append([*shown, truth[moment]])
     grid = np.concatenate([np.concatenate(column, axis=0) for column in cells], axis=1)
     grid = cv2.resize(grid, (grid.shape[1] * 5 // 6, grid.shape[0] * 5 // 6), interpolation=cv2.INTER_AREA)

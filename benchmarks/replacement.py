@@ -36,8 +36,10 @@ from mannequin.world.world import World, WorldSettings
 from wanimate.api import Animator
 from wanimate.config import Job, OutputSettings
 from wanimate.events import Finished
-from wanimate.finish.composite import composite
+from wanimate.finish.composite import composite, seam
+from wanimate.finish.decode import to_pixels
 from wanimate.measure.metrics import psnr, ssim
+from wanimate.media.levels import from_levels
 from wanimate.media.video import ArrayFrames
 from wanimate.preprocess.detect.mediapipe import MediapipeBackend
 from wanimate.preprocess.detect.models import DETECTORS, U2NETP, find
@@ -64,6 +66,11 @@ SHAPES = {
 SHOWN_SIDE = 384
 """The detectors look at frames enlarged to this side."""
 DEMO = Path(str(files("wanimate.weights") / "embedded" / "demo"))
+
+
+def composed(made: Frames, scene: Frames, mask: Frames, feather: int) -> Frames:
+    """The character in the scene, as a job of 8 bits shows it."""
+    return to_pixels(composite(from_levels(made), scene, seam(mask, feather)))
 
 
 @dataclass(frozen=True)
@@ -191,11 +198,11 @@ def by_mode(bench: Bench, numbers: Sequence[int], shape: MaskShape, feather: int
         raw = bench.made(number, clip, masks, shape)
         pictures = np.stack([as_picture(m) for m in masks])
         emptied = np.stack([scene(f, m) for f, m in zip(clip.video, masks, strict=True)])
-        done = composite(raw, emptied, pictures, feather)
+        done = composed(raw, emptied, pictures, feather)
         rows["replacement"].append(row(done, clip))
         rows["replacement, not composited"].append(row(raw, clip))
         if bench.lit is not None:
-            unlit = composite(bench.made(number, clip, masks, shape, relit=False), emptied, pictures, feather)
+            unlit = composed(bench.made(number, clip, masks, shape, relit=False), emptied, pictures, feather)
             rows["replacement without relighting"].append(row(unlit, clip))
         scenery = masks == 0
         for name, video in (("composited", done), ("not composited", raw)):
@@ -223,7 +230,7 @@ def by_shape(bench: Bench, numbers: Sequence[int], feather: int) -> list[str]:
             masks = np.stack([shape_mask(m, shape) for m in bench.outlines(number, clip)])
             raw = bench.made(number, clip, masks, shape)
             emptied = np.stack([scene(f, m) for f, m in zip(clip.video, masks, strict=True)])
-            done = composite(raw, emptied, np.stack([as_picture(m) for m in masks]), feather)
+            done = composed(raw, emptied, np.stack([as_picture(m) for m in masks]), feather)
             person, body = clip.cover > 127, clip.cover / 255
             near = np.stack([cv2.dilate(p.astype(np.uint8), np.ones((25, 25), np.uint8)) for p in person]) > 0
             left = 100 * (person & (masks == 0)).sum() / person.sum()

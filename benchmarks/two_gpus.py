@@ -35,7 +35,8 @@ from wanimate.config import Defaults, ParallelSettings, Speed
 from wanimate.engines.segment import SegmentMaker
 from wanimate.errors import RankFailed
 from wanimate.events import Stage, StageStarted, StepDone
-from wanimate.jobs.segments import PixelsOnTheWay, run_segments
+from wanimate.finish.decode import to_pixels
+from wanimate.jobs.segments import FramesDone, run_segments
 from wanimate.media.video import ArrayFrames
 from wanimate.model.params import MotionParams, TransformerParams, VaeParams
 from wanimate.model.transformer import AnimateTransformer
@@ -260,8 +261,8 @@ class Bench:
         maker = SegmentMaker(builder, lambda c: team.network((), c, 1.0, caching), team, settings, chunk)
         events = run_segments(maker, segments, frames, 0)
         for event in events:
-            if isinstance(event, PixelsOnTheWay):
-                event.pixels.wait()
+            if isinstance(event, FramesDone):
+                to_pixels(event.frames)
             if isinstance(event, StageStarted):
                 now = time.perf_counter()
                 seconds[stage], stage, since = seconds.get(stage, 0.0) + now - since, event.stage, now

@@ -20,7 +20,7 @@ from hardware import described
 from mannequin.training.clip_latents import to_video
 from mannequin.training.vae import load_trained_vae
 from mannequin.training.vae_report import HeldOut, detail_masks, psnr, through
-from wanimate.finish.decode import to_pixels
+from wanimate.finish.decode import to_pixels, to_unit
 from wanimate.measure.metrics import correlation
 
 LEAST_RANGE, MEASURABLE = 0.05, 0.7
@@ -49,7 +49,7 @@ def main() -> None:
         boxes, truths = batch.face_box[0].numpy(), {"jaw": batch.jaw[0].numpy(), "eyes": batch.eyes[0].numpy()}
         row = {f"{name} psnr": psnr(decoded, true, mask) for name, mask in detail_masks(batch).items()}
         row |= {f"{name} range": float(truth.std()) for name, truth in truths.items()}
-        for name, video in (("true", batch.video[0].numpy()), ("vae", to_pixels(decoded[0]))):
+        for name, video in (("true", batch.video[0].numpy()), ("vae", to_pixels(to_unit(decoded[0])))):
             found = detectors.expressions(video, boxes)
             row[f"{name} faces"] = float(np.mean(~np.isnan(found[:, 0])))
             row[f"{name} jaw"] = correlation(found[:, 0], truths["jaw"])

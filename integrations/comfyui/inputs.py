@@ -92,10 +92,29 @@ IN_THE_SCENE: dict[str, Any] = {
     ),
 }
 
+STRETCH: dict[str, Any] = {
+    "start": (
+        "FLOAT",
+        {"default": 0.0, "min": 0.0, "max": 36000.0, "step": 0.001, "tooltip": "Use the clip from this second on."},
+    ),
+    "end": (
+        "FLOAT",
+        {
+            "default": 0.0,
+            "min": 0.0,
+            "max": 36000.0,
+            "step": 0.001,
+            "tooltip": "Use it up to this second. 0: to its end.",
+        },
+    ),
+}
+"""Last of all: saved workflows know inputs by their place."""
+
 NAMES = {
     "image": "image", "guides": "guides", "checkpoint": "checkpoint", "out": "filename_prefix", "generate.seed": "seed",
     "generate.steps": "steps", "generate.lora": "loras", "generate.relight": "relight", "preprocess.area": "size",
-    "preprocess.person": "person", "preprocess.limits.max_seconds": "any_length", "runtime.speed": "speed",
+    "preprocess.person": "person", "preprocess.start": "start", "preprocess.end": "end",
+    "preprocess.limits.max_seconds": "any_length", "runtime.speed": "speed",
     "output.codec": "codec", "output.composite": "composite", "output.watermark": "watermark",
 }  # fmt: skip
 """How the nodes call the settings that they have; the performer's clip is spelled by the input that gave it."""
@@ -141,5 +160,7 @@ def job_of(mode: Mode, given: Given, image: Path, video: Path, out: Path) -> Job
     size = given["size"].strip() or None
     return Job(
         image=image, video=video, out=out, mode=mode, generate=generate_of(given), output=output_of(given),
-        preprocess=PreprocessSettings(area=size, person=given["person"], limits=limits),
+        preprocess=PreprocessSettings(
+            area=size, person=given["person"], start=given["start"], end=given["end"] or None, limits=limits
+        ),
     )  # fmt: skip

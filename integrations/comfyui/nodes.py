@@ -44,7 +44,7 @@ class _Node:
 
     @classmethod
     def INPUT_TYPES(cls) -> dict[str, dict[str, Any]]:
-        return {"required": inputs.REQUIRED, "optional": {**inputs.OPTIONAL, **cls.MORE}}
+        return {"required": inputs.REQUIRED, "optional": {**inputs.OPTIONAL, **cls.MORE, **inputs.STRETCH}}
 
     @classmethod
     def IS_CHANGED(cls, **given: Any) -> str:

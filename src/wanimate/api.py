@@ -8,6 +8,7 @@ from types import TracebackType
 from typing import Any
 
 from wanimate.config import GenerateSettings, Job, OutputSettings, ParallelSettings, RuntimeSettings
+from wanimate.config.job import LIBRARY
 from wanimate.engines.registry import engine_for
 from wanimate.errors import InputError
 from wanimate.events import Event, Finished
@@ -61,7 +62,7 @@ class Animator:
         Raises:
             InputError: an input cannot be used. OutputError: the result cannot be written. OutOfMemory. Cancelled: by `cancel`.
         """
-        return jobs.run(self.engine, job, cancel)
+        return jobs.run(self.engine, _with_files(job), cancel)
 
     def generate(
         self, guides: Path | str | Guides, out: Path | str, generate: GenerateSettings = GenerateSettings(),
@@ -82,6 +83,15 @@ class Animator:
 
     def __exit__(self, kind: type[BaseException] | None, error: BaseException | None, tb: TracebackType | None) -> None:
         self.close()
+
+
+def _with_files(job: Job) -> Job:
+    """The job with files in place of entries of the library. Raises InputError: one is not there, or may not be used."""
+    if not any(str(path).startswith(LIBRARY) for path in (job.image, job.video)):
+        return job
+    from wanimate.library.home import with_files
+
+    return with_files(job)
 
 
 def animate(

@@ -10,6 +10,7 @@ import base64
 import io
 import time
 from collections.abc import Callable, Generator, Iterable, Iterator, Mapping
+from contextlib import contextmanager
 from dataclasses import asdict, dataclass, field, replace
 from enum import StrEnum
 from fractions import Fraction
@@ -39,6 +40,8 @@ class Stage(StrEnum):
     CONDITIONS = "conditions"
     DENOISE = "denoise"
     DECODE = "decode"
+    CUTS = "cuts"
+    FINISH = "finish"
     WRITE = "write"
     ENCODE_EXAMPLES = "encode_examples"
     TRAIN = "train"
@@ -53,6 +56,8 @@ _WORDS = {
     Stage.DETECT: "find the performer", Stage.DRAW: "draw the guides", Stage.PROMPT: "encode the prompt",
     Stage.LOAD: "load the checkpoint", Stage.LORA: "add the LoRAs", Stage.REFERENCE: "encode the character",
     Stage.CONDITIONS: "encode the conditions", Stage.DENOISE: "denoise", Stage.DECODE: "decode",
+    Stage.CUTS: "find the cuts",
+    Stage.FINISH: "finish the frames",
     Stage.WRITE: "write the file", Stage.ENCODE_EXAMPLES: "encode the examples", Stage.TRAIN: "train",
     Stage.CONVERT: "convert",
 }  # fmt: skip
@@ -257,6 +262,15 @@ class Clock:
             spent = self._now() - self._since
             self.seconds[began.stage] = self.seconds.get(began.stage, 0.0) + spent
             yield self.placed(StageFinished(began.stage, spent, began.segment))
+
+    @contextmanager
+    def within(self, stage: Stage) -> Iterator[None]:
+        """The time of the block belongs to this stage, and not to the one that is open."""
+        began = self._now()
+        yield
+        spent = self._now() - began
+        self.seconds[stage] = self.seconds.get(stage, 0.0) + spent
+        self._since += spent
 
     def note(self, event: Event) -> Iterator[Event]:
         """Pass an event on; starts and ends of stages are timed."""

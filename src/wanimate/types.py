@@ -61,7 +61,9 @@ class Clip:
 
     Width and height are as displayed (after `orientation`, as EXIF numbers it: 1 upright to 8). `times` are the
     presentation times of the frames in seconds, strictly increasing, from 0; `duration` includes the last frame. `stream`
-    is the number of its video stream in the file. `notices`: what the user should be told of it.
+    is the number of its video stream in the file. `notices`: what the user should be told of it. `timecode` is that of its
+    first frame, as the file writes it; "" where it tells none, and so is `reel`. `hdr`: the notice that says that its colours
+    are tone mapped; empty where they are not.
     """
 
     path: Path
@@ -78,6 +80,9 @@ class Clip:
     bytes: int
     stream: int = 0
     notices: tuple[str, ...] = ()
+    timecode: str = ""
+    reel: str = ""
+    hdr: str = ""
 
     def __post_init__(self) -> None:
         assert self.times, "a clip has at least one frame"
@@ -184,12 +189,13 @@ class Conditions:
 
 @dataclass(frozen=True)
 class Result:
-    """A finished job. `out` exists under its final name; `manifest` is what was written beside it as JSON."""
+    """A finished job. `out` exists under its final name; `manifest` is what was written beside it as JSON. `count`, `size` and
+    `fps` are the file's, without a slate. `seed`: None where nothing was drawn."""
 
     out: Path
     count: int
     size: tuple[int, int]
     fps: Fraction
-    seed: int
+    seed: int | None
     sheet: Path | None = None
     manifest: dict[str, Any] = field(default_factory=dict, repr=False)

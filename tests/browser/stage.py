@@ -25,6 +25,7 @@ from live import Live
 from PIL import Image
 
 from wanimate.events import Event, Notice, Stage, StageProgress, StageStarted, StepDone
+from wanimate.library import places
 from wanimate.serve.worker import loop, reporter
 from wanimate.serve.worker.loop import WorkerLoop
 from wanimate.serve.worker.work import Refused, Runner, Work
@@ -74,23 +75,35 @@ class Sketch:
 
 
 class Actor:
-    """A runner that pretends. `released` lets jobs named "hold" go on; `holding` says that one does."""
+    """A runner that pretends. `released` lets jobs named "hold" go on; `holding` says that one does. `findings`: of a check.
+    `seconds`: of the clip, as a look at it tells."""
 
     holds = ""
 
     def __init__(self) -> None:
         self.released, self.holding = threading.Event(), threading.Event()
         self.asked: list[dict[str, Any]] = []
+        self.findings: list[dict[str, Any]] = []
+        self.seconds = FRAMES / FPS
 
     def prepare(self, work: Work) -> Iterator[Event]:
         yield StageStarted(Stage.DETECT, FRAMES)
         submission = work.submission
         self.asked.append(submission.model_dump(mode="json"))
+        if submission.kind == "library":
+            content = next(iter(work.job.facts["library"].values()))["sha256"]
+            work.storage.put(places.beside(content, places.POSTER), [picture((120, 110, 100))])
+            work.storage.put(places.beside(content, places.PREVIEW), [clip((70, 90, 110))])
+            work.facts["look"] = {"width": SIZE[0], "height": SIZE[1], "seconds": FRAMES / FPS, "fps": str(FPS)}
+            return
         if submission.kind == "people":
             work.storage.put(f"{work.place}/people.png", [picture((120, 110, 100))])
             work.result["picture"] = f"{work.place}/people.png"
             boxes = [[10.0, 10.0, 60.0, 90.0], [90.0, 10.0, 140.0, 90.0]]
-            work.facts |= {"people": boxes, "frame": 0, "size": list(SIZE), "seconds": 2.0, "fps": "15"}
+            work.facts |= {"people": boxes, "frame": 0, "size": list(SIZE), "seconds": self.seconds, "fps": str(FPS)}
+            return
+        if submission.kind == "check":
+            work.facts |= {"frames": FRAMES, "fps": str(FPS), "seconds": self.seconds, "findings": self.findings}
             return
         if submission.name == "fail":
             raise Refused("InvalidFile.NoHuman", "Nobody was found in the clip.")
@@ -104,7 +117,8 @@ class Actor:
         for name, tint in parts.items():
             work.storage.put(f"{place}/previews/{name}.mp4", [clip(tint)])
         gaps = [[5, 9], [20, 21]] if submission.name == "gaps" else []
-        work.facts |= {"frames": FRAMES, "fps": str(FPS), "size": list(SIZE), "no_person": gaps}
+        facts = {"frames": FRAMES, "fps": str(FPS), "size": list(SIZE), "no_person": gaps}
+        work.facts |= facts | {"start": submission.preprocess.get("start", 0.0)}
         if gaps:
             yield Notice("nobody was found in frames 6 to 9 and 21", "warning")
         if submission.kind == "preprocess":
@@ -113,6 +127,12 @@ class Actor:
 
     def generate(self, work: Work) -> Iterator[Event]:
         yield StageStarted(Stage.DENOISE, fraction=0.2, seconds_left=4.0)
+        if work.submission.kind == "relight":
+            for name, tint in (("without", (90, 90, 90)), ("with", (160, 120, 60))):
+                work.storage.put(f"{work.place}/{name}.png", [picture(tint)])
+                work.result[name] = f"{work.place}/{name}.png"
+            work.facts |= {"size": list(SIZE), "frames": 5, "steps": 4, "seed": work.submission.generate.get("seed", 1)}
+            return
         steps = 4
         for step in range(1, steps + 1):
             sketch = Sketch(40 * step)

@@ -186,3 +186,34 @@ def test_five_thousand_jobs_scroll_smoothly(visit: Visit) -> None:
     assert visit.page.locator(".list > li").count() < 60
     visit.page.get_by_label("Search").fill("job 4321")
     expect(visit.page.get_by_text("1 job", exact=True)).to_be_visible()
+
+
+def test_a_job_in_the_middle_outlives_a_restart_of_the_server(browser: Browser, tmp_path: Path) -> None:
+    """The server is gone while it generates, and the page is loaded anew before the next one has taken the job up."""
+    with Playhouse(tmp_path / "data") as first, first.acting() as actor:
+        visit = Visit(browser, first, tmp_path)
+        key = visit.sign_in()
+        job = first.made(key, "hold", wait=False)
+        behind = first.made(key, "behind", wait=False)
+        assert actor.holding.wait(10)
+        visit.open(f"jobs/{job}")
+        expect(visit.page.get_by_text("50 %")).to_be_visible()
+    with Playhouse(tmp_path / "data", first.port) as second:
+        visit.page.reload()
+        visit.title("hold")
+        expect(visit.page.get_by_role("link", name="Download")).to_have_count(0)
+        with second.acting() as other:
+            assert other.holding.wait(10)
+            expect(visit.page.get_by_text("50 %")).to_be_visible(timeout=20_000)
+            expect(visit.page.get_by_alt_text("Newest preview")).to_be_visible()
+            other.released.set()
+            expect(visit.page.get_by_role("link", name="Download")).to_be_visible(timeout=20_000)
+            assert [asked["name"] for asked in other.asked] == ["behind"], "the guides are not made again"
+            visit.open(f"jobs/{behind}")
+            expect(visit.page.get_by_role("link", name="Download")).to_be_visible()
+            with second.http(key) as client:
+                assert client.get(f"/v1/jobs/{job}").json()["facts"]["segments"] == 2
+            visit.said = [text for text in visit.said if "Failed to load resource" not in text and "ERR_" not in text]
+            with visit:
+                visit.page.get_by_role("link", name="Jobs").click()
+                visit.title("Jobs")

@@ -144,6 +144,17 @@ def test_the_same_again_with_another_seed(visit: Visit, actor: Actor) -> None:
     assert (second["image"], second["preprocess"]) == (first["image"], {"person": "2"})
 
 
+def test_any_earlier_job_can_be_filled_in_on_the_form(visit: Visit, actor: Actor) -> None:
+    key = visit.sign_in()
+    job = visit.live.made(key, "Noon", generate={"seed": 5}, mode="replacement")
+    visit.live.made(key, "Dusk", generate={"seed": 8})
+    visit.open("start")
+    visit.page.reload()
+    visit.page.get_by_label("Settings of an earlier job").select_option(job)
+    expect(visit.page.get_by_text("Settings of Noon are filled in.")).to_be_visible()
+    expect(visit.page.get_by_label("Seed")).to_have_value("5")
+
+
 def test_by_keyboard_alone(visit: Visit, actor: Actor) -> None:
     """Everything from signing in to the frames of the result, without a mouse."""
     key = visit.live.key("keys-only")

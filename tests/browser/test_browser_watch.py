@@ -80,6 +80,27 @@ def test_one_segment_is_redrawn(visit: Visit, actor: Actor) -> None:
     assert (asked["parent"], asked["segment"], asked["generate"]) == (job, 2, {"seed": 6})
 
 
+def test_a_result_is_finished_anew_and_wiped_against_the_first(visit: Visit, actor: Actor) -> None:
+    key = visit.sign_in()
+    job = visit.live.made(key, "Noon", output={"audio": False})
+    visit.open(f"jobs/{job}")
+    form = visit.page.locator("wa-finishing")
+    form.get_by_label("Size").select_option("1080p")
+    form.get_by_label("Frames a second").select_option("30")
+    form.get_by_role("button", name="Finish").click()
+    expect(visit.page.locator(".veil")).to_be_visible()
+    with visit.live.http(key) as client:
+        made = client.get("/v1/jobs", params={"kind": "finish"}).json()["data"][0]
+        made = client.get(f"/v1/jobs/{made['id']}").json()
+    wanted = {"audio": False, "upscale": "1080p", "fps_out": "30", "codec": "h264", "upscale_style": "filmed"}
+    assert made["submission"]["output"] == wanted
+    assert made["submission"]["parent"] == job
+    assert f"jobs/{made['id']}?with={job}" in visit.page.url
+    shown(visit, 11)
+    assert visit.numbers() == {"result": 11, "other": 11}
+    assert visit.faults() == []
+
+
 def test_guides_are_checked_before_a_gpu_is_used(visit: Visit, actor: Actor) -> None:
     key = visit.sign_in()
     job = visit.live.made(key, "gaps", kind="preprocess", mode="replacement")

@@ -87,7 +87,7 @@ class Visit:
     def numbers(self) -> dict[str, int]:
         """The number of the frame that each video shows, by track."""
         found: dict[str, list[int]] = self.page.evaluate(
-            """() => Object.fromEntries([...document.querySelectorAll('wa-player video')].map((video) => {
+            """() => Object.fromEntries([...document.querySelectorAll('wa-player video, wa-reel video')].map((video) => {
                 const canvas = document.createElement('canvas');
                 [canvas.width, canvas.height] = [video.videoWidth, video.videoHeight];
                 const context = canvas.getContext('2d', { willReadFrequently: true });

@@ -147,6 +147,16 @@ def test_a_killed_workers_job_goes_on_at_its_last_segment(machine: Machine, prep
     start, length, overlap = record["segments"][1]
     assert np.array_equal(before[:start], after[:start])
     assert not np.array_equal(before[start + overlap : start + length], after[start + overlap : start + length])
+
+    for parent, frames in ((broken, before), (redrawn.id, after)):  # no frame is drawn again, also of a redrawn video
+        output = {"codec": "ffv1", "fps_out": 32, "interpolate": "hold"}
+        finished = machine.ended(machine.submit(kind="finish", parent=parent, output=output))
+        assert finished.message is None
+        made = machine.frames(finished, tmp_path)
+        assert np.array_equal(made[::2], frames)
+        assert (finished.facts["fps"], finished.facts["frames"]) == ("32", len(made))
+        told = json.loads(b"".join(machine.service.storage.read(finished.result["record"])))
+        assert told["resumed"] == len(record["segments"])
     second.kill()
     second.wait()
 

@@ -6,6 +6,7 @@ import copy
 import sys
 from pathlib import Path
 
+import numpy as np
 import pytest
 import torch
 
@@ -16,7 +17,8 @@ from tiny_checkpoints import published_checkpoint, write_guides
 from golden import fill
 from wanimate.api import Animator
 from wanimate.config import GenerateSettings, LoraUse, OutputSettings
-from wanimate.finish.decode import Pixels, to_pixels
+from wanimate.finish.decode import to_pixels
+from wanimate.media.coding import coding_of
 from wanimate.model.params import MotionParams, TransformerParams, VaeParams
 from wanimate.model.transformer import AnimateTransformer
 from wanimate.model.vae import VideoVae
@@ -221,9 +223,10 @@ def test_rates_are_those_of_a_gpu() -> None:
 @pytest.mark.gpu
 def test_pixels_travel_beside_the_work() -> None:
     """Through page-locked memory, which the device writes while it computes on."""
-    frames = torch.rand(3, 4, 64, 96, device="cuda") * 2 - 1
+    frames = torch.rand(4, 3, 64, 96, device="cuda")
     wanted = to_pixels(frames.cpu())
-    later = Pixels(frames)
+    later = coding_of("h264", 8, False, "none", False).pack(frames)
     frames.zero_()
-    assert torch.from_numpy(later.wait()).is_pinned()
-    assert (later.wait() == wanted).all()
+    pixels = [parts[0] for parts in later.wait()]
+    assert all(torch.from_numpy(frame).is_pinned() for frame in pixels)
+    assert (np.stack(pixels) == wanted).all()

@@ -20,7 +20,7 @@ from wanimate.conditions.reference import letterboxed
 from wanimate.conditions.segments import plan_segments
 from wanimate.config import Defaults
 from wanimate.engines.segment import SegmentMaker
-from wanimate.jobs.segments import PixelsOnTheWay, run_segments
+from wanimate.jobs.segments import FramesDone, run_segments
 from wanimate.model.image_encoder import ClipImageEncoder, preprocess
 from wanimate.model.params import VaeParams
 from wanimate.model.text_encoder import TextEncoder, clean
@@ -115,7 +115,7 @@ def test_whole_road_with_small_networks() -> None:
 
     segments = plan_segments(guides.count, case["clip"], case["ref"], compat=True)
     events = run_segments(SegmentMaker(builder, network, Codec(), settings), segments, guides.count, case["seed"])
-    frames = torch.cat([e.frames for e in events if isinstance(e, PixelsOnTheWay)], dim=1)
+    frames = torch.cat([e.frames for e in events if isinstance(e, FramesDone)]).permute(1, 0, 2, 3) * 2 - 1
     for k in range(2):
         check(f"segment {k} y", seen[k].y, golden[f"animate.y_seg{k}"], 3e-4, 1e-4)
         check(f"segment {k} noise", noise[k], golden[f"animate.noise_seg{k}"], 3e-4, 1e-4)

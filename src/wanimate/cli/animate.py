@@ -13,9 +13,10 @@ from wanimate.cli.build import One, Takes, command
 from wanimate.cli.engine import run
 from wanimate.cli.options import Checkpoint
 from wanimate.cli.report import Reporter
-from wanimate.config import Codec, GenerateSettings, Job, OutputSettings, ParallelSettings, RuntimeSettings
+from wanimate.config import FORMATS, Codec, GenerateSettings, Job, OutputSettings, ParallelSettings, RuntimeSettings
 from wanimate.errors import InputError
-from wanimate.finish.lock import ENDINGS, OutputLock
+from wanimate.finish.lock import OutputLock
+from wanimate.finish.naming import named
 
 if TYPE_CHECKING:
     from wanimate.api import Animator
@@ -46,7 +47,7 @@ def animate(
 
     Exit codes: 0 done, 2 bad input, 3 not enough memory, 130 cancelled.
     """
-    run(report, checkpoint, runtime, parallel, (job.out, lambda animator: animator.run(job)))
+    run(report, checkpoint, runtime, parallel, (named(job.out, job.output).out, lambda animator: animator.run(job)))
 
 
 @command(names={"guides": "--keep-guides"})
@@ -67,7 +68,7 @@ def replace(
 
     Exit codes: 0 done, 2 bad input, 3 not enough memory, 130 cancelled.
     """
-    run(report, checkpoint, runtime, parallel, (job.out, lambda animator: animator.run(job)))
+    run(report, checkpoint, runtime, parallel, (named(job.out, job.output).out, lambda animator: animator.run(job)))
 
 
 Guides = Annotated[
@@ -94,12 +95,15 @@ def generate(
     """
     places = results(guides, out, output.codec)
     if len(places) > 1:
+        if output.matte is not None:
+            rule = f"{len(places)} results cannot have one matte"
+            raise InputError("output.matte", output.matte, rule, "Run them apart, or leave it out.")
         for folder, place in zip(
             guides, places, strict=True
         ):  # what cannot be written is refused before the first hours
             OutputLock(place, output, [folder]).release()
     jobs = [
-        (place, partial(_generate, folder, place, settings, output))
+        (named(place, output).out, partial(_generate, folder, place, settings, output))
         for folder, place in zip(guides, places, strict=True)
     ]
     run(report, checkpoint, runtime, parallel, *jobs)
@@ -128,4 +132,4 @@ def results(guides: Sequence[Path], out: Path, codec: Codec) -> list[Path]:
         from wanimate.preprocess.guides import load_guides
 
         load_guides(folder)  # what cannot be used is refused before the first one takes its hours
-    return [out / f"{name}{ENDINGS[codec][0]}" for name in names]
+    return [out / f"{name}{FORMATS[codec].endings[0]}" for name in names]

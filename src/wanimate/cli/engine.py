@@ -61,9 +61,10 @@ def finish(report: Reporter, out: Path, events: Iterator[Event]) -> None:
         "out": result.out, "frames": result.count, "width": width, "height": height, "fps": result.fps,
         "seed": result.seed, "sheet": result.sheet, "record": record, "seconds": result.manifest.get("seconds"),
     }  # fmt: skip
+    seed = "" if result.seed is None else f", seed {result.seed}"
     more = f", {result.sheet.name}" if result.sheet else ""
     report.done(
         data,
-        f"{result.out}: {result.count} frames of {width}x{height} at {float(result.fps):g}/s, seed {result.seed} "
+        f"{result.out}: {result.count} frames of {width}x{height} at {float(result.fps):g}/s{seed} "
         f"(beside it {record.name}{more})",
     )

@@ -9,12 +9,18 @@ from typing import Annotated, Any, NoReturn
 import typer
 
 from wanimate.cli.animate import animate, generate, replace
+from wanimate.cli.check import check
 from wanimate.cli.compat import app as compat
 from wanimate.cli.doctor import doctor
+from wanimate.cli.finish import finish
 from wanimate.cli.jobs import app as jobs
+from wanimate.cli.library import app as library
+from wanimate.cli.marks import app as marks
+from wanimate.cli.marks import verify
 from wanimate.cli.mcp import mcp
 from wanimate.cli.preprocess import preprocess
 from wanimate.cli.report import JsonReporter, OutputClosed, lost
+from wanimate.cli.review import app as review
 from wanimate.cli.serve import keys, serve, worker
 from wanimate.cli.studio import studio
 from wanimate.cli.train import app as train
@@ -57,15 +63,21 @@ app.command(no_args_is_help=True)(animate)
 app.command(no_args_is_help=True)(replace)
 app.command(no_args_is_help=True)(preprocess)
 app.command(no_args_is_help=True)(generate)
+app.command(no_args_is_help=True)(finish)
+app.command(no_args_is_help=True)(check)
 app.command()(doctor)
 app.add_typer(train, name="train")
 app.add_typer(compat, name="compat")
 app.add_typer(weights, name="weights")
 app.add_typer(jobs, name="jobs")
+app.add_typer(library, name="library")
+app.add_typer(marks, name="marks")
+app.command(no_args_is_help=True)(verify)
 app.command()(studio)
 app.command()(serve)
 app.command()(worker)
 app.add_typer(keys, name="keys")
+app.add_typer(review, name="review")
 app.command()(mcp)
 
 

@@ -12,6 +12,7 @@ from wanimate.cli.options import Checkpoint, option
 from wanimate.cli.report import Reporter, told
 from wanimate.config import Job, Mode, PreprocessSettings
 from wanimate.config.base import FILES, MOTION
+from wanimate.config.job import LIBRARY
 from wanimate.errors import InputError
 
 Folder = Annotated[Path, option(FILES, "Folder for the guides. They are lossless and have a manifest.")]
@@ -52,11 +53,15 @@ def preprocess(
     [cyan]wanimate preprocess --image hero.png --video dance.mp4 --out guides --area 1280x720[/cyan]
     """
     from wanimate.jobs import run as jobs
-    from wanimate.media.probe import probe
+    from wanimate.media.stretch import probe_used
     from wanimate.weights.locate import read_checkpoint_config
 
+    if any(str(path).startswith(LIBRARY) for path in (image, video)):
+        from wanimate.library.home import named_files
+
+        image, video, settings = named_files(image, video, settings)
     if list_people:
-        clip = probe(video, settings.limits)
+        clip = probe_used(video, settings)
         from wanimate.preprocess.candidates import write_people
 
         crowd = write_people(clip, settings, out, overwrite)

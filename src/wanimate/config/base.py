@@ -21,7 +21,7 @@ from pydantic.fields import FieldInfo
 from wanimate.errors import InputError, plainly, setting, spell
 
 FILES, MOTION, MASK, DIFFUSION = "Files", "Motion", "Inpaint mask", "Diffusion"
-RESULT, GPUS, MACHINE, RUN = "Result", "Several GPUs", "Machine", "This run"
+RESULT, FINISHING, GPUS, MACHINE, RUN = "Result", "Finishing", "Several GPUs", "Machine", "This run"
 """Headings of `--help`."""
 OWN = "the checkpoint's own"
 

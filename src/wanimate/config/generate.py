@@ -1,4 +1,4 @@
-"""Settings of the second half of a job: guides to frames, and frames to a file."""
+"""Settings of the second half of a job: guides to frames."""
 
 from __future__ import annotations
 
@@ -7,13 +7,12 @@ from typing import Annotated, Any, ClassVar, Literal
 
 from pydantic import BaseModel, BeforeValidator, ConfigDict, Field, model_validator
 
-from wanimate.config.base import DIFFUSION, OWN, RESULT, Option, Settings
+from wanimate.config.base import DIFFUSION, OWN, Option, Settings
 from wanimate.config.values import File, parse_lora
 from wanimate.errors import setting
 
 Solver = Literal["dpm++", "unipc", "euler"]
 CacheKind = Literal["none", "taylor", "early-taylor", "first-block", "magnitude"]
-Codec = Literal["h264", "h265", "ffv1", "png"]
 
 
 class Defaults(BaseModel):
@@ -198,53 +197,3 @@ class GenerateSettings(Settings):
         """These settings with every None filled in."""
         given = {name: value for name in Defaults.model_fields if (value := getattr(self, name, None)) is not None}
         return defaults.model_copy(update=given)
-
-
-class OutputSettings(Settings):
-    """Frames to file."""
-
-    part: ClassVar[str] = "output"
-
-    codec: Annotated[Codec, Option(RESULT, "Encoder. ffv1 is lossless, png a folder of pictures.")] = "h264"
-    crf: Annotated[
-        int, Field(ge=0, le=51), Option(RESULT, "Quality of h264 and h265: 0 is best, 51 worst.", example="17")
-    ] = 17
-    audio: Annotated[bool, Option(RESULT, "Take over the clip's sound.")] = True
-    sheet: Annotated[bool, Option(RESULT, "Also write a contact sheet, out.sheet.png.", flag="--sheet/--no-sheet")] = (
-        False
-    )
-    overwrite: Annotated[
-        bool,
-        Option(
-            RESULT,
-            "Write over a file of this name that the program cannot prove to be its own.",
-            more="An older result with its record beside it is replaced without it. Inputs and folders are never written over.",
-            flag="--overwrite",
-        ),
-    ] = False
-    composite: Annotated[
-        bool,
-        Option(
-            RESULT,
-            "Replacement: outside of the character and its seam every pixel is the clip's. Off: the network's own scene.",
-            more="Off is the published behaviour.",
-        ),
-    ] = True
-    feather: Annotated[
-        int, Field(ge=0, le=200), Option(RESULT, "Replacement: width of the seam in pixels.", example="8")
-    ] = 8
-    watermark: Annotated[
-        bool, Option(RESULT, 'Write "AI generated" into the lower right corner of every frame.', more="It is small.")
-    ] = False
-    fresh: Annotated[
-        bool, Option(RESULT, "Ignore the segments and guides that a job of this name has left; they are removed.")
-    ] = False
-    keep_segments: Annotated[
-        bool,
-        Option(
-            RESULT,
-            f"Keep the finished segments beside the result, so that {setting('generate.redraw')} need not make the others "
-            "again.",
-            more="They take about 18 MB each at 720p, in `.NAME.work`.",
-        ),
-    ] = False

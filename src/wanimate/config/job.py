@@ -8,12 +8,15 @@ from typing import Annotated, Any, Literal
 from pydantic import Field
 
 from wanimate.config.base import FILES, RESULT, Option, Settings, unknown
-from wanimate.config.generate import GenerateSettings, OutputSettings
+from wanimate.config.generate import GenerateSettings
+from wanimate.config.output import OutputSettings
 from wanimate.config.preprocess import PreprocessSettings
 from wanimate.config.values import File
 from wanimate.errors import InputError, setting
 
 Mode = Literal["animation", "replacement"]
+LIBRARY = "library:"
+"""What a clip or a picture begins with that names an entry of the library: `library:wave-03`."""
 SCHEMA = 1
 """Version of a job's form as JSON. A newer one is refused."""
 
@@ -28,14 +31,17 @@ class Job(Settings):
     schema_version: Annotated[int, Field(ge=1, le=SCHEMA)] = SCHEMA
     image: Annotated[
         File,
-        Option(FILES, "Picture of the character: PNG, JPEG, WebP ... Head and shoulders or more should show."),
+        Option(
+            FILES,
+            "Picture of the character: PNG, JPEG, WebP ... Head and shoulders or more should show. Or library:NAME.",
+        ),
     ]
     video: Annotated[
         File,
         Option(
             FILES,
             "Clip of the performer: mp4, mov, webm, mkv or gif; 2-30 s, short side over 200 px, aspect 1:3 to 3:1, up to "
-            "200 MB.",
+            "200 MB. Or library:NAME.",
         ),
     ]
     out: Annotated[

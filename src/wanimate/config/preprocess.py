@@ -3,13 +3,13 @@
 from __future__ import annotations
 
 from fractions import Fraction
-from typing import Annotated, ClassVar, Literal
+from typing import Annotated, ClassVar, Literal, Self
 
-from pydantic import Field
+from pydantic import Field, model_validator
 
 from wanimate.config.base import FILES, MASK, MOTION, OWN, Option, Settings
 from wanimate.config.values import Area, File, Rate
-from wanimate.errors import setting
+from wanimate.errors import InputError, setting
 
 Retarget = Literal["auto", "off", "published"]
 Detectors = Literal["mediapipe", "published"]
@@ -76,6 +76,39 @@ class PreprocessSettings(Settings):
     max_fps: Annotated[
         Rate, Option(MOTION, "Cap for the clip's own rate.", metavar="RATE", example="24, 29.97 or 30000/1001")
     ] = Fraction(30)
+    start: Annotated[
+        float,
+        Field(ge=0),
+        Option(
+            MOTION,
+            "Use the clip from this time on, in seconds. Its first frame from there on is the result's first.",
+            more="A time may be a millisecond beside the time stamp that it means. The sound begins at the same time.",
+            metavar="SECONDS",
+            example="1.5",
+        ),
+    ] = 0.0
+    end: Annotated[
+        float | None,
+        Field(gt=0),
+        Option(
+            MOTION,
+            "Use the clip up to this time, in seconds. A frame that begins there is not used any more.",
+            more="The limits of a clip's length hold for what is used of it.",
+            shown="the clip's end",
+            metavar="SECONDS",
+            example="4",
+        ),
+    ] = None
+    handles: Annotated[
+        int,
+        Field(ge=0, le=1000),
+        Option(
+            MOTION,
+            "Make so many frames more before and after the used stretch, as handles for an editor.",
+            more="Where the clip has fewer, those are taken, and a notice tells. A clip that is used whole has none.",
+            example="8",
+        ),
+    ] = 0
     limits: ClipLimits = ClipLimits()
     retarget: Annotated[
         Retarget | None,
@@ -108,6 +141,16 @@ class PreprocessSettings(Settings):
             example="left, 2 or 640,360@1.5",
         ),
     ] = "largest"
+    performers: Annotated[
+        File | None,
+        Option(
+            MOTION,
+            "Folder that keeps where the performer was found. A later job with the same clip and settings does not look again.",
+            more="Jobs that name a clip of the library (`library:NAME`) use the library's.",
+            shown="nothing is kept",
+            metavar="DIR",
+        ),
+    ] = None
     compat: Annotated[
         bool,
         Option(MOTION, "Follow the published code number for number, its sizes and last segment included."),
@@ -185,3 +228,10 @@ class PreprocessSettings(Settings):
             example="16",
         ),
     ] = None
+
+    @model_validator(mode="after")
+    def _in_order(self) -> Self:
+        if self.end is not None and self.end <= self.start:
+            rule = f"the stretch begins at {self.start:g} s"
+            raise InputError("preprocess.end", self.end, rule, "Give a later time.")
+        return self

@@ -80,6 +80,11 @@ class Engine(Protocol):
         ...
 
     @property
+    def device(self) -> torch.device:
+        """Where frames are made."""
+        ...
+
+    @property
     def files(self) -> list[Path]:
         """The checkpoint's files, for the record."""
         ...
@@ -100,8 +105,9 @@ class Engine(Protocol):
         """Begin to bring the files of weights into the host's page cache, where it has room for them."""
         ...
 
-    def plan(self, job: ResolvedJob, size: tuple[int, int], count: int) -> Iterator[Event]:
-        """Find where the weights go for `count` frames of `size`, and say so.
+    def plan(self, job: ResolvedJob, size: tuple[int, int], count: int, beside: int = 0) -> Iterator[Event]:
+        """Find where the weights go for `count` frames of `size`, and say so. `beside`: bytes that finishing takes while frames
+        are decoded.
 
         Raises:
             OutOfMemory: the job does not fit; the message names the nearest setting that does.

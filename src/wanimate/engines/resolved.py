@@ -74,10 +74,11 @@ class ResolvedJob:
         """Of a job of `count` frames."""
         return plan_segments(count, self.settings.clip_length, self.settings.overlap, self.generate.compat)
 
-    def work(self, size: tuple[int, int], count: int, new_prompt: bool) -> Work:
-        """As the plan sees it, but for the LoRAs. `size`: width and height in pixels."""
+    def work(self, size: tuple[int, int], count: int, new_prompt: bool, finishing: int = 0) -> Work:
+        """As the plan sees it, but for the LoRAs. `size`: width and height in pixels. `finishing`: bytes."""
         kept = 0 if self.caching is None else self.caching.kept(self.branches)
-        return Work(size, self.segments(count), self.settings.steps, self.branches, new_prompt, kept)
+        segments, steps = self.segments(count), self.settings.steps
+        return Work(size, segments, steps, self.branches, new_prompt, kept, finishing=finishing)
 
     def matched(self, model: AnimateTransformer) -> list[tuple[Lora, LoraUse]]:
         """The LoRAs for this transformer, which may be on the meta device.

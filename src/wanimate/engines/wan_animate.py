@@ -101,12 +101,12 @@ class WanAnimate:
         if files and sum(file.stat().st_size for file in files) < psutil.virtual_memory().available // 2:
             Thread(target=_into_page_cache, args=(files,), name="read-ahead", daemon=True).start()
 
-    def plan(self, job: ResolvedJob, size: tuple[int, int], count: int) -> Iterator[Event]:
+    def plan(self, job: ResolvedJob, size: tuple[int, int], count: int, beside: int = 0) -> Iterator[Event]:
         width, height = size
         if width % SIDE or height % SIDE:
             rule = f"the pose video is {width}x{height}, but both sides have to be multiples of {SIDE}"
             raise InputError("guides", f"{width}x{height}", rule, "Make the guides again with `wanimate preprocess`.")
-        plan = self.networks.plan_job(job.work(size, count, self._is_new(job)), job.lora_sizes)
+        plan = self.networks.plan_job(job.work(size, count, self._is_new(job), beside), job.lora_sizes)
         if plan is not None:
             yield Notice(str(plan))
 

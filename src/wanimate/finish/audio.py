@@ -19,20 +19,26 @@ PRIMING_SECONDS = 0.06
 
 
 class AudioCopy:
-    """Feeds the first sound track of `clip` into a video being written, alongside its frames.
+    """Feeds the first sound track of `clip`, from `start` seconds on, into a video being written, alongside its frames. It is
+    silent for the first `lead` seconds.
 
     `copied` tells whether packets pass bit for bit. Only one packet is held in memory. A track that turns out to be
     damaged ends early and sets `failure`; it does not cost the video.
+
+    Sound keeps its time to the sample. Of a packet that the start cuts through, players of mp4 skip what lies before it.
+    Matroska cannot say so, and what is encoded anew begins with a whole block: there that packet is left out.
     """
 
-    def __init__(self, clip: Clip, writer: StreamWriter, ending: str) -> None:
+    def __init__(self, clip: Clip, writer: StreamWriter, ending: str, start: float = 0.0, lead: float = 0.0) -> None:
         self.writer, self.codec = writer, clip.audio[0].codec
         self.copied = self.codec in (MKV_AUDIO if ending == ".mkv" else MP4_AUDIO)
         self.failure: str | None = None
         self._container = open_video(clip.path, "video")
         video = self._container.streams[clip.stream]
         self._source = self._container.streams.audio[clip.audio[0].index]
-        self._zero = float((video.start_time or 0) * video.time_base)
+        self._zero = float((video.start_time or 0) * video.time_base) + start
+        self._lead = lead
+        self._cuts = start > 0 and ending == ".mkv"
         if self.copied:
             self._stream = writer.container.add_stream_from_template(self._source)
             self._packets = self._copy()
@@ -59,25 +65,27 @@ class AudioCopy:
             for packet in self._container.demux(self._source):
                 if packet.size == 0 or packet.pts is None:
                     continue
-                shift = round(self._zero / packet.time_base)
+                shift, lead = (round(seconds / packet.time_base) for seconds in (self._zero, self._lead))
                 packet.pts -= shift
                 packet.dts = packet.pts if packet.dts is None else packet.dts - shift
                 packet.stream = self._stream
                 timed = _timed(packet)
-                if timed[0] > -PRIMING_SECONDS:
-                    yield timed
+                if packet.pts >= 0 if self._cuts else timed[0] > -PRIMING_SECONDS:
+                    packet.pts, packet.dts = packet.pts + lead, packet.dts + lead
+                    yield timed[0] + self._lead, packet
         except av.error.FFmpegError as e:
             self.failure = str(e)
 
     def _encode(self) -> Generator[tuple[float, Any], None, None]:
         context = self._stream.codec_context
         resampler = av.AudioResampler("fltp", self._stream.layout, context.sample_rate, frame_size=1024)
-        shift = round(self._zero * context.sample_rate)
+        shift, lead = (round(seconds * context.sample_rate) for seconds in (self._zero, self._lead))
         try:
             for sound in chain(self._container.decode(self._source), [None]):
                 for part in resampler.resample(sound):
                     part.pts -= shift
                     if part.pts >= 0:
+                        part.pts += lead
                         yield from map(_timed, self._stream.encode(part))
             yield from map(_timed, self._stream.encode(None))
         except av.error.FFmpegError as e:

@@ -17,13 +17,19 @@ from wanimate.types import Frame
 from wanimate.weights.fingerprint import fingerprint
 
 
-def commit(writer: OutputWriter, lock: OutputLock, data: Mapping[str, Any], sheet: Frame | None) -> dict[str, Any]:
-    """Name sheet and record of a job whose `writer` has finished and is closed next; `data` is for the record, which is
-    returned as it was written.
+def commit(
+    writer: OutputWriter,
+    lock: OutputLock,
+    data: Mapping[str, Any],
+    sheet: Frame | None,
+    matte: OutputWriter | None = None,
+) -> dict[str, Any]:
+    """Name sheet and record of a job whose `writer` and `matte` have finished and are closed next; `data` is for the record,
+    which is returned as it was written.
 
     All are whole on the disk before the first gets its name, so a full disk changes nothing. The record holds the hashes of
-    result and sheet, and those of the older files that they replace: they prove what is ours, also if the job is killed between
-    two names. There is never a result without its record.
+    result, sheet and matte, and those of the older files that they replace: they prove what is ours, also if the job is killed
+    between two names. There is never a result without its record.
 
     Raises:
         OutputError: the disk is full, or a name cannot be given; somebody has put a file under one of the names since the job
@@ -39,15 +45,20 @@ def commit(writer: OutputWriter, lock: OutputLock, data: Mapping[str, Any], shee
             _fill(file, content)
             return file
 
-        made = {**data, "sheet": None}
+        made = {**data, "sheet": None, "matte": None}
         if sheet is not None:
             picture = whole(sheet_path(lock.out), png_bytes(sheet))
             made["sheet"] = _proof(picture.path, fingerprint(picture.temporary), lock.older.sheet)
+        if matte is not None:
+            made["matte"] = _proof(matte.path, matte.hash, lock.older.matte)
         made["result"] = _proof(lock.out, writer.hash, lock.older.result)
         content = record_bytes(lock.out, made)
         whole(record_path(lock.out), content)
         if (newcomer := lock.newcomer()) is not None:
-            raise writer.keep(OSError(0, f"somebody has written {newcomer.name} meanwhile"))
+            why = OSError(0, f"somebody has written {newcomer.name} meanwhile")
+            if matte is not None:
+                matte.keep(why)
+            raise writer.keep(why)
         for file in reversed(files):  # the record first
             file.commit()
     written: dict[str, Any] = json.loads(content)

@@ -8,6 +8,7 @@ from typing import Protocol
 import torch
 from torch import Tensor
 
+from wanimate.media.levels import to_levels
 from wanimate.types import Frames
 
 
@@ -47,22 +48,12 @@ class SegmentDecoder:
             yield frames
 
 
-class Pixels:
-    """Frames on their way to host memory, float [3, k, H, W] in [-1, 1]; their device goes on meanwhile."""
-
-    def __init__(self, frames: Tensor) -> None:
-        levels = ((frames + 1) * 127.5).round().clamp(0, 255).to(torch.uint8)
-        self._levels = levels.permute(1, 2, 3, 0).contiguous().to("cpu", non_blocking=True)
-        self._arrived = torch.cuda.current_stream(frames.device).record_event() if frames.is_cuda else None
-
-    def wait(self) -> Frames:
-        """uint8 [k, H, W, 3], rounded to the nearest level."""
-        if self._arrived is not None:
-            self._arrived.synchronize()
-        pixels: Frames = self._levels.numpy()
-        return pixels
+def to_unit(frames: Tensor) -> Tensor:
+    """Frames [3, k, H, W] in [-1, 1] of the VAE as those of everything after it: [k, 3, H, W] in [0, 1]."""
+    return ((frames + 1) * 0.5).permute(1, 0, 2, 3)
 
 
 def to_pixels(frames: Tensor) -> Frames:
-    """float [3, k, H, W] in [-1, 1] -> uint8 [k, H, W, 3], rounded to the nearest level."""
-    return Pixels(frames).wait()
+    """float32 [n, 3, H, W] in [0, 1] -> uint8 [n, H, W, 3], rounded to the nearest level."""
+    pixels: Frames = to_levels(frames.clamp(0, 1), 255).permute(0, 2, 3, 1).contiguous().cpu().numpy()
+    return pixels

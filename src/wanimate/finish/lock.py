@@ -11,21 +11,15 @@ from pathlib import Path
 from types import TracebackType
 from typing import Any
 
-from wanimate.config import Codec, OutputSettings
+from wanimate.config import FORMATS, OutputSettings
+from wanimate.config.codecs import endings_told
 from wanimate.errors import OutputError, setting
 from wanimate.media.files import read_marked, read_own_json
 from wanimate.media.lock import NameLock
 from wanimate.media.names import is_real_folder, owner_pid, remove_leftovers
-from wanimate.media.places import check_apart_from, check_file, check_names
+from wanimate.media.places import check_apart_from, check_file, check_names, is_within
 from wanimate.weights.fingerprint import fingerprint
 
-ENDINGS: dict[Codec, tuple[str, ...]] = {
-    "h264": (".mp4", ".mov", ".m4v", ".mkv"),
-    "h265": (".mp4", ".mov", ".m4v", ".mkv"),
-    "ffv1": (".mkv",),
-    "png": ("",),
-}
-"""Endings that a codec's results may have, the usual one first."""
 STORE_MARK, STORE_FORMAT = "job.json", "wanimate-work"
 
 
@@ -46,18 +40,19 @@ def work_path(out: Path) -> Path:
 
 @dataclass(frozen=True)
 class Older:
-    """Hashes of an older result and sheet that the record beside them proves to be ours; None where there are none."""
+    """Hashes of an older result, sheet and matte that the record beside them proves to be ours; None where there are none."""
 
     result: str | None = None
     sheet: str | None = None
+    matte: str | None = None
 
 
 class OutputLock:
     """Holds the names of a job against other jobs, of this process or another, until `release` or the end of the `with` block:
-    result, record, sheet, work folder.
+    result, record, sheet, matte, work folder.
 
     Args:
-        out: the final name: a video file, or the folder of a PNG sequence.
+        out: the final name: a video file, or the folder of a sequence.
         output: what will be written, and whether it may go over files that are not ours.
         inputs: files and folders of the user's that are read.
 
@@ -71,26 +66,34 @@ class OutputLock:
     """
 
     def __init__(self, out: Path, output: OutputSettings = OutputSettings(), inputs: Sequence[Path] = ()) -> None:
-        self.out, self.output = Path(out), output
+        self.out, self.output, self.matte = Path(out), output, output.matte
         if not self.out.name:
             raise OutputError("out", out, "it names no file", "Give the result a name.")
         self._check_ending()
         names = self.names
         check_names("out", self.out, names)
         check_apart_from("out", names, inputs)
+        self._check_matte(inputs)
         self._check_kinds()
         with ExitStack() as undo:
             lock = undo.enter_context(NameLock(self.out))
             undo.enter_context(NameLock(record_path(self.out)))  # hero.mp4 and hero.mkv have one record, and one sheet
             remove_leftovers(sheet_path(self.out))
+            if self.matte is not None:
+                undo.enter_context(NameLock(self.matte, "output.matte"))
             self.older = self._check_ours()
-            self._seen = {path: _state(path) for path in names}
+            matte = () if self.matte is None else (self.matte,)
+            self._seen = {path: _state(path) for path in (*names, *matte)}
             self._held = undo.pop_all()
         self.notices = lock.notices
 
     @property
+    def _makes_folder(self) -> bool:
+        return FORMATS[self.output.codec].is_folder
+
+    @property
     def names(self) -> tuple[Path, ...]:
-        """Everything that will be written."""
+        """Everything that will be written beside the matte."""
         sheet = (sheet_path(self.out),) if self.output.sheet else ()
         return (self.out, record_path(self.out), *sheet, work_path(self.out))
 
@@ -104,23 +107,31 @@ class OutputLock:
 
     def _check_ending(self) -> None:
         codec = self.output.codec
-        endings = ENDINGS[codec]
-        if self.out.suffix.lower() not in endings:
-            fitting = " or ".join(endings) if codec != "png" else "no ending, for a folder"
-            rule = f"codec {codec} needs {fitting}"
+        if self.out.suffix.lower() not in FORMATS[codec].endings:
+            rule = f"codec {codec} needs {endings_told(codec)}"
             raise OutputError("out", self.out, rule, f"Change the name or {setting('output.codec')}.")
+
+    def _check_matte(self, inputs: Sequence[Path]) -> None:
+        """Refuse a matte that is, or lies in, something else that the job reads or writes."""
+        if self.matte is None:
+            return
+        check_names("output.matte", self.matte, (self.matte,))
+        check_apart_from("output.matte", (self.matte,), inputs)
+        for name in self.names:
+            if is_within(self.matte, name) or is_within(name, self.matte):
+                rule = f"the matte and {name.name} of the result would be in each other's way"
+                raise OutputError("output.matte", self.matte, rule, "Choose another name.")
 
     def _check_kinds(self) -> None:
         """Refuse what no permission can change."""
-        out, work = self.out, work_path(self.out)
-        if self.output.codec == "png" and os.path.lexists(out):
-            if out.is_symlink() or not out.is_dir():
-                raise OutputError("out", out, "the name is taken", "Name a new folder for the PNG sequence.")
-            if any(out.iterdir()):
-                raise OutputError("out", out, "the folder is not empty", "Name a new folder for the PNG sequence.")
+        work = work_path(self.out)
+        if self._makes_folder:
+            _check_free("out", self.out)
+            if self.matte is not None:
+                _check_free("output.matte", self.matte)
         if os.path.lexists(work) and not _is_store(work):
             rule = f"{work.name} beside it is no folder of this program"
-            raise OutputError("out", out, rule, "Remove it, or choose another name.")
+            raise OutputError("out", self.out, rule, "Remove it, or choose another name.")
 
     def _check_ours(self) -> Older:
         """Hashes of what is ours. Raises OutputError for what is not."""
@@ -138,12 +149,19 @@ class OutputLock:
             made = {}
         sheet = sheet_path(out)
         older = Older(
-            None if self.output.codec == "png" else _proved(out, made.get("result")),
+            None if self._makes_folder else _proved(out, made.get("result")),
             _proved(sheet, made.get("sheet")) if self.output.sheet else None,
+            None if self._makes_folder or self.matte is None else _proved(self.matte, made.get("matte")),
         )
         overwrite = self.output.overwrite
-        if self.output.codec != "png":
+        if older.result is not None and made.get("version") is not None and not overwrite:
+            rule = f"it is version {made['version']}, and a version is never written over"
+            remedy = f"Name it with {{version}}, or allow it with {setting('output.overwrite')}."
+            raise OutputError("out", out, rule, remedy)
+        if not self._makes_folder:
             check_file("out", out, older.result is not None, overwrite)
+            if self.matte is not None:
+                check_file("output.matte", self.matte, older.matte is not None, overwrite)
         if self.output.sheet:
             check_file("out", sheet, older.sheet is not None, overwrite)
         return older
@@ -162,6 +180,17 @@ def _state(path: Path) -> tuple[int, ...] | None:
     except OSError:
         return None
     return None if stat.S_ISDIR(found.st_mode) else (found.st_ino, found.st_size, found.st_mtime_ns)
+
+
+def _check_free(field: str, folder: Path) -> None:
+    """Refuse a folder for a sequence that is there and not empty, and anything else of its name."""
+    if not os.path.lexists(folder):
+        return
+    remedy = "Name a new folder for the sequence."
+    if folder.is_symlink() or not folder.is_dir():
+        raise OutputError(field, folder, "the name is taken", remedy)
+    if any(folder.iterdir()):
+        raise OutputError(field, folder, "the folder is not empty", remedy)
 
 
 def holds_nothing_finished(folder: Path) -> bool:

@@ -34,7 +34,7 @@ def guides_key(
 ) -> dict[str, Any]:
     """What decides the guides. Waits for the hashes of the inputs."""
     files = {name: hashes.of(path).get("sha256") for name, path in inputs.items()}
-    chosen = settings.model_dump(mode="json") | {"area": area, "mask": files.get("mask")}
+    chosen = settings.model_dump(mode="json", exclude={"performers"}) | {"area": area, "mask": files.get("mask")}
     return {"wanimate": version_of("wanimate"), "mode": mode, **files, **chosen}
 
 

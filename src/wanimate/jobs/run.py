@@ -22,24 +22,25 @@ from wanimate.engines.resolved import ResolvedJob
 from wanimate.errors import OutOfMemory, OutputError, is_out_of_memory, setting
 from wanimate.events import Clock, Event, Expected, Finished, Notice, Stage
 from wanimate.finish.commit import commit
-from wanimate.finish.composite import composite
-from wanimate.finish.encode import OutputWriter
+from wanimate.finish.labels import carried_of
 from wanimate.finish.lock import record_path, sheet_path
 from wanimate.finish.record import Hashes
 from wanimate.finish.sheet import sheet_of
-from wanimate.finish.watermark import Watermark
 from wanimate.jobs.cancel import CancelToken, cancellable
+from wanimate.jobs.delivery import Delivery, Order, Scene, check_delivery, deliver
 from wanimate.jobs.resume import Resumption, check_redraw, guides_key
-from wanimate.jobs.segments import PixelsReady, SegmentDone, run_segments, with_pixels
+from wanimate.jobs.segments import FramesDone, SegmentDone, run_segments
 from wanimate.jobs.workspace import Workspace, check_mask_sheet, files_read, guides_folder, workspace
 from wanimate.media.image import load_image
-from wanimate.media.probe import probe
 from wanimate.media.sheet import sample_columns
+from wanimate.media.stretch import missing_handles, probe_used
+from wanimate.post.base import VideoSpec, result_of
+from wanimate.post.stages import cost_of, stages_of
 from wanimate.preprocess import drive
 from wanimate.preprocess.guides import load_guides
 from wanimate.preprocess.layout import plan_layout
 from wanimate.preprocess.manifest import named_clip, source_clip, told_settings
-from wanimate.types import Clip, Frame, Frames, Guides, Mode, Result, Segment
+from wanimate.types import Clip, Frame, Guides, Mode, Result, Segment
 
 _DETECT, _DRAW = 0.06, 0.01
 """Seconds that are expected for a frame in which the performer is looked for, and for one that is drawn."""
@@ -60,6 +61,12 @@ class _Task:
     clip: Clip | None
     preprocess: dict[str, Any] | None
     notices: list[str] = field(default_factory=list)
+
+    def finishing(self, spec: VideoSpec, result: VideoSpec) -> list[Expected]:
+        """The work of finishing before the job."""
+        if not self.output.is_finished:
+            return []
+        return [Expected(Stage.FINISH, result.count, cost_of(self.output, spec, self.engine.device).seconds)]
 
     def note(self, event: Event) -> Iterator[Event]:
         """Pass an event on; warnings go into the record, too."""
@@ -121,18 +128,22 @@ def _run(engine: Engine, job: Job) -> Generator[Event, None, None]:
     check_mask_sheet(job.preprocess, job.out, record_path(job.out), sheet_path(job.out), job.keep_guides)
     inputs = {"image": job.image, "video": job.video}
     inputs |= {} if job.preprocess.mask is None else {"mask": job.preprocess.mask}
-    read = (*inputs.values(), *files_read(job.preprocess, resolved.generate), *engine.files)
+    read = (*inputs.values(), *files_read(job.preprocess, resolved.generate, job.output), *engine.files)
     with workspace(job.out, job.output, read, job.keep_guides) as place, Hashes() as hashes:
         clip, image, said = _look(job.image, job.video, job.preprocess)
         engine.check(resolved)
         area = job.preprocess.area or engine.area
         layout = plan_layout(job.mode, clip, (image.shape[1], image.shape[0]), job.preprocess, area)
         check_redraw(resolved, layout.count, place.store)
-        place.check_room(layout.size, layout.count, job.mode, job.output.codec)
+        spec = VideoSpec(layout.size, layout.fps, layout.count)
+        result = place.check_room(spec, job.mode)
+        check_delivery(job.mode, job.output, result.fps)
         settings = job.preprocess.model_dump(mode="json")
         task = _Task(engine, resolved, place, job.output, hashes, Clock(), inputs, clip, settings)
         hashes.add(inputs.values())
-        task.clock.expect([*_expected(layout.count), *engine.expected(resolved, layout.count)])
+        task.clock.expect(
+            [*_expected(layout.count), *engine.expected(resolved, layout.count), *task.finishing(spec, result)]
+        )
         yield from task.watch(iter([*place.notices, *said]))
         engine.read_ahead()
         guides = yield from _drawn(task, job, clip, image, area)
@@ -147,25 +158,28 @@ def _generate(
     clip, unused = source_clip(loaded.manifest)
     resolved = engine.resolve(settings, loaded.mode)
     read = [*named_clip(loaded.manifest), *([] if folder is None else [folder])]
-    read += [*files_read(None, resolved.generate), *engine.files]
+    read += [*files_read(None, resolved.generate, output), *engine.files]
     with workspace(out, output, read) as place, Hashes() as hashes:
         engine.check(resolved)
         check_redraw(resolved, loaded.count, place.store, loaded)
-        place.check_room(loaded.size, loaded.count, loaded.mode, output.codec)
+        spec = VideoSpec(loaded.size, loaded.fps, loaded.count)
+        result = place.check_room(spec, loaded.mode)
+        check_delivery(loaded.mode, output, result.fps)
         inputs = {} if folder is None else {"guides": folder}
         settings_told = told_settings(loaded.manifest)
         task = _Task(engine, resolved, place, output, hashes, Clock(), inputs, clip, settings_told)
         hashes.add(inputs.values())
         if unused is not None:
             yield from task.note(unused)
-        task.clock.expect(engine.expected(resolved, loaded.count))
+        task.clock.expect([*engine.expected(resolved, loaded.count), *task.finishing(spec, result)])
         yield from task.watch(iter(place.notices))
         yield from _finish(task, loaded)
 
 
 def _look(image: Path, video: Path, settings: PreprocessSettings) -> tuple[Clip, Frame, list[Notice]]:
     """Everything that can be wrong with clip and picture by themselves is said here, and what is to be told of the picture."""
-    clip, said = probe(video, settings.limits), list[str]()
+    clip, said = probe_used(video, settings), list[str]()
+    said += [text for text in (missing_handles(clip, settings),) if text is not None]
     picture = load_image(image, notices=said)
     return clip, picture, [Notice(text, "warning") for text in said]
 
@@ -218,7 +232,9 @@ def _finish(task: _Task, guides: Guides) -> Iterator[Event]:
     warnings = [] if resolved.warning is None else [Notice(resolved.warning, "warning")]
     try:
         yield from task.watch(iter(warnings))
-        yield from task.watch(engine.plan(resolved, guides.size, guides.count))
+        spec = VideoSpec(guides.size, guides.fps, guides.count)
+        beside = cost_of(task.output, spec, engine.device).bytes if task.output.is_finished else 0
+        yield from task.watch(engine.plan(resolved, guides.size, guides.count, beside))
         clock.expect(engine.expected(resolved, guides.count))
         yield from task.watch(engine.open(resolved, reader))
         yield from clock.stop()
@@ -234,45 +250,55 @@ def _finish(task: _Task, guides: Guides) -> Iterator[Event]:
 
 
 def _written(task: _Task, guides: Guides, segments: tuple[Segment, ...], earlier: Resumption) -> Iterator[Event]:
-    clock, output, out = task.clock, task.output, task.place.out
-    columns = sample_columns(guides.count)
-    shown: dict[int, Frame] = {}
+    clock, output, place = task.clock, task.output, task.place
+    columns = tuple(sample_columns(guides.count)) if output.sheet else ()
     skipped: list[int] = []
-    width, height = guides.size
-    mark = Watermark(width, height) if output.watermark else None
     resumed, seed = earlier.finished, earlier.seed
-    with OutputWriter(out, guides.fps, width, height, output, task.clip, task.place.lock) as writer:
-        for event in with_pixels(run_segments(task.engine, segments, guides.count, seed, earlier.archive)):
-            if isinstance(event, PixelsReady):
-                pixels = _composited(event.pixels, guides, event.start, output)
-                pixels = pixels if mark is None else mark.on(pixels)
-                shown |= {i: pixels[i - event.start] for i in columns if 0 <= i - event.start < len(pixels)}
-                writer.write(pixels)
+    order, said = _order(task, guides, columns)
+    scene = Scene(guides, output)
+    with Delivery(order, place.lock) as delivery:
+        yield from task.watch(iter(said))
+        for event in run_segments(task.engine, segments, guides.count, seed, earlier.archive):
+            if isinstance(event, FramesDone):
+                for pair in scene.add(event.frames, event.start):
+                    yield from deliver(delivery, clock, *pair)
             elif isinstance(event, SegmentDone):
                 skipped.append(event.result.skipped)
             else:
                 yield from task.note(event)
         yield from clock.start(Stage.WRITE)
-        writer.finish()
-        yield from task.watch(iter(writer.notices))
+        for pair in scene.rest():
+            yield from deliver(delivery, clock, *pair)
+        yield from task.watch(iter(delivery.finish()))
         caching = task.job.caching
         if caching is not None:
             steps = len(segments) * task.job.settings.steps
             yield from task.note(Notice(f"{caching}: {sum(skipped)} of {steps} steps were skipped"))
         yield from clock.stop()  # the last moment to cancel; the job's files get their names at one go
-        made = _record(task, guides, segments, seed) | {
-            "fingerprint": earlier.key, "redraws": earlier.redraws, "resumed": resumed,
+        made = _record(task, guides, segments, seed) | delivery.facts() | {
+            "handles": guides.manifest.get("handles", [0, 0]), "fingerprint": earlier.key,
+            "redraws": earlier.redraws, "resumed": resumed,
         }  # fmt: skip
         made["cache"] = caching and {"kind": caching.kind, "gate": caching.gate, "skipped": skipped}
         sheet = None
         if output.sheet:
             title = f"wanimate, checkpoint {task.engine.facts()['checkpoint']['name']}"
-            sheet = sheet_of(guides, task.clip, columns, shown, title)
-        written = commit(writer, task.place.lock, made, sheet)
-    task.place.store.done()
-    place = sheet_path(out) if output.sheet else None
-    finished = Finished(result=Result(out, guides.count, guides.size, guides.fps, seed, place, written))
+            sheet = sheet_of(guides, task.clip, list(columns), delivery.shown, title)
+        written = commit(delivery.writer, place.lock, made, sheet, delivery.matte)
+    place.store.done()
+    beside = sheet_path(place.out) if output.sheet else None
+    result = delivery.result
+    finished = Finished(result=Result(place.out, result.count, result.size, result.fps, seed, beside, written))
     yield clock.placed(finished)
+
+
+def _order(task: _Task, guides: Guides, columns: tuple[int, ...]) -> tuple[Order, list[Notice]]:
+    """What is delivered, and what is to be told of it."""
+    output, cuts = task.output, tuple(guides.manifest.get("cuts", []))
+    spec = VideoSpec(guides.size, guides.fps, guides.count, cuts)
+    stages = stages_of(output, task.engine.device)
+    carried, said = carried_of(task.clip, guides.manifest, result_of(stages, spec).fps, output)
+    return Order(spec, stages, task.clip, carried, task.place.version, columns), said
 
 
 def _record(task: _Task, guides: Guides, segments: tuple[Segment, ...], seed: int) -> dict[str, Any]:
@@ -286,19 +312,11 @@ def _record(task: _Task, guides: Guides, segments: tuple[Segment, ...], seed: in
         "inputs": {name: hashes.of(path) for name, path in task.inputs.items()},
         "frames": guides.count, "fps": guides.fps, "size": guides.size, "seed": seed,
         "settings": resolved.generate.model_dump(mode="json") | filled | {"seed": seed, "redraw": None},
-        "output": task.output.model_dump(mode="json"), "preprocess": task.preprocess,
+        "output": task.output.model_dump(mode="json"), "version": task.place.version, "preprocess": task.preprocess,
         "segments": [[s.start, s.length, s.overlap] for s in segments],
         "warnings": [*guides.manifest.get("warnings", []), *task.notices],
         "seconds": task.clock.seconds,
     }  # fmt: skip
-
-
-def _composited(pixels: Frames, guides: Guides, start: int, output: OutputSettings) -> Frames:
-    """Decoded frames from job frame `start` on, in replacement with the scene's own pixels around the character."""
-    if guides.background is None or guides.mask is None or not output.composite:
-        return pixels
-    indices = range(start, start + len(pixels))
-    return composite(pixels, guides.background.take(indices), guides.mask.take(indices), output.feather)
 
 
 def _memory_checked(events: Generator[Event, None, None]) -> Generator[Event, None, None]:

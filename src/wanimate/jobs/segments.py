@@ -12,9 +12,9 @@ import torch
 from wanimate.engines.base import FramesReady, SegmentResult, SegmentTask
 from wanimate.events import Event, Notice, Stage, StageProgress, StageStarted
 from wanimate.finish.anchor import State as AnchorState
-from wanimate.finish.decode import Pixels
+from wanimate.finish.decode import to_unit
 from wanimate.jobs.store import Archive, Redraw, StoredSegment
-from wanimate.types import Frames, Segment
+from wanimate.types import Segment
 
 
 class SegmentSource(Protocol):
@@ -35,24 +35,14 @@ class SegmentDone:
 
 
 @dataclass(frozen=True)
-class PixelsOnTheWay:
-    """Finished frames from job frame `start` on, travelling to host memory. `frames`: the same as the engine gave them,
-    float32 [3, k, H, W] in [-1, 1]."""
+class FramesDone:
+    """Finished frames from job frame `start` on: float32 RGB [k, 3, H, W] in [0, 1], on the engine's device."""
 
     start: int
     frames: torch.Tensor
-    pixels: Pixels
 
 
-@dataclass(frozen=True)
-class PixelsReady:
-    """Finished frames from job frame `start` on: uint8 [k, H, W, 3]."""
-
-    start: int
-    pixels: Frames
-
-
-LoopEvent = Event | PixelsOnTheWay | SegmentDone
+LoopEvent = Event | FramesDone | SegmentDone
 FADE = 8
 """Frames over which a redrawn segment fades back into the frames it replaces."""
 NEAR = 4.0
@@ -147,7 +137,7 @@ class _Loop:
         if fresh.shape[1]:
             if fade is not None:
                 fresh = _faded(fresh, self.done, fade, self._stop)
-            yield PixelsOnTheWay(self.done, fresh, Pixels(fresh))
+            yield FramesDone(self.done, to_unit(fresh))
             self.done += fresh.shape[1]
         yield StageProgress(Stage.DECODE, self.done, self.count, len(self.path))
 
@@ -240,19 +230,3 @@ def _told(index: int, seed: int, off: float, blended: bool, following: int) -> s
     if blended:
         return f"{text}: it fades into them over {FADE} frames, and the segments after it stay"
     return f"{text}: the {following} after it {'are' if following > 1 else 'is'} made anew from it"
-
-
-def with_pixels(events: Iterator[LoopEvent]) -> Iterator[Event | PixelsReady | SegmentDone]:
-    """Frames as pixels, one event late: they travel to host memory while the device makes the next ones."""
-    waiting: PixelsOnTheWay | None = None
-    for event in events:
-        if isinstance(event, StageProgress):  # it comes with the frames, before the next ones are begun
-            yield event
-            continue
-        arrived, waiting = waiting, event if isinstance(event, PixelsOnTheWay) else None
-        if arrived is not None:
-            yield PixelsReady(arrived.start, arrived.pixels.wait())
-        if not isinstance(event, PixelsOnTheWay):
-            yield event
-    if waiting is not None:
-        yield PixelsReady(waiting.start, waiting.pixels.wait())

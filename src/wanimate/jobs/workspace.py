@@ -8,50 +8,74 @@ from contextlib import ExitStack, contextmanager
 from dataclasses import dataclass
 from pathlib import Path
 
-from wanimate.config import Codec, GenerateSettings, OutputSettings, PreprocessSettings
+from wanimate.config import FORMATS, GenerateSettings, OutputSettings, PreprocessSettings
 from wanimate.errors import OutputError
 from wanimate.events import Notice
+from wanimate.finish.encode import check_size
 from wanimate.finish.lock import OutputLock, sheet_path
+from wanimate.finish.naming import named
 from wanimate.jobs.store import Store
-from wanimate.media.lock import NameLock
+from wanimate.media.exr import check_installed
+from wanimate.media.lock import HeldError, NameLock
 from wanimate.media.places import check_apart_from, check_names, is_within
+from wanimate.post.base import VideoSpec
+from wanimate.post.stages import result_for
 from wanimate.preprocess.folder import check_folder, resolved_folder
 from wanimate.types import Mode
 
 _RECORD, _SHEET = 2**20, 2**23
 """Bytes that the record and the contact sheet take at the most."""
-_BYTES: dict[Codec, float] = {"h264": 0.004, "h265": 0.002, "ffv1": 0.3, "png": 0.3}
-"""Bytes of a pixel that a result takes at the least."""
+_JOBS_AT_ONCE = 64
+"""Versions of one name that can be in work at once."""
 _GUIDE_BYTES: dict[Mode, float] = {"animation": 0.01, "replacement": 0.3}
 
 
 @dataclass(frozen=True)
 class Workspace:
     """`out` is held by `lock`; `store` is what a job that was killed goes on from; `guides` is the user's folder for them, or
-    one in the store. `notices`: what the user should be told about the places."""
+    one in the store. `notices`: what the user should be told about the places. `version`: of the result, where its name was
+    given with {version}."""
 
     out: Path
     lock: OutputLock
     store: Store
     guides: Path
     notices: Sequence[Notice] = ()
+    version: int | None = None
 
-    def check_room(self, size: tuple[int, int], count: int, mode: Mode, codec: Codec) -> None:
-        """Refuse a disk that cannot hold `count` frames of `size` (width, height).
+    def check_room(self, spec: VideoSpec, mode: Mode) -> VideoSpec:
+        """Refuse finishing that cannot be done, a codec that cannot hold its result, a disk without room for result or guides.
+
+        spec: of the network's frames, which are the guides', too.
+
+        Returns what finishing makes of them.
 
         Raises:
-            OutputError: less is free than the result or the guides take at the least.
+            InputError: networks of finishing are missing. OutputError: as `check_space`.
         """
-        pixels = size[0] * size[1] * count
-        beside = _RECORD + (_SHEET if self.lock.output.sheet else 0)
-        for field, place, needed in (
-            ("out", self.out, beside + int(_BYTES[codec] * pixels)),
-            ("keep_guides", self.guides, int(_GUIDE_BYTES[mode] * pixels)),
-        ):
-            free = shutil.disk_usage(_existing(place)).free
-            if free < needed:
-                rule = f"the disk has {free / 1e6:.1f} MB free, and the job needs at least {needed / 1e6:.1f} MB"
-                raise OutputError(field, place, rule, "Free some space or choose another folder.")
+        result = result_for(self.lock.output, spec)
+        check_space(self.out, self.lock.output, result)
+        _check_free("keep_guides", self.guides, int(_GUIDE_BYTES[mode] * spec.size[0] * spec.size[1] * spec.count))
+        return result
+
+
+def check_space(out: Path, output: OutputSettings, result: VideoSpec) -> None:
+    """Refuse a codec that cannot hold the result, and a disk that has no room for it.
+
+    Raises:
+        OutputError: as `check_size`; less is free than the result takes at the least.
+    """
+    check_size(output, *result.size)
+    pixels = result.size[0] * result.size[1] * result.count
+    beside = _RECORD + (_SHEET if output.sheet else 0)
+    _check_free("out", out, beside + int(FORMATS[output.codec].bytes * pixels))
+
+
+def _check_free(field: str, place: Path, needed: int) -> None:
+    free = shutil.disk_usage(_existing(place)).free
+    if free < needed:
+        rule = f"the disk has {free / 1e6:.1f} MB free, and the job needs at least {needed / 1e6:.1f} MB"
+        raise OutputError(field, place, rule, "Free some space or choose another folder.")
 
 
 @contextmanager
@@ -64,18 +88,37 @@ def workspace(
         OutputError: as `OutputLock` and `guides_folder`; the guides and the result would be in each other's way.
     """
     with ExitStack() as held:
-        lock = held.enter_context(OutputLock(out, output, inputs))
+        lock, version = locked(out, output, inputs)
+        held.enter_context(lock)
+        out = lock.out
+        if output.codec == "exr":
+            check_installed("output.codec")
         store = Store(out, output.fresh, output.keep_segments)
         held.callback(store.tidy)
         if keep_guides is None:
-            yield Workspace(out, lock, store, store.guides_folder, [Notice(text) for text in lock.notices])
+            notices = [Notice(text) for text in lock.notices]
+            yield Workspace(out, lock, store, store.guides_folder, notices, version)
             return
-        for name in (*lock.names, sheet_path(out)):
+        matte = () if lock.matte is None else (lock.matte,)
+        for name in (*lock.names, sheet_path(out), *matte):
             if is_within(name, keep_guides) or is_within(keep_guides, name):
                 rule = f"the guides and {name.name} of the result would be in each other's way"
                 raise OutputError("keep_guides", keep_guides, rule, "Choose a folder beside the result.")
         notices = held.enter_context(guides_folder(keep_guides, inputs, "keep_guides"))
-        yield Workspace(out, lock, store, keep_guides, [Notice(text) for text in lock.notices] or notices)
+        told = [Notice(text) for text in lock.notices] or notices
+        yield Workspace(out, lock, store, keep_guides, told, version)
+
+
+def locked(out: Path, output: OutputSettings, inputs: Sequence[Path]) -> tuple[OutputLock, int | None]:
+    """The lock of a result whose name may be a template. A version that another job is writing is passed over."""
+    for skip in range(_JOBS_AT_ONCE):
+        found = named(out, output, skip)
+        try:
+            return OutputLock(found.out, output, inputs), found.version
+        except HeldError:
+            if found.version is None or skip == _JOBS_AT_ONCE - 1:
+                raise
+    raise AssertionError
 
 
 @contextmanager
@@ -106,11 +149,14 @@ def check_mask_sheet(settings: PreprocessSettings, *written: Path | None) -> Non
             raise OutputError("preprocess.mask_debug", sheet, rule, "Choose another name outside of it.")
 
 
-def files_read(preprocess: PreprocessSettings | None, generate: GenerateSettings | None = None) -> list[Path]:
-    """Files and folders that the settings name."""
+def files_read(
+    preprocess: PreprocessSettings | None, generate: GenerateSettings | None = None, output: OutputSettings | None = None
+) -> list[Path]:  # fmt: skip
+    """Files and folders that the settings name, to be read."""
     named = [] if preprocess is None else [preprocess.mask, preprocess.sam2, preprocess.models]
     loras = [] if generate is None else [use.path for use in generate.lora]
-    return [*(path for path in named if path is not None), *loras]
+    networks = [] if output is None or output.upscale_network is None else [output.upscale_network]
+    return [*(path for path in named if path is not None), *loras, *networks]
 
 
 def _existing(path: Path) -> Path:

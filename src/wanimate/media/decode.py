@@ -3,7 +3,7 @@
 from __future__ import annotations
 
 from collections.abc import Iterator, Sequence
-from itertools import groupby
+from itertools import chain, groupby
 from typing import Any
 
 import av
@@ -140,6 +140,19 @@ class Decoder:
             self._decoder.flush_buffers()
             self._at_start = False
         return self.pictures()
+
+    def pictures_before(self, frame: int) -> Iterator[tuple[int, Any]]:
+        """`pictures` from a key frame before `frame`, the nearest that decoding reaches. Two frames come before `frame`, where
+        there are as many: deinterlacing looks at the one before."""
+        keys = [i for i, is_key in enumerate(self.index.keys[: max(frame - 1, 0)]) if is_key and i > 0]
+        for key in reversed(keys):
+            found = self.pictures_from(key)
+            first = next(found, None)
+            if first is not None and first[0] <= max(
+                frame - 2, 0
+            ):  # a seek by decode times may land on a later key frame
+                return chain([first], found)
+        return self.pictures_from(0) if keys else self.pictures()
 
     def upright(self, picture: Any) -> Frame:
         """Square pixels, upright, RGB of the displayed size (also where a clip changes size midway)."""

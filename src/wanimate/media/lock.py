@@ -22,6 +22,10 @@ _FRESH = 10.0
 """Seconds in which a lock file without content is one that is just being written."""
 
 
+class HeldError(OutputError):
+    """Another job holds the name."""
+
+
 class NameLock:
     """Holds a name against other jobs, of this process or another, until `release` or the end of the `with` block.
 
@@ -37,7 +41,8 @@ class NameLock:
         notices: what the user should be told.
 
     Raises:
-        OutputError: another job holds the name; a file of somebody else lies where the lock goes; the folder cannot be written.
+        HeldError: another job holds the name. OutputError: a file of somebody else lies where the lock goes; the folder cannot
+            be written.
     """
 
     def __init__(self, path: Path, field: str = "out") -> None:
@@ -144,14 +149,14 @@ class NameLock:
             else:  # somebody else was quicker, and this is his
                 aside.rename(self._lock)
 
-    def _held(self, owner: Owner | None) -> OutputError:
+    def _held(self, owner: Owner | None) -> HeldError:
         who, remedy = "", "Wait for it, or choose another name."
         if owner is not None:
             away = owner.host != Owner.this().host
             who = f" (process {owner.pid}{f' on {owner.host}' if away else ''})"
             if away:
                 remedy = f"Wait for it, or remove {self._lock.name} if it has ended."
-        return OutputError(self.field, self.path, f"another job{who} is writing it", remedy)
+        return HeldError(self.field, self.path, f"another job{who} is writing it", remedy)
 
     def _strange(self) -> OutputError:
         rule = f"{self._lock.name} beside it is no lock of this program"

@@ -29,6 +29,7 @@ class Look:
     size: tuple[int, int]
     orientation: int
     notices: tuple[str, ...]
+    hdr: str = ""
 
 
 @dataclass(frozen=True)
@@ -84,8 +85,9 @@ def _of_first(picture: Any, dolby: bool, path: Path, field: str) -> Look:
     if dolby and picture.color_trc == UNSPECIFIED:
         rule = "it is Dolby Vision without a base layer (profile 5), whose colours only Dolby's own decoders know"
         raise InputError(field, path, rule, "Export it again as HDR10, HLG or SDR.", Fault.UNREADABLE)
-    told = () if colours.told is None else (colours.told,)
-    return Look((picture.width, picture.height), of_frame(picture), told)
+    told = colours.told
+    size = picture.width, picture.height
+    return Look(size, of_frame(picture), () if told is None else (told,), told if told and colours.is_hdr else "")
 
 
 def _is_transparent(picture: Any) -> bool:

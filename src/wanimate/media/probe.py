@@ -13,7 +13,7 @@ import av
 
 from wanimate.config import ClipLimits
 from wanimate.config.values import snap_rate
-from wanimate.errors import Fault, InputError, setting
+from wanimate.errors import Fault, InputError, one_line, setting
 from wanimate.media.container import demux, open_video
 from wanimate.media.decode import places
 from wanimate.media.look import look
@@ -96,10 +96,22 @@ def probe(path: Path, limits: ClipLimits | None = ClipLimits(), field: str = "vi
             bytes=size,
             stream=video.index,
             notices=tuple(text for text in notices if text is not None),
+            timecode=tag_of(container, "timecode"),
+            reel=tag_of(container, "reel_name"),
+            hdr=seen.hdr,
         )
     if limits is not None:
         check_limits(clip, limits, field)
     return clip
+
+
+def tag_of(container: Any, name: str) -> str:
+    """What a file says under this name of itself or of one of its streams, such as the timecode track of mov; else ""."""
+    for metadata in (container.metadata, *(stream.metadata for stream in container.streams)):
+        for key, text in metadata.items():
+            if key.lower() == name and text.strip():
+                return one_line(text.strip())
+    return ""
 
 
 def check_limits(clip: Clip, limits: ClipLimits, field: str = "video") -> None:

@@ -14,6 +14,7 @@ import numpy as np
 from wanimate.errors import Fault, InputError
 from wanimate.media.decode import Damage, Decoder
 from wanimate.media.probe import probe
+from wanimate.media.stretch import Stretch
 from wanimate.media.timing import cap_rate, resample
 from wanimate.media.writer import LosslessWriter, VideoWriter, write_h264
 from wanimate.types import Clip, Frame, Frames
@@ -28,22 +29,26 @@ CACHE_FRAMES = 96
 """Frames that are decoded at once to run backwards, and that a source keeps: those that two segments share."""
 
 
-def plan_frames(clip: Clip, fps: Fraction | None, max_fps: Fraction = Fraction(30)) -> tuple[tuple[int, ...], Fraction]:
+def plan_frames(
+    clip: Clip, fps: Fraction | None, max_fps: Fraction = Fraction(30), used: Stretch | None = None
+) -> tuple[tuple[int, ...], Fraction]:
     """Which frames of the clip make the job, and at what rate.
 
     Args:
         clip: the probed clip.
         fps: target rate; None is the clip's own rate, capped at `max_fps`.
         max_fps: cap for `fps` None.
+        used: the stretch of the clip that is used; None is all of it.
 
     Returns:
         For every job frame the index of a frame of the clip (non-decreasing; repeats where the clip is slower), and the
         exact rate. The frames' true times decide; no constant rate is assumed.
     """
     rate = cap_rate(clip.fps, max_fps) if fps is None else Fraction(fps)
+    first, stop, seconds = (0, clip.count, clip.duration) if used is None else (used.first, used.stop, used.seconds)
     if rate == clip.fps and not clip.variable_rate:
-        return tuple(range(clip.count)), rate
-    return resample(clip.times, clip.duration, rate), rate
+        return tuple(range(first, stop)), rate
+    return tuple(first + i for i in resample(clip.times[first:stop], seconds, rate)), rate
 
 
 def iter_frames(clip: Clip, fps: Fraction | None = None, max_fps: Fraction = Fraction(30)) -> Iterator[Frame]:
@@ -59,9 +64,9 @@ def iter_indices(
     clip: Clip, indices: Sequence[int], field: str = "video", damage: Damage | None = None
 ) -> Iterator[Frame]:
     """The clip's frames at `indices` (non-decreasing). A frame that cannot be decoded is replaced by the one before, and
-    `damage` remembers it."""
+    `damage` remembers it. What lies before the first of them is passed over by a seek, where the format can."""
     with Decoder(clip, field, damage) as decoder:
-        pictures = decoder.pictures()
+        pictures = decoder.pictures_before(indices[0]) if len(indices) else decoder.pictures()
         following = next(pictures, None)
         if following is None:
             rule, remedy = "not one of its frames can be decoded", "Export it again as H.264."

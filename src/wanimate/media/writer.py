@@ -2,6 +2,8 @@
 
 from __future__ import annotations
 
+import os
+from collections.abc import Sequence
 from contextlib import suppress
 from dataclasses import dataclass, field
 from fractions import Fraction
@@ -11,17 +13,21 @@ from typing import Any, TypeVar
 
 import av
 import numpy as np
+import numpy.typing as npt
 
+from wanimate.config.codecs import FORMATS
 from wanimate.errors import OutputError
 from wanimate.media.colour import BT709, EXACT, RGB
 from wanimate.media.files import AtomicFile, output_error
 from wanimate.types import Frame
 
-FFV1 = {"level": "3", "slices": "4", "slicecrc": "1", "g": "1"}
 X264_THREADS = 8
 """Frames that x264 encodes at once. PyAV's choice, slices, makes larger files that differ with the machine's cores. More frames
 at once shorten the vertical motion that the encoder can find (measured: dev/LOG.md)."""
+FFV1 = FORMATS["ffv1"].options
 _LIMITED, _FULL = 1, 2
+_LATEST = 64
+"""Frames by which an encoder may be late where it changes their order."""
 W = TypeVar("W", bound="StreamWriter")
 
 
@@ -30,7 +36,8 @@ class Encoding:
     """How frames become a file.
 
     format: PyAV's container name. codec, pixels, options: encoder, pixel format and encoder options; frames are
-    tagged BT.709, Y'CbCr of limited range or RGB of full range. muxer: container options.
+    tagged BT.709, Y'CbCr of limited range or RGB of full range. muxer: container options. tags: of the stream, such as its
+    timecode.
     """
 
     format: str
@@ -38,6 +45,7 @@ class Encoding:
     pixels: str
     options: dict[str, str]
     muxer: dict[str, str] = field(default_factory=dict)
+    tags: dict[str, str] = field(default_factory=dict)
 
 
 class StreamWriter:
@@ -60,6 +68,7 @@ class StreamWriter:
         codec, pixels = encoding.codec, encoding.pixels
         self._time_base, self._codec, self._pixels = 1 / Fraction(fps), codec, pixels
         self._target = AtomicFile(path, field)
+        os.environ.setdefault("SVT_LOG", "1")  # SVT-AV1 tells its settings on stderr otherwise
         try:
             self.container: Any = av.open(self._target, "w", format=encoding.format, options=encoding.muxer)
             self.stream: Any = self.container.add_stream(codec, rate=Fraction(fps), options=encoding.options)
@@ -67,21 +76,36 @@ class StreamWriter:
             context = self.stream.codec_context
             if codec == "libx264":
                 context.thread_type, context.thread_count = "FRAME", X264_THREADS
-            yuv = pixels.startswith("yuv")
-            context.color_primaries = context.color_trc = BT709
-            context.colorspace, context.color_range = (BT709, _LIMITED) if yuv else (RGB, _FULL)
+            _tag(context, pixels)
+            self.stream.metadata.update(encoding.tags)
         except BaseException:
             self._target.discard()
             raise
 
     def write(self, frame: Frame) -> None:
-        """Add one frame, uint8 RGB [H, W, 3] of the size given at construction."""
-        assert frame.shape == (self.height, self.width, 3), f"{frame.shape} is not {(self.height, self.width, 3)}"
-        picture: Any = av.VideoFrame.from_ndarray(np.ascontiguousarray(frame), format="rgb24")
+        """Add one frame, uint8 RGB [H, W, 3] or RGB and opacity [H, W, 4] of the size given at construction."""
+        assert frame.shape[:2] == (self.height, self.width), f"{frame.shape} is not {(self.height, self.width)}"
+        form = {3: "rgb24", 4: "rgba"}[frame.shape[2]]
+        picture: Any = av.VideoFrame.from_ndarray(np.ascontiguousarray(frame), format=form)
         if self._pixels.startswith("yuv"):
             picture = picture.reformat(
                 format=self._pixels, dst_colorspace="ITU709", dst_color_range="MPEG", interpolation=EXACT
             )
+        self._add(picture)
+
+    def write_planes(self, planes: Sequence[npt.NDArray[Any]]) -> None:
+        """Add one frame as the planes of the pixel format, [h, w] each, in its whole numbers."""
+        picture: Any = av.VideoFrame(self.width, self.height, self._pixels)
+        for plane, values in zip(picture.planes, planes, strict=True):
+            assert values.shape == (plane.height, plane.width), f"{values.shape} is not {(plane.height, plane.width)}"
+            rows = np.zeros((plane.height, plane.line_size), np.uint8)
+            bytes_of = np.ascontiguousarray(values).view(np.uint8)
+            rows[:, : bytes_of.shape[1]] = bytes_of
+            plane.update(rows.reshape(-1)[: plane.buffer_size])
+        _tag(picture, self._pixels)  # ProRes writes what its frames say
+        self._add(picture)
+
+    def _add(self, picture: Any) -> None:
         picture.pts, picture.time_base = self.count, self._time_base
         self.count += 1
         self._encode(picture)
@@ -138,6 +162,8 @@ class StreamWriter:
             rule = f"{self._codec} cannot encode frames of {self.width}x{self.height} pixels ({e.strerror})"
             raise OutputError(self._target.field, self._target.path, rule, "Choose another size.") from e
         for packet in packets:
+            if packet.dts is None or not 0 <= packet.pts - packet.dts <= _LATEST:
+                packet.dts = packet.pts  # of one or two frames, x265 tells any number
             self.mux(packet)
 
     def __enter__(self: W) -> W:
@@ -150,6 +176,12 @@ class StreamWriter:
             self.discard()
 
 
+def _tag(what: Any, pixels: str) -> None:
+    """Say of a stream's context or a frame that it is BT.709."""
+    what.color_primaries = what.color_trc = BT709
+    what.colorspace, what.color_range = (BT709, _LIMITED) if pixels.startswith("yuv") else (RGB, _FULL)
+
+
 class LosslessWriter(StreamWriter):
     """FFV1 in Matroska, RGB exactly as given, every frame a key frame. Use in a `with` block, `.write(frame)`.
 
@@ -158,7 +190,7 @@ class LosslessWriter(StreamWriter):
 
     def __init__(self, path: Path, fps: Fraction, width: int, height: int, field: str = "guides") -> None:
         exact = {"fflags": "+bitexact"}  # without it the container gets a random number
-        super().__init__(path, fps, width, height, Encoding("matroska", "ffv1", "bgr0", FFV1, exact), field)
+        super().__init__(path, fps, width, height, Encoding("matroska", "ffv1", "bgr0", dict(FFV1), exact), field)
 
 
 class VideoWriter(StreamWriter):

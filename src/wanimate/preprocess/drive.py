@@ -23,12 +23,13 @@ from wanimate.preprocess.detect.base import Measured, MeasuringBackend, PoseBack
 from wanimate.preprocess.detect.registry import open_detector
 from wanimate.preprocess.folder import check_folder
 from wanimate.preprocess.guides import GuidesWriter, load_guides
+from wanimate.preprocess.known import known_performer
 from wanimate.preprocess.layout import Layout, plan_layout
 from wanimate.preprocess.masks.base import MaskBackend
 from wanimate.preprocess.masks.explain import MaskSheet
 from wanimate.preprocess.masks.registry import open_masks
 from wanimate.preprocess.modes import Animation, ModeWork, Replacement
-from wanimate.preprocess.performer import Performer, find_performer
+from wanimate.preprocess.performer import Performer
 from wanimate.types import Clip, Frame, Guides, Keypoints, Mode
 
 
@@ -114,7 +115,7 @@ def _written(
     if work.character is not None and character is None:
         yield from _warned([work.nobody], warnings)
     points = None if character is None else character.keypoints
-    performer = yield from find_performer(detector, layout, settings)
+    performer = yield from known_performer(detector, layout, settings)
     damage = layout.damage.told(layout.clip)
     yield from _warned([] if damage is None else [damage], warnings)
     yield from _warned(report.told(performer, settings), warnings)

@@ -10,6 +10,7 @@ from __future__ import annotations
 import io
 import json
 import os
+import zipfile
 from collections.abc import Sequence
 from contextlib import ExitStack
 from dataclasses import replace
@@ -40,7 +41,8 @@ from wanimate.preprocess.manifest import (
     read_manifest,
     stretches,
 )
-from wanimate.types import Frame, Frames, FrameSource, Guides, Mode
+from wanimate.preprocess.pose.keypoints import COUNT, joined
+from wanimate.types import Frame, Frames, FrameSource, Guides, Keypoints, Mode
 
 _VIDEOS = {"pose": "pose.mkv", "face": "face.mkv", "background": "background.mkv", "mask": "mask.mkv"}
 _REFERENCE, _KEYPOINTS = "reference.png", "keypoints.npz"
@@ -213,6 +215,30 @@ def _guides(
         raise InputError("guides", folder, f"the face video is {face.size[0]}x{face.size[1]}, not square", AGAIN)
     background, mask = rest if rest else (None, None)
     return Guides(mode, fps, pose, face, reference, background, mask, None, folder, manifest)
+
+
+def drawn_points(guides: Guides) -> Keypoints:
+    """The points as the guides have drawn them [n, 133, 3], in pixels of the result. Where the guides do not tell, as a
+    published set, all have confidence 0.
+
+    Raises:
+        InputError: the file of points is damaged.
+    """
+    nobody: Keypoints = np.zeros((guides.count, COUNT, 3))
+    name = guides.manifest.get("keypoints")
+    if guides.folder is None or not isinstance(name, str):
+        return nobody
+    path = inside(guides.folder, name)
+    try:
+        with np.load(path, allow_pickle=False) as stored:
+            if not {"body", "left_hand", "right_hand"} <= set(stored):
+                return nobody
+            points = joined(stored["body"], stored["left_hand"], stored["right_hand"])
+    except (OSError, ValueError, IndexError, zipfile.BadZipFile) as error:
+        raise InputError("guides", path, f"its points cannot be read ({error})", AGAIN) from error
+    if points.shape != nobody.shape or not np.isfinite(points[..., 2]).all():
+        raise InputError("guides", path, f"it has points of {len(points)} frames, not of {guides.count}", AGAIN)
+    return np.nan_to_num(points)
 
 
 class BlackAndWhite:

@@ -9,6 +9,7 @@ from wanimate.config import PreprocessSettings
 from wanimate.errors import InputError
 from wanimate.media.decode import Damage
 from wanimate.media.resize import check_area, cover, cover_placement, exact_size, published_resize, published_size
+from wanimate.media.stretch import handles_of, stretch_of
 from wanimate.media.timing import cap_rate, published_count, published_indices
 from wanimate.media.video import plan_frames
 from wanimate.preprocess.guides import check_format
@@ -30,6 +31,7 @@ class Layout:
         seen: of the frames in which people are detected and faces are cut out.
         area: pixel area asked for.
         resized: whether frames are brought to the output size before anything else, as published for replacement.
+        handles: job frames before and after the stretch that was asked for.
         damage: frames of the clip that the first pass could not decode.
     """
 
@@ -40,6 +42,7 @@ class Layout:
     seen: Size
     area: int
     resized: bool
+    handles: tuple[int, int] = (0, 0)
     damage: Damage = field(default_factory=Damage, compare=False)
 
     @property
@@ -83,17 +86,18 @@ def plan_layout(mode: Mode, clip: Clip, image_size: Size, settings: PreprocessSe
     size = (published_size if settings.compat else exact_size)(*aspect, area)
     check_format(area, size, fps, settings.face_size)
     resized = settings.compat and mode == "replacement"
-    return Layout(clip, indices, fps, size, size if resized else clip_size, area, resized)
+    return Layout(clip, indices, fps, size, size if resized else clip_size, area, resized, handles_of(clip, settings))
 
 
 def job_frames(clip: Clip, settings: PreprocessSettings) -> tuple[tuple[int, ...], Fraction]:
     """The clip's frame of each job frame, and the rate; with `compat` as if the clip's rate were constant (section 5)."""
+    used = stretch_of(clip, settings)
     if not settings.compat:
-        return plan_frames(clip, settings.fps, settings.max_fps)
-    fps = settings.fps or cap_rate(clip.fps, settings.max_fps)
-    count = min(published_count(clip.count, clip.duration, float(clip.fps)), clip.count)
+        return plan_frames(clip, settings.fps, settings.max_fps, used)
+    fps, there = settings.fps or cap_rate(clip.fps, settings.max_fps), used.stop - used.first
+    count = min(published_count(there, used.seconds, float(clip.fps)), there)
     indices, _ = published_indices(count, float(clip.fps), float(fps))
     if not indices:
-        rule = f"leaves no frame of a clip of {clip.duration:.2f} s"
+        rule = f"leaves no frame of a clip of {used.seconds:.2f} s"
         raise InputError("preprocess.fps", fps, rule, "Give a higher rate")
-    return indices, fps
+    return tuple(used.first + i for i in indices), fps

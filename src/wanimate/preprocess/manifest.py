@@ -166,6 +166,12 @@ def source_clip(manifest: Mapping[str, Any], read: Callable[[Path], str] = sha25
     return None, Notice(f"the clip of the guides {reason}: the result is made without its sound ({path})", "warning")
 
 
+def first_seconds(clip: Clip, manifest: Mapping[str, Any]) -> float:
+    """The time of the first frame that guides took of their clip, in seconds from its beginning."""
+    frames = manifest.get("source", {}).get("frames") or [0]
+    return clip.times[min(frames[0], clip.count - 1)]
+
+
 def named_clip(manifest: Mapping[str, Any]) -> list[Path]:
     """The file that guides name as their clip, changed or not: nothing may be written over it. Empty where there is none."""
     source = manifest.get("source")

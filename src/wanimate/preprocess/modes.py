@@ -25,7 +25,7 @@ from wanimate.preprocess.pose import retarget
 from wanimate.preprocess.pose.keypoints import runs
 from wanimate.types import Frame, Keypoints
 
-_DIFFERENT = 1.4
+DIFFERENT = 1.4
 """Proportions that differ by this factor make a character stretched to the performer's bones look wrong."""
 _GROWTH, _ROUNDS = 0.03, 3
 """An outline grows by this part of the short side unless told otherwise, in at most so many rounds (dev/LOG.md, 2026-11-27)."""
@@ -129,7 +129,7 @@ class Replacement:
             factor = retarget.mismatch(
                 performer.keypoints, performer.valid, self._layout.seen, character, (width, height)
             )
-            if factor >= _DIFFERENT:
+            if factor >= DIFFERENT:
                 texts.append(
                     f"the proportions of character and performer differ by a factor of {factor:.1f}: the character is "
                     "drawn with the performer's"

@@ -30,6 +30,8 @@ from wanimate.preprocess.pose.person import PersonPose, nobody
 from wanimate.preprocess.pose.smooth import smooth
 from wanimate.types import Clip, Frame, Keypoints
 
+_BESIDE = 0.25
+"""Seconds by which the time of a choice may lie beside the frames that are used."""
 Pose = tuple[int, PersonPose]
 """A job frame, and the person in it."""
 
@@ -103,13 +105,17 @@ def frame_at(clip: Clip, indices: tuple[int, ...], choice: Choice) -> int:
     """The job frame that shows the clip at the choice's time; the first one where it has none.
 
     Raises:
-        InputError: the clip ends before.
+        InputError: the clip ends before, or the time lies outside of the stretch that is used.
     """
     if choice.at is None:
         return 0
     if choice.at > clip.duration:
         rule = f"the clip ends at {clip.duration:.2f} s"
         raise InputError("preprocess.person", choice, rule, "Give a time within the clip")
+    start, last = (clip.times[i] - clip.times[0] for i in (indices[0], indices[-1]))
+    if not start - _BESIDE <= choice.at <= last + _BESIDE and (start > 0 or indices[-1] < clip.count - 1):
+        rule = f"the clip is used from {start:.2f} s to {last:.2f} s"
+        raise InputError("preprocess.person", choice, rule, "Give a time within that stretch")
     return int(np.argmin([abs(clip.times[i] - clip.times[0] - choice.at) for i in indices]))
 
 

@@ -70,10 +70,10 @@ def told(performer: Performer, settings: PreprocessSettings) -> list[str]:
             f"{who} in the picture (first seen in frame {first}); the largest one was followed, and "
             f"{setting('preprocess.person')} chooses another. {LIST_PEOPLE}"
         )
-    return texts if settings.compat else texts + _faces(performer)
+    return texts if settings.compat else texts + faces(performer)
 
 
-def _faces(performer: Performer) -> list[str]:
+def faces(performer: Performer) -> list[str]:
     """Where the face was not found although the person was."""
     alone = performer.valid & ~made_out(performer.keypoints)
     black = performer.valid & ~np.isfinite(performer.squares[:, 0])
@@ -139,6 +139,7 @@ def manifest(layout: Layout, image: Frame, settings: PreprocessSettings) -> dict
         "image": {"sha256_of_pixels": _pixels_hash(image), "size": list(image.shape[1::-1])},
         "settings": settings.model_dump(mode="json"),
         "area": layout.area,
+        "handles": list(layout.handles),
         "smooth": is_smoothed(settings),
         "compat": settings.compat,
         "versions": {

@@ -20,6 +20,7 @@ _HOOKED = {
     "failed": "job.failed",
     "cancelled": "job.cancelled",
 }
+REVIEW = "review"
 _SETTLED = 3000
 """Milliseconds after which no transaction brings an earlier `seq` any more: numbers are given before they are committed."""
 
@@ -56,12 +57,15 @@ class EventStream:
 
     Args:
         owner: None sees those of all.
-        job_id: None is every job.
+        job_id: None is every job. What is said in reviews is not part of a job's events.
+        shot: what is said in the review of this shot, and nothing else.
         after: the last `seq` that is known already; None begins with what happens from now on.
     """
 
-    def __init__(self, database: Database, owner: str | None, job_id: str | None, after: int | None) -> None:
-        self._database, self._owner, self._job_id = database, owner, job_id
+    def __init__(
+        self, database: Database, owner: str | None, job_id: str | None, after: int | None, shot: str | None = None
+    ) -> None:
+        self._database, self._owner, self._job_id, self._shot = database, owner, job_id, shot
         self._recent: dict[int, int] = {}
         self._floor = self._last() if after is None else after
 
@@ -87,7 +91,9 @@ class EventStream:
 
     def _narrowed(self, wanted: sa.Select[Event]) -> sa.Select[Event]:
         if self._job_id is not None:
-            wanted = wanted.where(Event.job_id == self._job_id)
+            wanted = wanted.where(Event.job_id == self._job_id, Event.kind != REVIEW)
+        if self._shot is not None:
+            wanted = wanted.where(Event.kind == REVIEW, Event.data["shot"].as_string() == self._shot)
         return wanted if self._owner is None else wanted.where(Event.owner == self._owner)
 
 

@@ -21,7 +21,7 @@ from wanimate.errors import InputError, OutOfMemory
 from wanimate.serve.database import Database
 from wanimate.serve.errors import away, of_input
 from wanimate.serve.settings import ServeSettings
-from wanimate.serve.submission import Submission
+from wanimate.serve.submission import ASIDE, Submission
 from wanimate.serve.tables import Job, State
 
 _IDLE, _LONGEST = 600.0, 180.0
@@ -104,7 +104,8 @@ class Forecaster:
 
     def _prepare_seconds(self) -> float:
         """Seconds a frame, as recent jobs took them."""
-        wanted = sa.select(Job.facts).where(Job.state == State.SUCCEEDED).order_by(Job.created.desc()).limit(_RECENT)
+        whole = Job.state == State.SUCCEEDED, Job.kind.not_in(ASIDE)
+        wanted = sa.select(Job.facts).where(*whole).order_by(Job.created.desc()).limit(_RECENT)
         with self._database.read() as session:
             facts = session.scalars(wanted).all()
         took = sorted(

@@ -18,6 +18,7 @@ import httpx
 from mcp.server.mcpserver import MCPServer
 from mcp.server.mcpserver.exceptions import ToolError
 
+from wanimate.config.job import LIBRARY
 from wanimate.errors import InputError
 from wanimate.versions import version_of
 
@@ -56,7 +57,9 @@ class Remote:
         return told
 
     async def source(self, text: str) -> Answer:
-        """A picture or clip as jobs take it: an address, the id of an upload, or a local file, which is sent."""
+        """A picture or clip as jobs take it: an address, the id of an upload, library:NAME, or a local file, which is sent."""
+        if text.startswith(LIBRARY):
+            return {"library": text.removeprefix(LIBRARY)}
         if urlsplit(text).scheme in ("http", "https"):
             return {"url": text}
         if text.startswith("file_"):
@@ -104,6 +107,15 @@ def _told(row: Answer) -> Answer:
     return {name: row[name] for name in names if row.get(name) not in (None, [], "")}
 
 
+def _entry(row: Answer) -> Answer:
+    """What a model needs to know of an entry of the library."""
+    told = {
+        "name": f"{LIBRARY}{row['name']}",
+        **{name: row[name] for name in ("title", "kind", "tags", "seconds", "status")},
+    }
+    return {name: value for name, value in told.items() if value not in (None, [], "")}
+
+
 def server(remote: Remote) -> MCPServer:
     """The four tools over a service."""
     app = MCPServer("wanimate", instructions=_INSTRUCTIONS, version=version_of("wanimate") or "0", log_level="WARNING")
@@ -115,13 +127,13 @@ def server(remote: Remote) -> MCPServer:
         """Make a job: the character of `image` performs what happens in `video`.
 
         Args:
-            image: picture of the character: a local path, an http(s) address, or the id of an upload (file_...).
+            image: picture of the character: a local path, an http(s) address, the id of an upload (file_...), or library:NAME.
             video: clip of the performer, 2 to 30 s, likewise.
             mode: animation puts the character into its own picture; replacement into the clip's scene.
             name: a title for the job.
             prompt: text for the network; most jobs need none.
             settings: further fields of a job: tier ("wan-std", "wan-pro"), checkpoint, loras ([{"name", "strength"}]),
-                speed, priority, generate ({"seed", "steps" ...}), preprocess ({"person", "fps" ...}), output.
+                speed, priority, generate ({"seed", "steps" ...}), preprocess ({"person", "fps", "start", "end" ...}), output.
         """
         asked = {**(settings or {}), "mode": mode, "name": name, "prompt": prompt}
         asked |= {"image": await remote.source(image), "video": await remote.source(video)}
@@ -151,12 +163,19 @@ def server(remote: Remote) -> MCPServer:
         return _told(await remote.ask("POST", f"{_path_of(job)}/cancel"))
 
     async def library(search: str = "") -> Answer:
-        """What there is to work with: uploads, checkpoints, LoRAs, tiers, and finished jobs with `search` in name or prompt."""
+        """What there is to work with: clips and characters of the library with words that begin as those of `search` (jobs name
+        them library:NAME), uploads, checkpoints, LoRAs, tiers, and finished jobs with `search` in name or prompt."""
         models = await remote.ask("GET", "/v1/models")
         uploads = await remote.ask("GET", "/v1/uploads")
         query = {"state": "succeeded", "limit": _SHOWN} | ({"search": search} if search else {})
         jobs = await remote.ask("GET", "/v1/jobs", params=query)
+        shelves = {
+            shelf: await remote.ask("GET", "/v1/library", params={"shelf": shelf, "search": search, "limit": _SHOWN})
+            for shelf in ("clip", "character")
+        }
         return {
+            "clips": [_entry(row) for row in shelves["clip"]["data"]],
+            "characters": [_entry(row) for row in shelves["character"]["data"]],
             "checkpoints": [model["id"] for model in models["data"]], "loras": models["loras"],
             "tiers": list(models["tiers"]),
             "uploads": [{"id": row["id"], "filename": row["filename"]} for row in uploads["data"][:_SHOWN]],

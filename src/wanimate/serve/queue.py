@@ -21,6 +21,7 @@ from sqlalchemy.orm import Session
 
 from wanimate.serve.database import Database
 from wanimate.serve.events import tell
+from wanimate.serve.reviews.stacks import stack
 from wanimate.serve.settings import ServeSettings
 from wanimate.serve.tables import Job, Key, Setting, Stage, State, Worker, now, storable
 
@@ -153,6 +154,7 @@ class Queue:
             job.guides = guides or job.guides
             job.result, job.facts, job.fraction, job.seconds_left = result, {**job.facts, **facts}, 1.0, 0.0
             self._end(session, job, State.SUCCEEDED)
+            stack(session, job, self._settings.keep_reviewed)
 
     def fail(self, claim: Claim, code: str, message: str) -> None:
         """The job itself cannot be done: no other attempt would. Raises LostClaim."""

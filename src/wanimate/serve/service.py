@@ -16,6 +16,9 @@ import sqlalchemy as sa
 from sqlalchemy.exc import IntegrityError
 from sqlalchemy.orm import Session
 
+from wanimate.library import places
+from wanimate.library.entries import Library
+from wanimate.serve import sources
 from wanimate.serve.content import safe_name, storage_name
 from wanimate.serve.database import Database
 from wanimate.serve.errors import ServiceError, away, missing, wrong
@@ -24,11 +27,13 @@ from wanimate.serve.forecast import Forecaster
 from wanimate.serve.keys import Caller, Keys, Rate
 from wanimate.serve.ops import telemetry
 from wanimate.serve.queue import Queue
+from wanimate.serve.reviews import Reviews
+from wanimate.serve.reviews.stacks import forgotten
 from wanimate.serve.sessions import Sessions
 from wanimate.serve.settings import ServeSettings
 from wanimate.serve.storage import Storage, StorageAway
 from wanimate.serve.streams import Streams
-from wanimate.serve.submission import Source, Submission
+from wanimate.serve.submission import FROM_SEGMENTS, GENERATED_ONLY, Submission
 from wanimate.serve.tables import DAY, Audit, Creation, Event, Hook, Job, Setting, Stage, State, Upload, now
 from wanimate.serve.usage import remove, seconds_today
 
@@ -74,7 +79,9 @@ class Service:
         self.queue = Queue(self.database, settings)
         self.secret = shared_secret(self.database)
         self.storage = Storage(settings.storage_url, self.secret)
+        self.reviews = Reviews(self.database, self.storage, settings)
         self.rates = Rate()
+        self.library = Library(self.database, self.storage)
         self.streams = Streams()
         self.forecaster = Forecaster(settings, self.database)
 
@@ -121,8 +128,9 @@ class Service:
                     return found
                 self._check_quotas(session, caller, len(jobs))
                 for job, submission in zip(jobs, submissions, strict=True):
-                    self._check_sources(session, caller, job, submission)
+                    job.facts = telemetry.carried() | sources.found(session, caller, job, submission)
                     self._take_over(session, caller, job, submission)
+                    sources.check_clip(session, job, self.settings)
                 session.add_all(jobs)
                 session.flush()
                 session.add(Creation(fingerprint=mark, job_id=jobs[0].id, body=digest, expires=now() + keeps))
@@ -175,24 +183,10 @@ class Service:
             kind=submission.kind, mode=submission.mode, model=asked.model or checkpoint, tier=submission.tier,
             checkpoint=checkpoint, loras=submission.lora_key, submission=submission.model_dump(mode="json"),
             batch=asked.batch,
-            state=State.PENDING, stage=Stage.GENERATE if submission.kind in ("generate", "redraw") else Stage.PREPARE,
+            state=State.PENDING, stage=Stage.GENERATE if submission.kind in GENERATED_ONLY else Stage.PREPARE,
             held=False, priority=submission.priority, order_key=at, not_before=0, attempt=0, beat=0, failures=0,
             cancelling=False, fraction=0.0, result={}, facts={}, warnings=[], created=at,
         )  # fmt: skip
-
-    def _check_sources(self, session: Session, caller: Caller, job: Job, submission: Submission) -> None:
-        uploads: dict[str, str] = {}
-        for field in ("image", "video", "mask"):
-            source: Source | None = getattr(submission, field)
-            if source is None or source.upload is None:
-                continue
-            row = session.get(Upload, source.upload)
-            if row is None or row.owner != caller.owner or row.expires < now():
-                raise wrong(field, f"{field}: there is no such upload.")
-            if row.model is not None and row.model != job.model:
-                raise wrong(field, f"{field}: the upload was made for the model {row.model}.")
-            uploads[field] = row.stored
-        job.facts = {**telemetry.carried(), "uploads": uploads}
 
     def _check_quotas(self, session: Session, caller: Caller, more: int) -> None:
         waiting = (Job.key_id == caller.key_id, Job.state == State.PENDING)
@@ -207,6 +201,10 @@ class Service:
 
     def _take_over(self, session: Session, caller: Caller, job: Job, submission: Submission) -> None:
         """What a job has from the one that it goes on from."""
+        if submission.version_of is not None:
+            earlier = session.get(Job, submission.version_of)
+            if earlier is None or earlier.owner != caller.owner:
+                raise wrong("version_of", "version_of: there is no such job.")
         if submission.parent is None:
             return
         parent = session.get(Job, submission.parent)
@@ -214,15 +212,16 @@ class Service:
             raise wrong("parent", "parent: there is no such job.")
         if parent.state != State.SUCCEEDED or not parent.guides:
             raise wrong("parent", "parent: that job has no guides; it has to have succeeded.")
-        if submission.kind == "redraw" and "video" not in parent.result:
+        if submission.kind in FROM_SEGMENTS and "video" not in parent.result:
             raise wrong("parent", "parent: that job has made no video.")
         job.guides, job.mode, job.clip_seconds = parent.guides, parent.mode, parent.clip_seconds
-        known = ("frames", "fps", "size", "no_person")
+        known = ("frames", "fps", "size", "no_person", "start", "library")
         taken: dict[str, Any] = {name: parent.facts[name] for name in known if name in parent.facts}
         job.facts = {**job.facts, **taken}
-        if submission.kind == "redraw":
+        if submission.kind in FROM_SEGMENTS:
             job.checkpoint, job.loras = parent.checkpoint, parent.loras
-            job.submission = _redrawn(parent, submission)
+            made = _redrawn if submission.kind == "redraw" else _finished
+            job.submission = made(parent, submission)
 
     # Looking
 
@@ -287,8 +286,10 @@ class Service:
 
     def forget(self, job: Job) -> None:
         """Remove everything of a job. A worker that still has it finds its row gone."""
+        self.library.settle()
         with self.database.write() as session:
             session.execute(sa.delete(Creation).where(Creation.job_id == job.id))
+            forgotten(session, job.id)
             remove(session, job)
             for table in (Event, Hook):  # after the row, for which a worker's last report may have had to be waited
                 session.execute(sa.delete(table).where(table.job_id == job.id))
@@ -297,7 +298,7 @@ class Service:
             )
         try:
             self.storage.remove_tree(f"jobs/{job.id}")
-            if job.guides and not shared:
+            if job.guides and not shared and not places.is_shared(job.guides):
                 self.storage.remove_tree(job.guides)
         except StorageAway:
             pass  # the sweeper finds files whose job is gone
@@ -409,10 +410,29 @@ def _redrawn(parent: Job, asked: Submission) -> dict[str, Any]:
             raise wrong(f"{field}.{other[0]}", text)
     kept = {name: value for name, value in before.generate.items() if name != "seed"}
     generate = kept | {name: value for name, value in asked.generate.items() if name == "seed"}
-    of_parent = {
-        name: getattr(before, name) for name in ("mode", "tier", "loras", "output", "speed", "checkpoint", "prompt")
-    }
-    return asked.model_copy(update=of_parent | {"generate": generate}).model_dump(mode="json")
+    return _like(before, asked, generate=generate, output=before.output)
+
+
+def _finished(parent: Job, asked: Submission) -> dict[str, Any]:
+    """The submission of a job that brings another one's frames to a file anew: its settings and its seed, and an output of its
+    own. Raises ServiceError (400)."""
+    if asked.generate:
+        name = next(iter(asked.generate))
+        raise wrong(
+            f"generate.{name}", f"generate.{name}: the frames are those of the job; only its output may differ."
+        )
+    before = Submission.model_validate(parent.submission)
+    seed = before.generate.get("seed") if before.segment is not None else parent.facts.get("seed")
+    if seed is None:
+        raise wrong("parent", "parent: a seed was drawn for its segment; finish the job that it was redrawn from.")
+    generate = before.generate | {"seed": seed}
+    return _like(before, asked, segment=before.segment, generate=generate, output=asked.output)
+
+
+def _like(before: Submission, asked: Submission, **own: Any) -> dict[str, Any]:
+    """`asked` with the settings of an earlier job."""
+    of_parent = {name: getattr(before, name) for name in ("mode", "tier", "loras", "speed", "checkpoint", "prompt")}
+    return asked.model_copy(update=of_parent | own).model_dump(mode="json")
 
 
 def shared_secret(database: Database) -> bytes:

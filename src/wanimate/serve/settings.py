@@ -9,6 +9,7 @@ from typing import Any, Literal
 from pydantic import BaseModel, ConfigDict, Field, ValidationError, field_validator
 from pydantic_settings import BaseSettings, SettingsConfigDict
 
+from wanimate.config.target import parse_target
 from wanimate.errors import InputError
 from wanimate.media.files import user_data
 
@@ -18,13 +19,28 @@ EMBEDDED = "mannequin"
 
 
 class Tier(BaseModel):
-    """A tier of the hosted contract. `area` is in pixels; None is the checkpoint's own, which is the 720p class for the 14B."""
+    """A tier of the hosted contract. `area` is in pixels; None is the checkpoint's own, which is the 720p class for the 14B.
+
+    fps: drawn by the network. fps_out, upscale: as delivered; None is as drawn.
+    """
 
     model_config = ConfigDict(frozen=True, extra="forbid")
 
     fps: float = Field(gt=0, le=60)
     area: int | None = Field(default=None, ge=256)
     speed: Speed | None = None
+    fps_out: float | None = Field(default=None, gt=0, le=240)
+    upscale: str | None = Field(default=None, max_length=20)
+
+    @field_validator("upscale")
+    @classmethod
+    def _a_target(cls, text: str | None) -> str | None:
+        try:
+            if text is not None:
+                parse_target(text)
+        except InputError as error:
+            raise ValueError(error.rule) from error
+        return text
 
 
 class Quotas(BaseModel):
@@ -65,6 +81,8 @@ class ServeSettings(BaseSettings):
     """The default one."""
     loras: dict[str, Path] = {}
     tiers: dict[str, Tier] = {"wan-std": Tier(fps=15), "wan-pro": Tier(fps=25)}
+    clips: Literal["any", "approved"] = "any"
+    """Which clips jobs may take. approved: of the library only, and only approved ones; so are characters of the library."""
     speed: Speed = "exact"
     device: str | None = None
     workers: int | None = Field(default=None, ge=0, le=64)
@@ -76,13 +94,18 @@ class ServeSettings(BaseSettings):
     attempts: int = Field(default=3, ge=1, le=10)
     keep_results: float = Field(default=24.0, gt=0)
     keep_uploads: float = Field(default=48.0, gt=0)
-    """Hours."""
+    keep_guides: float = Field(default=720.0, gt=0)
+    keep_reviewed: float = Field(default=720.0, gt=0)
+    """Hours: of a finished job; of an upload; of guides of the library's clips, after their last use; of results that are
+    reviewed, after what was last said or decided."""
     repeated_within: float = Field(default=10.0, ge=0)
     """Seconds in which the same body with the same key is the same job."""
     largest_picture: int = Field(default=5 * 2**20, ge=1)
     largest_clip: int = Field(default=200 * 2**20, ge=1)
     largest_uploads: int = Field(default=20 * 2**30, ge=1)
     """Bytes of all uploads of one owner that have not expired."""
+    largest_library: int = Field(default=50 * 2**30, ge=1)
+    """Bytes of one owner's files in the library."""
     largest_body: int = Field(default=8 * 2**20, ge=1024)
     fetch_seconds: float = Field(default=120.0, gt=0)
     prepare_memory: float | None = Field(default=8.0, gt=0)

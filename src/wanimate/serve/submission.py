@@ -18,16 +18,25 @@ from wanimate.serve.errors import of_input, wrong
 from wanimate.serve.settings import ServeSettings
 
 _Group = TypeVar("_Group", bound=Settings)
-Kind = Literal["animate", "preprocess", "generate", "redraw", "people"]
-"""The whole job; its guides alone; its frames from the guides of another job; another job with one segment made anew; a
-numbered picture of everybody in the clip."""
-PREPARED_ONLY = ("preprocess", "people")
+Kind = Literal["animate", "preprocess", "generate", "redraw", "finish", "people", "check", "relight", "library"]
+"""The whole job; its guides alone; its frames from the guides of another job; another job with one segment made anew;
+another job's frames brought to a file anew, with an output of its own; a numbered picture of everybody in the clip; what a job
+would be told of its inputs; one moment with and without relighting; a look into a file of the library."""
+FROM_SEGMENTS = ("redraw", "finish")
+"""Kinds that begin with the segments of another job."""
+GENERATED_ONLY = ("generate", *FROM_SEGMENTS)
+"""Kinds whose guides are there."""
+LOOKS = ("people", "check", "library")
+"""Kinds that make nothing."""
+PREPARED_ONLY = ("preprocess", *LOOKS)
 """Kinds that are done once a processor has done its part."""
+ASIDE = (*LOOKS, "relight")
+"""Kinds that lists leave out: they are asked for on the way to a job."""
 _UNSTORABLE = re.compile("[\0\ud800-\udfff]")
 OWN_BY_SERVER = {
-    PreprocessSettings: ("models", "mask", "sam2", "mask_debug", "limits"),
+    PreprocessSettings: ("models", "mask", "sam2", "mask_debug", "limits", "performers"),
     GenerateSettings: ("lora", "redraw"),
-    OutputSettings: ("overwrite", "fresh", "keep_segments"),
+    OutputSettings: ("overwrite", "fresh", "keep_segments", "matte", "upscale_network"),
 }
 """Fields that name files of the server, or that it decides."""
 
@@ -49,15 +58,17 @@ class _Part(BaseModel):
 
 
 class Source(_Part):
-    """Where a file comes from: an address, a `data:` URI of a picture, or the id of an upload. Exactly one."""
+    """Where a file comes from: an address, a `data:` URI of a picture, the id of an upload, or the name of an entry of the
+    library. Exactly one."""
 
     url: str | None = Field(default=None, max_length=8 * 2**20)
     upload: str | None = Field(default=None, max_length=64)
+    library: str | None = Field(default=None, max_length=64)
 
     @model_validator(mode="after")
     def _one(self) -> Source:
-        if (self.url is None) == (self.upload is None):
-            raise ValueError("give either url or upload")
+        if [self.url, self.upload, self.library].count(None) != 2:
+            raise ValueError("give either url, upload or library")
         return self
 
 
@@ -82,7 +93,9 @@ class Webhook(_Part):
 class Submission(_Part):
     """A job as it is stored.
 
-    parent: of `generate` the job whose guides are taken, of `redraw` the job that is made again. segment: of `redraw`, from 1.
+    parent: of `generate` the job whose guides are taken, of `redraw` and `finish` the job that is made again. segment: of
+    `redraw`, from 1.
+    version_of: an earlier job; the result is reviewed as a new version of that job's shot.
     contract: inputs are held to the hosted contract's limits. check_image: look at the picture before generating.
     """
 
@@ -93,6 +106,7 @@ class Submission(_Part):
     mask: Source | None = None
     parent: str | None = Field(default=None, max_length=64)
     segment: int | None = Field(default=None, ge=1, le=10**6)
+    version_of: str | None = Field(default=None, max_length=64)
     checkpoint: str | None = Field(default=None, max_length=100)
     tier: str | None = Field(default=None, max_length=50)
     loras: tuple[Lora, ...] = Field(default=(), max_length=16)
@@ -130,11 +144,14 @@ class Submission(_Part):
         """Refuse what no worker could do. Raises ServiceError (400)."""
         needed = {
             "animate": ("image", "video"), "preprocess": ("image", "video"), "generate": ("parent",),
-            "redraw": ("parent", "segment"), "people": ("video",),
+            "redraw": ("parent", "segment"), "finish": ("parent",), "people": ("video",), "check": ("image", "video"),
+            "relight": ("image", "video"), "library": (),
         }[self.kind]  # fmt: skip
         for field in needed:
             if getattr(self, field) is None:
                 raise wrong(field, f"Field required: {field}.")
+        if self.kind == "relight" and self.mode != "replacement":
+            raise wrong("mode", "mode: only a replacement is relit.")
         self.check_settings(settings)
 
     def check_settings(self, settings: ServeSettings) -> None:
@@ -152,7 +169,7 @@ class Submission(_Part):
                 raise wrong("loras", "loras: its share of the steps ends before it starts.")
         self.preprocess_settings(settings)
         self.generate_settings(settings)
-        self.output_settings()
+        self.output_settings(settings)
 
     def preprocess_settings(self, settings: ServeSettings, **more: Any) -> PreprocessSettings:
         """Raises ServiceError (400)."""
@@ -168,9 +185,12 @@ class Submission(_Part):
         prompt = {"prompt": self.prompt} if self.prompt else {}
         return _settings(GenerateSettings, prompt | self.generate, {"lora": loras} | more)
 
-    def output_settings(self, **more: Any) -> OutputSettings:
+    def output_settings(self, settings: ServeSettings, **more: Any) -> OutputSettings:
         """Raises ServiceError (400)."""
-        return _settings(OutputSettings, self.output, more)
+        tier = settings.tiers.get(self.tier or "")
+        own = {} if tier is None else {"fps_out": tier.fps_out, "upscale": tier.upscale}
+        given = {name: value for name, value in own.items() if value is not None}
+        return _settings(OutputSettings, given | self.output, more)
 
     def speed_of(self, settings: ServeSettings) -> str:
         """How exact its networks compute: as it says, as its tier says, as the service says."""

@@ -10,7 +10,19 @@ import time
 from enum import StrEnum
 from typing import Any
 
-from sqlalchemy import JSON, BigInteger, Dialect, ForeignKey, Index, Integer, String, Text, TypeDecorator, false
+from sqlalchemy import (
+    JSON,
+    BigInteger,
+    Dialect,
+    ForeignKey,
+    Index,
+    Integer,
+    String,
+    Text,
+    TypeDecorator,
+    UniqueConstraint,
+    false,
+)
 from sqlalchemy.orm import DeclarativeBase, Mapped, mapped_column
 
 
@@ -289,5 +301,140 @@ class PageSession(Base):
     digest: Mapped[str] = mapped_column(Words(64), primary_key=True)
     key_id: Mapped[str] = mapped_column(Id)
     kind: Mapped[str] = mapped_column(Words(20))
+    created: Mapped[int] = mapped_column(BigInteger)
+    expires: Mapped[int] = mapped_column(BigInteger, index=True)
+
+
+class LibraryEntry(Base):
+    """A clip or a character of the library. `owner`: "" is the house, whose entries everybody sees and uses.
+
+    name: what jobs call it (`library:NAME`), one of its owner's. shelf: clip or character. kind: of a clip. sha256: of the
+    file, in hex; everything stored of it lies below `library/SHA256`. suffix: of the stored file. seconds, fps, people, loop,
+    camera: of a clip; null until known. loop: first frame, the frame behind the last, and how well it closes. words: what a
+    search looks at. look_job: the job that looks into the file. trouble: why it cannot be used.
+    """
+
+    __tablename__ = "library"
+
+    seq: Mapped[int] = mapped_column(Number, primary_key=True, autoincrement=True)
+    id: Mapped[str] = mapped_column(Id, unique=True)
+    owner: Mapped[str] = mapped_column(Words(200))
+    shelf: Mapped[str] = mapped_column(Words(20))
+    name: Mapped[str] = mapped_column(Words(64))
+    title: Mapped[str] = mapped_column(Words(200))
+    kind: Mapped[str | None] = mapped_column(Words(20))
+    tags: Mapped[list[str]] = mapped_column(Data)
+    words: Mapped[str] = mapped_column(LongWords)
+    sha256: Mapped[str] = mapped_column(Words(64), index=True)
+    suffix: Mapped[str] = mapped_column(Words(10))
+    size: Mapped[int] = mapped_column(BigInteger)
+    width: Mapped[int | None] = mapped_column(Integer)
+    height: Mapped[int | None] = mapped_column(Integer)
+    seconds: Mapped[float | None] = mapped_column()
+    fps: Mapped[str | None] = mapped_column(Words(30))
+    people: Mapped[int | None] = mapped_column(Integer)
+    loop: Mapped[dict[str, Any] | None] = mapped_column(Data)
+    camera: Mapped[dict[str, Any] | None] = mapped_column(Data)
+    licence: Mapped[str | None] = mapped_column(Words(200))
+    consent_ids: Mapped[list[str]] = mapped_column(Data)
+    status: Mapped[str] = mapped_column(Words(20))
+    approved_by: Mapped[str | None] = mapped_column(Words(200))
+    approved_at: Mapped[int | None] = mapped_column(BigInteger)
+    look_job: Mapped[str | None] = mapped_column(Id)
+    trouble: Mapped[str | None] = mapped_column(LongWords)
+    created: Mapped[int] = mapped_column(BigInteger)
+
+    __table_args__ = (UniqueConstraint("owner", "name"), {"sqlite_autoincrement": True})
+
+
+class Shot(Base):
+    """A stack of versions that are reviewed. `root`: the job that versions find their stack by. `touched`: somebody has named
+    it, said or decided something, so that it outlives its jobs. `head`: hash of the newest decision (`review.chain`)."""
+
+    __tablename__ = "shots"
+
+    id: Mapped[str] = mapped_column(Id, primary_key=True)
+    owner: Mapped[str] = mapped_column(Words(200))
+    name: Mapped[str] = mapped_column(Words(200))
+    root: Mapped[str] = mapped_column(Id, unique=True)
+    state: Mapped[str] = mapped_column(Words(20))
+    touched: Mapped[bool] = mapped_column(default=False, server_default=false())
+    head: Mapped[str] = mapped_column(Words(64), default="")
+    created: Mapped[int] = mapped_column(BigInteger)
+    changed: Mapped[int] = mapped_column(BigInteger)
+
+    __table_args__ = (Index("shots_of_owner", "owner", "changed"),)
+
+
+class ShotVersion(Base):
+    """A job's result in a stack. `facts`: what is told of it when the job is gone. `digest`: SHA-256 of its file, as its
+    maker told or as it was first decided on."""
+
+    __tablename__ = "shot_versions"
+
+    job_id: Mapped[str] = mapped_column(Id, primary_key=True)
+    shot_id: Mapped[str] = mapped_column(Id, index=True)
+    number: Mapped[int] = mapped_column(Integer)
+    state: Mapped[str] = mapped_column(Words(20))
+    facts: Mapped[dict[str, Any]] = mapped_column(Data, default=dict)
+    digest: Mapped[str | None] = mapped_column(Words(64))
+    added: Mapped[int] = mapped_column(BigInteger)
+
+
+class ShotComment(Base):
+    """What somebody said of a version. `said`: `review.records.Remark` as JSON. `parent`: the comment that it answers."""
+
+    __tablename__ = "shot_comments"
+
+    id: Mapped[str] = mapped_column(Id, primary_key=True)
+    shot_id: Mapped[str] = mapped_column(Id, index=True)
+    job_id: Mapped[str] = mapped_column(Id)
+    parent: Mapped[str | None] = mapped_column(Id)
+    author: Mapped[str] = mapped_column(Words(100))
+    role: Mapped[str] = mapped_column(Words(20))
+    identity: Mapped[str] = mapped_column(Words(100))
+    at: Mapped[int] = mapped_column(BigInteger)
+    said: Mapped[dict[str, Any]] = mapped_column(Data)
+    resolved: Mapped[int | None] = mapped_column(BigInteger)
+    resolved_by: Mapped[str | None] = mapped_column(Words(100))
+
+
+class ShotDecision(Base):
+    """One record of a shot's chain (`review.chain`). Rows are only added. `digest`: SHA-256 of `record`."""
+
+    __tablename__ = "shot_decisions"
+
+    shot_id: Mapped[str] = mapped_column(Id, primary_key=True)
+    seq: Mapped[int] = mapped_column(Integer, primary_key=True, autoincrement=False)
+    job_id: Mapped[str] = mapped_column(Id)
+    output: Mapped[str] = mapped_column(Words(64), index=True)
+    digest: Mapped[str] = mapped_column(Words(64))
+    record: Mapped[str] = mapped_column(LongWords)
+
+
+class GuestLink(Base):
+    """A link that lets somebody without a key see one shot. `digest`: SHA-256 of its token. `rights`: view, comment, decide."""
+
+    __tablename__ = "guest_links"
+
+    id: Mapped[str] = mapped_column(Id, primary_key=True)
+    shot_id: Mapped[str] = mapped_column(Id, index=True)
+    digest: Mapped[str] = mapped_column(Words(64), unique=True)
+    label: Mapped[str] = mapped_column(Words(100))
+    rights: Mapped[list[str]] = mapped_column(Data)
+    made_by: Mapped[str] = mapped_column(Words(100))
+    created: Mapped[int] = mapped_column(BigInteger)
+    expires: Mapped[int] = mapped_column(BigInteger, index=True)
+    revoked: Mapped[int | None] = mapped_column(BigInteger)
+
+
+class GuestSession(Base):
+    """A guest's browser that has opened a link, and what they are called. `digest`: SHA-256 of its token."""
+
+    __tablename__ = "guest_sessions"
+
+    digest: Mapped[str] = mapped_column(Words(64), primary_key=True)
+    link_id: Mapped[str] = mapped_column(Id, index=True)
+    name: Mapped[str] = mapped_column(Words(100))
     created: Mapped[int] = mapped_column(BigInteger)
     expires: Mapped[int] = mapped_column(BigInteger, index=True)

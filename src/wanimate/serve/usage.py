@@ -5,6 +5,8 @@ from __future__ import annotations
 import sqlalchemy as sa
 from sqlalchemy.orm import Session
 
+from wanimate.serve.database import Database
+from wanimate.serve.keys import Caller
 from wanimate.serve.tables import DAY, Audit, Job, now
 
 _REMOVED = "job.removed"
@@ -17,6 +19,15 @@ def seconds_today(session: Session, key_id: str) -> float:
     gone = sa.select(Audit.data).where(Audit.what == _REMOVED, Audit.key_id == key_id, Audit.at > since)
     removed = (data["seconds"] for data in session.scalars(gone) if data["created"] > since)
     return (session.scalar(kept) or 0.0) + sum(removed)
+
+
+def seconds_left(database: Database, caller: Caller) -> float | None:
+    """Seconds that the caller's key has left today; None where it has no limit."""
+    most = caller.quotas.seconds_a_day
+    if most is None:
+        return None
+    with database.read() as session:
+        return max(0.0, most - seconds_today(session, caller.key_id))
 
 
 def remove(session: Session, job: Job) -> None:

@@ -30,8 +30,8 @@ from wanimate.events import Event
 from wanimate.media.files import in_utf8, sha256, write_new
 from wanimate.media.image import load_image
 from wanimate.media.names import remove, remove_leftovers, temporary_name
-from wanimate.media.probe import probe
 from wanimate.media.resize import cover
+from wanimate.media.stretch import probe_used
 from wanimate.media.video import iter_indices
 from wanimate.model.vae import VideoVae
 from wanimate.preprocess.detect.base import PoseBackend
@@ -147,7 +147,7 @@ def _encode(
     source: Source, settings: ExampleSettings, encoders: Encoders, folder: Path, detector: PoseBackend,
     masks: MaskBackend | None,
 ) -> Generator[Event, None, None]:  # fmt: skip
-    clip = probe(source.video, settings.preprocess.limits, "data")
+    clip = probe_used(source.video, settings.preprocess, "data")
     indices, _ = job_frames(clip, settings.preprocess)
     picture = (
         next(iter_indices(clip, indices[:1])) if source.picture is None else load_image(source.picture, field="data")

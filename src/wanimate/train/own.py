@@ -17,7 +17,7 @@ from torch.utils.checkpoint import checkpoint as recomputed
 
 from wanimate.errors import InputError, OutputError, setting
 from wanimate.events import Event, Notice, Stage, StageFinished, StageProgress, StageStarted
-from wanimate.finish.decode import to_pixels
+from wanimate.finish.decode import to_pixels, to_unit
 from wanimate.media.files import (
     AtomicFile,
     json_bytes,
@@ -166,7 +166,7 @@ def write_sample(base: Checkpoint, text: Tensor, examples: Examples, path: Path,
     flow, clips = with_conditions(base.transformer, text, examples.draw(0))
     rows = []
     for z in (clips.target, sample(flow, clips, base.config.defaults)):
-        frames = to_pixels(base.vae.decode(z.clone())[0].float())
+        frames = to_pixels(to_unit(base.vae.decode(z.clone())[0].float()))
         chosen = [round(i * (len(frames) - 1) / (columns - 1)) for i in range(columns)]
         rows.append(cv2.hconcat([frames[i] for i in chosen]))
     write_png(path, cv2.vconcat(rows), "work")

@@ -203,6 +203,30 @@ def test_no_options_are_the_defaults(stub: type[StubAnimator]) -> None:
     assert stub.asked == [None, Path("folder"), Path("a.mp4"), GenerateSettings(), OutputSettings()]
 
 
+def test_names_and_words_of_a_shot(stub: type[StubAnimator]) -> None:
+    name = "{shot}_t{take:02}_v{version:03}.mov"
+    options = (
+        "--shot",
+        "S010",
+        "--take",
+        "4",
+        "--burn-in",
+        "name,take",
+        "--burn-in",
+        "timecode",
+        "--handles",
+        "8",
+        "--slate",
+    )
+    assert run("animate", *FILES[:-1], name, *options).exit_code == 0
+    job = stub.asked[1]
+    assert (job.out, job.output.shot, job.output.take, job.preprocess.handles) == (Path(name), "S010", 4, 8)
+    assert (job.output.burn_in, job.output.slate) == (("name", "take", "timecode"), True)
+    missing = run("animate", *FILES[:-1], name)
+    assert missing.exit_code == 2
+    assert "--shot = None: the result's name has {shot}. Give --shot." in missing.output
+
+
 def test_several_guides_share_the_weights(
     stub: type[StubAnimator], monkeypatch: pytest.MonkeyPatch, tmp_path: Path
 ) -> None:
@@ -214,6 +238,9 @@ def test_several_guides_share_the_weights(
     assert stub.asked[1:3] == [tmp_path / "monday", tmp_path / "week" / "monday.mp4"]
     assert stub.asked[5:7] == [tmp_path / "tuesday", tmp_path / "week" / "tuesday.mp4"]
 
+    matte = run("generate", *folders, "--out", str(tmp_path / "week"), "--matte", "m.mp4")
+    assert matte.exit_code == 2
+    assert "--matte = m.mp4: 2 results cannot have one matte" in matte.output
     one_file = run("generate", *folders, "--out", str(tmp_path / "week.mp4"))
     assert one_file.exit_code == 2
     assert "2 results need a folder" in one_file.output
@@ -317,7 +344,7 @@ def test_debug_shows_where(stub: type[StubAnimator]) -> None:
         ("--overlap", "3", "1 or 5"),
         ("--seed", "-1", "greater than or equal to 0"),
         ("--retarget", "maybe", "'auto', 'off' or 'published'"),
-        ("--codec", "av1", "'h264', 'h265', 'ffv1' or 'png'"),
+        ("--codec", "av2", "'ffv1', 'png' or 'exr'"),
         ("--guidance", "0.5", "greater than or equal to 1"),
     ],
 )

@@ -26,6 +26,8 @@ REFUSED: dict[str, tuple[str, str]] = {
     "replace": ("--image a --video nowhere.mp4 --out a.mp4", "--video"),
     "preprocess": ("--video nowhere.mp4 --list-people --out a.png", "--video"),
     "generate": ("nowhere --out a.mp4", "GUIDES"),
+    "finish": ("nowhere.mkv --out a.mp4", "MASTER"),
+    "check": ("nowhere.mp4", "FILE"),
     "doctor": ("--checkpoint nowhere", "--checkpoint"),
     "train lora": ("--data nowhere --out a.safetensors", "--data"),
     "weights inspect": ("nowhere", "PATH"),
@@ -33,6 +35,25 @@ REFUSED: dict[str, tuple[str, str]] = {
     "weights convert": ("nowhere out", "SOURCE"),
     "jobs list": ("nowhere", "FOLDERS"),
     "jobs clean": ("nowhere", "FOLDERS"),
+    "library add": ("nowhere.mp4 --data data", "FILE"),
+    "library import": ("nowhere --data data", "FOLDER"),
+    "library search": ("--status gone --data data", "--status"),
+    "library show": ("none --data data", "NAME"),
+    "library change": ("none --licence mine --data data", "--licence"),
+    "library approve": ("none --data data", "NAME"),
+    "library retire": ("none --data data", "NAME"),
+    "library remove": ("none --data data", "NAME"),
+    "library export": ("out none --data data", "NAME"),
+    "review list": ("--config nowhere.toml", "--config"),
+    "review show": ("none --data data", "SHOT"),
+    "review comment": ("none words --data data", "SHOT"),
+    "review approve": ("none --data data", "SHOT"),
+    "review ask-changes": ("none --data data", "SHOT"),
+    "review export": ("none --data data", "SHOT"),
+    "review link": ("none --data data", "SHOT"),
+    "marks init": ("--folder /dev/null/marks", "--folder"),
+    "marks apply": ("nowhere.mp4", "FILE"),
+    "verify": ("nowhere.mp4", "FILE"),
     "serve": ("--config nowhere.toml", "--config"),
     "studio": ("--config nowhere.toml", "--config"),
     "worker": ("--config nowhere.toml", "--config"),
@@ -132,7 +153,7 @@ def test_usage_errors_name_the_field(
 
 
 def test_list_people(monkeypatch: pytest.MonkeyPatch, tmp_path: Path) -> None:
-    monkeypatch.setattr("wanimate.media.probe.probe", lambda path, limits: None)
+    monkeypatch.setattr("wanimate.media.stretch.probe_used", lambda path, settings: None)
     crowd = Crowd(3, ((0.0, 1.0, 2.0, 3.0),))
     monkeypatch.setattr("wanimate.preprocess.candidates.write_people", lambda *_: crowd)
     words = ["preprocess", "--list-people", "--video", "v", "--out", "people.png", "--json"]
@@ -207,7 +228,7 @@ STOPPED = textwrap.dedent("""
     signal.signal(signal.SIGHUP, signal.SIG_DFL)
     from fractions import Fraction
     from pathlib import Path
-    import numpy as np
+    import torch
     stub = types.ModuleType("wanimate.api")
     sys.modules["wanimate.api"] = stub
     stub.animate = None
@@ -231,7 +252,7 @@ STOPPED = textwrap.dedent("""
                 yield StageStarted(Stage.DENOISE, 10_000)
                 with OutputWriter(job.out, Fraction(30), 64, 48, job.output, lock=lock) as writer:
                     for i in range(10_000):
-                        writer.write(np.zeros((1, 48, 64, 3), np.uint8))
+                        writer.write(torch.zeros(1, 3, 48, 64))
                         yield StageProgress(Stage.DENOISE, i + 1, 10_000)
                         time.sleep(0.01)
                 yield Finished(Result(job.out, 3, (64, 48), Fraction(30), 1))

@@ -10,7 +10,7 @@ from pathlib import Path
 import pytest
 
 from wanimate.cli.settings_page import TITLES, page
-from wanimate.config import Job, ParallelSettings, PreprocessSettings, RuntimeSettings
+from wanimate.config import Job, MarkSettings, ParallelSettings, PreprocessSettings, RuntimeSettings
 from wanimate.config.base import Settings
 
 DOCS = Path(__file__).parents[3] / "docs" / "settings.md"
@@ -39,7 +39,7 @@ def test_rows() -> None:
 
 def test_every_group_of_settings_is_on_the_page() -> None:
     nested = {Job.nested(name) for name in Job.model_fields} | {PreprocessSettings.nested("limits")} - {None}
-    assert {group for group, _, _ in TITLES} == {Job, RuntimeSettings, ParallelSettings, *nested} - {None}
+    assert {group for group, _, _ in TITLES} == {Job, MarkSettings, RuntimeSettings, ParallelSettings, *nested} - {None}
 
 
 def test_as_a_program() -> None:

@@ -191,7 +191,7 @@ WRONG: list[tuple[Callable[[], object], str, str]] = [
     (lambda: RuntimeSettings.split({"vae_tile": 3, "steps": 2}), "runtime.vae_tile", "128"),
     (lambda: RuntimeSettings(device="gpu"), "runtime.device", "written otherwise"),
     (lambda: ParallelSettings(gpus=0), "parallel.gpus", "greater than or equal to 1"),
-    (lambda: OutputSettings(codec="av1"), "output.codec", "'h264', 'h265', 'ffv1' or 'png'"),  # type: ignore[arg-type]
+    (lambda: OutputSettings(codec="av2"), "output.codec", "'ffv1', 'png' or 'exr'"),  # type: ignore[arg-type]
 ]
 
 

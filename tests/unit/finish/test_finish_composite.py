@@ -3,7 +3,9 @@ from __future__ import annotations
 import numpy as np
 import pytest
 
-from wanimate.finish.composite import composite
+from wanimate.finish.composite import composite, seam
+from wanimate.finish.decode import to_pixels
+from wanimate.media.levels import from_levels
 
 
 def _frames() -> tuple[np.ndarray, np.ndarray, np.ndarray]:
@@ -19,7 +21,7 @@ def _frames() -> tuple[np.ndarray, np.ndarray, np.ndarray]:
 @pytest.mark.parametrize("feather", [0, 3, 8])
 def test_pixels_beyond_the_seam_are_the_scenes_own(feather: int) -> None:
     made, scene, mask = _frames()
-    out = composite(made, scene, mask, feather)
+    out = to_pixels(composite(from_levels(made), scene, seam(mask, feather)))
     near = np.zeros((48, 64), bool)
     near[20 - feather : 30 + feather, 25 - feather : 40 + feather] = True
     np.testing.assert_array_equal(out[0][~near], scene[0][~near])
@@ -31,7 +33,7 @@ def test_pixels_beyond_the_seam_are_the_scenes_own(feather: int) -> None:
 def test_the_seam_fades_from_one_to_the_other() -> None:
     _, scene, mask = _frames()
     made, scene = np.full_like(scene, 200), np.where(mask > 0, 0, np.full_like(scene, 100))
-    row = composite(made, scene, mask, 8)[0, 25, 40:60, 0].astype(int)
+    row = to_pixels(composite(from_levels(made), scene, seam(mask, 8)))[0, 25, 40:60, 0].astype(int)
     assert (np.diff(row) <= 0).all()
     assert row[0] > 180
     assert 130 < row[3] < 170

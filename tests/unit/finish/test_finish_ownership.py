@@ -20,6 +20,7 @@ from wanimate.finish.encode import OutputWriter
 from wanimate.finish.lock import OutputLock, record_path, sheet_path, work_path
 from wanimate.finish.record import record_bytes
 from wanimate.media.files import AtomicFile
+from wanimate.media.levels import from_levels
 from wanimate.weights.fingerprint import file_hash
 
 GREY = np.full((2, 48, 64, 3), 90, np.uint8)
@@ -30,7 +31,7 @@ def make(out: Path, output: OutputSettings = SHEET, grey: int = 90) -> dict[str,
     """A small job's files."""
     sheet = np.full((8, 8, 3), grey, np.uint8) if output.sheet else None
     with OutputLock(out, output) as lock, OutputWriter(out, Fraction(30), 64, 48, output, lock=lock) as writer:
-        writer.write(GREY)
+        writer.write(from_levels(GREY))
         writer.finish()
         return commit(writer, lock, {"seed": grey}, sheet)
 
@@ -233,7 +234,7 @@ def test_a_folder_of_pictures_is_not_written_through_links(tmp_path: Path) -> No
         with OutputWriter(tmp_path / "a", Fraction(30), 64, 48, output) as writer:
             folder = next(path for path in tmp_path.iterdir() if path.name.endswith(".part"))
             (folder / "000000.png").symlink_to(tmp_path / "thesis.txt")
-            writer.write(GREY)
+            writer.write(from_levels(GREY))
 
     with pytest.raises(OutputError):
         planted()
@@ -275,7 +276,7 @@ def test_a_file_that_comes_while_the_job_runs_is_not_lost(tmp_path: Path, name: 
 
     def job() -> None:
         with OutputLock(out, SHEET) as lock, OutputWriter(out, Fraction(30), 64, 48, SHEET, lock=lock) as writer:
-            writer.write(GREY)
+            writer.write(from_levels(GREY))
             (tmp_path / name).unlink(missing_ok=True)
             (tmp_path / name).write_bytes(b"holiday")
             writer.finish()

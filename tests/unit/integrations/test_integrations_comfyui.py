@@ -170,7 +170,8 @@ def test_inputs_become_the_job(
     clip = make_clip(tmp_path / "dance.mp4", 5, 5)
     animate(
         video_path=f" {clip} ", checkpoint="models/14B", steps=9, size=" 1280x720 ", speed="fast", person="left@1",
-        loras="a.safetensors:0.5\n\nb.safetensors\n", watermark=True, any_length=True,
+        loras="a.safetensors:0.5\n\nb.safetensors\n", watermark=True, any_length=True, start=1.5,
+        end=4.0,
     )  # fmt: skip
     (one,) = fake.made
     (job,) = one.asked
@@ -183,6 +184,7 @@ def test_inputs_become_the_job(
     ]
     assert (job.output.codec, job.output.watermark) == ("ffv1", True)
     assert (job.preprocess.limits.min_seconds, job.preprocess.limits.max_seconds) == (0, None)
+    assert (job.preprocess.start, job.preprocess.end) == (1.5, 4)
     ((picture, _),) = one.read
     np.testing.assert_array_equal(picture, (IMAGE[0] * 255).round().to(torch.uint8).numpy())
     replace = pack.NODE_CLASS_MAPPINGS["WanimateReplace"]()
@@ -190,6 +192,7 @@ def test_inputs_become_the_job(
     job = fake.made[-1].asked[-1]
     assert (job.mode, job.generate.relight, job.output.composite) == ("replacement", False, False)
     assert (job.preprocess.limits.max_seconds, job.generate.steps, job.preprocess.area) == (30, None, None)
+    assert (job.preprocess.start, job.preprocess.end) == (0, None)
 
 
 def test_a_clip_comes_as_pictures_or_as_video(

@@ -53,7 +53,7 @@ def once(monkeypatch: pytest.MonkeyPatch, owner: Any, name: str, error: BaseExce
     ("owner", "name", "stage", "wanted"),
     [
         (AnimateTransformer, "context", Stage.DENOISE, Placement(token_chunk=TOKEN_CHUNK)),
-        (loop, "Pixels", Stage.DECODE, Placement(tile=64)),
+        (loop, "to_unit", Stage.DECODE, Placement(tile=64)),
     ],
 )
 def test_the_stage_that_failed_gives_way(

@@ -16,8 +16,12 @@ from make_clips import make_clip
 from wanimate.api import Animator
 from wanimate.config import GenerateSettings
 from wanimate.events import Finished, Notice
+from wanimate.finish import encode
+from wanimate.finish.audio import AudioCopy
 from wanimate.media.files import sha256
 from wanimate.media.probe import probe
+from wanimate.media.writer import StreamWriter
+from wanimate.types import Clip
 
 COUNT = 5
 
@@ -43,3 +47,23 @@ def test_sound_of_the_very_clip_only(
     assert isinstance(finished, Finished)
     assert finished.result.manifest["warnings"] == warnings
     assert finished.result.manifest["preprocess"] is None, "settings that are none are not repeated"
+
+
+def test_sound_begins_at_the_first_frame_that_was_taken(
+    animator: Animator, guides: Callable[..., Path], tmp_path: Path, monkeypatch: pytest.MonkeyPatch
+) -> None:
+    folder = Path(shutil.copytree(guides(COUNT), tmp_path / "guides"))
+    clip = make_clip(tmp_path / "dance.mp4", 2 * COUNT, size=(64, 48), sound="aac")
+    path, frames = folder / "manifest.json", list(range(3, 3 + COUNT))
+    source = {"path": str(clip), "sha256": sha256(clip), "frames": frames}
+    path.write_text(json.dumps(json.loads(path.read_text()) | {"source": source}))
+    starts = []
+
+    class Heard(AudioCopy):
+        def __init__(self, clip: Clip, writer: StreamWriter, ending: str, start: float = 0.0) -> None:
+            starts.append(start)
+            super().__init__(clip, writer, ending, start)
+
+    monkeypatch.setattr(encode, "AudioCopy", Heard)
+    list(animator.generate(folder, tmp_path / "a.mp4", GenerateSettings(steps=1, seed=7)))
+    assert starts == [pytest.approx(3 / 30)]

@@ -15,6 +15,7 @@ from wanimate.config import OutputSettings
 from wanimate.errors import InputError
 from wanimate.finish.encode import OutputWriter
 from wanimate.media.colour import HLG, PQ, Colours, conversion_of, tone_mapped
+from wanimate.media.levels import from_levels
 from wanimate.media.png import png_bytes
 from wanimate.media.probe import probe
 from wanimate.media.video import LosslessWriter, VideoFrames, iter_frames
@@ -49,6 +50,7 @@ def test_colours_of_standard_range(tmp_path: Path, kind: str) -> None:
     assert np.abs(read_patches(frame) - PATCHES).max() <= most
     converted = kind in ("BT.2020", "Display P3", "linear light")
     assert [kind in text and "converted" in text for text in clip.notices] == [True] * converted
+    assert clip.hdr == ""
 
 
 @pytest.mark.parametrize("kind", HDR)
@@ -59,6 +61,7 @@ def test_high_dynamic_range_is_tone_mapped_and_told(tmp_path: Path, kind: str) -
     (told,) = clip.notices
     assert f"colours are {kind[:2]}" in told
     assert "tone mapped to BT.709" in told
+    assert clip.hdr == told
 
 
 def test_highlights_roll_off_and_reference_white_stays_white() -> None:
@@ -124,7 +127,7 @@ def test_a_scene_keeps_its_colours_to_the_result(tmp_path: Path, name: str, code
     assert (frames.take([3])[0] == scene).all()
     out = tmp_path / name
     with OutputWriter(out, frames.fps, width, 240, OutputSettings(codec=codec)) as writer:  # type: ignore[arg-type]
-        writer.write(frames.take(range(8)))
+        writer.write(from_levels(frames.take(range(8))))
     assert tags(out) == ((1, 1, 0, 2) if codec == "ffv1" else (1, 1, 1, 1))
     result = VideoFrames(out)
     assert result.fps == Fraction(30000, 1001)
@@ -137,7 +140,7 @@ def test_the_whole_road_from_a_clip_to_a_result(tmp_path: Path, said: Said) -> N
     clip = probe(make_patches(tmp_path / "a.mkv", said, 10 if said.matrix == 9 else 8, size), None)
     frames = np.stack(list(iter_frames(clip)))
     with OutputWriter(tmp_path / "out.mp4", clip.fps, *size, OutputSettings()) as writer:
-        writer.write(frames)
+        writer.write(from_levels(frames))
     with av.open(str(tmp_path / "out.mp4")) as container:
         shown = next(container.decode(video=0)).to_ndarray(format="rgb24")
     assert np.abs(read_patches(shown) - PATCHES).max() <= (4 if said.matrix == 9 else 3)  # its decoder takes up to 2

@@ -8,6 +8,7 @@ from pathlib import Path
 
 import numpy as np
 import pytest
+import torch
 from make_clips import make_clip, make_sound, number_of
 
 from wanimate.config import ClipLimits
@@ -242,5 +243,5 @@ def test_rates_stay_exact_to_the_result(tmp_path: Path, name: str, fps: Fraction
             guide.write(np.zeros((48, 64, 3), np.uint8))
     assert VideoFrames(tmp_path / "pose.mkv").fps == job
     with OutputWriter(tmp_path / f"out-{name}", rate, 64, 48) as writer:
-        writer.write(np.zeros((20, 48, 64, 3), np.uint8))
+        writer.write(torch.zeros(20, 3, 48, 64))
     assert probe(tmp_path / f"out-{name}", None).fps == job

@@ -12,6 +12,7 @@ from make_clips import add_tone, make_clip, number_of, numbered
 
 from wanimate.config import OutputSettings
 from wanimate.finish.encode import OutputWriter
+from wanimate.media.levels import from_levels
 from wanimate.media.probe import probe
 from wanimate.media.video import VideoFrames, iter_frames
 
@@ -93,5 +94,5 @@ def test_sound_is_taken_beside_the_film(tmp_path: Path) -> None:
     assert (clip.stream, len(clip.audio)) == (1, 1)
     with OutputWriter(tmp_path / "out.mp4", clip.fps, clip.width, clip.height, OutputSettings(), clip) as writer:
         for frame in iter_frames(clip):
-            writer.write(frame[None])
+            writer.write(from_levels(frame[None]))
     assert probe(tmp_path / "out.mp4").audio[0].duration == pytest.approx(2.0, abs=0.15)

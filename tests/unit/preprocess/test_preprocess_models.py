@@ -8,8 +8,9 @@ from pathlib import Path
 import pytest
 
 from wanimate.errors import InputError, OutputError
+from wanimate.media.wheels import Models, Wheel, default_folder
 from wanimate.preprocess.detect import models
-from wanimate.preprocess.detect.models import DETECTORS, HIGH, OUTLINES, Wheel
+from wanimate.preprocess.detect.models import DETECTORS, HIGH, OUTLINES
 
 NAMES = [name for wheel in (DETECTORS, OUTLINES) for name in wheel.files]
 CONTENT = {name: name.encode() * 10 for name in (*NAMES, models.U2NET)}
@@ -27,39 +28,38 @@ def wheels(tmp_path: Path, monkeypatch: pytest.MonkeyPatch) -> list[Path]:
         files = {n: (inside, hashlib.sha256(CONTENT[n]).hexdigest()) for n, (inside, _) in wheel.files.items()}
         made.append(replace(wheel, files=files, sha256=hashlib.sha256(path.read_bytes()).hexdigest()))
         paths.append(path)
-    monkeypatch.setattr(models, "USUAL", tuple(made[:2]))
-    monkeypatch.setattr(models, "HIGH", made[2])
+    monkeypatch.setattr(models, "MODELS", replace(models.MODELS, usual=tuple(made[:2]), high=made[2]))
     return paths
 
 
-def _refuse(wheel: Wheel, folder: Path) -> Path:
+def _refuse(models: Models, wheel: Wheel, folder: Path) -> Path:
     raise AssertionError(f"{wheel.name} is downloaded")
 
 
 def test_models_are_fetched_once_and_found(tmp_path: Path, wheels: list[Path], monkeypatch: pytest.MonkeyPatch) -> None:
-    monkeypatch.setattr(models, "_download", _refuse)
+    monkeypatch.setattr(Models, "_download", _refuse)
     place = tmp_path / "cache" / "models"
     with pytest.raises(InputError, match=r"selfie_segmentation\.tflite not found\. Run `python -m wanimate"):
         models.find(place)
-    assert models.fetch(place, wheels[:2], models.USUAL) == place == models.find(place, NAMES)
+    assert models.MODELS.fetch(place, wheels[:2], models.MODELS.usual) == place == models.find(place, NAMES)
     assert {p.name: p.read_bytes() for p in place.iterdir()} == {name: CONTENT[name] for name in NAMES}
-    models.fetch(place, (), models.USUAL)
+    models.MODELS.fetch(place, (), models.MODELS.usual)
     (place / "face_landmark.tflite").write_bytes(b"damaged")
-    models.fetch(place, wheels[:1], models.USUAL)
+    models.MODELS.fetch(place, wheels[:1], models.MODELS.usual)
     assert (place / "face_landmark.tflite").read_bytes() == CONTENT["face_landmark.tflite"]
 
 
 def test_the_large_network_is_asked_for(tmp_path: Path, wheels: list[Path], monkeypatch: pytest.MonkeyPatch) -> None:
-    monkeypatch.setattr(models, "_download", _refuse)
-    place = models.fetch(tmp_path / "m", wheels[:2], models.USUAL)
+    monkeypatch.setattr(Models, "_download", _refuse)
+    place = models.MODELS.fetch(tmp_path / "m", wheels[:2], models.MODELS.usual)
     with pytest.raises(InputError, match=r"u2net\.onnx not found\. Run `python -m wanimate\S+ --high --models"):
         models.find(place, [models.U2NET])
-    assert models.main(["--high", "--models", str(place), "--wheel", str(wheels[2])]) == 0
+    assert models.MODELS.main(["--high", "--models", str(place), "--wheel", str(wheels[2])]) == 0
     assert (models.find(place, [models.U2NET]) / models.U2NET).read_bytes() == CONTENT[models.U2NET]
 
 
 def test_only_published_models_are_read(tmp_path: Path, wheels: list[Path]) -> None:
-    place = models.fetch(tmp_path / "m", wheels[:2], models.USUAL)
+    place = models.MODELS.fetch(tmp_path / "m", wheels[:2], models.MODELS.usual)
     assert models.read_model(place / models.U2NETP) == CONTENT[models.U2NETP]
     (place / models.U2NETP).write_bytes(b"other")
     with pytest.raises(InputError, match="its checksum is wrong"):
@@ -72,48 +72,48 @@ def test_only_published_models_are_read(tmp_path: Path, wheels: list[Path]) -> N
 def test_a_wrong_wheel_changes_nothing(tmp_path: Path, wheels: list[Path]) -> None:
     wheels[0].write_bytes(wheels[0].read_bytes() + b"!")
     with pytest.raises(InputError, match="its SHA-256 is another"):
-        models.fetch(tmp_path / "models", wheels[:2], models.USUAL)
+        models.MODELS.fetch(tmp_path / "models", wheels[:2], models.MODELS.usual)
     with pytest.raises(InputError, match="is missing"):
-        models.fetch(tmp_path / "models", [tmp_path / "nowhere.whl"], models.USUAL)
+        models.MODELS.fetch(tmp_path / "models", [tmp_path / "nowhere.whl"], models.MODELS.usual)
     assert not (tmp_path / "models").exists()
 
 
 def test_a_wrong_file_in_the_wheel_is_named(tmp_path: Path, wheels: list[Path]) -> None:
-    first = models.USUAL[0]
+    first = models.MODELS.usual[0]
     inside, _ = first.files["face_landmark.tflite"]
     wrong = replace(first, files={**first.files, "face_landmark.tflite": (inside, "0" * 64)})
     with pytest.raises(InputError, match=r"face_landmark\.tflite in it"):
-        models.fetch(tmp_path / "models", wheels[:1], [wrong])
+        models.MODELS.fetch(tmp_path / "models", wheels[:1], [wrong])
     assert list((tmp_path / "models").iterdir()) == []
 
 
 def test_a_failed_download_tells_what_to_do(tmp_path: Path, wheels: list[Path]) -> None:
-    wrong = replace(models.USUAL[0], options=("--no-such-option",))
+    wrong = replace(models.MODELS.usual[0], options=("--no-such-option",))
     with pytest.raises(InputError, match=r"pip could not download it .*--wheel FILE"):
-        models.fetch(tmp_path / "models", (), [wrong])
+        models.MODELS.fetch(tmp_path / "models", (), [wrong])
 
 
 def test_a_place_that_cannot_be_written(tmp_path: Path, wheels: list[Path]) -> None:
     (tmp_path / "file").write_text("")
     with pytest.raises(OutputError, match="cannot write there"):
-        models.fetch(tmp_path / "file" / "models", wheels[:2], models.USUAL)
+        models.MODELS.fetch(tmp_path / "file" / "models", wheels[:2], models.MODELS.usual)
 
 
 def test_where_the_models_are(tmp_path: Path, monkeypatch: pytest.MonkeyPatch) -> None:
     monkeypatch.delenv("WANIMATE_MODELS", raising=False)
     monkeypatch.delenv("XDG_CACHE_HOME", raising=False)
-    assert models.default_folder() == Path.home() / ".cache/wanimate/models"
+    assert default_folder() == Path.home() / ".cache/wanimate/models"
     monkeypatch.setenv("XDG_CACHE_HOME", "/cache")
-    assert models.default_folder() == Path("/cache/wanimate/models")
+    assert default_folder() == Path("/cache/wanimate/models")
     monkeypatch.setenv("WANIMATE_MODELS", str(tmp_path))
-    assert models.default_folder() == tmp_path
+    assert default_folder() == tmp_path
 
 
 def test_command(tmp_path: Path, wheels: list[Path], capsys: pytest.CaptureFixture[str]) -> None:
     given = [part for path in wheels[:2] for part in ("--wheel", str(path))]
-    assert models.main(["--models", str(tmp_path / "m"), *given]) == 0
+    assert models.MODELS.main(["--models", str(tmp_path / "m"), *given]) == 0
     assert str(tmp_path / "m") in capsys.readouterr().out
-    assert models.main(["--models", str(tmp_path / "n"), "--wheel", str(tmp_path / "no.whl")]) == 2
+    assert models.MODELS.main(["--models", str(tmp_path / "n"), "--wheel", str(tmp_path / "no.whl")]) == 2
     assert "no.whl" in capsys.readouterr().err
 
 

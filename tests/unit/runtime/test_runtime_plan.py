@@ -136,6 +136,13 @@ def test_histories_of_step_caches_are_in_the_plan() -> None:
 
 
 @pytest.mark.slow
+def test_finishing_is_in_the_plan() -> None:
+    """Frames are enlarged while they are decoded, and at no other time."""
+    plain, finished = planned(139), planned(139, job=replace(work(), finishing=5 * GIB))
+    assert finished.stages["decode"] - plain.stages["decode"] == 5 * GIB
+    assert finished.stages["denoise"] == plain.stages["denoise"]
+
+
 def test_loras_are_in_the_plan() -> None:
     """As large as the published relighting LoRA: 718 million values in bfloat16, rank 128 on all linears of the blocks."""
     values = 718_000_000

@@ -45,10 +45,15 @@ class Pretender:
             boxes = [[1.0, 2.0, 30.0, 40.0], [50.0, 2.0, 70.0, 40.0]]
             work.facts |= {"people": boxes, "frame": 3, "size": [640, 360], "seconds": 4.0, "fps": "25"}
             return
+        if work.submission.kind == "check":
+            spans = [{"first": 12, "stop": 20, "start": 0.5, "end": 0.8}]
+            findings = [{"kind": "nobody", "text": "nobody", "spans": spans, "count": None, "factor": None}]
+            work.facts |= {"frames": 96, "fps": "24", "seconds": 4.0, "findings": findings}
+            return
         work.guides = f"guides/{work.job.id}/{work.claim.attempt}"
         work.storage.put(f"{work.guides}/guides/pose.mkv", [b"guides"])
         work.clip_seconds = 4.0
-        work.facts["frames"] = 100
+        work.facts |= {"frames": 100, "fps": "25"}
         if work.submission.kind == "preprocess":
             work.result["pose"] = f"{work.guides}/guides/pose.mkv"
 

@@ -65,6 +65,7 @@ def test_a_speed_that_is_none_is_refused() -> None:
     for field, given in (
         ("serve.speed", {"speed": "warp"}),
         ("serve.tiers.wan-pro.speed", {"tiers": {"wan-pro": {"fps": 25, "speed": "warp"}}}),
+        ("serve.tiers.wan-pro.upscale", {"tiers": {"wan-pro": {"fps": 25, "upscale": "huge"}}}),
     ):
         with pytest.raises(InputError) as told:
             ServeSettings.of(**given)

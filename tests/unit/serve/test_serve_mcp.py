@@ -16,6 +16,7 @@ import pytest
 from mcp import Client
 from own_service import JOB, MP4, PNG, Served, served
 
+from wanimate.library.entries import About, File
 from wanimate.serve.mcp import Remote, server
 
 Asked = Callable[..., Any]
@@ -135,3 +136,20 @@ def test_the_command_speaks_over_stdin_and_stdout() -> None:
     )  # fmt: skip
     answer = json.loads(done.stdout.splitlines()[0])
     assert answer["result"]["serverInfo"]["name"] == "wanimate"
+
+
+def test_clips_and_characters_of_the_library_are_listed_and_used(service: Served) -> None:
+    library = service.service.library
+    for shelf, name in (("clip", "wave-03"), ("character", "hero")):
+        file = File(shelf, f"{name}.bin", ".bin", name.encode().hex().ljust(64, "0"), 4, [b"file"])  # type: ignore[arg-type]
+        library.add("ann", file, About(name, tags=["slow"]), {"width": 4, "height": 4, "seconds": 2.0})
+    ask = tools(service)
+    found = ask("library", search="wav")
+    said = {"name": "library:wave-03", "title": "wave-03", "kind": "other", "tags": ["slow"], "seconds": 2.0}
+    assert found["clips"] == [said | {"status": "proposed"}]
+    assert found["characters"] == []
+    assert [one["name"] for one in ask("library")["characters"]] == ["library:hero"]
+    job = ask("submit", image="library:hero", video="library:wave-03")
+    submission = service.client("ann").get(f"/v1/jobs/{job['id']}").json()["submission"]
+    assert (submission["image"]["library"], submission["video"]["library"]) == ("hero", "wave-03")
+    assert "no such entry" in ask("submit", image="library:hero", video="library:none")

@@ -191,7 +191,7 @@ def test_an_upload_by_its_id(live: Live, client: OpenAI, owner: str, tmp_path: A
     foreign = live.service.add_upload("a stranger", place, "a.png", "0" * 64)
     body = {"video_url": VIDEO, "image_reference": {"file_id": upload.id}}
     video = client.videos.create(prompt="", extra_body=body)
-    assert submission(live, video)["image"] == {"url": None, "upload": upload.id}
+    assert submission(live, video)["image"] == {"url": None, "upload": upload.id, "library": None}
     for id_ in (foreign.id, "file_none"):
         with pytest.raises(openai.BadRequestError, match="no such upload"):
             client.videos.create(prompt="", extra_body=body | {"image_reference": {"file_id": id_}})
@@ -232,7 +232,7 @@ def test_options_are_settings(live: Live, client: OpenAI) -> None:
     assert (preprocess.person, preprocess.area, preprocess.fps, preprocess.smooth) == ("2", 1280 * 720, 15, False)
     generate = read.generate_settings(live.settings)
     assert (generate.seed, generate.steps, generate.prompt) == (7, 4, "a dancer")
-    assert read.output_settings().watermark is True
+    assert read.output_settings(live.settings).watermark is True
     assert video.size == "1280x720"
 
 

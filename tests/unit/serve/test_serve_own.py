@@ -281,6 +281,13 @@ def test_going_on_from_guides_and_redrawing(service: Served, ann: TestClient) ->
         assert (otherwise.status_code, otherwise.json()["error"]["field"]) == (400, "generate.steps")
         seeded = ann.post("/v1/jobs", json=redraw | {"segment": 2, "generate": {"seed": 9}}).json()
         assert seeded["submission"]["generate"] == {"seed": 9}
+        larger = {"kind": "finish", "parent": frames["id"], "output": {"upscale": "1080p"}}
+        finished = ann.post("/v1/jobs", json=larger).json()
+        assert (finished["stage"], finished["submission"]["output"]) == ("generate", {"upscale": "1080p"})
+        drawn_anew = ann.post("/v1/jobs", json=larger | {"generate": {"seed": 9}})
+        assert (drawn_anew.status_code, drawn_anew.json()["error"]["field"]) == (400, "generate.seed")
+        no_size = ann.post("/v1/jobs", json=larger | {"output": {"upscale": "huge"}})
+        assert (no_size.status_code, no_size.json()["error"]["field"]) == (400, "output.upscale")
         no_video = ann.post("/v1/jobs", json={"kind": "redraw", "parent": guides, "segment": 1})
         assert no_video.status_code == 400
         assert service.client("bob").post("/v1/jobs", json={"kind": "generate", "parent": guides}).status_code == 400

@@ -16,6 +16,9 @@ from own_service import JOB, MP4, PNG, Served, made, names, served, until_a_work
 
 from wanimate.config import PreprocessSettings
 from wanimate.preprocess.candidates import Crowd
+from wanimate.serve.errors import ServiceError
+from wanimate.serve.settings import ServeSettings, Tier
+from wanimate.serve.submission import Submission
 from wanimate.serve.tables import Job, State
 from wanimate.serve.worker import wan
 from wanimate.types import Clip
@@ -150,6 +153,7 @@ def test_models_are_listed_as_openai_lists_them(service: Served, ann: TestClient
         "created": 0,
         "owned_by": "wanimate",
         "default": True,
+        "relights": True,
     }
     assert found["largest_upload"] == service.service.settings.largest_clip
     assert (found["loras"], set(found["tiers"])) == (["hero"], {"wan-std", "wan-pro"})
@@ -178,6 +182,7 @@ def test_plans(service: Served, ann: TestClient, monkeypatch: pytest.MonkeyPatch
     plan = ann.post("/v1/plan", json=wanted).json()
     assert (plan["frames"], plan["size"]) == (60, [9, 16])
     assert plan["seconds"] == pytest.approx(10.0 + plan["prepare_seconds"])
+    assert (plan["clip_seconds"], plan["left_today"]) == (4, None)
     monkeypatch.setattr(service.service.forecaster, "_ask", None)
     assert ann.post("/v1/plan", json=wanted).json() == plan  # kept
 
@@ -219,3 +224,18 @@ def test_forecasts_come_from_a_process_of_their_own(service: Served, ann: TestCl
     assert ann.post("/v1/plan", json={"frames": 78}).json()["fits"] is True
     refused = ann.post("/v1/plan", json={"frames": 9, "job": {"generate": {"clip_length": 5}}})
     assert (refused.status_code, refused.json()["error"]["field"]) == (400, "clip_length")
+
+
+def test_a_tier_can_draw_at_one_rate_and_deliver_another(tmp_path: Path) -> None:
+    settings = ServeSettings(data=tmp_path, tiers={"smooth": Tier(fps=15, fps_out=30, upscale="1080p")})
+    asked = Submission(kind="generate", parent="x", tier="smooth")
+    assert asked.preprocess_settings(settings).fps == 15
+    assert (asked.output_settings(settings).fps_out, asked.output_settings(settings).upscale) == (30, "1080p")
+    own = Submission(kind="generate", parent="x", tier="smooth", output={"fps_out": 25})
+    assert own.output_settings(settings).fps_out == 25
+
+
+def test_a_network_of_the_callers_own_is_no_file_of_the_server(tmp_path: Path) -> None:
+    asked = Submission(kind="generate", parent="x", output={"upscale": "2x", "upscale_network": "/etc/passwd"})
+    with pytest.raises(ServiceError, match="cannot set it"):
+        asked.output_settings(ServeSettings(data=tmp_path))

@@ -86,18 +86,14 @@ class OfflineMasks:
         self, frames: Iterable[Frame], people: Keypoints, valid: npt.NDArray[np.bool_], cuts: Sequence[int] = ()
     ) -> Iterator[tuple[Frame, Mask]]:
         """See `MaskBackend`."""
-        stretch, wait = stretches(valid, cuts), 0
-        looks = look_frames(stretch)
-        window: dict[int, _Frame] = {}
-        count = 0
-        for i, frame in enumerate(frames):
-            window[i], wait = self._seen(frame, people[i], bool(looks[i]), wait)
-            count = i + 1
-            if i >= _REACH:
-                yield self._finished(i - _REACH, window, people, stretch)
-                window.pop(i - 2 * _REACH, None)
-        for i in range(max(count - _REACH, 0), count):
-            yield self._finished(i, window, people, stretch)
+        following = self.begin(people, valid, cuts)
+        for frame in frames:
+            yield from map(_hard, following.add(frame))
+        yield from map(_hard, following.rest())
+
+    def begin(self, people: Keypoints, valid: npt.NDArray[np.bool_], cuts: Sequence[int] = ()) -> Following:
+        """`follow` for frames that come one by one."""
+        return Following(self, people, stretches(valid, cuts))
 
     def _seen(self, frame: Frame, person: Keypoints, look: bool, wait: int) -> tuple[_Frame, int]:
         """The frame, looked at or not, and how many looks to go on without a search for other people."""
@@ -130,11 +126,11 @@ class OfflineMasks:
 
     def _finished(
         self, index: int, window: dict[int, _Frame], people: Keypoints, stretch: npt.NDArray[np.int_]
-    ) -> tuple[Frame, Mask]:
+    ) -> tuple[Frame, Array]:
         now = window[index]
         height, width = now.frame.shape[:2]
         if not stretch[index]:
-            return now.frame, np.zeros((height, width), np.uint8)
+            return now.frame, np.zeros((height, width), np.float32)
         around = {i: f for i, f in window.items() if abs(i - index) <= _REACH and stretch[i] == stretch[index]}
         answers = _voted(index, around)
         size = now.grey.shape[1], now.grey.shape[0]
@@ -145,7 +141,39 @@ class OfflineMasks:
         if self._explain is not None:
             self._explain(Explained(index, now.box, seen, decision))
         large = cv2.resize(decision.mask.astype(np.float32), (width, height), interpolation=cv2.INTER_LINEAR)
-        return now.frame, np.asarray(large > 0.5, dtype=np.uint8)
+        return now.frame, np.asarray(large, np.float32)
+
+
+class Following:
+    """One clip's frames on their way through `OfflineMasks`; each comes out three frames after it went in."""
+
+    def __init__(self, masks: OfflineMasks, people: Keypoints, stretch: npt.NDArray[np.int_]) -> None:
+        self._masks, self._people, self._stretch = masks, people, stretch
+        self._looks, self._wait, self._count = look_frames(stretch), 0, 0
+        self._window: dict[int, _Frame] = {}
+
+    def add(self, frame: Frame) -> Iterator[tuple[Frame, Array]]:
+        """The next frame; gives those [H, W, 3] that are finished, with their outline [H, W]: 1 = person, about 0.5 on the
+        border."""
+        i = self._count
+        self._count += 1
+        self._window[i], self._wait = self._masks._seen(frame, self._people[i], bool(self._looks[i]), self._wait)
+        if i >= _REACH:
+            yield self._finished(i - _REACH)
+            self._window.pop(i - 2 * _REACH, None)
+
+    def rest(self) -> Iterator[tuple[Frame, Array]]:
+        """The last ones."""
+        for i in range(max(self._count - _REACH, 0), self._count):
+            yield self._finished(i)
+
+    def _finished(self, index: int) -> tuple[Frame, Array]:
+        return self._masks._finished(index, self._window, self._people, self._stretch)
+
+
+def _hard(found: tuple[Frame, Array]) -> tuple[Frame, Mask]:
+    frame, outline = found
+    return frame, np.asarray(outline > 0.5, dtype=np.uint8)
 
 
 def stretches(valid: npt.NDArray[np.bool_], cuts: Sequence[int]) -> npt.NDArray[np.int_]:

@@ -81,6 +81,16 @@ def split(keypoints: Keypoints) -> Parts:
     return Parts(body, keypoints[..., LEFT_HAND, :], keypoints[..., RIGHT_HAND, :], keypoints[..., FACE, :])
 
 
+def joined(body: Points, left_hand: Points, right_hand: Points) -> Keypoints:
+    """Drawn points back in their rows, [n, 20, 3] and [n, 21, 3] each to [n, 133, 3]; what was not drawn has confidence 0."""
+    out = np.zeros((len(body), COUNT, 3))
+    for rows in (_ROW_A, _ROW_B):
+        single = np.arange(len(JOINTS)) != JOINTS.index("neck")
+        out[:, rows[single]] = body[:, single]
+    out[:, LEFT_HAND], out[:, RIGHT_HAND] = left_hand, right_hand
+    return out
+
+
 def reuse_body_when_outside(body: Points) -> Points:
     """The published all-negative rule over a clip, body [n, 20, 3] (spec section 8.2).
 

@@ -100,7 +100,8 @@ class Placement:
 @dataclass(frozen=True)
 class Work:
     """What a job asks for. `size` is width and height; `branches` is 2 with guidance; `new_prompt`: the text encoder runs;
-    `kept`: tensors of all tokens that a step cache holds; `loras`: what its LoRAs take."""
+    `kept`: tensors of all tokens that a step cache holds; `loras`: what its LoRAs take; `finishing`: bytes that finishing takes
+    beside the decoder."""
 
     size: tuple[int, int]
     segments: tuple[Segment, ...]
@@ -109,6 +110,7 @@ class Work:
     new_prompt: bool = False
     kept: int = 0
     loras: LoraSizes = field(default_factory=LoraSizes)
+    finishing: int = 0
 
     @property
     def length(self) -> int:
@@ -275,7 +277,7 @@ def _forecast(
     stages = {
         "conditions": fixed + inputs + vae.encode + lora,
         "denoise": fixed + max(inputs + preparing, inputs // 2 + lora + cost.forward + beside),
-        "decode": fixed + inputs // 2 + lora + vae.decode,
+        "decode": fixed + inputs // 2 + lora + vae.decode + work.finishing,
     }
     if work.new_prompt and fits_beside(nets.text, room - held.gpu):
         stages["prompt"] = held.gpu + nets.text

@@ -30,7 +30,7 @@ _TYPES = {
 }  # fmt: skip
 _CODES = {"InvalidApiKey": "invalid_api_key", "NotFound": "not_found"}
 _VARIANTS = {"video": "video", "thumbnail": "thumbnail", "spritesheet": "sheet"}
-_VIDEO_KINDS = ("animate", "generate", "redraw")
+_VIDEO_KINDS = ("animate", "generate", "redraw", "finish")
 _POLL = (0.5, 10.0)
 """Seconds between two looks at a job that clients are asked for, at least and at most."""
 

@@ -4,33 +4,39 @@ from __future__ import annotations
 
 import json
 import logging
-from collections.abc import Iterator
-from dataclasses import replace
+from collections.abc import Generator, Iterator
+from dataclasses import asdict, replace
 from pathlib import Path
 from typing import Any
 
 from wanimate.api import Animator
-from wanimate.config import OutputSettings, RuntimeSettings
+from wanimate.config import FORMATS, OutputSettings, PreprocessSettings, RuntimeSettings
+from wanimate.config.generate import Defaults
 from wanimate.errors import InputError
 from wanimate.events import Event, Finished, StepDone
-from wanimate.finish.lock import ENDINGS, record_path, sheet_path, work_path
+from wanimate.finish.lock import record_path, sheet_path, work_path
 from wanimate.jobs import run as jobs
 from wanimate.jobs.store import SEGMENTS
 from wanimate.media.files import sha256
+from wanimate.media.image import load_image
 from wanimate.media.png import png_bytes, write_png
 from wanimate.media.probe import probe
 from wanimate.media.resize import AREA, letterbox
+from wanimate.media.stretch import probe_used, stretch_of
 from wanimate.media.video import iter_indices
 from wanimate.preprocess.candidates import write_people
 from wanimate.preprocess.folder import MANIFEST
 from wanimate.preprocess.guides import load_guides
+from wanimate.preprocess.inspection import inspect
 from wanimate.serve.addresses import Allowed
 from wanimate.serve.checks import ContractLimits, check_clip, check_picture
 from wanimate.serve.fetch import FetchError, FetchLimits, decode_data_uri, fetch
 from wanimate.serve.settings import ServeSettings
 from wanimate.serve.storage import NotStored, StorageAway
-from wanimate.serve.submission import Source, Submission
+from wanimate.serve.submission import FROM_SEGMENTS, Source, Submission
 from wanimate.serve.worker.previews import write_previews
+from wanimate.serve.worker.relight import compare_relighting, moment
+from wanimate.serve.worker.shelf import PreparedClip, look
 from wanimate.serve.worker.work import Broken, Refused, Work
 from wanimate.types import Guides, Result
 from wanimate.weights.locate import read_checkpoint_config
@@ -81,6 +87,9 @@ class WanRunner:
 
     def prepare(self, work: Work) -> Iterator[Event]:
         submission, settings = work.submission, self._settings
+        if submission.kind == "library":
+            self._look(work)
+            return
         assert submission.video is not None
         if submission.kind == "people":
             self._find_people(work, submission.video)
@@ -88,6 +97,9 @@ class WanRunner:
         assert submission.image is not None
         image = self._input(work, submission.image, "image", settings.largest_picture if submission.contract else None)
         video = self._input(work, submission.video, "video", settings.largest_clip)
+        if submission.kind == "check":
+            yield from self._inspect(work, image, video)
+            return
         if submission.contract:
             for found in (check_picture(image, look=submission.check_image), check_clip(video)):
                 if found is not None:
@@ -95,28 +107,59 @@ class WanRunner:
         more: dict[str, Any] = {"limits": ContractLimits().of_job()} if submission.contract else {}
         if submission.mask is not None:
             more["mask"] = self._input(work, submission.mask, "mask", settings.largest_clip)
-        clip = probe(video, None)
-        work.clip_seconds = float(clip.duration)
+        chosen, area = submission.preprocess_settings(settings, **more), self._area(work.job.checkpoint)
+        if submission.kind == "relight":
+            chosen = moment(probe_used(video, chosen), chosen, area)
+        work.clip_seconds = stretch_of(probe(video, None), chosen).seconds
+        prepared = None if submission.kind == "relight" else PreparedClip.of(work, image, chosen, area)
+        manifest = None if prepared is None else prepared.manifest()
+        if prepared is None:
+            place = f"guides/{work.job.id}/{work.claim.attempt}"
+            manifest = yield from self._prepared(work, (image, video), chosen, area, place)
+        elif manifest is None:
+            prepared.fetch()
+            known = chosen.model_copy(update={"performers": prepared.found})
+            manifest = yield from self._prepared(work, (image, video), known, area, prepared.place)
+            prepared.keep()
+        else:
+            yield from prepared.told(manifest)
+        work.guides = place if prepared is None else prepared.place
+        work.facts |= {name: manifest[key] for name, key in (("frames", "count"), ("fps", "fps"), ("size", "size"))}
+        work.facts["no_person"] = manifest.get("no_person", [])
+        work.facts["start"] = manifest["source"]["times"][0]
+        if submission.kind == "preprocess":
+            work.result = {name: f"{work.guides}/guides/{file}" for name, file in _files(manifest).items()}
+
+    def _prepared(
+        self, work: Work, inputs: tuple[Path, Path], settings: PreprocessSettings, area: int, place: str
+    ) -> Generator[Event, None, Any]:
+        """Guides of picture and clip, their previews and the clip, stored below `place`. Returns the manifest."""
+        image, video = inputs
         folder = work.scratch / "guides"
-        chosen = submission.preprocess_settings(settings, **more)
-        yield from jobs.preprocess(submission.mode, image, video, folder, chosen, self._area(work.job.checkpoint))
+        yield from jobs.preprocess(work.submission.mode, image, video, folder, settings, area)
         _hide_paths(folder / MANIFEST)
         guides = load_guides(folder)
-        place = f"guides/{work.job.id}/{work.claim.attempt}"
         work.put(folder, f"{place}/guides")
+        if work.submission.kind == "relight":
+            return guides.manifest
         write_previews(guides, video, work.scratch / "previews", work.cancel)
         work.put(work.scratch / "previews", f"{place}/previews")
         work.keep(video, f"{place}/clip{video.suffix}")
-        work.guides = place
-        work.facts |= {"frames": guides.count, "fps": str(guides.fps), "size": list(guides.size)}
-        work.facts["no_person"] = guides.manifest.get("no_person", [])
-        if submission.kind == "preprocess":
-            work.result = {name: f"{place}/guides/{file}" for name, file in _files(guides).items()}
+        return guides.manifest
+
+    def _look(self, work: Work) -> None:
+        """A look into a file of the library."""
+        submission = work.submission
+        source, field = (submission.video, "video") if submission.video is not None else (submission.image, "image")
+        if source is None or source.library is None:
+            raise Refused("InvalidParameter", "video: name an entry of the library.")
+        look(work, self._input(work, source, field, self._settings.largest_clip))
 
     def _find_people(self, work: Work, video: Source) -> None:
         """Everybody in one frame of the clip, in a picture with their numbers."""
         chosen = work.submission.preprocess_settings(self._settings)
-        clip = probe(self._input(work, video, "video", self._settings.largest_clip), chosen.limits)
+        any_length = chosen.limits.model_copy(update={"min_seconds": 0.0, "max_seconds": None})
+        clip = probe(self._input(work, video, "video", self._settings.largest_clip), any_length)
         picture = work.scratch / "people.png"
         crowd = write_people(clip, chosen, picture)
         stored = f"{work.place}/{picture.name}"
@@ -127,18 +170,31 @@ class WanRunner:
             "seconds": float(clip.duration), "fps": str(clip.fps),
         }  # fmt: skip
 
+    def _inspect(self, work: Work, image: Path, video: Path) -> Iterator[Event]:
+        """What a job would be told of its picture and clip."""
+        submission, said = work.submission, list[str]()
+        chosen = submission.preprocess_settings(self._settings)
+        clip = probe_used(video, chosen)
+        picture = load_image(image, notices=said)
+        area = chosen.area or self._area(work.job.checkpoint)
+        found = yield from inspect(submission.mode, clip, picture, chosen, area, tuple(said))
+        work.facts |= {
+            "frames": found.count, "fps": str(found.fps), "seconds": stretch_of(clip, chosen).seconds,
+            "findings": [asdict(finding) for finding in found.findings],
+        }  # fmt: skip
+
     def _input(self, work: Work, source: Source, field: str, most: int | None) -> Path:
         """A file of the request, in the scratch folder. Its name says nothing; its content is looked at later."""
         place = work.scratch / "inputs" / field
         place.parent.mkdir(parents=True, exist_ok=True)
         largest = most if most is not None else self._settings.largest_clip
-        if source.upload is not None:
+        if source.upload is not None or source.library is not None:
             stored = work.uploads[field]
             place = place.with_suffix(Path(stored).suffix or ".bin")
             try:
                 work.storage.fetch(stored, place)
             except NotStored as error:
-                raise Refused("InvalidURL", f"{field}: the upload has expired.") from error
+                raise Refused("InvalidURL", f"{field}: the file is not kept any more.") from error
         elif source.url is not None and source.url.startswith("data:"):
             if field == "video":
                 raise Refused("InvalidVideo.FileFormat", "Invalid video type. Only mp4/mov/avi is supported.")
@@ -155,8 +211,10 @@ class WanRunner:
         return place
 
     def _area(self, checkpoint: str) -> int:
-        _, config = read_checkpoint_config(self._settings.known_checkpoints[checkpoint])
-        return config.defaults.area
+        return self._usual(checkpoint).area
+
+    def _usual(self, checkpoint: str) -> Defaults:
+        return read_checkpoint_config(self._settings.known_checkpoints[checkpoint])[1].defaults
 
     # Guides to a result
 
@@ -164,15 +222,18 @@ class WanRunner:
         submission, job = work.submission, work.job
         assert work.guides is not None
         guides = self._guides(work)
-        out = _out(work)
-        if not work.fetch(work.kept, work_path(out)) and submission.kind == "redraw":
-            self._take_parent(work, out)
-        self._stored = {file.name: _mark(file) for file in work_path(out).glob("*")}
-        redraw = {"redraw": submission.segment} if submission.kind == "redraw" else {}
-        settings = submission.generate_settings(self._settings, **redraw)
-        output = submission.output_settings(keep_segments=True, overwrite=True)
         animator = self._animator_for(job.checkpoint, submission)
         self._loras = submission.lora_key
+        if submission.kind == "relight":
+            yield from compare_relighting(work, animator, guides, self._usual(job.checkpoint).steps)
+            return
+        out = _out(work, self._settings)
+        if not work.fetch(work.kept, work_path(out)) and submission.kind in FROM_SEGMENTS:
+            self._take_parent(work, out)
+        self._stored = {file.name: _mark(file) for file in work_path(out).glob("*")}
+        redraw = {} if submission.segment is None else {"redraw": submission.segment}
+        settings = submission.generate_settings(self._settings, **redraw)
+        output = submission.output_settings(self._settings, keep_segments=True, overwrite=True)
         result: Result | None = None
         for event in animator.generate(guides, out, settings, output, work.cancel):
             if isinstance(event, StepDone) and event.preview is not None:
@@ -185,7 +246,7 @@ class WanRunner:
 
     def store(self, work: Work) -> bool:
         """Bring new files of the job's work folder to the storage."""
-        folder = work_path(_out(work))
+        folder = work_path(_out(work, self._settings))
         new = False
         for file in sorted(folder.glob("*")):
             mark = _mark(file)
@@ -215,7 +276,7 @@ class WanRunner:
         return replace(guides, manifest={**guides.manifest, "source": source})
 
     def _take_parent(self, work: Work, out: Path) -> None:
-        """What a segment is redrawn of: the earlier job's result, record and segments."""
+        """What a segment is redrawn of, or frames are finished of: the earlier job's result, record and segments."""
         parent = work.submission.parent
         prefix = f"jobs/{parent}"
         if not work.fetch(f"{prefix}/work", work_path(out)):
@@ -269,15 +330,14 @@ def _mark(file: Path) -> tuple[int, int]:
     return found.st_size, found.st_mtime_ns
 
 
-def _out(work: Work) -> Path:
+def _out(work: Work, settings: ServeSettings) -> Path:
     """Where an attempt writes its result."""
-    return work.scratch / f"{RESULT}{ENDINGS[work.submission.output_settings().codec][0]}"
+    return work.scratch / f"{RESULT}{FORMATS[work.submission.output_settings(settings).codec].endings[0]}"
 
 
-def _files(guides: Guides) -> dict[str, str]:
+def _files(manifest: Any) -> dict[str, str]:
     """The files of a guides folder, by what they are."""
-    names = dict(guides.manifest["files"])
-    return names | {"reference": guides.manifest["reference"], "manifest": "manifest.json"}
+    return {**manifest["files"], "reference": manifest["reference"], "manifest": MANIFEST}
 
 
 def _zipped(folder: Path) -> Path:

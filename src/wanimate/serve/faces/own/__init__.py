@@ -4,11 +4,25 @@ from __future__ import annotations
 
 from fastapi import APIRouter
 
-from wanimate.serve.faces.own import batches, files, jobs, keys, machine, people, queue, stream, uploads
+from wanimate.serve.faces.own import (
+    batches,
+    check,
+    files,
+    guest,
+    jobs,
+    keys,
+    library,
+    machine,
+    people,
+    queue,
+    review,
+    stream,
+    uploads,
+)
 from wanimate.serve.faces.own.forms import error_body
 
 __all__ = ["error_body", "router"]
 
 router = APIRouter(prefix="/v1")
-for part in (jobs, batches, files, stream, queue, uploads, people, machine, keys):
+for part in (jobs, batches, files, stream, queue, uploads, people, check, library, machine, keys, review, guest):
     router.include_router(part.router)

@@ -13,7 +13,7 @@ from wanimate.serve.errors import wrong
 from wanimate.serve.faces.common import Reader, RequestId, Submitter, TheService
 from wanimate.serve.faces.own.forms import Again, Done, JobId, JobView, Rows, refusals, view
 from wanimate.serve.lineup import Lineup
-from wanimate.serve.submission import Kind, Submission
+from wanimate.serve.submission import ASIDE, Kind, Submission
 from wanimate.serve.tables import Job, State, storable
 
 router = APIRouter(tags=["jobs"])
@@ -27,6 +27,10 @@ _EXAMPLES = {
     "redraw": {
         "summary": "One segment anew",
         "value": {"kind": "redraw", "parent": "JOB", "segment": 2, "generate": {"seed": 8}},
+    },
+    "finish": {
+        "summary": "The same frames, larger and at another rate",
+        "value": {"kind": "finish", "parent": "JOB", "output": {"upscale": "1080p", "fps_out": 30}},
     },
 }
 
@@ -57,7 +61,9 @@ class Wanted(BaseModel):
     """Which jobs are listed."""
 
     state: list[State] | None = Field(None, description="Any of these; repeatable.")
-    kind: list[Kind] | None = Field(None, description="Any of these; all but `people` where none is given.")
+    kind: list[Kind] | None = Field(
+        None, description="Any of these; all but `people`, `check`, `relight` and `library` where none is given."
+    )
     mode: Literal["animation", "replacement"] | None = None
     model: str | None = Field(None, max_length=100)
     batch: str | None = Field(None, max_length=64)
@@ -69,7 +75,7 @@ class Wanted(BaseModel):
 
     def conditions(self) -> list[sa.ColumnElement[bool]]:
         """Without the cursor's."""
-        wanted: list[sa.ColumnElement[bool]] = [Job.kind.in_(self.kind) if self.kind else Job.kind != "people"]
+        wanted: list[sa.ColumnElement[bool]] = [Job.kind.in_(self.kind) if self.kind else Job.kind.not_in(ASIDE)]
         if self.state:
             wanted.append(Job.state.in_(self.state))
         parent = Job.submission["parent"].as_string()
@@ -150,7 +156,7 @@ def repeat(
     service.check_rate(caller, creation=True)
     earlier = service.job(caller, job_id)
     changes = changes or {}
-    whole = {**earlier.submission, **changes}
+    whole = {**earlier.submission, "version_of": job_id, **changes}
     for part in _PARTS:
         given = changes.get(part)
         if isinstance(given, dict):

@@ -21,19 +21,23 @@ from wanimate.serve.service import Service
 from wanimate.serve.settings import ServeSettings, Tier
 from wanimate.serve.submission import Submission
 from wanimate.serve.tables import Job, State, Worker, now
+from wanimate.serve.usage import seconds_left
+from wanimate.weights.locate import embedded_path
+from wanimate.weights.relighting import find_relighting
 
 router = APIRouter()
 _PLANS_A_SECOND = 2.0
 
 
 class Model(BaseModel):
-    """A checkpoint; its first four fields are those of OpenAI's list."""
+    """A checkpoint; its first four fields are those of OpenAI's list. `relights`: it has a relighting LoRA."""
 
     id: str
     object: Literal["model"] = "model"
     created: int = 0
     owned_by: str = "wanimate"
     default: bool
+    relights: bool
 
 
 class Models(BaseModel):
@@ -65,7 +69,8 @@ class Wanted(BaseModel):
 
 class Plan(BaseModel):
     """A forecast for this machine. Where it does not fit, `message` names the nearest setting that does. Memory is the peak,
-    in bytes. `seconds`: of finding the performer and generating, once the job begins."""
+    in bytes. `seconds`: of finding the performer and generating, once the job begins. `clip_seconds`: of video that are used,
+    which is what the key's day counts; `left_today`: of those it has left, null where there is no limit."""
 
     fits: bool
     message: str | None
@@ -84,6 +89,8 @@ class Plan(BaseModel):
     prepare_seconds: float | None = None
     generate_seconds: float | None = None
     seconds: float | None = None
+    clip_seconds: float
+    left_today: float | None
 
 
 class WorkerView(BaseModel):
@@ -124,7 +131,13 @@ class Stats(BaseModel):
 @router.get("/models", summary="Checkpoints, LoRAs and tiers", tags=["machine"], responses=refusals())
 def models(service: TheService, _caller: Reader) -> Models:
     settings = service.settings
-    data = [Model(id=name, default=name == settings.default_checkpoint) for name in settings.known_checkpoints]
+    data = [
+        Model(
+            id=name, default=name == settings.default_checkpoint,
+            relights=find_relighting(folder or embedded_path()) is not None,
+        )
+        for name, folder in settings.known_checkpoints.items()
+    ]  # fmt: skip
     return Models(
         data=data, loras=list(settings.loras), tiers=settings.tiers, largest_upload=settings.largest_clip
     )  # fmt: skip
@@ -142,14 +155,15 @@ async def plan(service: TheService, caller: Reader, wanted: Wanted) -> Plan:
     wait = service.rates.wait(f"plan {caller.key_id}", _PLANS_A_SECOND, burst=10)
     if wait:
         raise ServiceError(429, "Throttling.RateQuota", "Plans are asked for too fast.", retry_after=wait)
-    shape, count = await run_sync(_frames, service, caller, wanted)
+    shape, count, used = await run_sync(_frames, service, caller, wanted)
     forecaster = service.forecaster
     found = await run_sync(forecaster.plan, wanted.job, shape, count, limiter=forecaster.turn, abandon_on_cancel=True)
-    return Plan(**found)
+    left = await run_sync(seconds_left, service.database, caller)
+    return Plan(**found, clip_seconds=used, left_today=left)
 
 
-def _frames(service: Service, caller: Caller, wanted: Wanted) -> tuple[tuple[int, int], int]:
-    """(width, height), frames. Raises ServiceError (400, 404)."""
+def _frames(service: Service, caller: Caller, wanted: Wanted) -> tuple[tuple[int, int], int, float]:
+    """(width, height), frames, seconds of the clip. Raises ServiceError (400, 404)."""
     wanted.job.check_settings(service.settings)
     known: dict[str, Any] = {}
     if wanted.clip is not None:
@@ -161,14 +175,17 @@ def _frames(service: Service, caller: Caller, wanted: Wanted) -> tuple[tuple[int
     if (width is None) != (height is None):
         raise wrong("width", "width: give width and height, or none of them.")
     shape = (width, height) if width is not None and height is not None else tuple(known.get("size", (16, 9)))
+    settings = wanted.job.preprocess_settings(service.settings)
+    rate = settings.fps or min(Fraction(wanted.fps or known.get("fps", 30)), settings.max_fps)
     if wanted.frames is not None:
-        return (shape[0], shape[1]), wanted.frames
+        return (shape[0], shape[1]), wanted.frames, float(wanted.frames / rate)
     seconds = wanted.seconds or known.get("seconds")
     if seconds is None:
         raise wrong("seconds", "seconds: give seconds, frames or clip.")
-    settings = wanted.job.preprocess_settings(service.settings)
-    rate = settings.fps or min(Fraction(wanted.fps or known.get("fps", 30)), settings.max_fps)
-    return (shape[0], shape[1]), max(1, round(seconds * rate))
+    if settings.start >= seconds:
+        raise wrong("start", f"start: the clip is {seconds:.2f} s long.")
+    used = min(settings.end or seconds, seconds) - settings.start
+    return (shape[0], shape[1]), max(1, round(used * rate)), used
 
 
 @router.get("/workers", summary="Workers that live", tags=["admin"], responses=refusals())

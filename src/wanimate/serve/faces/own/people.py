@@ -15,6 +15,7 @@ from wanimate.serve.errors import ServiceError, missing
 from wanimate.serve.faces.common import Base, Reader, RequestId, Submitter, TheService
 from wanimate.serve.faces.own.forms import Answers, JobId, refusals
 from wanimate.serve.faces.own.jobs import FACE
+from wanimate.serve.keys import Caller
 from wanimate.serve.ops.health import alive
 from wanimate.serve.service import Service
 from wanimate.serve.submission import Source, Submission
@@ -22,18 +23,19 @@ from wanimate.serve.tables import Job, Stage, State, Worker
 
 router = APIRouter(tags=["people"])
 _PACE = 0.2
-_FIRST = 50
+FIRST = 50
 """Priority of looking: somebody waits for it, and it takes seconds."""
 
 
 class Look(BaseModel):
-    """Which clip, and where: `at` in seconds; the first frame with people if it is left out. `wait`: seconds to wait for the
-    answer."""
+    """Which clip, and where: `at` in seconds; the first frame with people, from `start` on, if it is left out. `wait`: seconds
+    to wait for the answer."""
 
     model_config = ConfigDict(extra="forbid")
 
     video: Source
     at: Annotated[float | None, Field(ge=0, le=36_000, allow_inf_nan=False)] = None
+    start: Annotated[float, Field(ge=0, le=36_000, allow_inf_nan=False)] = 0.0
     wait: Annotated[float, Field(ge=0, le=60, allow_inf_nan=False)] = 20.0
 
 
@@ -54,6 +56,7 @@ class People(BaseModel):
     frame: int | None = None
     size: tuple[int, int] | None = Field(default=None, description="Of the clip, in pixels.")
     seconds: float | None = Field(default=None, description="Of the clip.")
+    fps: str | None = Field(default=None, description="Of the clip, as a fraction.")
     picture: str | None = None
 
 
@@ -66,13 +69,10 @@ async def look(
 ) -> People:
     """A clip that cannot be used is refused with what is wrong with it."""
     service.check_rate(caller, creation=True)
-    chosen = {} if wanted.at is None else {"preprocess": {"person": f"1@{wanted.at:.3f}"}}
-    submission = Submission(kind="people", video=wanted.video, priority=_FIRST, **chosen)  # type: ignore[arg-type]
+    chosen = {"start": wanted.start} if wanted.at is None else {"person": f"1@{wanted.at:.3f}"}
+    submission = Submission(kind="people", video=wanted.video, priority=FIRST, preprocess=chosen)
     job = await run_sync(service.submit, caller, submission, FACE, request_id)
-    until = time.monotonic() + (wanted.wait if await run_sync(_is_somebody_there, service) else 0.0)
-    while not State(job.state).final and time.monotonic() < until and not service.streams.closing:
-        await anyio.sleep(_PACE)
-        job = await run_sync(service.job, caller, job.id)
+    job = await waited(service, caller, job, wanted.wait)
     if not State(job.state).final:
         response.status_code = 202
     return _view(service, job, base)
@@ -84,6 +84,15 @@ def found(service: TheService, caller: Reader, job_id: JobId, base: Base) -> Peo
     if job.kind != "people":
         raise missing("look at a clip")
     return _view(service, job, base)
+
+
+async def waited(service: Service, caller: Caller, job: Job, seconds: float) -> Job:
+    """The job once it has ended, or after so many seconds; as it is at once where no worker lives that could do it."""
+    until = time.monotonic() + (seconds if await run_sync(_is_somebody_there, service) else 0.0)
+    while not State(job.state).final and time.monotonic() < until and not service.streams.closing:
+        await anyio.sleep(_PACE)
+        job = await run_sync(service.job, caller, job.id)
+    return job
 
 
 def _is_somebody_there(service: Service) -> bool:
@@ -102,5 +111,5 @@ def _view(service: Service, job: Job, base: str) -> People:
     people = [Person(number=i, box=box) for i, box in enumerate(facts["people"], 1)]
     return People(
         id=job.id, state=job.state, people=people, frame=facts["frame"], size=facts["size"], seconds=facts["seconds"],
-        picture=service.result_link(job, "picture", base),
+        fps=facts["fps"], picture=service.result_link(job, "picture", base),
     )  # fmt: skip

@@ -7,7 +7,7 @@ from __future__ import annotations
 
 import asyncio
 import time
-from collections.abc import AsyncIterator
+from collections.abc import AsyncIterator, Callable
 from typing import Annotated
 
 from anyio.to_thread import run_sync
@@ -37,30 +37,28 @@ LastSeen = Annotated[
 After = Annotated[
     int | None, Query(ge=0, le=_LARGEST, description="As `Last-Event-ID`, for clients that cannot set it.")
 ]
-_STREAM: Answers = {
-    200: {"content": {"text/event-stream": {}}, "description": "Events: `id`, `event` and JSON `data`."}
-}
+STREAM: Answers = {200: {"content": {"text/event-stream": {}}, "description": "Events: `id`, `event` and JSON `data`."}}
 
 
 @router.get(
     "/jobs/{job_id}/events", summary="Events of a job", response_class=StreamingResponse,
-    responses={**refusals(404, 429), **_STREAM, 204: {"description": "The job is finished, and all events were seen."}},
+    responses={**refusals(404, 429), **STREAM, 204: {"description": "The job is finished, and all events were seen."}},
 )  # fmt: skip
 async def of_job(
     service: TheService, caller: Reader, job_id: JobId, last_seen: LastSeen = None, after: After = None
 ) -> Response:
     """All that happened to the job, then what happens. It ends behind `succeeded`, `failed`, `cancelled` or `deleted`."""
     job = await run_sync(service.job, caller, job_id)
-    seen = _seen(last_seen, after) or 0
+    seen = last_seen_of(last_seen, after) or 0
     events = EventStream(service.database, None, job_id, seen)
     if seen and State(job.state).final and not await run_sync(EventStream(service.database, None, job_id, seen).new):
         return Response(status_code=204)  # a browser would come back for ever
-    return await _answer(service, caller, events, job_id)
+    return await answer(service, caller.key_id, events, lambda: _gone(service, caller, job_id), ends=True)
 
 
 @router.get(
     "/events", summary="Events of all of the owner's jobs", response_class=StreamingResponse,
-    responses={**refusals(429), **_STREAM},
+    responses={**refusals(429), **STREAM},
 )  # fmt: skip
 async def of_owner(
     service: TheService, caller: Reader, last_seen: LastSeen = None, after: After = None,
@@ -68,11 +66,11 @@ async def of_owner(
 ) -> Response:  # fmt: skip
     """What happens from now on, or behind the last event that was seen."""
     owner = None if everybody and caller.is_admin else caller.owner
-    events = await run_sync(EventStream, service.database, owner, None, _seen(last_seen, after))
-    return await _answer(service, caller, events, None)
+    events = await run_sync(EventStream, service.database, owner, None, last_seen_of(last_seen, after))
+    return await answer(service, caller.key_id, events, lambda: _gone(service, caller, None))
 
 
-def _seen(header: str | None, query: int | None) -> int | None:
+def last_seen_of(header: str | None, query: int | None) -> int | None:
     """The last event that the client knows; None where it says nothing."""
     if header is None or not header.strip():
         return query
@@ -81,14 +79,28 @@ def _seen(header: str | None, query: int | None) -> int | None:
     return int(header)
 
 
-async def _answer(service: Service, caller: Caller, events: EventStream, job_id: str | None) -> Response:
-    service.streams.check(caller.key_id)
-    return StreamingResponse(_told(service, caller, events, job_id), media_type="text/event-stream", headers=_HEADERS)
+async def answer(
+    service: Service, who: str, events: EventStream, gone: Callable[[], str | None], ends: bool = False
+) -> Response:
+    """A stream of events.
+
+    Args:
+        who: the key or the link, which may have so many streams.
+        gone: asked now and then; what the stream ends with where its job, key or link is gone, else None.
+        ends: it ends with the last event of a job.
+
+    Raises:
+        ServiceError: 429, 503.
+    """
+    service.streams.check(who)
+    return StreamingResponse(_told(service, who, events, gone, ends), media_type="text/event-stream", headers=_HEADERS)
 
 
-async def _told(service: Service, caller: Caller, events: EventStream, job_id: str | None) -> AsyncIterator[str]:
+async def _told(
+    service: Service, who: str, events: EventStream, gone: Callable[[], str | None], ends: bool
+) -> AsyncIterator[str]:
     streams = service.streams
-    with streams.held(caller.key_id):
+    with streams.held(who):
         yield f"retry: {RECONNECT}\n\n"
         sent = looked = time.monotonic()
         while not streams.closing:
@@ -96,9 +108,9 @@ async def _told(service: Service, caller: Caller, events: EventStream, job_id: s
                 fresh = await run_sync(events.new, _AT_ONCE, limiter=streams.queries)
                 if not fresh and time.monotonic() - looked > HEARTBEAT / 3:
                     looked = time.monotonic()
-                    gone = await run_sync(_gone, service, caller, job_id, limiter=streams.queries)
-                    if gone is not None:
-                        yield gone
+                    end = await run_sync(gone, limiter=streams.queries)
+                    if end is not None:
+                        yield end
                         return
             except Exception as error:
                 if not is_away(error):
@@ -107,7 +119,7 @@ async def _told(service: Service, caller: Caller, events: EventStream, job_id: s
             for piece in server_sent(fresh):
                 sent = time.monotonic()
                 yield piece
-            if job_id is not None and any(told.kind in _FINAL for told in fresh):
+            if ends and any(told.kind in _FINAL for told in fresh):
                 return
             if time.monotonic() - sent > HEARTBEAT:
                 sent = time.monotonic()

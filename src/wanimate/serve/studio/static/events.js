@@ -7,12 +7,18 @@ const KINDS = [
 const AGAIN = 3000;
 export const FINAL = ['succeeded', 'failed', 'cancelled'];
 
-class Stream extends EventTarget {
+export class Stream extends EventTarget {
   #source = null;
+  #path;
   #last = null;
   #timer = 0;
   connected = false;
   wanted = false;
+
+  constructor(path = '/v1/events') {
+    super();
+    this.#path = path;
+  }
 
   open() {
     this.wanted = true;
@@ -37,7 +43,7 @@ class Stream extends EventTarget {
 
   #begin() {
     this.#source?.close();
-    const source = new EventSource(`/v1/events${this.#last === null ? '' : `?after=${this.#last}`}`);
+    const source = new EventSource(`${this.#path}${this.#last === null ? '' : `?after=${this.#last}`}`);
     this.#source = source;
     source.onopen = () => {
       this.#tell(true);

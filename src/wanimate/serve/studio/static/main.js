@@ -11,7 +11,9 @@ import './views/start.js';
 import './views/jobs.js';
 import './views/guides.js';
 import './views/compare.js';
+import './views/library.js';
 import './views/settings.js';
+import './views/guest.js';
 
 // Views by the first word of the address: what they draw, and their name for the window's title.
 const VIEWS = {
@@ -22,9 +24,14 @@ const VIEWS = {
       id ? html`<wa-compare .id=${id} .other=${query.get('with')}></wa-compare>` : html`<wa-jobs .show=${query.get('show') ?? 'queue'}></wa-jobs>`,
   },
   guides: { title: t.nav.guides, tab: 'jobs', draw: ([, id]) => html`<wa-guides .id=${id}></wa-guides>` },
+  library: { title: t.nav.library, draw: (_, query) => html`<wa-library .shelf=${query.get('shelf') === 'character' ? 'character' : 'clip'}></wa-library>` },
+  review: {
+    title: t.nav.review,
+    draw: ([, id, job]) => (id === 'of' ? html`<wa-review .job=${job}></wa-review>` : id ? html`<wa-review .id=${id}></wa-review>` : html`<wa-reviews></wa-reviews>`),
+  },
   settings: { title: t.nav.settings, draw: () => html`<wa-settings></wa-settings>` },
 };
-const TABS = ['start', 'jobs', 'settings'];
+const TABS = ['start', 'jobs', 'library', 'review', 'settings'];
 const THEMES = ['auto', 'light', 'dark'];
 
 class App extends Part {
@@ -44,6 +51,7 @@ class App extends Part {
   }
 
   async #enter() {
+    if (this.where.path[0] === 'guest') return void (this.state = 'guest');
     const link = /^#link=([\w-]+)$/.exec(location.hash)?.[1];
     if (link) history.replaceState(null, '', location.pathname);
     try {
@@ -63,12 +71,14 @@ class App extends Part {
   }
 
   #out() {
+    if (this.state === 'guest') return;
     stream.close();
     this.state = 'out';
   }
 
   #moved() {
     this.where = place();
+    if ((this.where.path[0] === 'guest') !== (this.state === 'guest')) return void location.reload();
     this.updateComplete.then(() => {
       scrollTo(0, 0);
       this.querySelector('main')?.focus({ preventScroll: true });
@@ -101,6 +111,7 @@ class App extends Part {
 
   render() {
     if (this.state === 'asking') return nothing;
+    if (this.state === 'guest') return html`<wa-guest .token=${this.where.path[1] ?? ''}></wa-guest>`;
     if (this.state === 'out') {
       document.title = t.name;
       return html`<wa-sign-in .trouble=${this.trouble ?? ''} @signed-in=${() => this.#in()}></wa-sign-in>`;

@@ -3,10 +3,12 @@ import { html, nothing } from '../vendor/lit.js';
 import { Part, say } from './base.js';
 import { AREAS } from '../draft.js';
 import { t } from '../texts.js';
+import { RATES, SIZES } from './finishing.js';
+import './relight.js';
 
 class Options extends Part {
-  // draft: as draft.js has it. models: the answer of /v1/models. wrong: the field that the service refused.
-  static properties = { draft: {}, models: {}, wrong: {}, recent: {} };
+  // draft: as draft.js has it. models: the answer of /v1/models. wrong: the field that the service refused. preview: as `job` of wa-relight.
+  static properties = { draft: {}, models: {}, wrong: {}, preview: {} };
 
   #set(name, value) {
     say(this, 'set', { [name]: value });
@@ -53,10 +55,12 @@ class Options extends Part {
         ${this.#text('seed', t.start.seed, t.start.seedHint, { type: 'number', min: 0, step: 1 })}
         ${this.#text('steps', t.start.steps, t.start.stepsHint, { type: 'number', min: 1, step: 1 })}
       </div>
-      ${draft.mode === 'replacement' ? html`${this.#check('relight', t.start.relight, t.start.relightAbout)}${this.#check('composite', t.start.composite, t.start.compositeAbout)}` : nothing}
+      ${draft.mode === 'replacement' ? html`${this.#check('relight', t.start.relight, t.start.relightAbout)}<wa-relight .job=${this.preview}></wa-relight>${this.#check('composite', t.start.composite, t.start.compositeAbout)}` : nothing}
       <details><summary>${t.start.more}</summary><div class="stack">
         <div class="columns">
           ${draft.size.startsWith('tier:') ? nothing : this.#text('fps', t.start.fps, t.start.fpsHint, { mode: 'decimal' })}
+          ${this.#choice('upscale', t.finishing.size, [['', t.finishing.asDrawn], ...SIZES.map((size) => [size, t.finishing.sizes[size]])])}
+          ${this.#choice('fpsOut', t.finishing.delivered, [['', t.finishing.asDrawn], ...RATES.map((rate) => [rate, t.finishing.rates(rate)])])}
           ${models.data.length > 1 ? this.#choice('checkpoint', t.start.checkpoint, [['', t.start.byDefault(usual)], ...models.data.filter((model) => !model.default).map(({ id }) => [id, id])]) : nothing}
           ${this.#text('name', t.start.jobName, t.start.nameHint)}
         </div>

@@ -7,11 +7,12 @@ import { t } from '../texts.js';
 const PACE = 1000;
 
 class People extends Part {
-  // video: what /v1/people takes as `video`, null for none. person, at: what is chosen. Says `found` and `chosen`.
-  static properties = { video: {}, person: {}, at: {}, found: { state: true }, trouble: { state: true }, slow: { state: true } };
+  // video: what /v1/people takes as `video`, null for none. person, at: what is chosen. start: where what is used of the clip begins. Says `found` and `chosen`.
+  static properties = { video: {}, person: {}, at: {}, start: {}, found: { state: true }, trouble: { state: true }, slow: { state: true } };
 
   willUpdate(changed) {
-    if (changed.has('video') && JSON.stringify(changed.get('video')) !== JSON.stringify(this.video)) this.#look(this.at);
+    const another = changed.has('video') && JSON.stringify(changed.get('video')) !== JSON.stringify(this.video);
+    if (another || (changed.has('start') && changed.get('start') !== undefined && !this.at)) this.#look(this.at);
   }
 
   disconnectedCallback() {
@@ -26,7 +27,7 @@ class People extends Part {
     if (!this.video) return;
     const began = Date.now();
     try {
-      let told = await post('people', { video: this.video, wait: 0, ...(at ? { at: Number(at) } : {}) });
+      let told = await post('people', { video: this.video, wait: 0, ...(at ? { at: Number(at) } : this.start ? { start: Number(this.start) } : {}) });
       while (told.state === 'pending' || told.state === 'running') {
         await new Promise((fulfil) => setTimeout(fulfil, PACE));
         if (this.turn !== turn) return;
@@ -71,7 +72,7 @@ class People extends Part {
     if (!people.length) return html`<p class="note warn" role="alert">${t.start.nobody}</p>`;
     const choices = ['largest', ...people.map((one) => String(one.number))];
     return html`<div class="crowd">
-        <div class="picture"><img src=${local(picture)} alt=${t.start.several(people.length)}>${people.length > 1 ? people.map((one) => this.#box(one, size)) : nothing}</div>
+        <div class="picture"><img src=${local(picture)} alt=${people.length === 1 ? t.start.one : t.start.several(people.length)}>${people.length > 1 ? people.map((one) => this.#box(one, size)) : nothing}</div>
         <div class="stack"><p>${people.length === 1 ? t.start.one : t.start.several(people.length)}</p>
           ${people.length > 1
             ? html`<div role="radiogroup" aria-label=${t.start.people} class="stack tight">${choices.map((who) => html`<label class="check"><input type="radio" name="person" .checked=${this.person === who}

@@ -4,6 +4,8 @@ import { Part, say } from './base.js';
 import { local, upload } from '../api.js';
 import { bytes, percent } from '../format.js';
 import { t } from '../texts.js';
+import { sourceNamed } from './entry.js';
+import './library-picker.js';
 
 const PATIENCE = 8000;
 
@@ -26,18 +28,27 @@ function measured(url, isClip) {
 }
 
 class Source extends Part {
-  // kind: image, video or mask. value: { id, name, url, width, height, seconds } or null. demos: [{ url, name, label }]. most: bytes that a file may have.
-  static properties = { kind: {}, label: {}, hint: {}, value: {}, demos: {}, recent: {}, trouble: {}, most: {}, sending: { state: true }, over: { state: true } };
+  // kind: image, video or mask. value: { id, name, url, width, height, seconds } or null. demos: [{ url, name, label }]. most: bytes that a file may have. library: whether one may be taken from the library.
+  static properties = { kind: {}, label: {}, hint: {}, value: {}, demos: {}, recent: {}, trouble: {}, most: {}, library: {}, sending: { state: true }, over: { state: true } };
 
   constructor() {
     super();
     this.demos = [];
     this.recent = [];
     this.trouble = '';
+    this.library = true;
   }
 
   get isClip() {
     return this.kind !== 'image';
+  }
+
+  // An entry of the library that is known by its name alone, as an earlier job has it, is shown, too.
+  async updated(changed) {
+    const { value } = this;
+    if (!changed.has('value') || !value?.library || value.url) return;
+    const found = await sourceNamed(value.library, this.kind).catch(() => null);
+    if (found && this.value === value) this.value = found;
   }
 
   #change(value) {
@@ -113,6 +124,7 @@ class Source extends Part {
               @change=${(e) => (e.target.files[0] && this.take(e.target.files[0]), (e.target.value = ''))}></label></p>
           <p class="hint">${this.hint}</p>`}
     </div>
+    ${this.library && this.kind !== 'mask' ? html`<wa-library-picker .kind=${this.kind} @picked=${(e) => this.#change(e.detail)}></wa-library-picker>` : nothing}
     ${this.demos.length
       ? html`<div class="line"><span class="hint">${t.start.demo}</span>
           ${this.demos.map((demo) => html`<button type="button" class="thumb" aria-label=${demo.label} title=${demo.label} @click=${() => this.#example(demo)}>

@@ -8,9 +8,11 @@ import { called, isOpen, tag } from '../parts/job.js';
 import { progress, warnings } from '../parts/progress.js';
 import { toast, tried } from '../parts/toasts.js';
 import { Watched } from '../parts/watched.js';
+import '../parts/finishing.js';
 import '../parts/player.js';
 
 const MOST = 100;
+const SHOWN = ['video/mp4', 'video/webm'];
 
 class Compare extends Watched {
   // other: id of the job whose result stands beside this one's.
@@ -28,7 +30,8 @@ class Compare extends Watched {
 
   async loaded() {
     if (this.job.state !== 'succeeded') return;
-    const { data } = await get(`jobs?state=succeeded&kind=animate&kind=generate&kind=redraw&limit=${MOST}`).catch(() => ({ data: [] }));
+    if (this.job.kind === 'finish' && this.other === this.job.submission.parent) this.layout = 'wipe';
+    const { data } = await get(`jobs?state=succeeded&kind=animate&kind=generate&kind=redraw&kind=finish&limit=${MOST}`).catch(() => ({ data: [] }));
     this.others = data.filter((job) => job.id !== this.id && job.results.includes('video'));
   }
 
@@ -45,7 +48,8 @@ class Compare extends Watched {
   }
 
   #label(job) {
-    return `${called(job)}${job.facts.seed === undefined ? '' : `, ${t.compare.seed(job.facts.seed)}`}`;
+    const finished = job.kind === 'finish' ? `, ${job.facts.size?.join(' × ')}, ${t.compare.rate(Number(rate(job.facts.fps).toFixed(2)))}` : '';
+    return `${called(job)}${job.facts.seed === undefined ? '' : `, ${t.compare.seed(job.facts.seed)}`}${finished}`;
   }
 
   #tracks() {
@@ -85,7 +89,7 @@ class Compare extends Watched {
   #stage() {
     const { job } = this;
     if (this.layout === 'sheet' && this.files.sheet) return html`<a href=${this.files.sheet.url} class="sheet"><img src=${this.files.sheet.url} alt=${t.compare.sheet}></a>`;
-    if (!this.files.video.media_type.startsWith('video/')) return html`<p class="note">${t.compare.zip}</p>`;
+    if (!SHOWN.includes(this.files.video.media_type)) return html`<p class="note">${t.compare.zip}</p>`;
     return html`<wa-player .tracks=${this.#tracks()} .count=${job.facts.frames} .fps=${rate(job.facts.fps)} .layout=${this.layout} .gaps=${job.facts.no_person ?? []}></wa-player>`;
   }
 
@@ -123,6 +127,7 @@ class Compare extends Watched {
     const mine = session.is('submit');
     return html`<div class="line">
       ${video ? html`<a class="button main" href=${video.url} download=${video.filename}>${t.compare.download}</a>` : nothing}
+      ${mine && video ? html`<a class="button" href="#/review/of/${this.id}">${t.nav.review}</a>` : nothing}
       ${mine ? html`<a class="button" href="#/start?from=${this.id}">${this.job.state === 'succeeded' ? t.compare.again : t.compare.tryAgain}</a>` : nothing}
       ${record ? html`<a class="button quiet" href=${record.url} download=${record.filename}>${t.compare.record}</a>` : nothing}
       ${sheet ? html`<a class="button quiet" href=${sheet.url} download=${sheet.filename}>${t.compare.sheetFile}</a>` : nothing}
@@ -142,7 +147,7 @@ class Compare extends Watched {
     }
     if (!this.files?.video) return head;
     return html`${head}<div class="watch"><section class="stack" aria-label=${t.compare.result}>${this.#bar()}${this.#stage()}</section>
-      <div class="stack">${warnings(job)}${this.#facts()}${session.is('submit') && job.facts.segments ? this.#redrawing() : nothing}</div></div>`;
+      <div class="stack">${warnings(job)}${this.#facts()}${session.is('submit') && job.facts.segments ? html`<wa-finishing .job=${job}></wa-finishing>${this.#redrawing()}` : nothing}</div></div>`;
   }
 }
 customElements.define('wa-compare', Compare);

@@ -1,0 +1,360 @@
+"""`wanimate review`: reviewing a service's results from the command line. It needs the database, not the running service."""
+
+from __future__ import annotations
+
+import getpass
+from collections.abc import Iterator
+from contextlib import contextmanager
+from pathlib import Path
+from typing import TYPE_CHECKING, Annotated, Any
+
+import typer
+from rich.console import RenderableType
+from rich.markup import escape
+from rich.table import Table
+
+from wanimate.cli.build import command
+from wanimate.cli.options import option
+from wanimate.cli.report import Reporter
+from wanimate.cli.serve import NAMES as PLACES_NAMES
+from wanimate.cli.serve import Config, Data, Database, StorageUrl, settings_of
+from wanimate.errors import InputError, OutputError
+
+if TYPE_CHECKING:
+    from wanimate.review.records import Shot, State, Version
+    from wanimate.serve.reviews import Reviewer, Reviews
+    from wanimate.serve.settings import ServeSettings
+
+REVIEW = "Review"
+NAMES = {
+    **PLACES_NAMES, "shot": "SHOT", "version": "--version", "state": "--state", "frame": "--frame",
+    "duration": "--duration", "text": "TEXT", "name": "--name", "reason": "--reason", "format": "--format",
+    "days": "--days", "rights": "--rights", "out": "--out", "x": "--at", "y": "--at", "marks": "--at",
+}  # fmt: skip
+_WORDS = {"needs_review": "needs review", "changes_asked": "changes asked", "approved": "approved"}
+
+app = typer.Typer(no_args_is_help=True, help="Look at versions of shots, comment on them, approve them.")
+ShotArgument = Annotated[
+    str, typer.Argument(help="Its id, the id of one of its jobs, or its name.", metavar="SHOT", show_default=False)
+]
+VersionNumber = Annotated[int | None, option(REVIEW, "Number of the version.", min=1, show_default="the newest")]
+PersonName = Annotated[str | None, option(REVIEW, "What you are called.", show_default="the user of this machine")]
+Url = Annotated[
+    str | None, option(REVIEW, "How guests reach the service.", show_default="its public_url, or this machine")
+]
+Reason = Annotated[str, option(REVIEW, "Why. It becomes part of the record.", show_default="none")]
+
+
+@app.command("list")
+@command(names=NAMES)
+def list_(
+    report: Reporter,
+    state: Annotated[
+        str | None, option(REVIEW, "needs_review, changes_asked or approved.", show_default="every state")
+    ] = None,
+    data: Data = None, database: Database = None, storage: StorageUrl = None, config: Config = None,
+) -> None:  # fmt: skip
+    """List shots, the last changed first.
+
+    [bold]Example[/bold]
+
+    [cyan]wanimate review list --state needs_review[/cyan]
+    """
+    with _reviews(settings_of(config, data=data, database=database, storage=storage)) as reviews:
+        from wanimate.serve.reviews.shots import Wanted
+
+        wanted = Wanted(None if state is None else _state(state), everybody=True, limit=1000)
+        rows = reviews.shots.listed(_who(None), "", wanted)
+    table = Table("id", "name", "owner", "state", "versions", "open", "changed", box=None, header_style="bold")
+    told: list[dict[str, Any]] = []
+    for row in rows:
+        shot = row.shot
+        table.add_row(
+            shot.id, escape(shot.name), escape(shot.owner), _WORDS[shot.state], str(row.versions), str(row.open),
+            _moment(shot.changed),
+        )  # fmt: skip
+        names = ("id", "name", "owner", "state", "created", "changed")
+        told.append({name: getattr(shot, name) for name in names} | {"versions": row.versions, "open": row.open})
+    report.done({"shots": told}, [table] if told else "there is no shot")
+
+
+@app.command()
+@command(names=NAMES)
+def show(
+    report: Reporter, shot: ShotArgument,
+    data: Data = None, database: Database = None, storage: StorageUrl = None, config: Config = None,
+) -> None:  # fmt: skip
+    """Show a shot: its versions, what was said of them, and who decided what."""
+    with _reviews(settings_of(config, data=data, database=database, storage=storage), shot) as reviews:
+        found = _shot(reviews, shot)
+    report.done(found.model_dump(mode="json"), _shown(found))
+
+
+@app.command()
+@command(names=NAMES)
+def comment(
+    report: Reporter, shot: ShotArgument, text: Annotated[str, typer.Argument(help="What to say.")],
+    frame: Annotated[int, option(REVIEW, "Frame that it is about, from 0.")] = 0,
+    duration: Annotated[int, option(REVIEW, "Frames that it is about.")] = 1,
+    at: Annotated[
+        str | None,
+        option(REVIEW, "Place in the picture, as X,Y in shares of its size: 0.5,0.5.", show_default="the whole picture"),
+    ] = None,
+    version: VersionNumber = None, name: PersonName = None,
+    data: Data = None, database: Database = None, storage: StorageUrl = None, config: Config = None,
+) -> None:  # fmt: skip
+    """Comment on a version.
+
+    [bold]Example[/bold]
+
+    [cyan]wanimate review comment "Scene 12" "The hand is gone." --frame 42 --at 0.3,0.6[/cyan]
+    """
+    settings = settings_of(config, data=data, database=database, storage=storage)
+    with _reviews(settings, shot, frame=frame, duration=duration) as reviews:
+        from wanimate.review.records import Remark
+
+        x, y = _place(at)
+        remark = _valid(Remark, text=text, frame=frame, duration=duration, x=x, y=y)
+        found = _shot(reviews, shot)
+        chosen = _version(found, version)
+        made = reviews.notes.add(_who(name), found.id, chosen.job, remark)
+    report.done({"comment": made, "shot": found.id}, f"said of {escape(found.name)}, version {chosen.number}")
+
+
+@app.command()
+@command(names=NAMES)
+def approve(
+    report: Reporter, shot: ShotArgument, reason: Reason = "", version: VersionNumber = None, name: PersonName = None,
+    data: Data = None, database: Database = None, storage: StorageUrl = None, config: Config = None,
+) -> None:  # fmt: skip
+    """Approve a version: the very file that is there now, by its SHA-256.
+
+    [bold]Example[/bold]
+
+    [cyan]wanimate review approve "Scene 12" --name "Ann Lee"[/cyan]
+    """
+    settings = settings_of(config, data=data, database=database, storage=storage)
+    _decide(report, settings, shot, version, "approved", reason, name)
+
+
+@app.command("ask-changes")
+@command(names=NAMES)
+def ask_changes(
+    report: Reporter, shot: ShotArgument, reason: Reason = "", version: VersionNumber = None, name: PersonName = None,
+    data: Data = None, database: Database = None, storage: StorageUrl = None, config: Config = None,
+) -> None:  # fmt: skip
+    """Ask for changes of a version."""
+    settings = settings_of(config, data=data, database=database, storage=storage)
+    _decide(report, settings, shot, version, "changes_asked", reason, name)
+
+
+@app.command()
+@command(names=NAMES)
+def export(
+    report: Reporter, shot: ShotArgument,
+    format: Annotated[str, option(REVIEW, "json, csv or edl.")] = "json",
+    out: Annotated[Path | None, option(REVIEW, "File to write.", show_default="the terminal")] = None,
+    version: VersionNumber = None,
+    data: Data = None, database: Database = None, storage: StorageUrl = None, config: Config = None,
+) -> None:  # fmt: skip
+    """Export comments: JSON with everything, marker CSV, or EDL with Resolve's markers.
+
+    [bold]Example[/bold]
+
+    [cyan]wanimate review export "Scene 12" --format edl --out scene-12.edl[/cyan]
+    """
+    with _reviews(settings_of(config, data=data, database=database, storage=storage), shot) as reviews:
+        from wanimate.review.exports import FORMATS, exported
+
+        chosen = next((one for one in FORMATS if one == format), None)
+        if chosen is None:
+            raise InputError("format", format, "there is no such format", f"Give {', '.join(FORMATS)}.")
+        found = _shot(reviews, shot)
+        text = exported(found, chosen, _version(found, version))
+    if out is None:
+        report.done({"format": chosen, "text": text}, escape(text.rstrip("\n")))
+        return
+    try:
+        out.write_text(text, encoding="utf-8-sig" if chosen == "csv" else "utf-8", newline="")
+    except OSError as error:
+        raise OutputError("out", out, f"it cannot be written ({error.strerror})", "Give another file.") from error
+    report.done({"format": chosen, "out": str(out)}, f"written to {escape(str(out))}")
+
+
+@app.command()
+@command(names=NAMES)
+def link(
+    report: Reporter, shot: ShotArgument,
+    days: Annotated[float, option(REVIEW, "Days until it expires, 90 at most.")] = 7.0,
+    rights: Annotated[str, option(REVIEW, "What guests may do: view, comment, decide, with commas.")] = "view,comment",
+    label: Annotated[str, option(REVIEW, "For whom it is.", show_default="nobody in particular")] = "",
+    url: Url = None,
+    name: PersonName = None,
+    data: Data = None, database: Database = None, storage: StorageUrl = None, config: Config = None,
+) -> None:  # fmt: skip
+    """Make a link for guests, and print it. Whoever has it sees this shot and nothing else.
+
+    [bold]Example[/bold]
+
+    [cyan]wanimate review link "Scene 12" --days 3 --rights view,comment,decide[/cyan]
+    """
+    settings = settings_of(config, data=data, database=database, storage=storage)
+    with _reviews(settings, shot) as reviews:
+        from wanimate.serve.reviews.guests import LONGEST, RIGHTS
+
+        if not 0 < days <= LONGEST:
+            rule = f"it has to be above 0 and at most {LONGEST:g}"
+            raise InputError("days", days, rule, "Give a number of days.")
+        wanted = [right.strip() for right in rights.split(",") if right.strip()]
+        unknown = [right for right in wanted if right not in RIGHTS]
+        if unknown:
+            raise InputError(
+                "rights", ", ".join(unknown), "there is no such right", f"Give some of {', '.join(RIGHTS)}."
+            )
+        found = _shot(reviews, shot)
+        chosen = [right for right in RIGHTS if right in wanted]
+        made, token = reviews.guests.invite(_who(name), found.id, label, chosen, days)
+    base = (url or settings.public_url or f"http://{settings.host}:{settings.port}").rstrip("/")
+    address = f"{base}/#/guest/{token}"
+    report.done({"link": made.id, "url": address, "expires": made.expires, "rights": made.rights}, address)
+
+
+def _decide(
+    report: Reporter, settings: ServeSettings, shot: str, version: int | None, state: str, reason: str, name: str | None
+) -> None:
+    with _reviews(settings, shot) as reviews:
+        found = _shot(reviews, shot)
+        chosen = _version(found, version)
+        record = reviews.decisions.decide(_who(name), found.id, chosen.job, _state(state), reason)
+    report.done(
+        record.model_dump(mode="json"),
+        f"{escape(found.name)}, version {chosen.number}: {_WORDS[state]} (sha256 {record.output_sha256})",
+    )
+
+
+@contextmanager
+def _reviews(settings: ServeSettings, shot: str = "", **given: object) -> Iterator[Reviews]:
+    """The reviews of a service's database. What is refused within the block is an InputError."""
+    from wanimate.serve.database import Database
+    from wanimate.serve.errors import ServiceError
+    from wanimate.serve.reviews import Reviews
+    from wanimate.serve.service import shared_secret
+    from wanimate.serve.storage import Storage
+
+    base = Database(settings.database_url)
+    base.open()
+    try:
+        yield Reviews(base, Storage(settings.storage_url, shared_secret(base)), settings)
+    except ServiceError as error:
+        rule = error.message.removeprefix(f"{error.field}: ").rstrip(".")
+        field = error.field if error.field is not None and error.field in given else "shot"
+        raise InputError(field, given.get(field, shot), rule, "`wanimate review show` shows what is there.") from error
+    finally:
+        base.close()
+
+
+def _who(name: str | None) -> Reviewer:
+    from wanimate.review.records import Signature
+    from wanimate.serve.reviews import Reviewer
+
+    user = getpass.getuser()
+    called: str = _valid(Signature, name=name or user).name
+    return Reviewer(called, "operator", f"command line:{user}", frozenset({"view", "comment", "decide", "manage"}))
+
+
+def _shot(reviews: Reviews, given: str) -> Shot:
+    """A shot by its id, the id of one of its jobs, or its name."""
+    from wanimate.serve.errors import ServiceError
+    from wanimate.serve.reviews.shots import Wanted
+
+    who = _who(None)
+
+    def looked(by_job: bool) -> Shot | None:
+        try:
+            return reviews.shots.look(who, reviews.shots.of_job(who, given) if by_job else given).shot
+        except ServiceError as error:
+            if error.status != 404:
+                raise
+            return None
+
+    found = looked(by_job=False) or looked(by_job=True)
+    if found is not None:
+        return found
+    rows = reviews.shots.listed(who, "", Wanted(search=given, everybody=True, limit=1000))
+    named = [row.shot for row in rows if row.shot.name == given]
+    if len(named) == 1:
+        return reviews.shots.look(who, named[0].id).shot
+    rule = "several shots have this name" if named else "there is no such shot"
+    raise InputError("shot", given, rule, "Give its id; `wanimate review list` shows them.")
+
+
+def _version(shot: Shot, number: int | None) -> Version:
+    if not shot.versions:
+        raise InputError("shot", shot.name, "it has no versions", "Give another shot.")
+    if number is None:
+        return shot.versions[-1]
+    found = next((one for one in shot.versions if one.number == number), None)
+    if found is None:
+        known = ", ".join(str(one.number) for one in shot.versions)
+        raise InputError("version", number, f"the versions are {known}", "Give one of them.")
+    return found
+
+
+def _state(given: str) -> State:
+    from wanimate.review.records import State
+
+    found = next((state for state in State if state.value == given), None)
+    if found is None:
+        raise InputError("state", given, "there is no such state", f"Give {', '.join(State)}.")
+    return found
+
+
+def _place(at: str | None) -> tuple[float | None, float | None]:
+    if at is None:
+        return None, None
+    try:
+        x, y = (float(part) for part in at.split(","))
+    except ValueError as error:
+        raise InputError("x", at, "it is no place", "Write it as X,Y with numbers from 0 to 1.") from error
+    return x, y
+
+
+def _valid(form: Any, **fields: Any) -> Any:
+    """A form of these fields. Raises InputError with the first thing that is wrong."""
+    from pydantic import ValidationError
+
+    try:
+        return form.model_validate(fields)
+    except ValidationError as error:
+        first = error.errors(include_url=False)[0]
+        field = ".".join(str(part) for part in first["loc"][:1]) or "marks"
+        rule = first["msg"].removeprefix("Value error, ")
+        raise InputError(field, first["input"], rule, "Give another value.") from error
+
+
+def _shown(shot: Shot) -> list[RenderableType]:
+    found: list[RenderableType] = [f"[bold]{escape(shot.name)}[/bold]  {shot.id}  {_WORDS[shot.state]}"]
+    if not shot.intact:
+        found.append("[red]The decisions are not as they were written.[/red]")
+    versions = Table("version", "state", "job", "frames", "rate", "file", box=None, header_style="bold")
+    for one in shot.versions:
+        kept = "kept" if one.kept else "gone"
+        versions.add_row(str(one.number), _WORDS[one.state], one.job, str(one.frames or ""), one.rate or "", kept)
+    found.append(versions)
+    numbers = {one.job: one.number for one in shot.versions}
+    for said in sorted(shot.comments, key=lambda one: (numbers.get(one.job, 0), one.frame, one.at)):
+        mark = "done" if said.resolved else "open"
+        head = f"version {numbers.get(said.job, '?')}, frame {said.frame}, {mark}"
+        found.append(f"{head}: [bold]{escape(said.author)}[/bold] {escape(said.text)}")
+        found += [f"    [bold]{escape(reply.author)}[/bold] {escape(reply.text)}" for reply in said.replies]
+    for made in shot.decisions:
+        why = f": {escape(made.reason)}" if made.reason else ""
+        what = f"version {numbers.get(made.job, '?')} {_WORDS[made.state]}"
+        found.append(f"{_moment(made.at)}  {what} by [bold]{escape(made.name)}[/bold] ({made.role}){why}")
+    return found
+
+
+def _moment(at: int) -> str:
+    from datetime import UTC, datetime
+
+    return datetime.fromtimestamp(at / 1000, UTC).strftime("%Y-%m-%d %H:%M")

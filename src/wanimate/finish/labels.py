@@ -1,0 +1,85 @@
+"""The timecode and the reel of a result: the clip's own from its first used frame on, or what the settings say."""
+
+from __future__ import annotations
+
+from collections.abc import Mapping
+from fractions import Fraction
+from typing import Any
+
+from wanimate.config import OutputSettings
+from wanimate.errors import InputError, OutputError, setting
+from wanimate.events import Notice
+from wanimate.finish.encode import Carried
+from wanimate.media import timecode
+from wanimate.preprocess.manifest import first_seconds
+from wanimate.types import Clip
+
+
+def carried_of(
+    clip: Clip | None, manifest: Mapping[str, Any], fps: Fraction, output: OutputSettings
+) -> tuple[Carried, list[Notice]]:
+    """What a result of rate `fps` takes over, and what the user should be told.
+
+    Args:
+        clip: the clip the guides were made of, None where there is none.
+        manifest: of the guides; it names the clip's first used frame.
+
+    Raises:
+        OutputError: the timecode that was asked for does not exist at this rate.
+    """
+    notices: list[Notice] = []
+    reel = output.reel or ("" if clip is None else clip.reel)
+    start: int | None
+    if output.timecode is not None:
+        start, drop = asked(output.timecode, fps), ";" in output.timecode
+    else:
+        start, drop, told = _of_clip(clip, manifest, fps)
+        notices += [] if told is None else [Notice(told)]
+    if output.slate:
+        start = None if start is None else (start - 1) % _day(fps, drop)
+    heard = 0.0 if clip is None else first_seconds(clip, manifest)
+    return Carried(start, drop, reel, heard, float(1 / fps) if output.slate else 0.0), notices
+
+
+def asked(text: str, fps: Fraction) -> int:
+    """The frame number of a timecode from the settings.
+
+    Raises:
+        OutputError: it does not exist at this rate.
+    """
+    if not timecode.is_exact(fps):
+        rule = f"timecode does not exist at {fps} frames a second"
+        remedy = f"Leave it out, or choose another {setting('preprocess.fps')}, 24 or 25 for instance."
+        raise OutputError("output.timecode", text, rule, remedy)
+    try:
+        return timecode.parse(text, fps)
+    except InputError as error:
+        raise OutputError("output.timecode", text, error.rule, error.remedy) from error
+
+
+def _of_clip(clip: Clip | None, manifest: Mapping[str, Any], fps: Fraction) -> tuple[int | None, bool, str | None]:
+    """Frame number at the result's rate, whether labels are dropped, and what is to be told."""
+    if clip is None or not clip.timecode:
+        return None, False, None
+    said = f"the clip's timecode {clip.timecode} is not carried over"
+    if not timecode.is_exact(fps):
+        return None, False, f"{said}: it does not exist at {fps} frames a second"
+    try:
+        start = timecode.parse(clip.timecode, clip.fps)
+    except InputError as error:
+        return None, False, f"{said}: {error.rule}"
+    used = manifest.get("source", {}).get("frames") or [0]
+    start += used[0]
+    drop = ";" in clip.timecode
+    if fps == clip.fps:
+        return start, drop, None
+    # Dropped labels stay with the clock. Others are kept: 01:00:00:00 is the same label at 23.976 and at 24.
+    by = fps / clip.fps if drop else Fraction(timecode.counted(fps), timecode.counted(clip.fps))
+    return round(start * by), drop and timecode.may_drop(fps), None
+
+
+def _day(fps: Fraction, drop: bool) -> int:
+    """Frames in 24 hours of labels."""
+    base = timecode.counted(fps)
+    last = f"23:59:59{';' if drop else ':'}{base - 1:02}"
+    return timecode.parse(last, fps) + 1

@@ -1,0 +1,1 @@
+"""Another rate: frames between frames, by a network, by flow, or plainly."""

@@ -1,0 +1,153 @@
+"""What the marks of a result say: taken from the job's record, without names of people, files or folders."""
+
+from __future__ import annotations
+
+import hashlib
+import json
+import os
+import uuid
+from dataclasses import dataclass
+from datetime import UTC, datetime
+from pathlib import Path
+from typing import Any, Literal
+
+from wanimate.config import Mode
+from wanimate.errors import InputError
+from wanimate.media.files import read_own_json
+from wanimate.preprocess.folder import MANIFEST
+from wanimate.preprocess.manifest import named_clip
+from wanimate.versions import version_of
+
+Role = Literal["picture", "performance", "finished"]
+"""What an input was: the character's picture, the clip of the performer, or a finished result that was worked on again."""
+TITLES: dict[Role, str] = {
+    "picture": "picture of the character", "performance": "clip of the performance", "finished": "result before finishing",
+}  # fmt: skip
+TRAINED = "http://cv.iptc.org/newscodes/digitalsourcetype/trainedAlgorithmicMedia"
+COMPOSITE = "http://cv.iptc.org/newscodes/digitalsourcetype/compositeWithTrainedAlgorithmicMedia"
+
+
+@dataclass(frozen=True)
+class Source:
+    """An input of the result: what it was, where it lies, and its hash as the record gives it ("sha256:…"), where it does."""
+
+    role: Role
+    path: Path
+    sha256: str | None = None
+
+
+@dataclass(frozen=True)
+class About:
+    """What is told of a result.
+
+    id: the result's own, made once for a job; in the AIGC key it is the ProduceID, and the watermark's payload is made of it.
+    made: when. sources: the inputs that are still there. model, model_id: name and hash of the checkpoint. job: facts for the
+    signed record. steps: what finishing did ("c2pa.resized", "c2pa.enhanced"), where a finished file was worked on again.
+    """
+
+    id: str
+    mode: Mode
+    made: datetime
+    sources: tuple[Source, ...] = ()
+    model: str = ""
+    model_id: str = ""
+    job: dict[str, Any] | None = None
+    steps: tuple[str, ...] = ()
+
+    @property
+    def payload(self) -> int:
+        return payload_of(self.id)
+
+    @property
+    def source_type(self) -> str:
+        """IPTC's digital source type."""
+        return TRAINED if self.mode == "animation" else COMPOSITE
+
+    @property
+    def tool(self) -> str:
+        return f"wanimate {version_of('wanimate') or 'from its sources'}"
+
+
+def new_id() -> str:
+    """An id for a result: 32 hexadecimal digits."""
+    return uuid.uuid4().hex
+
+
+def payload_of(id: str) -> int:
+    """The watermark's 32 bits of a result's id."""
+    return int.from_bytes(hashlib.sha256(id.encode()).digest()[:4], "big")
+
+
+def about_record(record: Path, id: str | None = None) -> About:
+    """What the record of a job tells. `id`: the result's; otherwise the record's own, or a new one.
+
+    Raises:
+        InputError: it is no record of a job.
+    """
+    data = read_own_json(record)
+    if (
+        not isinstance(data, dict)
+        or not isinstance(data.get("result"), dict)
+        or not isinstance(data.get("inputs"), dict)
+    ):
+        raise InputError("record", record, "it is no record of a job", "Give the JSON file beside the result.")
+    return about_job(data, id)
+
+
+def about_job(data: dict[str, Any], id: str | None = None) -> About:
+    """What a record, as `finish.record` makes it, tells. It may be one that is still to be written."""
+    marks, checkpoint = _dict(data.get("marks")), _dict(data.get("checkpoint"))
+    facts: dict[str, Any] = {
+        name: data[name] for name in ("mode", "seed", "frames", "schema", "wanimate") if name in data
+    }  # fmt: skip
+    facts["fps"], facts["size"] = str(data.get("fps", "")), "x".join(map(str, data.get("size", ())))
+    facts["checkpoint"] = _one_hash(checkpoint.get("hashes"))
+    if isinstance(approval := data.get("approval"), str):
+        facts["approval"] = approval
+    return About(
+        id=id or marks.get("id") or new_id(),
+        mode="replacement" if data.get("mode") == "replacement" else "animation",
+        made=_time(data.get("written")),
+        sources=tuple(_sources(_dict(data.get("inputs")))),
+        model=str(checkpoint.get("name") or ""),
+        model_id=facts["checkpoint"],
+        job=facts,
+    )
+
+
+def _sources(inputs: dict[str, Any]) -> list[Source]:
+    """The inputs whose files are there; of a guides folder, the picture in it and the clip that it names."""
+    told: dict[Role, dict[str, Any]] = {
+        "picture": _dict(inputs.get("image")),
+        "performance": _dict(inputs.get("video")),
+    }
+    folder = _dict(inputs.get("guides")).get("path")
+    if isinstance(folder, str):
+        manifest = _dict(read_own_json(Path(folder) / MANIFEST))
+        told["picture"] = {"path": os.path.join(folder, "reference.png")}
+        for clip in named_clip(manifest):
+            told["performance"] = {"path": str(clip), "sha256": f"sha256:{manifest['source'].get('sha256')}"}
+    found = []
+    for role, one in told.items():
+        path, sha256 = one.get("path"), one.get("sha256")
+        if isinstance(path, str) and os.path.isfile(path):
+            found.append(Source(role, Path(path), sha256 if isinstance(sha256, str) else None))
+    return found
+
+
+def _one_hash(hashes: object) -> str:
+    """One hash of the hashes of a checkpoint's files."""
+    if not isinstance(hashes, dict) or not hashes:
+        return ""
+    return "sha256:" + hashlib.sha256(json.dumps(hashes, sort_keys=True).encode()).hexdigest()
+
+
+def _time(value: object) -> datetime:
+    try:
+        return datetime.fromisoformat(str(value)).astimezone(UTC)
+    except ValueError:
+        return datetime.now(UTC)
+
+
+def _dict(value: object) -> dict[str, Any]:
+    return value if isinstance(value, dict) else {}
