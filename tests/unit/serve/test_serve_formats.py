@@ -7,17 +7,18 @@ from typing import Any
 import pytest
 
 from wanimate.serve.errors import ServiceError
+from wanimate.serve.settings import ServeSettings
 from wanimate.serve.submission import Submission
 
 
 def asked(**output: Any) -> Submission:
-    return Submission.model_construct(output=output)
+    return Submission.model_construct(output=output, tier=None)
 
 
 def test_formats_of_a_request() -> None:
     settings = asked(
         codec="prores-4444", alpha="straight", timecode="01:00:00:00", burn_in=["name", "frame"]
-    ).output_settings()
+    ).output_settings(ServeSettings())
     assert (settings.codec, settings.alpha, settings.burn_in) == ("prores-4444", "straight", ("name", "frame"))
 
 
@@ -27,5 +28,5 @@ def test_formats_of_a_request() -> None:
 ])  # fmt: skip
 def test_what_a_request_may_not_say(output: dict[str, Any], rule: str) -> None:
     with pytest.raises(ServiceError, match=rule) as caught:
-        asked(**output).output_settings()
+        asked(**output).output_settings(ServeSettings())
     assert caught.value.status == 400
