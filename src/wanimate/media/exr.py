@@ -93,4 +93,5 @@ def check_readable(path: Path, field: str) -> None:
         opened()
     except ImportError as error:
         remedy = "Install it with `pip install 'wanimate[exr]'`."
-        raise InputError(field, path, "reading it needs the OpenEXR package", remedy) from error
+        rule = "reading it needs the OpenEXR package"
+        raise InputError(field, path, rule, remedy, Fault.UNREADABLE) from error

@@ -287,7 +287,7 @@ def test_going_on_from_guides_and_redrawing(service: Served, ann: TestClient) ->
         drawn_anew = ann.post("/v1/jobs", json=larger | {"generate": {"seed": 9}})
         assert (drawn_anew.status_code, drawn_anew.json()["error"]["field"]) == (400, "generate.seed")
         no_size = ann.post("/v1/jobs", json=larger | {"output": {"upscale": "huge"}})
-        assert (no_size.status_code, no_size.json()["error"]["field"]) == (400, "output.upscale")
+        assert (no_size.status_code, no_size.json()["error"]["field"]) == (400, "upscale")
         no_video = ann.post("/v1/jobs", json={"kind": "redraw", "parent": guides, "segment": 1})
         assert no_video.status_code == 400
         assert service.client("bob").post("/v1/jobs", json={"kind": "generate", "parent": guides}).status_code == 400
