@@ -10,6 +10,7 @@ from itertools import pairwise
 from pathlib import Path
 from typing import Any
 
+import av
 import cv2
 import numpy as np
 import numpy.typing as npt
@@ -107,11 +108,7 @@ class Master:
 
     def _decoded(self) -> Iterator[Any]:
         assert self.clip is not None
-        with open_video(self.path, "master") as container:
-            stream = container.streams[self.clip.stream]
-            stream.thread_type = "AUTO"
-            for packet in packets(container, [stream]):
-                yield from stream.decode(packet)
+        return _frames_of(self.clip)
 
     def _pictures(self) -> Iterator[Tensor]:
         for path in self.pictures:
@@ -172,6 +169,18 @@ def read_picture(path: Path) -> Tensor:
     return from_levels(levels[None, ..., [2, 1, 0, 3][: levels.shape[2]]])
 
 
+def _frames_of(clip: Clip) -> Iterator[Any]:
+    """Decoded frames. Raises InputError: one is damaged."""
+    with open_video(clip.path, "master") as container:
+        stream = container.streams[clip.stream]
+        stream.thread_type = "AUTO"
+        try:
+            for packet in packets(container, [stream]):
+                yield from stream.decode(packet)
+        except (av.error.FFmpegError, OSError) as error:
+            raise _damaged(clip.path, f"one of its frames cannot be decoded ({error.strerror})") from error
+
+
 def _file(path: Path) -> Master:
     clip = probe(path, None, "master")
     if clip.variable_rate:
@@ -179,7 +188,7 @@ def _file(path: Path) -> Master:
         raise InputError("master", path, rule, "Export it again with a constant rate.", Fault.UNREADABLE)
     with open_video(path, "master") as container:
         stream = container.streams[clip.stream]
-        frame = next((f for packet in packets(container, [stream]) for f in stream.decode(packet)), None)
+        frame = next(_frames_of(clip), None)
         if frame is None:
             raise _damaged(path, "not one of its frames can be decoded")
         _checked(frame, path)

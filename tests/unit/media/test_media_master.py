@@ -158,3 +158,15 @@ def test_openexr_tells_timecode_and_reel(tmp_path: Path) -> None:
     library.File(told, {"RGB": light}).write(str(tmp_path / "a" / "1001.exr"))
     master = open_master(tmp_path / "a")
     assert (master.timecode, master.reel, master.fps) == ("01:00:59;28", "A003", Fraction(30000, 1001))
+
+
+@pytest.mark.parametrize("where", [0, 2])
+def test_a_frame_that_cannot_be_decoded_is_an_error(tmp_path: Path, where: int) -> None:
+    path = make_clip(tmp_path / "a.mov", 4, 24, SIZE, codec="png", pixels="rgb24")
+    with av.open(str(path)) as container:
+        held = [bytes(packet) for packet in container.demux(video=0) if packet.size]
+    content = bytearray(path.read_bytes())
+    place = content.index(held[where]) if where == 0 else content.rindex(held[where])
+    content[place : place + 60] = bytes(60)
+    path.write_bytes(content)
+    assert refusal(path).field == "master"
