@@ -47,7 +47,7 @@ def finish(
 
     [cyan]wanimate finish hero.mkv --out hero.mov --upscale 1080p --fps-out 25 --codec prores-hq[/cyan]
 
-    [cyan]wanimate finish frames --fps 24 --out hero-4k.mp4 --upscale 4k --codec h265[/cyan]
+    [cyan]wanimate finish frames --fps 24 --out hero-4k.mp4 --upscale 2160p --codec h265[/cyan]
 
     Exit codes: 0 done, 2 bad input, 3 not enough memory, 130 cancelled.
     """

@@ -193,6 +193,10 @@ class OutputSettings(FinishingSettings):
         if self.matte is not None and self.matte.suffix.lower() not in found.endings:
             rule = f"it is written with {self.codec}, which needs {endings_told(self.codec)}"
             raise InputError("output.matte", self.matte, rule, f"Change the name or {setting('output.codec')}.")
+        if self.upscale_network is not None and self.upscale is None:
+            rule = "no size is asked for, so that it would do nothing"
+            remedy = f"Give {setting('output.upscale')} as well, or leave it out."
+            raise InputError("output.upscale_network", self.upscale_network, rule, remedy)
         if self.start_number and not found.is_folder:
             rule = f"{self.codec} results are no sequence"
             raise InputError("output.start_number", self.start_number, rule, "Leave it out, or choose png or exr.")

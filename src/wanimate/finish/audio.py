@@ -13,7 +13,11 @@ from wanimate.media.writer import StreamWriter
 from wanimate.types import Clip
 
 MP4_AUDIO = frozenset({"aac", "mp3", "ac3", "eac3", "alac", "opus"})
-MKV_AUDIO = MP4_AUDIO | {"flac", "vorbis", "pcm_s16le", "pcm_s24le", "pcm_f32le", "mp2", "dts"}
+_PCM = frozenset({"pcm_s16le", "pcm_s24le", "pcm_s32le", "pcm_f32le"})
+MOV_AUDIO = MP4_AUDIO | _PCM | {"pcm_s16be", "pcm_s24be", "pcm_s32be", "pcm_f32be"}
+MKV_AUDIO = MP4_AUDIO | _PCM | {"flac", "vorbis", "mp2", "dts"}
+HELD = {".mp4": MP4_AUDIO, ".m4v": MP4_AUDIO, ".mov": MOV_AUDIO, ".mkv": MKV_AUDIO}
+"""What is copied into each kind of file."""
 # Encoders start with a packet of silence before the first sound; players know that it is not to be heard.
 PRIMING_SECONDS = 0.06
 
@@ -31,7 +35,7 @@ class AudioCopy:
 
     def __init__(self, clip: Clip, writer: StreamWriter, ending: str, start: float = 0.0, lead: float = 0.0) -> None:
         self.writer, self.codec = writer, clip.audio[0].codec
-        self.copied = self.codec in (MKV_AUDIO if ending == ".mkv" else MP4_AUDIO)
+        self.copied = self.codec in HELD[ending]
         self.failure: str | None = None
         self._container = open_video(clip.path, "video")
         video = self._container.streams[clip.stream]

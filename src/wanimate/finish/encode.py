@@ -218,7 +218,9 @@ def check_size(settings: OutputSettings, width: int, height: int) -> None:
     """
     found, size = FORMATS[settings.codec], f"{width}x{height}"
     across, down = found.even
-    remedy = f"Choose another {setting('output.codec')}, or another {setting('preprocess.area')}."
+    remedy = (
+        f"Choose another {setting('output.codec')}, or a larger size with {setting('output.upscale')}, 2x for instance."
+    )
     if width % across or height % down:
         sides = "an even width and height" if across == down else "an even width"
         rule = f"its {found.subsampling} colour needs {sides}, and the result has {size} pixels"

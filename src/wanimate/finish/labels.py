@@ -4,7 +4,7 @@ from __future__ import annotations
 
 from collections.abc import Mapping
 from fractions import Fraction
-from typing import Any
+from typing import Any, Protocol
 
 from wanimate.config import OutputSettings
 from wanimate.errors import InputError, OutputError, setting
@@ -15,14 +15,27 @@ from wanimate.preprocess.manifest import first_seconds
 from wanimate.types import Clip
 
 
+class Labelled(Protocol):
+    """A clip, or a master: its timecode at its first frame, its reel, its rate."""
+
+    @property
+    def timecode(self) -> str: ...
+
+    @property
+    def reel(self) -> str: ...
+
+    @property
+    def fps(self) -> Fraction: ...
+
+
 def carried_of(
-    clip: Clip | None, manifest: Mapping[str, Any], fps: Fraction, output: OutputSettings
+    clip: Labelled | None, manifest: Mapping[str, Any], fps: Fraction, output: OutputSettings
 ) -> tuple[Carried, list[Notice]]:
     """What a result of rate `fps` takes over, and what the user should be told.
 
     Args:
-        clip: the clip the guides were made of, None where there is none.
-        manifest: of the guides; it names the clip's first used frame.
+        clip: the clip the guides were made of, None where there is none; or a master.
+        manifest: of the guides; it names the clip's first used frame. That of a master is empty.
 
     Raises:
         OutputError: the timecode that was asked for does not exist at this rate.
@@ -37,7 +50,7 @@ def carried_of(
         notices += [] if told is None else [Notice(told)]
     if output.slate:
         start = None if start is None else (start - 1) % _day(fps, drop)
-    heard = 0.0 if clip is None else first_seconds(clip, manifest)
+    heard = first_seconds(clip, manifest) if isinstance(clip, Clip) else 0.0
     return Carried(start, drop, reel, heard, float(1 / fps) if output.slate else 0.0), notices
 
 
@@ -49,7 +62,7 @@ def asked(text: str, fps: Fraction) -> int:
     """
     if not timecode.is_exact(fps):
         rule = f"timecode does not exist at {fps} frames a second"
-        remedy = f"Leave it out, or choose another {setting('preprocess.fps')}, 24 or 25 for instance."
+        remedy = f"Leave it out, or bring the result to another rate with {setting('output.fps_out')}, 24 or 25 for instance."
         raise OutputError("output.timecode", text, rule, remedy)
     try:
         return timecode.parse(text, fps)
@@ -57,7 +70,7 @@ def asked(text: str, fps: Fraction) -> int:
         raise OutputError("output.timecode", text, error.rule, error.remedy) from error
 
 
-def _of_clip(clip: Clip | None, manifest: Mapping[str, Any], fps: Fraction) -> tuple[int | None, bool, str | None]:
+def _of_clip(clip: Labelled | None, manifest: Mapping[str, Any], fps: Fraction) -> tuple[int | None, bool, str | None]:
     """Frame number at the result's rate, whether labels are dropped, and what is to be told."""
     if clip is None or not clip.timecode:
         return None, False, None

@@ -12,7 +12,7 @@ from typing import Any, ClassVar, Self
 import torch
 from torch import Tensor
 
-from wanimate.config import MarkSettings, OutputSettings
+from wanimate.config import FORMATS, MarkSettings, OutputSettings
 from wanimate.events import Clock, Event, Notice, Stage, StageProgress
 from wanimate.finish.burnin import BurnIns, Take, slate
 from wanimate.finish.composite import composite, seam
@@ -224,6 +224,7 @@ def take_of(lock: OutputLock, order: Order, result: VideoSpec) -> Take:
     """What slate and burn-ins tell of a result."""
     output, carried = lock.output, order.carried
     first = 1 if output.slate else 0
+    before = first if FORMATS[output.codec].is_folder else 0
     return Take(
         shot=output.shot or lock.out.stem,
         take=output.take,
@@ -232,5 +233,5 @@ def take_of(lock: OutputLock, order: Order, result: VideoSpec) -> Take:
         fps=result.fps,
         count=result.count,
         label=lambda index: carried.label(index + first, result.fps),
-        first_number=output.start_number,
+        first_number=output.start_number + before,
     )

@@ -72,7 +72,7 @@ def _finish(
         clock.expect([Expected(Stage.FINISH, result.count, cost_of(output, spec, device).seconds)])
         if output.is_finished:
             spec = replace(spec, cuts=(yield from _cuts(found, clock)))
-        carried, said = carried_of(found.clip, {}, result.fps, output)
+        carried, said = carried_of(found, {}, result.fps, output)
         told = [*(Notice(text) for text in lock.notices), *said, *_told(found, output, fps)]
         order = Order(spec, stages_of(output, device), found.clip, carried, version)
         with Delivery(order, lock) as delivery:

@@ -51,6 +51,15 @@ def header_of(fps: Fraction, label: str | None = None, reel: str = "") -> dict[s
     return found | ({"reelName": reel} if reel else {})
 
 
+def label_of(header: Mapping[str, Any]) -> str:
+    """The timecode that a header tells, as `header_of` takes it; "" where it tells none."""
+    told = header.get("timeCode")
+    if told is None:
+        return ""
+    sign = ";" if told.dropFrame else ":"
+    return f"{told.hours:02}:{told.minutes:02}:{told.seconds:02}{sign}{told.frame:02}"
+
+
 def write_exr(path: Path, picture: npt.NDArray[np.float16], header: Mapping[str, Any]) -> None:
     """A picture [H, W, 3 or 4] as a new file.
 
@@ -69,7 +78,8 @@ def read_exr(path: Path, field: str) -> tuple[npt.NDArray[np.float32], dict[str,
     """A picture [H, W, 3 or 4] of light with its header.
 
     Raises:
-        InputError: it cannot be read, has no R, G and B, or other primaries than BT.709's.
+        InputError: it cannot be read, has no R, G and B, or other primaries than BT.709's; it holds a part of its picture
+            alone; its pixels are not square.
     """
     check_readable(path, field)
     try:
@@ -84,6 +94,12 @@ def read_exr(path: Path, field: str) -> tuple[npt.NDArray[np.float32], dict[str,
     if told is not None and np.abs(np.subtract(told, CHROMATICITIES)).max() > 2e-3:
         rule = "its colours have other primaries than those of BT.709"
         raise InputError(field, path, rule, "Convert it to BT.709 (sRGB) primaries.", Fault.UNREADABLE)
+    if header.get("pixelAspectRatio", 1.0) != 1:
+        raise InputError(field, path, "its pixels are not square", "Export it with square pixels.", Fault.UNREADABLE)
+    held, shown = (np.asarray(header[name]).tolist() for name in ("dataWindow", "displayWindow"))
+    if held != shown:
+        rule = "its data window is not its display window"
+        raise InputError(field, path, rule, "Export the whole picture.", Fault.UNREADABLE)
     return picture, header
 
 

@@ -6,9 +6,11 @@ import re
 from collections.abc import Iterator
 from dataclasses import dataclass
 from fractions import Fraction
+from itertools import pairwise
 from pathlib import Path
 from typing import Any
 
+import av
 import cv2
 import numpy as np
 import numpy.typing as npt
@@ -17,11 +19,12 @@ from av.video.reformatter import Interpolation
 from torch import Tensor
 
 from wanimate.config.values import snap_rate
-from wanimate.errors import Fault, InputError
+from wanimate.errors import Fault, InputError, setting
 from wanimate.media.colour import Colours, colours_of
 from wanimate.media.container import open_video, packets
-from wanimate.media.exr import check_readable, read_exr
+from wanimate.media.exr import label_of, read_exr
 from wanimate.media.levels import decoded, from_levels, from_light
+from wanimate.media.orientation import UPRIGHT, as_shown, shown_size
 from wanimate.media.probe import probe
 from wanimate.types import Clip, Frame
 
@@ -39,11 +42,12 @@ class Master:
     """A video or a folder of numbered pictures that can be finished.
 
     Attributes:
-        path, size (width, height), fps, count: of it.
+        path, size (width, height), fps, count: of it, as it is shown: frames of a turned video come upright.
         depth: bits of a channel.
         has_alpha: whether it has opacity, which `frames` leaves out and `opacity` gives.
         lossy: whether its codec loses detail, so that enlarging it gains little.
-        clip: as probed, for sound, timecode and reel; None for a folder.
+        clip: as probed, for the sound; None for a folder.
+        timecode, reel: of the first frame, as in `Clip`.
         pictures: files of a folder, in order.
     """
 
@@ -56,6 +60,8 @@ class Master:
     lossy: bool
     clip: Clip | None = None
     pictures: tuple[Path, ...] = ()
+    timecode: str = ""
+    reel: str = ""
 
     @property
     def at_once(self) -> int:
@@ -95,23 +101,31 @@ class Master:
                 yield frame.reformat(*_THUMBNAIL, "rgb24", interpolation=AREA).to_ndarray()
 
     def _video(self) -> Iterator[Tensor]:
+        assert self.clip is not None
+        stored = shown_size(*self.size, self.clip.orientation)
         for frame in self._decoded():
-            yield _as_float(frame, self.path, self.size)
+            yield _upright(_as_float(frame, self.path, stored), self.clip.orientation)
 
     def _decoded(self) -> Iterator[Any]:
         assert self.clip is not None
-        with open_video(self.path, "master") as container:
-            stream = container.streams[self.clip.stream]
-            stream.thread_type = "AUTO"
-            for packet in packets(container, [stream]):
-                yield from stream.decode(packet)
+        return _frames_of(self.clip)
 
     def _pictures(self) -> Iterator[Tensor]:
         for path in self.pictures:
             picture = read_picture(path)
             if (picture.shape[3], picture.shape[2]) != self.size:
                 raise _damaged(path, f"it has {picture.shape[3]}x{picture.shape[2]} pixels, the first one another size")
-            yield picture
+            yield self._as_opaque_as_the_first(picture, path)
+
+    def _as_opaque_as_the_first(self, picture: Tensor, path: Path) -> Tensor:
+        """A picture with opacity where the first one has it. Writers of PNG leave it out where all of a picture is opaque."""
+        if self.has_alpha and picture.shape[1] == 3:
+            return torch.cat((picture, torch.ones_like(picture[:, :1])), dim=1)
+        if not self.has_alpha and picture.shape[1] == 4:
+            if picture[:, 3].min() < 1:
+                raise _damaged(path, "it has opacity, and the first picture has none")
+            return picture[:, :3]
+        return picture
 
 
 def open_master(path: Path, fps: Fraction | None = None) -> Master:
@@ -121,9 +135,15 @@ def open_master(path: Path, fps: Fraction | None = None) -> Master:
         fps: the rate of a folder of PNGs, which tells none; None is 24, or what OpenEXR pictures tell.
 
     Raises:
-        InputError: it cannot be read; it is HDR, or in colours that are not BT.709's; its rate varies; pictures are missing.
+        InputError: it cannot be read; it is HDR, or in colours that are not BT.709's; its rate varies; it is interlaced; its
+            pixels are not square; pictures are missing; a rate is given for a video.
     """
-    return _folder(Path(path), fps) if Path(path).is_dir() else _file(Path(path))
+    if Path(path).is_dir():
+        return _folder(Path(path), fps)
+    if fps is not None:
+        remedy = f"Leave it out; {setting('output.fps_out')} gives the result another rate."
+        raise InputError("fps", fps, "the master is a video, which tells its own rate", remedy)
+    return _file(Path(path))
 
 
 def read_picture(path: Path) -> Tensor:
@@ -139,11 +159,26 @@ def read_picture(path: Path) -> Tensor:
             opacity = light[:, 3:].clamp(0, 1)
             light = torch.cat((light[:, :3] / opacity.clamp_min(1e-6) * (opacity > 0), opacity), dim=1)
         return torch.cat((from_light(light[:, :3]).clamp(0, 1), light[:, 3:]), dim=1)
-    stored = cv2.imdecode(np.fromfile(path, np.uint8), cv2.IMREAD_UNCHANGED) if path.stat().st_size else None
+    try:
+        stored = cv2.imdecode(np.fromfile(path, np.uint8), cv2.IMREAD_UNCHANGED) if path.stat().st_size else None
+    except OSError as error:
+        raise _damaged(path, f"the picture cannot be read ({error.strerror})") from error
     if stored is None or stored.dtype not in (np.uint8, np.uint16):
         raise _damaged(path, "the picture cannot be read")
     levels: npt.NDArray[Any] = stored if stored.ndim == 3 else stored[..., None].repeat(3, 2)
     return from_levels(levels[None, ..., [2, 1, 0, 3][: levels.shape[2]]])
+
+
+def _frames_of(clip: Clip) -> Iterator[Any]:
+    """Decoded frames. Raises InputError: one is damaged."""
+    with open_video(clip.path, "master") as container:
+        stream = container.streams[clip.stream]
+        stream.thread_type = "AUTO"
+        try:
+            for packet in packets(container, [stream]):
+                yield from stream.decode(packet)
+        except (av.error.FFmpegError, OSError) as error:
+            raise _damaged(clip.path, f"one of its frames cannot be decoded ({error.strerror})") from error
 
 
 def _file(path: Path) -> Master:
@@ -153,16 +188,21 @@ def _file(path: Path) -> Master:
         raise InputError("master", path, rule, "Export it again with a constant rate.", Fault.UNREADABLE)
     with open_video(path, "master") as container:
         stream = container.streams[clip.stream]
-        frame = next((f for packet in packets(container, [stream]) for f in stream.decode(packet)), None)
+        frame = next(_frames_of(clip), None)
         if frame is None:
             raise _damaged(path, "not one of its frames can be decoded")
-        _checked(colours_of(frame), path)
+        _checked(frame, path)
+        if (aspect := stream.sample_aspect_ratio) not in (None, 0, 1):
+            rule = f"its pixels are not square ({aspect.numerator}:{aspect.denominator})"
+            raise InputError("master", path, rule, "Export it with square pixels.", Fault.UNREADABLE)
         fps = _stated(clip, stream.average_rate) or clip.fps
         parts = frame.format.components
         lossy = clip.codec not in ("ffv1", "png", "qtrle", "rawvideo", "huffyuv", "utvideo")
         alpha = any(part.is_alpha for part in parts)
-        size = (frame.width, frame.height)
-        return Master(path, size, fps, clip.count, parts[0].bits, alpha, lossy, clip)
+        size = shown_size(frame.width, frame.height, clip.orientation)
+        return Master(
+            path, size, fps, clip.count, parts[0].bits, alpha, lossy, clip, timecode=clip.timecode, reel=clip.reel
+        )
 
 
 def _stated(clip: Clip, rate: Fraction | None) -> Fraction | None:
@@ -173,7 +213,11 @@ def _stated(clip: Clip, rate: Fraction | None) -> Fraction | None:
     return snap_rate(Fraction(rate))
 
 
-def _checked(colours: Colours, path: Path) -> Colours:
+def _checked(frame: Any, path: Path) -> Colours:
+    """The colours of a decoded frame that a master may have."""
+    if frame.interlaced_frame:
+        raise InputError("master", path, "it is interlaced", "Deinterlace it first.", Fault.UNREADABLE)
+    colours = colours_of(frame)
     if colours.is_hdr or colours.converted:
         rule = "it is HDR or in wide colours" if colours.is_hdr else "its colours are not those of BT.709"
         raise InputError("master", path, rule, "Convert it to BT.709 (SDR) first.", Fault.UNREADABLE)
@@ -185,7 +229,7 @@ def _as_float(frame: Any, path: Path, size: tuple[int, int]) -> Tensor:
     """A decoded frame [1, 3 or 4, H, W], computed in float from the numbers that the file holds."""
     if (frame.width, frame.height) != size:
         raise _damaged(path, f"its size changes to {frame.width}x{frame.height} pixels")
-    colours = _checked(colours_of(frame), path)
+    colours = _checked(frame, path)
     bits = max(part.bits for part in frame.format.components)
     alpha = frame.format.has_palette or any(part.is_alpha for part in frame.format.components)
     name = frame.format.name
@@ -207,6 +251,14 @@ def _as_float(frame: Any, path: Path, size: tuple[int, int]) -> Tensor:
     return torch.cat((rgb, planes[3][:, None].to(torch.float32) / most), dim=1)
 
 
+def _upright(frame: Tensor, orientation: int) -> Tensor:
+    """A frame [1, C, h, w] as the file has it -> [1, C, H, W] as it is shown."""
+    if orientation == UPRIGHT:
+        return frame
+    shown = as_shown(frame[0].permute(1, 2, 0).numpy(), orientation)
+    return torch.from_numpy(np.ascontiguousarray(shown)).permute(2, 0, 1)[None]
+
+
 def _plane(plane: Any, bits: int) -> Tensor:
     """[1, h, w] of whole numbers."""
     kind = np.uint8 if bits <= 8 else np.uint16
@@ -220,7 +272,7 @@ def _folder(path: Path, fps: Fraction | None) -> Master:
     found: dict[tuple[str, str], list[tuple[int, Path]]] = {}
     for file in path.iterdir():
         named = _NUMBERED.fullmatch(file.name)
-        if named is not None and not file.name.startswith("."):
+        if named is not None and not file.name.startswith(".") and file.is_file():
             found.setdefault((named[1], named[3].lower()), []).append((int(named[2]), file))
     if not found:
         rule = "no numbered PNG or OpenEXR pictures are in it"
@@ -232,22 +284,34 @@ def _folder(path: Path, fps: Fraction | None) -> Master:
         raise InputError("master", path, f"several sequences are in it: {names}", "Give each a folder of its own.")
     ((_, ending), numbered), *_ = found.items()
     numbered.sort()
-    numbers = [number for number, _ in numbered]
-    missing = [number for number in range(numbers[0], numbers[-1] + 1) if number not in set(numbers)]
-    if missing:
-        rule = f"{len(missing)} pictures are missing, the first is number {missing[0]}"
-        raise InputError("master", path, rule, "Complete the sequence.", Fault.UNREADABLE)
+    _check_numbers(path, numbered)
     files = tuple(file for _, file in numbered)
-    rate, depth = fps, 16
+    rate, depth, timecode, reel = fps, 16, "", ""
     if ending == "exr":
-        check_readable(files[0], "master")
-        told = read_exr(files[0], "master")[1].get("framesPerSecond")
+        header = read_exr(files[0], "master")[1]
+        told = header.get("framesPerSecond")
         rate = fps or (Fraction(int(told[0]), int(told[1])) if told is not None else None)
+        timecode, reel = label_of(header), header.get("reelName", "")
     else:
         depth = _png_depth(files[0])
     first = read_picture(files[0])
     size = (int(first.shape[3]), int(first.shape[2]))
-    return Master(path, size, rate or Fraction(24), len(files), depth, first.shape[1] == 4, False, None, files)
+    alpha = first.shape[1] == 4
+    rate = rate or Fraction(24)
+    return Master(path, size, rate, len(files), depth, alpha, False, None, files, timecode, reel)
+
+
+def _check_numbers(path: Path, numbered: list[tuple[int, Path]]) -> None:
+    """Refuse sorted pictures of a sequence that has holes, or two of one number."""
+    for (number, file), (following, other) in pairwise(numbered):
+        if following == number:
+            rule = f"{file.name} and {other.name} both are number {number}"
+            raise InputError("master", path, rule, "Remove one of them.")
+    missing = numbered[-1][0] - numbered[0][0] + 1 - len(numbered)
+    if missing:
+        first = next(a + 1 for (a, _), (b, _) in pairwise(numbered) if b > a + 1)
+        rule = f"number {first} is missing" + (f", and {missing - 1} more" if missing > 1 else "")
+        raise InputError("master", path, rule, "Complete the sequence.", Fault.UNREADABLE)
 
 
 def _png_depth(path: Path) -> int:

@@ -154,6 +154,27 @@ def test_sound_is_copied_bit_for_bit(tmp_path: Path, source: str, codec: str, ou
     assert track.duration == pytest.approx(2.0, abs=0.06)
 
 
+@pytest.mark.parametrize(
+    ("source", "codec", "out"),
+    [
+        ("in.mov", "pcm_s16le", "a.mov"),
+        ("in.mkv", "pcm_s24le", "a.mov"),
+        ("in.avi", "pcm_s16le", "a.mov"),
+        ("in.mov", "pcm_s16be", "a.mov"),
+        ("in.mov", "pcm_s24le", "a.mkv"),
+    ],
+)
+def test_uncompressed_sound_stays_as_it_is(tmp_path: Path, source: str, codec: str, out: str) -> None:
+    """Editors expect it in mov and Matroska."""
+    clip = probe(make_clip(tmp_path / source, sound=codec))
+    writer = write(tmp_path / out, frames(60), clip=clip)
+    assert writer.notices == []
+    ours, theirs = (b"".join(sound_of(tmp_path / name)) for name in (out, source))
+    assert len(ours) > 0.97 * len(theirs)
+    assert ours == theirs[: len(ours)]
+    assert probe(tmp_path / out).audio[0].codec == codec
+
+
 def test_sound_that_does_not_fit_is_encoded_anew_and_said(tmp_path: Path) -> None:
     clip = probe(make_clip(tmp_path / "in.mkv", sound="flac"))
     writer = write(tmp_path / "a.mp4", frames(60), clip=clip)

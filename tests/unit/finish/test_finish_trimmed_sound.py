@@ -75,6 +75,7 @@ def clicks(path: Path) -> tuple[list[float], float, float]:
         ("in.mp4", "aac", "a.mkv"),
         ("in.mov", "pcm_s16le", "a.mp4"),
         ("in.mov", "pcm_s16le", "a.mkv"),
+        ("in.mov", "pcm_s16le", "a.mov"),
         ("in.mkv", "aac", "a.mp4"),
     ],
 )

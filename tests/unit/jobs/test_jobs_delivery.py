@@ -285,7 +285,7 @@ def test_a_sequence_starts_at_its_number_and_holds_light(tmp_path: Path) -> None
     share = seam(guides_of().mask.take([2]), 8)[0, 0].numpy()  # type: ignore[union-attr]
     assert np.abs(matte[..., 0] - share).max() < 1e-3
     assert open_master(out) == Master(
-        out, (WIDTH, HEIGHT), FILM, COUNT, 16, True, False, None, tuple(sorted(out.iterdir()))
+        out, (WIDTH, HEIGHT), FILM, COUNT, 16, True, False, None, tuple(sorted(out.iterdir())), "01:00:00:22", "A1"
     )
 
 

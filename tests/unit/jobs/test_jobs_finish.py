@@ -15,10 +15,12 @@ import pytest
 import torch
 
 from wanimate.config import OutputSettings
-from wanimate.errors import Cancelled, InputError, OutputError
+from wanimate.errors import Cancelled, InputError, OutputError, setting
 from wanimate.events import Finished, Notice, Stage, StageProgress
 from wanimate.finish.encode import Carried, OutputWriter
+from wanimate.finish.lock import OutputLock
 from wanimate.jobs.cancel import CancelToken
+from wanimate.jobs.delivery import Order, take_of
 from wanimate.jobs.finish import finish
 from wanimate.media import timecode
 from wanimate.media.master import open_master
@@ -270,3 +272,55 @@ def test_what_comes_out_is_known_before_anything_runs() -> None:
     assert (result.size, result.fps, result.count) == ((1920, 1080), 30, 150)
     assert result_for(OutputSettings(), spec) == spec
     assert stages_of(OutputSettings(), torch.device("cpu")) == []
+
+
+def test_timecode_of_a_few_frames_in_matroska_is_that_of_the_stated_rate(tmp_path: Path) -> None:
+    """Stamps of whole milliseconds alone would give 1375/23 frames a second, which has no drop-frame."""
+    rate = Fraction(60000, 1001)
+    start = timecode.parse("01:00:59;28", rate)
+    master = write(tmp_path / "m.mkv", frames(12), rate, Carried(start, True), codec="ffv1")
+    finished(master, tmp_path / "out.mov", codec="prores-hq")
+    assert open_master(tmp_path / "out.mov").timecode == "01:00:59;28"
+
+
+def test_timecode_and_reel_of_openexr_are_carried_over(tmp_path: Path) -> None:
+    pytest.importorskip("OpenEXR")
+    carried = Carried(timecode.parse("01:00:00:05", Fraction(24)), reel="A003")
+    write(tmp_path / "m", frames(), Fraction(24), carried, codec="exr")
+    finished(tmp_path / "m", tmp_path / "out.mov", codec="prores-hq", fps_out=48, interpolate="hold")
+    assert (open_master(tmp_path / "out.mov").timecode, open_master(tmp_path / "out.mov").reel) == (
+        "01:00:00:10", "A003",
+    )  # fmt: skip
+
+
+def test_words_on_a_frame_name_its_file(tmp_path: Path) -> None:
+    """A slate takes the first number of a sequence; in a video, frames are counted without it."""
+    numbers = {}
+    for codec in ("png", "h264"):
+        output = OutputSettings(codec=codec, slate=True, start_number=1001 if codec == "png" else 0)
+        spec = VideoSpec(SIZE, RATE, COUNT)
+        with OutputLock(tmp_path / ("out" if codec == "png" else "out.mp4"), output) as lock:
+            numbers[codec] = take_of(lock, Order(spec), spec).words(0, "frame")
+    assert numbers == {"png": "001002", "h264": "000000"}
+
+
+@pytest.mark.parametrize(
+    ("settings", "told"),
+    [
+        ({"codec": "prores-hq", "timecode": "01:00:00:00"}, "output.fps_out"),
+        ({"codec": "dnxhr-hqx"}, "output.upscale"),
+    ],
+)
+def test_remedies_name_settings_that_finishing_has(
+    master: Path, tmp_path: Path, settings: dict[str, Any], told: str
+) -> None:
+    error = _refused(master, tmp_path / "o.mov", **settings)
+    assert setting(told) in error.remedy
+    assert setting("preprocess.fps") not in error.remedy
+
+
+def test_a_network_without_a_size_is_refused(master: Path, tmp_path: Path) -> None:
+    """It would do nothing."""
+    with pytest.raises(InputError) as caught:
+        OutputSettings(upscale_network="4x.safetensors")
+    assert (caught.value.field, setting("output.upscale") in caught.value.remedy) == ("output.upscale_network", True)

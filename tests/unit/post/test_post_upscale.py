@@ -220,7 +220,7 @@ def test_strengths_outside_are_refused() -> None:
 
 
 def test_a_style_that_is_none(tmp_path: Path) -> None:
-    with pytest.raises(InputError, match="neither a style nor a file"):
+    with pytest.raises(InputError, match=r"no such file.* choose filmed or drawn"):
         open_upscaler("2x", "sharpest")
 
 

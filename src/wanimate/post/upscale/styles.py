@@ -9,7 +9,7 @@ import torch
 from torch import Tensor, nn
 
 from wanimate.config.target import parse_target
-from wanimate.errors import InputError
+from wanimate.errors import InputError, setting
 from wanimate.post import models
 from wanimate.post.flow import DisFlow, Flow, PyramidFlow
 from wanimate.post.upscale.base import Enlarger, NetworkEnlarger
@@ -78,8 +78,9 @@ def usual_dtype(device: torch.device) -> torch.dtype:
 def _own(path: Path, device: torch.device, dtype: torch.dtype) -> Enlarger:
     """A user's own network."""
     if not path.is_file():
-        rule = "it is neither a style nor a file"
-        raise InputError(_FIELD, path, rule, f"Give {' or '.join(STYLES)}, or the file of a network")
+        rule = "there is no such file"
+        remedy = f"Give the file of a network, or choose {' or '.join(STYLES)} as {setting('output.upscale_style')}."
+        raise InputError(_FIELD, path, rule, remedy)
     try:
         from spandrel import ImageModelDescriptor, ModelLoader
     except ImportError as error:
