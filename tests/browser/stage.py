@@ -26,6 +26,7 @@ from PIL import Image
 
 from wanimate.events import Event, Notice, Stage, StageProgress, StageStarted, StepDone
 from wanimate.library import places
+from wanimate.preprocess.report import missing
 from wanimate.serve.worker import loop, reporter
 from wanimate.serve.worker.loop import WorkerLoop
 from wanimate.serve.worker.work import Refused, Runner, Work
@@ -120,7 +121,10 @@ class Actor:
         facts = {"frames": FRAMES, "fps": str(FPS), "size": list(SIZE), "no_person": gaps}
         work.facts |= facts | {"start": submission.preprocess.get("start", 0.0)}
         if gaps:
-            yield Notice("nobody was found in frames 6 to 9 and 21", "warning")
+            seen = np.ones(FRAMES, bool)
+            for a, b in gaps:
+                seen[a:b] = False
+            yield Notice(missing(seen) or "", "warning")
         if submission.kind == "preprocess":
             work.result = {"pose": f"{place}/guides/pose.mkv", "reference": f"{place}/guides/reference.png"}
             work.storage.put(f"{place}/guides/pose.mkv", [clip((0, 0, 0))])

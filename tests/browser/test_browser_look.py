@@ -9,7 +9,7 @@ from playwright.sync_api import Browser, expect
 from stage import Actor, Playhouse
 from visit import Visit
 
-WIDTHS = (390, 768, 1440, 3840)
+WIDTHS = (320, 390, 768, 1440, 3840)
 FIRST_PAINT = """() => new Promise((fulfil) => new PerformanceObserver((list) => {
     const found = list.getEntries().find((entry) => entry.name === 'first-contentful-paint');
     if (found) fulfil(found.startTime);

@@ -44,7 +44,7 @@ def check_clip(session: Session, job: Job, settings: ServeSettings) -> None:
     (400)."""
     if settings.clips == "any" or job.kind in LOOKS:
         return
-    field = "parent" if job.kind in ("generate", "redraw") else "video"
+    field = "parent" if job.submission.get("parent") else "video"
     entries = job.facts.get("library", {})
     if "video" not in entries:
         raise wrong(field, f"{field}: only approved clips of the library may be used here. Take one of those.")

@@ -216,6 +216,7 @@ def test_only_approved_clips_where_the_policy_says_so(tmp_path: Path) -> None:
         ann, boss = service.client("ann"), service.client("boss")
         clip_id = put(service, "wave", "ann", licence="CC0-1.0")
         put(service, "hero", "ann", "character")
+        assert ann.get("/v1/models").json()["clips"] == "approved"
 
         def refused(**job: Any) -> str:
             answer = ann.post("/v1/jobs", json={**JOB, **job})
@@ -235,9 +236,14 @@ def test_only_approved_clips_where_the_policy_says_so(tmp_path: Path) -> None:
             job = made(ann, video={"library": "wave"})
             assert service.waited("ann", job)["state"] == "succeeded"
         made(ann, kind="generate", parent=job)
+        with service.service.database.write() as session:
+            row = session.get_one(Job, job)
+            row.facts = row.facts | {"seed": 7}
+        made(ann, kind="finish", parent=job, output={"upscale": "2x"})
         boss.post(f"/v1/library/{clip_id}/retire")
         assert refused(kind="generate", parent=job, generate={"seed": 8}) == "parent"
         assert refused(kind="redraw", parent=job, segment=1) == "parent"
+        assert refused(kind="finish", parent=job, output={"upscale": "2x"}) == "parent"
 
 
 def test_the_house_is_seen_by_all_and_changed_by_admins(service: Served, ann: TestClient) -> None:

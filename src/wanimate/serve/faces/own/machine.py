@@ -42,13 +42,14 @@ class Model(BaseModel):
 
 class Models(BaseModel):
     """`data`: checkpoints. `loras`: names that a job's `loras` may have. `tiers`: names that its `tier` may have.
-    `largest_upload`: bytes that a file may have."""
+    `largest_upload`: bytes that a file may have. `clips`: approved where jobs may take only approved clips of the library."""
 
     object: Literal["list"] = "list"
     data: list[Model]
     loras: list[str]
     tiers: dict[str, Tier]
     largest_upload: int
+    clips: Literal["any", "approved"]
 
 
 class Wanted(BaseModel):
@@ -139,7 +140,8 @@ def models(service: TheService, _caller: Reader) -> Models:
         for name, folder in settings.known_checkpoints.items()
     ]  # fmt: skip
     return Models(
-        data=data, loras=list(settings.loras), tiers=settings.tiers, largest_upload=settings.largest_clip
+        data=data, loras=list(settings.loras), tiers=settings.tiers, largest_upload=settings.largest_clip,
+        clips=settings.clips,
     )  # fmt: skip
 
 

@@ -1,9 +1,16 @@
 // The service's own interface under /v1, asked with the session's cookie.
 import { t } from './texts.js';
 
+// A refusal begins with the name of its field and what was given; here the field is called as the page calls it.
+function worded(field, message) {
+  const name = field?.split('.').at(-1);
+  const rest = message?.startsWith(name) && /^( = None)?(?=: | = )(.*)$/s.exec(message.slice(name.length));
+  return rest ? `${t.fields[name] ?? name}${rest[2]}` : message;
+}
+
 export class ApiError extends Error {
   constructor(status, told = {}) {
-    super(told.message ?? t.errors.unknown(status));
+    super(worded(told.field, told.message) ?? t.errors.unknown(status));
     Object.assign(this, { status, code: told.code, field: told.field, request: told.request_id });
   }
 }

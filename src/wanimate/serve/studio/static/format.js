@@ -36,4 +36,12 @@ export function rate(fps) {
   return top / bottom;
 }
 
+// Texts of the preprocessing count frames from 0, the page from 1: "frame 2, 6", "3 of 12 frames (2, 6-7)".
+const LIST = String.raw`\d+(?:-\d+)?(?:, \d+(?:-\d+)?)*`;
+const FRAMES = new RegExp(String.raw`(\d+ of \d+ frames \(|\bframes? )(${LIST})`, 'g');
+export const fromOne = (text) => text?.replace(FRAMES, (_, before, list) => before + list.replace(/\d+/g, (n) => Number(n) + 1));
+
+// Whether browsers show a file of this kind: pictures in a ZIP, ProRes, DNxHR and FFV1 are for others.
+export const isShown = (type) => ['video/mp4', 'video/webm'].includes(type);
+
 export const short = (id) => id.slice(0, 8);

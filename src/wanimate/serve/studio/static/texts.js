@@ -28,6 +28,11 @@ export const t = {
     gone: 'There is no such job. It may have expired: jobs and results are kept for a limited time.',
     title: 'This did not work',
   },
+  // Fields of the service's refusals, as the form calls them.
+  fields: {
+    image: 'Character', video: 'Performer', mask: 'Mask video', file: 'File', area: 'Width × height', fps: 'Frames a second', fps_out: 'Delivered rate', upscale: 'Delivered size', seed: 'Seed', steps: 'Steps',
+    prompt: 'Prompt', person: 'Who performs', start: 'First frame that is used', end: 'End of what is used', codec: 'Format', name: 'Name', title: 'Title', tags: 'Tags', licence: 'Licence', consent_ids: 'Consent records', key: 'Key', owner: 'Owner', days: 'Days until it expires',
+  },
   signIn: {
     about: 'Sign in once with a key of this service. The browser then keeps a session, not the key.',
     key: 'Key', enter: 'Sign in',
@@ -60,7 +65,7 @@ export const t = {
     lookWaits: 'Nobody has looked at the clip yet: the workers are busy or the queue is paused. You can go on without.',
     at: 'Look at another moment', seconds: 'Second of the clip', look: 'Look there',
     settings: 'Settings', quality: 'Size and rate', own: 'Usual size', tier: (name, fps) => `${name}: ${fps} frames/s`,
-    area: (size) => `About ${size}`, custom: 'Another size', customField: 'Width × height', fps: 'Frames a second', fpsHint: 'the clip’s, at most 30',
+    area: (size) => `About ${size}`, custom: 'Another size', customField: 'Width × height', fps: 'Frames a second', fpsHint: 'the clip’s, ≤ 30',
     speed: 'Speed', speeds: { '': 'Usual', exact: 'Exact', fast: 'Fast', turbo: 'Turbo' },
     seed: 'Seed', seedHint: 'a new one', steps: 'Steps', stepsHint: 'usual', checkpoint: 'Checkpoint', byDefault: (name) => `${name} (usual)`,
     prompt: 'Prompt', promptHint: 'the checkpoint’s own', jobName: 'Name', nameHint: 'to find it again', more: 'More settings',
@@ -94,7 +99,7 @@ export const t = {
   },
   relight: {
     show: 'Show before and after', again: 'Show it again', stop: 'Stop', drawing: 'Drawing one moment twice …', without: 'Without relighting', with: 'With relighting',
-    about: (size, steps, seed) => `One frame that your checkpoint has drawn with and without its relighting LoRA: ${size}, ${many(steps, 'step', 'steps')}, seed ${seed}. The video has more steps, so that details will differ.`,
+    about: (size, steps, seed) => `One frame that your checkpoint has drawn with and without its relighting LoRA: ${size}, ${many(steps, 'step', 'steps')}, seed ${seed}. The video has its own size and steps, so that details will differ.`,
   },
   jobs: {
     title: 'Jobs', queue: 'Queue', all: 'All jobs', empty: 'Nothing is waiting', emptyAbout: 'Jobs appear here as soon as they are made.', first: 'Make a video',
@@ -122,7 +127,7 @@ export const t = {
   },
   finishing: {
     title: 'Finish', about: 'The same frames, larger, at another rate or in another format. Nothing is drawn again; the two results are compared by a wipe.',
-    size: 'Size', rate: 'Frames a second', delivered: 'Delivered at', codec: 'Format', style: 'Pictures', asDrawn: 'As drawn', go: 'Finish',
+    size: 'Size', rate: 'Frames a second', deliveredSize: 'Delivered size', deliveredRate: 'Delivered rate', codec: 'Format', style: 'Pictures', asDrawn: 'As drawn', go: 'Finish',
     sizes: { '1080p': 'Full HD (1080p)', '2160p': '4K (2160p)', '2x': 'Twice each side' }, rates: (rate) => (rate === '24000/1001' ? '23.976' : rate), styles: { filmed: 'Filmed or rendered', drawn: 'Drawn' },
     codecs: { h264: 'H.264', av1: 'AV1, 10 bits', h265: 'H.265', 'prores-hq': 'ProRes 422 HQ', 'dnxhr-hqx': 'DNxHR HQX', ffv1: 'FFV1, lossless', png: 'PNG pictures' },
   },
@@ -132,7 +137,7 @@ export const t = {
     redrawGo: 'Redraw', facts: 'How it was made', warnings: 'Warnings', remove: 'Delete', removeSure: 'Delete this job and its files?', removed: 'The job is deleted.', failed: 'The job has failed', cancelled: 'The job was cancelled', tryAgain: 'Change and try again', running: 'Being made', waiting: 'Waiting in line',
     rows: { state: 'State', mode: 'Mode', size: 'Size', frames: 'Frames', seed: 'Seed', checkpoint: 'Checkpoint', tier: 'Tier', loras: 'LoRAs', made: 'Made', took: 'Took', expires: 'Kept until', id: 'Id', parent: 'Made from' },
     frames: (n, fps) => `${n} at ${fps} frames/s`, rate: (fps) => `${fps} frames/s`, noPreview: 'The first preview appears after the first steps.', retry: (n) => `try ${n}`,
-    segments: (n) => many(n, 'segment', 'segments'), guides: 'Guides', zip: 'Browsers cannot show this format. Download it to look at it.',
+    segments: (n) => many(n, 'segment', 'segments'), guides: 'Guides', zip: 'Browsers cannot show this format. Download it to look at it.', otherZip: 'Browsers cannot show the format of what you compare with.',
   },
   library: {
     title: 'Library', clips: 'Clips', characters: 'Characters', loading: 'Loading …', looking: 'Looking into the file …', broken: 'Cannot be used', house: 'House', by: (owner) => `by ${owner}`,
@@ -147,7 +152,7 @@ export const t = {
     licence: 'Licence', licenceHint: 'An SPDX id, or LicenseRef-NAME. An approval needs one.', consents: 'Consent records', consentsHint: 'Ids, with commas.',
     forHouse: 'For the house', forHouseAbout: 'Everybody of this service sees and uses it.', remove: 'Remove', removeSure: 'Remove it with its file?', removed: (name) => `${name} is removed.`,
     empty: { clip: 'No clips yet', character: 'No characters yet' }, emptyAbout: { clip: 'Clips that are used again: dance loops, presenters, expressions.', character: 'Pictures of characters that are used again.' },
-    noneFound: 'Nothing matches', noneAbout: 'Change the search, the tags or the status.', from: 'From the library', choose: { image: 'Choose a character', video: 'Choose a clip' },
+    noneFound: 'Nothing matches', noneAbout: 'Change the search, the tags or the status.', onlyApproved: 'Only approved clips of the library may be used here.', from: 'From the library', choose: { image: 'Choose a character', video: 'Choose a clip' },
   },
   review: {
     about: 'Every finished video is a version of a shot. Say what is wrong at the frame and the place, and approve what is good.',
@@ -172,7 +177,7 @@ export const t = {
     keys: [['Space', 'Play and pause'], ['J K L', 'Back, stop, on. J or L again is faster'], ['K+J K+L', 'Hold K: one frame back or on'], ['← →', 'One frame; ten with Shift'], ['Home End', 'First and last frame'], ['I', 'Comment at this frame'], ['D', 'Comment with a drawing'], ['N P', 'Next and previous comment'], ['M', 'Sound on and off'], ['Ctrl+Enter', 'Send the comment'], ['Esc', 'Drop the comment'], ['?', 'This list']],
   },
   settings: {
-    title: 'Settings', you: 'You', use: 'Use', running: 'Running', queued: 'Waiting', today: 'Video today', limit: (n) => `of ${n}`, noLimit: 'no limit', scopes: 'Scopes',
+    title: 'Settings', you: 'You', use: 'Use', running: 'Running', queued: 'Waiting', today: 'Video today', limit: (n) => `of ${n}`, noLimit: '(no limit)', scopes: 'Scopes',
     keys: 'Keys', keysAbout: 'Keys of one owner see the same jobs. A key is shown only once.', owner: 'Owner', scope: { submit: 'Make jobs', read: 'See jobs', admin: 'Administer' }, days: 'Days until it expires', daysHint: 'never', create: 'Create a key',
     made: 'The new key. Copy it now: it is not shown again.', copy: 'Copy', copied: 'Copied.', created: 'Created', expires: 'Expires', never: 'never', state: 'State', good: 'good', revoked: 'revoked', expired: 'expired', revoke: 'Revoke', revokeName: (owner) => `Revoke a key of ${owner}`, revokeSure: (owner) => `Revoke this key of ${owner}? Whoever uses it is shut out.`, self: 'this page’s own', showOld: 'Show revoked keys',
     queue: 'Queue', workers: 'Workers', noWorkers: 'No worker is alive. Jobs wait until one joins: start wanimate serve or wanimate worker.', device: 'Device', stages: 'Does', holds: 'Holds', working: 'In work', seen: 'Seen', idle: 'idle', host: 'Host', memory: 'Memory',

@@ -2,6 +2,7 @@
 import { html, nothing } from '../vendor/lit.js';
 import { Part, say } from './base.js';
 import { api, get, post } from '../api.js';
+import { fromOne } from '../format.js';
 import { t } from '../texts.js';
 
 const PACE = 1000;
@@ -80,7 +81,7 @@ class Check extends Part {
     if (kind === 'character') return t.check.character[this.job?.mode ?? 'animation'];
     if (kind === 'cuts') return t.check.cuts(spans.length);
     if (kind === 'hdr') return t.check.hdr;
-    return `${text.charAt(0).toUpperCase()}${text.slice(1)}.`;
+    return `${text.charAt(0).toUpperCase()}${fromOne(text.slice(1))}.`;
   }
 
   render() {

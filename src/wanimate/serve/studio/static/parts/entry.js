@@ -17,7 +17,8 @@ export async function sourceNamed(name, part) {
   return found ? sourceFrom(found) : null;
 }
 
-export const isUsable = (entry, owner) => entry.status !== 'retired' && !entry.trouble && !entry.looking && (entry.house || entry.owner === owner);
+// `clips`: the service's policy, any or approved.
+export const isUsable = (entry, owner, clips) => (clips === 'approved' ? entry.status === 'approved' : entry.status !== 'retired') && !entry.trouble && !entry.looking && (entry.house || entry.owner === owner);
 
 // One line: length, size, loop, people.
 export function measures(entry) {

@@ -1,7 +1,7 @@
 // What a job is called, how it stands, and what may be done with it: shared by the views.
 import { html, nothing } from '../vendor/lit.js';
 import { api, post } from '../api.js';
-import { duration, percent, short } from '../format.js';
+import { duration, fromOne, percent, short } from '../format.js';
 import { t } from '../texts.js';
 import { toast, tried } from './toasts.js';
 
@@ -32,7 +32,7 @@ export function doing(job) {
   } else if (isOpen(job)) {
     if (job.position) parts.push(t.jobs.position(job.position));
     if (job.priority) parts.push(`${t.jobs.priority} ${job.priority}`);
-  } else if (job.state === 'failed') parts.push(job.error?.message ?? '');
+  } else if (job.state === 'failed') parts.push(fromOne(job.error?.message) ?? '');
   if (job.warnings.length) parts.push(t.jobs.warnings(job.warnings.length));
   return parts.join(' · ');
 }

@@ -20,9 +20,9 @@ class LibraryPicker extends Part {
   async #load(search = '') {
     const turn = (this.turn = {});
     try {
-      const told = await get(`library?${new URLSearchParams({ shelf: this.#shelf, search, limit: MOST })}`);
+      const [told, { clips }] = await Promise.all([get(`library?${new URLSearchParams({ shelf: this.#shelf, search, limit: MOST })}`), get('models')]);
       if (this.turn !== turn) return;
-      [this.rows, this.next, this.trouble] = [told.data.filter((entry) => isUsable(entry, session.owner)), told.next, ''];
+      [this.rows, this.next, this.trouble] = [told.data.filter((entry) => isUsable(entry, session.owner, clips)), told.next, ''];
     } catch (error) {
       if (this.turn === turn) this.trouble = error.message;
     }
@@ -47,7 +47,7 @@ class LibraryPicker extends Part {
 
   #row(entry) {
     return html`<li><button type="button" class="pick" @click=${() => this.#pick(entry)}><span class="glance"><wa-glance .entry=${entry}></wa-glance></span>
-      <span class="clip"><strong>${entry.title}</strong></span><small class="soft clip">${measures(entry)}</small></button></li>`;
+      <span class="clip"><strong>${entry.title}</strong></span><small class="soft">${measures(entry)}</small></button></li>`;
   }
 
   render() {

@@ -59,8 +59,8 @@ class Options extends Part {
       <details><summary>${t.start.more}</summary><div class="stack">
         <div class="columns">
           ${draft.size.startsWith('tier:') ? nothing : this.#text('fps', t.start.fps, t.start.fpsHint, { mode: 'decimal' })}
-          ${this.#choice('upscale', t.finishing.size, [['', t.finishing.asDrawn], ...SIZES.map((size) => [size, t.finishing.sizes[size]])])}
-          ${this.#choice('fpsOut', t.finishing.delivered, [['', t.finishing.asDrawn], ...RATES.map((rate) => [rate, t.finishing.rates(rate)])])}
+          ${this.#choice('upscale', t.finishing.deliveredSize, [['', t.finishing.asDrawn], ...SIZES.map((size) => [size, t.finishing.sizes[size]])])}
+          ${this.#choice('fpsOut', t.finishing.deliveredRate, [['', t.finishing.asDrawn], ...RATES.map((rate) => [rate, t.finishing.rates(rate)])])}
           ${models.data.length > 1 ? this.#choice('checkpoint', t.start.checkpoint, [['', t.start.byDefault(usual)], ...models.data.filter((model) => !model.default).map(({ id }) => [id, id])]) : nothing}
           ${this.#text('name', t.start.jobName, t.start.nameHint)}
         </div>

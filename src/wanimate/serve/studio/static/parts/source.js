@@ -28,8 +28,8 @@ function measured(url, isClip) {
 }
 
 class Source extends Part {
-  // kind: image, video or mask. value: { id, name, url, width, height, seconds } or null. demos: [{ url, name, label }]. most: bytes that a file may have. library: whether one may be taken from the library.
-  static properties = { kind: {}, label: {}, hint: {}, value: {}, demos: {}, recent: {}, trouble: {}, most: {}, library: {}, sending: { state: true }, over: { state: true } };
+  // kind: image, video or mask. value: { id, name, url, width, height, seconds } or null. demos: [{ url, name, label }]. most: bytes that a file may have. library: whether one may be taken from the library. only: from nowhere else.
+  static properties = { kind: {}, label: {}, hint: {}, value: {}, demos: {}, recent: {}, trouble: {}, most: {}, library: {}, only: {}, sending: { state: true }, over: { state: true } };
 
   constructor() {
     super();
@@ -99,7 +99,7 @@ class Source extends Part {
     e.preventDefault();
     this.over = false;
     const [file] = e.dataTransfer.files;
-    if (file) this.take(file);
+    if (file && !this.only) this.take(file);
   }
 
   #shown() {
@@ -113,6 +113,7 @@ class Source extends Part {
   }
 
   #asked() {
+    if (this.only) return html`<div class="drop"><p>${t.library.onlyApproved}</p><wa-library-picker .kind=${this.kind} @picked=${(e) => this.#change(e.detail)}></wa-library-picker></div>`;
     const accept = this.isClip ? 'video/*,.mkv,.avi' : 'image/*';
     return html`<div class="drop ${this.over ? 'over' : ''}">
       ${this.sending

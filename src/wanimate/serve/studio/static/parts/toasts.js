@@ -1,12 +1,14 @@
 // Short messages about what was just done, read out by screen readers.
 import { html, repeat } from '../vendor/lit.js';
 import { Part } from './base.js';
+import { place } from '../router.js';
 import { t } from '../texts.js';
 
 const LASTS = 6000;
+const viewed = () => place().path.join('/');
 let count = 0;
 
-// kind: 'done' or 'error'. Errors stay until they are closed.
+// kind: 'done' or 'error'. Errors stay until they are closed or another view is opened.
 export function toast(text, kind = 'done') {
   dispatchEvent(new CustomEvent('toast', { detail: { text, kind } }));
 }
@@ -33,11 +35,13 @@ class Toasts extends Part {
     super.connectedCallback();
     const show = (e) => this.#show(e.detail);
     addEventListener('toast', show);
-    this.care(() => removeEventListener('toast', show));
+    const leave = () => (this.shown = this.shown.filter((one) => one.kind !== 'error' || one.at === viewed()));
+    addEventListener('hashchange', leave);
+    this.care(() => (removeEventListener('toast', show), removeEventListener('hashchange', leave)));
   }
 
   #show(told) {
-    const one = { ...told, id: ++count };
+    const one = { ...told, id: ++count, at: viewed() };
     this.shown = [...this.shown.slice(-3), one];
     if (told.kind === 'done') setTimeout(() => this.#drop(one.id), LASTS);
   }

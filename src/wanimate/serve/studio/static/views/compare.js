@@ -1,7 +1,7 @@
 // One job: while it is made, its preview; when it is done, the result beside its performer or another job's result, in step.
 import { html, nothing } from '../vendor/lit.js';
 import { api, files, get, post, session } from '../api.js';
-import { day, duration, rate } from '../format.js';
+import { day, duration, fromOne, isShown, rate, short } from '../format.js';
 import { go } from '../router.js';
 import { t } from '../texts.js';
 import { called, isOpen, tag } from '../parts/job.js';
@@ -12,7 +12,6 @@ import '../parts/finishing.js';
 import '../parts/player.js';
 
 const MOST = 100;
-const SHOWN = ['video/mp4', 'video/webm'];
 
 class Compare extends Watched {
   // other: id of the job whose result stands beside this one's.
@@ -40,7 +39,7 @@ class Compare extends Watched {
     const wanted = this.other;
     if (!wanted) return;
     const [job, found] = (await tried(() => Promise.all([get(`jobs/${wanted}`), files(wanted)]))) ?? [];
-    if (job && this.other === wanted) this.beside = { job, url: found.video?.url };
+    if (job && this.other === wanted) this.beside = { job, url: isShown(found.video?.media_type) ? found.video.url : null };
   }
 
   #choose(id) {
@@ -49,7 +48,8 @@ class Compare extends Watched {
 
   #label(job) {
     const finished = job.kind === 'finish' ? `, ${job.facts.size?.join(' × ')}, ${t.compare.rate(Number(rate(job.facts.fps).toFixed(2)))}` : '';
-    return `${called(job)}${job.facts.seed === undefined ? '' : `, ${t.compare.seed(job.facts.seed)}`}${finished}`;
+    const kind = job.name && job.kind === 'redraw' ? `, ${t.kinds.redraw.toLowerCase()}` : '';
+    return `${called(job)}${kind}${job.facts.seed === undefined ? '' : `, ${t.compare.seed(job.facts.seed)}`}${finished}`;
   }
 
   #tracks() {
@@ -89,8 +89,14 @@ class Compare extends Watched {
   #stage() {
     const { job } = this;
     if (this.layout === 'sheet' && this.files.sheet) return html`<a href=${this.files.sheet.url} class="sheet"><img src=${this.files.sheet.url} alt=${t.compare.sheet}></a>`;
-    if (!SHOWN.includes(this.files.video.media_type)) return html`<p class="note">${t.compare.zip}</p>`;
-    return html`<wa-player .tracks=${this.#tracks()} .count=${job.facts.frames} .fps=${rate(job.facts.fps)} .layout=${this.layout} .gaps=${job.facts.no_person ?? []}></wa-player>`;
+    if (!isShown(this.files.video.media_type)) return html`<p class="note">${t.compare.zip}</p>`;
+    return html`${this.beside && !this.beside.url ? html`<p class="note">${t.compare.otherZip}</p>` : nothing}<wa-player .tracks=${this.#tracks()} .count=${job.facts.frames} .fps=${rate(job.facts.fps)} .layout=${this.layout} .gaps=${job.facts.no_person ?? []}></wa-player>`;
+  }
+
+  // Labels that others have as well are told apart by the id.
+  #choices() {
+    const labels = this.others.map((job) => this.#label(job));
+    return this.others.map((job, i) => [job.id, labels.indexOf(labels[i]) === labels.lastIndexOf(labels[i]) ? labels[i] : `${labels[i]}, ${short(job.id)}`]);
   }
 
   #bar() {
@@ -98,7 +104,7 @@ class Compare extends Watched {
     return html`<div class="line apart"><div class="switch" role="group" aria-label=${t.compare.layout}>
         ${layouts.map((name) => html`<button aria-pressed=${this.layout === name ? 'true' : 'false'} @click=${() => (this.layout = name)}>${t.compare[name]}</button>`)}</div>
       <label class="line with"><span class="soft">${t.compare.other}</span><select @change=${(e) => this.#choose(e.target.value)}><option value="" ?selected=${!this.other}>${t.compare.noOther}</option>
-        ${this.others.map((job) => html`<option value=${job.id} ?selected=${this.other === job.id}>${this.#label(job)}</option>`)}</select></label></div>`;
+        ${this.#choices().map(([id, words]) => html`<option value=${id} ?selected=${this.other === id}>${words}</option>`)}</select></label></div>`;
   }
 
   #facts() {
@@ -142,7 +148,7 @@ class Compare extends Watched {
     const head = html`<div class="head"><div><h1>${called(job)}</h1><div class="line">${isOpen(job) ? nothing : tag(job)}<span class="soft">${t.kinds[job.kind]}</span></div></div>${isOpen(job) ? nothing : html`<div>${this.#actions()}</div>`}</div>`;
     if (isOpen(job)) return html`${head}<div class="watch">${progress(job, t.compare.waiting, () => this.renew())}<div class="stack">${warnings(job)}${this.#facts()}</div></div>`;
     if (job.state !== 'succeeded') {
-      const words = job.state === 'failed' ? html`<strong>${t.compare.failed}.</strong> ${job.error?.message}` : t.compare.cancelled;
+      const words = job.state === 'failed' ? html`<strong>${t.compare.failed}.</strong> ${fromOne(job.error?.message)}` : t.compare.cancelled;
       return html`${head}<div class="watch"><p class="note ${job.state === 'failed' ? 'bad' : ''}" role="alert">${words}</p><div class="stack">${warnings(job)}${this.#facts()}</div></div>`;
     }
     if (!this.files?.video) return head;

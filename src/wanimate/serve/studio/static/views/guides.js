@@ -1,7 +1,7 @@
 // The guides of a clip, looked at before a GPU is used.
 import { html, nothing } from '../vendor/lit.js';
 import { get, post, session } from '../api.js';
-import { rate } from '../format.js';
+import { fromOne, rate } from '../format.js';
 import { go } from '../router.js';
 import { t } from '../texts.js';
 import { addressOf, called, isOpen } from '../parts/job.js';
@@ -157,7 +157,7 @@ class GuidesView extends Watched {
     if (isOpen(job)) return html`<div class="head"><div><h1>${t.guides.working}</h1><p class="soft">${t.guides.workingAbout}</p></div></div><div class="single">${progress(job, t.guides.workingAbout, () => this.renew())}</div>`;
     const failed = job.state !== 'succeeded';
     return html`<div class="head"><div><h1>${t.guides.title}</h1><p class="soft">${failed ? called(job) : t.guides.about}</p></div></div>
-      ${failed ? html`<div class="single stack"><p class="note bad" role="alert">${job.error?.message ?? t.compare.cancelled}</p>${warnings(job)}<div><a class="button main" href="#/start?from=${this.id}">${t.compare.tryAgain}</a></div></div>` : this.files ? this.#done() : nothing}`;
+      ${failed ? html`<div class="single stack"><p class="note bad" role="alert">${fromOne(job.error?.message) ?? t.compare.cancelled}</p>${warnings(job)}<div><a class="button main" href="#/start?from=${this.id}">${t.compare.tryAgain}</a></div></div>` : this.files ? this.#done() : nothing}`;
   }
 }
 customElements.define('wa-guides', GuidesView);

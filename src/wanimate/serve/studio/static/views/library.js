@@ -49,10 +49,10 @@ class Library extends Part {
     for (const name of ['search', 'status', 'kind']) if (this[name]) query.set(name, this[name]);
     for (const tag of this.chosen) query.append('tag', tag);
     try {
-      const [told, tags] = await Promise.all([get(`library?${query}`), get(`library/tags?${new URLSearchParams({ shelf: this.shelf, ...whose })}`)]);
+      const [told, tags, { clips }] = await Promise.all([get(`library?${query}`), get(`library/tags?${new URLSearchParams({ shelf: this.shelf, ...whose })}`), get('models')]);
       if (this.turn !== turn) return;
       if (!told.data.length && first) return void this.#load(Math.max(0, first - PAGE));
-      [this.rows, this.total, this.tags, this.first, this.trouble] = [told.data, told.total, tags.data, first, ''];
+      [this.rows, this.total, this.tags, this.clips, this.first, this.trouble] = [told.data, told.total, tags.data, clips, first, ''];
       this.filtered = !!(this.search || this.status || this.kind || this.chosen.length);
       if (this.rows.some((entry) => entry.looking)) this.again = setTimeout(() => document.hidden || this.#load(this.first), AGAIN);
     } catch (error) {
@@ -111,7 +111,7 @@ class Library extends Part {
         ${entry.tags.length ? html`<p class="soft small">${entry.tags.map((tag) => `#${tag}`).join(' ')}</p>` : nothing}
         ${entry.trouble ? html`<p class="error small">${entry.trouble}</p>` : nothing}</div>
       <div class="line deeds">
-        ${session.is('submit') && isUsable(entry, session.owner) ? html`<button aria-label=${t.library.useName(name)} @click=${() => this.#use(entry)}>${t.library.use}</button>` : nothing}
+        ${session.is('submit') && isUsable(entry, session.owner, this.clips) ? html`<button aria-label=${t.library.useName(name)} @click=${() => this.#use(entry)}>${t.library.use}</button>` : nothing}
         ${session.is('admin') && !entry.looking && !entry.trouble ? html`<button class="quiet" aria-label="${entry.status === 'approved' ? t.library.retire : t.library.approve}: ${name}" @click=${() => this.#decide(entry, entry.status === 'approved' ? 'retire' : 'approve')}>${entry.status === 'approved' ? t.library.retire : t.library.approve}</button>` : nothing}
         ${mine ? html`<button class="quiet" aria-label="${t.library.edit}: ${name}" @click=${() => this.#form(entry)}>${t.library.edit}</button>` : nothing}
       </div></article>`;
@@ -149,6 +149,7 @@ class Library extends Part {
     return html`<div class="head"><div><h1>${t.library.title}</h1></div><div class="line"><div class="switch">${tab('clip', t.library.clips)}${tab('character', t.library.characters)}</div>
         ${session.is('submit') ? html`<button class="main" @click=${() => this.#form()}>${t.library.add[this.shelf]}</button>` : nothing}</div></div>
       ${this.#filters()}
+      ${this.clips === 'approved' ? html`<p class="note policy">${t.library.onlyApproved}</p>` : nothing}
       ${this.trouble ? html`<p class="note bad" role="alert">${this.trouble}</p>` : nothing}
       ${!this.rows ? html`<p class="soft">${this.trouble ? '' : t.library.loading}</p>` : this.rows.length ? html`<ul class="shelf" aria-label=${this.shelf === 'clip' ? t.library.clips : t.library.characters}>${repeat(this.rows, (entry) => entry.id, (entry) => html`<li>${this.#card(entry)}</li>`)}</ul>${this.#pages()}` : this.#nothing()}
       <wa-entry-form @done=${() => this.#load(this.first)}></wa-entry-form>`;

@@ -2,7 +2,7 @@
 import { html, nothing } from '../vendor/lit.js';
 import { Part } from '../parts/base.js';
 import { api, get, local, post, session } from '../api.js';
-import { day, rate } from '../format.js';
+import { day, isShown, rate } from '../format.js';
 import { go } from '../router.js';
 import { t } from '../texts.js';
 import { member } from '../parts/desk.js';
@@ -198,7 +198,7 @@ class Review extends Part {
 
   #bar() {
     const { versions } = this.shot;
-    const others = versions.filter((one) => one.job !== this.at && one.kept && one.frames);
+    const others = versions.filter((one) => one.job !== this.at && one.kept && one.frames && isShown(one.media_type));
     return html`<div class="line apart"><label class="line with"><span class="soft">${t.review.shown}</span><select @change=${(e) => this.#turn(e.target.value)}>
         ${[...versions].reverse().map((one) => html`<option value=${one.job} ?selected=${one.job === this.at}>${this.#label(one)}</option>`)}</select></label>
       ${others.length
@@ -214,13 +214,13 @@ class Review extends Part {
   }
 
   get #beside() {
-    return this.shot.versions.find((one) => one.job === this.beside && one.job !== this.at && one.kept);
+    return this.shot.versions.find((one) => one.job === this.beside && one.job !== this.at && one.kept && isShown(one.media_type));
   }
 
   #stage() {
     const version = this.#version;
     if (!version.kept) return html`<p class="note">${t.review.notKept}</p>`;
-    if (!version.media_type?.startsWith('video/') || !version.frames || !version.size) return html`<p class="note">${t.compare.zip}</p>`;
+    if (!isShown(version.media_type) || !version.frames || !version.size) return html`<p class="note">${t.compare.zip}</p>`;
     const track = (one, id) => ({ id, url: local(one.video), label: t.review.version(one.number), fps: rate(one.rate) });
     const tracks = [track(version, 'version'), ...(this.#beside ? [track(this.#beside, 'other')] : [])];
     return html`<wa-reel .tracks=${this.#same(tracks)} .count=${version.frames} .fps=${rate(version.rate)} .size=${version.size} .layout=${this.layout} .notes=${this.#notes} .chosen=${this.chosen} .draft=${this.draft} .may=${this.#may('comment')}></wa-reel>`;

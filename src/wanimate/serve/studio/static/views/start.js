@@ -126,7 +126,7 @@ class Start extends Part {
   #slot(part, label, hint, demos) {
     const clip = part === 'video';
     const recent = this.uploads.filter((sent) => sent.media_type.startsWith(clip ? 'video/' : 'image/')).slice(0, 20);
-    return html`<wa-source class="card" .kind=${part} .label=${label} .hint=${hint} .demos=${demos} .recent=${recent} .value=${this.draft[part]} .most=${this.models?.largest_upload}
+    return html`<wa-source class="card" .kind=${part} .label=${label} .hint=${hint} .demos=${demos} .recent=${recent} .value=${this.draft[part]} .most=${this.models?.largest_upload} .only=${clip && this.models?.clips === 'approved'}
       .trouble=${this.trouble?.field === part ? this.trouble.message : ''}
       @changed=${(e) => (clip && ((this.clip = null), (this.gaps = [])), this.#set({ [part]: e.detail, ...(clip ? { person: 'largest', at: '', start: '', end: '' } : {}) }))}></wa-source>`;
   }
@@ -231,7 +231,7 @@ class Start extends Part {
           ${this.models ? html`<wa-options .draft=${draft} .models=${this.models} .wrong=${this.trouble?.field} .preview=${this.#relit()} @set=${(e) => this.#set(e.detail)}></wa-options>` : nothing}
           <section class="card stack plan" aria-label=${t.start.make}>
             ${this.#forecast()}
-            ${this.trouble && !(this.trouble.field in FORM_FIELDS) ? html`<p class="note bad" role="alert">${this.trouble.message}</p>` : nothing}
+            ${this.trouble && !(this.trouble.field in FORM_FIELDS) && this.trouble.message !== this.plan?.trouble?.message ? html`<p class="note bad" role="alert">${this.trouble.message}</p>` : nothing}
             <div class="line"><button class="main" ?disabled=${!ready || !!this.busy} @click=${() => this.#send('animate')}>${t.start.make}</button>
               <button ?disabled=${!ready || !!this.busy} @click=${() => this.#send('preprocess')}>${t.start.check}</button></div>
             <p class="hint">${ready ? t.start.checkAbout : t.start.missing}</p>
