@@ -73,7 +73,7 @@ def test_one_segment_is_redrawn(visit: Visit, actor: Actor) -> None:
     visit.page.get_by_label("Seed").fill("6")
     visit.button("Redraw").click()
     expect(visit.page.get_by_text("Redrawn segment")).to_be_visible()
-    expect(visit.page.get_by_text("Noon, seed 6").first).to_be_visible()
+    expect(visit.page.get_by_text("Noon, redrawn segment, seed 6").first).to_be_visible()
     with visit.live.http(key) as client:
         made = client.get("/v1/jobs", params={"kind": "redraw"}).json()["data"][0]
         asked = client.get(f"/v1/jobs/{made['id']}").json()["submission"]
