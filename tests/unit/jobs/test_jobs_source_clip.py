@@ -60,9 +60,11 @@ def test_sound_begins_at_the_first_frame_that_was_taken(
     starts = []
 
     class Heard(AudioCopy):
-        def __init__(self, clip: Clip, writer: StreamWriter, ending: str, start: float = 0.0) -> None:
+        def __init__(
+            self, clip: Clip, writer: StreamWriter, ending: str, start: float = 0.0, lead: float = 0.0
+        ) -> None:
             starts.append(start)
-            super().__init__(clip, writer, ending, start)
+            super().__init__(clip, writer, ending, start, lead)
 
     monkeypatch.setattr(encode, "AudioCopy", Heard)
     list(animator.generate(folder, tmp_path / "a.mp4", GenerateSettings(steps=1, seed=7)))

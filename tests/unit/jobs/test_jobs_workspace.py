@@ -4,6 +4,7 @@ from __future__ import annotations
 
 import shutil
 from collections.abc import Callable
+from fractions import Fraction
 from pathlib import Path
 from types import SimpleNamespace
 from typing import Any, cast
@@ -91,10 +92,10 @@ def test_room_for_record_and_sheet(tmp_path: Path, monkeypatch: pytest.MonkeyPat
     monkeypatch.setattr(shutil, "disk_usage", lambda _: SimpleNamespace(free=4 * 2**20))
     with workspace(tmp_path / "a.mp4", OutputSettings(sheet=sheet), ()) as place:
         if fits:
-            place.check_room((64, 64), 10, "animation", "h264")
+            place.check_room(VideoSpec((64, 64), Fraction(16), 10), "animation")
             return
         with pytest.raises(OutputError, match=r"the disk has 4\.2 MB free"):
-            place.check_room((64, 64), 10, "animation", "h264")
+            place.check_room(VideoSpec((64, 64), Fraction(16), 10), "animation")
 
 
 @pytest.mark.parametrize(
