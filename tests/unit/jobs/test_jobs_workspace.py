@@ -17,6 +17,7 @@ from wanimate.errors import InputError, OutputError
 from wanimate.integrations.published import write_published_guides
 from wanimate.jobs import run as jobs
 from wanimate.jobs.workspace import workspace
+from wanimate.post.base import VideoSpec
 
 
 @pytest.mark.parametrize("guides", ["a.mp4", "a.json", "a.sheet.png", ".", "a.mp4/guides"])
