@@ -147,18 +147,27 @@ def test_a_killed_workers_job_goes_on_at_its_last_segment(machine: Machine, prep
     start, length, overlap = record["segments"][1]
     assert np.array_equal(before[:start], after[:start])
     assert not np.array_equal(before[start + overlap : start + length], after[start + overlap : start + length])
+    second.kill()
+    second.wait()
 
-    for parent, frames in ((broken, before), (redrawn.id, after)):  # no frame is drawn again, also of a redrawn video
+
+@pytest.mark.slow
+def test_frames_are_finished_anew_without_being_drawn_again(machine: Machine, prepared: str, tmp_path: Path) -> None:
+    worker = machine.worker("generate")
+    whole = machine.ended(machine.submit(kind="generate", parent=prepared, name="to finish", **SETTINGS))
+    redrawn = machine.ended(machine.submit(kind="redraw", parent=whole.id, segment=2, **SETTINGS))
+    for parent in (whole, redrawn):
+        frames = machine.frames(parent, tmp_path)
         output = {"codec": "ffv1", "fps_out": 32, "interpolate": "hold"}
-        finished = machine.ended(machine.submit(kind="finish", parent=parent, output=output))
+        finished = machine.ended(machine.submit(kind="finish", parent=parent.id, output=output))
         assert finished.message is None
         made = machine.frames(finished, tmp_path)
         assert np.array_equal(made[::2], frames)
         assert (finished.facts["fps"], finished.facts["frames"]) == ("32", len(made))
         told = json.loads(b"".join(machine.service.storage.read(finished.result["record"])))
-        assert told["resumed"] == len(record["segments"])
-    second.kill()
-    second.wait()
+        assert "denoise" not in told["seconds"]
+    worker.kill()
+    worker.wait()
 
 
 @pytest.mark.slow
