@@ -40,7 +40,7 @@ test: $(VENV)/.dev models
 test-browser: $(VENV)/.dev models
 	@command -v "$${WANIMATE_CHROMIUM:-chromium}" >/dev/null || { \
 	  echo "Chromium was not found: sudo apt-get install chromium, or name one with WANIMATE_CHROMIUM=/path/to/chrome" >&2; exit 1; }
-	WANIMATE_REQUIRE_BROWSER=1 OMP_NUM_THREADS=1 $(BIN)/python -m pytest tests/browser
+	WANIMATE_REQUIRE_BROWSER=1 OMP_NUM_THREADS=1 $(BIN)/python -m pytest tests/browser -n logical --maxprocesses 4 --dist loadfile
 
 test-all: $(VENV)/.dev models
 	$(BIN)/python -m pytest
