@@ -110,6 +110,7 @@ def test_the_record(done: Path) -> None:
     assert (manifest["mode"], manifest["mask"]["backend"]) == ("replacement", "offline")
 
 
+@pytest.mark.slow
 def test_the_character_is_relit_unless_told_otherwise(done: Path, checkpoint: Path, tmp_path: Path) -> None:
     (used,) = json.loads((done / "out.json").read_text())["lora"]
     assert used["path"] == str(checkpoint / "relighting_lora.safetensors")
@@ -126,6 +127,7 @@ def test_the_character_is_relit_unless_told_otherwise(done: Path, checkpoint: Pa
     assert (made["again"] != made["plain"]).any()
 
 
+@pytest.mark.slow
 def test_relighting_in_animation_is_explained(checkpoint: Path, tmp_path: Path) -> None:
     job = ["--image", IMAGE, "--video", VIDEO, "--checkpoint", checkpoint, "--out", tmp_path / "out.mp4", "--seed", 1]
     ended = command("animate", *job, "--relight", *FEW)

@@ -66,6 +66,7 @@ def in_a_process(checkpoint: Path, guides: Path, out: Path, threads: int) -> Fra
     return every(out)
 
 
+@pytest.mark.slow
 def test_another_process_makes_the_same_frames(checkpoint: Path, guides: Path, here: Frames, tmp_path: Path) -> None:
     assert (in_a_process(checkpoint, guides, tmp_path / "a.mkv", 1) == here).all()
 
