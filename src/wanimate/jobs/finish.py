@@ -69,7 +69,7 @@ def _finish(
         result = result_for(output, spec)
         check_space(lock.out, output, result)
         hashes.add([master])
-        clock.expect([Expected(Stage.FINISH, result.count, cost_of(output, spec, device).seconds)])
+        clock.expect([Expected(Stage.FINISH, result.count, cost_of(output, spec, result, device).seconds)])
         if output.is_finished:
             spec = replace(spec, cuts=(yield from _cuts(found, clock)))
         carried, said = carried_of(found, {}, result.fps, output)

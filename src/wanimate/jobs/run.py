@@ -35,7 +35,7 @@ from wanimate.media.image import load_image
 from wanimate.media.sheet import sample_columns
 from wanimate.media.stretch import missing_handles, probe_used
 from wanimate.post.base import VideoSpec, result_of
-from wanimate.post.stages import cost_of, stages_of
+from wanimate.post.stages import Cost, cost_of, stages_of
 from wanimate.preprocess import drive
 from wanimate.preprocess.guides import load_guides
 from wanimate.preprocess.layout import plan_layout
@@ -49,7 +49,7 @@ _DETECT, _DRAW = 0.06, 0.01
 @dataclass
 class _Task:
     """A job from its guides on. `inputs`: files for the record, by what they are; `preprocess`: settings the guides were made
-    with, as the record gives them."""
+    with, as the record gives them; `result`: what is delivered, and `cost`: what finishing it takes."""
 
     engine: Engine
     job: ResolvedJob
@@ -60,13 +60,13 @@ class _Task:
     inputs: dict[str, Path]
     clip: Clip | None
     preprocess: dict[str, Any] | None
+    result: VideoSpec
+    cost: Cost
     notices: list[str] = field(default_factory=list)
 
-    def finishing(self, spec: VideoSpec, result: VideoSpec) -> list[Expected]:
+    def finishing(self) -> list[Expected]:
         """The work of finishing before the job."""
-        if not self.output.is_finished:
-            return []
-        return [Expected(Stage.FINISH, result.count, cost_of(self.output, spec, self.engine.device).seconds)]
+        return [Expected(Stage.FINISH, self.result.count, self.cost.seconds)] if self.output.is_finished else []
 
     def note(self, event: Event) -> Iterator[Event]:
         """Pass an event on; warnings go into the record, too."""
@@ -137,13 +137,12 @@ def _run(engine: Engine, job: Job) -> Generator[Event, None, None]:
         check_redraw(resolved, layout.count, place.store)
         spec = VideoSpec(layout.size, layout.fps, layout.count)
         result = place.check_room(spec, job.mode)
+        cost = cost_of(job.output, spec, result, engine.device)
         check_delivery(job.mode, job.output, result.fps)
         settings = job.preprocess.model_dump(mode="json")
-        task = _Task(engine, resolved, place, job.output, hashes, Clock(), inputs, clip, settings)
+        task = _Task(engine, resolved, place, job.output, hashes, Clock(), inputs, clip, settings, result, cost)
         hashes.add(inputs.values())
-        task.clock.expect(
-            [*_expected(layout.count), *engine.expected(resolved, layout.count), *task.finishing(spec, result)]
-        )
+        task.clock.expect([*_expected(layout.count), *engine.expected(resolved, layout.count), *task.finishing()])
         yield from task.watch(iter([*place.notices, *said]))
         engine.read_ahead()
         guides = yield from _drawn(task, job, clip, image, area)
@@ -164,14 +163,15 @@ def _generate(
         check_redraw(resolved, loaded.count, place.store, loaded)
         spec = VideoSpec(loaded.size, loaded.fps, loaded.count)
         result = place.check_room(spec, loaded.mode)
+        cost = cost_of(output, spec, result, engine.device)
         check_delivery(loaded.mode, output, result.fps)
         inputs = {} if folder is None else {"guides": folder}
         settings_told = told_settings(loaded.manifest)
-        task = _Task(engine, resolved, place, output, hashes, Clock(), inputs, clip, settings_told)
+        task = _Task(engine, resolved, place, output, hashes, Clock(), inputs, clip, settings_told, result, cost)
         hashes.add(inputs.values())
         if unused is not None:
             yield from task.note(unused)
-        task.clock.expect([*engine.expected(resolved, loaded.count), *task.finishing(spec, result)])
+        task.clock.expect([*engine.expected(resolved, loaded.count), *task.finishing()])
         yield from task.watch(iter(place.notices))
         yield from _finish(task, loaded)
 
@@ -232,9 +232,7 @@ def _finish(task: _Task, guides: Guides) -> Iterator[Event]:
     warnings = [] if resolved.warning is None else [Notice(resolved.warning, "warning")]
     try:
         yield from task.watch(iter(warnings))
-        spec = VideoSpec(guides.size, guides.fps, guides.count)
-        beside = cost_of(task.output, spec, engine.device).bytes if task.output.is_finished else 0
-        yield from task.watch(engine.plan(resolved, guides.size, guides.count, beside))
+        yield from task.watch(engine.plan(resolved, guides.size, guides.count, task.cost.bytes))
         clock.expect(engine.expected(resolved, guides.count))
         yield from task.watch(engine.open(resolved, reader))
         yield from clock.stop()

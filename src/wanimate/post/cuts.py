@@ -11,8 +11,3 @@ from wanimate.types import Frame
 def shots(frames: Iterable[Frame]) -> Iterator[bool]:
     """Whether each of the frames [H, W, 3] begins a new shot. The first one begins none. Reads three ahead."""
     return (begins for begins, _ in with_cuts(frames))
-
-
-def find_cuts(frames: Iterable[Frame]) -> tuple[int, ...]:
-    """The frames that begin a new shot, as in `VideoSpec.cuts`."""
-    return tuple(number for number, begins in enumerate(shots(frames)) if begins)

@@ -59,9 +59,9 @@ class Cost:
     bytes: int
 
 
-def cost_of(settings: FinishingSettings, spec: VideoSpec, device: torch.device) -> Cost:
-    """What finishing a video takes; nothing where it is not finished. It is told beforehand, and not held against anything."""
-    result = result_for(settings, spec)
+def cost_of(settings: FinishingSettings, spec: VideoSpec, result: VideoSpec, device: torch.device) -> Cost:
+    """What it takes to make `result` of a video; nothing where it is not finished. It is told beforehand, and not held against
+    anything."""
     drawn, delivered = spec.size[0] * spec.size[1], result.size[0] * result.size[1]
     on_gpu = device.type == "cuda"
     seconds, most = 0.0, 0

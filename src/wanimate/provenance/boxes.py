@@ -10,8 +10,6 @@ from collections.abc import Iterator
 from pathlib import Path
 from typing import BinaryIO
 
-from wanimate.media.kinds import VIDEO, kind_of
-
 XMP_BOX = bytes.fromhex("BE7ACFCB97A942E89C71999491E3AFAC")
 C2PA_BOX = bytes.fromhex("D8FEC3D61B0E483C92975828877EC481")
 PNG_KEY = b"XML:com.adobe.xmp"
@@ -23,17 +21,6 @@ _MOST = 100_000
 
 Box = tuple[bytes, int, int, int]
 """Kind (a `uuid` box's is its 16 bytes), where it begins, where its content begins, where it ends."""
-
-
-def is_bmff(path: Path) -> bool:
-    """Whether a file is an mp4 or a mov."""
-    with open(path, "rb") as file:
-        return file.read(12)[4:8] == b"ftyp" and kind_of(path) == VIDEO
-
-
-def is_png(path: Path) -> bool:
-    with open(path, "rb") as file:
-        return file.read(8) == _PNG
 
 
 def boxes(file: BinaryIO) -> Iterator[Box]:

@@ -102,7 +102,7 @@ def test_detectors_without_room_make_the_weights_go(
         return guides(5)
 
     monkeypatch.setattr(jobs.drive, "preprocess", detecting)
-    task = jobs._Task(animator.engine, None, None, LOSSLESS, None, jobs.Clock(), {}, None, None)  # type: ignore[arg-type]
+    task = jobs._Task(animator.engine, None, None, LOSSLESS, None, jobs.Clock(), {}, None, None, None, None)  # type: ignore[arg-type]
     job = type("Job", (), {"mode": "animation", "preprocess": None})
     task.place = type("Place", (), {"guides": tmp_path})  # type: ignore[assignment]
     drawn = list(jobs._made_guides(task, job, None, None, 1))  # type: ignore[arg-type]

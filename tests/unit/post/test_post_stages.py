@@ -12,11 +12,15 @@ from wanimate.config import OutputSettings
 from wanimate.errors import InputError
 from wanimate.post.base import VideoSpec, run_stages
 from wanimate.post.interpolate.stage import Interpolator
-from wanimate.post.stages import cost_of, result_for, stages_of
+from wanimate.post.stages import Cost, cost_of, result_for, stages_of
 from wanimate.post.upscale.stage import Upscaler
 
 CPU, GPU = torch.device("cpu"), torch.device("cuda")
 SPEC = VideoSpec((1280, 720), Fraction(15), 75)
+
+
+def expected(settings: OutputSettings, device: torch.device) -> Cost:
+    return cost_of(settings, SPEC, result_for(settings, SPEC), device)
 
 
 def test_the_rate_comes_before_the_size() -> None:
@@ -27,13 +31,13 @@ def test_the_rate_comes_before_the_size() -> None:
 
 
 def test_what_is_expected_grows_with_the_work() -> None:
-    nothing = cost_of(OutputSettings(), SPEC, CPU)
+    nothing = expected(OutputSettings(), CPU)
     assert (nothing.seconds, nothing.bytes) == (0, 0)
-    full, four = (cost_of(OutputSettings(upscale=size), SPEC, GPU) for size in ("1080p", "2160p"))
-    both = cost_of(OutputSettings(upscale="1080p", fps_out=30), SPEC, GPU)
+    full, four = (expected(OutputSettings(upscale=size), GPU) for size in ("1080p", "2160p"))
+    both = expected(OutputSettings(upscale="1080p", fps_out=30), GPU)
     assert 3 * 2**30 < full.bytes < four.bytes < 6 * 2**30
-    assert full.seconds < both.seconds < cost_of(OutputSettings(upscale="1080p"), SPEC, CPU).seconds
-    assert cost_of(OutputSettings(fps_out=30, interpolate="blend"), SPEC, CPU).bytes == 0
+    assert full.seconds < both.seconds < expected(OutputSettings(upscale="1080p"), CPU).seconds
+    assert expected(OutputSettings(fps_out=30, interpolate="blend"), CPU).bytes == 0
 
 
 def test_opacity_is_not_looked_at_by_what_moves_it() -> None:

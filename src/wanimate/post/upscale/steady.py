@@ -30,10 +30,6 @@ class SteadyDetail:
         self.flow = flow
         self._before: tuple[Tensor, Tensor, Tensor] | None = None
 
-    def restart(self) -> None:
-        """Forget the frames before: another video begins."""
-        self._before = None
-
     def __call__(self, frames: Tensor, plain: Tensor, detail: Tensor, begins: Sequence[bool]) -> Tensor:
         """The steady detail.
 
