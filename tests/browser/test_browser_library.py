@@ -43,10 +43,6 @@ def owner_of(visit: Visit) -> str:
     return visit.page.locator(".owner").inner_text()
 
 
-def cards(page: Page) -> list[str]:
-    return page.locator(".shelf h2").all_inner_texts()
-
-
 @pytest.fixture
 def stocked(visit: Visit) -> Visit:
     """Signed in, with three clips and a character of their own."""
@@ -137,7 +133,8 @@ def test_a_preview_plays_while_it_is_pointed_at_or_has_the_focus(
         expect(video).to_have_count(0)
         button.hover()
         expect(video).to_have_class("runs")
-        assert video.evaluate("video => video.muted && !video.paused && video.currentTime >= 0")
+        runs = "() => [...document.querySelectorAll('video.runs')].some((video) => video.muted && !video.paused)"
+        visit.page.wait_for_function(runs)
         visit.page.mouse.move(2, 2)
         expect(video).to_have_count(0)
         button.focus()
@@ -195,7 +192,7 @@ def test_clip_and_character_are_used_in_a_job(stocked: Visit, actor: Actor) -> N
     page.reload()
     expect(page.locator("wa-source", has_text="Slow wave").locator("video")).to_be_visible()
     stocked.button("Make it").click()
-    expect(page.get_by_text("Done")).to_be_visible()
+    expect(page.get_by_text("Done", exact=True)).to_be_visible()
     asked = actor.asked[-1]
     assert (asked["image"]["library"], asked["video"]["library"]) == ("hero", "wave-03")
     page.get_by_role("link", name="Same again with").click()
@@ -257,7 +254,7 @@ def test_an_admin_approves_changes_and_removes_by_keyboard_alone(stocked: Visit)
     reach(page, "Remove")
     press("Enter")
     expect(page.locator(".shelf article")).to_have_count(2)
-    assert "News at six" not in cards(page)
+    expect(page.locator(".shelf h2", has_text="News at six")).to_have_count(0)
 
 
 def reach(page: Page, name: str, kind: str = "button") -> None:

@@ -107,7 +107,7 @@ def test_a_review_from_a_drawn_comment_to_the_approval(visit: Visit, actor: Acto
     visit.page.get_by_label("Compare with").select_option(label="Version 1")
     expect(visit.page.locator("video[data-track=other]")).to_be_visible()
     shown(visit, 17)
-    assert visit.numbers() == {"version": 17, "other": 17}
+    visit.sees(version=17, other=17)
     visit.button("Wipe").click()
     expect(visit.page.get_by_label("Divider")).to_be_visible()
     visit.button("Approve").click()
@@ -138,7 +138,7 @@ def test_the_shuttle_and_the_steps(visit: Visit, actor: Actor) -> None:
     keys.up("k")
     visit.page.wait_for_timeout(300)
     assert frame_of(visit) == 5
-    assert visit.numbers() == {"version": 5}
+    visit.sees(version=5)
     keys.press("j")
     until(visit, lambda frame: frame < 4)
     keys.press("k")
@@ -150,8 +150,7 @@ def test_the_shuttle_and_the_steps(visit: Visit, actor: Actor) -> None:
     until(visit, lambda frame: frame > 8)
     keys.press("k")
     visit.page.wait_for_timeout(300)
-    stopped = frame_of(visit)
-    assert visit.numbers() == {"version": stopped}
+    visit.sees(version=frame_of(visit))
     keys.press("End")
     until(visit, lambda frame: frame == FRAMES - 1)
     keys.press("j")
@@ -193,7 +192,7 @@ def test_a_comment_by_keyboard_alone(visit: Visit, actor: Actor) -> None:
     expect(visit.page.locator(".answers")).to_contain_text("Seen.")
     visit.page.get_by_label("Resolved").focus()
     keys.press(" ")
-    expect(visit.page.get_by_text("Resolved by")).to_be_visible()
+    expect(visit.page.get_by_text("Resolved by").first).to_be_visible()
     keys.press("Escape")
     visit.page.locator("main").focus()
     keys.press("End")
@@ -223,7 +222,7 @@ def test_a_guest_sees_one_shot_and_nothing_else(visit: Visit, other: Visit, live
     expect(other.page.get_by_role("navigation")).to_have_count(0)
     expect(other.page.get_by_role("button", name="Invite guests")).to_have_count(0)
     shown(other, 11)
-    assert other.numbers() == {"version": 11}
+    other.sees(version=11)
     other.page.keyboard.press("i")
     other.page.get_by_label("Comment at frame 12").fill("From the client.")
     other.button("Send").click()

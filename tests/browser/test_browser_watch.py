@@ -16,13 +16,12 @@ def test_result_and_performer_are_in_step(visit: Visit, actor: Actor) -> None:
     expect(frame).to_be_visible()
     for i in (0, 1, 7, 13, 12, FRAMES - 1, 3):
         shown(visit, i)
-        assert visit.numbers() == {"result": i, "driver": i}
+        visit.sees(result=i, driver=i)
     visit.page.keyboard.press("l")
     expect(frame).to_have_value("13")
     visit.page.keyboard.press("ArrowLeft")
     expect(frame).to_have_value("12")
-    visit.page.wait_for_timeout(300)
-    assert visit.numbers() == {"result": 12, "driver": 12}
+    visit.sees(result=12, driver=12)
     shown(visit, 0)
     visit.button("Play").click()
     apart = []
@@ -44,9 +43,9 @@ def test_wipe_alone_and_contact_sheet(visit: Visit, actor: Actor) -> None:
     visit.button("Wipe").click()
     visit.page.get_by_label("Divider").fill("25")
     veil = visit.page.locator(".veil")
-    assert veil.evaluate("(veil) => getComputedStyle(veil).clipPath") == "inset(0px 0px 0px 25%)"
+    expect(veil).to_have_css("clip-path", "inset(0px 0px 0px 25%)")
     shown(visit, 9)
-    assert visit.numbers() == {"result": 9, "driver": 9}
+    visit.sees(result=9, driver=9)
     visit.button("Result alone").click()
     expect(visit.page.locator("video")).to_have_count(1)
     visit.button("Contact sheet").click()
@@ -61,7 +60,7 @@ def test_two_seeds_are_compared_in_step(visit: Visit, actor: Actor) -> None:
     expect(visit.page.get_by_text("Dusk, seed 3").last).to_be_visible()
     expect(visit.page.locator("video[data-track=other]")).to_be_visible()
     shown(visit, 17)
-    assert visit.numbers() == {"result": 17, "other": 17}
+    visit.sees(result=17, other=17)
     assert f"with={second}" in visit.page.url
 
 
@@ -72,7 +71,7 @@ def test_one_segment_is_redrawn(visit: Visit, actor: Actor) -> None:
     visit.page.get_by_label("Segment").select_option("2")
     visit.page.get_by_label("Seed").fill("6")
     visit.button("Redraw").click()
-    expect(visit.page.get_by_text("Redrawn segment")).to_be_visible()
+    expect(visit.page.get_by_text("Redrawn segment", exact=True)).to_be_visible()
     expect(visit.page.get_by_text("Noon, redrawn segment, seed 6").first).to_be_visible()
     with visit.live.http(key) as client:
         made = client.get("/v1/jobs", params={"kind": "redraw"}).json()["data"][0]
@@ -97,7 +96,7 @@ def test_a_result_is_finished_anew_and_wiped_against_the_first(visit: Visit, act
     assert made["submission"]["parent"] == job
     assert f"jobs/{made['id']}?with={job}" in visit.page.url
     shown(visit, 11)
-    assert visit.numbers() == {"result": 11, "other": 11}
+    visit.sees(result=11, other=11)
     assert visit.faults() == []
 
 
@@ -106,15 +105,14 @@ def test_guides_are_checked_before_a_gpu_is_used(visit: Visit, actor: Actor) -> 
     job = visit.live.made(key, "gaps", kind="preprocess", mode="replacement")
     visit.open(f"guides/{job}")
     expect(visit.page.get_by_text("Nobody was found in 5 of 30 frames.")).to_be_visible()
-    assert visit.page.locator(".marks rect").count() == 2
+    expect(visit.page.locator(".marks rect")).to_have_count(2)
     shown(visit, 4)
-    assert visit.numbers() == dict.fromkeys(("driver", "pose", "face", "mask"), 4)
+    visit.sees(driver=4, pose=4, face=4, mask=4)
     visit.button("Show frame 21").click()
     expect(visit.page.get_by_label("Frame", exact=True)).to_have_value("20")
     expect(visit.page.locator(".stage.empty")).to_be_visible()
     visit.button("Skeleton over clip").click()
-    visit.page.wait_for_timeout(300)
-    assert visit.numbers() == {"driver": 20, "pose": 20}
+    visit.sees(driver=20, pose=20)
     visit.button("Go on: make the video").click()
     expect(visit.page.get_by_role("link", name="Download")).to_be_visible()
     visit.open(f"guides/{job}")

@@ -112,7 +112,7 @@ def test_what_draws_nothing_anew_promises_no_preview(visit: Visit, actor: Actor)
     assert actor.holding.wait(10)
     visit.open(f"jobs/{job}")
     visit.button("Finish").click()
-    expect(visit.page.get_by_text("Finished anew")).to_be_visible()
+    expect(visit.page.get_by_text("Finished anew", exact=True)).to_be_visible()
     expect(visit.page.get_by_text("Waiting", exact=True)).to_be_visible()
     expect(visit.page.locator(".preview")).to_have_count(0)
 

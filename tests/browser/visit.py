@@ -3,6 +3,7 @@
 from __future__ import annotations
 
 import itertools
+import time
 from functools import cache
 from pathlib import Path
 from types import TracebackType
@@ -84,11 +85,30 @@ class Visit:
         found: int = self.page.evaluate("document.documentElement.scrollWidth - document.documentElement.clientWidth")
         return found
 
+    def sees(self, **frames: int) -> None:
+        """Wait until the videos of exactly these tracks show these frames."""
+        ends = time.monotonic() + 10
+        while (found := self.numbers()) != frames:
+            assert time.monotonic() < ends, f"{found}, not {frames}"
+            self.page.wait_for_timeout(40)
+
+    def shape(self, track: str) -> list[int]:
+        """Width and height of a track's video, which it has as soon as its metadata are there."""
+        video = self.page.locator(f"video[data-track={track}]")
+        found: list[int] = video.evaluate(
+            """async (seen) => {
+                if (seen.readyState < 1) await new Promise((fulfil) => { seen.onloadedmetadata = fulfil; });
+                return [seen.videoWidth, seen.videoHeight];
+            }"""
+        )
+        return found
+
     def numbers(self) -> dict[str, int]:
-        """The number of the frame that each video shows, by track."""
+        """The number of the frame that each video shows, by track; of one that has no frame yet, 0."""
         found: dict[str, list[int]] = self.page.evaluate(
             """() => Object.fromEntries([...document.querySelectorAll('wa-player video, wa-reel video')].map((video) => {
                 const canvas = document.createElement('canvas');
+                if (video.readyState < 2) return [video.dataset.track, []];
                 [canvas.width, canvas.height] = [video.videoWidth, video.videoHeight];
                 const context = canvas.getContext('2d', { willReadFrequently: true });
                 context.drawImage(video, 0, 0);
