@@ -23,7 +23,6 @@ from functools import cached_property
 from pathlib import Path
 from typing import Annotated, Any, Literal
 
-import safetensors.torch
 import torch
 from pydantic import BaseModel, ConfigDict, Field
 from safetensors import SafetensorError
@@ -32,6 +31,7 @@ from torch import Tensor
 from wanimate.errors import InputError, OutputError, setting
 from wanimate.finish.anchor import State as AnchorState
 from wanimate.finish.lock import STORE_MARK, holds_nothing_finished, work_path
+from wanimate.jobs.packed import packed, unpacked
 from wanimate.media.files import AtomicFile, output_error, read_own_json, sha256
 from wanimate.media.names import Owner, remove, remove_folder
 from wanimate.preprocess.folder import MANIFEST
@@ -42,8 +42,6 @@ GUIDES, SEGMENTS = "guides", "segment-*.safetensors"
 SEEDS = 2**63
 """Seeds are below it."""
 _ANCHOR = "anchor."
-_UNKNOWN = "0" * 64
-"""In place of a hash until it is known."""
 _LARGEST = 2**24
 """Bytes of `job.json` that are read at the most."""
 
@@ -197,7 +195,7 @@ class Store:
     def segment(self, index: int, key: str) -> StoredSegment | None:
         """A finished segment; None where there is none, or a damaged one."""
         try:
-            tensors = _unpacked(self._segment(index, key).read_bytes())
+            tensors = unpacked(self._segment(index, key).read_bytes())
             skipped = int(tensors["skipped"].item())
             anchor = {name[len(_ANCHOR) :]: tensor for name, tensor in tensors.items() if name.startswith(_ANCHOR)}
             found = StoredSegment(tensors["latents"], tensors["tail"], tensors["generator"], skipped, anchor)
@@ -212,7 +210,7 @@ class Store:
         tensors["skipped"] = torch.tensor(segment.skipped)
         tensors |= {_ANCHOR + name: sums for name, sums in segment.anchor.items()}
         with AtomicFile(self._segment(index, key)) as file:
-            for part in _packed({name: tensor.detach().to("cpu").contiguous() for name, tensor in tensors.items()}):
+            for part in packed({name: tensor.detach().to("cpu").contiguous() for name, tensor in tensors.items()}):
                 file.write(part)
         _sync(self.folder)
 
@@ -389,27 +387,6 @@ def _absolute(folder: Path) -> str:
 
 def _hashes(folder: Path) -> dict[str, str]:
     return {file.name: sha256(file) for file in sorted(folder.iterdir()) if file.is_file()}
-
-
-def _packed(tensors: dict[str, Tensor]) -> tuple[bytes, memoryview]:
-    """A .safetensors file with a hash of its own tensors: its header, and the rest."""
-    data = safetensors.torch.save(tensors, {"sha256": _UNKNOWN})
-    start = _start(data)
-    tensor_bytes = memoryview(data)[start:]
-    return data[:start].replace(_UNKNOWN.encode(), hashlib.sha256(tensor_bytes).hexdigest().encode()), tensor_bytes
-
-
-def _unpacked(data: bytes) -> dict[str, Tensor]:
-    """The tensors of `_packed`. Raises ValueError, KeyError or SafetensorError where they are not those that were written."""
-    start = _start(data)
-    if json.loads(data[8:start])["__metadata__"]["sha256"] != hashlib.sha256(data[start:]).hexdigest():
-        raise ValueError("damaged")
-    return safetensors.torch.load(data)
-
-
-def _start(data: bytes) -> int:
-    """Where the numbers of a .safetensors file begin."""
-    return 8 + int.from_bytes(data[:8], "little")
 
 
 def _sync(folder: Path) -> None:
