@@ -25,8 +25,9 @@ from wanimate.media.png import write_png
 from wanimate.media.writer import LosslessWriter, VideoWriter
 from wanimate.provenance import certificates, signing
 from wanimate.provenance.about import COMPOSITE, TRAINED, Source, about_record, payload_of
-from wanimate.provenance.apply import apply, mark_file
+from wanimate.provenance.apply import apply
 from wanimate.provenance.frames import FrameMarks
+from wanimate.provenance.marking import mark_file
 from wanimate.provenance.verify import Report, verify
 from wanimate.types import Frame
 from wanimate.weights.fingerprint import fingerprint
@@ -318,7 +319,7 @@ def test_another_watermark_than_the_manifest_names_is_broken(tmp_path: Path, mon
     with VideoWriter(tmp_path / "other.mp4", Fraction(24), *SIZE) as writer:
         for i in range(6):
             writer.write(other.on_bytes(picture(i), i))
-    monkeypatch.setattr("wanimate.provenance.apply._reads", lambda *_: True)
+    monkeypatch.setattr("wanimate.provenance.marking._reads", lambda *_: True)
     mark_file(tmp_path / "other.mp4", tmp_path / "out.mp4", about, settings, True)
     report = verify(tmp_path / "out.mp4")
     assert report.code == 2
