@@ -36,6 +36,7 @@ from wanimate.media.files import AtomicFile, output_error, read_own_json, sha256
 from wanimate.media.names import Owner, remove, remove_folder
 from wanimate.preprocess.folder import MANIFEST
 from wanimate.preprocess.guides import load_guides
+from wanimate.provenance.about import new_id
 from wanimate.types import Guides, Segment
 
 GUIDES, SEGMENTS = "guides", "segment-*.safetensors"
@@ -96,7 +97,7 @@ class StoredJob(_Stored):
 
 
 class StoreFile(_Stored):
-    """`job.json`. `keep`: it stays when the job is finished."""
+    """`job.json`. `keep`: it stays when the job is finished. `result_id`: of a result that is marked (`provenance.about`)."""
 
     format: Literal["wanimate-work"] = "wanimate-work"
     version: Literal[1] = 1
@@ -106,6 +107,7 @@ class StoreFile(_Stored):
     keep: bool = False
     guides: StoredGuides | None = None
     job: StoredJob | None = None
+    result_id: str | None = Field(default=None, pattern=r"^[0-9a-f]{32}$")
 
 
 @dataclass(frozen=True)
@@ -191,6 +193,17 @@ class Store:
             for file in self.folder.glob(SEGMENTS):
                 file.unlink(missing_ok=True)
         self._write(self._file.model_copy(update={"job": job}))
+
+    def result_id(self) -> str:
+        """The id of the result that is made: a new one, or that of an earlier run that was not finished."""
+        job, found = self.job, self._file.result_id
+        if found is None or (job is not None and job.finished):
+            found = new_id()
+            self._file = self._file.model_copy(update={"result_id": found})
+            if not self._stale:
+                with suppress(OutputError):  # a full disk ends the job elsewhere, or not at all
+                    self._write(self._file)
+        return found
 
     def segment(self, index: int, key: str) -> StoredSegment | None:
         """A finished segment; None where there is none, or a damaged one."""

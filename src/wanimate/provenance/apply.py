@@ -8,6 +8,7 @@ from pathlib import Path
 from typing import Any
 
 from wanimate.config import MarkSettings
+from wanimate.config.marks import LabelKind
 from wanimate.errors import InputError, setting
 from wanimate.media.files import json_bytes, read_own_json
 from wanimate.media.places import check_apart_from, check_file
@@ -37,13 +38,14 @@ def apply(
         InputError: the file is not the one that the record tells of. OutputError: a name is taken; something cannot be written.
     """
     data = _record(file, record)
-    before: dict[str, Any] = data.get("marks") or {}
-    about = replace(about_job(data), steps=steps)
+    about = about_job(data)
     out = zip_of(out) if file.is_dir() else out
     _refuse(file, record, out, overwrite)
-    identity(settings)  # before the frames are encoded anew
-    fresh = settings.invisible and not before.get("payload")
-    label = "none" if before.get("label", "none") != "none" else settings.label
+    signer = identity(settings)  # before the frames are encoded anew
+    signed = signer is not None and not file.is_dir() and is_signed(file)
+    about = replace(about, steps=steps if signed else (*about.steps, *steps))
+    fresh = settings.invisible and not about.watermarked
+    label = "none" if about.label != "none" else settings.label
     anew = not file.is_dir() and (fresh or label != "none") and media_type(file) != PNG
     if file.is_dir() or media_type(file) == PNG:
         fresh, label = False, "none"
@@ -51,24 +53,33 @@ def apply(
         source = file
         if anew:
             source = place / file.name
-            what = settings.model_copy(update={"invisible": fresh, "label": label})
-            width, height = data["size"]
-            mark_frames(file, source, FrameMarks(what, width, height, float(Fraction(data["fps"])), about.id))
-            if is_signed(file):
+            mark_frames(file, source, _frame_marks(data, settings, fresh, label, about.id))
+            if signed:
                 done = ("c2pa.transcoded", *(("c2pa.edited",) if label != "none" else ()))
                 about = replace(about, sources=(Source("finished", file),), steps=(*steps, *done))
-        told = mark_file(source, out, about, settings, fresh or bool(before.get("payload")))
-    told["label"] = before["label"] if before.get("label", "none") != "none" else label
+        about = replace(about, label=label if about.label == "none" else about.label)
+        what = settings.model_copy(update={"label": label})
+        told = mark_file(source, out, about, what, fresh or about.watermarked)
     if settings.invisible and not (anew or told["payload"]):
         told["notices"].append("pictures are not marked anew: the invisible watermark belongs into the job")
     result = {"name": out.name, "sha256": fingerprint(out), "replaces": None}
-    beside = out.with_suffix(".json")
-    write_whole(beside, json_bytes({**data, "out": out.name, "result": result, "sheet": None, "marks": told}, 2))
     sidecars = [path for path in (xmp_beside(out), manifest_beside(out)) if path.name in _beside(told)]
+    made = {**data, "out": out.name, "result": result, "sheet": None, "marks": told}
+    made |= {"beside": [{"name": path.name, "sha256": fingerprint(path), "replaces": None} for path in sidecars]}
+    record = out.with_suffix(".json")
+    write_whole(record, json_bytes(made, 2))
     if not file.is_dir() and media_type(file) not in EMBEDS:
         _remove_others(out, sidecars)
-    files = [out, *sidecars, beside]
+    files = [out, *sidecars, record]
     return told | {"files": [str(path) for path in files]}
+
+
+def _frame_marks(data: dict[str, Any], settings: MarkSettings, fresh: bool, label: LabelKind, id: str) -> FrameMarks:
+    """What is put on the frames of a finished file that has some marks already."""
+    what = settings.model_copy(update={"invisible": fresh, "label": label})
+    delivered = {**data, **(data.get("delivered") or {})}
+    width, height = delivered["size"]
+    return FrameMarks(what, width, height, float(Fraction(delivered["fps"])), id)
 
 
 def _beside(told: dict[str, Any]) -> set[str]:

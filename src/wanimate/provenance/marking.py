@@ -3,17 +3,17 @@
 from __future__ import annotations
 
 import shutil
-import tempfile
 import zipfile
 from collections.abc import Iterator
 from contextlib import contextmanager
-from dataclasses import replace
+from dataclasses import dataclass, replace
 from pathlib import Path
 from typing import Any
 
 from wanimate.config import MarkSettings
 from wanimate.errors import InputError, one_line
 from wanimate.media.files import AtomicFile, output_error
+from wanimate.media.names import remove, temporary_name
 from wanimate.provenance import boxes, signing, xmp
 from wanimate.provenance.about import About, Source
 from wanimate.provenance.certificates import identity
@@ -27,62 +27,88 @@ _EPOCH = (1980, 1, 1, 0, 0, 0)
 """Time of every file in a zip, so that the same pictures give the same bytes."""
 
 
-def mark_file(
-    source: Path, out: Path, about: About, settings: MarkSettings, watermarked: bool, into: Path | None = None
-) -> dict[str, Any]:
-    """Write XMP and signature of a finished file or a folder of pictures. Returns what its record should say under `marks`.
+@dataclass(frozen=True)
+class Marked:
+    """A finished file's marks before anything has its name.
+
+    told: what the record says under `marks`. file: the marked file in the workplace, of a folder its zip; None where the file
+    stays as it is. beside: what lies beside the result, by name.
+    """
+
+    told: dict[str, Any]
+    file: Path | None
+    beside: dict[Path, bytes]
+
+
+def mark_file(source: Path, out: Path, about: About, settings: MarkSettings, watermarked: bool) -> dict[str, Any]:
+    """Write `out` and what lies beside it: a finished file, or the zip of a folder of pictures, with XMP and signature.
+
+    Arguments, errors and what is returned: as `marked`, of which it is what the record should say under `marks`.
+    """
+    target = zip_of(out) if source.is_dir() else out
+    with workplace(target) as place:
+        found = marked(source, out, about, settings, watermarked, place)
+        for path, data in found.beside.items():
+            write_whole(path, data)
+        if found.file is not None or source != target:
+            _put(found.file or source, target)
+    return found.told
+
+
+def marked(
+    source: Path, out: Path, about: About, settings: MarkSettings, watermarked: bool, place: Path
+) -> Marked:  # fmt: skip
+    """XMP and signature of a finished file or a folder of pictures, which stays as it is.
 
     Args:
         source: the finished file. out: its name; sidecars lie beside it, and the zip of a folder.
         about: what is told of it. A `source` that is signed already is what the new manifest starts from.
         watermarked: the frames were given the invisible watermark. It is read back; one that cannot be read is told, and not
             claimed in the signature.
-        into: where the marked file goes, where that is not `out`: a job's temporary file, which may be `source` itself.
+        place: an empty folder for what is made.
 
     Raises:
         InputError: source, certificate or settings cannot be used. OutputError: something cannot be written.
     """
     signer = identity(settings)
-    made: dict[str, Any] = {
-        "id": about.id, "payload": f"{about.payload:08x}" if watermarked else None, "label": settings.label,
-        "xmp": None, "c2pa": None, "notices": [],
+    told: dict[str, Any] = {
+        "id": about.id, "payload": f"{about.payload:08x}" if watermarked else None,
+        "label": about.label if about.label != "none" else settings.label, "xmp": None, "c2pa": None, "notices": [],
     }  # fmt: skip
-    about = _unchanged(about, made["notices"])
+    about = _unchanged(about, told["notices"])
     if watermarked and not _reads(source, about, settings):
-        watermarked, made["payload"] = False, None
-        made["notices"].append(
+        watermarked, told["payload"] = False, None
+        told["notices"].append(
             "the invisible watermark cannot be read back: the frames are too small, too few or too flat"
         )
-    folder = source.is_dir()
-    target = zip_of(out) if folder else into or out
-    with workplace(target) as place:
-        current = place / ("pictures.zip" if folder else source.name)
-        if folder:
-            _zip(source, current, _packet(about, settings, ZIP))
-            made["xmp"] = f"{source.name}.xmp in {target.name}" if settings.metadata else None
-        elif not settings.metadata:
-            current = source
-        elif (packet := _packet(about, settings, media_type(source))) is not None and _embed(source, current, packet):
-            made["xmp"] = "in the file"
+    beside: dict[Path, bytes] = {}
+    current, folder = source, source.is_dir()
+    packet = _packet(about, settings, ZIP if folder else media_type(source))
+    if folder and (packet is not None or signer is not None):
+        name = source.name if zip_of(out) == out else out.name
+        current = place / "pictures.zip"
+        _zip(source, current, name, packet)
+        told["xmp"] = None if packet is None else f"{name}.xmp in {zip_of(out).name}"
+    elif packet is not None and not folder:
+        within = place / "told"
+        if _embed(source, within, packet):
+            current, told["xmp"] = within, "in the file"
         else:
-            current = source
-            made["xmp"] = xmp_beside(out).name
-            write_whole(xmp_beside(out), packet or b"")
-        if signer is not None:
-            form = media_type(current)
-            if not folder and is_signed(source):
-                about = replace(about, sources=(Source("finished", source),))
-            signed = place / "signed"
-            made["notices"] += signing.sign(current, signed, about, settings, signer, watermarked)
-            embeds = form in EMBEDS
-            made["c2pa"] = {"in": "the file" if embeds else manifest_beside(out).name, "test": signer.test}
-            if embeds:
-                current = signed
-            else:
-                write_whole(manifest_beside(out), signed.read_bytes())
-        if current != source or source != target:
-            _put(current, target)
-    return made
+            beside[xmp_beside(out)], told["xmp"] = packet, xmp_beside(out).name
+    if signer is not None:
+        if not folder and is_signed(source):
+            about = replace(about, sources=(Source("finished", source),))
+        form, signed = media_type(current), place / "signed"
+        told["notices"] += signing.sign(current, signed, about, settings, signer, watermarked)
+        embeds = form in EMBEDS
+        told["c2pa"] = {"in": "the file" if embeds else manifest_beside(out).name, "test": signer.test}
+        if embeds:
+            if current != source:
+                current.unlink()
+            current = signed
+        else:
+            beside[manifest_beside(out)] = signed.read_bytes()
+    return Marked(told, None if current == source else current, beside)
 
 
 def _packet(about: About, settings: MarkSettings, form: str) -> bytes | None:
@@ -126,28 +152,27 @@ def is_signed(path: Path) -> bool:
         raise InputError("file", path, rule, "Make it again, or take the manifest away.") from error
 
 
-def _zip(folder: Path, target: Path, packet: bytes | None) -> None:
-    """All files of a folder of pictures in order, not compressed, and the XMP."""
+def _zip(folder: Path, target: Path, name: str, packet: bytes | None) -> None:
+    """All files of a folder of pictures in order, not compressed, and the XMP. `name`: of the folder in it."""
     with zipfile.ZipFile(target, "w", zipfile.ZIP_STORED) as archive:
         for path in sorted(path for path in folder.iterdir() if path.is_file()):
-            with (
-                path.open("rb") as file,
-                archive.open(zipfile.ZipInfo(f"{folder.name}/{path.name}", _EPOCH), "w") as inside,
-            ):
+            with path.open("rb") as file, archive.open(zipfile.ZipInfo(f"{name}/{path.name}", _EPOCH), "w") as inside:
                 shutil.copyfileobj(file, inside, 1 << 20)
         if packet is not None:
-            archive.writestr(zipfile.ZipInfo(f"{folder.name}.xmp", _EPOCH), packet)
+            archive.writestr(zipfile.ZipInfo(f"{name}.xmp", _EPOCH), packet)
 
 
 @contextmanager
 def workplace(out: Path) -> Iterator[Path]:
-    """A hidden folder beside `out` that is gone afterwards."""
+    """A hidden folder beside `out` that is gone afterwards. What a killed process leaves of it is a leftover of `out`."""
+    place = temporary_name(out)
     try:
-        out.parent.mkdir(parents=True, exist_ok=True)
-        with tempfile.TemporaryDirectory(prefix=".wanimate-marks-", dir=out.parent) as place:
-            yield Path(place)
+        place.mkdir(parents=True)
+        yield place
     except OSError as error:
         raise output_error(out, error) from error
+    finally:
+        remove(place)
 
 
 def _put(made: Path, target: Path) -> None:
