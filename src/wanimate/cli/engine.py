@@ -10,6 +10,7 @@ from typing import TYPE_CHECKING, Any, cast
 from wanimate.cli.report import Reporter
 from wanimate.config import ParallelSettings, RuntimeSettings
 from wanimate.finish.lock import record_path
+from wanimate.provenance.apply import marked_words
 
 if TYPE_CHECKING:
     from wanimate.api import Animator
@@ -63,6 +64,9 @@ def finish(report: Reporter, out: Path, events: Iterator[Event]) -> None:
     }  # fmt: skip
     seed = "" if result.seed is None else f", seed {result.seed}"
     more = f", {result.sheet.name}" if result.sheet else ""
+    if (marks := result.manifest.get("marks")) is not None:
+        data["marks"] = marks
+        more += f"; {marked_words(marks)}"
     report.done(
         data,
         f"{result.out}: {result.count} frames of {width}x{height} at {float(result.fps):g}/s{seed} "

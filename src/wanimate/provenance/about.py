@@ -30,11 +30,13 @@ COMPOSITE = "http://cv.iptc.org/newscodes/digitalsourcetype/compositeWithTrained
 
 @dataclass(frozen=True)
 class Source:
-    """An input of the result: what it was, where it lies, and its hash as the record gives it ("sha256:…"), where it does."""
+    """An input of the result: what it was, where it lies, and its hash as the record gives it ("sha256:…"), where it does.
+    steps: what finishing did to it, in C2PA's words."""
 
     role: Role
     path: Path
     sha256: str | None = None
+    steps: tuple[str, ...] = ()
 
 
 @dataclass(frozen=True)
@@ -136,7 +138,7 @@ def _about_finished(data: dict[str, Any], id: str | None) -> About:
         raise InputError("output.final", True, rule, "Put the master's record beside it, or leave it out.")
     base, marks, output = about_job(record), _dict(data.get("marks")), _dict(data.get("output"))
     there = _in_the_frames(marks, output)
-    source = Source("finished", place, sha256 if isinstance(sha256, str) else None)
+    source = Source("finished", place, sha256 if isinstance(sha256, str) else None, _steps(output))
     return replace(
         base,
         id=id or marks.get("id") or base.id,

@@ -121,6 +121,16 @@ def _refuse(file: Path, record: Path, out: Path, overwrite: bool) -> None:
         check_file("out", path, False, overwrite)
 
 
+def marked_words(told: dict[str, Any]) -> str:
+    """The same in a few words: "marked: label eu, watermark, XMP, signed"."""
+    signed = told["c2pa"]
+    found = {
+        f"label {told['label']}": told["label"] != "none", "watermark": told["payload"], "XMP": told["xmp"],
+        "signed with a test certificate": signed and signed["test"], "signed": signed and not signed["test"],
+    }  # fmt: skip
+    return f"marked: {', '.join(name for name, there in found.items() if there) or 'nothing'}"
+
+
 def told_in_words(told: dict[str, Any]) -> str:
     """What was done, for people."""
     lines = [
