@@ -10,7 +10,6 @@ from typing import TYPE_CHECKING, Any, cast
 from wanimate.cli.report import Reporter
 from wanimate.config import ParallelSettings, RuntimeSettings
 from wanimate.finish.lock import record_path
-from wanimate.provenance.apply import marked_words
 
 if TYPE_CHECKING:
     from wanimate.api import Animator
@@ -65,6 +64,8 @@ def finish(report: Reporter, out: Path, events: Iterator[Event]) -> None:
     seed = "" if result.seed is None else f", seed {result.seed}"
     more = f", {result.sheet.name}" if result.sheet else ""
     if (marks := result.manifest.get("marks")) is not None:
+        from wanimate.provenance.apply import marked_words
+
         data["marks"] = marks
         more += f"; {marked_words(marks)}"
     report.done(

@@ -158,7 +158,7 @@ class OutputSettings(FinishingSettings):
         bool,
         Option(
             RESULT,
-            f"The result is a final, not a take: it gets the marks that {setting('marks.when')} and its neighbours say.",
+            f"The result is a final, not a take: it is marked as {setting('marks.when')} and the settings beside it say.",
             more="[marks.md](marks.md#marks-in-jobs) tells what they are.",
             flag="--final",
         ),
