@@ -5,6 +5,7 @@ from __future__ import annotations
 import json
 import os
 import shutil
+import subprocess
 import sys
 import weakref
 from collections.abc import Callable
@@ -16,9 +17,12 @@ import cv2
 import numpy as np
 import pytest
 import torch
+from PIL import Image
 from typer.testing import CliRunner
 
 sys.path.insert(0, str(Path(__file__).parents[1] / "weights"))
+sys.path.insert(0, str(Path(__file__).parents[1] / "media"))
+from make_clips import make_clip
 from tiny_checkpoints import Shape, write_guides
 
 from wanimate.api import Animator
@@ -28,10 +32,13 @@ from wanimate.errors import InputError, OutputError
 from wanimate.events import Finished, Notice, StepDone
 from wanimate.finish.encode import OutputWriter
 from wanimate.finish.lock import OutputLock
+from wanimate.jobs import run
 from wanimate.jobs.delivery import Delivery, Order
 from wanimate.jobs.finish import finish
 from wanimate.media.master import open_master
+from wanimate.media.names import temporary_name
 from wanimate.post.base import VideoSpec
+from wanimate.preprocess.guides import load_guides
 from wanimate.provenance import certificates, marking, signing
 from wanimate.provenance.about import COMPOSITE, TRAINED, payload_of
 from wanimate.provenance.forms import zip_of
@@ -156,6 +163,40 @@ def test_what_a_job_makes_tells_how(made: Any, mode: str) -> None:
         result.manifest["schema"],
     )
     assert report.parts["xmp"]["created"] == result.manifest["written"]
+
+
+def test_a_job_from_picture_and_clip_names_both(
+    animator: Animator, large: Callable[..., Path], tmp_path: Path, monkeypatch: pytest.MonkeyPatch
+) -> None:
+    def drawn(*_: Any) -> Any:
+        yield from ()
+        return load_guides(large())
+
+    monkeypatch.setattr(run.drive, "preprocess", drawn)
+    clip, image = make_clip(tmp_path / "dance.mp4"), tmp_path / "hero.png"
+    Image.new("RGB", (64, 96), (200, 30, 60)).save(image)
+    given = {"image": image, "video": clip, "area": 64 * 96, "codec": "ffv1", "steps": 1, "seed": 7, "clip_length": 5}
+    list(animator.run(Job.of(out=tmp_path / "a.mkv", final=True, overlap=1, label="plain", **given)))
+    report = verify(tmp_path / "a.mkv")
+    assert states(report) == ALL
+    assert [(one["title"], one["relationship"]) for one in report.parts["c2pa"]["ingredients"]] == [
+        ("picture of the character", "inputTo"), ("clip of the performance", "inputTo"),
+    ]  # fmt: skip
+    names_of_people = (b"dance.mp4", b"hero.png", bytes(tmp_path))
+    assert not any(
+        name in (tmp_path / f"a.{ending}").read_bytes() for name in names_of_people for ending in ("c2pa", "xmp")
+    )
+
+
+def test_what_a_killed_process_left_while_it_marked_is_removed(take: Path, tmp_path: Path) -> None:
+    gone = subprocess.Popen([sys.executable, "-c", ""])
+    gone.wait()
+    for name in ("a.mkv", "a.c2pa", "a.xmp"):
+        left = temporary_name(tmp_path / name)
+        left = left.with_name(left.name.replace(f".{os.getpid()}-", f".{gone.pid}-"))
+        left.mkdir() if name == "a.mkv" else left.write_bytes(b"half")
+    finished(take, tmp_path / "a.mkv", MarkSettings(invisible=False))
+    assert names(tmp_path) == ["a.c2pa", "a.json", "a.mkv", "a.xmp"]
 
 
 def test_takes_stay_as_they_are(take: Path, tmp_path: Path) -> None:
