@@ -1,9 +1,12 @@
 """What does the invisible watermark withstand, what does it cost, and how often is it found where it is not?
 
     python benchmarks/watermark.py CLIP … [--frames 24] [--keys 5000]
+    python benchmarks/watermark.py CLIP … --job [--frames 24]
 
 Every clip is marked at each strength, encoded and scaled, and read back. False alarms: the residual of each unmarked clip is
 read with many random keys. Nothing depends on which key is the one in use, so this is as good as as many unmarked videos.
+
+With --job: what marks cost in the part of a job that takes frames to a file, and whether memory grows with its length.
 """
 
 from __future__ import annotations
@@ -11,16 +14,29 @@ from __future__ import annotations
 import argparse
 import io
 import math
+import tempfile
 import time
+from concurrent.futures import ProcessPoolExecutor
+from datetime import UTC, datetime
+from fractions import Fraction
+from multiprocessing import get_context
 from pathlib import Path
 
 import av
 import cv2
 import numpy as np
+import torch
 from hardware import described
 
+from wanimate.config import MarkSettings
+from wanimate.finish.lock import OutputLock
+from wanimate.finish.record import peak_rss
+from wanimate.jobs.delivery import Delivery, Order
+from wanimate.media.levels import from_levels
 from wanimate.media.probe import probe
 from wanimate.media.video import iter_indices
+from wanimate.post.base import VideoSpec
+from wanimate.provenance.about import About, new_id
 from wanimate.provenance.code import CHECK, decode
 from wanimate.provenance.watermark import FITS, Detector, Watermark, chance_of, correlations
 from wanimate.types import Frame
@@ -45,7 +61,11 @@ def main() -> None:
     parser.add_argument("--frames", type=int, default=24, help="frames of each")
     parser.add_argument("--strengths", type=float, nargs="+", default=[1.25, 1.5])
     parser.add_argument("--keys", type=int, default=5000, help="random keys that each unmarked clip is read with")
+    parser.add_argument("--job", action="store_true", help="cost and memory in a job alone")
     given = parser.parse_args()
+    if given.job:
+        tell_jobs(given.clips, given.frames)
+        return
     print("# The invisible watermark\n")
     print("\n".join(described(threads=1)))
     names = " ".join(Path(clip).name for clip in given.clips)
@@ -59,6 +79,47 @@ def main() -> None:
             print(row(name, frames, strength), flush=True)
         fits.append((name, alarms(frames, given.keys)))
     tell(fits)
+
+
+def tell_jobs(clips: list[str], most: int) -> None:
+    """Cost of marks in a job, with the frames of each clip once and eight times over."""
+    print("# Marks in a job\n")
+    print("\n".join(described(threads=1)))
+    print(
+        f"- printed by `python benchmarks/watermark.py {' '.join(Path(c).name for c in clips)} --job --frames {most}`\n"
+    )
+    print(
+        "| clip | frames | marks | CPU ms a frame | s to mark the file | peak memory, MiB |\n|---|---|---|---|---|---|"
+    )
+    for clip in clips:
+        name, frames = read(clip, most)
+        for times in (1, 8):
+            for marks in (None, MarkSettings(invisible=False, sign=False), MarkSettings(sign=False)):
+                with ProcessPoolExecutor(1, get_context("spawn")) as own:  # peaks are of a process
+                    cells = own.submit(in_job, frames, times, marks).result()
+                print(f"| {name} | {times * len(frames)} | {cells} |", flush=True)
+
+
+def in_job(frames: list[Frame], times: int, marks: MarkSettings | None) -> str:
+    """Cells of one job: H.264 at the usual quality, four frames at once, as the engine gives them."""
+    height, width = frames[0].shape[:2]
+    torch.set_num_threads(1)
+    order = Order(VideoSpec((width, height), Fraction(24), times * len(frames)), marks=marks, id=new_id())
+    about = About(order.id, "animation", datetime.now(UTC))
+    with tempfile.TemporaryDirectory() as folder, OutputLock(Path(folder) / "a.mp4", marks=marks) as lock:
+        start, late = time.process_time(), 0.0
+        with Delivery(order, lock) as delivery:
+            for first in range(0, times * len(frames), 4):
+                some = [frames[i % len(frames)] for i in range(first, min(first + 4, times * len(frames)))]
+                delivery.add(from_levels(np.stack(some)))
+            delivery.finish()
+            cost = (time.process_time() - start) / delivery.written
+            if marks is not None:
+                start = time.process_time()
+                delivery.mark(about)
+                late = time.process_time() - start
+    what = "none" if marks is None else "watermark, XMP" if marks.invisible else "XMP"
+    return f"{what} | {1000 * cost:.0f} | {late:.2f} | {peak_rss() / 2**20:.0f}"
 
 
 def read(clip: str, most: int) -> tuple[str, list[Frame]]:

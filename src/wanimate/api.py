@@ -7,7 +7,7 @@ from pathlib import Path
 from types import TracebackType
 from typing import Any
 
-from wanimate.config import GenerateSettings, Job, OutputSettings, ParallelSettings, RuntimeSettings
+from wanimate.config import GenerateSettings, Job, MarkSettings, OutputSettings, ParallelSettings, RuntimeSettings
 from wanimate.config.job import LIBRARY
 from wanimate.engines.registry import engine_for
 from wanimate.errors import InputError
@@ -67,12 +67,13 @@ class Animator:
     def generate(
         self, guides: Path | str | Guides, out: Path | str, generate: GenerateSettings = GenerateSettings(),
         output: OutputSettings = OutputSettings(), cancel: CancelToken | None = None,
+        marks: MarkSettings = MarkSettings(),
     ) -> Generator[Event, None, None]:  # fmt: skip
         """The same from a guides folder, ours or a published one. Its sound is the clip's, where the folder names one."""
         if not isinstance(guides, str | Path | Guides):
             raise InputError("guides", guides, "it is no path", "Give a folder of guides.")
         given = guides if isinstance(guides, Guides) else Path(guides)
-        return jobs.generate(self.engine, given, Job.checked("out", out), generate, output, cancel)
+        return jobs.generate(self.engine, given, Job.checked("out", out), generate, output, cancel, marks)
 
     def close(self) -> None:
         """Give the memory of the weights back, and end the processes of other GPUs. A later job opens them again."""

@@ -18,6 +18,7 @@ from wanimate.post.flow import PyramidFlow
 from wanimate.post.interpolate.choose import open_between
 from wanimate.post.upscale.stage import Upscaler, Work
 from wanimate.post.upscale.styles import open_enlarger
+from wanimate.provenance.watermark import Watermark
 
 pytestmark = pytest.mark.gpu
 HERE, GPU = torch.device("cpu"), torch.device("cuda")
@@ -43,3 +44,10 @@ def test_rife_is_that_of_the_processor() -> None:
     made = [open_between("rife", device)(frames(device)[:1], frames(device)[1:2], [0.5]) for device in (HERE, GPU)]
     assert made[1].device.type == "cuda"
     assert (made[1].cpu() - made[0]).square().mean().sqrt() < 0.1 / 255
+
+
+def test_the_watermark_is_that_of_the_processor() -> None:
+    mark = Watermark(128, 64, 0xA5C3197E)
+    made = [mark.on(frames(device)) for device in (HERE, GPU)]
+    assert made[1].device.type == "cuda"
+    assert (made[1].cpu() - made[0]).abs().max() < 0.01 / 255

@@ -13,7 +13,16 @@ from wanimate.cli.build import One, Takes, command
 from wanimate.cli.engine import run
 from wanimate.cli.options import Checkpoint
 from wanimate.cli.report import Reporter
-from wanimate.config import FORMATS, Codec, GenerateSettings, Job, OutputSettings, ParallelSettings, RuntimeSettings
+from wanimate.config import (
+    FORMATS,
+    Codec,
+    GenerateSettings,
+    Job,
+    MarkSettings,
+    OutputSettings,
+    ParallelSettings,
+    RuntimeSettings,
+)
 from wanimate.errors import InputError
 from wanimate.finish.lock import OutputLock
 from wanimate.finish.naming import named
@@ -83,7 +92,8 @@ Guides = Annotated[
 @command()
 def generate(
     report: Reporter, guides: Guides, out: Annotated[Path, One(Job, "out")], checkpoint: Checkpoint = None, *,
-    settings: GenerateSettings, output: OutputSettings, parallel: ParallelSettings, runtime: RuntimeSettings,
+    settings: GenerateSettings, output: OutputSettings, marks: MarkSettings, parallel: ParallelSettings,
+    runtime: RuntimeSettings,
 ) -> None:  # fmt: skip
     """Make the video from guides that exist already: try seeds and settings without finding the performer again.
 
@@ -101,18 +111,18 @@ def generate(
         for folder, place in zip(
             guides, places, strict=True
         ):  # what cannot be written is refused before the first hours
-            OutputLock(place, output, [folder]).release()
+            OutputLock(place, output, [folder], marks.asked(output.final, output.watermark)).release()
     jobs = [
-        (named(place, output).out, partial(_generate, folder, place, settings, output))
+        (named(place, output).out, partial(_generate, folder, place, settings, output, marks))
         for folder, place in zip(guides, places, strict=True)
     ]
     run(report, checkpoint, runtime, parallel, *jobs)
 
 
 def _generate(
-    folder: Path, place: Path, settings: GenerateSettings, output: OutputSettings, animator: Animator
-) -> Iterator[Event]:
-    return animator.generate(folder, place, settings, output)
+    folder: Path, place: Path, settings: GenerateSettings, output: OutputSettings, marks: MarkSettings, animator: Animator
+) -> Iterator[Event]:  # fmt: skip
+    return animator.generate(folder, place, settings, output, marks=marks)
 
 
 def results(guides: Sequence[Path], out: Path, codec: Codec) -> list[Path]:

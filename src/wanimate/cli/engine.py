@@ -63,6 +63,11 @@ def finish(report: Reporter, out: Path, events: Iterator[Event]) -> None:
     }  # fmt: skip
     seed = "" if result.seed is None else f", seed {result.seed}"
     more = f", {result.sheet.name}" if result.sheet else ""
+    if (marks := result.manifest.get("marks")) is not None:
+        from wanimate.provenance.apply import marked_words
+
+        data["marks"] = marks
+        more += f"; {marked_words(marks)}"
     report.done(
         data,
         f"{result.out}: {result.count} frames of {width}x{height} at {float(result.fps):g}/s{seed} "

@@ -11,7 +11,7 @@ from wanimate.cli.build import One, Takes, command
 from wanimate.cli.engine import finish as told
 from wanimate.cli.options import option
 from wanimate.cli.report import Reporter
-from wanimate.config import Job, OutputSettings, RuntimeSettings
+from wanimate.config import Job, MarkSettings, OutputSettings, RuntimeSettings
 from wanimate.config.base import FILES
 from wanimate.config.values import parse_rate
 from wanimate.errors import InputError
@@ -36,7 +36,7 @@ Fps = Annotated[
 @command(names={"master": "MASTER", "fps": "--fps"})
 def finish(
     report: Reporter, master: Master, out: Annotated[Path, One(Job, "out")], fps: Fps = None,
-    device: Annotated[str | None, One(RuntimeSettings, "device")] = None, *, output: Finishing,
+    device: Annotated[str | None, One(RuntimeSettings, "device")] = None, *, output: Finishing, marks: MarkSettings,
 ) -> None:  # fmt: skip
     """Enlarge, interpolate and encode a video that is there already.
 
@@ -57,4 +57,4 @@ def finish(
         rate = None if fps is None else parse_rate(fps)
     except ValueError as error:
         raise InputError("fps", fps, str(error), "Give 24 or 24000/1001, for instance.") from error
-    told(report, out, job(master, out, output, rate, device))
+    told(report, out, job(master, out, output, rate, device, marks=marks))

@@ -47,7 +47,7 @@ def init(
 def apply(
     report: Reporter,
     file: Annotated[Path, typer.Argument(help="A finished result: a video, or a folder of pictures.")],
-    settings: MarkSettings,
+    settings: Annotated[MarkSettings, Takes(without=("when",))],
     out: Annotated[Path | None, option(FILES, "Marked file.", show_default="NAME.marked beside it")] = None,
     record: Annotated[
         Path | None, option(FILES, "Record of the job.", show_default="NAME.json beside the file")

@@ -5,7 +5,7 @@ from __future__ import annotations
 from collections.abc import Mapping
 from functools import cache
 
-from wanimate.config import Job, MarkSettings, ParallelSettings, RuntimeSettings
+from wanimate.config import Job, ParallelSettings, RuntimeSettings
 from wanimate.config.base import Setting
 from wanimate.errors import Spelling
 
@@ -26,7 +26,7 @@ def flag_of(setting: Setting) -> str:
 
 @cache
 def _flags() -> Mapping[str, str]:
-    groups = (Job, MarkSettings, RuntimeSettings, ParallelSettings)
+    groups = (Job, RuntimeSettings, ParallelSettings)
     return {setting.path: flag for group in groups for setting in group.settings() if (flag := flag_of(setting))}
 
 

@@ -126,13 +126,14 @@ def worker(
     from wanimate.serve.ops.logs import set_up
     from wanimate.serve.tables import Stage
     from wanimate.serve.worker.process import work
-    from wanimate.serve.worker.wan import check_weights
+    from wanimate.serve.worker.wan import check_marks, check_weights
 
     wanted = {"both": list(Stage), "prepare": [Stage.PREPARE], "generate": [Stage.GENERATE]}
     if stages not in wanted:
         raise InputError("stages", stages, "there is no such choice", "Give prepare, generate or both.")
     set_up(settings.log_json)
     check_weights(settings)
+    check_marks(settings)
     loop = work(settings, wanted[stages], settings.device)
     for number in (signal.SIGTERM, signal.SIGINT):
         signal.signal(number, lambda *_: loop.stop())

@@ -46,7 +46,7 @@ TITLES: tuple[tuple[type[Settings], str, str], ...] = (
     (ClipLimits, "Limits of a clip", "What is refused before anything is decoded: `Job.preprocess.limits`."),
     (GenerateSettings, "Generate", "Guides to frames: `Job.generate`."),
     (OutputSettings, "Output", "Frames to a file: `Job.output`."),
-    (MarkSettings, "Marks", "What tells of a result what it is ([marks](marks.md)). It is no part of a job."),
+    (MarkSettings, "Marks", "What tells of a final what it is ([marks](marks.md)): `Job.marks`."),
     (RuntimeSettings, "Runtime", "Where the networks live and how exact they compute. It is no part of a job."),
     (ParallelSettings, "Parallel", "How a job is spread over the GPUs of a machine. It is no part of a job."),
 )

@@ -9,6 +9,7 @@ from pydantic import Field
 
 from wanimate.config.base import FILES, RESULT, Option, Settings, unknown
 from wanimate.config.generate import GenerateSettings
+from wanimate.config.marks import MarkSettings
 from wanimate.config.output import OutputSettings
 from wanimate.config.preprocess import PreprocessSettings
 from wanimate.config.values import File
@@ -59,6 +60,7 @@ class Job(Settings):
     preprocess: PreprocessSettings = PreprocessSettings()
     generate: GenerateSettings = GenerateSettings()
     output: OutputSettings = OutputSettings()
+    marks: MarkSettings = MarkSettings()
     keep_guides: Annotated[
         File | None,
         Option(RESULT, "Keep the guides (skeleton, face crops) in this folder.", shown="thrown away", metavar="DIR"),

@@ -9,7 +9,7 @@ from pydantic import Field, model_validator
 
 from wanimate.config.base import Option, Settings
 from wanimate.config.values import File
-from wanimate.errors import InputError
+from wanimate.errors import InputError, setting
 
 LABEL, HIDDEN, TOLD, SIGNED = "Visible label", "Invisible watermark", "Metadata", "Signature"
 """Headings of `--help`."""
@@ -22,13 +22,19 @@ Oversight = Literal["fully_autonomous", "prompt_guided", "human_validated"]
 
 
 class MarkSettings(Settings):
-    """What is put into and beside results. Guides and takes are never marked, finals where `when` says so."""
+    """What is put into and beside results. Guides, mattes and takes are never marked, finals where `when` says so."""
 
     part: ClassVar[str] = "marks"
 
-    when: Annotated[When, Option(TOLD, "Which results of jobs are marked. Guides and takes never are.", flag="")] = (
-        "off"
-    )
+    when: Annotated[
+        When,
+        Option(
+            TOLD,
+            f"Which results of jobs are marked: none, or those that are finals ({setting('output.final')}).",
+            more="Guides, mattes and takes never are.",
+            flag="--marks",
+        ),
+    ] = "finals"
     label: Annotated[
         LabelKind,
         Option(
@@ -124,11 +130,26 @@ class MarkSettings(Settings):
             )
         return self
 
-    def marks(self, kind: Literal["guides", "take", "final"]) -> bool:
-        """Whether results of this kind are marked."""
-        return self.when == "finals" and kind == "final"
+    def asked(self, final: bool, watermark: bool) -> MarkSettings | None:
+        """What is put into and beside one result; None is nothing.
+
+        Args:
+            final: it is one. watermark: the plain label is asked for, which takes can have, too. On a take it comes alone.
+        """
+        if final and self.when == "finals":
+            return self.model_copy(update={"label": "plain"}) if watermark and self.label == "none" else self
+        return LABEL_ALONE if watermark else None
+
+    @property
+    def whole(self) -> bool:
+        """Whether the file is marked as well, not its frames alone."""
+        return self.when == "finals"
 
     def files(self) -> list[Path]:
         """The files that marking reads."""
         named = (self.label_font, self.invisible_key, self.certificate, self.private_key)
         return [path for path in named if path is not None]
+
+
+LABEL_ALONE = MarkSettings(when="off", label="plain", invisible=False, metadata=False, sign=False)
+"""The plain label and nothing else."""

@@ -154,8 +154,22 @@ class OutputSettings(FinishingSettings):
     feather: Annotated[
         int, Field(ge=0, le=200), Option(RESULT, "Replacement: width of the seam in pixels.", example="8")
     ] = 8
+    final: Annotated[
+        bool,
+        Option(
+            RESULT,
+            f"The result is a final, not a take: it is marked as {setting('marks.when')} and the settings beside it say.",
+            more="[marks.md](marks.md#marks-in-jobs) tells what they are.",
+            flag="--final",
+        ),
+    ] = False
     watermark: Annotated[
-        bool, Option(RESULT, 'Write "AI generated" into the lower right corner of every frame.', more="It is small.")
+        bool,
+        Option(
+            RESULT,
+            'Write "AI generated" into the lower right corner of every frame.',
+            more="It is small. It is the label `plain`, for takes as well as finals.",
+        ),
     ] = False
     fresh: Annotated[
         bool, Option(RESULT, "Ignore the segments and guides that a job of this name has left; they are removed.")

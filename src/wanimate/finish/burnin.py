@@ -65,6 +65,11 @@ class BurnIns:
         self._letters = max(letters * min(1.0, room / max(wide, 1)), _LEAST)
         self._font = ImageFont.load_default(self._letters)
 
+    @property
+    def band(self) -> int:
+        """Rows of the band."""
+        return round(self._letters * _BAND)
+
     def _widths(self, font: ImageFont.FreeTypeFont, index: int) -> list[float]:
         return [float(font.getlength(self._take.words(index, one))) for one in self._what]
 
@@ -79,7 +84,7 @@ class BurnIns:
 
     def _layer(self, index: int) -> np.ndarray:
         width, height = self._take.size
-        band = round(self._letters * _BAND)
+        band = self.band
         layer = Image.new("RGBA", (width, height))
         draw = ImageDraw.Draw(layer)
         draw.rectangle((0, height - band, width, height), (0, 0, 0, _SHADE))

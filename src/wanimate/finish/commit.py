@@ -3,7 +3,7 @@
 from __future__ import annotations
 
 import json
-from collections.abc import Mapping
+from collections.abc import Mapping, Sequence
 from contextlib import ExitStack
 from pathlib import Path
 from typing import Any
@@ -23,9 +23,11 @@ def commit(
     data: Mapping[str, Any],
     sheet: Frame | None,
     matte: OutputWriter | None = None,
+    beside: Sequence[AtomicFile] = (),
 ) -> dict[str, Any]:
     """Name sheet and record of a job whose `writer` and `matte` have finished and are closed next; `data` is for the record,
-    which is returned as it was written.
+    which is returned as it was written. `beside`: what holds the result's marks beside it. What held those of an older result
+    and is not written again is removed.
 
     All are whole on the disk before the first gets its name, so a full disk changes nothing. The record holds the hashes of
     result, sheet and matte, and those of the older files that they replace: they prove what is ours, also if the job is killed
@@ -52,20 +54,31 @@ def commit(
         if matte is not None:
             made["matte"] = _proof(matte.path, matte.hash, lock.older.matte)
         made["result"] = _proof(lock.out, writer.hash, lock.older.result)
+        older = lock.older.beside
+        proofs = [_proof(file.path, fingerprint(file.temporary), older.get(file.path)) for file in beside]
+        gone = [path for path in older if path not in [file.path for file in beside]]
+        if proofs or gone:
+            made["beside"] = [*proofs, *(_proof(path, None, older[path]) for path in gone)]
+        for file in beside:
+            file.settle()
         content = record_bytes(lock.out, made)
         whole(record_path(lock.out), content)
         if (newcomer := lock.newcomer()) is not None:
             why = OSError(0, f"somebody has written {newcomer.name} meanwhile")
-            if matte is not None:
-                matte.keep(why)
+            for one in (*((matte,) if matte is not None else ()), *beside):
+                one.keep(why)
             raise writer.keep(why)
         for file in reversed(files):  # the record first
             file.commit()
+        for file in beside:
+            file.commit()
+        for path in gone:
+            path.unlink(missing_ok=True)
     written: dict[str, Any] = json.loads(content)
     return written
 
 
-def _proof(path: Path, made: str, older: str | None) -> dict[str, str | None]:
+def _proof(path: Path, made: str | None, older: str | None) -> dict[str, str | None]:
     return {"name": path.name, "sha256": made, "replaces": older}
 
 

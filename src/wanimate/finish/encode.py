@@ -131,6 +131,17 @@ class OutputWriter:
             return f"sha256:{self._sink.digest.hexdigest()}"
         return fingerprint(self._sink.temporary)
 
+    @property
+    def temporary(self) -> Path:
+        """Where the file or the folder is until `close`."""
+        assert self._sink.temporary is not None, "the folder has its name"
+        return self._sink.temporary
+
+    def take(self, made: Path) -> None:
+        """Put another file in the place of the finished one: the same with marks. Raises OutputError."""
+        assert isinstance(self._sink, StreamWriter)
+        self._sink.take(made)
+
     def close(self) -> None:
         """Give the file its final name, after `finish` where that has not been called. If it cannot get it, the finished file
         is kept under another one, which the error tells."""

@@ -6,18 +6,19 @@ import os
 import stat
 from collections.abc import Sequence
 from contextlib import ExitStack
-from dataclasses import dataclass
+from dataclasses import dataclass, field
 from pathlib import Path
 from types import TracebackType
 from typing import Any
 
-from wanimate.config import FORMATS, OutputSettings
+from wanimate.config import FORMATS, MarkSettings, OutputSettings
 from wanimate.config.codecs import endings_told
 from wanimate.errors import OutputError, setting
 from wanimate.media.files import read_marked, read_own_json
 from wanimate.media.lock import NameLock
 from wanimate.media.names import is_real_folder, owner_pid, remove_leftovers
 from wanimate.media.places import check_apart_from, check_file, check_names, is_within
+from wanimate.provenance.forms import every_beside, record_beside, written_beside
 from wanimate.weights.fingerprint import fingerprint
 
 STORE_MARK, STORE_FORMAT = "job.json", "wanimate-work"
@@ -25,7 +26,7 @@ STORE_MARK, STORE_FORMAT = "job.json", "wanimate-work"
 
 def record_path(out: Path) -> Path:
     """Where the job's record goes: out.mp4 -> out.json, frames/ -> frames.json."""
-    return out.with_name(out.stem + ".json")
+    return record_beside(out)
 
 
 def sheet_path(out: Path) -> Path:
@@ -40,21 +41,24 @@ def work_path(out: Path) -> Path:
 
 @dataclass(frozen=True)
 class Older:
-    """Hashes of an older result, sheet and matte that the record beside them proves to be ours; None where there are none."""
+    """Hashes of an older result, sheet and matte that the record beside them proves to be ours; None where there are none.
+    beside: of what holds its marks beside it, those that are there."""
 
     result: str | None = None
     sheet: str | None = None
     matte: str | None = None
+    beside: dict[Path, str] = field(default_factory=dict)
 
 
 class OutputLock:
     """Holds the names of a job against other jobs, of this process or another, until `release` or the end of the `with` block:
-    result, record, sheet, matte, work folder.
+    result, record, sheet, matte, what holds marks beside the result, work folder.
 
     Args:
         out: the final name: a video file, or the folder of a sequence.
         output: what will be written, and whether it may go over files that are not ours.
         inputs: files and folders of the user's that are read.
+        marks: what is put into and beside the result; None is nothing.
 
     Attributes:
         older: what lies under the names and will be replaced.
@@ -65,8 +69,11 @@ class OutputLock:
             codec; one of the names is an input; something that is not ours has one of the names; another job is writing `out`.
     """
 
-    def __init__(self, out: Path, output: OutputSettings = OutputSettings(), inputs: Sequence[Path] = ()) -> None:
-        self.out, self.output, self.matte = Path(out), output, output.matte
+    def __init__(
+        self, out: Path, output: OutputSettings = OutputSettings(), inputs: Sequence[Path] = (),
+        marks: MarkSettings | None = None,
+    ) -> None:  # fmt: skip
+        self.out, self.output, self.matte, self.marks = Path(out), output, output.matte, marks
         if not self.out.name:
             raise OutputError("out", out, "it names no file", "Give the result a name.")
         self._check_ending()
@@ -78,7 +85,8 @@ class OutputLock:
         with ExitStack() as undo:
             lock = undo.enter_context(NameLock(self.out))
             undo.enter_context(NameLock(record_path(self.out)))  # hero.mp4 and hero.mkv have one record, and one sheet
-            remove_leftovers(sheet_path(self.out))
+            for beside in (sheet_path(self.out), *every_beside(self.out)):
+                remove_leftovers(beside)
             if self.matte is not None:
                 undo.enter_context(NameLock(self.matte, "output.matte"))
             self.older = self._check_ours()
@@ -95,7 +103,8 @@ class OutputLock:
     def names(self) -> tuple[Path, ...]:
         """Everything that will be written beside the matte."""
         sheet = (sheet_path(self.out),) if self.output.sheet else ()
-        return (self.out, record_path(self.out), *sheet, work_path(self.out))
+        marks = written_beside(self.out, self.marks)
+        return (self.out, record_path(self.out), *sheet, *marks, work_path(self.out))
 
     def newcomer(self) -> Path | None:
         """A name under which somebody else has put a file, or changed one, since the lock was taken."""
@@ -152,6 +161,7 @@ class OutputLock:
             None if self._makes_folder else _proved(out, made.get("result")),
             _proved(sheet, made.get("sheet")) if self.output.sheet else None,
             None if self._makes_folder or self.matte is None else _proved(self.matte, made.get("matte")),
+            _proved_beside(out, made.get("beside")),
         )
         overwrite = self.output.overwrite
         if older.result is not None and made.get("version") is not None and not overwrite:
@@ -164,6 +174,8 @@ class OutputLock:
                 check_file("output.matte", self.matte, older.matte is not None, overwrite)
         if self.output.sheet:
             check_file("out", sheet, older.sheet is not None, overwrite)
+        for path in written_beside(out, self.marks):
+            check_file("out", path, path in older.beside, overwrite)
         return older
 
     def __enter__(self) -> OutputLock:
@@ -226,3 +238,10 @@ def _proved(path: Path, said: object) -> str | None:
     except OSError:
         return None
     return found if found in (said.get("sha256"), said.get("replaces")) else None
+
+
+def _proved_beside(out: Path, said: object) -> dict[Path, str]:
+    """The same of what holds marks beside a result, by name."""
+    told = {one.get("name"): one for one in said if isinstance(one, dict)} if isinstance(said, list) else {}
+    found = {path: _proved(path, told.get(path.name)) for path in every_beside(out)}
+    return {path: one for path, one in found.items() if one is not None}

@@ -36,15 +36,19 @@ def record_bytes(out: Path, data: Mapping[str, Any]) -> bytes:
         ValueError: NaN or infinity. TypeError: something that JSON cannot say.
     """
     record = {
-        "schema": SCHEMA,
-        "wanimate": version_of("wanimate"),
-        "written": datetime.now(UTC).isoformat(timespec="seconds"),
+        **stamp(),
         "out": Path(out).name,
         "versions": versions(),
         "peak_rss_bytes": peak_rss(),
         **data,
     }
     return json_bytes(record, 2, _plain)
+
+
+def stamp() -> dict[str, Any]:
+    """Form, program and time of a record. Where `data` has them, they stay: marks tell the same."""
+    now = datetime.now(UTC).isoformat(timespec="seconds")
+    return {"schema": SCHEMA, "wanimate": version_of("wanimate"), "written": now}
 
 
 class Hashes:

@@ -4,8 +4,8 @@ from __future__ import annotations
 
 from collections.abc import Iterator, Sequence
 from contextlib import ExitStack
-from dataclasses import dataclass, field
-from fractions import Fraction
+from dataclasses import dataclass, field, replace
+from pathlib import Path
 from types import TracebackType
 from typing import Any, ClassVar, Self
 
@@ -13,6 +13,7 @@ import torch
 from torch import Tensor
 
 from wanimate.config import FORMATS, MarkSettings, OutputSettings
+from wanimate.errors import InputError, OutputError, setting
 from wanimate.events import Clock, Event, Notice, Stage, StageProgress
 from wanimate.finish.burnin import BurnIns, Take, slate
 from wanimate.finish.composite import composite, seam
@@ -21,9 +22,15 @@ from wanimate.finish.encode import Carried, OutputWriter
 from wanimate.finish.labels import asked
 from wanimate.finish.lock import OutputLock
 from wanimate.finish.matte import MatteSource, as_picture, check_matte, matte_of
+from wanimate.media.files import AtomicFile
 from wanimate.post.base import PostStage, VideoSpec
 from wanimate.post.pump import Pump
-from wanimate.provenance.label import Label
+from wanimate.provenance import signing
+from wanimate.provenance.about import About, new_id
+from wanimate.provenance.certificates import identity
+from wanimate.provenance.forms import zip_of
+from wanimate.provenance.frames import FrameMarks
+from wanimate.provenance.marking import marked, workplace
 from wanimate.types import Clip, Frame, Guides, Mode
 
 Matted = tuple[Tensor, Tensor | None]
@@ -69,7 +76,7 @@ class Order:
 
     spec: of the frames before finishing. stages: of finishing. clip: gives the sound. carried: timecode and reel at the rate
     after finishing. version: of the result, None where its name has none. columns: frames before finishing that are kept for
-    the contact sheet.
+    the contact sheet. marks: what is put on the frames, None where that is nothing; id: of the result that they tell of.
     """
 
     spec: VideoSpec
@@ -78,6 +85,8 @@ class Order:
     carried: Carried = field(default_factory=Carried)
     version: int | None = None
     columns: tuple[int, ...] = ()
+    marks: MarkSettings | None = None
+    id: str = ""
 
 
 class Delivery:
@@ -91,11 +100,13 @@ class Delivery:
         written: how many there are so far.
         writer: of the result; `finish` completes it, and the end of the block names it.
         matte: of the matte; None without one.
+        beside: files that hold the result's marks beside it; `finish.commit` names them.
         shown: frames of `columns`, as they are in the result.
     """
 
     def __init__(self, order: Order, lock: OutputLock) -> None:
-        self._output, self._order = lock.output, order
+        self._output, self._order, self._settings = lock.output, order, lock.marks
+        self.beside: list[AtomicFile] = []
         self.shown: dict[int, Frame] = {}
         self.written = 0
         with ExitStack() as undo:
@@ -107,9 +118,13 @@ class Delivery:
     def _open(self, undo: ExitStack, lock: OutputLock) -> None:
         output, order, result = self._output, self._order, self.result
         width, height = result.size
-        self._mark = Label(width, height, MarkSettings(label="plain")) if output.watermark else None
         take = take_of(lock, order, result)
         self._burns = BurnIns(take, output.burn_in) if output.burn_in else None
+        free = 0 if self._burns is None else self._burns.band
+        self._marks: FrameMarks | None = None
+        if order.marks is not None:
+            self._marks = FrameMarks(order.marks, width, height, float(result.fps), order.id, free)
+        undo.callback(self._discard_beside)
         self.writer = undo.enter_context(
             OutputWriter(lock.out, result.fps, width, height, output, order.clip, lock, order.carried)
         )
@@ -140,6 +155,41 @@ class Delivery:
             self.matte.finish()
         return list(self.writer.notices)
 
+    def mark(self, about: About) -> dict[str, Any]:
+        """Put metadata and signature into the finished file, or beside it, still under temporary names. Gives what the record
+        says under `marks`.
+
+        Raises:
+            OutputError: it cannot be marked or written. InputError: as `provenance.marking.marked`.
+        """
+        settings, order, out = self._settings, self._order, self.writer.path
+        assert settings is not None
+        put = order.marks or MarkSettings(invisible=False)
+        watermarked = about.watermarked or put.invisible
+        about = replace(about, label=about.label if put.label == "none" else put.label)
+        try:
+            with workplace(out) as place:
+                found = marked(self.writer.temporary, out, about, settings, watermarked, place)
+                for path, data in found.beside.items():
+                    self._beside(path).write(data)
+                if found.file is not None and FORMATS[self._output.codec].is_folder:
+                    self._beside(zip_of(out)).take(found.file)
+                elif found.file is not None:
+                    self.writer.take(found.file)
+        except InputError as error:
+            if error.field != "file":
+                raise
+            raise OutputError("out", out, error.rule, error.remedy) from error
+        return found.told
+
+    def _beside(self, path: Path) -> AtomicFile:
+        self.beside.append(AtomicFile(path))
+        return self.beside[-1]
+
+    def _discard_beside(self) -> None:
+        for file in self.beside:
+            file.discard()
+
     def facts(self) -> dict[str, Any]:
         """What the record says of the result beside its hash: frames, rate, size, timecode, reel, slate."""
         first, carried, result = 1 if self._output.slate else 0, self._order.carried, self.result
@@ -161,10 +211,10 @@ class Delivery:
             self.matte.write(as_picture(opacity, self._output.codec == "exr"))
         if self._output.alpha == "none":
             opacity = None
-        if self._mark is not None:
-            frames, opacity = self._mark.on(frames, opacity)
         if self._burns is not None:
             frames, opacity = self._burns.on(frames, opacity, start)
+        if self._marks is not None:
+            frames, opacity = self._marks.on(frames, start, opacity)
         for column in self._order.columns:
             place = self._place(column) - start
             if 0 <= place < len(frames):
@@ -177,8 +227,9 @@ class Delivery:
         return min(round(index * ratio), self.result.count - 1)
 
     def _write_slate(self, frame: Tensor) -> None:
+        marked_frame = frame if self._marks is None else self._marks.on(frame, 0)[0]
         whole = torch.ones_like(frame[:, :1])
-        self.writer.write(frame, None if self._output.alpha == "none" else whole)
+        self.writer.write(marked_frame, None if self._output.alpha == "none" else whole)
         if self.matte is not None:
             self.matte.write(torch.zeros_like(frame))
 
@@ -196,16 +247,39 @@ class Delivery:
                 naming.callback(self.matte.close)
 
 
-def check_delivery(mode: Mode, output: OutputSettings, fps: Fraction) -> None:
-    """What can be wrong with the files of a result before there are frames.
+def check_delivery(mode: Mode, lock: OutputLock, result: VideoSpec) -> list[Notice]:
+    """What can be wrong with the files of a result before there are frames, and what is to be told of its marks.
 
     Raises:
-        OutputError: the timecode does not exist at this rate. InputError: the segmenter of the matte is missing.
+        OutputError: the timecode does not exist at this rate. InputError: the segmenter of the matte is missing; as
+            `check_marks`.
     """
+    output, fps = lock.output, result.fps
     if output.timecode is not None:
         asked(output.timecode, fps)
     if output.matte is not None or output.alpha != "none":
         check_matte(mode)
+    return check_marks(lock.marks, result)
+
+
+def check_marks(marks: MarkSettings | None, result: VideoSpec) -> list[Notice]:
+    """What can be wrong with marks before there are frames, and what is to be told of them.
+
+    Raises:
+        InputError: the label does not suit its rule, its font or the size; key or certificate cannot be used; a library is
+            missing.
+    """
+    if marks is None:
+        return []
+    FrameMarks(marks, *result.size, float(result.fps), new_id())
+    if not marks.whole:
+        return []
+    if identity(marks) is not None:
+        signing.library()
+    elif marks.sign is None:
+        how = f"`wanimate marks init` makes one to try, and {setting('marks.certificate')} names a real one"
+        return [Notice(f"the result is not signed, since there is no certificate: {how}")]
+    return []
 
 
 def deliver(delivery: Delivery, clock: Clock, frames: Tensor, opacity: Tensor | None = None) -> Iterator[Event]:

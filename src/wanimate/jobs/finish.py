@@ -10,22 +10,24 @@ from typing import Any
 
 import torch
 
-from wanimate.config import OutputSettings
+from wanimate.config import MarkSettings, OutputSettings
+from wanimate.config.marks import LabelKind
 from wanimate.config.values import parse_rate
 from wanimate.errors import InputError, setting
 from wanimate.events import Clock, Event, Expected, Finished, Notice, Stage, StageProgress
 from wanimate.finish.commit import commit
 from wanimate.finish.labels import carried_of
 from wanimate.finish.lock import record_path
-from wanimate.finish.record import Hashes
+from wanimate.finish.record import Hashes, stamp
 from wanimate.jobs.cancel import CancelToken, cancellable
-from wanimate.jobs.delivery import Delivery, Order, deliver
-from wanimate.jobs.workspace import check_space, files_read, locked
+from wanimate.jobs.delivery import Delivery, Order, check_marks, deliver
+from wanimate.jobs.workspace import check_space, files_read, locked, marks_for
 from wanimate.media.files import read_own_json
 from wanimate.media.master import Master, open_master
 from wanimate.post.base import VideoSpec
 from wanimate.post.cuts import shots
 from wanimate.post.stages import cost_of, result_for, stages_of
+from wanimate.provenance.about import About, about_job, new_id
 from wanimate.types import Result
 from wanimate.weights.checkpoint import best_device
 
@@ -37,7 +39,7 @@ _CUT_SECONDS, _OFTEN = 0.02, 16
 
 def finish(
     master: Path, out: Path, output: OutputSettings = OutputSettings(), fps: Fraction | None = None,
-    device: str | None = None, cancel: CancelToken | None = None,
+    device: str | None = None, cancel: CancelToken | None = None, marks: MarkSettings = MarkSettings(),
 ) -> Generator[Event, None, None]:  # fmt: skip
     """Enlarge, interpolate and encode a master. The last event is `Finished`.
 
@@ -49,32 +51,37 @@ def finish(
     Raises:
         InputError: the master cannot be used; networks are missing. OutputError: the result cannot be written. Cancelled.
     """
-    return cancellable(_finish(Path(master), Path(out), output, fps, best_device(device)), cancel)
+    return cancellable(_finish(Path(master), Path(out), output, fps, best_device(device), marks), cancel)
 
 
 def _finish(
-    master: Path, out: Path, output: OutputSettings, fps: Fraction | None, device: torch.device
+    master: Path, out: Path, output: OutputSettings, fps: Fraction | None, device: torch.device, marks: MarkSettings
 ) -> Generator[Event, None, None]:
     for name in _OF_A_JOB:
         if getattr(output, name):
             rule = "it belongs to jobs that generate frames"
             raise InputError(f"output.{name}", getattr(output, name), rule, "Leave it out.")
     clock, notices = Clock(), list[str]()
-    lock, version = locked(out, output, [master, *files_read(None, None, output)])
+    asked, told = marks_for(output, marks)
+    lock, version = locked(out, output, [master, *files_read(None, None, output, asked)], asked)
     with lock, Hashes() as hashes:
         fps = fps or _recorded_rate(master)
         found = open_master(master, fps)
         _check_opacity(found, output)
         spec = VideoSpec(found.size, found.fps, found.count)
         result = result_for(output, spec)
-        check_space(lock.out, output, result)
+        check_space(lock, result)
+        told += check_marks(asked, result)
         hashes.add([master])
         clock.expect([Expected(Stage.FINISH, result.count, cost_of(output, spec, result, device).seconds)])
+        before = None if asked is None else _known(master, hashes, asked)
         if output.is_finished:
             spec = replace(spec, cuts=(yield from _cuts(found, clock)))
         carried, said = carried_of(found, {}, result.fps, output)
-        told = [*(Notice(text) for text in lock.notices), *said, *_told(found, output, fps)]
+        told = [*(Notice(text) for text in lock.notices), *told, *said, *_told(found, output, fps)]
         order = Order(spec, stages_of(output, device), found.clip, carried, version)
+        if asked is not None:
+            order = replace(order, marks=_lacking(asked, before), id=new_id() if before is None else before.id)
         with Delivery(order, lock) as delivery:
             for notice in told:
                 yield from _noted(notice, clock, notices)
@@ -86,15 +93,55 @@ def _finish(
             yield from clock.start(Stage.WRITE)
             for notice in delivery.finish():
                 yield from _noted(notice, clock, notices)
-            yield from clock.stop()
             made = delivery.facts() | {
                 "mode": "finish", "inputs": {"master": hashes.of(master)}, "frames": found.count, "fps": found.fps,
-                "size": found.size, "output": output.model_dump(mode="json"), "version": version,
-                "device": str(device), "warnings": notices, "seconds": clock.seconds,
+                "size": found.size, "output": output.model_dump(mode="json"), "version": version, "device": str(device),
             }  # fmt: skip
-            written = commit(delivery.writer, lock, made, None, delivery.matte)
+            marked = _mark(delivery, made, asked, order.id)
+            made |= marked
+            for text in marked.get("marks", {}).get("notices", ()):
+                yield from _noted(Notice(text, "warning"), clock, notices)
+            yield from clock.stop()
+            made |= {"warnings": notices, "seconds": clock.seconds}
+            written = commit(delivery.writer, lock, made, None, delivery.matte, delivery.beside)
         made_of = Result(lock.out, result.count, result.size, result.fps, None, None, written)
         yield clock.placed(Finished(result=made_of))
+
+
+def _known(master: Path, hashes: Hashes, marks: MarkSettings) -> About | None:
+    """What the master's record tells of it. Waits for its hash. Raises InputError where that is needed, and missing."""
+    try:
+        return about_job({"mode": "finish", "inputs": {"master": hashes.of(master)}})
+    except InputError:
+        if marks.whole:
+            raise
+        return None
+
+
+def _lacking(marks: MarkSettings, before: About | None) -> MarkSettings:
+    """The marks that frames do not have yet."""
+    if before is None:
+        return marks
+    label: LabelKind = marks.label if before.label == "none" else "none"
+    return marks.model_copy(update={"label": label, "invisible": marks.invisible and not before.watermarked})
+
+
+def _mark(delivery: Delivery, made: dict[str, Any], marks: MarkSettings | None, id: str) -> dict[str, Any]:
+    """What the record says of marks: those that are put in now, or that the master's frames have."""
+    if marks is not None and marks.whole:
+        said = stamp()
+        told = delivery.mark(about_job(made | said, id))
+        return said | {"marks": told | {"settings": marks.model_dump(mode="json")}}
+    try:
+        before = about_job(made)
+    except InputError:
+        return {}
+    if not before.watermarked and (before.label == "none" or made["output"]["watermark"]):
+        return {}
+    payload = f"{before.payload:08x}" if before.watermarked else None
+    return {
+        "marks": {"id": before.id, "payload": payload, "label": before.label, "xmp": None, "c2pa": None, "notices": []}
+    }
 
 
 def _cuts(master: Master, clock: Clock) -> Generator[Event, None, tuple[int, ...]]:

@@ -9,14 +9,14 @@ events; closing it cancels the job, and nothing half-written is left then.
 from __future__ import annotations
 
 from collections.abc import Generator, Iterator
-from dataclasses import dataclass, field
+from dataclasses import dataclass, field, replace
 from pathlib import Path
 from typing import Any
 
 import torch
 
 from wanimate.conditions.read import GuidesReader
-from wanimate.config import GenerateSettings, Job, OutputSettings, PreprocessSettings
+from wanimate.config import GenerateSettings, Job, MarkSettings, OutputSettings, PreprocessSettings
 from wanimate.engines.base import Engine, State
 from wanimate.engines.resolved import ResolvedJob
 from wanimate.errors import OutOfMemory, OutputError, is_out_of_memory, setting
@@ -24,13 +24,13 @@ from wanimate.events import Clock, Event, Expected, Finished, Notice, Stage
 from wanimate.finish.commit import commit
 from wanimate.finish.labels import carried_of
 from wanimate.finish.lock import record_path, sheet_path
-from wanimate.finish.record import Hashes
+from wanimate.finish.record import Hashes, stamp
 from wanimate.finish.sheet import sheet_of
 from wanimate.jobs.cancel import CancelToken, cancellable
 from wanimate.jobs.delivery import Delivery, Order, Scene, check_delivery, deliver
 from wanimate.jobs.resume import Resumption, check_redraw, guides_key
 from wanimate.jobs.segments import FramesDone, SegmentDone, run_segments
-from wanimate.jobs.workspace import Workspace, check_mask_sheet, files_read, guides_folder, workspace
+from wanimate.jobs.workspace import Workspace, check_mask_sheet, files_read, guides_folder, marks_for, workspace
 from wanimate.media.image import load_image
 from wanimate.media.sheet import sample_columns
 from wanimate.media.stretch import missing_handles, probe_used
@@ -40,6 +40,7 @@ from wanimate.preprocess import drive
 from wanimate.preprocess.guides import load_guides
 from wanimate.preprocess.layout import plan_layout
 from wanimate.preprocess.manifest import named_clip, source_clip, told_settings
+from wanimate.provenance.about import Source, about_job
 from wanimate.types import Clip, Frame, Guides, Mode, Result, Segment
 
 _DETECT, _DRAW = 0.06, 0.01
@@ -92,10 +93,10 @@ def run(engine: Engine, job: Job, cancel: CancelToken | None = None) -> Generato
 
 def generate(
     engine: Engine, guides: Path | Guides, out: Path, settings: GenerateSettings = GenerateSettings(),
-    output: OutputSettings = OutputSettings(), cancel: CancelToken | None = None,
+    output: OutputSettings = OutputSettings(), cancel: CancelToken | None = None, marks: MarkSettings = MarkSettings(),
 ) -> Generator[Event, None, None]:  # fmt: skip
     """The same from a guides folder, ours or a published one. Its sound is the clip's, where the folder names one."""
-    return cancellable(_memory_checked(_generate(engine, guides, out, settings, output)), cancel)
+    return cancellable(_memory_checked(_generate(engine, guides, out, settings, output, marks)), cancel)
 
 
 def preprocess(
@@ -128,8 +129,9 @@ def _run(engine: Engine, job: Job) -> Generator[Event, None, None]:
     check_mask_sheet(job.preprocess, job.out, record_path(job.out), sheet_path(job.out), job.keep_guides)
     inputs = {"image": job.image, "video": job.video}
     inputs |= {} if job.preprocess.mask is None else {"mask": job.preprocess.mask}
-    read = (*inputs.values(), *files_read(job.preprocess, resolved.generate, job.output), *engine.files)
-    with workspace(job.out, job.output, read, job.keep_guides) as place, Hashes() as hashes:
+    marks, told = marks_for(job.output, job.marks)
+    read = (*inputs.values(), *files_read(job.preprocess, resolved.generate, job.output, marks), *engine.files)
+    with workspace(job.out, job.output, read, job.keep_guides, marks) as place, Hashes() as hashes:
         clip, image, said = _look(job.image, job.video, job.preprocess)
         engine.check(resolved)
         area = job.preprocess.area or engine.area
@@ -138,33 +140,34 @@ def _run(engine: Engine, job: Job) -> Generator[Event, None, None]:
         spec = VideoSpec(layout.size, layout.fps, layout.count)
         result = place.check_room(spec, job.mode)
         cost = cost_of(job.output, spec, result, engine.device)
-        check_delivery(job.mode, job.output, result.fps)
+        told += check_delivery(job.mode, place.lock, result)
         settings = job.preprocess.model_dump(mode="json")
         task = _Task(engine, resolved, place, job.output, hashes, Clock(), inputs, clip, settings, result, cost)
         hashes.add(inputs.values())
         task.clock.expect([*_expected(layout.count), *engine.expected(resolved, layout.count), *task.finishing()])
-        yield from task.watch(iter([*place.notices, *said]))
+        yield from task.watch(iter([*place.notices, *said, *told]))
         engine.read_ahead()
         guides = yield from _drawn(task, job, clip, image, area)
         yield from _finish(task, guides)
 
 
 def _generate(
-    engine: Engine, guides: Path | Guides, out: Path, settings: GenerateSettings, output: OutputSettings
-) -> Generator[Event, None, None]:
+    engine: Engine, guides: Path | Guides, out: Path, settings: GenerateSettings, output: OutputSettings, marks: MarkSettings
+) -> Generator[Event, None, None]:  # fmt: skip
     folder = guides.folder if isinstance(guides, Guides) else Path(guides)
     loaded = guides if isinstance(guides, Guides) else load_guides(guides)
     clip, unused = source_clip(loaded.manifest)
     resolved = engine.resolve(settings, loaded.mode)
     read = [*named_clip(loaded.manifest), *([] if folder is None else [folder])]
-    read += [*files_read(None, resolved.generate, output), *engine.files]
-    with workspace(out, output, read) as place, Hashes() as hashes:
+    asked, told = marks_for(output, marks)
+    read += [*files_read(None, resolved.generate, output, asked), *engine.files]
+    with workspace(out, output, read, marks=asked) as place, Hashes() as hashes:
         engine.check(resolved)
         check_redraw(resolved, loaded.count, place.store, loaded)
         spec = VideoSpec(loaded.size, loaded.fps, loaded.count)
         result = place.check_room(spec, loaded.mode)
         cost = cost_of(output, spec, result, engine.device)
-        check_delivery(loaded.mode, output, result.fps)
+        told += check_delivery(loaded.mode, place.lock, result)
         inputs = {} if folder is None else {"guides": folder}
         settings_told = told_settings(loaded.manifest)
         task = _Task(engine, resolved, place, output, hashes, Clock(), inputs, clip, settings_told, result, cost)
@@ -172,7 +175,7 @@ def _generate(
         if unused is not None:
             yield from task.note(unused)
         task.clock.expect([*engine.expected(resolved, loaded.count), *task.finishing()])
-        yield from task.watch(iter(place.notices))
+        yield from task.watch(iter([*place.notices, *told]))
         yield from _finish(task, loaded)
 
 
@@ -268,6 +271,7 @@ def _written(task: _Task, guides: Guides, segments: tuple[Segment, ...], earlier
         for pair in scene.rest():
             yield from deliver(delivery, clock, *pair)
         yield from task.watch(iter(delivery.finish()))
+        marks = yield from _marked(task, delivery, guides, segments, seed)
         caching = task.job.caching
         if caching is not None:
             steps = len(segments) * task.job.settings.steps
@@ -275,19 +279,36 @@ def _written(task: _Task, guides: Guides, segments: tuple[Segment, ...], earlier
         yield from clock.stop()  # the last moment to cancel; the job's files get their names at one go
         made = _record(task, guides, segments, seed) | delivery.facts() | {
             "handles": guides.manifest.get("handles", [0, 0]), "fingerprint": earlier.key,
-            "redraws": earlier.redraws, "resumed": resumed,
+            "redraws": earlier.redraws, "resumed": resumed, **marks,
         }  # fmt: skip
         made["cache"] = caching and {"kind": caching.kind, "gate": caching.gate, "skipped": skipped}
         sheet = None
         if output.sheet:
             title = f"wanimate, checkpoint {task.engine.facts()['checkpoint']['name']}"
             sheet = sheet_of(guides, task.clip, list(columns), delivery.shown, title)
-        written = commit(delivery.writer, place.lock, made, sheet, delivery.matte)
+        written = commit(delivery.writer, place.lock, made, sheet, delivery.matte, delivery.beside)
     place.store.done()
     beside = sheet_path(place.out) if output.sheet else None
     result = delivery.result
     finished = Finished(result=Result(place.out, result.count, result.size, result.fps, seed, beside, written))
     yield clock.placed(finished)
+
+
+def _marked(
+    task: _Task, delivery: Delivery, guides: Guides, segments: tuple[Segment, ...], seed: int
+) -> Generator[Event, None, dict[str, Any]]:
+    """What the record says of the finished file's marks, in which the same is told."""
+    marks, clip = task.place.lock.marks, task.clip
+    if marks is None or not marks.whole:
+        return {}
+    said = stamp()
+    about = about_job(said | _record(task, guides, segments, seed) | delivery.facts(), task.place.store.result_id())
+    if clip is not None and "performance" not in [one.role for one in about.sources]:
+        about = replace(about, sources=(*about.sources, Source("performance", clip.path)))
+    told = delivery.mark(about)
+    for text in told["notices"]:
+        yield from task.note(Notice(text, "warning"))
+    return said | {"marks": told | {"settings": marks.model_dump(mode="json")}}
 
 
 def _order(task: _Task, guides: Guides, columns: tuple[int, ...]) -> tuple[Order, list[Notice]]:
@@ -296,7 +317,9 @@ def _order(task: _Task, guides: Guides, columns: tuple[int, ...]) -> tuple[Order
     spec = VideoSpec(guides.size, guides.fps, guides.count, cuts)
     stages = stages_of(output, task.engine.device)
     carried, said = carried_of(task.clip, guides.manifest, result_of(stages, spec).fps, output)
-    return Order(spec, stages, task.clip, carried, task.place.version, columns), said
+    marks, store = task.place.lock.marks, task.place.store
+    id = store.result_id() if marks is not None and marks.whole else ""
+    return Order(spec, stages, task.clip, carried, task.place.version, columns, marks, id), said
 
 
 def _record(task: _Task, guides: Guides, segments: tuple[Segment, ...], seed: int) -> dict[str, Any]:

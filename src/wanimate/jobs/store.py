@@ -23,7 +23,6 @@ from functools import cached_property
 from pathlib import Path
 from typing import Annotated, Any, Literal
 
-import safetensors.torch
 import torch
 from pydantic import BaseModel, ConfigDict, Field
 from safetensors import SafetensorError
@@ -32,18 +31,18 @@ from torch import Tensor
 from wanimate.errors import InputError, OutputError, setting
 from wanimate.finish.anchor import State as AnchorState
 from wanimate.finish.lock import STORE_MARK, holds_nothing_finished, work_path
+from wanimate.jobs.packed import packed, unpacked
 from wanimate.media.files import AtomicFile, output_error, read_own_json, sha256
 from wanimate.media.names import Owner, remove, remove_folder
 from wanimate.preprocess.folder import MANIFEST
 from wanimate.preprocess.guides import load_guides
+from wanimate.provenance.about import new_id
 from wanimate.types import Guides, Segment
 
 GUIDES, SEGMENTS = "guides", "segment-*.safetensors"
 SEEDS = 2**63
 """Seeds are below it."""
 _ANCHOR = "anchor."
-_UNKNOWN = "0" * 64
-"""In place of a hash until it is known."""
 _LARGEST = 2**24
 """Bytes of `job.json` that are read at the most."""
 
@@ -98,7 +97,7 @@ class StoredJob(_Stored):
 
 
 class StoreFile(_Stored):
-    """`job.json`. `keep`: it stays when the job is finished."""
+    """`job.json`. `keep`: it stays when the job is finished. `result_id`: of a result that is marked (`provenance.about`)."""
 
     format: Literal["wanimate-work"] = "wanimate-work"
     version: Literal[1] = 1
@@ -108,6 +107,7 @@ class StoreFile(_Stored):
     keep: bool = False
     guides: StoredGuides | None = None
     job: StoredJob | None = None
+    result_id: str | None = Field(default=None, pattern=r"^[0-9a-f]{32}$")
 
 
 @dataclass(frozen=True)
@@ -194,10 +194,21 @@ class Store:
                 file.unlink(missing_ok=True)
         self._write(self._file.model_copy(update={"job": job}))
 
+    def result_id(self) -> str:
+        """The id of the result that is made: a new one, or that of an earlier run that was not finished."""
+        job, found = self.job, self._file.result_id
+        if found is None or (job is not None and job.finished):
+            found = new_id()
+            self._file = self._file.model_copy(update={"result_id": found})
+            if not self._stale:
+                with suppress(OutputError):  # a full disk ends the job elsewhere, or not at all
+                    self._write(self._file)
+        return found
+
     def segment(self, index: int, key: str) -> StoredSegment | None:
         """A finished segment; None where there is none, or a damaged one."""
         try:
-            tensors = _unpacked(self._segment(index, key).read_bytes())
+            tensors = unpacked(self._segment(index, key).read_bytes())
             skipped = int(tensors["skipped"].item())
             anchor = {name[len(_ANCHOR) :]: tensor for name, tensor in tensors.items() if name.startswith(_ANCHOR)}
             found = StoredSegment(tensors["latents"], tensors["tail"], tensors["generator"], skipped, anchor)
@@ -212,7 +223,7 @@ class Store:
         tensors["skipped"] = torch.tensor(segment.skipped)
         tensors |= {_ANCHOR + name: sums for name, sums in segment.anchor.items()}
         with AtomicFile(self._segment(index, key)) as file:
-            for part in _packed({name: tensor.detach().to("cpu").contiguous() for name, tensor in tensors.items()}):
+            for part in packed({name: tensor.detach().to("cpu").contiguous() for name, tensor in tensors.items()}):
                 file.write(part)
         _sync(self.folder)
 
@@ -389,27 +400,6 @@ def _absolute(folder: Path) -> str:
 
 def _hashes(folder: Path) -> dict[str, str]:
     return {file.name: sha256(file) for file in sorted(folder.iterdir()) if file.is_file()}
-
-
-def _packed(tensors: dict[str, Tensor]) -> tuple[bytes, memoryview]:
-    """A .safetensors file with a hash of its own tensors: its header, and the rest."""
-    data = safetensors.torch.save(tensors, {"sha256": _UNKNOWN})
-    start = _start(data)
-    tensor_bytes = memoryview(data)[start:]
-    return data[:start].replace(_UNKNOWN.encode(), hashlib.sha256(tensor_bytes).hexdigest().encode()), tensor_bytes
-
-
-def _unpacked(data: bytes) -> dict[str, Tensor]:
-    """The tensors of `_packed`. Raises ValueError, KeyError or SafetensorError where they are not those that were written."""
-    start = _start(data)
-    if json.loads(data[8:start])["__metadata__"]["sha256"] != hashlib.sha256(data[start:]).hexdigest():
-        raise ValueError("damaged")
-    return safetensors.torch.load(data)
-
-
-def _start(data: bytes) -> int:
-    """Where the numbers of a .safetensors file begin."""
-    return 8 + int.from_bytes(data[:8], "little")
 
 
 def _sync(folder: Path) -> None:

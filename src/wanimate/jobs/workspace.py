@@ -8,8 +8,8 @@ from contextlib import ExitStack, contextmanager
 from dataclasses import dataclass
 from pathlib import Path
 
-from wanimate.config import FORMATS, GenerateSettings, OutputSettings, PreprocessSettings
-from wanimate.errors import OutputError
+from wanimate.config import FORMATS, GenerateSettings, MarkSettings, OutputSettings, PreprocessSettings
+from wanimate.errors import OutputError, setting
 from wanimate.events import Notice
 from wanimate.finish.encode import check_size
 from wanimate.finish.lock import OutputLock, sheet_path
@@ -25,6 +25,8 @@ from wanimate.types import Mode
 
 _RECORD, _SHEET = 2**20, 2**23
 """Bytes that the record and the contact sheet take at the most."""
+_COPIES = 3
+"""Of a result while it is marked: as it was encoded, with metadata, and signed."""
 _JOBS_AT_ONCE = 64
 """Versions of one name that can be in work at once."""
 _GUIDE_BYTES: dict[Mode, float] = {"animation": 0.01, "replacement": 0.3}
@@ -54,21 +56,23 @@ class Workspace:
             InputError: networks of finishing are missing. OutputError: as `check_space`.
         """
         result = result_for(self.lock.output, spec)
-        check_space(self.out, self.lock.output, result)
+        check_space(self.lock, result)
         _check_free("keep_guides", self.guides, int(_GUIDE_BYTES[mode] * spec.size[0] * spec.size[1] * spec.count))
         return result
 
 
-def check_space(out: Path, output: OutputSettings, result: VideoSpec) -> None:
+def check_space(lock: OutputLock, result: VideoSpec) -> None:
     """Refuse a codec that cannot hold the result, and a disk that has no room for it.
 
     Raises:
         OutputError: as `check_size`; less is free than the result takes at the least.
     """
+    out, output, marks = lock.out, lock.output, lock.marks
     check_size(output, *result.size)
     pixels = result.size[0] * result.size[1] * result.count
     beside = _RECORD + (_SHEET if output.sheet else 0)
-    _check_free("out", out, beside + int(FORMATS[output.codec].bytes * pixels))
+    copies = _COPIES if marks is not None and marks.whole else 1
+    _check_free("out", out, beside + copies * int(FORMATS[output.codec].bytes * pixels))
 
 
 def _check_free(field: str, place: Path, needed: int) -> None:
@@ -80,15 +84,17 @@ def _check_free(field: str, place: Path, needed: int) -> None:
 
 @contextmanager
 def workspace(
-    out: Path, output: OutputSettings, inputs: Sequence[Path], keep_guides: Path | None = None
-) -> Iterator[Workspace]:
-    """The places of a job, held until the end of the block. `inputs`: every file and folder that it reads.
+    out: Path, output: OutputSettings, inputs: Sequence[Path], keep_guides: Path | None = None,
+    marks: MarkSettings | None = None,
+) -> Iterator[Workspace]:  # fmt: skip
+    """The places of a job, held until the end of the block. `inputs`: every file and folder that it reads. `marks`: of the
+    result.
 
     Raises:
         OutputError: as `OutputLock` and `guides_folder`; the guides and the result would be in each other's way.
     """
     with ExitStack() as held:
-        lock, version = locked(out, output, inputs)
+        lock, version = locked(out, output, inputs, marks)
         held.enter_context(lock)
         out = lock.out
         if output.codec == "exr":
@@ -109,16 +115,27 @@ def workspace(
         yield Workspace(out, lock, store, keep_guides, told, version)
 
 
-def locked(out: Path, output: OutputSettings, inputs: Sequence[Path]) -> tuple[OutputLock, int | None]:
+def locked(
+    out: Path, output: OutputSettings, inputs: Sequence[Path], marks: MarkSettings | None = None
+) -> tuple[OutputLock, int | None]:  # fmt: skip
     """The lock of a result whose name may be a template. A version that another job is writing is passed over."""
     for skip in range(_JOBS_AT_ONCE):
         found = named(out, output, skip)
         try:
-            return OutputLock(found.out, output, inputs), found.version
+            return OutputLock(found.out, output, inputs, marks), found.version
         except HeldError:
             if found.version is None or skip == _JOBS_AT_ONCE - 1:
                 raise
     raise AssertionError
+
+
+def marks_for(output: OutputSettings, marks: MarkSettings) -> tuple[MarkSettings | None, list[Notice]]:
+    """What is put into and beside a result, and what is to be told of it."""
+    found = marks.asked(output.final, output.watermark)
+    if not output.final and marks.whole and marks != MarkSettings():
+        how = f"{setting('output.final')} makes it a final"
+        return found, [Notice(f"the result is a take, which gets none of the marks that are asked for; {how}")]
+    return found, []
 
 
 @contextmanager
@@ -150,13 +167,15 @@ def check_mask_sheet(settings: PreprocessSettings, *written: Path | None) -> Non
 
 
 def files_read(
-    preprocess: PreprocessSettings | None, generate: GenerateSettings | None = None, output: OutputSettings | None = None
+    preprocess: PreprocessSettings | None, generate: GenerateSettings | None = None, output: OutputSettings | None = None,
+    marks: MarkSettings | None = None,
 ) -> list[Path]:  # fmt: skip
     """Files and folders that the settings name, to be read."""
     named = [] if preprocess is None else [preprocess.mask, preprocess.sam2, preprocess.models]
     loras = [] if generate is None else [use.path for use in generate.lora]
     networks = [] if output is None or output.upscale_network is None else [output.upscale_network]
-    return [*(path for path in named if path is not None), *loras, *networks]
+    own = [] if marks is None else marks.files()
+    return [*(path for path in named if path is not None), *loras, *networks, *own]
 
 
 def _existing(path: Path) -> Path:

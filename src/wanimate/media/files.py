@@ -198,6 +198,20 @@ class AtomicFile:
     def tell(self) -> int:
         return self.file.tell()
 
+    def take(self, made: Path) -> None:
+        """Put a whole file of the same folder, or of one in it, in the place of what was written so far. The mode stays.
+
+        Raises:
+            OutputError: it cannot be put there.
+        """
+        try:
+            made.chmod(stat.S_IMODE(os.fstat(self.file.fileno()).st_mode))
+            os.replace(made, self.temporary)
+            self.file.close()
+            self.file = open(self.temporary, "r+b", buffering=0)  # noqa: SIM115 - as above
+        except OSError as e:
+            raise output_error(self.path, e, self.field) from e
+
     def settle(self) -> None:
         """Flush to the disk; all that is left is the rename. On failure nothing is left behind.
 

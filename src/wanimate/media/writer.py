@@ -127,6 +127,10 @@ class StreamWriter:
         """Where the file is until `commit`."""
         return self._target.temporary
 
+    def take(self, made: Path) -> None:
+        """Put another file in the place of the finished one; as `AtomicFile.take`."""
+        self._target.take(made)
+
     def commit(self, keep: bool = False) -> None:
         """Give a finished file its final name; `keep` as `AtomicFile.commit`."""
         self._target.commit(keep)

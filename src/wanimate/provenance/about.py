@@ -6,7 +6,7 @@ import hashlib
 import json
 import os
 import uuid
-from dataclasses import dataclass
+from dataclasses import dataclass, replace
 from datetime import UTC, datetime
 from pathlib import Path
 from typing import Any, Literal
@@ -16,6 +16,7 @@ from wanimate.errors import InputError
 from wanimate.media.files import read_own_json
 from wanimate.preprocess.folder import MANIFEST
 from wanimate.preprocess.manifest import named_clip
+from wanimate.provenance.forms import record_beside
 from wanimate.versions import version_of
 
 Role = Literal["picture", "performance", "finished"]
@@ -29,11 +30,13 @@ COMPOSITE = "http://cv.iptc.org/newscodes/digitalsourcetype/compositeWithTrained
 
 @dataclass(frozen=True)
 class Source:
-    """An input of the result: what it was, where it lies, and its hash as the record gives it ("sha256:…"), where it does."""
+    """An input of the result: what it was, where it lies, and its hash as the record gives it ("sha256:…"), where it does.
+    steps: what finishing did to it, in C2PA's words."""
 
     role: Role
     path: Path
     sha256: str | None = None
+    steps: tuple[str, ...] = ()
 
 
 @dataclass(frozen=True)
@@ -42,7 +45,8 @@ class About:
 
     id: the result's own, made once for a job; in the AIGC key it is the ProduceID, and the watermark's payload is made of it.
     made: when. sources: the inputs that are still there. model, model_id: name and hash of the checkpoint. job: facts for the
-    signed record. steps: what finishing did ("c2pa.resized", "c2pa.enhanced"), where a finished file was worked on again.
+    signed record. earlier: what finishing did before ("c2pa.resized"), which the manifest of a signed file tells already.
+    steps: what it did now, where a finished file was worked on again. watermarked, label: marks that the frames have already.
     """
 
     id: str
@@ -53,6 +57,9 @@ class About:
     model_id: str = ""
     job: dict[str, Any] | None = None
     steps: tuple[str, ...] = ()
+    earlier: tuple[str, ...] = ()
+    watermarked: bool = False
+    label: str = "none"
 
     @property
     def payload(self) -> int:
@@ -95,13 +102,16 @@ def about_record(record: Path, id: str | None = None) -> About:
 
 
 def about_job(data: dict[str, Any], id: str | None = None) -> About:
-    """What a record, as `finish.record` makes it, tells. It may be one that is still to be written."""
-    marks, checkpoint = _dict(data.get("marks")), _dict(data.get("checkpoint"))
-    facts: dict[str, Any] = {
-        name: data[name] for name in ("mode", "seed", "frames", "schema", "wanimate") if name in data
-    }  # fmt: skip
-    facts["fps"], facts["size"] = str(data.get("fps", "")), "x".join(map(str, data.get("size", ())))
-    facts["checkpoint"] = _one_hash(checkpoint.get("hashes"))
+    """What a record, as `finish.record` makes it, tells. It may be one that is still to be written.
+
+    Raises:
+        InputError: a master was finished, and nothing tells what it is.
+    """
+    if data.get("mode") == "finish":
+        return _about_finished(data, id)
+    marks, checkpoint, output = _dict(data.get("marks")), _dict(data.get("checkpoint")), _dict(data.get("output"))
+    facts: dict[str, Any] = {name: data[name] for name in ("mode", "seed", "schema", "wanimate") if name in data}
+    facts |= _delivered(data) | {"checkpoint": _one_hash(checkpoint.get("hashes"))}
     if isinstance(approval := data.get("approval"), str):
         facts["approval"] = approval
     return About(
@@ -112,7 +122,53 @@ def about_job(data: dict[str, Any], id: str | None = None) -> About:
         model=str(checkpoint.get("name") or ""),
         model_id=facts["checkpoint"],
         job=facts,
+        earlier=_steps(output),
+        **_in_the_frames(marks, output),
     )
+
+
+def _about_finished(data: dict[str, Any], id: str | None) -> About:
+    """What the record of a finished master tells. Its own record tells what the master was made of."""
+    master = _dict(_dict(data.get("inputs")).get("master"))
+    place, sha256 = Path(str(master.get("path", ""))), master.get("sha256")
+    record = _dict(read_own_json(record_beside(place)))
+    told = _dict(record.get("result")).get("sha256")
+    if record.get("out") != place.name or (sha256 is not None and told != sha256):
+        rule = "nothing beside the master tells what it is: its record is missing, or is another file's"
+        raise InputError("output.final", True, rule, "Put the master's record beside it, or leave it out.")
+    base, marks, output = about_job(record), _dict(data.get("marks")), _dict(data.get("output"))
+    there = _in_the_frames(marks, output)
+    source = Source("finished", place, sha256 if isinstance(sha256, str) else None, _steps(output))
+    return replace(
+        base,
+        id=id or marks.get("id") or base.id,
+        made=_time(data.get("written")),
+        sources=(*base.sources, source),
+        job={**(base.job or {}), **_delivered(data)},
+        steps=_steps(output),
+        earlier=(*base.earlier, *base.steps),
+        watermarked=base.watermarked or there["watermarked"],
+        label=base.label if there["label"] == "none" else there["label"],
+    )
+
+
+def _steps(output: dict[str, Any]) -> tuple[str, ...]:
+    """What settings of the result do to frames, in C2PA's words."""
+    larger, between = output.get("upscale") is not None, output.get("fps_out") is not None
+    return (*(("c2pa.resized",) if larger else ()), *(("c2pa.enhanced",) if larger or between else ()))
+
+
+def _delivered(data: dict[str, Any]) -> dict[str, Any]:
+    """Frames, rate and size of the file."""
+    found = {**data, **_dict(data.get("delivered"))}
+    facts = {"frames": found["frames"]} if "frames" in found else {}
+    return facts | {"fps": str(found.get("fps", "")), "size": "x".join(map(str, found.get("size", ())))}
+
+
+def _in_the_frames(marks: dict[str, Any], output: dict[str, Any]) -> dict[str, Any]:
+    """The marks that a record tells of."""
+    plain = "plain" if output.get("watermark") else "none"
+    return {"watermarked": bool(marks.get("payload")), "label": str(marks.get("label", plain))}
 
 
 def _sources(inputs: dict[str, Any]) -> list[Source]:

@@ -4,6 +4,8 @@ from __future__ import annotations
 
 from pathlib import Path
 
+from wanimate.config import MarkSettings
+
 MP4, MOV, PNG, ZIP = "video/mp4", "video/quicktime", "image/png", "application/x-zip"
 MATROSKA, EXR, OTHER = "video/x-matroska", "image/x-exr", "application/octet-stream"
 EMBEDS = frozenset({MP4, MOV, PNG, "image/jpeg", "image/tiff", "image/webp", "image/gif", "video/avi", ZIP})
@@ -39,3 +41,25 @@ def zip_of(folder: Path) -> Path:
 def xmp_beside(path: Path) -> Path:
     """Where the XMP of a file lies that cannot hold it: shot.mkv -> shot.xmp."""
     return path.with_suffix(".xmp")
+
+
+def record_beside(path: Path) -> Path:
+    """Where the record of a result lies: shot.mp4 -> shot.json, frames -> frames.json."""
+    return path.with_name(f"{path.stem}.json")
+
+
+def every_beside(path: Path) -> tuple[Path, ...]:
+    """All names that files with marks can have beside a result."""
+    return xmp_beside(path), manifest_beside(path), zip_of(path)
+
+
+def written_beside(path: Path, marks: MarkSettings | None) -> tuple[Path, ...]:
+    """Those of them that a job with these marks may write. Whether it signs can depend on a certificate that is there."""
+    if marks is None or not marks.whole:
+        return ()
+    xmp, manifest = marks.metadata, marks.sign is not False
+    if not path.suffix:
+        return (zip_of(path),) if xmp or manifest else ()
+    if path.suffix.lower() != ".mkv":
+        return ()
+    return (*((xmp_beside(path),) if xmp else ()), *((manifest_beside(path),) if manifest else ()))

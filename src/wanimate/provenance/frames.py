@@ -19,14 +19,17 @@ class FrameMarks:
     Args:
         width, height, fps: of the frames.
         id: the result's own (`about.new_id`).
+        free: rows along the lower edge that the label leaves free.
 
     Raises:
         InputError: the label does not suit its rule, its font or the size; the key cannot be read.
     """
 
-    def __init__(self, settings: MarkSettings, width: int, height: int, fps: float, id: str) -> None:
+    def __init__(
+        self, settings: MarkSettings, width: int, height: int, fps: float, id: str, free: int = 0
+    ) -> None:  # fmt: skip
         self._fps = fps
-        self._label = None if settings.label == "none" else Label(width, height, settings)
+        self._label = None if settings.label == "none" else Label(width, height, settings, free)
         key = key_of(settings)
         self._watermark = Watermark(width, height, payload_of(id), key) if settings.invisible else None
 

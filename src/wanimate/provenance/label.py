@@ -65,12 +65,15 @@ RULES: dict[LabelKind, Rule] = {
 class Label:
     """The label for frames of one size; `seconds` is how long it shows, None to the end.
 
+    Args:
+        free: rows along the lower edge that it leaves free, for other words.
+
     Raises:
         InputError: the text lacks what the rule asks for, or letters that the font lacks; it does not fit into the frame; it
             shows too short.
     """
 
-    def __init__(self, width: int, height: int, settings: MarkSettings) -> None:
+    def __init__(self, width: int, height: int, settings: MarkSettings, free: int = 0) -> None:
         rule = RULES[settings.label]
         text = settings.label_text or WORDS["zh" if "china" in settings.label else settings.label_language]
         _check_words(text, settings)
@@ -78,7 +81,7 @@ class Label:
         if rule.least and self.seconds is not None and self.seconds < rule.least:
             said = f"the rule asks for {rule.least:g} s"
             raise InputError("marks.label_seconds", self.seconds, said, f"Give {rule.least:g} or more.")
-        layer = _drawn(width, height, text, rule, settings)
+        layer = _drawn((width, height, free), text, rule, settings)
         left, top, right, bottom = layer.getchannel("A").getbbox() or (0, 0, 1, 1)
         self._where = slice(top, bottom), slice(left, right)
         part = np.asarray(layer, np.float32)[self._where] / 255
@@ -121,8 +124,9 @@ def _check_words(text: str, settings: MarkSettings) -> None:
         raise InputError("marks.label_text", text, rule, "Write AI生成, for instance.")
 
 
-def _drawn(width: int, height: int, text: str, rule: Rule, settings: MarkSettings) -> Image.Image:
-    """The label on a transparent picture of the frame's size: grey and opacity."""
+def _drawn(frame: tuple[int, int, int], text: str, rule: Rule, settings: MarkSettings) -> Image.Image:
+    """The label on a transparent picture of the frame's width and height, with so many rows below: grey and opacity."""
+    width, height, free = frame
     capital = max(rule.height * min(width, height), _SMALLEST)
     size = capital / _capital(settings)
     room = width - 2 * (_MARGIN + _PAD) * capital
@@ -139,7 +143,7 @@ def _drawn(width: int, height: int, text: str, rule: Rule, settings: MarkSetting
     wide, high = int(right - left) + 2 * pad, int(bottom - top) + 2 * pad
     vertical, horizontal = (settings.label_place or rule.place).split("-")
     x = margin if horizontal == "left" else width - margin - wide
-    y = margin if vertical == "top" else height - margin - high
+    y = margin if vertical == "top" else max(height - free - margin - high, 0)
     layer = Image.new("LA", (width, height))
     draw = ImageDraw.Draw(layer)
     draw.rounded_rectangle((x, y, x + wide - 1, y + high - 1), pad * 0.8, (0, round(255 * _PLATE)))

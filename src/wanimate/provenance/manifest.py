@@ -62,6 +62,7 @@ def ingredient(role: Role, signed_before: bool, about: About) -> dict[str, str]:
 
 def _actions(about: About, roles: Sequence[Role], signed_before: bool, watermarked: bool) -> list[dict[str, Any]]:
     steps = [{"action": step} for step in about.steps]
+    every = [{"action": step} for step in dict.fromkeys((*about.earlier, *about.steps))]
     marked = [{"action": "c2pa.watermarked.bound"}] if watermarked else []
     if signed_before:
         return [_of(["finished"], action="c2pa.opened"), *(steps or [{"action": "c2pa.edited.metadata"}]), *marked]
@@ -69,9 +70,9 @@ def _actions(about: About, roles: Sequence[Role], signed_before: bool, watermark
     if about.mode == "replacement" and "performance" in roles:
         others = [role for role in roles if role == "picture"]
         edited = _of(others, action="c2pa.edited", digitalSourceType=about.source_type, **agent)
-        return [_of(["performance"], action="c2pa.opened"), edited, *steps, *marked]
+        return [_of(["performance"], action="c2pa.opened"), edited, *every, *marked]
     inputs = [role for role in roles if role != "finished"]
-    return [_of(inputs, action="c2pa.created", digitalSourceType=about.source_type, **agent), *steps, *marked]
+    return [_of(inputs, action="c2pa.created", digitalSourceType=about.source_type, **agent), *every, *marked]
 
 
 def _of(roles: Sequence[Role], **action: Any) -> dict[str, Any]:

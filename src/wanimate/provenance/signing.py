@@ -5,7 +5,7 @@ from __future__ import annotations
 import io
 import json
 from collections.abc import Sequence
-from dataclasses import dataclass, field
+from dataclasses import dataclass, field, replace
 from pathlib import Path
 from typing import Any
 
@@ -53,10 +53,16 @@ def sign(
     c2pa = library()
     form = media_type(source)
     notices: list[str] = []
-    before = {one.role: _manifest_of(one, notices) for one in about.sources}
-    again = before.get("finished") is not None
-    used = [one for one in about.sources if (one.role == "finished") == again]
-    made = definition(about, settings, form, [one.role for one in used], again, watermarked)
+    before = [(one, _manifest_of(one, notices)) for one in about.sources]
+    parents = [
+        number for number, (one, manifest) in enumerate(before) if one.role == "finished" and manifest is not None
+    ]
+    again = bool(parents)
+    if again:
+        since = (step for one in about.sources[parents[-1] :] for step in one.steps)
+        about = replace(about, steps=tuple(dict.fromkeys((*since, *about.steps))))
+    used = [before[parents[-1]]] if again else [pair for pair in before if pair[0].role != "finished"]
+    made = definition(about, settings, form, [one.role for one, _ in used], again, watermarked)
     try:
         signer = c2pa.Signer.from_info(
             c2pa.C2paSignerInfo(
@@ -65,15 +71,15 @@ def sign(
             )
         )  # fmt: skip
         with c2pa.Builder(made, context=_context(c2pa, ())) as builder:
-            for one in used:
-                _add(builder, one, ingredient(one.role, again, about), before[one.role])
+            for one, manifest in used:
+                _add(builder, one, ingredient(one.role, again, about), manifest)
             embeds = form in EMBEDS
             if not embeds:
                 builder.set_no_embed()
             with open(source, "rb") as file, open(target, "w+b") if embeds else io.BytesIO() as signed:
-                manifest = builder.sign(signer, form, file, signed)
+                made_of = builder.sign(signer, form, file, signed)
             if not embeds:
-                target.write_bytes(manifest)
+                target.write_bytes(made_of)
         return notices
     except c2pa.C2paError as error:
         stamp = " Leave the time stamp out, or see to the network." if settings.timestamp else ""

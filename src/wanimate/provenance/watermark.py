@@ -20,6 +20,7 @@ import cv2
 import numpy as np
 import numpy.typing as npt
 import torch
+import torch.nn.functional as F
 from torch import Tensor
 
 from wanimate.provenance.code import BITS, SYMBOLS, decode, encode
@@ -31,6 +32,9 @@ STRENGTH = 1.25
 """Levels of 255 (`benchmarks/watermark.py`)."""
 QUIETEST = 42.5
 """Decibels between a frame and the marked one, at least: a busy frame gets less of the mark than `STRENGTH` says."""
+_MOST = 10 ** (-QUIETEST / 20)
+_AROUND = 17
+"""Side in pixels of the square whose deviation tells how busy the picture is."""
 FITS = 8.6
 """How well a payload has to fit (`code.decode`) to count: by chance one does in 4 of 10 million unmarked videos, at most."""
 _LUMA = np.array([0.2126, 0.7152, 0.0722], np.float32)
@@ -72,11 +76,26 @@ class Watermark:
         grid = _grid(width, height)
         signs, owners = _cells(key, grid)
         cells = (signs * encode(payload)[owners]).reshape(grid[1], grid[0]).astype(np.float32)
+        self._tensor: Tensor | None = None
         self._pattern: Plane = cv2.resize(cells, (width, height), interpolation=cv2.INTER_CUBIC) * (strength / 255)
 
     def on(self, frames: Tensor) -> Tensor:
-        """Frames float32 [n, 3, H, W] in [0, 1] with the mark; those given stay as they are."""
+        """Frames float32 [n, 3, H, W] in [0, 1] with the mark; those given stay as they are, and on their device."""
+        if frames.device.type != "cpu":
+            return self.on_device(frames)
         return torch.stack([self._one(frame) for frame in frames]) if len(frames) else frames
+
+    def on_device(self, frames: Tensor) -> Tensor:
+        """The same by PyTorch alone, which frames on a GPU need not leave it for. On a processor OpenCV is six times as fast.
+        The two differ by less than a thousandth of a level."""
+        if self._tensor is None or self._tensor.device != frames.device:
+            self._tensor = torch.from_numpy(self._pattern).to(frames)
+        luma = torch.einsum("nchw,c->nhw", frames, torch.from_numpy(_LUMA).to(frames))[:, None]
+        mean = _mean(luma)
+        deviation = (_mean(luma * luma) - mean * mean).clamp_min(0).sqrt()
+        added = self._tensor * (0.7 + deviation * (255 / 12)).clamp(0.7, 2.2)
+        level = added.square().mean(dim=(1, 2, 3), keepdim=True).sqrt()
+        return (frames + added * (_MOST / level).clamp(max=1)).clamp(0, 1)
 
     def on_bytes(self, frame: Frame) -> Frame:
         """One frame, uint8 RGB [H, W, 3], with the mark."""
@@ -91,11 +110,11 @@ class Watermark:
 
     def _added(self, luma: Plane) -> Plane:
         """What is added to a frame of this luma [H, W] in [0, 1]: more where it is busy."""
-        mean, square = (cv2.blur(plane, (17, 17)) for plane in (luma, luma * luma))
+        mean, square = (cv2.blur(plane, (_AROUND, _AROUND)) for plane in (luma, luma * luma))
         deviation = np.sqrt(np.maximum(square - mean * mean, 0))
         added = self._pattern * np.clip(0.7 + deviation * (255 / 12), 0.7, 2.2)
-        most, level = 10 ** (-QUIETEST / 20), float(np.sqrt(np.mean(added * added)))
-        return added * (most / level) if level > most else added
+        level = float(np.sqrt(np.mean(added * added)))
+        return added * (_MOST / level) if level > _MOST else added
 
 
 class Detector:
@@ -153,6 +172,13 @@ def chance_of(score: float) -> float:
     number. Chernoff's bound for one is exp(-score^2 / 2), and there are 2^32.
     """
     return min(1.0, math.exp(min(0.0, BITS * math.log(2) - score * score / 2)))
+
+
+def _mean(planes: Tensor) -> Tensor:
+    """Mean over the square around each pixel of planes [n, 1, H, W], the edges mirrored as by `cv2.blur`."""
+    half = _AROUND // 2
+    wide = F.pad(planes, (half, half, half, half), mode="reflect")
+    return F.avg_pool2d(F.avg_pool2d(wide, (_AROUND, 1), stride=1), (1, _AROUND), stride=1)
 
 
 def _residual(luma: Plane) -> Plane:

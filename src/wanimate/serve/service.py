@@ -39,6 +39,8 @@ from wanimate.serve.usage import remove, seconds_today
 
 _SECRET = "links"
 _ID = re.compile(r"[A-Za-z0-9_-]{1,64}")
+OF_ONE_NAME = ("video", "xmp", "c2pa")
+"""Results that are told apart by their endings alone: marks beside a video are found by its name."""
 
 
 @dataclass(frozen=True)
@@ -260,7 +262,7 @@ class Service:
         if stored is None:
             return None
         suffix = Path(stored).suffix
-        filename = f"{job.id}{suffix}" if name == "video" else f"{job.id}-{name}{suffix}"
+        filename = f"{job.id}{suffix}" if name in OF_ONE_NAME else f"{job.id}-{name}{suffix}"
         return self.link(stored, filename, job.expires or now() + DAY, base)
 
     # Changing

@@ -9,6 +9,7 @@ from typing import Any, Literal
 from pydantic import BaseModel, ConfigDict, Field, ValidationError, field_validator
 from pydantic_settings import BaseSettings, SettingsConfigDict
 
+from wanimate.config import MarkSettings
 from wanimate.config.target import parse_target
 from wanimate.errors import InputError
 from wanimate.media.files import user_data
@@ -83,6 +84,10 @@ class ServeSettings(BaseSettings):
     tiers: dict[str, Tier] = {"wan-std": Tier(fps=15), "wan-pro": Tier(fps=25)}
     clips: Literal["any", "approved"] = "any"
     """Which clips jobs may take. approved: of the library only, and only approved ones; so are characters of the library."""
+    marks: MarkSettings = MarkSettings()
+    """Of results that are finals."""
+    finals: Literal["asked", "all"] = "asked"
+    """Which results are: those whose request says `output.final`, or all, whatever it says."""
     speed: Speed = "exact"
     device: str | None = None
     workers: int | None = Field(default=None, ge=0, le=64)
@@ -144,6 +149,8 @@ class ServeSettings(BaseSettings):
             name = ".".join(str(part) for part in first["loc"]) or "settings"
             rule = first["msg"].removeprefix("Value error, ")
             raise InputError(f"serve.{name}", first["input"], rule, "Give another value.") from error
+        except InputError as error:  # of a group that a job has, too
+            raise InputError(f"serve.{error.field}", error.value, error.rule, error.remedy) from error
         except (OSError, ValueError) as error:
             raise InputError("serve.config", config, f"it cannot be read ({error})", "Name a TOML file.") from error
         return chosen

@@ -190,7 +190,8 @@ class Submission(_Part):
         tier = settings.tiers.get(self.tier or "")
         own = {} if tier is None else {"fps_out": tier.fps_out, "upscale": tier.upscale}
         given = {name: value for name, value in own.items() if value is not None}
-        return _settings(OutputSettings, given | self.output, more)
+        policy = {"final": True} if settings.finals == "all" else {}
+        return _settings(OutputSettings, given | self.output, policy | more)
 
     def speed_of(self, settings: ServeSettings) -> str:
         """How exact its networks compute: as it says, as its tier says, as the service says."""

@@ -34,7 +34,7 @@ from wanimate.serve.settings import ServeSettings
 from wanimate.serve.streams import Streams
 from wanimate.serve.tables import Stage
 from wanimate.serve.worker.loop import worker_name
-from wanimate.serve.worker.wan import check_weights
+from wanimate.serve.worker.wan import check_marks, check_weights
 
 _PAUSES = (0.5, 1.0, 2.0, 5.0, 15.0)
 """Seconds before a worker that has ended is started again, the first time, the second ..."""
@@ -171,6 +171,7 @@ def serve(settings: ServeSettings, announce: Callable[[str, str | None, Service]
     plan = [] if settings.ray else plan_of(settings)
     if plan:
         check_weights(settings)
+        check_marks(settings)
     place = _bound(settings)
     with place:
         service = Service(settings)

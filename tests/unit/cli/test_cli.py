@@ -18,7 +18,15 @@ from typer.testing import CliRunner
 
 from wanimate.cli.main import app
 from wanimate.cli.names import flag_of
-from wanimate.config import GenerateSettings, Job, OutputSettings, ParallelSettings, PreprocessSettings, RuntimeSettings
+from wanimate.config import (
+    GenerateSettings,
+    Job,
+    MarkSettings,
+    OutputSettings,
+    ParallelSettings,
+    PreprocessSettings,
+    RuntimeSettings,
+)
 from wanimate.errors import Cancelled, CheckpointError, InputError, OutOfMemory, OutputError, setting
 from wanimate.events import Event, Finished, Notice, Stage, StageFinished, StageProgress, StageStarted, StepDone
 from wanimate.measure.doctor import verdict_14b
@@ -49,6 +57,7 @@ class StubAnimator:
     asked: ClassVar[list[Any]] = []
     runtime: ClassVar[RuntimeSettings]
     parallel: ClassVar[ParallelSettings]
+    marks: ClassVar[MarkSettings]
     error: ClassVar[BaseException | None] = None
 
     def __init__(
@@ -67,8 +76,11 @@ class StubAnimator:
         self.asked.append(job)
         return self._events()
 
-    def generate(self, guides: Path, out: Path, generate: GenerateSettings, output: OutputSettings) -> Iterator[Event]:
+    def generate(
+        self, guides: Path, out: Path, generate: GenerateSettings, output: OutputSettings, *, marks: MarkSettings
+    ) -> Iterator[Event]:  # fmt: skip
         self.asked.extend([guides, out, generate, output])
+        type(self).marks = marks
         return self._events()
 
     def _events(self) -> Iterator[Event]:
@@ -201,6 +213,9 @@ def test_no_options_are_the_defaults(stub: type[StubAnimator]) -> None:
     assert stub.asked == [None, Job(image=Path("hero.png"), video=Path("dance.mp4"), out=Path("hero.mp4"))]
     assert run("generate", "folder", "--out", "a.mp4").exit_code == 0
     assert stub.asked == [None, Path("folder"), Path("a.mp4"), GenerateSettings(), OutputSettings()]
+    assert stub.marks == MarkSettings()
+    assert run("generate", "folder", "--out", "a.mp4", "--final", "--label", "eu", "--no-sign").exit_code == 0
+    assert (stub.asked[-1].final, stub.marks) == (True, MarkSettings(label="eu", sign=False))
 
 
 def test_names_and_words_of_a_shot(stub: type[StubAnimator]) -> None:

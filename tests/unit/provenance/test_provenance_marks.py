@@ -23,10 +23,11 @@ from wanimate.config.marks import When
 from wanimate.errors import InputError, OutputError
 from wanimate.media.png import write_png
 from wanimate.media.writer import LosslessWriter, VideoWriter
-from wanimate.provenance import certificates, signing
+from wanimate.provenance import certificates, marking, signing
 from wanimate.provenance.about import COMPOSITE, TRAINED, Source, about_record, payload_of
-from wanimate.provenance.apply import apply, mark_file
+from wanimate.provenance.apply import apply
 from wanimate.provenance.frames import FrameMarks
+from wanimate.provenance.marking import mark_file, workplace
 from wanimate.provenance.verify import Report, verify
 from wanimate.types import Frame
 from wanimate.weights.fingerprint import fingerprint
@@ -294,8 +295,12 @@ def test_a_jobs_two_calls_mark_frames_and_its_temporary_file(tmp_path: Path) -> 
         for frame in (marks.on(frames, first)[0] * 255).round().permute(0, 2, 3, 1).byte().numpy():
             writer.write(frame)
     writer.finish()
-    told = mark_file(writer.temporary, tmp_path / "final.mp4", about, settings, True, into=writer.temporary)
+    with workplace(tmp_path / "final.mp4") as place:
+        found = marking.marked(writer.temporary, tmp_path / "final.mp4", about, settings, True, place)
+        assert found.file is not None
+        writer.take(found.file)
     writer.commit()
+    told = found.told
     assert told["xmp"] == "in the file"
     report = verify(tmp_path / "final.mp4")
     assert report.code == 0
@@ -318,7 +323,7 @@ def test_another_watermark_than_the_manifest_names_is_broken(tmp_path: Path, mon
     with VideoWriter(tmp_path / "other.mp4", Fraction(24), *SIZE) as writer:
         for i in range(6):
             writer.write(other.on_bytes(picture(i), i))
-    monkeypatch.setattr("wanimate.provenance.apply._reads", lambda *_: True)
+    monkeypatch.setattr("wanimate.provenance.marking._reads", lambda *_: True)
     mark_file(tmp_path / "other.mp4", tmp_path / "out.mp4", about, settings, True)
     report = verify(tmp_path / "out.mp4")
     assert report.code == 2
@@ -408,10 +413,15 @@ def test_without_a_certificate_signing_is_left_out_or_asked_for(
         certificates.identity(MarkSettings(sign=True))
 
 
-@pytest.mark.parametrize(("when", "expected"), [("off", []), ("finals", ["final"])])
-def test_guides_and_takes_are_never_marked(when: When, expected: list[str]) -> None:
-    kinds = ("guides", "take", "final")
-    assert [kind for kind in kinds if MarkSettings(when=when).marks(kind)] == expected  # type: ignore[arg-type]
+@pytest.mark.parametrize(("when", "final", "expected"), [
+    ("off", True, False), ("finals", False, False), ("finals", True, True),
+])  # fmt: skip
+def test_takes_are_never_marked(when: When, final: bool, expected: bool) -> None:
+    settings = MarkSettings(when=when, label="eu")
+    assert (settings.asked(final, watermark=False) is not None) == expected
+    label_alone = settings.asked(final, watermark=True)
+    assert label_alone is not None
+    assert (label_alone.whole, label_alone.label) == ((True, "eu") if expected else (False, "plain"))
 
 
 def test_no_pictures_of_the_inputs_go_into_the_file(marked: Path) -> None:

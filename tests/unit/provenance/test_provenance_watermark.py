@@ -139,3 +139,13 @@ def test_the_code_corrects_an_eighth_of_its_symbols() -> None:
         signs[rng.choice(SYMBOLS, SYMBOLS // 8, replace=False)] *= -1
         assert decode(signs)[0] == payload
     assert decode(rng.standard_normal(SYMBOLS))[0] is None
+
+
+@pytest.mark.parametrize("noise", [0.0, 0.02, 0.3])
+def test_the_way_of_other_devices_gives_the_same_mark(frames: list[Frame], noise: float) -> None:
+    plain = torch.from_numpy(np.stack(frames[:2])).permute(0, 3, 1, 2) / 255
+    plain = (plain + noise * torch.randn(plain.shape, generator=torch.Generator().manual_seed(1))).clamp(0, 1)
+    mark = Watermark(plain.shape[3], plain.shape[2], PAYLOAD)
+    before = plain.clone()
+    assert (mark.on_device(plain) - mark.on(plain)).abs().max() < 0.001 / 255
+    assert torch.equal(plain, before)

@@ -10,7 +10,7 @@ from pathlib import Path
 from typing import Any
 
 from wanimate.api import Animator
-from wanimate.config import FORMATS, OutputSettings, PreprocessSettings, RuntimeSettings
+from wanimate.config import FORMATS, MarkSettings, OutputSettings, PreprocessSettings, RuntimeSettings
 from wanimate.config.generate import Defaults
 from wanimate.errors import InputError
 from wanimate.events import Event, Finished, StepDone
@@ -28,6 +28,10 @@ from wanimate.preprocess.candidates import write_people
 from wanimate.preprocess.folder import MANIFEST
 from wanimate.preprocess.guides import load_guides
 from wanimate.preprocess.inspection import inspect
+from wanimate.provenance.certificates import identity
+from wanimate.provenance.forms import manifest_beside, xmp_beside, zip_of
+from wanimate.provenance.frames import key_of
+from wanimate.provenance.signing import library
 from wanimate.serve.addresses import Allowed
 from wanimate.serve.checks import ContractLimits, check_clip, check_picture
 from wanimate.serve.fetch import FetchError, FetchLimits, decode_data_uri, fetch
@@ -58,6 +62,18 @@ def check_weights(settings: ServeSettings) -> None:
     for name, file in settings.loras.items():
         if not file.is_file():
             raise InputError(f"serve.loras.{name}", file, "there is no such file", "Name a LoRA's .safetensors file.")
+
+
+def check_marks(settings: ServeSettings) -> None:
+    """Look at key and certificate of the marks of finals: before a service takes jobs.
+
+    Raises:
+        InputError: one cannot be used.
+    """
+    if settings.marks.whole:
+        key_of(settings.marks)
+        if identity(settings.marks) is not None:
+            library()
 
 
 class WanRunner:
@@ -235,7 +251,8 @@ class WanRunner:
         settings = submission.generate_settings(self._settings, **redraw)
         output = submission.output_settings(self._settings, keep_segments=True, overwrite=True)
         result: Result | None = None
-        for event in animator.generate(guides, out, settings, output, work.cancel):
+        marks = self._settings.marks if output.final else MarkSettings()
+        for event in animator.generate(guides, out, settings, output, work.cancel, marks):
             if isinstance(event, StepDone) and event.preview is not None:
                 self._preview(work, event)
             if isinstance(event, Finished):
@@ -306,13 +323,15 @@ class WanRunner:
     def _finish(self, work: Work, out: Path, result: Result, output: OutputSettings) -> None:
         files = {"record": record_path(out)}
         if out.is_dir():
-            files["video"] = _zipped(out)
+            signed = zip_of(out)
+            files["video"] = signed if signed.is_file() else _zipped(out)
         else:
             files["video"] = out
             files["thumbnail"] = _thumbnail(out, work.scratch / "thumbnail.png")
         if output.sheet:
             files["sheet"] = sheet_path(out)
         record = _hide_paths(files["record"])
+        files |= {file.suffix[1:]: file for file in (xmp_beside(out), manifest_beside(out)) if file.is_file()}
         for name, file in files.items():
             work.keep(file, f"{work.place}/{file.name}")
             work.result[name] = f"{work.place}/{file.name}"
@@ -321,6 +340,8 @@ class WanRunner:
             "sha256": sha256(files["video"]), "seconds": float(result.count / result.fps),
             "segments": len(record["segments"]), "stages": record.get("seconds", {}),
         }  # fmt: skip
+        if (marks := record.get("marks")) is not None:
+            work.facts["marks"] = {name: marks[name] for name in ("id", "payload", "label", "xmp", "c2pa")}
         self.store(work)
 
 

@@ -9,7 +9,7 @@ from fastapi import APIRouter, Response
 from wanimate.serve.errors import away, missing
 from wanimate.serve.faces.common import Base, Reader, TheService
 from wanimate.serve.faces.own.forms import FileView, JobId, Rows, refusals
-from wanimate.serve.service import Service
+from wanimate.serve.service import OF_ONE_NAME, Service
 from wanimate.serve.storage import NotStored, StorageAway
 from wanimate.serve.tables import Job, now
 
@@ -24,8 +24,9 @@ def preview_name(job_id: str) -> str:
 
 @router.get("/jobs/{job_id}/files", summary="Files of a job", responses=refusals(404))
 def files(service: TheService, caller: Reader, job_id: JobId, base: Base) -> Rows[FileView]:
-    """Results (`video`, `sheet`, `thumbnail`, `record`), the guides that they were made from (`guides/...`), those and the clip
-    as small videos that browsers play (`previews/...`), and `preview`, the newest picture of what is being made."""
+    """Results (`video`, `sheet`, `thumbnail`, `record`; of a marked Matroska file `xmp` and `c2pa`), the guides that they were
+    made from (`guides/...`), those and the clip as small videos that browsers play (`previews/...`), and `preview`, the newest
+    picture of what is being made."""
     job = service.job(caller, job_id)
     stored = dict(job.result)
     try:
@@ -45,7 +46,7 @@ def files(service: TheService, caller: Reader, job_id: JobId, base: Base) -> Row
 def _view(service: Service, job: Job, name: str, stored: str, base: str) -> FileView:
     suffix = stored.rpartition("/")[2].partition(".")[2]
     filename = (
-        f"{job.id}.{suffix}" if name == "video" else f"{job.id}-{name.replace('/', '-').partition('.')[0]}.{suffix}"
+        f"{job.id}.{suffix}" if name in OF_ONE_NAME else f"{job.id}-{name.replace('/', '-').partition('.')[0]}.{suffix}"
     )
     until = job.expires or now() + _HOUR
     return FileView(

@@ -114,7 +114,7 @@ class Compare extends Watched {
     const parent = submission.parent;
     const told = [
       [rows.mode, t.modes[job.mode]?.name], [rows.size, facts.size?.join(' × ')], [rows.frames, facts.frames && t.compare.frames(facts.frames, Number(rate(facts.fps).toFixed(2)))], [rows.seed, facts.seed], [rows.tier, job.tier], [rows.checkpoint, job.checkpoint],
-      [rows.loras, job.loras.map((lora) => `${lora.name} ${lora.strength}`).join(', ')], [rows.made, day(job.created)], [rows.took, job.ended && job.scheduled ? duration((job.ended - job.scheduled) / 1000) : ''], [rows.expires, day(job.expires)],
+      [rows.loras, job.loras.map((lora) => `${lora.name} ${lora.strength}`).join(', ')], [rows.made, day(job.created)], [rows.took, job.ended && job.scheduled ? duration((job.ended - job.scheduled) / 1000) : ''], [rows.expires, day(job.expires)], [rows.marks, facts.marks && t.compare.marks(facts.marks)],
       [rows.parent, parent && html`<a href="#/${job.kind === 'generate' ? 'guides' : 'jobs'}/${parent}">${parent.slice(0, 8)}</a>`], [rows.id, html`<span class="mono">${job.id}</span>`],
     ];
     return html`<section class="card stack"><h2>${t.compare.facts}</h2><dl class="facts">${told.filter(([, value]) => value !== undefined && value !== null && value !== '').map(([name, value]) => html`<dt>${name}</dt><dd>${value}</dd>`)}</dl></section>`;
@@ -129,7 +129,7 @@ class Compare extends Watched {
   }
 
   #actions() {
-    const { video, record, sheet } = this.files ?? {};
+    const { video, record, sheet, xmp, c2pa } = this.files ?? {};
     const mine = session.is('submit');
     return html`<div class="line">
       ${video ? html`<a class="button main" href=${video.url} download=${video.filename}>${t.compare.download}</a>` : nothing}
@@ -137,6 +137,7 @@ class Compare extends Watched {
       ${mine ? html`<a class="button" href="#/start?from=${this.id}">${this.job.state === 'succeeded' ? t.compare.again : t.compare.tryAgain}</a>` : nothing}
       ${record ? html`<a class="button quiet" href=${record.url} download=${record.filename}>${t.compare.record}</a>` : nothing}
       ${sheet ? html`<a class="button quiet" href=${sheet.url} download=${sheet.filename}>${t.compare.sheetFile}</a>` : nothing}
+      ${[xmp, c2pa].map((file) => (file ? html`<a class="button quiet" href=${file.url} download=${file.filename}>${t.compare.markFiles[file.name]}</a>` : nothing))}
       ${mine ? html`<button class="quiet" @click=${() => this.querySelector('dialog').showModal()}>${t.compare.remove}</button>` : nothing}</div>
       <dialog aria-labelledby="sure"><p id="sure">${t.compare.removeSure}</p><div class="line"><button class="danger" @click=${() => this.#remove()}>${t.compare.remove}</button><button @click=${() => this.querySelector('dialog').close()}>${t.cancel}</button></div></dialog>`;
   }
