@@ -18,7 +18,7 @@ from wanimate.approval.faults import first_fault
 from wanimate.approval.terms import ACTIONS, CONTEXT, FORBIDS, OPERATORS, Operand, Use, reasons_of, short, told_wrongly
 from wanimate.approval.times import Moment, instant
 from wanimate.errors import InputError
-from wanimate.media.json_file import read_json
+from wanimate.media.json_file import parse_json, read_json
 from wanimate.review.chain import Sha256
 
 _ASSET = re.compile(r"(?:(?:urn:)?sha256:)?([0-9a-f]{64})")
@@ -275,6 +275,10 @@ def consent_of(data: Any, field: str = "consent", value: object = None) -> Conse
     Raises:
         InputError: it is none, or has something that nobody here can judge.
     """
+    try:
+        data = parse_json(json.dumps(data))
+    except (ValueError, TypeError, RecursionError) as error:
+        raise InputError(field, value or "record", f"it is no JSON of a record ({error})", REMEDY) from error
     if isinstance(data, dict) and "agreement" not in data and "permission" in data:
         rule = "the agreement has to stand under the key agreement, and what is known around it beside that"
         raise InputError(field, value or "record", rule, REMEDY)
