@@ -11,6 +11,7 @@ import re
 from datetime import datetime
 from pathlib import Path
 from typing import Annotated, Any, Literal
+from uuid import uuid4
 
 from pydantic import AfterValidator, BaseModel, ConfigDict, Field, ValidationError, model_validator
 
@@ -300,3 +301,32 @@ def read_consent(path: Path) -> Consent:
         why = error.strerror if isinstance(error, OSError) else error
         raise InputError("file", path, f"it cannot be read ({why})", REMEDY) from error
     return consent_of(data, "file", path)
+
+
+def draft(asset: str = "", document: str = "") -> dict[str, Any]:
+    """A record to fill in, as JSON has it. What is empty in it is refused until somebody has filled it in.
+
+    Args:
+        asset: SHA-256 of the clip or the picture. document: SHA-256 of the signed paper.
+    """
+    limits: list[tuple[str, str, Any]] = [
+        ("spatial", "isAnyOf", ["EU"]), ("purpose", "isAnyOf", ["ad"]), ("media", "isAnyOf", ["video"]),
+        ("dateTime", "lteq", ""), ("count", "lteq", 10),
+    ]  # fmt: skip
+    names = ("leftOperand", "operator", "rightOperand")
+    return {
+        "agreement": {
+            "@context": CONTEXT, "@type": "Agreement", "uid": f"urn:uuid:{uuid4()}", "target": f"sha256:{asset}",
+            "assigner": "", "assignee": "",
+            "permission": [{"action": "use", "constraint": [dict(zip(names, one, strict=True)) for one in limits]}],
+            "prohibition": [],
+        },
+        "subject": {"id": "", "minor": False, "deceased": False},
+        "represented_by": "",
+        "uses_described": "",
+        "document_sha256": document,
+        "signed_at": "",
+        "expires": "",
+        "plus:ModelReleaseStatus": "MR-LMR",
+        "plus:ModelReleaseID": "",
+    }  # fmt: skip

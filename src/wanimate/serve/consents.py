@@ -264,7 +264,7 @@ def _used(session: Session, ids: Iterable[str], leaving: Leaving | None) -> Mapp
     if leaving is not None:
         same = sa.and_(ConsentUse.output == leaving.output_sha256, ConsentUse.mark == _mark(leaving))
         wanted = wanted.where(sa.not_(same))
-    counted = {one: count for one, count in session.execute(wanted.group_by(ConsentUse.consent_id))}
+    counted = {row[0]: int(row[1]) for row in session.execute(wanted.group_by(ConsentUse.consent_id))}
     return {one: counted.get(one, 0) for one in known}
 
 
