@@ -115,6 +115,12 @@ class Rule(Part):
     def operands(self) -> list[Operand]:
         return [one.operand for one in self.constraint]
 
+    @property
+    def words(self) -> str:
+        """ "use: spatial isAnyOf EU; count lteq 10"."""
+        limits = [f"{one.left} {one.operator} {', '.join(map(str, one.right))}" for one in self.operands]
+        return f"{', '.join(sorted(self.actions))}: {'; '.join(limits) or 'without a limit'}"
+
     @model_validator(mode="after")
     def _known_actions(self) -> Rule:
         unknown = sorted(self.actions - ACTIONS)

@@ -50,11 +50,14 @@ class Kept:
         return "valid" if at >= instant(consent.signed_at) else "not signed yet"
 
     def told(self, at: datetime) -> dict[str, Any]:
-        """As JSON tells it; `consent` is the record itself."""
+        """As JSON tells it; `record` is the record itself."""
+        one = self.consent
         return {
-            "id": self.consent.id, "version": self.version, "owner": self.owner, "state": self.state(at),
-            "asset": self.consent.asset, "subject": self.consent.subject.id, "recorded_by": self.by, "recorded_at": self.at,
-            "used": self.used, "duties": self.consent.duties, "consent": self.consent.data(),
+            "id": one.id, "version": self.version, "owner": self.owner, "state": self.state(at), "asset": one.asset,
+            "subject": one.subject.id, "permitted": [rule.words for rule in one.agreement.permission],
+            "prohibited": [rule.words for rule in one.agreement.prohibition], "duties": one.duties, "expires": one.expires,
+            "withdrawn_at": one.withdrawn_at, "recorded_by": self.by, "recorded_at": self.at, "used": self.used,
+            "record": one.data(),
         }  # fmt: skip
 
 
