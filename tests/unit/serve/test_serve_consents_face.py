@@ -38,7 +38,7 @@ def test_a_consent_is_taken_in_looked_at_and_withdrawn(service: Served) -> None:
     uid = "http://example.com/policy:1010"
     made = added(ann, uid, limit("spatial", "eq", "EU"))
     assert (made["version"], made["state"], made["asset"], made["owner"]) == (1, "valid", CLIP, "ann")
-    assert made["permitted"] == ["use: spatial eq EU"]
+    assert made["permitted"] == ["use in EU"]
     assert made["record"] == data(limit("spatial", "eq", "EU"), uid=uid)
     assert added(ann, uid, limit("spatial", "eq", "DE"))["version"] == 2
     asked = {"regions": ["DE"], "at": "2026-11-30T12:00:00Z"}
@@ -48,7 +48,7 @@ def test_a_consent_is_taken_in_looked_at_and_withdrawn(service: Served) -> None:
         assert ann.post(f"/v1/consents/{path}/check", json=asked).json()["allowed"]
         assert bob.get(f"/v1/consents/{path}").status_code == 404
     against = ann.post(f"/v1/consents/{uid}/check", json={"regions": ["FR"]}).json()
-    assert against["reasons"] == ["It is permitted for spatial eq DE only, not for FR."]
+    assert against["reasons"] == ["It is permitted in DE only, and this is region FR."]
     assert [one["id"] for one in ann.get("/v1/consents", params={"asset": CLIP}).json()["data"]] == [uid]
     assert ann.get("/v1/consents", params={"asset": IMAGE}).json()["total"] == 0
     assert bob.post(f"/v1/consents/{uid}/withdraw").status_code == 404
