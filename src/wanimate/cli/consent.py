@@ -205,15 +205,13 @@ def check(
 @contextmanager
 def _opened(config: Path | None, data: Path | None, database: str | None) -> Iterator[Consents]:
     settings = settings_of(config, data=data, database=database)
-    from wanimate.serve.consents import Consents
-    from wanimate.serve.database import Database
+    from wanimate.serve.consents import open_consents
 
-    base = Database(settings.database_url)
-    base.open()
+    consents = open_consents(settings)
     try:
-        yield Consents(base)
+        yield consents
     finally:
-        base.close()
+        consents.close()
 
 
 def _unknown(consent: str) -> InputError:

@@ -21,6 +21,7 @@ from wanimate.errors import InputError
 from wanimate.media.json_file import parse_json
 from wanimate.review.chain import Check
 from wanimate.serve.database import Database
+from wanimate.serve.settings import ServeSettings
 from wanimate.serve.tables import ConsentUse, ConsentVersion, LibraryEntry, now
 
 HOUSE = ""
@@ -69,6 +70,9 @@ class Consents:
 
     def __init__(self, database: Database) -> None:
         self._database = database
+
+    def close(self) -> None:
+        self._database.close()
 
     # Keeping
 
@@ -176,6 +180,17 @@ class Consents:
                         )
                     )  # fmt: skip
         return verdict
+
+
+def open_consents(settings: ServeSettings) -> Consents:
+    """Consents of this machine's service, whether it runs or not. `close` gives the database back.
+
+    Raises:
+        InputError: the database cannot be opened.
+    """
+    database = Database(settings.database_url)
+    database.open()
+    return Consents(database)
 
 
 def _judged(
