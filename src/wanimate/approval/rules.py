@@ -6,7 +6,7 @@ import json
 import tomllib
 from collections.abc import Iterable, Sequence
 from dataclasses import dataclass
-from datetime import date, datetime, timedelta
+from datetime import UTC, date, datetime, timedelta
 from hashlib import sha256
 from importlib import resources
 from pathlib import Path
@@ -71,9 +71,9 @@ class Rule(Form):
             return "nobody has checked it"
         until = self.good_until(days)
         assert until is not None
-        if at.date() < self.checked_on:
+        if _latest_day(at) < self.checked_on:
             return f"it is checked on {self.checked_on}, after this"
-        return None if at.date() < until else f"it was to be checked again by {until}"
+        return None if at.astimezone(UTC).date() < until else f"it was to be checked again by {until}"
 
     def good_until(self, days: int) -> date | None:
         """The first day on which the row is outdated; None where nobody has checked it."""
@@ -82,7 +82,7 @@ class Rule(Form):
         return min(self.checked_on + timedelta(days=days), self.review_by or date.max)
 
     def in_force(self, at: datetime) -> bool:
-        return self.begins is None or (at + _EARLY).date() >= self.begins
+        return self.begins is None or _latest_day(at) >= self.begins
 
 
 class Approved(Form):
@@ -172,6 +172,11 @@ class Rules:
             and (one.region in places if one.region is not None else one.rule == rule)
         ]  # fmt: skip
         return max(fit, key=lambda one: one.expires, default=None)
+
+
+def _latest_day(at: datetime) -> date:
+    """The latest day that it is anywhere."""
+    return (at.astimezone(UTC) + _EARLY).date()
 
 
 def add_approval(path: Path, approved: Approved) -> None:
