@@ -16,6 +16,7 @@ from pydantic import AwareDatetime, BeforeValidator, Field, ValidationError, mod
 
 from wanimate.approval.faults import first_fault
 from wanimate.approval.regions import Region, lies_in, meets
+from wanimate.approval.times import FIRST, LAST
 from wanimate.errors import InputError
 from wanimate.media.files import output_error
 from wanimate.review.records import Form, Name
@@ -38,7 +39,10 @@ def _day(given: object) -> object:
     return f"{given}-01" if isinstance(given, str) and len(given) == len("2026-11") else given
 
 
-Day = Annotated[date, BeforeValidator(_day)]
+Day = Annotated[date, Field(ge=FIRST, le=LAST), BeforeValidator(_day)]
+Time = Annotated[
+    AwareDatetime, Field(lt=datetime(LAST.year, 12, 31, tzinfo=UTC), gt=datetime(FIRST.year, 1, 1, tzinfo=UTC))
+]
 Words = Annotated[str, Field(min_length=1, max_length=2000)]
 
 
@@ -95,8 +99,8 @@ class Approved(Form):
     rule: str | None = None
     by: Name
     reason: Words
-    on: AwareDatetime
-    expires: AwareDatetime
+    on: Time
+    expires: Time
 
     @model_validator(mode="after")
     def _whole(self) -> Approved:

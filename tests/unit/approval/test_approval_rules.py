@@ -237,7 +237,9 @@ def test_a_rule_may_be_taken_as_met(tmp_path: Path) -> None:
     [
         ("[[rule", "no TOML"), (row(region="Japan"), "rule.1.region"), (row(more='requires = ["luck"]'), "rule.1.requires.1"),
         (row(more='colour = "red"'), "rule.1.colour: there is no such key"), (row() + row(), "two rules own"),
-        (row(checked='"soon"'), "rule.1.checked_on"), (approved(""), "either a region or a rule"),
+        (row(checked='"soon"'), "rule.1.checked_on"), (row(checked="9999-12-31"), "rule.1.checked_on"),
+        (approved('region = "JP"', expires="9999-12-31T23:00:00-14:00"), "approved.1.expires"),
+        (approved(""), "either a region or a rule"),
         (approved('region = "JP"\nrule = "own"'), "either a region or a rule"), (approved('rule = "gone"'), "the rule gone"),
         (approved('region = "JP"', by=" "), "approved.1.by"),
         (approved('region = "JP"', expires="2027-01-01"), "approved.1.expires"),
