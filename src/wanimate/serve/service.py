@@ -19,6 +19,7 @@ from sqlalchemy.orm import Session
 from wanimate.library import places
 from wanimate.library.entries import Library
 from wanimate.serve import sources
+from wanimate.serve.consents import Consents
 from wanimate.serve.content import safe_name, storage_name
 from wanimate.serve.database import Database
 from wanimate.serve.errors import ServiceError, away, missing, wrong
@@ -84,6 +85,7 @@ class Service:
         self.reviews = Reviews(self.database, self.storage, settings)
         self.rates = Rate()
         self.library = Library(self.database, self.storage)
+        self.consents = Consents(self.database)
         self.streams = Streams()
         self.forecaster = Forecaster(settings, self.database)
 
