@@ -170,6 +170,9 @@ class OutputSettings(FinishingSettings):
         ),
     ] = False
 
+    quarantine: tuple[Mode, ...] | None = None
+    """Modes whose results are written under a quarantined name (`wanimate release`). None: those of the house's policy."""
+
     @property
     def bits(self) -> int:
         """Of a channel, the codec's usual number filled in."""

@@ -7,7 +7,7 @@ record) is kept apart from the records, so that a chain whose end was cut off is
 from __future__ import annotations
 
 import json
-from collections.abc import Sequence
+from collections.abc import Collection, Sequence
 from datetime import UTC, datetime
 from hashlib import sha256
 from typing import Annotated, Literal
@@ -27,12 +27,14 @@ Sha256 = Annotated[str, Field(pattern=r"^[0-9a-f]{64}$")]
 
 
 class By(Form):
-    """Who decides. `identity`: what they were let in by ("key:ID", "guest:ID"), which tells two people of one name apart."""
+    """Who decides. `identity`: what they were let in by ("key:ID", "guest:ID"), which tells two people of one name apart.
+    `roles`: what they decide as, by the house's policy."""
 
     name: Name
     role: str
     contact: str = ""
     identity: str
+    roles: tuple[str, ...] = ()
 
 
 class Policy(Form):
@@ -75,8 +77,12 @@ class Record(Form):
         return _STATES[self.decision]
 
     def text(self) -> str:
-        """As it is stored and hashed: JSON with sorted names and without spaces."""
-        return json.dumps(self.model_dump(mode="json"), sort_keys=True, separators=(",", ":"), ensure_ascii=False)
+        """As it is stored and hashed: JSON with sorted names and without spaces. Records are older than roles: without any
+        they are written as before."""
+        data = self.model_dump(mode="json")
+        if not self.by.roles:
+            del data["by"]["roles"]
+        return json.dumps(data, sort_keys=True, separators=(",", ":"), ensure_ascii=False)
 
 
 def decision_of(state: State) -> Decision:
@@ -107,12 +113,13 @@ def read(text: str) -> Record:
         raise ValueError(str(error)) from error
 
 
-def faults(texts: Sequence[str], head: str) -> list[str]:
+def faults(texts: Sequence[str], head: str, known: Collection[str] = ()) -> list[str]:
     """What is wrong with a chain, as sentences; empty where it is as it was written.
 
     Args:
         texts: the records, oldest first.
         head: the hash of the newest one; `START` where there is none.
+        known: hashes of records that were kept elsewhere. Each has to be in the chain still.
     """
     found, before, seen = list[str](), START, set[str]()
     for place, text in enumerate(texts, 1):
@@ -131,4 +138,6 @@ def faults(texts: Sequence[str], head: str) -> list[str]:
         before = digest(text)
     if before != head:
         found.append("The newest record is not the one that was written last.")
+    if not set(known) <= {digest(text) for text in texts}:
+        found.append("Records that were kept elsewhere are not in it any more.")
     return found

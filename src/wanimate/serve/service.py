@@ -215,7 +215,7 @@ class Service:
         if submission.kind in FROM_SEGMENTS and "video" not in parent.result:
             raise wrong("parent", "parent: that job has made no video.")
         job.guides, job.mode, job.clip_seconds = parent.guides, parent.mode, parent.clip_seconds
-        known = ("frames", "fps", "size", "no_person", "start", "library")
+        known = ("frames", "fps", "size", "no_person", "start", "library", "sources")
         taken: dict[str, Any] = {name: parent.facts[name] for name in known if name in parent.facts}
         job.facts = {**job.facts, **taken}
         if submission.kind in FROM_SEGMENTS:

@@ -83,6 +83,10 @@ class ServeSettings(BaseSettings):
     tiers: dict[str, Tier] = {"wan-std": Tier(fps=15), "wan-pro": Tier(fps=25)}
     clips: Literal["any", "approved"] = "any"
     """Which clips jobs may take. approved: of the library only, and only approved ones; so are characters of the library."""
+    policy: Path | None = None
+    """The house's policy, a TOML file (docs/approval.md). Results that it holds are served once they are approved."""
+    heads: Path | None = None
+    """A file away from the database that the hash of each decision is added to. Chains are held against it."""
     speed: Speed = "exact"
     device: str | None = None
     workers: int | None = Field(default=None, ge=0, le=64)

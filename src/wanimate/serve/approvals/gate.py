@@ -1,0 +1,62 @@
+"""The gate: whether a result may leave the house. It hashes the very bytes, and asks database, chains and policy."""
+
+from __future__ import annotations
+
+from pathlib import Path
+
+
+from wanimate.approval.leaving import Leaving, Passed
+from wanimate.errors import InputError
+from wanimate.serve.approvals import origin as origins
+from wanimate.serve.approvals import releases
+from wanimate.serve.approvals.hashes import hash_of
+from wanimate.serve.approvals.house import House, Stand
+from wanimate.serve.approvals.origin import Origin
+from wanimate.serve.database import Database
+
+APPROVE = "`wanimate review add FILE` brings it into review, and `wanimate review approve SHOT` approves it."
+
+
+class HouseGate:
+    """`approval.leaving.Gate` over the service's database.
+
+    Args:
+        by: identity of who takes results out.
+    """
+
+    def __init__(self, database: Database, house: House, by: str) -> None:
+        self._database, self._house, self._by = database, house, by
+        self._origins: dict[str, Origin] = {}
+
+    def check(self, result: Path, leaving: Leaving) -> Passed:
+        """Raises InputError: it may not leave."""
+        found = hash_of(result)
+        if found != leaving.output_sha256:
+            rule = "it is another file than was asked about"
+            raise InputError("result", result, rule, "Ask again; its bytes have changed meanwhile.")
+        with self._database.read() as session:
+            origin = origins.known(session, found) or origins.beside(session, result, found)
+            stand = self._house.stand(session, found, origin, leaving.regions)
+        if stand.missing:
+            raise _refusal(result, origin, stand)
+        self._origins[found] = origin
+        return Passed(tuple(one.id for one in stand.standing.counted) if stand.held else (), stand.expires)
+
+    def left(self, leaving: Leaving, passed: Passed) -> None:
+        """Raises InputError: it was not checked, or may not leave any more."""
+        origin = self._origins.get(leaving.output_sha256)
+        if origin is None:
+            rule = "nobody has checked it"
+            raise InputError("result", leaving.output_sha256, rule, "Ask the gate about the file first.")
+        with self._database.write() as session:
+            stand = self._house.stand(session, leaving.output_sha256, origin, leaving.regions)
+            if stand.missing:
+                raise _refusal(leaving.output_sha256, origin, stand)
+            releases.write(session, leaving, passed.decisions, self._by, self._house.clock())
+
+
+def _refusal(result: object, origin: Origin, stand: Stand) -> InputError:
+    held = f"{' and '.join(sorted(origin.modes)) or 'it is of no known mode and'} needs an approval" if stand.held else ""
+    why = [] if origin.why is None else [origin.why]
+    rule = "; ".join([*([held] if held else []), *why, *stand.missing])
+    return InputError("result", result, f"it may not leave: {rule}", APPROVE)
