@@ -30,6 +30,11 @@ def user_data() -> Path:
     return Path(os.environ.get("XDG_DATA_HOME") or Path.home() / ".local" / "share") / "wanimate"
 
 
+def user_config() -> Path:
+    """The package's folder for what the user sets: XDG_CONFIG_HOME/wanimate, else ~/.config/wanimate."""
+    return Path(os.environ.get("XDG_CONFIG_HOME") or Path.home() / ".config") / "wanimate"
+
+
 def user_cache() -> Path:
     """The package's folder in the user's cache: XDG_CACHE_HOME/wanimate, else ~/.cache/wanimate."""
     return Path(os.environ.get("XDG_CACHE_HOME") or Path.home() / ".cache") / "wanimate"
