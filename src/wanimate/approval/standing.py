@@ -2,10 +2,8 @@
 
 from __future__ import annotations
 
-import json
 from collections.abc import Sequence
 from dataclasses import dataclass
-from hashlib import sha256
 
 from wanimate.approval.policy import HousePolicy
 from wanimate.review import chain
@@ -27,9 +25,12 @@ class Asked:
 
 @dataclass(frozen=True)
 class Standing:
-    """counted: approvals that count, one a person, oldest first. missing: what an approval still needs, as sentences without
-    their stop; empty where there is enough. stopped: who has rejected or revoked, as such sentences; they are in `missing`, too.
-    decided: somebody's decision stands. expires: when the approval ends, in milliseconds since 1970; None where there is none."""
+    """How a file stands.
+
+    counted: approvals that count, one a person, oldest first. missing: what an approval still needs, as sentences without their
+    stop; empty where there is enough. stopped: who has rejected or revoked, as such sentences; they are in `missing`, too.
+    decided: somebody's decision stands. expires: when the approval ends, in milliseconds since 1970; None where there is none.
+    """
 
     counted: tuple[chain.Record, ...] = ()
     missing: tuple[str, ...] = ()
@@ -47,12 +48,6 @@ class Standing:
         if self.rejected:
             return State.CHANGES_ASKED
         return State.APPROVED if self.approved else State.NEEDS_REVIEW
-
-
-def terms(policy: HousePolicy) -> chain.Policy:
-    """The policy as a record names it. Its hash is that of its values, whatever the file looks like."""
-    text = json.dumps(policy.model_dump(mode="json"), sort_keys=True, separators=(",", ":"), ensure_ascii=False)
-    return chain.Policy(id=policy.id, version=policy.version, sha256=sha256(text.encode()).hexdigest())
 
 
 def roles_of(identity: str, policy: HousePolicy) -> tuple[str, ...]:
@@ -125,9 +120,9 @@ def _flaw(record: chain.Record, asked: Asked) -> str | None:
     end = _end(record, policy)
     if end <= asked.at:
         return f"{who} has expired on {chain.utc(end)[:10]}"
-    if not policy.maker_may_approve and asked.maker is not None:
-        if person_of(asked.maker, policy) == person_of(record.by.identity, policy):
-            return f"{who} does not count, as they made it"
+    maker = None if policy.maker_may_approve or asked.maker is None else person_of(asked.maker, policy)
+    if maker == person_of(record.by.identity, policy):
+        return f"{who} does not count, as they made it"
     wanted = asked.regions or policy.regions
     missing = [region for region in wanted if region not in record.regions]
     if missing and (record.regions or policy.regions):

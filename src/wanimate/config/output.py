@@ -170,7 +170,7 @@ class OutputSettings(FinishingSettings):
         ),
     ] = False
 
-    quarantine: tuple[Mode, ...] | None = None
+    quarantine: tuple[Literal["animation", "replacement"], ...] | None = None
     """Modes whose results are written under a quarantined name (`wanimate release`). None: those of the house's policy."""
 
     @property

@@ -129,7 +129,7 @@ def _run(engine: Engine, job: Job) -> Generator[Event, None, None]:
     inputs = {"image": job.image, "video": job.video}
     inputs |= {} if job.preprocess.mask is None else {"mask": job.preprocess.mask}
     read = (*inputs.values(), *files_read(job.preprocess, resolved.generate, job.output), *engine.files)
-    with workspace(job.out, job.output, read, job.keep_guides) as place, Hashes() as hashes:
+    with workspace(job.out, job.output, read, job.keep_guides, job.mode) as place, Hashes() as hashes:
         clip, image, said = _look(job.image, job.video, job.preprocess)
         engine.check(resolved)
         area = job.preprocess.area or engine.area
@@ -158,7 +158,7 @@ def _generate(
     resolved = engine.resolve(settings, loaded.mode)
     read = [*named_clip(loaded.manifest), *([] if folder is None else [folder])]
     read += [*files_read(None, resolved.generate, output), *engine.files]
-    with workspace(out, output, read) as place, Hashes() as hashes:
+    with workspace(out, output, read, mode=loaded.mode) as place, Hashes() as hashes:
         engine.check(resolved)
         check_redraw(resolved, loaded.count, place.store, loaded)
         spec = VideoSpec(loaded.size, loaded.fps, loaded.count)

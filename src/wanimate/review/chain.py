@@ -10,9 +10,9 @@ import json
 from collections.abc import Collection, Sequence
 from datetime import UTC, datetime
 from hashlib import sha256
-from typing import Annotated, Literal
+from typing import Annotated, Any, Literal
 
-from pydantic import Field, ValidationError
+from pydantic import Field, SerializerFunctionWrapHandler, ValidationError, model_serializer
 
 from wanimate.review.records import Form, Name, Reason, State
 
@@ -35,6 +35,12 @@ class By(Form):
     contact: str = ""
     identity: str
     roles: tuple[str, ...] = ()
+
+    @model_serializer(mode="wrap")
+    def _as_before(self, dump: SerializerFunctionWrapHandler) -> dict[str, Any]:
+        """Records are older than roles: without any they are written as they were, so that their hashes stay."""
+        found: dict[str, Any] = dump(self)
+        return found if self.roles else {name: value for name, value in found.items() if name != "roles"}
 
 
 class Policy(Form):
@@ -77,12 +83,8 @@ class Record(Form):
         return _STATES[self.decision]
 
     def text(self) -> str:
-        """As it is stored and hashed: JSON with sorted names and without spaces. Records are older than roles: without any
-        they are written as before."""
-        data = self.model_dump(mode="json")
-        if not self.by.roles:
-            del data["by"]["roles"]
-        return json.dumps(data, sort_keys=True, separators=(",", ":"), ensure_ascii=False)
+        """As it is stored and hashed: JSON with sorted names and without spaces."""
+        return json.dumps(self.model_dump(mode="json"), sort_keys=True, separators=(",", ":"), ensure_ascii=False)
 
 
 def decision_of(state: State) -> Decision:

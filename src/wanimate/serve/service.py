@@ -19,6 +19,7 @@ from sqlalchemy.orm import Session
 from wanimate.library import places
 from wanimate.library.entries import Library
 from wanimate.serve import sources
+from wanimate.serve.approvals.serving import Serving
 from wanimate.serve.content import safe_name, storage_name
 from wanimate.serve.database import Database
 from wanimate.serve.errors import ServiceError, away, missing, wrong
@@ -80,6 +81,7 @@ class Service:
         self.secret = shared_secret(self.database)
         self.storage = Storage(settings.storage_url, self.secret)
         self.reviews = Reviews(self.database, self.storage, settings)
+        self.serving = Serving(self.database, self.storage, self.reviews.approvals)
         self.rates = Rate()
         self.library = Library(self.database, self.storage)
         self.streams = Streams()

@@ -10,7 +10,8 @@ from wanimate.errors import InputError
 from wanimate.serve.approvals import origin as origins
 from wanimate.serve.approvals import releases
 from wanimate.serve.approvals.hashes import hash_of
-from wanimate.serve.approvals.house import House, Stand
+from wanimate.serve.approvals.house import Approvals, Stand
+from wanimate.serve.approvals.judging import Found
 from wanimate.serve.approvals.origin import Origin
 from wanimate.serve.database import Database
 
@@ -24,9 +25,9 @@ class HouseGate:
         by: identity of who takes results out.
     """
 
-    def __init__(self, database: Database, house: House, by: str) -> None:
-        self._database, self._house, self._by = database, house, by
-        self._origins: dict[str, Origin] = {}
+    def __init__(self, database: Database, approvals: Approvals, by: str) -> None:
+        self._database, self._approvals, self._by = database, approvals, by
+        self._checked: dict[str, tuple[Origin, Found]] = {}
 
     def check(self, result: Path, leaving: Leaving) -> Passed:
         """Raises InputError: it may not leave."""
@@ -36,27 +37,31 @@ class HouseGate:
             raise InputError("result", result, rule, "Ask again; its bytes have changed meanwhile.")
         with self._database.read() as session:
             origin = origins.known(session, found) or origins.beside(session, result, found)
-            stand = self._house.stand(session, found, origin, leaving.regions)
+            judged = self._approvals.judged(session, found, origin, leaving.regions, result)
+            stand = self._approvals.stand(session, found, origin, judged, leaving.regions)
         if stand.missing:
             raise _refusal(result, origin, stand)
-        self._origins[found] = origin
+        self._checked[found] = origin, judged
         return Passed(tuple(one.id for one in stand.standing.counted) if stand.held else (), stand.expires)
 
     def left(self, leaving: Leaving, passed: Passed) -> None:
         """Raises InputError: it was not checked, or may not leave any more."""
-        origin = self._origins.get(leaving.output_sha256)
-        if origin is None:
+        checked = self._checked.get(leaving.output_sha256)
+        if checked is None:
             rule = "nobody has checked it"
             raise InputError("result", leaving.output_sha256, rule, "Ask the gate about the file first.")
+        origin, judged = checked
         with self._database.write() as session:
-            stand = self._house.stand(session, leaving.output_sha256, origin, leaving.regions)
+            stand = self._approvals.stand(session, leaving.output_sha256, origin, judged, leaving.regions)
             if stand.missing:
                 raise _refusal(leaving.output_sha256, origin, stand)
-            releases.write(session, leaving, passed.decisions, self._by, self._house.clock())
+            releases.write(session, leaving, passed.decisions, self._by, self._approvals.clock())
 
 
 def _refusal(result: object, origin: Origin, stand: Stand) -> InputError:
-    held = f"{' and '.join(sorted(origin.modes)) or 'it is of no known mode and'} needs an approval" if stand.held else ""
+    held = (
+        f"{' and '.join(sorted(origin.modes)) or 'it is of no known mode and'} needs an approval" if stand.held else ""
+    )
     why = [] if origin.why is None else [origin.why]
     rule = "; ".join([*([held] if held else []), *why, *stand.missing])
     return InputError("result", result, f"it may not leave: {rule}", APPROVE)

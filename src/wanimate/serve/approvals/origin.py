@@ -79,8 +79,8 @@ def beside(session: Session, result: Path, sha256: str, depth: int = 0) -> Origi
         origin = replace(origin, modes=_modes_of_master(session, made, depth))
         if not origin.modes:
             return replace(origin, why="nobody knows what its master was")
-    if is_quarantined(result) and origin.modes == {"animation"} or _says_replacement(result, made):
-        why = f"its record says {' and '.join(sorted(origin.modes))}, and something else in it says replacement"
+    if origin.modes == {"animation"} and (is_quarantined(result) or _says_replacement(result, made)):
+        why = "its record says animation, and something else of it says replacement"
         return replace(origin, modes=origin.modes | {"replacement"}, why=why)
     return origin
 

@@ -10,8 +10,8 @@ import sqlalchemy as sa
 from sqlalchemy.orm import Session
 
 from wanimate.approval.leaving import Leaving
-from wanimate.serve.errors import ServiceError, missing
-from wanimate.serve.tables import Recall, Release, storable
+from wanimate.serve.errors import ServiceError
+from wanimate.serve.tables import Recall, Release
 
 
 @dataclass(frozen=True)
@@ -66,15 +66,12 @@ def recall(session: Session, output: str, decision: str, at: int) -> list[Gone]:
     return of(session, [output])
 
 
-def confirm(session: Session, release_id: str, output: str, by: str, note: str, at: int) -> Gone:
+def confirm(session: Session, row: Release, by: str, note: str, at: int) -> Gone:
     """Somebody has taken a release back.
 
     Raises:
-        ServiceError: 404 there is no such release of this file; 409 nobody has asked for it back.
+        ServiceError: 409 nobody has asked for it back.
     """
-    row = session.get(Release, storable(release_id))
-    if row is None or row.output != output:
-        raise missing("release")
     found = session.get(Recall, row.id)
     if found is None:
         raise ServiceError(409, "InvalidParameter", "Its approval is not revoked, so that it may stay out.", "release")

@@ -3,21 +3,42 @@
 from __future__ import annotations
 
 import secrets
+import tempfile
+from collections.abc import Iterator
+from contextlib import contextmanager
+from dataclasses import dataclass
 from hashlib import sha256
+from pathlib import Path
 
 import sqlalchemy as sa
 from sqlalchemy.orm import Session
 
+from wanimate.approval.standing import Asked, Standing, roles_of, standing
 from wanimate.review import chain
 from wanimate.review.records import State
-from wanimate.serve.errors import ServiceError, away
-from wanimate.serve.reviews.desk import Desk, Reviewer
+from wanimate.serve.approvals import releases
+from wanimate.serve.approvals.judging import Found
+from wanimate.serve.approvals.origin import origin_of_version
+from wanimate.serve.approvals.releases import Gone
+from wanimate.serve.errors import ServiceError, away, missing
+from wanimate.serve.reviews.desk import REVOKED, Desk, Reviewer
 from wanimate.serve.reviews.stacks import settle
 from wanimate.serve.storage import NotStored, StorageAway
-from wanimate.serve.tables import Job, Shot, ShotDecision, now, storable
+from wanimate.serve.tables import DAY, Job, Release, Shot, ShotDecision, ShotVersion, storable
 
 MOST = 2000
 """Decisions of a shot."""
+
+
+@dataclass(frozen=True)
+class _Wanted:
+    """What is decided about a file. file: itself, where its marks are looked at."""
+
+    output: str
+    mode: str
+    state: State
+    reason: str
+    file: Path | None
 
 
 class Decisions:
@@ -29,11 +50,12 @@ class Decisions:
     def decide(self, who: Reviewer, shot_id: str, job_id: str, state: State, reason: str = "") -> chain.Record:
         """Approve a version, ask for changes, or take back what was decided (`State.NEEDS_REVIEW`).
 
-        A version may be approved by several people; each is a record.
+        A version may be approved by several people; each is a record. It is approved when there are as many as the policy asks
+        for. What left under decisions that are taken back is to be taken back, too.
 
         Raises:
             ServiceError: 409 the file is not kept any more or is another one than was made or decided on before, the chain was
-                changed, or nothing was decided that could be taken back. 503 the storage is away.
+                changed, the clock was set back, or nothing was decided that could be taken back. 503 the storage is away.
         """
         with self._desk.database.read() as session:
             shot = self._desk.opened(session, who, shot_id, "decide")
@@ -43,24 +65,114 @@ class Decisions:
         if job is None or stored is None:
             raise ServiceError(409, "InvalidParameter", "The version's file is not kept any more.", "version")
         output = self._hash(stored)
-        with self._desk.database.write() as session:
+        with self._file(stored, state) as file, self._desk.database.write() as session:
             shot = self._desk.opened(session, who, shot_id, "decide", lock=True)
             version = self._desk.version(session, shot, job_id)
             if version.digest not in (None, output):
                 text = "The file is another one than was made or decided on before."
                 raise ServiceError(409, "InvalidParameter", text, "version")
-            if state is State.NEEDS_REVIEW and version.state == state:
-                raise ServiceError(409, "InvalidParameter", "Nothing was decided that could be taken back.", "state")
-            by = chain.By(name=who.name, role=who.role, identity=who.identity)
-            record = self._add(
-                session, shot, id=f"decision_{secrets.token_hex(12)}", job=job_id, output_sha256=output, mode=job.mode,
-                decision=chain.decision_of(state), by=by, at=chain.utc(now()), reason=reason,
-            )  # fmt: skip
-            version.state, version.digest = state, output
-            session.flush()
-            settle(session, shot)
-            self._desk.changed(session, who, shot, "decide", job_id, state=state.value, record=record.id)
+            record = self._decided(session, who, shot, version, _Wanted(output, job.mode, state, reason, file))
+        self._desk.approvals.heads.add(shot.id, record)
+        return record
+
+    def withdraw(self, who: Reviewer, consent_id: str, reason: str) -> list[chain.Record]:
+        """A consent was withdrawn: what was approved on its strength is revoked, wherever it is. Returns the records."""
+        naming = sa.select(ShotDecision).where(ShotDecision.record.contains(consent_id, autoescape=True))
+        made = list[tuple[str, chain.Record]]()
+        with self._desk.database.write() as session:
+            told = [(row, chain.read(row.record)) for row in session.scalars(naming.order_by(ShotDecision.seq))]
+            jobs = {row.job_id: row.shot_id for row, record in told if consent_id in record.consent_ids}
+            for job_id, shot_id in jobs.items():
+                shot = self._desk.opened(session, who, shot_id, "decide", lock=True)
+                version = self._desk.version(session, shot, job_id)
+                output = version.digest
+                if output is None or not self._stands(session, version, output).decided:
+                    continue
+                wanted = _Wanted(output, version.facts["mode"], State.NEEDS_REVIEW, reason, None)
+                made.append((shot.id, self._decided(session, who, shot, version, wanted)))
+        for shot_id, record in made:
+            self._desk.approvals.heads.add(shot_id, record)
+        return [record for _, record in made]
+
+    def gone(self, who: Reviewer, shot_id: str) -> list[Gone]:
+        """Where results of a shot went, oldest first."""
+        with self._desk.database.read() as session:
+            shot = self._desk.opened(session, who, shot_id, "manage")
+            return releases.of(session, _outputs(session, shot))
+
+    def recalled(self, who: Reviewer, shot_id: str, release_id: str, note: str = "") -> Gone:
+        """Somebody says that what left is taken back.
+
+        Raises:
+            ServiceError: 409 nothing of it is revoked.
+        """
+        with self._desk.database.write() as session:
+            shot = self._desk.opened(session, who, shot_id, "manage", lock=True)
+            row = session.get(Release, storable(release_id))
+            if row is None or row.output not in _outputs(session, shot):
+                raise missing("release")
+            found = releases.confirm(session, row, who.identity, note, self._desk.approvals.clock())
+            self._desk.changed(session, who, shot, "recalled", None, release=row.id)
+            return found
+
+    def _decided(
+        self, session: Session, who: Reviewer, shot: Shot, version: ShotVersion, wanted: _Wanted
+    ) -> chain.Record:
+        """Add a decision, and what follows of it: the version's state, what is to be taken back, what is told."""
+        approvals, output, state = self._desk.approvals, wanted.output, wanted.state
+        house = approvals.house
+        before = self._stands(session, version, output)
+        if state is State.NEEDS_REVIEW and not before.decided:
+            raise ServiceError(409, "InvalidParameter", "Nothing was decided that could be taken back.", "state")
+        faults = approvals.clock_faults(session)
+        if faults:
+            raise ServiceError(409, "ClockSetBack", f"{faults[0]} Nothing is decided until it is right.")
+        origin = origin_of_version(session, version)
+        found = approvals.judged(session, output, origin, file=wanted.file)
+        at = approvals.clock()
+        by = chain.By(
+            name=who.name, role=who.role, identity=who.identity, roles=roles_of(who.identity, house.policy),
+        )  # fmt: skip
+        ends = min(one for one in (at + house.policy.approval_days * DAY, found.expires) if one is not None)
+        record = self._add(
+            session, shot, id=f"decision_{secrets.token_hex(12)}", job=version.job_id, output_sha256=output,
+            mode=wanted.mode, regions=house.policy.regions, policy=house.record, checks=found.checks,
+            consent_ids=found.consent_ids, decision=chain.decision_of(state), by=by, at=chain.utc(at),
+            reason=wanted.reason, expires=chain.utc(ends) if state is State.APPROVED else None,
+        )  # fmt: skip
+        version.digest = output
+        session.flush()
+        version.state = self._stands(session, version, output).state
+        session.flush()
+        settle(session, shot)
+        if state is not State.NEEDS_REVIEW:
+            self._desk.changed(session, who, shot, "decide", version.job_id, state=state.value, record=record.id)
             return record
+        left = releases.recall(session, output, record.id, at)
+        data = {"record": record.id, "output_sha256": output, "to_be_taken_back": [one.release.place for one in left]}
+        self._desk.changed(session, who, shot, REVOKED, version.job_id, **data)
+        return record
+
+    def _stands(self, session: Session, version: ShotVersion, output: str) -> Standing:
+        """By what was decided about this version. The gate asks about the file, whichever versions have its bytes."""
+        asked = Asked(self._desk.approvals.house.policy, self._desk.approvals.clock(), origin_of_version(session, version).maker)
+        ordered = sa.select(ShotDecision.record).where(ShotDecision.shot_id == version.shot_id).order_by(ShotDecision.seq)
+        try:
+            records = [one for one in map(chain.read, session.scalars(ordered)) if one.job == version.job_id]
+        except ValueError:  # `_add` tells of it
+            records = []
+        return standing([records], output, asked)
+
+    @contextmanager
+    def _file(self, stored: str, state: State) -> Iterator[Path | None]:
+        """The version's file on this machine, where an approval has to look at its marks."""
+        if state is not State.APPROVED or not self._desk.approvals.house.policy.regions:
+            yield None
+            return
+        with tempfile.TemporaryDirectory(prefix="wanimate-approval-") as folder:
+            place = Path(folder) / Path(stored).name
+            self._desk.storage.fetch(stored, place)
+            yield place
 
     def _add(self, session: Session, shot: Shot, **fields: object) -> chain.Record:
         ordered = sa.select(ShotDecision).where(ShotDecision.shot_id == shot.id).order_by(ShotDecision.seq)
@@ -99,3 +211,10 @@ class Decisions:
         except StorageAway as error:
             raise away("The storage does not answer.") from error
         return told.hexdigest()
+
+
+def _outputs(session: Session, shot: Shot) -> list[str]:
+    """SHA-256 of every file that a shot has had decisions about, or has versions of."""
+    decided = sa.select(ShotDecision.output).where(ShotDecision.shot_id == shot.id)
+    versions = sa.select(ShotVersion.digest).where(ShotVersion.shot_id == shot.id, ShotVersion.digest.is_not(None))
+    return sorted({*session.scalars(decided), *(one for one in session.scalars(versions) if one is not None)})

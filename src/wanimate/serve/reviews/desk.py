@@ -9,7 +9,7 @@ import sqlalchemy as sa
 from sqlalchemy.orm import Session
 
 from wanimate.review.records import LONGEST_NAME
-from wanimate.serve.approvals.house import House
+from wanimate.serve.approvals.house import Approvals
 from wanimate.serve.database import Database
 from wanimate.serve.errors import ServiceError, missing
 from wanimate.serve.events import REVIEW, tell
@@ -61,7 +61,7 @@ class Desk:
     database: Database
     storage: Storage
     settings: ServeSettings
-    house: House
+    approvals: Approvals
 
     def opened(self, session: Session, who: Reviewer, shot_id: str, right: Right = "view", lock: bool = False) -> Shot:
         """A shot that somebody may see and do `right` with. `lock`: nobody else changes it until the transaction ends.
