@@ -14,6 +14,7 @@ from wanimate.cli.compat import app as compat
 from wanimate.cli.doctor import doctor
 from wanimate.cli.finish import finish
 from wanimate.cli.jobs import app as jobs
+from wanimate.cli.leaving import release
 from wanimate.cli.library import app as library
 from wanimate.cli.marks import app as marks
 from wanimate.cli.marks import verify
@@ -78,6 +79,7 @@ app.command()(serve)
 app.command()(worker)
 app.add_typer(keys, name="keys")
 app.add_typer(review, name="review")
+app.command(no_args_is_help=True)(release)
 app.command()(mcp)
 
 

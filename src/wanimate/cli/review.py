@@ -70,7 +70,7 @@ def list_(
         shot = row.shot
         table.add_row(
             shot.id, escape(shot.name), escape(shot.owner), _WORDS[shot.state], str(row.versions), str(row.open),
-            _moment(shot.changed),
+            moment(shot.changed),
         )  # fmt: skip
         names = ("id", "name", "owner", "state", "created", "changed")
         told.append({name: getattr(shot, name) for name in names} | {"versions": row.versions, "open": row.open})
@@ -85,7 +85,7 @@ def show(
 ) -> None:  # fmt: skip
     """Show a shot: its versions, what was said of them, and who decided what."""
     with opened_reviews(settings_of(config, data=data, database=database, storage=storage), shot) as reviews:
-        found = _shot(reviews, shot)
+        found = shot_of(reviews, shot)
     report.done(found.model_dump(mode="json"), _shown(found))
 
 
@@ -114,8 +114,8 @@ def comment(
 
         x, y = _place(at)
         remark = valid(Remark, text=text, frame=frame, duration=duration, x=x, y=y)
-        found = _shot(reviews, shot)
-        chosen = _version(found, version)
+        found = shot_of(reviews, shot)
+        chosen = version_of(found, version)
         made = reviews.notes.add(operator(name), found.id, chosen.job, remark)
     report.done({"comment": made, "shot": found.id}, f"said of {escape(found.name)}, version {chosen.number}")
 
@@ -168,8 +168,8 @@ def export(
         chosen = next((one for one in FORMATS if one == format), None)
         if chosen is None:
             raise InputError("format", format, "there is no such format", f"Give {', '.join(FORMATS)}.")
-        found = _shot(reviews, shot)
-        text = exported(found, chosen, _version(found, version))
+        found = shot_of(reviews, shot)
+        text = exported(found, chosen, version_of(found, version))
     if out is None:
         report.done({"format": chosen, "text": text}, escape(text.rstrip("\n")))
         return
@@ -210,7 +210,7 @@ def link(
             raise InputError(
                 "rights", ", ".join(unknown), "there is no such right", f"Give some of {', '.join(RIGHTS)}."
             )
-        found = _shot(reviews, shot)
+        found = shot_of(reviews, shot)
         chosen = [right for right in RIGHTS if right in wanted]
         made, token = reviews.guests.invite(operator(name), found.id, label, chosen, days)
     base = (url or settings.public_url or f"http://{settings.host}:{settings.port}").rstrip("/")
@@ -222,16 +222,20 @@ def _decide(
     report: Reporter, settings: ServeSettings, shot: str, version: int | None, state: str, reason: str, name: str | None
 ) -> None:
     with opened_reviews(settings, shot) as reviews:
-        found = _shot(reviews, shot)
-        chosen = _version(found, version)
+        found = shot_of(reviews, shot)
+        chosen = version_of(found, version)
         record = reviews.decisions.decide(operator(name), found.id, chosen.job, _state(state), reason)
+        progress = version_of(shot_of(reviews, found.id), chosen.number).approval
+    told = _WORDS[state]
+    if state == "approved" and progress is not None and progress.missing:
+        told = f"{progress.given} of {progress.needed} approvals; {'; '.join(progress.missing)}"
     report.done(
         record.model_dump(mode="json"),
-        f"{escape(found.name)}, version {chosen.number}: {_WORDS[state]} (sha256 {record.output_sha256})",
+        f"{escape(found.name)}, version {chosen.number}: {escape(told)} (sha256 {record.output_sha256})",
     )
 
 
-def _shot(reviews: Reviews, given: str) -> Shot:
+def shot_of(reviews: Reviews, given: str) -> Shot:
     """A shot by its id, the id of one of its jobs, or its name."""
     from wanimate.serve.errors import ServiceError
     from wanimate.serve.reviews.shots import Wanted
@@ -257,7 +261,7 @@ def _shot(reviews: Reviews, given: str) -> Shot:
     raise InputError("shot", given, rule, "Give its id; `wanimate review list` shows them.")
 
 
-def _version(shot: Shot, number: int | None) -> Version:
+def version_of(shot: Shot, number: int | None) -> Version:
     if not shot.versions:
         raise InputError("shot", shot.name, "it has no versions", "Give another shot.")
     if number is None:
@@ -295,7 +299,7 @@ def _shown(shot: Shot) -> list[RenderableType]:
     versions = Table("version", "state", "job", "frames", "rate", "file", box=None, header_style="bold")
     for one in shot.versions:
         kept = "kept" if one.kept else "gone"
-        versions.add_row(str(one.number), _WORDS[one.state], one.job, str(one.frames or ""), one.rate or "", kept)
+        versions.add_row(str(one.number), _stands(one), one.job, str(one.frames or ""), one.rate or "", kept)
     found.append(versions)
     numbers = {one.job: one.number for one in shot.versions}
     for said in sorted(shot.comments, key=lambda one: (numbers.get(one.job, 0), one.frame, one.at)):
@@ -306,11 +310,20 @@ def _shown(shot: Shot) -> list[RenderableType]:
     for made in shot.decisions:
         why = f": {escape(made.reason)}" if made.reason else ""
         what = f"version {numbers.get(made.job, '?')} {_WORDS[made.state]}"
-        found.append(f"{_moment(made.at)}  {what} by [bold]{escape(made.name)}[/bold] ({made.role}){why}")
+        found.append(f"{moment(made.at)}  {what} by [bold]{escape(made.name)}[/bold] ({made.role}){why}")
     return found
 
 
-def _moment(at: int) -> str:
+def _stands(version: Version) -> str:
+    """A version's state, and how many of several approvals it has."""
+    told, progress = _WORDS[version.state], version.approval
+    if progress is None or progress.needed < 2 or not progress.given:
+        return told
+    return f"{told}, {progress.given} of {progress.needed} approvals"
+
+
+def moment(at: int) -> str:
+    """Milliseconds since 1970 as people read them."""
     from datetime import UTC, datetime
 
     return datetime.fromtimestamp(at / 1000, UTC).strftime("%Y-%m-%d %H:%M")

@@ -129,7 +129,9 @@ def locked(
 
 def quarantined_told(out: Path) -> str:
     """What is told of a quarantined name."""
-    return f"the house's policy asks for an approval: the result is {out.name} until `wanimate release` gives it its name"
+    return (
+        f"the house's policy asks for an approval: the result is {out.name} until `wanimate release` gives it its name"
+    )
 
 
 @contextmanager

@@ -4,7 +4,6 @@ from __future__ import annotations
 
 from pathlib import Path
 
-
 from wanimate.approval.leaving import Leaving, Passed
 from wanimate.errors import InputError
 from wanimate.serve.approvals import origin as origins

@@ -6,6 +6,8 @@ import errno
 import hashlib
 import os
 import stat
+import tempfile
+import zipfile
 from collections.abc import Iterator
 from pathlib import Path
 from typing import Any
@@ -13,6 +15,7 @@ from typing import Any
 from wanimate.errors import InputError
 from wanimate.finish.lock import record_path
 from wanimate.media.files import read_own_json
+from wanimate.serve.storage import Storage
 from wanimate.weights.fingerprint import fingerprint
 
 PICTURES = (".png", ".exr")
@@ -58,6 +61,28 @@ def pieces_of(path: Path, field: str = "result") -> Iterator[bytes]:
     except OSError as error:
         rule = "it is a link" if error.errno == errno.ELOOP else f"it cannot be read ({error.strerror})"
         raise InputError(field, path, rule, "Name a finished result.") from error
+
+
+def stored_hash(storage: Storage, stored: str, pictures: bool) -> str:
+    """Of a stored result. pictures: it is a zip of a folder's pictures, and the hash is theirs.
+
+    Raises:
+        NotStored, StorageAway.
+    """
+    told = hashlib.sha256()
+    if not pictures:
+        for piece in storage.read(stored):
+            told.update(piece)
+        return told.hexdigest()
+    with tempfile.TemporaryDirectory(prefix="wanimate-approval-") as folder:
+        place = Path(folder) / "pictures.zip"
+        storage.fetch(stored, place)
+        with zipfile.ZipFile(place) as archive:
+            for name in sorted(archive.namelist()):
+                with archive.open(name) as file:
+                    while piece := file.read(_PIECE):
+                        told.update(piece)
+    return told.hexdigest()
 
 
 def record_beside(result: Path, sha256: str) -> tuple[dict[str, Any], str | None]:

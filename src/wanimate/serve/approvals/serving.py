@@ -5,7 +5,6 @@ from __future__ import annotations
 import tempfile
 from collections.abc import Iterator
 from contextlib import contextmanager
-from hashlib import sha256
 from pathlib import Path
 
 import sqlalchemy as sa
@@ -13,6 +12,7 @@ from sqlalchemy.orm import Session
 
 from wanimate.approval.leaving import Leaving
 from wanimate.serve.approvals import releases
+from wanimate.serve.approvals.hashes import stored_hash
 from wanimate.serve.approvals.house import Approvals, Stand
 from wanimate.serve.approvals.judging import Found
 from wanimate.serve.approvals.origin import Origin, origin_of_version
@@ -66,7 +66,7 @@ class Serving:
         if job is None or stored not in [one for name, one in job.result.items() if name not in FREE]:
             return
         video = job.result.get("video", stored)
-        output = self._hash(video)
+        output = self._hash(video, bool(job.facts.get("pictures")))
         with self._file(output, video) as file, self._database.read() as session:
             stand = self._stand(session, job, output, file)
             last = self._last(session, output, job.owner)
@@ -96,16 +96,13 @@ class Serving:
         same = Release.output == output, Release.way == "download", Release.place == f"owner {owner}"
         return session.scalar(sa.select(Release.id).where(*same, Release.id.not_in(back)).limit(1))
 
-    def _hash(self, stored: str) -> str:
+    def _hash(self, stored: str, pictures: bool) -> str:
         """Of the very bytes that are there: hashed again where size or time have changed."""
         found = self._storage.stat(stored)
         key = (found.name, found.size, found.modified)
         known = self._hashes.get(key)
         if known is None:
-            told = sha256()
-            for piece in self._storage.read(stored):
-                told.update(piece)
-            known = told.hexdigest()
+            known = stored_hash(self._storage, stored, pictures)
             self._hashes = {**(self._hashes if len(self._hashes) < _KNOWN else {}), key: known}
         return known
 

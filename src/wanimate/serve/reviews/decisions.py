@@ -7,7 +7,6 @@ import tempfile
 from collections.abc import Iterator
 from contextlib import contextmanager
 from dataclasses import dataclass
-from hashlib import sha256
 from pathlib import Path
 
 import sqlalchemy as sa
@@ -17,7 +16,7 @@ from wanimate.approval.standing import Asked, Standing, roles_of, standing
 from wanimate.review import chain
 from wanimate.review.records import State
 from wanimate.serve.approvals import releases
-from wanimate.serve.approvals.judging import Found
+from wanimate.serve.approvals.hashes import stored_hash
 from wanimate.serve.approvals.origin import origin_of_version
 from wanimate.serve.approvals.releases import Gone
 from wanimate.serve.errors import ServiceError, away, missing
@@ -35,10 +34,9 @@ class _Wanted:
     """What is decided about a file. file: itself, where its marks are looked at."""
 
     output: str
-    mode: str
     state: State
     reason: str
-    file: Path | None
+    file: Path | None = None
 
 
 class Decisions:
@@ -59,20 +57,28 @@ class Decisions:
         """
         with self._desk.database.read() as session:
             shot = self._desk.opened(session, who, shot_id, "decide")
-            self._desk.version(session, shot, job_id)
+            known = self._desk.version(session, shot, job_id)
             job = session.get(Job, storable(job_id))
+        if state is State.NEEDS_REVIEW and known.digest is not None:
+            return self._add_decision(
+                who, shot_id, job_id, _Wanted(known.digest, state, reason)
+            )  # also of a file that is gone
         stored = None if job is None else job.result.get("video")
         if job is None or stored is None:
             raise ServiceError(409, "InvalidParameter", "The version's file is not kept any more.", "version")
-        output = self._hash(stored)
-        with self._file(stored, state) as file, self._desk.database.write() as session:
+        output = self._hash(stored, bool(job.facts.get("pictures")))
+        with self._file(stored, state) as file:
+            return self._add_decision(who, shot_id, job_id, _Wanted(output, state, reason, file))
+
+    def _add_decision(self, who: Reviewer, shot_id: str, job_id: str, wanted: _Wanted) -> chain.Record:
+        with self._desk.database.write() as session:
             shot = self._desk.opened(session, who, shot_id, "decide", lock=True)
             version = self._desk.version(session, shot, job_id)
-            if version.digest not in (None, output):
+            if version.digest not in (None, wanted.output):
                 text = "The file is another one than was made or decided on before."
                 raise ServiceError(409, "InvalidParameter", text, "version")
-            record = self._decided(session, who, shot, version, _Wanted(output, job.mode, state, reason, file))
-        self._desk.approvals.heads.add(shot.id, record)
+            record = self._decided(session, who, shot, version, wanted)
+        self._desk.approvals.heads.add(shot_id, record)
         return record
 
     def withdraw(self, who: Reviewer, consent_id: str, reason: str) -> list[chain.Record]:
@@ -88,7 +94,7 @@ class Decisions:
                 output = version.digest
                 if output is None or not self._stands(session, version, output).decided:
                     continue
-                wanted = _Wanted(output, version.facts["mode"], State.NEEDS_REVIEW, reason, None)
+                wanted = _Wanted(output, State.NEEDS_REVIEW, reason)
                 made.append((shot.id, self._decided(session, who, shot, version, wanted)))
         for shot_id, record in made:
             self._desk.approvals.heads.add(shot_id, record)
@@ -136,7 +142,7 @@ class Decisions:
         ends = min(one for one in (at + house.policy.approval_days * DAY, found.expires) if one is not None)
         record = self._add(
             session, shot, id=f"decision_{secrets.token_hex(12)}", job=version.job_id, output_sha256=output,
-            mode=wanted.mode, regions=house.policy.regions, policy=house.record, checks=found.checks,
+            mode=version.facts["mode"], regions=house.policy.regions, policy=house.record, checks=found.checks,
             consent_ids=found.consent_ids, decision=chain.decision_of(state), by=by, at=chain.utc(at),
             reason=wanted.reason, expires=chain.utc(ends) if state is State.APPROVED else None,
         )  # fmt: skip
@@ -155,8 +161,12 @@ class Decisions:
 
     def _stands(self, session: Session, version: ShotVersion, output: str) -> Standing:
         """By what was decided about this version. The gate asks about the file, whichever versions have its bytes."""
-        asked = Asked(self._desk.approvals.house.policy, self._desk.approvals.clock(), origin_of_version(session, version).maker)
-        ordered = sa.select(ShotDecision.record).where(ShotDecision.shot_id == version.shot_id).order_by(ShotDecision.seq)
+        asked = Asked(
+            self._desk.approvals.house.policy, self._desk.approvals.clock(), origin_of_version(session, version).maker
+        )
+        ordered = (
+            sa.select(ShotDecision.record).where(ShotDecision.shot_id == version.shot_id).order_by(ShotDecision.seq)
+        )
         try:
             records = [one for one in map(chain.read, session.scalars(ordered)) if one.job == version.job_id]
         except ValueError:  # `_add` tells of it
@@ -199,18 +209,15 @@ class Decisions:
         shot.head = mark
         return record
 
-    def _hash(self, stored: str) -> str:
-        told = sha256()
+    def _hash(self, stored: str, pictures: bool) -> str:
         try:
-            for piece in self._desk.storage.read(stored):
-                told.update(piece)
+            return stored_hash(self._desk.storage, stored, pictures)
         except NotStored as error:
             raise ServiceError(
                 409, "InvalidParameter", "The version's file is not kept any more.", "version"
             ) from error
         except StorageAway as error:
             raise away("The storage does not answer.") from error
-        return told.hexdigest()
 
 
 def _outputs(session: Session, shot: Shot) -> list[str]:

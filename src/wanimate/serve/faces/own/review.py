@@ -202,7 +202,9 @@ def gone(service: TheService, caller: Submitter, shot_id: ShotId) -> Rows[forms.
 
 
 @router.post(
-    "/{shot_id}/releases/{release_id}/recalled", summary="Say that what left is taken back", responses=refusals(404, 409)
+    "/{shot_id}/releases/{release_id}/recalled",
+    summary="Say that what left is taken back",
+    responses=refusals(404, 409),
 )
 def recalled(
     service: TheService, caller: Submitter, request_id: RequestId, shot_id: ShotId, release_id: forms.ReleaseId,
