@@ -134,8 +134,8 @@ class Progress(Form):
 class Version(Form):
     """A result in the stack of a shot.
 
-    approval: None where nobody knows its hash yet. rate: frames a second as a fraction ("30000/1001"). sha256: of the file, as its maker told or as it was first decided on.
-    kept: whether the file is still there.
+    rate: frames a second as a fraction ("30000/1001"). sha256: of the file, as its maker told or as it was first decided on.
+    kept: whether the file is still there. approval: None where nobody knows the hash yet.
     """
 
     job: str

@@ -58,9 +58,9 @@ class HouseGate:
 
 
 def _refusal(result: object, origin: Origin, stand: Stand) -> InputError:
-    held = (
-        f"{' and '.join(sorted(origin.modes)) or 'it is of no known mode and'} needs an approval" if stand.held else ""
-    )
-    why = [] if origin.why is None else [origin.why]
-    rule = "; ".join([*([held] if held else []), *why, *stand.missing])
-    return InputError("result", result, f"it may not leave: {rule}", APPROVE)
+    rule, remedy = stand.missing, "Clear that first."
+    if stand.held and not stand.standing.approved:
+        what = " and ".join(sorted(origin.modes)) or "a result of no known mode"
+        rule = (f"{what} needs an approval", *([] if origin.why is None else [origin.why]), *rule)
+        remedy = APPROVE
+    return InputError("result", result, f"it may not leave: {'; '.join(rule)}", remedy)

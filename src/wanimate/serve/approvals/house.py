@@ -82,7 +82,7 @@ class Approvals:
         held = origin.is_held(policy.held)
         missing = [*told.faults, *self.clock_faults(session)]
         missing += stands.missing if held else stands.stopped
-        missing += found.missing if held or policy.consents else ()
+        missing += found.missing
         return Stand(held, stands, found, tuple(one.rstrip(".") for one in missing))
 
     def clock_faults(self, session: Session) -> list[str]:

@@ -18,7 +18,7 @@ from wanimate.serve.approvals.judging import Found
 from wanimate.serve.approvals.origin import Origin, origin_of_version
 from wanimate.serve.database import Database
 from wanimate.serve.errors import ServiceError
-from wanimate.serve.storage import Storage
+from wanimate.serve.storage import NotStored, Storage
 from wanimate.serve.tables import Job, Recall, Release, ShotVersion
 
 CODE = "ApprovalRequired"
@@ -50,7 +50,11 @@ class Serving:
             output = version.digest if version is not None else None
             if output is None:
                 return _origin(session, job).is_held(self._approvals.house.policy.held)
-            return bool(self._stand(session, job, output).missing)
+        try:
+            with self._file(output, job.result["video"]) as file, self._database.read() as session:
+                return bool(self._stand(session, job, output, file).missing)
+        except NotStored:
+            return True
 
     def check(self, stored: str) -> None:
         """Let a stored file be served to who has a link, and write down that it left.
