@@ -11,6 +11,7 @@ import re
 from datetime import datetime
 from pathlib import Path
 from typing import Annotated, Any, Literal
+from uuid import uuid4
 
 from pydantic import AfterValidator, BaseModel, ConfigDict, Field, ValidationError, model_validator
 
@@ -18,7 +19,7 @@ from wanimate.approval.faults import first_fault
 from wanimate.approval.terms import ACTIONS, CONTEXT, FORBIDS, OPERATORS, Operand, Use, reasons_of, short, told_wrongly
 from wanimate.approval.times import Moment, instant
 from wanimate.errors import InputError
-from wanimate.media.json_file import read_json
+from wanimate.media.json_file import parse_json, read_json
 from wanimate.review.chain import Sha256
 
 _ASSET = re.compile(r"(?:(?:urn:)?sha256:)?([0-9a-f]{64})")
@@ -275,6 +276,10 @@ def consent_of(data: Any, field: str = "consent", value: object = None) -> Conse
     Raises:
         InputError: it is none, or has something that nobody here can judge.
     """
+    try:
+        data = parse_json(json.dumps(data))
+    except (ValueError, TypeError, RecursionError) as error:
+        raise InputError(field, value or "record", f"it is no JSON of a record ({error})", REMEDY) from error
     if isinstance(data, dict) and "agreement" not in data and "permission" in data:
         rule = "the agreement has to stand under the key agreement, and what is known around it beside that"
         raise InputError(field, value or "record", rule, REMEDY)
@@ -296,3 +301,32 @@ def read_consent(path: Path) -> Consent:
         why = error.strerror if isinstance(error, OSError) else error
         raise InputError("file", path, f"it cannot be read ({why})", REMEDY) from error
     return consent_of(data, "file", path)
+
+
+def draft(asset: str = "", document: str = "") -> dict[str, Any]:
+    """A record to fill in, as JSON has it. What is empty in it is refused until somebody has filled it in.
+
+    Args:
+        asset: SHA-256 of the clip or the picture. document: SHA-256 of the signed paper.
+    """
+    limits: list[tuple[str, str, Any]] = [
+        ("spatial", "isAnyOf", ["EU"]), ("purpose", "isAnyOf", ["ad"]), ("media", "isAnyOf", ["video"]),
+        ("dateTime", "lteq", ""), ("count", "lteq", 10),
+    ]  # fmt: skip
+    names = ("leftOperand", "operator", "rightOperand")
+    return {
+        "agreement": {
+            "@context": CONTEXT, "@type": "Agreement", "uid": f"urn:uuid:{uuid4()}", "target": f"sha256:{asset}",
+            "assigner": "", "assignee": "",
+            "permission": [{"action": "use", "constraint": [dict(zip(names, one, strict=True)) for one in limits]}],
+            "prohibition": [],
+        },
+        "subject": {"id": "", "minor": False, "deceased": False},
+        "represented_by": "",
+        "uses_described": "",
+        "document_sha256": document,
+        "signed_at": "",
+        "expires": "",
+        "plus:ModelReleaseStatus": "MR-LMR",
+        "plus:ModelReleaseID": "",
+    }  # fmt: skip

@@ -105,6 +105,13 @@ class House:
         """Where the house's own rules and approvals are, or will be."""
         return (user_config() if self.path is None else self.path.parent) / self.policy.rules
 
+    def check_person(self, name: str) -> None:
+        """Raises InputError: the policy names people who approve, and not this one."""
+        people = self.policy.people
+        if people and name not in {word for one in people for word in (one.name, one.identity)}:
+            known = ", ".join(one.name for one in people)
+            raise InputError("by", name, f"the policy names who approves: {known}", "Have one of them approve it.")
+
     def rules(self) -> Rules:
         """The table with the house's rows.
 

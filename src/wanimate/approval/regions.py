@@ -2,9 +2,12 @@
 
 from __future__ import annotations
 
+from re import fullmatch
 from typing import Annotated
 
 from pydantic import Field
+
+from wanimate.errors import InputError
 
 UNION = "EU"
 MEMBERS = frozenset("AT BE BG CY CZ DE DK EE ES FI FR GR HR HU IE IT LT LU LV MT NL PL PT RO SE SI SK".split())  # noqa: SIM905
@@ -28,3 +31,11 @@ def lies_in(region: str, outer: str) -> bool:
 def meets(region: str, other: str) -> bool:
     """Whether one of the two lies in the other."""
     return lies_in(region, other) or lies_in(other, region)
+
+
+def checked_region(text: str) -> str:
+    """Raises InputError: it is no code of a region."""
+    if not fullmatch(PATTERN, text):
+        rule = "a region is EU, the two letters of a country (DE), or a part of one (US-NY)"
+        raise InputError("region", text, rule, "Give its code.")
+    return text

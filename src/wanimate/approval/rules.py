@@ -2,6 +2,7 @@
 
 from __future__ import annotations
 
+import json
 import tomllib
 from collections.abc import Iterable, Sequence
 from dataclasses import dataclass
@@ -16,6 +17,7 @@ from pydantic import AwareDatetime, BeforeValidator, Field, ValidationError, mod
 from wanimate.approval.faults import first_fault
 from wanimate.approval.regions import Region, lies_in, meets
 from wanimate.errors import InputError
+from wanimate.media.files import output_error
 from wanimate.review.records import Form, Name
 
 Kind = Literal["ad", "film", "internal", "other"]
@@ -170,6 +172,27 @@ class Rules:
             and (one.region in places if one.region is not None else one.rule == rule)
         ]  # fmt: skip
         return max(fit, key=lambda one: one.expires, default=None)
+
+
+def add_approval(path: Path, approved: Approved) -> None:
+    """Write an approval behind the house's rules file, which is made if it is not there.
+
+    Raises:
+        InputError: the file has something wrong in it, or knows no such rule. OutputError: it cannot be written.
+    """
+    table = Rules.read(path if path.exists() else None)
+    if approved.rule is not None and approved.rule not in {one.id for one in table.rows}:
+        raise InputError("rule", approved.rule, "there is no such rule", "`wanimate rules list` shows the rules.")
+    lines = ["", "[[approved]]"]
+    for name, value in approved.model_dump(exclude_none=True).items():
+        text = value.isoformat() if isinstance(value, datetime) else json.dumps(value, ensure_ascii=False)
+        lines.append(f"{name} = {text}")
+    try:
+        path.parent.mkdir(parents=True, exist_ok=True)
+        with open(path, "ab") as file:  # in one piece behind what others write
+            file.write(("\n".join(lines) + "\n").encode())
+    except OSError as error:
+        raise output_error(path, error, "rules") from error
 
 
 def _bytes(path: Path) -> bytes:

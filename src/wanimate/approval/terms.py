@@ -25,11 +25,12 @@ MAKING = frozenset({"use", "derive", "modify", "transform"})
 SHOWING = frozenset({"use", "distribute", "present", "display"})
 """Actions that allow to make a result of a person's likeness, and to show it."""
 FORBIDS = MAKING | SHOWING | {"play", "stream", "reproduce", "synchronize"}
-ACTIONS = FORBIDS | frozenset(
+_OTHERS = (
     "acceptTracking aggregate annotate anonymize archive attribute compensate concurrentUse delete digitize "
     "ensureExclusivity execute extract give grantUse include index inform install move nextPolicy obtainConsent print read "
-    "reviewPolicy sell textToSpeech transfer translate uninstall watermark commercialize share".split()  # noqa: SIM905
+    "reviewPolicy sell textToSpeech transfer translate uninstall watermark commercialize share"
 )
+ACTIONS = FORBIDS | frozenset(_OTHERS.split())
 """The actions of ODRL's vocabulary."""
 
 

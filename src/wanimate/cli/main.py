@@ -11,6 +11,7 @@ import typer
 from wanimate.cli.animate import animate, generate, replace
 from wanimate.cli.check import check
 from wanimate.cli.compat import app as compat
+from wanimate.cli.consent import app as consent
 from wanimate.cli.doctor import doctor
 from wanimate.cli.finish import finish
 from wanimate.cli.jobs import app as jobs
@@ -22,6 +23,7 @@ from wanimate.cli.mcp import mcp
 from wanimate.cli.preprocess import preprocess
 from wanimate.cli.report import JsonReporter, OutputClosed, lost
 from wanimate.cli.review import app as review
+from wanimate.cli.rules import policy, rules
 from wanimate.cli.serve import keys, serve, worker
 from wanimate.cli.studio import studio
 from wanimate.cli.train import app as train
@@ -80,6 +82,9 @@ app.command()(worker)
 app.add_typer(keys, name="keys")
 app.add_typer(review, name="review")
 app.command(no_args_is_help=True)(release)
+app.add_typer(consent, name="consent")
+app.add_typer(rules, name="rules")
+app.add_typer(policy, name="policy")
 app.command()(mcp)
 
 

@@ -21,7 +21,7 @@ from wanimate.library.names import HOUSE, KINDS, Shelf, Status
 from wanimate.library.search import Index, Wanted
 from wanimate.serve.database import Database
 from wanimate.serve.storage import Storage, StorageAway
-from wanimate.serve.tables import Job, LibraryEntry, State, now
+from wanimate.serve.tables import ConsentVersion, Job, LibraryEntry, State, now
 
 __all__ = ["About", "File", "Found", "Library", "Wanted"]
 _TRIES = 50
@@ -137,7 +137,7 @@ class Library:
             values: what is known of the file (`look.Seen.values`); None while nobody has looked into it.
 
         Raises:
-            InputError: the name is taken, or the library has this very file.
+            InputError: the name is taken, the library has this very file, or a consent is not known or about another file.
         """
         if about.kind is not None and file.shelf == "character":
             raise InputError("kind", about.kind, "only clips have one", "Leave it out.")
@@ -158,6 +158,7 @@ class Library:
             entry.words = _words(entry)
             try:
                 with self.database.write() as session:
+                    _check_consents(session, entry)
                     session.add(entry)
                     session.flush()
                     self.index.put(session, entry)
@@ -186,7 +187,7 @@ class Library:
             clear: fields of `About` that are to be empty: licence, kind.
 
         Raises:
-            InputError: the name is to change, which jobs have written down.
+            InputError: the name is to change, which jobs have written down, or a consent is not known or about another file.
         """
         if about.name is not None:
             raise InputError("name", about.name, "jobs name entries by it, so it stays", "Change the title.")
@@ -200,6 +201,8 @@ class Library:
                 setattr(entry, field, value)
             if [getattr(entry, field) for field in _GUARDED] != before and entry.status == "approved" and not decides:
                 entry.status, entry.approved_by, entry.approved_at = "proposed", None, None
+            if about.consent_ids is not None:
+                _check_consents(session, entry)
             entry.words = _words(entry)
             self.index.put(session, entry)
         return entry
@@ -208,7 +211,8 @@ class Library:
         """Approve or retire an entry.
 
         Raises:
-            InputError: an entry that cannot be used, or whose licence nobody knows, is to be approved.
+            InputError: an entry that cannot be used, whose licence nobody knows, or whose consents do not hold, is to be
+                approved.
         """
         self.settle()
         with self.database.write() as session:
@@ -220,6 +224,7 @@ class Library:
                     raise InputError(
                         "licence", None, f"nobody has said under which one {entry.name} may be used", remedy
                     )
+                _check_consents(session, entry, at=now())
                 entry.approved_by, entry.approved_at = by, now()
             entry.status = status
         return entry
@@ -296,6 +301,31 @@ def check_use(entry: LibraryEntry | None, name: str, field: str, approved_only: 
         rule = f"it is {entry.status}, and only what is approved may be used here"
         raise InputError(field, LIBRARY + name, rule, "Have it approved, or take another one.")
     return entry
+
+
+def _check_consents(session: Session, entry: LibraryEntry, at: int | None = None) -> None:
+    """Whether there are the consents that an entry names, for its very file; with `at` (ms) whether they hold then.
+
+    Raises:
+        InputError: one is not there, is about another file, or does not hold.
+    """
+    seen = ConsentVersion.owner.in_((entry.owner, HOUSE))
+    for one in entry.consent_ids:
+        wanted = sa.select(ConsentVersion).where(ConsentVersion.consent_id == one, seen)
+        found = session.scalar(wanted.order_by(ConsentVersion.version.desc()).limit(1))
+        if found is None:
+            remedy = "Take its record in first: `wanimate consent add FILE`, or POST /v1/consents."
+            raise InputError("consent_ids", one, "there is no such consent", remedy)
+        if found.asset != entry.sha256:
+            remedy = f"Name a consent whose target is sha256:{entry.sha256}."
+            raise InputError("consent_ids", one, "it is about another file", remedy)
+        if at is None:
+            continue
+        for ends, what in ((found.withdrawn, "withdrawn"), (found.ends, "expired")):
+            if ends is not None and at >= ends:
+                raise InputError(
+                    "consent_ids", one, f"it is {what}", "Take another entry, or have a new consent signed."
+                )
 
 
 def needed_contents(session: Session, contents: Iterable[str]) -> set[str]:

@@ -347,6 +347,41 @@ class LibraryEntry(Base):
     __table_args__ = (UniqueConstraint("owner", "name"), {"sqlite_autoincrement": True})
 
 
+class ConsentVersion(Base):
+    """One version of a consent; rows are only added, and the newest of an id counts. `record`: `approval.consents.Consent` as
+    JSON. `owner`: "" is the house. `asset`: SHA-256 of the clip or the picture. `ends`: when it expires, `withdrawn`: from when
+    on it is withdrawn. `by`, `at`: who has written it down, and when."""
+
+    __tablename__ = "consents"
+
+    seq: Mapped[int] = mapped_column(Number, primary_key=True, autoincrement=True)
+    consent_id: Mapped[str] = mapped_column(Words(100))
+    version: Mapped[int] = mapped_column(Integer)
+    owner: Mapped[str] = mapped_column(Words(200))
+    asset: Mapped[str] = mapped_column(Words(64), index=True)
+    ends: Mapped[int | None] = mapped_column(BigInteger)
+    withdrawn: Mapped[int | None] = mapped_column(BigInteger)
+    record: Mapped[str] = mapped_column(LongWords)
+    by: Mapped[str] = mapped_column(Words(200))
+    at: Mapped[int] = mapped_column(BigInteger)
+
+    __table_args__ = (UniqueConstraint("consent_id", "version"), {"sqlite_autoincrement": True})
+
+
+class ConsentUse(Base):
+    """A result that has left the house under a consent. The same result at the same place is one use. `mark`: SHA-256 of way
+    and place."""
+
+    __tablename__ = "consent_uses"
+
+    consent_id: Mapped[str] = mapped_column(Words(100), primary_key=True)
+    output: Mapped[str] = mapped_column(Words(64), primary_key=True)
+    mark: Mapped[str] = mapped_column(Words(64), primary_key=True)
+    way: Mapped[str] = mapped_column(Words(20))
+    place: Mapped[str] = mapped_column(LongWords)
+    at: Mapped[int] = mapped_column(BigInteger)
+
+
 class Shot(Base):
     """A stack of versions that are reviewed. `root`: the job that versions find their stack by. `touched`: somebody has named
     it, said or decided something, so that it outlives its jobs. `head`: hash of the newest decision (`review.chain`)."""

@@ -8,6 +8,7 @@ from typing import Any
 
 import pytest
 import sqlalchemy as sa
+from consents_made import consent
 from making import write_clip, write_picture
 
 from wanimate.errors import InputError
@@ -15,6 +16,7 @@ from wanimate.library import places
 from wanimate.library.bundle import add_file
 from wanimate.library.entries import About, File, Library, Wanted, check_use
 from wanimate.library.names import checked_licence, checked_tags, name_of, named
+from wanimate.serve.consents import Consents
 from wanimate.serve.storage import StorageAway
 from wanimate.serve.tables import LibraryEntry
 
@@ -149,7 +151,8 @@ def test_an_approval_needs_a_licence_and_ends_with_it(library: Library) -> None:
     assert approved.approved_at is not None
     assert library.change(entry.id, About(tags=["slow"], title="Wave")).status == "approved"
     assert library.change(entry.id, About(licence="CC-BY-4.0"), decides=True).status == "approved"
-    again = library.change(entry.id, About(consent_ids=["consent-1"]))
+    Consents(library.database).add(consent(asset=entry.sha256), "", "mia")
+    again = library.change(entry.id, About(consent_ids=["urn:consent:1"]))
     assert (again.status, again.approved_by, again.approved_at) == ("proposed", None, None)
     assert library.decide(entry.id, "retired", "mia").status == "retired"
 

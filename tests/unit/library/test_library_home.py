@@ -8,6 +8,7 @@ from pathlib import Path
 from typing import Any
 
 import pytest
+from consents_made import consent
 from making import write_clip, write_picture
 from typer.testing import CliRunner
 
@@ -21,6 +22,8 @@ from wanimate.library import places
 from wanimate.library.bundle import LIST, add_file, add_folder, export
 from wanimate.library.entries import About, Library, Wanted
 from wanimate.library.home import named_files, with_files
+from wanimate.media.files import sha256
+from wanimate.serve.consents import Consents
 
 Told = Callable[..., dict[str, Any]]
 
@@ -109,8 +112,10 @@ def test_files_of_an_object_store_come_into_the_cache(tmp_path: Path, monkeypatc
 
 
 def test_a_folder_goes_out_and_comes_in_again(library: Library, tmp_path: Path) -> None:
-    said = About("wave-03", "Große Welle", "dance-loop", ["slow"], "CC0-1.0", ["consent-1"])
-    entry = add_file(library, "", write_clip(tmp_path / "wave.mp4", 10), said)
+    said = About("wave-03", "Große Welle", "dance-loop", ["slow"], "CC0-1.0", ["urn:consent:1"])
+    clip = write_clip(tmp_path / "wave.mp4", 10)
+    Consents(library.database).add(consent(asset=sha256(clip)), "", "mia")
+    entry = add_file(library, "", clip, said)
     add_file(library, "", write_picture(tmp_path / "hero.png"))
     library.decide(entry.id, "approved", "mia")
     out = tmp_path / "out"
@@ -124,7 +129,7 @@ def test_a_folder_goes_out_and_comes_in_again(library: Library, tmp_path: Path) 
     library.remove(entry.id)
     (again,) = (one.entry for one in add_folder(library, "ann", out, About(tags=["import"])) if one.entry is not None)
     assert (again.name, again.title, again.kind, again.licence) == ("wave-03", "Große Welle", "dance-loop", "CC0-1.0")
-    assert (again.tags, again.consent_ids, again.status) == (["import", "slow"], ["consent-1"], "proposed")
+    assert (again.tags, again.consent_ids, again.status) == (["import", "slow"], ["urn:consent:1"], "proposed")
     with pytest.raises(InputError, match="something in it"):
         export(library, [again], out)
     with pytest.raises(InputError, match="no such folder"):

@@ -13,6 +13,7 @@ import pytest
 import sqlalchemy as sa
 
 sys.path.insert(0, str(Path(__file__).parents[2] / "robustness"))
+sys.path.insert(0, str(Path(__file__).parents[1] / "approval"))
 
 if TYPE_CHECKING:
     from postgres_cluster import Cluster

@@ -36,7 +36,7 @@ class HouseGate:
             raise InputError("result", result, rule, "Ask again; its bytes have changed meanwhile.")
         with self._database.read() as session:
             origin = origins.known(session, found) or origins.beside(session, result, found)
-            judged = self._approvals.judged(session, found, origin, leaving.regions, result)
+            judged = self._approvals.judged(origin, leaving, result)
             stand = self._approvals.stand(session, found, origin, judged, leaving.regions)
         if stand.missing:
             raise _refusal(result, origin, stand)
@@ -50,6 +50,7 @@ class HouseGate:
             rule = "nobody has checked it"
             raise InputError("result", leaving.output_sha256, rule, "Ask the gate about the file first.")
         origin, judged = checked
+        self._approvals.used(judged, leaving)
         with self._database.write() as session:
             stand = self._approvals.stand(session, leaving.output_sha256, origin, judged, leaving.regions)
             if stand.missing:

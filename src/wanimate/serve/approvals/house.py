@@ -4,10 +4,12 @@ from __future__ import annotations
 
 from collections.abc import Callable, Sequence
 from dataclasses import dataclass
+from datetime import UTC, datetime
 from pathlib import Path
 
 from sqlalchemy.orm import Session
 
+from wanimate.approval.leaving import Leaving
 from wanimate.approval.policy import House
 from wanimate.approval.standing import Asked, Standing, standing
 from wanimate.review import chain
@@ -15,6 +17,8 @@ from wanimate.serve.approvals import chains
 from wanimate.serve.approvals.chains import Heads
 from wanimate.serve.approvals.judging import Found, judged
 from wanimate.serve.approvals.origin import Origin
+from wanimate.serve.consents import Consents
+from wanimate.serve.database import Database
 from wanimate.serve.settings import ServeSettings
 from wanimate.serve.tables import now
 
@@ -46,9 +50,9 @@ class Approvals:
         clock: milliseconds since 1970.
     """
 
-    def __init__(self, settings: ServeSettings, clock: Callable[[], int] = now) -> None:
+    def __init__(self, settings: ServeSettings, database: Database, clock: Callable[[], int] = now) -> None:
         self._file, self.clock = settings.policy, clock
-        self.heads = Heads(settings.heads)
+        self.heads, self.consents = Heads(settings.heads), Consents(database)
 
     @property
     def house(self) -> House:
@@ -60,11 +64,13 @@ class Approvals:
         """Whether a policy file is in force, so that results are held back. Raises InputError."""
         return self.house.path is not None
 
-    def judged(
-        self, session: Session, output: str, origin: Origin, regions: Sequence[str] = (), file: Path | None = None
-    ) -> Found:
+    def judged(self, origin: Origin, leaving: Leaving, file: Path | None = None) -> Found:
         """What rules and consents say of a result now. Raises InputError: policy or rules cannot be read."""
-        return judged(session, self.house, output, origin, {}, regions, self.clock(), file)
+        return judged(self.consents, self.house, origin, leaving, self.clock(), file)
+
+    def used(self, found: Found, leaving: Leaving) -> None:
+        """Count a use of the consents that a result rests on. Raises InputError: they do not allow it any more."""
+        self.consents.leave(found.case, self.house, None, leaving, datetime.fromtimestamp(self.clock() / 1000, UTC))
 
     def stand(
         self, session: Session, output: str, origin: Origin, found: Found, regions: Sequence[str] = (),

@@ -80,7 +80,8 @@ class Serving:
             raise ServiceError(403, CODE, text)
         if last is None:
             ids = [one.id for one in stand.standing.counted] if stand.held else []
-            leaving = Leaving(output, "download", f"owner {job.owner}")
+            leaving = _leaving(job, output)
+            self._approvals.used(stand.found, leaving)
             with self._database.write() as session:
                 releases.write(session, leaving, ids, self._by, self._approvals.clock())
 
@@ -89,7 +90,7 @@ class Serving:
         key = (output, self._approvals.house.sha256)
         found = self._found.get(key)
         if found is None or file is not None or not self._approvals.house.policy.regions:
-            found = self._approvals.judged(session, output, origin, file=file)
+            found = self._approvals.judged(origin, _leaving(job, output), file)
         if file is not None:
             self._found = {**(self._found if len(self._found) < _KNOWN else {}), key: found}
         return self._approvals.stand(session, output, origin, found)
@@ -97,7 +98,7 @@ class Serving:
     def _last(self, session: Session, output: str, owner: str) -> str | None:
         """The release of this file to this owner that has not been asked back."""
         back = sa.select(Recall.release_id)
-        same = Release.output == output, Release.way == "download", Release.place == f"owner {owner}"
+        same = Release.output == output, Release.way == "download", Release.place == _place(owner)
         return session.scalar(sa.select(Release.id).where(*same, Release.id.not_in(back)).limit(1))
 
     def _hash(self, stored: str, pictures: bool) -> str:
@@ -125,6 +126,14 @@ class Serving:
             place = Path(folder) / Path(stored).name
             self._storage.fetch(stored, place)
             yield place
+
+
+def _leaving(job: Job, output: str) -> Leaving:
+    return Leaving(output, "download", _place(job.owner))
+
+
+def _place(owner: str) -> str:
+    return f"owner {owner}"
 
 
 def _origin(session: Session, job: Job) -> Origin:

@@ -19,7 +19,7 @@ class Reviews:
     """Everything that faces and the command line do. Methods of its parts raise ServiceError."""
 
     def __init__(self, database: Database, storage: Storage, settings: ServeSettings) -> None:
-        self.storage, self.approvals = storage, Approvals(settings)
+        self.storage, self.approvals = storage, Approvals(settings, database)
         desk = Desk(database, storage, settings, self.approvals)
         self.shots, self.notes = Shots(desk), Notes(desk)
         self.decisions, self.guests = Decisions(desk), Guests(desk)

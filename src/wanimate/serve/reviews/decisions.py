@@ -12,6 +12,7 @@ from pathlib import Path
 import sqlalchemy as sa
 from sqlalchemy.orm import Session
 
+from wanimate.approval.leaving import Leaving
 from wanimate.approval.standing import Asked, Standing, roles_of, standing
 from wanimate.review import chain
 from wanimate.review.records import State
@@ -134,7 +135,7 @@ class Decisions:
         if faults:
             raise ServiceError(409, "ClockSetBack", f"{faults[0]} Nothing is decided until it is right.")
         origin = origin_of_version(session, version)
-        found = approvals.judged(session, output, origin, file=wanted.file)
+        found = approvals.judged(origin, Leaving(output, "release", ""), wanted.file)
         at = approvals.clock()
         by = chain.By(
             name=who.name, role=who.role, identity=who.identity, roles=roles_of(who.identity, house.policy),
