@@ -18,8 +18,11 @@ from wanimate.serve.consents import Consents
 
 @dataclass(frozen=True)
 class Found:
-    """What rules and consents say of a result. case: what was judged. missing: sentences; empty where nothing speaks against it.
-    expires: when the first thing ends that it rests on, in milliseconds since 1970."""
+    """What rules and consents say of a result.
+
+    case: what was judged. missing: sentences; empty where nothing speaks against it. expires: when the first thing ends that it
+    rests on, in milliseconds since 1970.
+    """
 
     case: Case
     checks: tuple[chain.Check, ...] = ()
