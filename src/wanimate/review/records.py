@@ -135,7 +135,7 @@ class Version(Form):
     """A result in the stack of a shot.
 
     rate: frames a second as a fraction ("30000/1001"). sha256: of the file, as its maker told or as it was first decided on.
-    kept: whether the file is still there. approval: None where nobody knows the hash yet.
+    kept: whether the file is still there. approval: None where nobody has asked the policy.
     """
 
     job: str

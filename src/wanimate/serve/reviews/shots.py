@@ -167,7 +167,7 @@ def looked(session: Session, who: Reviewer, shot: Shot, approvals: Approvals) ->
     progress = _progress(session, versions, decisions, approvals)
     found = r.Shot(
         id=shot.id, owner=shot.owner, name=shot.name, state=r.State(shot.state), created=shot.created,
-        changed=shot.changed, versions=tuple(_version(one, one.job_id in jobs, progress.get(one.job_id)) for one in versions),
+        changed=shot.changed, versions=tuple(_version(one, one.job_id in jobs, progress[one.job_id]) for one in versions),
         comments=comments_of(comments), decisions=tuple(one for row in decisions if (one := decided_of(row)) is not None),
         intact=not chain.faults([one.record for one in decisions], shot.head),
     )  # fmt: skip
@@ -213,19 +213,18 @@ def _progress(
         records += [chain.read(one.record) for one in decisions]
     found = dict[str, r.Progress]()
     for one in versions:
-        if one.digest is not None:
-            origin = origin_of_version(session, one)
-            mine = [record for record in records if record.job == one.job_id]
-            stands = standing([mine], one.digest, Asked(house.policy, at, origin.maker))
-            held = house.path is not None and origin.is_held(house.policy.held)
-            found[one.job_id] = r.Progress(
-                held=held, given=len(stands.counted), needed=house.policy.approvals, missing=stands.missing,
-                expires=stands.expires,
-            )  # fmt: skip
+        origin = origin_of_version(session, one)
+        mine = [record for record in records if record.job == one.job_id]
+        stands = standing([mine], one.digest or "", Asked(house.policy, at, origin.maker))
+        held = house.path is not None and origin.is_held(house.policy.held)
+        found[one.job_id] = r.Progress(
+            held=held, given=len(stands.counted), needed=house.policy.approvals, missing=stands.missing,
+            expires=stands.expires,
+        )  # fmt: skip
     return found
 
 
-def _version(row: ShotVersion, is_kept: bool, approval: r.Progress | None) -> r.Version:
+def _version(row: ShotVersion, is_kept: bool, approval: r.Progress) -> r.Version:
     facts = row.facts
     return r.Version(
         job=row.job_id, number=row.number, name=facts["name"], state=r.State(row.state), added=row.added,
