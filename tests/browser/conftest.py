@@ -16,6 +16,7 @@ import pytest
 
 HERE = Path(__file__).parent
 sys.path.insert(0, str(HERE.parent / "unit" / "serve"))
+sys.path.insert(0, str(HERE.parent / "unit" / "approval"))
 
 if TYPE_CHECKING:
     from playwright.sync_api import Browser

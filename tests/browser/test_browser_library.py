@@ -7,6 +7,7 @@ from pathlib import Path
 from typing import Any
 
 import pytest
+from consents_made import consent, limit
 from playwright.sync_api import Browser, Page, expect
 from stage import Actor, Playhouse, clip, picture
 from visit import Visit
@@ -104,6 +105,34 @@ def test_axe_finds_nothing(browser: Browser, live: Playhouse, tmp_path: Path, sc
         expect(visit.page.get_by_role("dialog", name="Choose a clip").get_by_role("listitem")).to_have_count(26)
         found["picker"] = visit.faults()
         assert {where: faults for where, faults in found.items() if faults} == {}
+
+
+def test_an_entry_shows_the_consents_for_its_file(stocked: Visit) -> None:
+    page, owner = stocked.page, owner_of(stocked)
+    page.get_by_role("button", name="Edit: Nod").click()
+    dialog = page.get_by_role("dialog")
+    expect(dialog.get_by_text("No consent is known of this file.")).to_be_visible()
+    dialog.get_by_role("button", name="Close").click()
+    entry = stocked.live.service.library.find("nod", owner)
+    assert entry is not None
+    consents = stocked.live.service.consents
+    consents.add(consent(limit("spatial", "eq", "EU"), uid=f"urn:{owner}:1", asset=entry.sha256), owner, owner)
+    consents.add(consent(uid=f"urn:{owner}:2", asset=entry.sha256, expires="2026-06-30T00:00:00Z"), owner, owner)
+    page.get_by_role("button", name="Edit: Nod").click()
+    found = dialog.get_by_role("list", name="Consents for this file").get_by_role("listitem")
+    expect(found).to_have_count(2)
+    expect(found.first).to_contain_text("Expired")
+    expect(found.last).to_contain_text("Valid")
+    expect(found.last).to_contain_text("use in EU")
+    assert stocked.faults() == []
+    dialog.get_by_label("Consent records").fill(f"urn:{owner}:1, urn:nobody")
+    stocked.refusals = True
+    dialog.get_by_role("button", name="Save").click()
+    expect(dialog.get_by_role("alert")).to_contain_text("there is no such consent")
+    expect(dialog.get_by_label("Consent records")).to_have_attribute("aria-invalid", "true")
+    dialog.get_by_label("Consent records").fill(f"urn:{owner}:1")
+    dialog.get_by_role("button", name="Save").click()
+    expect(page.get_by_text("Nod is saved.")).to_be_visible()
 
 
 def test_search_while_typing_tags_and_status(stocked: Visit) -> None:

@@ -16,15 +16,28 @@ from uuid import uuid4
 from pydantic import AfterValidator, BaseModel, ConfigDict, Field, ValidationError, model_validator
 
 from wanimate.approval.faults import first_fault
-from wanimate.approval.terms import ACTIONS, CONTEXT, FORBIDS, OPERATORS, Operand, Use, reasons_of, short, told_wrongly
+from wanimate.approval.terms import (
+    ACTIONS,
+    CONTEXT,
+    FORBIDS,
+    NAMESPACE,
+    OPERATORS,
+    Operand,
+    Use,
+    reasons_of,
+    said,
+    short,
+    told_wrongly,
+)
 from wanimate.approval.times import Moment, instant
 from wanimate.errors import InputError
 from wanimate.media.json_file import parse_json, read_json
 from wanimate.review.chain import Sha256
 
 _ASSET = re.compile(r"(?:(?:urn:)?sha256:)?([0-9a-f]{64})")
-_KEEPS = re.compile(r"[A-Za-z][\w.-]*:.+|@\w+")
+_KEEPS = re.compile(r"[A-Za-z][\w.-]*:.+|@id")
 """Keys of other vocabularies ("dct:title") say something beside the agreement, and stay as they are."""
+_PREFIX = re.compile(r"[A-Za-z][\w.-]*")
 _LARGEST = 2**20
 Release = Literal["MR-NON", "MR-NAP", "MR-UMR", "MR-LMR"]
 """PLUS: none, not applicable (nobody can be recognised), unlimited, limited or incomplete."""
@@ -115,6 +128,12 @@ class Rule(Part):
     def operands(self) -> list[Operand]:
         return [one.operand for one in self.constraint]
 
+    @property
+    def words(self) -> str:
+        """ "use in EU, for ad, 10 times at most"."""
+        limits = ", ".join(said(one) for one in self.operands)
+        return f"{' and '.join(sorted(self.actions))} {limits or 'without a limit'}"
+
     @model_validator(mode="after")
     def _known_actions(self) -> Rule:
         unknown = sorted(self.actions - ACTIONS)
@@ -155,12 +174,31 @@ class Agreement(Part):
         contexts = self.context if isinstance(self.context, list) else [self.context]
         if CONTEXT not in contexts:
             raise ValueError(f"@context has to be {CONTEXT}")
+        for one in contexts:
+            _check_context(one)
         for key in self.model_extra or {}:
-            if not _KEEPS.fullmatch(key) or key.startswith("odrl:"):
+            if not _KEEPS.fullmatch(key) or short(key) != key:
                 raise ValueError(f"nobody here knows the key {key!r}")
         if any(one.target not in (None, self.target) for one in (*self.permission, *self.prohibition)):
             raise ValueError("all of an agreement is about one target")
         return self
+
+
+def _check_context(given: Any) -> None:
+    """Whether a context only names prefixes of other vocabularies. Any other could give ODRL's words another meaning.
+
+    Raises:
+        ValueError.
+    """
+    if given == CONTEXT:
+        return
+    if not isinstance(given, dict):
+        raise ValueError(f"@context: nobody here knows {given!r}")
+    known = {field.alias or name for name, field in Agreement.model_fields.items()}
+    for prefix, place in given.items():
+        plain = _PREFIX.fullmatch(prefix) and prefix not in known and prefix != "odrl"
+        if not plain or not isinstance(place, str) or place.startswith(NAMESPACE):
+            raise ValueError(f"@context: {prefix} may only name another vocabulary")
 
 
 class Subject(Part):

@@ -13,7 +13,8 @@ from wanimate.approval.regions import PATTERN, lies_in, meets
 from wanimate.approval.times import span
 
 CONTEXT = "http://www.w3.org/ns/odrl.jsonld"
-_PREFIXES = ("http://www.w3.org/ns/odrl/2/", "odrl:")
+NAMESPACE = "http://www.w3.org/ns/odrl/2/"
+_PREFIXES = (NAMESPACE, "odrl:")
 _ORDER = ("eq", "lt", "lteq", "gt", "gteq")
 _CHOICE = ("eq", "neq", "isA", "isAnyOf", "isNoneOf")
 OPERATORS = {
@@ -127,7 +128,7 @@ def _against(term: Operand, use: Use, at: datetime, used_before: int) -> str | N
         kept = not any(clash(one, other) for one in given for other in term.right)
     else:
         kept = all(any(same(one, other) for other in term.right) for one in given)
-    return None if kept else f"{wanted}, not for {', '.join(given)}."
+    return None if kept else f"{wanted}, and this is {_WHAT[term.left]} {', '.join(given)}."
 
 
 def _touches(term: Operand, use: Use, at: datetime, used_before: int) -> bool:
@@ -174,7 +175,18 @@ def _number(value: Any) -> Any:
     return int(value) if isinstance(value, str) and value.isascii() and value.isdecimal() else value
 
 
+def said(term: Operand) -> str:
+    """A constraint in words: "in DE or FR", "until 2026-12-31", "2 times at most"."""
+    values = " or ".join(map(str, term.right))
+    if term.left == "count":
+        most = _number(term.right[0]) - (term.operator == "lt")
+        return f"{most} time{'' if most == 1 else 's'} at most"
+    if term.left == "dateTime":
+        words = {"eq": "on", "neq": "not on", "lt": "before", "lteq": "until", "gt": "after", "gteq": "from"}
+        return f"{words[term.operator]} {values}"
+    word = {"spatial": "in", "purpose": "for", "media": "as"}[term.left]
+    return f"not {word} {values}" if term.operator in ("neq", "isNoneOf") else f"{word} {values}"
+
+
 def _where(operands: Sequence[Operand]) -> str:
-    """Constraints in words: " for spatial isAnyOf DE, FR"."""
-    told = [f"{one.left} {one.operator} {', '.join(map(str, one.right))}" for one in operands]
-    return f" for {' and '.join(told)}" if told else ""
+    return "".join(f" {said(one)}" for one in operands)

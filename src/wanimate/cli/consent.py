@@ -107,7 +107,9 @@ def list_(
     with _opened(config, data, database) as consents:
         rows, total = consents.listed(owner, asset, limit=limit)
     at = _now()
-    table = Table("id", "version", "state", "subject", "about", "expires", "used", box=None, header_style="bold")
+    table = Table(box=None, header_style="bold")
+    for column in ("id", "version", "state", "subject", "about", "expires", "used"):
+        table.add_column(column, overflow="fold")
     for kept in rows:
         one = kept.consent
         table.add_row(
@@ -203,15 +205,13 @@ def check(
 @contextmanager
 def _opened(config: Path | None, data: Path | None, database: str | None) -> Iterator[Consents]:
     settings = settings_of(config, data=data, database=database)
-    from wanimate.serve.consents import Consents
-    from wanimate.serve.database import Database
+    from wanimate.serve.consents import open_consents
 
-    base = Database(settings.database_url)
-    base.open()
+    consents = open_consents(settings)
     try:
-        yield Consents(base)
+        yield consents
     finally:
-        base.close()
+        consents.close()
 
 
 def _unknown(consent: str) -> InputError:
@@ -250,6 +250,8 @@ def _shown(versions: Sequence[Kept], at: datetime) -> list[RenderableType]:
     kept = versions[-1]
     one = kept.consent
     table = Table(box=None, show_header=False)
+    table.add_column(no_wrap=True)
+    table.add_column(overflow="fold")
     rows: dict[str, Any] = {
         "state": kept.state(at), "about": f"sha256:{one.asset}", "subject": one.subject.id, "minor": one.subject.minor,
         "deceased": one.subject.deceased, "given by": one.by, "represented by": one.represented_by,
@@ -261,17 +263,11 @@ def _shown(versions: Sequence[Kept], at: datetime) -> list[RenderableType]:
         text = ("yes" if value else "no") if isinstance(value, bool) else str(value)
         table.add_row(name, escape(text))
     for permission in one.agreement.permission:
-        table.add_row("permitted", escape(_terms(permission)))
+        table.add_row("permitted", escape(permission.words))
     for prohibition in one.agreement.prohibition:
-        table.add_row("prohibited", escape(_terms(prohibition)))
+        table.add_row("prohibited", escape(prohibition.words))
     written = [
         f"version {one.version}: {escape(one.by)}, {datetime.fromtimestamp(one.at / 1000, UTC):%Y-%m-%d %H:%M} UTC"
         for one in versions
     ]
     return [f"[bold]{escape(one.id)}[/bold]", table, *written]
-
-
-def _terms(rule: Any) -> str:
-    """A permission or a prohibition in words: "use: spatial isAnyOf EU; count lteq 10"."""
-    limits = [f"{one.left} {one.operator} {', '.join(map(str, one.right))}" for one in rule.operands]
-    return f"{', '.join(sorted(rule.actions))}: {'; '.join(limits) or 'without a limit'}"

@@ -49,7 +49,7 @@ def list_(
     ] = None,
     policy: PolicyFile = None,
 ) -> None:  # fmt: skip
-    """List the rules with their sources and dates, and what named persons have approved.
+    """List the rules, and what named persons have approved. --json has their texts and sources as well.
 
     [bold]Example[/bold]
 
@@ -62,7 +62,9 @@ def list_(
     table = house.rules()
     rows = table.rows if region is None else table.of(checked_region(region))
     at = datetime.now(UTC)
-    shown = Table("id", "region", "from", "asks for", "checked", "state", box=None, header_style="bold")
+    shown = Table(box=None, header_style="bold")
+    for column in ("id", "region", "from", "asks for", "checked", "state"):
+        shown.add_column(column, overflow="fold")
     for row in rows:
         state = row.outdated(at, house.policy.rules_days) or ("in force" if row.in_force(at) else "not in force yet")
         begins, checked = (str(day or "") for day in (row.begins, row.checked_on))
@@ -107,7 +109,7 @@ def check(
     told = {
         "regions": places, "outdated": outdated, "missing": [one.evidence for one in about], "sha256": table.sha256,
     }  # fmt: skip
-    lines = [f"{name}: {why}" for name, why in outdated.items()] + [one.evidence for one in about]
+    lines = [one.evidence for one in about] if places else [f"{name}: {why}" for name, why in outdated.items()]
     report.done(told, "\n".join(map(escape, lines)) or "all rules can be relied on")
     if about or (not places and outdated):
         raise typer.Exit(1)
@@ -207,6 +209,8 @@ def _policy(house: House) -> dict[str, Any]:
 
 def _policy_table(house: House) -> Table:
     table = Table(box=None, show_header=False)
+    table.add_column(no_wrap=True)
+    table.add_column(overflow="fold")
     rows: dict[str, Any] = {"file": str(house.path or "none: the defaults"), "sha256": house.sha256}
     for key, value in (rows | house.policy.model_dump(mode="json")).items():
         table.add_row(key, escape(value if isinstance(value, str) else json.dumps(value, ensure_ascii=False)))

@@ -21,6 +21,7 @@ from wanimate.errors import InputError
 from wanimate.media.json_file import parse_json
 from wanimate.review.chain import Check
 from wanimate.serve.database import Database
+from wanimate.serve.settings import ServeSettings
 from wanimate.serve.tables import ConsentUse, ConsentVersion, LibraryEntry, now
 
 HOUSE = ""
@@ -50,11 +51,14 @@ class Kept:
         return "valid" if at >= instant(consent.signed_at) else "not signed yet"
 
     def told(self, at: datetime) -> dict[str, Any]:
-        """As JSON tells it; `consent` is the record itself."""
+        """As JSON tells it; `record` is the record itself."""
+        one = self.consent
         return {
-            "id": self.consent.id, "version": self.version, "owner": self.owner, "state": self.state(at),
-            "asset": self.consent.asset, "subject": self.consent.subject.id, "recorded_by": self.by, "recorded_at": self.at,
-            "used": self.used, "duties": self.consent.duties, "consent": self.consent.data(),
+            "id": one.id, "version": self.version, "owner": self.owner, "state": self.state(at), "asset": one.asset,
+            "subject": one.subject.id, "permitted": [rule.words for rule in one.agreement.permission],
+            "prohibited": [rule.words for rule in one.agreement.prohibition], "duties": one.duties, "expires": one.expires,
+            "withdrawn_at": one.withdrawn_at, "recorded_by": self.by, "recorded_at": self.at, "used": self.used,
+            "record": one.data(),
         }  # fmt: skip
 
 
@@ -66,6 +70,9 @@ class Consents:
 
     def __init__(self, database: Database) -> None:
         self._database = database
+
+    def close(self) -> None:
+        self._database.close()
 
     # Keeping
 
@@ -173,6 +180,17 @@ class Consents:
                         )
                     )  # fmt: skip
         return verdict
+
+
+def open_consents(settings: ServeSettings) -> Consents:
+    """Consents of this machine's service, whether it runs or not. `close` gives the database back.
+
+    Raises:
+        InputError: the database cannot be opened.
+    """
+    database = Database(settings.database_url)
+    database.open()
+    return Consents(database)
 
 
 def _judged(

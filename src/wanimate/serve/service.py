@@ -20,6 +20,7 @@ from wanimate.library import places
 from wanimate.library.entries import Library
 from wanimate.serve import sources
 from wanimate.serve.approvals.serving import Serving
+from wanimate.serve.consents import Consents
 from wanimate.serve.content import safe_name, storage_name
 from wanimate.serve.database import Database
 from wanimate.serve.errors import ServiceError, away, missing, wrong
@@ -84,6 +85,7 @@ class Service:
         self.serving = Serving(self.database, self.storage, self.reviews.approvals)
         self.rates = Rate()
         self.library = Library(self.database, self.storage)
+        self.consents = Consents(self.database)
         self.streams = Streams()
         self.forecaster = Forecaster(settings, self.database)
 

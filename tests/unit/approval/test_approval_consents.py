@@ -74,13 +74,13 @@ def test_prohibitions(constraint: dict[str, Any], use: Use, refused: bool, actio
     given["agreement"]["prohibition"] = [{"action": action, "constraint": [constraint]}]
     reasons = consent_of(given).allows(use, NOW, 0)
     assert bool(reasons) is refused
-    assert not refused or reasons[0].startswith("It is prohibited for ")
+    assert not refused or reasons[0].startswith("It is prohibited ")
 
 
 def test_every_constraint_of_a_permission_counts() -> None:
     both = consent(limit("spatial", "eq", "EU"), limit("purpose", "eq", "film"))
     assert both.allows(Use(("DE",), ("film",)), NOW) == []
-    assert both.allows(Use(("DE",), ("ad",)), NOW) == ["It is permitted for purpose eq film only, not for ad."]
+    assert both.allows(Use(("DE",), ("ad",)), NOW) == ["It is permitted for film only, and this is purpose ad."]
     assert len(both.allows(Use(("US",), ("ad",)), NOW)) == 2
 
 
@@ -201,9 +201,9 @@ def test_a_target_is_a_hash(form: str) -> None:
 
 
 def change(path: str, value: Any) -> dict[str, Any]:
-    """The full record with one thing changed; `...` takes it away. Path: names and numbers with dots."""
+    """The full record with one thing changed; `...` takes it away. Path: names and numbers between /; | in a name is a /."""
     given = full()
-    *above, last = [int(word) if word.isdecimal() else word for word in path.split("/")]
+    *above, last = [int(word) if word.isdecimal() else word.replace("|", "/") for word in path.split("/")]
     place: Any = given
     for one in above:
         place = place[one]
@@ -227,6 +227,12 @@ LIMIT = f"{PERMISSION}/constraint/0"
         ("agreement/target", "sha256:" + "C" * 64, "64 small"), ("agreement/permission", [], "permission"),
         ("agreement/inheritFrom", "urn:x", "nobody here knows the key 'inheritFrom'"),
         ("agreement/odrl:conflict", "perm", "nobody here knows the key"),
+        ("agreement/http:||www.w3.org|ns|odrl|2|prohibition", [], "nobody here knows the key"),
+        ("agreement/@graph", [], "nobody here knows the key"),
+        ("agreement/@context/1", "https://example.com/other.jsonld", "nobody here knows 'https://example.com"),
+        ("agreement/@context/1", {"o": "http://www.w3.org/ns/odrl/2/"}, "another vocabulary"),
+        ("agreement/@context/1", {"permission": "http://example.com/p"}, "another vocabulary"),
+        ("agreement/@context/1", {"@vocab": "http://example.com/p"}, "another vocabulary"),
         (f"{PERMISSION}/refinement", [], "permission.1.refinement: there is no such key"),
         (f"{PERMISSION}/action", "dance", "ODRL has no action dance"), (f"{PERMISSION}/action", [], "no action"),
         (f"{PERMISSION}/action", {"rdf:value": {}}, "action"),
@@ -299,3 +305,16 @@ def test_regions_nest() -> None:
     assert meets("EU", "FR")
     assert meets("FR", "EU")
     assert not meets("US-NY", "US-CA")
+
+
+@pytest.mark.parametrize(
+    ("constraint", "words"),
+    [
+        (limit("spatial", "isAnyOf", ["DE", "US-NY"]), "in DE or US-NY"), (limit("spatial", "isNoneOf", ["CN"]), "not in CN"),
+        (limit("purpose", "eq", "ad"), "for ad"), (limit("media", "neq", "tv"), "not as tv"),
+        (limit("dateTime", "lteq", "2026-12-31"), "until 2026-12-31"), (limit("count", "lt", 3), "2 times at most"),
+        (limit("count", "eq", "1"), "1 time at most"),
+    ],
+)  # fmt: skip
+def test_terms_in_words(constraint: dict[str, Any], words: str) -> None:
+    assert consent(constraint).agreement.permission[0].words == f"use {words}"

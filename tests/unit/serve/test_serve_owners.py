@@ -8,6 +8,7 @@ from dataclasses import dataclass
 from typing import Any
 
 import pytest
+from consents_made import data
 from fastapi.testclient import TestClient
 from own_service import JOB, PNG, Served, served
 
@@ -34,6 +35,7 @@ class Belongings:
     look: str
     entry: str
     shot: str
+    consent: str
     secrets: tuple[str, ...]
 
 
@@ -61,8 +63,9 @@ def belongings(service: Served) -> Belongings:
     batch = ann.post("/v1/batches", json={"jobs": [{**JOB, "name": "mystery"}]}).json()
     key = ann.get("/v1/me").json()
     held = batch["jobs"][0]["id"]
+    consent = ann.post("/v1/consents", json={"consent": data(uid="mystery")}).json()["id"]
     secrets = (job, upload, batch["id"], held, look, shot, key["key"], key["webhook_secret"], "mystery", entry)
-    return Belongings(job, upload, batch["id"], key["key"], look, entry, shot, secrets)
+    return Belongings(job, upload, batch["id"], key["key"], look, entry, shot, consent, secrets)
 
 
 def routes(service: Served) -> list[tuple[str, str]]:
@@ -75,7 +78,7 @@ def asked(path: str, mine: Belongings) -> str:
     ids = {
         "job_id": mine.job, "video_id": mine.job, "task_id": mine.job, "upload_id": mine.upload, "batch_id": mine.batch,
         "key_id": mine.key, "id": mine.job, "entry_id": mine.entry,
-        "shot_id": mine.shot,
+        "shot_id": mine.shot, "consent_id": mine.consent,
     }  # fmt: skip
     return re.sub(r"\{(\w+)\}", lambda name: ids.get(name[1], "other"), path)
 
@@ -102,6 +105,7 @@ def body_of(path: str, mine: Belongings) -> Any:
         "/v1/keys": {"owner": "ann"},
         "/v1/library": {"job": mine.job, "part": "image"},
         "/v1/library/{entry_id}": {"title": "mine"},
+        "/v1/consents/{consent_id}/check": {},
         "/v1/videos/{video_id}/remix": {"prompt": "more"},
     }.get(path)
 
@@ -141,13 +145,14 @@ def test_owners_never_see_each_other(service: Served, belongings: Belongings) ->
     assert ann.get(f"/v1/library/{belongings.entry}").json()["title"] == "mystery"
     assert ann.get(f"/v1/jobs/{belongings.secrets[3]}").json()["priority"] == 0
     assert ann.get("/v1/me").json()["webhook_secret"] == belongings.secrets[7]
+    assert ann.get(f"/v1/consents/{belongings.consent}").json()["state"] == "valid"
     shot = ann.get(f"/v1/shots/{belongings.shot}").json()
     assert (shot["name"], len(shot["comments"]), shot["decisions"]) == ("mystery", 1, [])
 
 
 def test_lists_hold_nothing_of_others_even_with_everybody(service: Served, belongings: Belongings) -> None:
     bob = service.client("bob")
-    for path in ("/v1/jobs", "/v1/queue", "/v1/library", "/v1/library/tags"):
+    for path in ("/v1/jobs", "/v1/queue", "/v1/library", "/v1/library/tags", "/v1/consents"):
         found = bob.get(path, params={"everybody": True, "batch": belongings.batch, "search": "mystery"}).text
         assert not any(secret in found for secret in belongings.secrets)
     assert "mystery" in service.client("boss").get("/v1/jobs", params={"everybody": True}).text

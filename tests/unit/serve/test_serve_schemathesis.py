@@ -79,7 +79,10 @@ def test_many_odd_requests_are_answered_in_order(service: Service) -> None:
 
 ODD = ["\0", "%00", "\ud800".encode("utf-8", "surrogatepass"), "9" * 30, "a" * 70, "..", "%2e%2e%2f", "é", "🎬"]
 """Parts of addresses that some database refuses."""
-PATHS = ("/api/v1/tasks/{}", "/v1/jobs/{}", "/v1/videos/{}", "/v1/uploads/{}", "/v1/batches/{}", "/v1/shots/{}")
+PATHS = (
+    "/api/v1/tasks/{}", "/v1/jobs/{}", "/v1/videos/{}", "/v1/uploads/{}", "/v1/batches/{}", "/v1/shots/{}",
+    "/v1/consents/{}",
+)  # fmt: skip
 
 
 def test_odd_ids_are_unknown_ids(service: Service) -> None:

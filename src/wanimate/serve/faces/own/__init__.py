@@ -7,6 +7,7 @@ from fastapi import APIRouter
 from wanimate.serve.faces.own import (
     batches,
     check,
+    consents,
     files,
     guest,
     jobs,
@@ -24,5 +25,5 @@ from wanimate.serve.faces.own.forms import error_body
 __all__ = ["error_body", "router"]
 
 router = APIRouter(prefix="/v1")
-for part in (jobs, batches, files, stream, queue, uploads, people, check, library, machine, keys, review, guest):
+for part in (jobs, batches, files, stream, queue, uploads, people, check, library, consents, machine, keys, review, guest):
     router.include_router(part.router)

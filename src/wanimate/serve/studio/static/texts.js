@@ -154,6 +154,10 @@ export const t = {
     empty: { clip: 'No clips yet', character: 'No characters yet' }, emptyAbout: { clip: 'Clips that are used again: dance loops, presenters, expressions.', character: 'Pictures of characters that are used again.' },
     noneFound: 'Nothing matches', noneAbout: 'Change the search, the tags or the status.', onlyApproved: 'Only approved clips of the library may be used here.', from: 'From the library', choose: { image: 'Choose a character', video: 'Choose a clip' },
   },
+  consents: {
+    title: 'Consents for this file', none: 'No consent is known of this file.', states: { valid: 'Valid', expired: 'Expired', withdrawn: 'Withdrawn', 'not signed yet': 'Not signed yet' },
+    permitted: (terms) => terms, prohibited: (terms) => `prohibited: ${terms}`, until: (day) => `until ${day}`,
+  },
   review: {
     about: 'Every finished video is a version of a shot. Say what is wrong at the frame and the place, and approve what is good.',
     states: { needs_review: 'Needs review', changes_asked: 'Changes asked', approved: 'Approved' }, filter: 'State', searchHint: 'name of a shot', more: 'Show more',

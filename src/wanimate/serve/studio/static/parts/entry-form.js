@@ -5,6 +5,7 @@ import { api, get, post, session } from '../api.js';
 import { t } from '../texts.js';
 import { PLACES } from './entry.js';
 import { toast, tried } from './toasts.js';
+import './consents.js';
 import './source.js';
 
 const split = (text) => text.split(',').map((one) => one.trim()).filter(Boolean);
@@ -19,6 +20,7 @@ class EntryForm extends Part {
     this.querySelector('form').reset();
     for (const [name, value] of Object.entries(this.#values())) if (this.#field(name)) this.#field(name).value = value;
     this.querySelector('dialog').showModal();
+    this.querySelector('wa-consents')?.load();
     if (!entry) this.uploads = (await get('uploads').catch(() => ({ data: [] }))).data;
   }
 
@@ -88,6 +90,7 @@ class EntryForm extends Part {
         ${this.shelf === 'clip' ? html`<label class="field"><span>${t.library.kind}</span><select name="kind">${Object.entries(t.library.kinds).map(([kind, words]) => html`<option value=${kind}>${words}</option>`)}</select></label>` : nothing}</div>
       ${this.#text('tags', t.library.tags, t.library.tagsHint)}
       <div class="pair">${this.#text('licence', t.library.licence, t.library.licenceHint, { placeholder: 'CC-BY-4.0', most: 200 })}${this.#text('consents', t.library.consents, t.library.consentsHint)}</div>
+      ${this.entry ? html`<wa-consents .asset=${this.entry.sha256}></wa-consents>` : nothing}
       ${!this.entry && session.is('admin') ? html`<label class="check"><input type="checkbox" name="house" value="yes"><span>${t.library.forHouse}<small>${t.library.forHouseAbout}</small></span></label>` : nothing}
       ${this.entry?.trouble ? html`<p class="note bad">${this.entry.trouble}</p>` : nothing}
       ${this.trouble ? html`<p class="note bad" role="alert">${this.trouble.message}</p>` : nothing}
