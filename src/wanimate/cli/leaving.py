@@ -11,7 +11,7 @@ from rich.table import Table
 
 from wanimate.cli.build import command
 from wanimate.cli.options import option
-from wanimate.cli.records import identity, opened, operator, reviews, valid
+from wanimate.cli.records import gate, identity, opened, operator, reviews, valid
 from wanimate.cli.report import Reporter
 from wanimate.cli.review import (
     NAMES,
@@ -49,13 +49,11 @@ def release(
     [cyan]wanimate release hero.quarantined.mp4 --out hero.mp4[/cyan]
     """
     settings = settings_of(config, data=data, database=database, storage=storage)
-    with opened(settings) as (base, found):
+    with gate(settings) as asked:
         from wanimate.finish.naming import freed
-        from wanimate.serve.approvals.gate import HouseGate
         from wanimate.serve.approvals.release import release as run
 
-        gate = HouseGate(base, found.approvals, identity())
-        written = run(gate, file, out or freed(file), keep)
+        written = run(asked, file, out or freed(file), keep)
     report.done({"files": [str(path) for path in written]}, "\n".join(escape(str(path)) for path in written))
 
 

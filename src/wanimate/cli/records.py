@@ -11,6 +11,7 @@ from typing import TYPE_CHECKING, Any
 from wanimate.errors import InputError
 
 if TYPE_CHECKING:
+    from wanimate.serve.approvals.gate import HouseGate
     from wanimate.serve.database import Database
     from wanimate.serve.reviews import Reviewer, Reviews
     from wanimate.serve.settings import ServeSettings
@@ -52,6 +53,15 @@ def opened(settings: ServeSettings) -> Iterator[tuple[Database, Reviews]]:
         yield base, Reviews(base, Storage(settings.storage_url, shared_secret(base)), settings)
     finally:
         base.close()
+
+
+@contextmanager
+def gate(settings: ServeSettings) -> Iterator[HouseGate]:
+    """The gate that is asked before a result leaves. Raises InputError: the database cannot be opened."""
+    from wanimate.serve.approvals.gate import HouseGate
+
+    with opened(settings) as (base, found):
+        yield HouseGate(base, found.approvals, identity())
 
 
 @contextmanager

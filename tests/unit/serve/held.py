@@ -9,6 +9,7 @@ from dataclasses import dataclass, field
 from pathlib import Path
 from typing import Any
 
+from wanimate.approval.consents import Consent, consent_of
 from wanimate.approval.leaving import Leaving, Passed
 from wanimate.review import chain
 from wanimate.review.records import State
@@ -44,6 +45,20 @@ def person(name: str, identity: str, role: Any = "owner") -> Reviewer:
 
 
 ANN, BOB, LENA = person("Ann Lee", "key:ann"), person("Bob Ray", "key:bob"), person("Lena Orth", "key:lena")
+
+
+def consent(asset: str, uid: str, person: str) -> Consent:
+    """What somebody has agreed to for a file: any use."""
+    return consent_of(
+        {
+            "agreement": {
+                "@context": "http://www.w3.org/ns/odrl.jsonld", "@type": "Agreement", "uid": uid, "target": f"sha256:{asset}",
+                "assigner": person, "assignee": "urn:house:1", "permission": [{"action": "use"}],
+            },
+            "subject": {"id": person, "minor": False, "deceased": False}, "represented_by": "none",
+            "uses_described": "Anything.", "document_sha256": "d" * 64, "signed_at": "2020-01-10T09:00:00Z",
+        }
+    )  # fmt: skip
 
 
 @dataclass

@@ -10,7 +10,7 @@ from typing import Any
 
 import pytest
 import sqlalchemy as sa
-from held import ANN, BOB, LENA, MP4, Stage, person, result, stage
+from held import ANN, BOB, LENA, MP4, Stage, consent, person, result, stage
 
 from wanimate.approval.leaving import Leaving
 from wanimate.errors import InputError
@@ -501,20 +501,35 @@ def test_a_revoked_animation_stays(house: Stage, tmp_path: Path) -> None:
 
 def test_a_withdrawn_consent_revokes_what_rests_on_it(house: Stage, tmp_path: Path) -> None:
     file = result(tmp_path / "hero.mp4")
-    added = house.approved(file)
     other = house.approved(result(tmp_path / "other.mp4", data=MP4 + b"2"))
-
-    def with_consent(found: list[chain.Record]) -> list[chain.Record]:
-        return [one.model_copy(update={"consent_ids": ("urn:consent:7",)}) for one in found]
-
-    rewrite(house, added.shot, with_consent, new_head=True)
+    house.policy(consents=True)
+    consents = house.reviews.approvals.consents
+    consents.add(consent("2" * 64, "urn:consent:7", "urn:person:1"), "", "ann")
+    added = house.approved(file)
+    refused(house, file, "the person in the image")
+    consents.add(consent("1" * 64, "urn:consent:8", "urn:person:2"), "", "ann")
+    house.decide(added, ANN)
+    assert records(house, added.shot)[-1].consent_ids == ("urn:consent:7", "urn:consent:8")
+    gate, leaving = house.gate(), Leaving(added.sha256, "handoff", "client")
+    gate.left(leaving, gate.check(file, leaving))
+    assert [consents.listed(None)[0][i].used for i in (0, 1)] == [1, 1]
+    consents.withdraw("urn:consent:8", None, "ann")
+    refused(house, file, "urn:consent:8")
     boss = Reviewer("Boss", "admin", "key:boss", ANN.rights)
-    (record,) = house.reviews.decisions.withdraw(boss, "urn:consent:7", "The performer has withdrawn.")
-    assert (record.decision, record.output_sha256, record.reason) == (
-        "revoked",
-        added.sha256,
-        "The performer has withdrawn.",
-    )
-    assert house.reviews.decisions.withdraw(boss, "urn:consent:7", "Again.") == []
+    (record,), (gone,) = house.reviews.decisions.withdraw(boss, "urn:consent:8", "The person has withdrawn.")
+    assert (record.decision, record.output_sha256) == ("revoked", added.sha256)
+    assert (gone.release.place, gone.state) == ("client", "to_be_taken_back")
+    assert house.reviews.decisions.withdraw(boss, "urn:consent:8", "Again.")[0] == []
     refused(house, file, "Boss has taken back")
     assert house.state(other) == "approved"
+
+
+def test_an_animation_that_left_under_a_withdrawn_consent_is_asked_back(house: Stage, tmp_path: Path) -> None:
+    house.policy(consents=True)
+    for asset, uid in (("2", "urn:consent:7"), ("1", "urn:consent:8")):
+        house.reviews.approvals.consents.add(consent(asset * 64, uid, f"urn:person:{asset}"), "", "ann")
+    file = result(tmp_path / "hero.mp4", "animation")
+    gate, leaving = house.gate(), Leaving(hash_of(file), "frameio", "frameio:Film")
+    gate.left(leaving, gate.check(file, leaving))
+    made, (gone,) = house.reviews.decisions.withdraw(ANN, "urn:consent:7", "Withdrawn.")
+    assert (made, gone.state) == ([], "to_be_taken_back")

@@ -22,8 +22,8 @@ from wanimate.serve.storage import NotStored, Storage
 from wanimate.serve.tables import Job, Recall, Release, ShotVersion
 
 CODE = "ApprovalRequired"
-FREE = ("record", "thumbnail", "picture", "pose")
-"""What a job has made that shows no result, or is too small to be one."""
+FREE = ("record", "thumbnail")
+"""What a job with a video has beside it that shows no result, or is too small to be one."""
 _KNOWN = 4096
 """Hashes of files that are kept in memory."""
 
@@ -67,9 +67,11 @@ class Serving:
             return
         with self._database.read() as session:
             job = session.get(Job, stored.split("/")[1])
-        if job is None or stored not in [one for name, one in job.result.items() if name not in FREE]:
+        if job is None or "video" not in job.result:  # what is asked for on the way to a job shows no result
             return
-        video = job.result.get("video", stored)
+        if stored not in [one for name, one in job.result.items() if name not in FREE]:
+            return
+        video = job.result["video"]
         output = self._hash(video, bool(job.facts.get("pictures")))
         with self._file(output, video) as file, self._database.read() as session:
             stand = self._stand(session, job, output, file)

@@ -24,7 +24,7 @@ from wanimate.serve.errors import ServiceError, away, missing
 from wanimate.serve.reviews.desk import REVOKED, Desk, Reviewer
 from wanimate.serve.reviews.stacks import settle
 from wanimate.serve.storage import NotStored, StorageAway
-from wanimate.serve.tables import DAY, Job, Release, Shot, ShotDecision, ShotVersion, storable
+from wanimate.serve.tables import DAY, ConsentUse, Job, Release, Shot, ShotDecision, ShotVersion, storable
 
 MOST = 2000
 """Decisions of a shot."""
@@ -82,24 +82,31 @@ class Decisions:
         self._desk.approvals.heads.add(shot_id, record)
         return record
 
-    def withdraw(self, who: Reviewer, consent_id: str, reason: str) -> list[chain.Record]:
-        """A consent was withdrawn: what was approved on its strength is revoked, wherever it is. Returns the records."""
+    def withdraw(self, who: Reviewer, consent_id: str, reason: str) -> tuple[list[chain.Record], list[Gone]]:
+        """A consent was withdrawn: what was approved on its strength is revoked, and what left under it is to be taken back,
+        whosever it is. Returns the records, and everything that left."""
         naming = sa.select(ShotDecision).where(ShotDecision.record.contains(consent_id, autoescape=True))
+        uses = sa.select(ConsentUse.output).where(ConsentUse.consent_id == consent_id)
         made = list[tuple[str, chain.Record]]()
         with self._desk.database.write() as session:
-            told = [(row, chain.read(row.record)) for row in session.scalars(naming.order_by(ShotDecision.seq))]
-            jobs = {row.job_id: row.shot_id for row, record in told if consent_id in record.consent_ids}
-            for job_id, shot_id in jobs.items():
-                shot = self._desk.opened(session, who, shot_id, "decide", lock=True)
-                version = self._desk.version(session, shot, job_id)
-                output = version.digest
-                if output is None or not self._stands(session, version, output).decided:
+            resting = [row for row in session.scalars(naming) if consent_id in _consents(row)]
+            outputs = {*session.scalars(uses), *(row.output for row in resting)}
+            for job_id, shot_id in {row.job_id: row.shot_id for row in resting}.items():
+                shot = session.scalars(sa.select(Shot).where(Shot.id == shot_id).with_for_update()).one()
+                version = session.get(ShotVersion, job_id)
+                if (
+                    version is None
+                    or version.digest is None
+                    or not self._stands(session, version, version.digest).decided
+                ):
                     continue
-                wanted = _Wanted(output, State.NEEDS_REVIEW, reason)
+                wanted = _Wanted(version.digest, State.NEEDS_REVIEW, reason)
                 made.append((shot.id, self._decided(session, who, shot, version, wanted)))
+            at = self._desk.approvals.clock()
+            left = [one for output in sorted(outputs) for one in releases.recall(session, output, consent_id[:64], at)]
         for shot_id, record in made:
             self._desk.approvals.heads.add(shot_id, record)
-        return [record for _, record in made]
+        return [record for _, record in made], left
 
     def gone(self, who: Reviewer, shot_id: str) -> list[Gone]:
         """Where results of a shot went, oldest first."""
@@ -219,6 +226,14 @@ class Decisions:
             ) from error
         except StorageAway as error:
             raise away("The storage does not answer.") from error
+
+
+def _consents(row: ShotDecision) -> tuple[str, ...]:
+    """Consents that a decision rests on; none where it is no record any more."""
+    try:
+        return chain.read(row.record).consent_ids
+    except ValueError:
+        return ()
 
 
 def _outputs(session: Session, shot: Shot) -> list[str]:
