@@ -7,6 +7,7 @@ from pathlib import Path
 from types import TracebackType
 from typing import Any
 
+from wanimate.approval.quarantine import in_house
 from wanimate.config import GenerateSettings, Job, MarkSettings, OutputSettings, ParallelSettings, RuntimeSettings
 from wanimate.config.job import LIBRARY
 from wanimate.engines.registry import engine_for
@@ -62,6 +63,7 @@ class Animator:
         Raises:
             InputError: an input cannot be used. OutputError: the result cannot be written. OutOfMemory. Cancelled: by `cancel`.
         """
+        job = job.model_copy(update={"output": in_house(job.output)})
         return jobs.run(self.engine, _with_files(job), cancel)
 
     def generate(
@@ -73,7 +75,7 @@ class Animator:
         if not isinstance(guides, str | Path | Guides):
             raise InputError("guides", guides, "it is no path", "Give a folder of guides.")
         given = guides if isinstance(guides, Guides) else Path(guides)
-        return jobs.generate(self.engine, given, Job.checked("out", out), generate, output, cancel, marks)
+        return jobs.generate(self.engine, given, Job.checked("out", out), generate, in_house(output), cancel, marks)
 
     def close(self) -> None:
         """Give the memory of the weights back, and end the processes of other GPUs. A later job opens them again."""

@@ -57,7 +57,8 @@ def may_import(importer: str, imported: str) -> bool:
     if importer in STAGES:
         return imported in (*FOUNDATION, *STAGES[: STAGES.index(importer)])
     if importer in ROAD:
-        return imported in (*FOUNDATION, *STAGES, *ROAD[: ROAD.index(importer)])
+        own = RECORDS if importer == "api" else ()
+        return imported in (*FOUNDATION, *STAGES, *own, *ROAD[: ROAD.index(importer)])
     if importer == "__main__":
         return imported == "cli"
     if importer == "":

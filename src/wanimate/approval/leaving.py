@@ -7,7 +7,7 @@ from dataclasses import dataclass
 from pathlib import Path
 from typing import Literal, Protocol
 
-Way = Literal["release", "handoff", "frameio", "descript", "archive"]
+Way = Literal["release", "handoff", "frameio", "descript", "archive", "download"]
 
 
 @dataclass(frozen=True)

@@ -2,7 +2,6 @@
 
 from __future__ import annotations
 
-import getpass
 from collections.abc import Iterator, Sequence
 from contextlib import contextmanager
 from datetime import UTC, datetime
@@ -16,6 +15,7 @@ from rich.table import Table
 
 from wanimate.cli.build import command
 from wanimate.cli.options import option
+from wanimate.cli.records import opened, operator, user
 from wanimate.cli.report import Reporter
 from wanimate.cli.serve import NAMES as PLACES_NAMES
 from wanimate.cli.serve import PLACES, Config, Data, Database, settings_of
@@ -60,7 +60,7 @@ def add(
 
     consent = read_consent(file)
     with _opened(config, data, database) as consents:
-        kept = consents.add(consent, owner or "", name or getpass.getuser())
+        kept = consents.add(consent, owner or "", name or user())
         report.done(kept.told(_now()), f"{consent.id}: version {kept.version}, {kept.state(_now())}")
 
 
@@ -142,10 +142,25 @@ def withdraw(
     report: Reporter, consent: Id, name: By = None, owner: Owner = None, data: Data = None, database: Database = None,
     config: Config = None,
 ) -> None:  # fmt: skip
-    """Withdraw a consent from now on, for good. Entries of the library that name it are retired."""
+    """Withdraw a consent from now on, for good.
+
+    Entries of the library that name it are retired. Approvals that rest on it are revoked, and what left under it is to be
+    taken back.
+    """
+    settings = settings_of(config, data=data, database=database)
     with _opened(config, data, database) as consents:
-        kept = consents.withdraw(consent, owner, name or getpass.getuser())
-    report.done(kept.told(_now()), f"{escape(consent)} is withdrawn since {kept.consent.withdrawn_at}")
+        kept = consents.withdraw(consent, owner, name or user())
+    with opened(settings) as (_, reviews):
+        reason = f"The consent {consent} is withdrawn."
+        records, left = reviews.decisions.withdraw(operator(name), consent, reason)
+    back = [one for one in left if one.state == "to_be_taken_back"]
+    told = kept.told(_now()) | {
+        "revoked": [record.id for record in records], "to_be_taken_back": [one.told() for one in back],
+    }  # fmt: skip
+    words = [f"{escape(consent)} is withdrawn since {kept.consent.withdrawn_at}"]
+    words += [f"revoked: the approval of {record.output_sha256} ({record.job})" for record in records]
+    words += [f"to be taken back: {escape(one.release.place)} ({one.release.id})" for one in back]
+    report.done(told, "\n".join(words))
 
 
 @app.command(no_args_is_help=True)

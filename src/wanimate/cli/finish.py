@@ -7,6 +7,7 @@ from typing import Annotated
 
 import typer
 
+from wanimate.approval.quarantine import in_house
 from wanimate.cli.build import One, Takes, command
 from wanimate.cli.engine import finish as told
 from wanimate.cli.options import option
@@ -57,4 +58,4 @@ def finish(
         rate = None if fps is None else parse_rate(fps)
     except ValueError as error:
         raise InputError("fps", fps, str(error), "Give 24 or 24000/1001, for instance.") from error
-    told(report, out, job(master, out, output, rate, device, marks=marks))
+    told(report, out, job(master, out, in_house(output), rate, device, marks=marks))

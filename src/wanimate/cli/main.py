@@ -15,6 +15,7 @@ from wanimate.cli.consent import app as consent
 from wanimate.cli.doctor import doctor
 from wanimate.cli.finish import finish
 from wanimate.cli.jobs import app as jobs
+from wanimate.cli.leaving import release
 from wanimate.cli.library import app as library
 from wanimate.cli.marks import app as marks
 from wanimate.cli.marks import verify
@@ -80,6 +81,7 @@ app.command()(serve)
 app.command()(worker)
 app.add_typer(keys, name="keys")
 app.add_typer(review, name="review")
+app.command(no_args_is_help=True)(release)
 app.add_typer(consent, name="consent")
 app.add_typer(rules, name="rules")
 app.add_typer(policy, name="policy")

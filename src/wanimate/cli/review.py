@@ -2,9 +2,6 @@
 
 from __future__ import annotations
 
-import getpass
-from collections.abc import Iterator
-from contextlib import contextmanager
 from pathlib import Path
 from typing import TYPE_CHECKING, Annotated, Any
 
@@ -15,6 +12,8 @@ from rich.table import Table
 
 from wanimate.cli.build import command
 from wanimate.cli.options import option
+from wanimate.cli.records import operator, valid
+from wanimate.cli.records import reviews as opened_reviews
 from wanimate.cli.report import Reporter
 from wanimate.cli.serve import NAMES as PLACES_NAMES
 from wanimate.cli.serve import Config, Data, Database, StorageUrl, settings_of
@@ -22,7 +21,7 @@ from wanimate.errors import InputError, OutputError
 
 if TYPE_CHECKING:
     from wanimate.review.records import Shot, State, Version
-    from wanimate.serve.reviews import Reviewer, Reviews
+    from wanimate.serve.reviews import Reviews
     from wanimate.serve.settings import ServeSettings
 
 REVIEW = "Review"
@@ -60,18 +59,18 @@ def list_(
 
     [cyan]wanimate review list --state needs_review[/cyan]
     """
-    with _reviews(settings_of(config, data=data, database=database, storage=storage)) as reviews:
+    with opened_reviews(settings_of(config, data=data, database=database, storage=storage)) as reviews:
         from wanimate.serve.reviews.shots import Wanted
 
         wanted = Wanted(None if state is None else _state(state), everybody=True, limit=1000)
-        rows = reviews.shots.listed(_who(None), "", wanted)
+        rows = reviews.shots.listed(operator(None), "", wanted)
     table = Table("id", "name", "owner", "state", "versions", "open", "changed", box=None, header_style="bold")
     told: list[dict[str, Any]] = []
     for row in rows:
         shot = row.shot
         table.add_row(
             shot.id, escape(shot.name), escape(shot.owner), _WORDS[shot.state], str(row.versions), str(row.open),
-            _moment(shot.changed),
+            moment(shot.changed),
         )  # fmt: skip
         names = ("id", "name", "owner", "state", "created", "changed")
         told.append({name: getattr(shot, name) for name in names} | {"versions": row.versions, "open": row.open})
@@ -85,8 +84,8 @@ def show(
     data: Data = None, database: Database = None, storage: StorageUrl = None, config: Config = None,
 ) -> None:  # fmt: skip
     """Show a shot: its versions, what was said of them, and who decided what."""
-    with _reviews(settings_of(config, data=data, database=database, storage=storage), shot) as reviews:
-        found = _shot(reviews, shot)
+    with opened_reviews(settings_of(config, data=data, database=database, storage=storage), shot) as reviews:
+        found = shot_of(reviews, shot)
     report.done(found.model_dump(mode="json"), _shown(found))
 
 
@@ -110,14 +109,14 @@ def comment(
     [cyan]wanimate review comment "Scene 12" "The hand is gone." --frame 42 --at 0.3,0.6[/cyan]
     """
     settings = settings_of(config, data=data, database=database, storage=storage)
-    with _reviews(settings, shot, frame=frame, duration=duration) as reviews:
+    with opened_reviews(settings, shot, frame=frame, duration=duration) as reviews:
         from wanimate.review.records import Remark
 
         x, y = _place(at)
-        remark = _valid(Remark, text=text, frame=frame, duration=duration, x=x, y=y)
-        found = _shot(reviews, shot)
-        chosen = _version(found, version)
-        made = reviews.notes.add(_who(name), found.id, chosen.job, remark)
+        remark = valid(Remark, text=text, frame=frame, duration=duration, x=x, y=y)
+        found = shot_of(reviews, shot)
+        chosen = version_of(found, version)
+        made = reviews.notes.add(operator(name), found.id, chosen.job, remark)
     report.done({"comment": made, "shot": found.id}, f"said of {escape(found.name)}, version {chosen.number}")
 
 
@@ -163,14 +162,14 @@ def export(
 
     [cyan]wanimate review export "Scene 12" --format edl --out scene-12.edl[/cyan]
     """
-    with _reviews(settings_of(config, data=data, database=database, storage=storage), shot) as reviews:
+    with opened_reviews(settings_of(config, data=data, database=database, storage=storage), shot) as reviews:
         from wanimate.review.exports import FORMATS, exported
 
         chosen = next((one for one in FORMATS if one == format), None)
         if chosen is None:
             raise InputError("format", format, "there is no such format", f"Give {', '.join(FORMATS)}.")
-        found = _shot(reviews, shot)
-        text = exported(found, chosen, _version(found, version))
+        found = shot_of(reviews, shot)
+        text = exported(found, chosen, version_of(found, version))
     if out is None:
         report.done({"format": chosen, "text": text}, escape(text.rstrip("\n")))
         return
@@ -199,7 +198,7 @@ def link(
     [cyan]wanimate review link "Scene 12" --days 3 --rights view,comment,decide[/cyan]
     """
     settings = settings_of(config, data=data, database=database, storage=storage)
-    with _reviews(settings, shot) as reviews:
+    with opened_reviews(settings, shot) as reviews:
         from wanimate.serve.reviews.guests import LONGEST, RIGHTS
 
         if not 0 < days <= LONGEST:
@@ -211,9 +210,9 @@ def link(
             raise InputError(
                 "rights", ", ".join(unknown), "there is no such right", f"Give some of {', '.join(RIGHTS)}."
             )
-        found = _shot(reviews, shot)
+        found = shot_of(reviews, shot)
         chosen = [right for right in RIGHTS if right in wanted]
-        made, token = reviews.guests.invite(_who(name), found.id, label, chosen, days)
+        made, token = reviews.guests.invite(operator(name), found.id, label, chosen, days)
     base = (url or settings.public_url or f"http://{settings.host}:{settings.port}").rstrip("/")
     address = f"{base}/#/guest/{token}"
     report.done({"link": made.id, "url": address, "expires": made.expires, "rights": made.rights}, address)
@@ -222,52 +221,26 @@ def link(
 def _decide(
     report: Reporter, settings: ServeSettings, shot: str, version: int | None, state: str, reason: str, name: str | None
 ) -> None:
-    with _reviews(settings, shot) as reviews:
-        found = _shot(reviews, shot)
-        chosen = _version(found, version)
-        record = reviews.decisions.decide(_who(name), found.id, chosen.job, _state(state), reason)
+    with opened_reviews(settings, shot) as reviews:
+        found = shot_of(reviews, shot)
+        chosen = version_of(found, version)
+        record = reviews.decisions.decide(operator(name), found.id, chosen.job, _state(state), reason)
+        progress = version_of(shot_of(reviews, found.id), chosen.number).approval
+    told = _WORDS[state]
+    if state == "approved" and progress is not None and progress.missing:
+        told = f"{progress.given} of {progress.needed} approvals; {'; '.join(progress.missing)}"
     report.done(
         record.model_dump(mode="json"),
-        f"{escape(found.name)}, version {chosen.number}: {_WORDS[state]} (sha256 {record.output_sha256})",
+        f"{escape(found.name)}, version {chosen.number}: {escape(told)} (sha256 {record.output_sha256})",
     )
 
 
-@contextmanager
-def _reviews(settings: ServeSettings, shot: str = "", **given: object) -> Iterator[Reviews]:
-    """The reviews of a service's database. What is refused within the block is an InputError."""
-    from wanimate.serve.database import Database
-    from wanimate.serve.errors import ServiceError
-    from wanimate.serve.reviews import Reviews
-    from wanimate.serve.service import shared_secret
-    from wanimate.serve.storage import Storage
-
-    base = Database(settings.database_url)
-    base.open()
-    try:
-        yield Reviews(base, Storage(settings.storage_url, shared_secret(base)), settings)
-    except ServiceError as error:
-        rule = error.message.removeprefix(f"{error.field}: ").rstrip(".")
-        field = error.field if error.field is not None and error.field in given else "shot"
-        raise InputError(field, given.get(field, shot), rule, "`wanimate review show` shows what is there.") from error
-    finally:
-        base.close()
-
-
-def _who(name: str | None) -> Reviewer:
-    from wanimate.review.records import Signature
-    from wanimate.serve.reviews import Reviewer
-
-    user = getpass.getuser()
-    called: str = _valid(Signature, name=name or user).name
-    return Reviewer(called, "operator", f"command line:{user}", frozenset({"view", "comment", "decide", "manage"}))
-
-
-def _shot(reviews: Reviews, given: str) -> Shot:
+def shot_of(reviews: Reviews, given: str) -> Shot:
     """A shot by its id, the id of one of its jobs, or its name."""
     from wanimate.serve.errors import ServiceError
     from wanimate.serve.reviews.shots import Wanted
 
-    who = _who(None)
+    who = operator(None)
 
     def looked(by_job: bool) -> Shot | None:
         try:
@@ -288,7 +261,7 @@ def _shot(reviews: Reviews, given: str) -> Shot:
     raise InputError("shot", given, rule, "Give its id; `wanimate review list` shows them.")
 
 
-def _version(shot: Shot, number: int | None) -> Version:
+def version_of(shot: Shot, number: int | None) -> Version:
     if not shot.versions:
         raise InputError("shot", shot.name, "it has no versions", "Give another shot.")
     if number is None:
@@ -319,19 +292,6 @@ def _place(at: str | None) -> tuple[float | None, float | None]:
     return x, y
 
 
-def _valid(form: Any, **fields: Any) -> Any:
-    """A form of these fields. Raises InputError with the first thing that is wrong."""
-    from pydantic import ValidationError
-
-    try:
-        return form.model_validate(fields)
-    except ValidationError as error:
-        first = error.errors(include_url=False)[0]
-        field = ".".join(str(part) for part in first["loc"][:1]) or "marks"
-        rule = first["msg"].removeprefix("Value error, ")
-        raise InputError(field, first["input"], rule, "Give another value.") from error
-
-
 def _shown(shot: Shot) -> list[RenderableType]:
     found: list[RenderableType] = [f"[bold]{escape(shot.name)}[/bold]  {shot.id}  {_WORDS[shot.state]}"]
     if not shot.intact:
@@ -339,7 +299,7 @@ def _shown(shot: Shot) -> list[RenderableType]:
     versions = Table("version", "state", "job", "frames", "rate", "file", box=None, header_style="bold")
     for one in shot.versions:
         kept = "kept" if one.kept else "gone"
-        versions.add_row(str(one.number), _WORDS[one.state], one.job, str(one.frames or ""), one.rate or "", kept)
+        versions.add_row(str(one.number), _stands(one), one.job, str(one.frames or ""), one.rate or "", kept)
     found.append(versions)
     numbers = {one.job: one.number for one in shot.versions}
     for said in sorted(shot.comments, key=lambda one: (numbers.get(one.job, 0), one.frame, one.at)):
@@ -350,11 +310,20 @@ def _shown(shot: Shot) -> list[RenderableType]:
     for made in shot.decisions:
         why = f": {escape(made.reason)}" if made.reason else ""
         what = f"version {numbers.get(made.job, '?')} {_WORDS[made.state]}"
-        found.append(f"{_moment(made.at)}  {what} by [bold]{escape(made.name)}[/bold] ({made.role}){why}")
+        found.append(f"{moment(made.at)}  {what} by [bold]{escape(made.name)}[/bold] ({made.role}){why}")
     return found
 
 
-def _moment(at: int) -> str:
+def _stands(version: Version) -> str:
+    """A version's state, and how many of several approvals it has."""
+    told, progress = _WORDS[version.state], version.approval
+    if progress is None or progress.needed < 2 or not progress.given:
+        return told
+    return f"{told}, {progress.given} of {progress.needed} approvals"
+
+
+def moment(at: int) -> str:
+    """Milliseconds since 1970 as people read them."""
     from datetime import UTC, datetime
 
     return datetime.fromtimestamp(at / 1000, UTC).strftime("%Y-%m-%d %H:%M")

@@ -184,6 +184,17 @@ class OutputSettings(FinishingSettings):
         ),
     ] = False
 
+    quarantine: Annotated[
+        tuple[Literal["animation", "replacement"], ...] | None,
+        Option(
+            RESULT,
+            "Modes whose results are written under a quarantined name, hero.quarantined.mp4.",
+            more="`wanimate release` gives them theirs. An empty list: none.",
+            shown="those of the house's policy; none without one",
+            flag="",
+        ),
+    ] = None
+
     @property
     def bits(self) -> int:
         """Of a channel, the codec's usual number filled in."""

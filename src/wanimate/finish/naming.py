@@ -11,6 +11,7 @@ from wanimate.errors import InputError, OutputError, setting
 
 _FIELD = re.compile(r"\{(shot|take|version)(?::0?(\d{1,2}))?\}")
 _UNFIT = re.compile(r'[\s<>:"|?*]+')
+_QUARANTINED = "quarantined"
 
 
 @dataclass(frozen=True)
@@ -65,3 +66,19 @@ def _highest(template: Path) -> int:
     except OSError:
         return 0
     return max((int(found[1]) for name in names if (found := pattern.fullmatch(name))), default=0)
+
+
+def quarantined(out: Path) -> Path:
+    """The name of a result that may not leave yet: hero.mp4 -> hero.quarantined.mp4, frames -> frames-quarantined."""
+    if is_quarantined(out):
+        return out
+    return out.with_name(f"{out.stem}.{_QUARANTINED}{out.suffix}" if out.suffix else f"{out.name}-{_QUARANTINED}")
+
+
+def is_quarantined(out: Path) -> bool:
+    return out.stem.endswith(f".{_QUARANTINED}" if out.suffix else f"-{_QUARANTINED}")
+
+
+def freed(out: Path) -> Path:
+    """The reverse of `quarantined`."""
+    return out.with_name(f"{out.stem[: -len(_QUARANTINED) - 1]}{out.suffix}") if is_quarantined(out) else out

@@ -2,11 +2,11 @@
 
 from __future__ import annotations
 
-from collections.abc import Generator, Iterator
+from collections.abc import Generator, Iterator, Sequence
 from dataclasses import replace
 from fractions import Fraction
 from pathlib import Path
-from typing import Any
+from typing import Any, get_args
 
 import torch
 
@@ -18,23 +18,28 @@ from wanimate.events import Clock, Event, Expected, Finished, Notice, Stage, Sta
 from wanimate.finish.commit import commit
 from wanimate.finish.labels import carried_of
 from wanimate.finish.lock import record_path
+from wanimate.finish.naming import is_quarantined
 from wanimate.finish.record import Hashes, stamp
 from wanimate.jobs.cancel import CancelToken, cancellable
 from wanimate.jobs.delivery import Delivery, Order, check_marks, deliver
-from wanimate.jobs.workspace import check_space, files_read, locked, marks_for
+from wanimate.jobs.workspace import check_space, files_read, locked, marks_for, quarantined_told
 from wanimate.media.files import read_own_json
 from wanimate.media.master import Master, open_master
 from wanimate.post.base import VideoSpec
 from wanimate.post.cuts import shots
 from wanimate.post.stages import cost_of, result_for, stages_of
 from wanimate.provenance.about import About, about_job, new_id
-from wanimate.types import Result
+from wanimate.types import Mode, Result
 from wanimate.weights.checkpoint import best_device
 
 _OF_A_JOB = ("sheet", "fresh", "keep_segments")
 """Settings of the result that a master has no use for."""
 _CUT_SECONDS, _OFTEN = 0.02, 16
 """Seconds that are expected for a frame in which a cut is looked for; so many frames a report."""
+
+
+_DEEPEST = 8
+"""Finishings of finishings that are followed back to what was made."""
 
 
 def finish(
@@ -63,7 +68,8 @@ def _finish(
             raise InputError(f"output.{name}", getattr(output, name), rule, "Leave it out.")
     clock, notices = Clock(), list[str]()
     asked, told = marks_for(output, marks)
-    lock, version = locked(out, output, [master, *files_read(None, None, output, asked)], asked)
+    quarantine = bool(output.quarantine) and not _is_free(master, output.quarantine or ())
+    lock, version = locked(out, output, [master, *files_read(None, None, output, asked)], asked, quarantine)
     with lock, Hashes() as hashes:
         fps = fps or _recorded_rate(master)
         found = open_master(master, fps)
@@ -78,7 +84,8 @@ def _finish(
         if output.is_finished:
             spec = replace(spec, cuts=(yield from _cuts(found, clock)))
         carried, said = carried_of(found, {}, result.fps, output)
-        told = [*(Notice(text) for text in lock.notices), *told, *said, *_told(found, output, fps)]
+        places = [*lock.notices, *([quarantined_told(lock.out)] if quarantine else [])]
+        told = [*(Notice(text) for text in places), *told, *said, *_told(found, output, fps)]
         order = Order(spec, stages_of(output, device), found.clip, carried, version)
         if asked is not None:
             order = replace(order, marks=_lacking(asked, before), id=new_id() if before is None else before.id)
@@ -181,6 +188,17 @@ def _recorded_rate(master: Path) -> Fraction | None:
         return parse_rate(made["delivered"]["fps"]) if made else None
     except (KeyError, TypeError, ValueError):
         return None
+
+
+def _is_free(master: Path, held: Sequence[Mode], depth: int = _DEEPEST) -> bool:
+    """Whether the record beside a master says that it is of a mode whose results may leave. Without one nobody knows."""
+    made = read_own_json(record_path(master))
+    if not isinstance(made, dict) or made.get("out") != master.name or is_quarantined(master):
+        return False
+    if made.get("mode") == "finish" and depth:
+        told = made.get("inputs", {}).get("master", {}).get("path")
+        return isinstance(told, str) and _is_free(Path(told), held, depth - 1)
+    return made.get("mode") in get_args(Mode) and made["mode"] not in held
 
 
 def _told(master: Master, output: OutputSettings, fps: Fraction | None) -> Iterator[Notice]:

@@ -131,7 +131,7 @@ def _run(engine: Engine, job: Job) -> Generator[Event, None, None]:
     inputs |= {} if job.preprocess.mask is None else {"mask": job.preprocess.mask}
     marks, told = marks_for(job.output, job.marks)
     read = (*inputs.values(), *files_read(job.preprocess, resolved.generate, job.output, marks), *engine.files)
-    with workspace(job.out, job.output, read, job.keep_guides, marks) as place, Hashes() as hashes:
+    with workspace(job.out, job.output, read, job.keep_guides, marks, job.mode) as place, Hashes() as hashes:
         clip, image, said = _look(job.image, job.video, job.preprocess)
         engine.check(resolved)
         area = job.preprocess.area or engine.area
@@ -161,7 +161,7 @@ def _generate(
     read = [*named_clip(loaded.manifest), *([] if folder is None else [folder])]
     asked, told = marks_for(output, marks)
     read += [*files_read(None, resolved.generate, output, asked), *engine.files]
-    with workspace(out, output, read, marks=asked) as place, Hashes() as hashes:
+    with workspace(out, output, read, marks=asked, mode=loaded.mode) as place, Hashes() as hashes:
         engine.check(resolved)
         check_redraw(resolved, loaded.count, place.store, loaded)
         spec = VideoSpec(loaded.size, loaded.fps, loaded.count)

@@ -13,7 +13,7 @@ from wanimate.errors import OutputError, setting
 from wanimate.events import Notice
 from wanimate.finish.encode import check_size
 from wanimate.finish.lock import OutputLock, sheet_path
-from wanimate.finish.naming import named
+from wanimate.finish.naming import named, quarantined
 from wanimate.jobs.store import Store
 from wanimate.media.exr import check_installed
 from wanimate.media.lock import HeldError, NameLock
@@ -85,25 +85,30 @@ def _check_free(field: str, place: Path, needed: int) -> None:
 @contextmanager
 def workspace(
     out: Path, output: OutputSettings, inputs: Sequence[Path], keep_guides: Path | None = None,
-    marks: MarkSettings | None = None,
+    marks: MarkSettings | None = None, mode: Mode | None = None,
 ) -> Iterator[Workspace]:  # fmt: skip
-    """The places of a job, held until the end of the block. `inputs`: every file and folder that it reads. `marks`: of the
-    result.
+    """The places of a job, held until the end of the block.
+
+    Args:
+        inputs: every file and folder that it reads.
+        marks: of the result.
+        mode: a result of some modes may be asked to get a quarantined name.
 
     Raises:
         OutputError: as `OutputLock` and `guides_folder`; the guides and the result would be in each other's way.
     """
     with ExitStack() as held:
-        lock, version = locked(out, output, inputs, marks)
+        quarantine = mode in (output.quarantine or ())
+        lock, version = locked(out, output, inputs, marks, quarantine)
         held.enter_context(lock)
         out = lock.out
+        places = [*lock.notices, *([quarantined_told(out)] if quarantine else [])]
         if output.codec == "exr":
             check_installed("output.codec")
         store = Store(out, output.fresh, output.keep_segments)
         held.callback(store.tidy)
         if keep_guides is None:
-            notices = [Notice(text) for text in lock.notices]
-            yield Workspace(out, lock, store, store.guides_folder, notices, version)
+            yield Workspace(out, lock, store, store.guides_folder, [Notice(text) for text in places], version)
             return
         matte = () if lock.matte is None else (lock.matte,)
         for name in (*lock.names, sheet_path(out), *matte):
@@ -111,18 +116,20 @@ def workspace(
                 rule = f"the guides and {name.name} of the result would be in each other's way"
                 raise OutputError("keep_guides", keep_guides, rule, "Choose a folder beside the result.")
         notices = held.enter_context(guides_folder(keep_guides, inputs, "keep_guides"))
-        told = [Notice(text) for text in lock.notices] or notices
+        told = [Notice(text) for text in places] or notices
         yield Workspace(out, lock, store, keep_guides, told, version)
 
 
 def locked(
-    out: Path, output: OutputSettings, inputs: Sequence[Path], marks: MarkSettings | None = None
+    out: Path, output: OutputSettings, inputs: Sequence[Path], marks: MarkSettings | None = None, quarantine: bool = False
 ) -> tuple[OutputLock, int | None]:  # fmt: skip
-    """The lock of a result whose name may be a template. A version that another job is writing is passed over."""
+    """The lock of a result whose name may be a template. A version that another job is writing is passed over. `quarantine`: it
+    gets the name of one that may not leave yet."""
     for skip in range(_JOBS_AT_ONCE):
         found = named(out, output, skip)
         try:
-            return OutputLock(found.out, output, inputs, marks), found.version
+            place = quarantined(found.out) if quarantine else found.out
+            return OutputLock(place, output, inputs, marks), found.version
         except HeldError:
             if found.version is None or skip == _JOBS_AT_ONCE - 1:
                 raise
@@ -136,6 +143,13 @@ def marks_for(output: OutputSettings, marks: MarkSettings) -> tuple[MarkSettings
         how = f"{setting('output.final')} makes it a final"
         return found, [Notice(f"the result is a take, which gets none of the marks that are asked for; {how}")]
     return found, []
+
+
+def quarantined_told(out: Path) -> str:
+    """What is told of a quarantined name."""
+    return (
+        f"the house's policy asks for an approval: the result is {out.name} until `wanimate release` gives it its name"
+    )
 
 
 @contextmanager

@@ -7,12 +7,12 @@ record) is kept apart from the records, so that a chain whose end was cut off is
 from __future__ import annotations
 
 import json
-from collections.abc import Sequence
+from collections.abc import Collection, Sequence
 from datetime import UTC, datetime
 from hashlib import sha256
-from typing import Annotated, Literal
+from typing import Annotated, Any, Literal
 
-from pydantic import Field, ValidationError
+from pydantic import Field, SerializerFunctionWrapHandler, ValidationError, model_serializer
 
 from wanimate.review.records import Form, Name, Reason, State
 
@@ -27,12 +27,20 @@ Sha256 = Annotated[str, Field(pattern=r"^[0-9a-f]{64}$")]
 
 
 class By(Form):
-    """Who decides. `identity`: what they were let in by ("key:ID", "guest:ID"), which tells two people of one name apart."""
+    """Who decides. `identity`: what they were let in by ("key:ID", "guest:ID"), which tells two people of one name apart.
+    `roles`: what they decide as, by the house's policy."""
 
     name: Name
     role: str
     contact: str = ""
     identity: str
+    roles: tuple[str, ...] = ()
+
+    @model_serializer(mode="wrap")
+    def _as_before(self, dump: SerializerFunctionWrapHandler) -> dict[str, Any]:
+        """Records are older than roles: without any they are written as they were, so that their hashes stay."""
+        found: dict[str, Any] = dump(self)
+        return found if self.roles else {name: value for name, value in found.items() if name != "roles"}
 
 
 class Policy(Form):
@@ -107,12 +115,13 @@ def read(text: str) -> Record:
         raise ValueError(str(error)) from error
 
 
-def faults(texts: Sequence[str], head: str) -> list[str]:
+def faults(texts: Sequence[str], head: str, known: Collection[str] = ()) -> list[str]:
     """What is wrong with a chain, as sentences; empty where it is as it was written.
 
     Args:
         texts: the records, oldest first.
         head: the hash of the newest one; `START` where there is none.
+        known: hashes of records that were kept elsewhere. Each has to be in the chain still.
     """
     found, before, seen = list[str](), START, set[str]()
     for place, text in enumerate(texts, 1):
@@ -131,4 +140,6 @@ def faults(texts: Sequence[str], head: str) -> list[str]:
         before = digest(text)
     if before != head:
         found.append("The newest record is not the one that was written last.")
+    if not set(known) <= {digest(text) for text in texts}:
+        found.append("Records that were kept elsewhere are not in it any more.")
     return found

@@ -120,11 +120,22 @@ class Comment(Remark):
     replies: tuple[Reply, ...] = ()
 
 
+class Progress(Form):
+    """How far a version is approved. held: it may not leave before. given, needed: approvals by different people. missing: what
+    is missing, as sentences without their stop. expires: when the approval ends, in milliseconds since 1970."""
+
+    held: bool
+    given: int
+    needed: int
+    missing: tuple[str, ...]
+    expires: int | None = None
+
+
 class Version(Form):
     """A result in the stack of a shot.
 
     rate: frames a second as a fraction ("30000/1001"). sha256: of the file, as its maker told or as it was first decided on.
-    kept: whether the file is still there.
+    kept: whether the file is still there. approval: None where nobody has asked the policy.
     """
 
     job: str
@@ -139,6 +150,7 @@ class Version(Form):
     size: tuple[int, int] | None = None
     sha256: str | None = None
     kept: bool = True
+    approval: Progress | None = None
 
     @property
     def exact_rate(self) -> Fraction | None:

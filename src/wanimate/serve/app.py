@@ -19,6 +19,7 @@ from starlette.requests import ClientDisconnect
 from starlette.responses import JSONResponse, Response
 from starlette.types import ASGIApp, Message, Receive, Scope, Send
 
+from wanimate.errors import InputError
 from wanimate.serve.background import Background
 from wanimate.serve.database import is_away
 from wanimate.serve.errors import ServiceError, away, wrong
@@ -42,6 +43,8 @@ _REFUSED: tuple[type[Exception], ...] = (
 _LEAST = (16 * 1024, 30.0)
 """Bytes that a body has to bring in so many seconds of waiting."""
 _HOSTED = "/api/v1"
+_HOUSE = ("policy", "rules", "serve.heads")
+"""Fields of errors about files that no client has a hand in."""
 _FACES = ((_HOSTED, hosted.error_body), ("/v1/videos", openai.error_body))
 
 
@@ -78,7 +81,7 @@ def create_app(settings: ServeSettings, service: Service | None = None) -> FastA
         pages.router,
     ):
         app.include_router(router)
-    app.include_router(files_router(service.storage))
+    app.include_router(files_router(service.storage, service.serving.check))
     for kind in _REFUSED:
         app.add_exception_handler(kind, _refused)
     app.add_middleware(SlowBody, least_bytes=_LEAST[0], seconds=_LEAST[1], shape=_told)
@@ -142,6 +145,8 @@ def _understood(error: Exception) -> ServiceError:
         return wrong("body", "The body ended before it was whole.")
     if isinstance(error, StorageAway):
         return away("The storage does not answer.")
+    if isinstance(error, InputError) and error.field in _HOUSE:
+        return ServiceError(503, "PolicyUnreadable", f"What the house asks of results cannot be read: {error.rule}.")
     if isinstance(error, DataError):  # of values that SQLite holds and Postgres does not
         return ServiceError(400, "InvalidParameter", "A value of the request cannot be stored.")
     if is_away(error):

@@ -19,6 +19,7 @@ _HOOKED = {
     "succeeded": "job.succeeded",
     "failed": "job.failed",
     "cancelled": "job.cancelled",
+    "review.revoked": "job.revoked",
 }
 REVIEW = "review"
 _SETTLED = 3000
@@ -41,7 +42,7 @@ def tell(session: Session, job: Job, kind: str, **data: Any) -> None:
     at = now()
     session.add(Event(job_id=job.id, owner=job.owner, at=at, kind=kind, data=data))
     hook = job.submission.get("webhook")
-    name = _HOOKED.get(kind)
+    name = _HOOKED.get(f"{kind}.{data.get('what')}" if kind == REVIEW else kind)
     if hook and name in hook["events"]:
         body = {"type": name, "timestamp": at, "data": {"id": job.id, "state": job.state, "model": job.model} | data}
         session.add(

@@ -5,7 +5,7 @@ from __future__ import annotations
 import hashlib
 import re
 import time
-from collections.abc import Iterator, Mapping
+from collections.abc import Callable, Iterator, Mapping
 from itertools import chain
 from pathlib import PurePosixPath
 from typing import Any
@@ -15,6 +15,7 @@ from fastapi import APIRouter, Request
 from starlette.responses import JSONResponse, Response, StreamingResponse
 
 from wanimate.serve.content import safe_name
+from wanimate.serve.errors import ServiceError
 from wanimate.serve.places import NotStored, StorageAway
 from wanimate.serve.storage import Signed, Storage
 
@@ -74,8 +75,9 @@ def file_response(storage: Storage, signed: Signed, method: str, headers: Mappin
     return StreamingResponse(_begun(storage.read(signed.name, start, stop)), status, given)
 
 
-def router(storage: Storage) -> APIRouter:
-    """`GET` and `HEAD /files/{token}/{filename}`. The token is the permission; the file name is for people."""
+def router(storage: Storage, check: Callable[[str], None] = lambda stored: None) -> APIRouter:
+    """`GET` and `HEAD /files/{token}/{filename}`. The token is the permission; the file name is for people. `check` raises
+    ServiceError for a stored file that may not be served now."""
     found = APIRouter(tags=["files"])
 
     def get_file(token: str, filename: str, request: Request) -> Response:
@@ -83,7 +85,10 @@ def router(storage: Storage) -> APIRouter:
         if signed is None:
             return _refused(403, "InvalidLink", "This link has expired, or is not one of this service.")
         try:
+            check(signed.name)
             return file_response(storage, signed, request.method, request.headers)
+        except ServiceError as error:
+            return _refused(error.status, error.code, error.message)
         except NotStored:
             return _refused(404, "NotFound", "This file is not kept any more.")
         except StorageAway:
@@ -92,7 +97,7 @@ def router(storage: Storage) -> APIRouter:
     said = {
         206: "a byte range",
         304: "not modified",
-        403: "expired or foreign",
+        403: "expired, foreign, or not approved",
         404: "not kept",
         416: "no such range",
         503: "away",

@@ -79,6 +79,8 @@ class Remote:
         if row["results"]:
             files = await self.ask("GET", f"{_path_of(job_id)}/files")
             told["files"] = {file["name"]: file["url"] for file in files["data"] if "/" not in file["name"]}
+            if any(file["withheld"] for file in files["data"]):
+                told["withheld"] = "The video needs an approval by people first; its link works from then on."
         return told
 
 

@@ -19,6 +19,7 @@ from sqlalchemy.orm import Session
 from wanimate.library import places
 from wanimate.library.entries import Library
 from wanimate.serve import sources
+from wanimate.serve.approvals.serving import Serving
 from wanimate.serve.consents import Consents
 from wanimate.serve.content import safe_name, storage_name
 from wanimate.serve.database import Database
@@ -83,6 +84,7 @@ class Service:
         self.secret = shared_secret(self.database)
         self.storage = Storage(settings.storage_url, self.secret)
         self.reviews = Reviews(self.database, self.storage, settings)
+        self.serving = Serving(self.database, self.storage, self.reviews.approvals)
         self.rates = Rate()
         self.library = Library(self.database, self.storage)
         self.consents = Consents(self.database)
@@ -219,7 +221,7 @@ class Service:
         if submission.kind in FROM_SEGMENTS and "video" not in parent.result:
             raise wrong("parent", "parent: that job has made no video.")
         job.guides, job.mode, job.clip_seconds = parent.guides, parent.mode, parent.clip_seconds
-        known = ("frames", "fps", "size", "no_person", "start", "library")
+        known = ("frames", "fps", "size", "no_person", "start", "library", "sources")
         taken: dict[str, Any] = {name: parent.facts[name] for name in known if name in parent.facts}
         job.facts = {**job.facts, **taken}
         if submission.kind in FROM_SEGMENTS:

@@ -88,6 +88,10 @@ class ServeSettings(BaseSettings):
     """Of results that are finals."""
     finals: Literal["asked", "all"] = "asked"
     """Which results are: those whose request says `output.final`, or all, whatever it says."""
+    policy: Path | None = None
+    """The house's policy, a TOML file (docs/approval.md). Results that it holds are served once they are approved."""
+    heads: Path | None = None
+    """A file away from the database that the hash of each decision is added to. Chains are held against it."""
     speed: Speed = "exact"
     device: str | None = None
     workers: int | None = Field(default=None, ge=0, le=64)

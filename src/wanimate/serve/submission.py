@@ -36,7 +36,7 @@ _UNSTORABLE = re.compile("[\0\ud800-\udfff]")
 OWN_BY_SERVER = {
     PreprocessSettings: ("models", "mask", "sam2", "mask_debug", "limits", "performers"),
     GenerateSettings: ("lora", "redraw"),
-    OutputSettings: ("overwrite", "fresh", "keep_segments", "matte", "upscale_network"),
+    OutputSettings: ("overwrite", "fresh", "keep_segments", "matte", "upscale_network", "quarantine"),
 }
 """Fields that name files of the server, or that it decides."""
 
@@ -82,11 +82,12 @@ class Lora(_Part):
 
 
 class Webhook(_Part):
-    """An address that is told of the job: `events` of `job.scheduled`, `job.succeeded`, `job.failed`, `job.cancelled`."""
+    """An address that is told of the job: `events` of `job.scheduled`, `job.succeeded`, `job.failed`, `job.cancelled`, and
+    `job.revoked`, where the approval of its result is taken back."""
 
     url: Annotated[str, Field(max_length=2000), AfterValidator(_is_address)]
-    events: tuple[Literal["job.scheduled", "job.succeeded", "job.failed", "job.cancelled"], ...] = (
-        "job.succeeded", "job.failed", "job.cancelled",
+    events: tuple[Literal["job.scheduled", "job.succeeded", "job.failed", "job.cancelled", "job.revoked"], ...] = (
+        "job.succeeded", "job.failed", "job.cancelled", "job.revoked",
     )  # fmt: skip
 
 

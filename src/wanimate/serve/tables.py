@@ -447,6 +447,39 @@ class ShotDecision(Base):
     record: Mapped[str] = mapped_column(LongWords)
 
 
+class Release(Base):
+    """A result that was allowed to leave, written before its first byte did. Rows are only added.
+
+    output: SHA-256 of the result. way, place: how it left and where to. regions: where it will be shown. derived: [name,
+    SHA-256] of what was made of it on the way. decisions: ids of those that allowed it. by: identity of who took it out.
+    """
+
+    __tablename__ = "releases"
+
+    id: Mapped[str] = mapped_column(Id, primary_key=True)
+    at: Mapped[int] = mapped_column(BigInteger, index=True)
+    output: Mapped[str] = mapped_column(Words(64), index=True)
+    way: Mapped[str] = mapped_column(Words(20))
+    place: Mapped[str] = mapped_column(LongWords)
+    regions: Mapped[list[str]] = mapped_column(Data)
+    derived: Mapped[list[list[str]]] = mapped_column(Data)
+    decisions: Mapped[list[str]] = mapped_column(Data)
+    by: Mapped[str] = mapped_column(Words(200))
+
+
+class Recall(Base):
+    """A release that has to be taken back, since `asked`, and by whom that was confirmed. decision: the revocation's id."""
+
+    __tablename__ = "recalls"
+
+    release_id: Mapped[str] = mapped_column(Id, primary_key=True)
+    decision: Mapped[str] = mapped_column(Id)
+    asked: Mapped[int] = mapped_column(BigInteger)
+    confirmed: Mapped[int | None] = mapped_column(BigInteger)
+    confirmed_by: Mapped[str | None] = mapped_column(Words(200))
+    note: Mapped[str] = mapped_column(LongWords, default="")
+
+
 class GuestLink(Base):
     """A link that lets somebody without a key see one shot. `digest`: SHA-256 of its token. `rights`: view, comment, decide."""
 

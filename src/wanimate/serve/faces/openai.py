@@ -154,6 +154,7 @@ def content(video_id: str, request: Request, service: TheService, caller: Reader
         raise missing(variant)
     try:
         name = f"{job.id}.{stored.rpartition('.')[2]}"
+        service.serving.check(stored)
         return file_response(service.storage, Signed(stored, name), request.method, request.headers)
     except NotStored as error:
         raise missing(variant) from error

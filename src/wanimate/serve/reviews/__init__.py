@@ -2,6 +2,7 @@
 
 from __future__ import annotations
 
+from wanimate.serve.approvals.house import Approvals
 from wanimate.serve.database import Database
 from wanimate.serve.reviews.decisions import Decisions
 from wanimate.serve.reviews.desk import Desk, Reviewer
@@ -18,6 +19,7 @@ class Reviews:
     """Everything that faces and the command line do. Methods of its parts raise ServiceError."""
 
     def __init__(self, database: Database, storage: Storage, settings: ServeSettings) -> None:
-        desk = Desk(database, storage, settings)
+        self.storage, self.approvals = storage, Approvals(settings, database)
+        desk = Desk(database, storage, settings, self.approvals)
         self.shots, self.notes = Shots(desk), Notes(desk)
         self.decisions, self.guests = Decisions(desk), Guests(desk)

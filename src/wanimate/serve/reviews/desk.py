@@ -9,6 +9,7 @@ import sqlalchemy as sa
 from sqlalchemy.orm import Session
 
 from wanimate.review.records import LONGEST_NAME
+from wanimate.serve.approvals.house import Approvals
 from wanimate.serve.database import Database
 from wanimate.serve.errors import ServiceError, missing
 from wanimate.serve.events import REVIEW, tell
@@ -20,6 +21,8 @@ from wanimate.serve.tables import Audit, Job, Shot, ShotVersion, now, storable
 
 Right = Literal["view", "comment", "decide", "manage"]
 """`manage`: name and stack shots, invite guests."""
+REVOKED = "revoked"
+"""What a change is called that takes an approval back."""
 _HOUR = 3_600_000
 
 
@@ -58,6 +61,7 @@ class Desk:
     database: Database
     storage: Storage
     settings: ServeSettings
+    approvals: Approvals
 
     def opened(self, session: Session, who: Reviewer, shot_id: str, right: Right = "view", lock: bool = False) -> Shot:
         """A shot that somebody may see and do `right` with. `lock`: nobody else changes it until the transaction ends.
@@ -91,11 +95,11 @@ class Desk:
                 target=shot.id, data=told | ({"version": job_id} if job_id else {}),
             )
         )  # fmt: skip
-        self.told(session, shot, what, job_id)
+        self.told(session, shot, what, job_id, **(data if what == REVOKED else {}))
 
-    def told(self, session: Session, shot: Shot, what: str, job_id: str | None) -> None:
-        """Write the event that pages listen for. It belongs to a job of the shot, and goes with it."""
+    def told(self, session: Session, shot: Shot, what: str, job_id: str | None, **data: Any) -> None:
+        """Write the event that pages and webhooks listen for. It belongs to a job of the shot, and goes with it."""
         newest = sa.select(ShotVersion.job_id).where(ShotVersion.shot_id == shot.id).order_by(ShotVersion.number.desc())
         job = session.get(Job, job_id or session.scalar(newest.limit(1)) or "")
         if job is not None:
-            tell(session, job, REVIEW, shot=shot.id, what=what)
+            tell(session, job, REVIEW, shot=shot.id, what=what, **data)

@@ -3,13 +3,17 @@
 from __future__ import annotations
 
 from collections.abc import Mapping, Sequence
+from contextlib import suppress
 from dataclasses import dataclass
 
 import sqlalchemy as sa
 from sqlalchemy.orm import Session
 
+from wanimate.approval.standing import Asked, standing
 from wanimate.review import chain
 from wanimate.review import records as r
+from wanimate.serve.approvals.house import Approvals
+from wanimate.serve.approvals.origin import origin_of_version
 from wanimate.serve.errors import ServiceError, missing
 from wanimate.serve.reviews import stacks
 from wanimate.serve.reviews.desk import Desk, Reviewer
@@ -54,7 +58,7 @@ class Shots:
 
     def look(self, who: Reviewer, shot_id: str) -> Looked:
         with self._desk.database.read() as session:
-            return looked(session, who, self._desk.opened(session, who, shot_id))
+            return looked(session, who, self._desk.opened(session, who, shot_id), self._desk.approvals)
 
     def listed(self, who: Reviewer, owner: str, wanted: Wanted) -> Sequence[Listed]:
         """Shots, the last changed first; `limit` + 1 where there are more. `owner`: whose, unless all are wanted."""
@@ -150,7 +154,7 @@ class Shots:
             raise ServiceError(403, "AccessDenied", "The right to manage is missing here.")
 
 
-def looked(session: Session, who: Reviewer, shot: Shot) -> Looked:
+def looked(session: Session, who: Reviewer, shot: Shot, approvals: Approvals) -> Looked:
     """All of a shot, in one transaction."""
     ordered = sa.select(ShotVersion).where(ShotVersion.shot_id == shot.id).order_by(ShotVersion.number)
     versions = session.scalars(ordered).all()
@@ -160,9 +164,10 @@ def looked(session: Session, who: Reviewer, shot: Shot) -> Looked:
     comments = session.scalars(said).all()
     decided = sa.select(ShotDecision).where(ShotDecision.shot_id == shot.id).order_by(ShotDecision.seq)
     decisions = session.scalars(decided).all()
+    progress = _progress(session, versions, decisions, approvals)
     found = r.Shot(
         id=shot.id, owner=shot.owner, name=shot.name, state=r.State(shot.state), created=shot.created,
-        changed=shot.changed, versions=tuple(_version(one, one.job_id in jobs) for one in versions),
+        changed=shot.changed, versions=tuple(_version(one, one.job_id in jobs, progress[one.job_id]) for one in versions),
         comments=comments_of(comments), decisions=tuple(one for row in decisions if (one := decided_of(row)) is not None),
         intact=not chain.faults([one.record for one in decisions], shot.head),
     )  # fmt: skip
@@ -198,12 +203,33 @@ def decided_of(row: ShotDecision) -> r.Decided | None:
     )  # fmt: skip
 
 
-def _version(row: ShotVersion, is_kept: bool) -> r.Version:
+def _progress(
+    session: Session, versions: Sequence[ShotVersion], decisions: Sequence[ShotDecision], approvals: Approvals
+) -> dict[str, r.Progress]:  # fmt: skip
+    """How far each version is approved, by the decisions of its own shot."""
+    house, at = approvals.house, approvals.clock()
+    records = list[chain.Record]()
+    with suppress(ValueError):  # `intact` tells of what is no record
+        records += [chain.read(one.record) for one in decisions]
+    found = dict[str, r.Progress]()
+    for one in versions:
+        origin = origin_of_version(session, one)
+        mine = [record for record in records if record.job == one.job_id]
+        stands = standing([mine], one.digest or "", Asked(house.policy, at, origin.maker))
+        held = house.path is not None and origin.is_held(house.policy.held)
+        found[one.job_id] = r.Progress(
+            held=held, given=len(stands.counted), needed=house.policy.approvals, missing=stands.missing,
+            expires=stands.expires,
+        )  # fmt: skip
+    return found
+
+
+def _version(row: ShotVersion, is_kept: bool, approval: r.Progress) -> r.Version:
     facts = row.facts
     return r.Version(
         job=row.job_id, number=row.number, name=facts["name"], state=r.State(row.state), added=row.added,
         mode=facts["mode"], seed=facts["seed"], frames=facts["frames"], rate=facts["fps"], size=facts["size"],
-        sha256=row.digest, kept=is_kept,
+        sha256=row.digest, kept=is_kept, approval=approval,
     )  # fmt: skip
 
 

@@ -156,4 +156,14 @@ def _above(job: Job) -> str | None:
 
 def _facts(job: Job) -> dict[str, Any]:
     known = {name: job.facts.get(name) for name in ("seed", "frames", "fps", "size")}
-    return {"name": job.submission.get("name", ""), "mode": job.mode, **known}
+    by = job.facts.get("by", f"key:{job.key_id}")
+    made = {"made": made} if (made := made_of(job)) else {}
+    return {"name": job.submission.get("name", ""), "mode": job.mode, "by": by, **known, **made}
+
+
+def made_of(job: Job) -> dict[str, Any]:
+    """What is known of a job's inputs, in the form of a record."""
+    if "made" in job.facts:
+        return dict(job.facts["made"])
+    sources = job.facts.get("sources", {})
+    return {"inputs": {name: {"sha256": f"sha256:{one}"} for name, one in sources.items()}} if sources else {}

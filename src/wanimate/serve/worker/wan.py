@@ -143,6 +143,7 @@ class WanRunner:
         work.facts |= {name: manifest[key] for name, key in (("frames", "count"), ("fps", "fps"), ("size", "size"))}
         work.facts["no_person"] = manifest.get("no_person", [])
         work.facts["start"] = manifest["source"]["times"][0]
+        work.facts["sources"] = {"image": sha256(image), "video": sha256(video)}
         if submission.kind == "preprocess":
             work.result = {name: f"{work.guides}/guides/{file}" for name, file in _files(manifest).items()}
 
@@ -249,7 +250,7 @@ class WanRunner:
         self._stored = {file.name: _mark(file) for file in work_path(out).glob("*")}
         redraw = {} if submission.segment is None else {"redraw": submission.segment}
         settings = submission.generate_settings(self._settings, **redraw)
-        output = submission.output_settings(self._settings, keep_segments=True, overwrite=True)
+        output = submission.output_settings(self._settings, keep_segments=True, overwrite=True, quarantine=())
         result: Result | None = None
         marks = self._settings.marks if output.final else MarkSettings()
         for event in animator.generate(guides, out, settings, output, work.cancel, marks):

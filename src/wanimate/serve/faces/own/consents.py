@@ -2,6 +2,7 @@
 
 from __future__ import annotations
 
+from dataclasses import replace
 from datetime import UTC, datetime
 from typing import Annotated, Any, Literal
 
@@ -18,6 +19,7 @@ from wanimate.serve.errors import ServiceError, missing, of_input, wrong
 from wanimate.serve.faces.common import Reader, RequestId, Submitter, TheService
 from wanimate.serve.faces.own.forms import Rows, refusals
 from wanimate.serve.keys import Caller
+from wanimate.serve.reviews import Reviewer
 from wanimate.serve.service import Service
 
 router = APIRouter(tags=["consents"])
@@ -53,6 +55,14 @@ class WholeConsent(ConsentView):
     """The same with all of its versions, oldest first."""
 
     versions: list[ConsentView]
+
+
+class Withdrawal(ConsentView):
+    """A withdrawn consent. `revoked`: ids of decisions that take approvals back which rested on it. `to_be_taken_back`: ids of
+    releases."""
+
+    revoked: list[str]
+    to_be_taken_back: list[str]
 
 
 class NewConsent(BaseModel):
@@ -143,8 +153,8 @@ def check(service: TheService, caller: Submitter, consent_id: ConsentId, use: As
 
 
 @router.post("/consents/{consent_id:path}/withdraw", summary="Withdraw a consent", responses=refusals(404, 429))
-def withdraw(service: TheService, caller: Submitter, request_id: RequestId, consent_id: ConsentId) -> ConsentView:
-    """From now on, and for good. Entries of the library that name it are retired."""
+def withdraw(service: TheService, caller: Submitter, request_id: RequestId, consent_id: ConsentId) -> Withdrawal:
+    """From now on, and for good. Entries of the library that name it are retired, and approvals that rest on it are revoked."""
     kept = _kept(service, caller, consent_id)
     if kept.owner != caller.owner and not caller.is_admin:
         raise ServiceError(403, "AccessDenied", "Only admins withdraw the house's consents.")
@@ -152,8 +162,11 @@ def withdraw(service: TheService, caller: Submitter, request_id: RequestId, cons
         kept = service.consents.withdraw(consent_id, _whose(caller), caller.owner)
     except InputError as error:
         raise of_input(error) from error
+    who = replace(Reviewer.of_key(caller, None, request_id), owner=None)
+    records, left = service.reviews.decisions.withdraw(who, consent_id, f"The consent {consent_id} is withdrawn.")
     service.log(caller, request_id, "consent.withdraw", consent_id, version=kept.version)
-    return _view(kept)
+    back = [one.release.id for one in left if one.state == "to_be_taken_back"]
+    return Withdrawal(**_view(kept).model_dump(), revoked=[record.id for record in records], to_be_taken_back=back)
 
 
 def _whose(caller: Caller) -> str | None:

@@ -3,18 +3,30 @@
 from __future__ import annotations
 
 import mimetypes
+from pathlib import PurePosixPath
 
-from fastapi import APIRouter, Response
+from fastapi import APIRouter, Request, Response
 
-from wanimate.serve.errors import away, missing
+from wanimate.serve.errors import ServiceError, away, missing
 from wanimate.serve.faces.common import Base, Reader, TheService
 from wanimate.serve.faces.own.forms import FileView, JobId, Rows, refusals
+from wanimate.serve.files import file_response
 from wanimate.serve.service import OF_ONE_NAME, Service
-from wanimate.serve.storage import NotStored, StorageAway
+from wanimate.serve.storage import NotStored, Signed, StorageAway
 from wanimate.serve.tables import Job, now
 
 router = APIRouter(tags=["jobs"])
 _HOUR = 3_600_000
+
+
+def watch_path(job_id: str) -> str:
+    """Where the page's player has a result that is not served to others yet."""
+    return f"/v1/jobs/{job_id}/watch"
+
+
+def is_played(stored: str) -> bool:
+    """Whether a browser shows a stored file. Others can only be saved, which is no look at them."""
+    return (mimetypes.guess_type(stored)[0] or "").startswith("video/")
 
 
 def preview_name(job_id: str) -> str:
@@ -49,10 +61,35 @@ def _view(service: Service, job: Job, name: str, stored: str, base: str) -> File
         f"{job.id}.{suffix}" if name in OF_ONE_NAME else f"{job.id}-{name.replace('/', '-').partition('.')[0]}.{suffix}"
     )
     until = job.expires or now() + _HOUR
+    withheld = name == "video" and service.serving.is_withheld(job)
     return FileView(
         name=name, filename=filename, media_type=mimetypes.guess_type(filename)[0] or "application/octet-stream",
         size=service.storage.size(stored), url=service.link(stored, filename, until, base), expires=until,
+        withheld=withheld, watch=watch_path(job.id) if withheld else None,
     )  # fmt: skip
+
+
+@router.get(
+    "/jobs/{job_id}/watch", summary="A result in the page's player", response_class=Response,
+    responses={**refusals(404), 200: {"description": "The video."}, 206: {"description": "A byte range of it."}},
+)  # fmt: skip
+def watch(request: Request, service: TheService, caller: Reader, job_id: JobId) -> Response:
+    """Also of results that are not approved, so that they can be reviewed. The page's session opens it, and no key does."""
+    if "authorization" in request.headers:
+        raise ServiceError(403, "AccessDenied", "This is for the page's player. Take the link of `/v1/jobs/ID/files`.")
+    job = service.job(caller, job_id)
+    stored = job.result.get("video")
+    if stored is None:
+        raise missing("video")
+    if not is_played(stored):
+        service.serving.check(stored)
+    try:
+        signed = Signed(stored, f"{job.id}{PurePosixPath(stored).suffix}")
+        return file_response(service.storage, signed, request.method, request.headers)
+    except NotStored as error:
+        raise missing("file") from error
+    except StorageAway as error:
+        raise away("The storage does not answer.") from error
 
 
 @router.get(

@@ -150,7 +150,8 @@ def _told(submission: Mapping[str, Any]) -> dict[str, Any]:
 
 
 class FileView(BaseModel):
-    """A file of a job. `url` needs no key, and works until `expires`."""
+    """A file of a job. `url` needs no key, and works until `expires`; while it is `withheld`, once the result is approved.
+    `watch`: where the page's player has it until then."""
 
     name: str = Field(examples=["video"])
     filename: str
@@ -158,6 +159,8 @@ class FileView(BaseModel):
     size: int
     url: str
     expires: int
+    withheld: bool = False
+    watch: str | None = None
 
 
 class UploadView(BaseModel):

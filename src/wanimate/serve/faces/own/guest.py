@@ -15,6 +15,7 @@ from wanimate.serve.errors import ServiceError, away, missing
 from wanimate.serve.events import EventStream
 from wanimate.serve.faces.common import RequestId, TheService, base_of, cookie_name, from_same_origin, service_of
 from wanimate.serve.faces.own import review_forms as forms
+from wanimate.serve.faces.own.files import is_played
 from wanimate.serve.faces.own.forms import Done, refusals
 from wanimate.serve.faces.own.review import newest, remark_of
 from wanimate.serve.faces.own.review_forms import CommentId
@@ -177,6 +178,8 @@ def file(
 ) -> Response:  # fmt: skip
     stored = service.reviews.guests.file(guest.who, job_id, name)
     suffix = stored.rpartition("/")[2].partition(".")[2]
+    if name == "video" and not is_played(stored):
+        service.serving.check(stored)
     try:
         return file_response(service.storage, Signed(stored, f"{name}.{suffix}"), request.method, request.headers)
     except NotStored as error:

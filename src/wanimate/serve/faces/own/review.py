@@ -15,6 +15,7 @@ from wanimate.review.records import Remark, State
 from wanimate.serve.errors import missing, of_input, wrong
 from wanimate.serve.faces.common import Base, Reader, RequestId, Submitter, TheService, base_of
 from wanimate.serve.faces.own import review_forms as forms
+from wanimate.serve.faces.own.files import watch_path
 from wanimate.serve.faces.own.forms import Answers, Done, Rows, refusals
 from wanimate.serve.faces.own.review_forms import CommentId, LinkId, ShotId
 from wanimate.serve.keys import Caller
@@ -56,6 +57,8 @@ def _links(service: Service, request: Request) -> forms.FileOf:
     base = base_of(request)
 
     def link(job: Job, name: Literal["video", "thumbnail"]) -> str | None:
+        if name == "video" and service.serving.is_withheld(job):
+            return watch_path(job.id)
         return service.result_link(job, name, base)
 
     return link
@@ -189,6 +192,26 @@ def decide(
     version = newest(service, who, shot_id, given.version)
     service.reviews.decisions.decide(who, shot_id, version, given.state, given.reason)
     return shown(service, request, caller, shot_id)
+
+
+@router.get("/{shot_id}/releases", summary="Where results of a shot went", responses=refusals(404))
+def gone(service: TheService, caller: Submitter, shot_id: ShotId) -> Rows[forms.ReleaseView]:
+    """`to_be_taken_back`: its approval is revoked, and nobody has confirmed that it is gone from there."""
+    found = service.reviews.decisions.gone(Reviewer.of_key(caller, None), shot_id)
+    return Rows(data=[forms.release_view(one) for one in found])
+
+
+@router.post(
+    "/{shot_id}/releases/{release_id}/recalled",
+    summary="Say that what left is taken back",
+    responses=refusals(404, 409),
+)
+def recalled(
+    service: TheService, caller: Submitter, request_id: RequestId, shot_id: ShotId, release_id: forms.ReleaseId,
+    given: forms.Recalled,
+) -> forms.ReleaseView:  # fmt: skip
+    who = Reviewer.of_key(caller, given.name, request_id)
+    return forms.release_view(service.reviews.decisions.recalled(who, shot_id, release_id, given.note))
 
 
 @router.get(

@@ -10,6 +10,7 @@ from fastapi import Path
 from pydantic import BaseModel, Field
 
 from wanimate.review import records as r
+from wanimate.serve.approvals.releases import Gone
 from wanimate.serve.reviews.desk import Right
 from wanimate.serve.reviews.guests import DAYS, LONGEST
 from wanimate.serve.reviews.guests import Right as GuestRight
@@ -19,6 +20,7 @@ from wanimate.serve.tables import GuestLink, Job
 ShotId = Annotated[str, Path(max_length=64, description="As `id` of a shot.")]
 CommentId = Annotated[str, Path(max_length=64, description="As `id` of a comment or an answer.")]
 LinkId = Annotated[str, Path(max_length=64, description="As `id` of a guest link.")]
+ReleaseId = Annotated[str, Path(max_length=64, description="As `id` of a release.")]
 FileOf = Callable[[Job, Literal["video", "thumbnail"]], str | None]
 """The address of a job's file, as whoever asks may load it."""
 
@@ -64,6 +66,36 @@ class NewDecision(Signed):
     version: str | None = Field(default=None, max_length=64, description="Its job; the newest version if left out.")
     state: r.State
     reason: r.Reason = ""
+
+
+class Recalled(Signed):
+    """`note`: how it was taken back."""
+
+    note: r.Reason = ""
+
+
+class ReleaseView(BaseModel):
+    """A result that left: how, where to, by which decisions. `derived`: name and SHA-256 of what was made of it on the way."""
+
+    object: Literal["release"] = "release"
+    id: str
+    at: int
+    output: str
+    way: str
+    place: str
+    regions: list[str]
+    derived: list[list[str]]
+    decisions: list[str]
+    by: str
+    state: Literal["left", "to_be_taken_back", "taken_back"]
+    asked: int | None
+    confirmed: int | None
+    confirmed_by: str | None
+    note: str | None
+
+
+def release_view(gone: Gone) -> ReleaseView:
+    return ReleaseView.model_validate(gone.told())
 
 
 class NewLink(Signed):

@@ -64,7 +64,7 @@ export const local = (url) => (url ? new URL(url, location.href).pathname : null
 // Files of a job by name: { video: {...}, 'previews/driver.mp4': {...} }, their links ready to load.
 export async function files(id) {
   const { data } = await get(`jobs/${id}/files`);
-  return Object.fromEntries(data.map((file) => [file.name, { ...file, url: local(file.url) }]));
+  return Object.fromEntries(data.map((file) => [file.name, { ...file, url: local(file.url), watch: local(file.watch) }]));
 }
 
 export async function signIn(given) {

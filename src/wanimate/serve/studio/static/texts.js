@@ -175,6 +175,11 @@ export const t = {
       changes_asked: { button: 'Ask for changes', ask: 'What has to change?', go: 'Ask for changes', did: (n) => `asked for changes of version ${n}` },
       needs_review: { button: 'Take back', ask: 'Take the last decision back', go: 'Take back', did: (n) => `took back what was decided on version ${n}` },
     },
+    held: 'Held until approved', given: (n, of) => `${n} of ${of} approvals`, revoke: { button: 'Revoke', ask: 'Revoke the approval of this file. Everything that left of it is to be taken back.', go: 'Revoke' },
+    out: {
+      title: 'Where it went', ways: { release: 'Released', handoff: 'Handed off', frameio: 'Frame.io', descript: 'Descript', archive: 'Archived', download: 'Fetched' },
+      states: { left: 'Left', to_be_taken_back: 'To be taken back', taken_back: 'Taken back' }, derived: (names) => `with ${names}`, confirmed: (when) => `taken back ${when}`, confirm: 'It is taken back', confirmName: (place) => `It is taken back: ${place}`,
+    },
     invite: 'Invite guests', inviteAbout: 'Whoever has the link sees this shot and nothing else, without a key.', forWhom: 'For whom', forWhomHint: 'Client, director …', nobody: 'A guest', mayDo: 'Guests may', rights: { view: 'look', comment: 'look and comment', decide: 'look, comment and decide' }, days: 'Days it works', makeLink: 'Make a link', linkMade: 'The new link. Copy it now: it is not shown again.',
     until: (when) => `until ${when}`, linkUntil: (when) => `This link works until ${when}.`, youMay: (what) => `You may ${what}.`, revokeName: (label) => `Revoke the link for ${label}`, linkOver: 'This link has expired or was revoked. Ask for a new one.', left: 'You have left the review. The link lets you in again.', leave: 'Leave', welcome: 'You are invited to look at this shot. Say who you are: your name stands beside what you say.', enter: 'Look at it',
     stack: 'Stack a result', stackAbout: 'The result becomes the newest version of this shot, with what was said of it.', stackWhich: 'Result', stackGo: 'Stack it', export: 'Export', exportAs: (format) => `Save the comments as ${format}`,

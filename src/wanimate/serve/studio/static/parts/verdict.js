@@ -32,18 +32,35 @@ class Verdict extends Part {
   }
 
   #form() {
-    const words = t.review.verdicts[this.asked];
+    const words = this.#words(this.asked);
     return html`<form class="stack tight" @submit=${this.#decide} @keydown=${(e) => e.key === 'Escape' && (this.asked = null)}>
       <label class="field"><span>${words.ask}</span><textarea name="reason" maxlength="5000" placeholder=${t.review.reason}></textarea></label>
       <div class="line"><button class="main" ?disabled=${this.busy}>${words.go}</button><button type="button" class="quiet" @click=${() => (this.asked = null)}>${t.cancel}</button></div></form>`;
   }
 
+  // An approval is revoked, everything else is taken back.
+  #words(state) {
+    return state === 'needs_review' && this.version.approval?.given ? t.review.revoke : t.review.verdicts[state];
+  }
+
+  // How many of several people have approved it, and what is missing until it may leave.
+  #progress() {
+    const { approval, state } = this.version;
+    if (!approval) return nothing;
+    const { given, held, missing, needed } = approval;
+    const counted = needed > 1 && (given || held) && state !== 'changes_asked';
+    if (!counted && !held) return nothing;
+    const other = counted ? missing.filter((one) => !one.startsWith(`there are ${given} of `)) : missing;
+    return html`<div class="line">${held && missing.length ? html`<span class="tag held">${t.review.held}</span>` : nothing}${counted ? html`<strong>${t.review.given(given, needed)}</strong>` : nothing}</div>
+      ${held && other.length ? html`<ul class="hint">${other.map((one) => html`<li>${one[0].toUpperCase()}${one.slice(1)}.</li>`)}</ul>` : nothing}`;
+  }
+
   #buttons() {
-    const { state, kept } = this.version;
+    const { approval, state, kept } = this.version;
     if (!kept) return html`<p class="hint">${t.review.goneDecide}</p>`;
     return html`<div class="line"><button class=${state === 'approved' ? '' : 'main'} @click=${() => this.#ask('approved')}>${t.review.verdicts.approved.button}</button>
       <button @click=${() => this.#ask('changes_asked')}>${t.review.verdicts.changes_asked.button}</button>
-      ${state === 'needs_review' ? nothing : html`<button class="quiet" @click=${() => this.#ask('needs_review')}>${t.review.verdicts.needs_review.button}</button>`}</div>`;
+      ${state === 'needs_review' && !approval?.given ? nothing : html`<button class="quiet" @click=${() => this.#ask('needs_review')}>${this.#words('needs_review').button}</button>`}</div>`;
   }
 
   render() {
@@ -51,6 +68,7 @@ class Verdict extends Part {
     const told = [...this.decisions].reverse();
     const shown = this.whole ? told : told.slice(0, 4);
     return html`<section class="card stack"><div class="line apart"><h2>${t.review.version(version.number)}</h2>${stand(version.state)}</div>
+      ${this.#progress()}
       ${this.intact ? nothing : html`<p class="note bad" role="alert">${t.review.broken}</p>`}
       ${this.may ? (this.asked ? this.#form() : this.#buttons()) : nothing}
       ${told.length

@@ -39,7 +39,7 @@ class Compare extends Watched {
     const wanted = this.other;
     if (!wanted) return;
     const [job, found] = (await tried(() => Promise.all([get(`jobs/${wanted}`), files(wanted)]))) ?? [];
-    if (job && this.other === wanted) this.beside = { job, url: isShown(found.video?.media_type) ? found.video.url : null };
+    if (job && this.other === wanted) this.beside = { job, url: isShown(found.video?.media_type) ? found.video.watch ?? found.video.url : null };
   }
 
   #choose(id) {
@@ -54,7 +54,7 @@ class Compare extends Watched {
 
   #tracks() {
     const { job, beside } = this;
-    const result = { id: 'result', url: this.files.video.url, label: beside ? this.#label(job) : t.compare.result, fps: rate(job.facts.fps) };
+    const result = { id: 'result', url: this.files.video.watch ?? this.files.video.url, label: beside ? this.#label(job) : t.compare.result, fps: rate(job.facts.fps) };
     const driver = this.files['previews/driver.mp4'];
     if (beside?.url) return [result, { id: 'other', url: beside.url, label: this.#label(beside.job), fps: rate(beside.job.facts.fps) }];
     return driver ? [result, { id: 'driver', url: driver.url, label: t.compare.driver, fps: rate(job.facts.fps) }] : [result];
@@ -100,7 +100,7 @@ class Compare extends Watched {
   }
 
   #bar() {
-    const layouts = ['side', 'wipe', 'alone', ...(this.files.sheet ? ['sheet'] : [])];
+    const layouts = ['side', 'wipe', 'alone', ...(this.files.sheet && !this.files.video.withheld ? ['sheet'] : [])];
     return html`<div class="line apart"><div class="switch" role="group" aria-label=${t.compare.layout}>
         ${layouts.map((name) => html`<button aria-pressed=${this.layout === name ? 'true' : 'false'} @click=${() => (this.layout = name)}>${t.compare[name]}</button>`)}</div>
       <label class="line with"><span class="soft">${t.compare.other}</span><select @change=${(e) => this.#choose(e.target.value)}><option value="" ?selected=${!this.other}>${t.compare.noOther}</option>
@@ -132,11 +132,11 @@ class Compare extends Watched {
     const { video, record, sheet, xmp, c2pa } = this.files ?? {};
     const mine = session.is('submit');
     return html`<div class="line">
-      ${video ? html`<a class="button main" href=${video.url} download=${video.filename}>${t.compare.download}</a>` : nothing}
+      ${video?.withheld ? html`<span class="tag held">${t.review.held}</span>` : video ? html`<a class="button main" href=${video.url} download=${video.filename}>${t.compare.download}</a>` : nothing}
       ${mine && video ? html`<a class="button" href="#/review/of/${this.id}">${t.nav.review}</a>` : nothing}
       ${mine ? html`<a class="button" href="#/start?from=${this.id}">${this.job.state === 'succeeded' ? t.compare.again : t.compare.tryAgain}</a>` : nothing}
       ${record ? html`<a class="button quiet" href=${record.url} download=${record.filename}>${t.compare.record}</a>` : nothing}
-      ${sheet ? html`<a class="button quiet" href=${sheet.url} download=${sheet.filename}>${t.compare.sheetFile}</a>` : nothing}
+      ${sheet && !video?.withheld ? html`<a class="button quiet" href=${sheet.url} download=${sheet.filename}>${t.compare.sheetFile}</a>` : nothing}
       ${[xmp, c2pa].map((file) => (file ? html`<a class="button quiet" href=${file.url} download=${file.filename}>${t.compare.markFiles[file.name]}</a>` : nothing))}
       ${mine ? html`<button class="quiet" @click=${() => this.querySelector('dialog').showModal()}>${t.compare.remove}</button>` : nothing}</div>
       <dialog aria-labelledby="sure"><p id="sure">${t.compare.removeSure}</p><div class="line"><button class="danger" @click=${() => this.#remove()}>${t.compare.remove}</button><button @click=${() => this.querySelector('dialog').close()}>${t.cancel}</button></div></dialog>`;

@@ -9,6 +9,7 @@ import { member } from '../parts/desk.js';
 import { COLOURS, WIDTHS } from '../parts/notes.js';
 import { stand } from '../parts/verdict.js';
 import { toast, tried } from '../parts/toasts.js';
+import '../parts/gone.js';
 import '../parts/reel.js';
 import '../parts/invite.js';
 import './reviews.js';
@@ -273,6 +274,7 @@ class Review extends Part {
     return html`${this.#head()}<div class="watch review ${this.draft ? 'writing' : ''}"><section class="stack" aria-label=${t.review.version(version.number)}>${this.#bar()}${this.#stage()}</section>
       <div class="stack">${this.#signature()}
         <wa-verdict .version=${version} .decisions=${shot.decisions} .numbers=${numbers} .may=${this.#may('decide')} .intact=${shot.intact} .busy=${this.busy} @decide=${(e) => this.#done(() => this.desk.decide(this.desk.signed({ version: this.at, ...e.detail })))}></wa-verdict>
+        ${!this.desk.guest && this.#may('manage') ? html`<wa-gone .shot=${shot.id} .mark=${shot.decisions.length} .sign=${(body) => this.desk.signed(body)}></wa-gone>` : nothing}
         <wa-notes .notes=${this.#notes} .draft=${this.draft} .chosen=${this.chosen} .fps=${rate(version.rate) ?? 25} .count=${version.frames ?? 1} .may=${this.#may('comment')} .busy=${this.busy}
           @draft=${(e) => (this.draft = e.detail)} @send=${() => this.#send()} @remove=${(e) => this.#remove(e.detail)}
           @reply=${(e) => this.#done(() => this.desk.reply(e.detail.id, this.desk.signed({ text: e.detail.text })))}
