@@ -1,0 +1,265 @@
+"""Comments both ways between a shot's review and Frame.io, each once.
+
+The journal of the hand-off knows which comment here is which one there. Where a run was killed between saying something and
+writing it down, the comment is found by its words.
+"""
+
+from __future__ import annotations
+
+import unicodedata
+from collections.abc import Iterator, Mapping, Sequence
+from dataclasses import dataclass
+from pathlib import Path
+from typing import Any, Protocol
+
+from pydantic import ValidationError
+
+from wanimate.errors import InputError
+from wanimate.handoff.remote import annotations
+from wanimate.handoff.remote.base import REVIEW, Tell
+from wanimate.handoff.remote.frameio import FrameIo, made
+from wanimate.handoff.remote.journal import Entry, Journal, journals_of
+from wanimate.review.records import LONGEST_NAME, LONGEST_TEXT, Comment, Remark, Reply, Shot, Version
+
+_DRAWN = "(drawn)"
+"""Text of a comment that has only marks."""
+
+
+class Desk(Protocol):
+    """The review of one shot."""
+
+    def shot(self) -> Shot:
+        """As it is now."""
+        ...
+
+    def add(self, version: str, author: str, identity: str, remark: Remark) -> str:
+        """Say something of a version for somebody. Returns the comment's id."""
+        ...
+
+    def reply(self, comment: str, author: str, identity: str, text: str) -> str:
+        """Answer a comment for somebody. Returns the answer's id."""
+        ...
+
+
+@dataclass(frozen=True)
+class Synced:
+    """How many comments and answers went over: to Frame.io, and from there."""
+
+    out: int
+    back: int
+
+
+@dataclass(frozen=True)
+class _Theirs:
+    """A comment or an answer at Frame.io."""
+
+    id: str
+    text: str
+    author: str
+    identity: str
+    frame: int
+    duration: int
+    data: Mapping[str, Any]
+
+
+def sync_comments(api: FrameIo, desk: Desk, folder: Path, tell: Tell) -> Synced:
+    """Bring comments over, both ways, for every version of a shot that is at Frame.io.
+
+    Args:
+        desk: the review.
+        folder: of the journals.
+
+    Raises:
+        InputError: the shot was not handed off there. RemoteError: Frame.io does not do what it is asked. HeldError: another
+            process is at it.
+    """
+    shot = desk.shot()
+    found = journals_of(folder, shot.id, "frameio")
+    if not found:
+        rule = "no version of it was handed off to Frame.io from here"
+        raise InputError("shot", shot.name, rule, "Hand it off first, with --to frameio:PROJECT/FOLDER.")
+    out = back = 0
+    for path, first in found:
+        about = {name: value for name, value in first.items() if name not in ("kind", "format")}
+        with Journal(path, about) as journal:
+            for entry in _files(journal):
+                version = desk.shot().version(entry["version"])
+                if version is None:
+                    tell(f"{entry['name']} is no version of this shot any more")
+                elif api.file(entry["account"], entry["id"]) is None:
+                    tell(f"{entry['name']} is gone from Frame.io")
+                else:
+                    one = _File(api, desk, journal, entry, version, tell)
+                    back += one.fetch()
+                    out += one.say()
+    return Synced(out, back)
+
+
+def _files(journal: Journal) -> Iterator[Entry]:
+    """The newest file for review of each version, as far as it has arrived."""
+    arrived = {one["id"] for one in journal.all("arrived")} - {one["id"] for one in journal.all("lost")}
+    files = {one["version"]: one for one in journal.all("file", role=REVIEW) if one["id"] in arrived}
+    return iter(files.values())
+
+
+class _File:
+    """One version at Frame.io, and its comments there and here."""
+
+    def __init__(self, api: FrameIo, desk: Desk, journal: Journal, entry: Entry, version: Version, tell: Tell) -> None:
+        self._api, self._desk, self._journal, self._tell = api, desk, journal, tell
+        self._entry, self._version = entry, version
+        self._listed = self._comments()
+
+    def _comments(self) -> list[tuple[_Theirs, tuple[_Theirs, ...]]]:
+        return [_threaded(one) for one in self._api.comments(self._entry["account"], self._entry["id"])]
+
+    def _here(self, theirs: str) -> str | None:
+        """Which comment here is the one there."""
+        known = self._journal.last("comment", theirs=theirs)
+        return None if known is None else known["ours"]
+
+    def fetch(self) -> int:
+        """Bring theirs here."""
+        count = 0
+        for theirs, answers in self._listed:
+            ours = self._here(theirs.id)
+            if ours is None:
+                ours = self._adopted(theirs) or self._added(theirs)
+                count += ours is not None
+            for answer in answers if ours is not None else ():
+                if self._here(answer.id) is None:
+                    count += self._answered(ours or "", answer)
+        return count
+
+    def _adopted(self, theirs: _Theirs) -> str | None:
+        """Ours that has been said there by a run that could not write it down."""
+        for comment in self._ours():
+            if not self._there(comment.id) and _text(comment) == theirs.text and comment.frame == theirs.frame:
+                self._journal.add("comment", ours=comment.id, theirs=theirs.id)
+                return comment.id
+        return None
+
+    def _added(self, theirs: _Theirs) -> str | None:
+        known = {one["ours"] for one in self._journal.all("comment")}
+        for comment in self._ours():
+            same = (comment.author, comment.text, comment.frame) == (theirs.author, theirs.text, theirs.frame)
+            if same and comment.id not in known:
+                self._journal.add("comment", ours=comment.id, theirs=theirs.id)
+                return comment.id
+        remark = self._remark(theirs)
+        if remark is None:
+            return None
+        made_here = self._desk.add(self._version.job, theirs.author, theirs.identity, remark)
+        self._journal.add("comment", ours=made_here, theirs=theirs.id)
+        return made_here
+
+    def _answered(self, ours: str, answer: _Theirs) -> int:
+        known = {one["ours"] for one in self._journal.all("comment")}
+        comment = next((one for one in self._ours() if one.id == ours), None)
+        if comment is None:
+            return 0  # it was removed here
+        same = (one for one in comment.replies if (one.author, one.text) == (answer.author, answer.text))
+        found = next((one.id for one in same if one.id not in known), None)
+        made_here = found or self._desk.reply(ours, answer.author, answer.identity, answer.text)
+        self._journal.add("comment", ours=made_here, theirs=answer.id)
+        return int(found is None)
+
+    def _remark(self, theirs: _Theirs) -> Remark | None:
+        last = None if self._version.frames is None else self._version.frames - 1
+        frame = theirs.frame if last is None else min(theirs.frame, last)
+        duration = theirs.duration if last is None else min(theirs.duration, last - frame + 1)
+        anchor = theirs.data.get("anchor")
+        x, y = (_share(anchor.get(name)) for name in ("x", "y")) if isinstance(anchor, dict) else (None, None)
+        if x is None or y is None:
+            x = y = None
+        marks = annotations.read(theirs.data.get("annotation"))
+        try:
+            return Remark(text=theirs.text, frame=frame, duration=duration, x=x, y=y, marks=marks)
+        except ValidationError:
+            self._tell(f"a comment of {theirs.author} at frame {frame} cannot be taken over")
+            return None
+
+    def say(self) -> int:
+        """Say ours there. Answers are said as comments at the same frame, since Frame.io has no call for them here."""
+        count = 0
+        for comment in self._ours():
+            if not self._there(comment.id):
+                count += self._say(comment.id, _data(comment))
+            for reply in comment.replies:
+                if not self._there(reply.id):
+                    count += self._say(reply.id, _answer(comment, reply))
+        return count
+
+    def _say(self, ours: str, data: Mapping[str, Any]) -> int:
+        def look() -> str | None:
+            if not again:
+                return None
+            self._listed = self._comments()
+            return next((one.id for one, _ in self._listed if self._same(one, data)), None)
+
+        def make() -> str:
+            again.append(True)
+            return self._api.comment(self._entry["account"], self._entry["id"], data)
+
+        again: list[bool] = [True] if self._journal.has("saying", ours=ours) else []
+        if not again:
+            self._journal.add("saying", ours=ours)
+        self._journal.add("comment", ours=ours, theirs=made(look, make))
+        return 1
+
+    def _same(self, one: _Theirs, data: Mapping[str, Any]) -> bool:
+        return (one.text, one.frame) == (_plain(data["text"]), data["timestamp"]) and self._here(one.id) is None
+
+    def _there(self, ours: str) -> bool:
+        return self._journal.has("comment", ours=ours)
+
+    def _ours(self) -> Sequence[Comment]:
+        shot = self._desk.shot()
+        return [one for one in shot.comments if one.job == self._version.job]
+
+
+def _data(comment: Comment) -> dict[str, Any]:
+    """A comment of ours as Frame.io takes it."""
+    data: dict[str, Any] = {"text": _text(comment), "timestamp": comment.frame, "duration": comment.duration}
+    if comment.x is not None and comment.y is not None:
+        data["anchor"] = {"x": comment.x, "y": comment.y}
+    drawn = annotations.written(comment.marks)
+    return data if drawn is None else {**data, "annotation": drawn}
+
+
+def _answer(comment: Comment, reply: Reply) -> dict[str, Any]:
+    text = f"{reply.author} to {comment.author}: {reply.text}"
+    return {"text": _plain(text), "timestamp": comment.frame, "duration": comment.duration}
+
+
+def _text(comment: Comment) -> str:
+    """What is said there; whoever has the token is its author there, so the text names ours."""
+    return _plain(f"{comment.author}: {comment.text}")
+
+
+def _threaded(data: Mapping[str, Any]) -> tuple[_Theirs, tuple[_Theirs, ...]]:
+    replies = data.get("replies")
+    answers = [one for one in replies if isinstance(one, dict)] if isinstance(replies, list) else []
+    return _theirs(data), tuple(_theirs(one) for one in answers)
+
+
+def _theirs(data: Mapping[str, Any]) -> _Theirs:
+    owner = data.get("owner")
+    owner = owner if isinstance(owner, dict) else {}
+    name = " ".join(_plain(str(owner.get("name") or "")).split())[:LONGEST_NAME].strip() or "Frame.io"
+    frame, duration = data.get("timestamp"), data.get("duration")
+    return _Theirs(
+        str(data.get("id")), _plain(str(data.get("text") or "")) or _DRAWN, name, f"frameio:{owner.get('id') or 'unknown'}"[:100],
+        max(frame, 0) if isinstance(frame, int) else 0, max(duration, 1) if isinstance(duration, int) else 1, data,
+    )  # fmt: skip
+
+
+def _plain(text: str) -> str:
+    """A text as reviews keep it: no control characters, not too long."""
+    text = text.replace("\r\n", "\n").replace("\r", "\n")
+    kept = (letter for letter in text if letter in "\n\t" or unicodedata.category(letter) not in ("Cc", "Cs"))
+    return "".join(kept).strip()[:LONGEST_TEXT].strip()
+
+
+def _share(value: object) -> float | None:
+    return min(max(float(value), 0.0), 1.0) if isinstance(value, int | float) else None
