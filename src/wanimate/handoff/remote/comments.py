@@ -7,7 +7,7 @@ writing it down, the comment is found by its words.
 from __future__ import annotations
 
 import unicodedata
-from collections.abc import Iterator, Mapping, Sequence
+from collections.abc import Iterator, Mapping
 from dataclasses import dataclass
 from pathlib import Path
 from typing import Any, Protocol
@@ -15,7 +15,7 @@ from typing import Any, Protocol
 from pydantic import ValidationError
 
 from wanimate.errors import InputError
-from wanimate.handoff.remote import annotations
+from wanimate.handoff.remote import drawing
 from wanimate.handoff.remote.base import REVIEW, Tell
 from wanimate.handoff.remote.frameio import FrameIo, made
 from wanimate.handoff.remote.journal import Entry, Journal, journals_of
@@ -108,60 +108,60 @@ class _File:
     def __init__(self, api: FrameIo, desk: Desk, journal: Journal, entry: Entry, version: Version, tell: Tell) -> None:
         self._api, self._desk, self._journal, self._tell = api, desk, journal, tell
         self._entry, self._version = entry, version
-        self._listed = self._comments()
+        self._ours = {one.id: one for one in desk.shot().comments if one.job == version.job}
+        self._new = set[str]()
+        """Comments that this run has brought here; they have no answers here yet."""
+        self._there: dict[str, str] = {one["ours"]: one["theirs"] for one in journal.all("comment")}
+        self._here = {theirs: ours for ours, theirs in self._there.items()}
 
-    def _comments(self) -> list[tuple[_Theirs, tuple[_Theirs, ...]]]:
+    def _listed(self) -> list[tuple[_Theirs, tuple[_Theirs, ...]]]:
         return [_threaded(one) for one in self._api.comments(self._entry["account"], self._entry["id"])]
 
-    def _here(self, theirs: str) -> str | None:
-        """Which comment here is the one there."""
-        known = self._journal.last("comment", theirs=theirs)
-        return None if known is None else known["ours"]
+    def _same(self, ours: str, theirs: str) -> None:
+        """Write down that two comments are one."""
+        self._journal.add("comment", ours=ours, theirs=theirs)
+        self._there[ours], self._here[theirs] = theirs, ours
 
     def fetch(self) -> int:
         """Bring theirs here."""
         count = 0
-        for theirs, answers in self._listed:
-            ours = self._here(theirs.id)
-            if ours is None:
-                ours = self._adopted(theirs) or self._added(theirs)
-                count += ours is not None
-            for answer in answers if ours is not None else ():
-                if self._here(answer.id) is None:
-                    count += self._answered(ours or "", answer)
+        for theirs, answers in self._listed():
+            if theirs.id not in self._here and not self._adopted(theirs):
+                count += self._added(theirs)
+            ours = self._here.get(theirs.id)
+            if ours in self._ours or ours in self._new:
+                count += sum(self._answered(ours or "", one) for one in answers if one.id not in self._here)
         return count
 
-    def _adopted(self, theirs: _Theirs) -> str | None:
-        """Ours that has been said there by a run that could not write it down."""
-        for comment in self._ours():
-            if not self._there(comment.id) and _text(comment) == theirs.text and comment.frame == theirs.frame:
-                self._journal.add("comment", ours=comment.id, theirs=theirs.id)
-                return comment.id
-        return None
+    def _adopted(self, theirs: _Theirs) -> bool:
+        """Whether a run that could not write it down has said theirs for us, or has brought it here."""
+        said = (
+            ours for ours, data in self._outgoing() if (data["text"], data["timestamp"]) == (theirs.text, theirs.frame)
+        )
+        brought = (
+            one.id
+            for one in self._ours.values()
+            if (one.author, one.text, one.frame) == (theirs.author, theirs.text, theirs.frame)
+        )
+        found = next((ours for ours in (*said, *brought) if ours not in self._there), None)
+        if found is not None:
+            self._same(found, theirs.id)
+        return found is not None
 
-    def _added(self, theirs: _Theirs) -> str | None:
-        known = {one["ours"] for one in self._journal.all("comment")}
-        for comment in self._ours():
-            same = (comment.author, comment.text, comment.frame) == (theirs.author, theirs.text, theirs.frame)
-            if same and comment.id not in known:
-                self._journal.add("comment", ours=comment.id, theirs=theirs.id)
-                return comment.id
+    def _added(self, theirs: _Theirs) -> int:
         remark = self._remark(theirs)
         if remark is None:
-            return None
-        made_here = self._desk.add(self._version.job, theirs.author, theirs.identity, remark)
-        self._journal.add("comment", ours=made_here, theirs=theirs.id)
-        return made_here
+            return 0
+        ours = self._desk.add(self._version.job, theirs.author, theirs.identity, remark)
+        self._new.add(ours)
+        self._same(ours, theirs.id)
+        return 1
 
     def _answered(self, ours: str, answer: _Theirs) -> int:
-        known = {one["ours"] for one in self._journal.all("comment")}
-        comment = next((one for one in self._ours() if one.id == ours), None)
-        if comment is None:
-            return 0  # it was removed here
-        same = (one for one in comment.replies if (one.author, one.text) == (answer.author, answer.text))
-        found = next((one.id for one in same if one.id not in known), None)
-        made_here = found or self._desk.reply(ours, answer.author, answer.identity, answer.text)
-        self._journal.add("comment", ours=made_here, theirs=answer.id)
+        replies = self._ours[ours].replies if ours in self._ours else ()
+        same = (one.id for one in replies if (one.author, one.text) == (answer.author, answer.text))
+        found = next((one for one in same if one not in self._there), None)
+        self._same(found or self._desk.reply(ours, answer.author, answer.identity, answer.text), answer.id)
         return int(found is None)
 
     def _remark(self, theirs: _Theirs) -> Remark | None:
@@ -172,7 +172,7 @@ class _File:
         x, y = (_share(anchor.get(name)) for name in ("x", "y")) if isinstance(anchor, dict) else (None, None)
         if x is None or y is None:
             x = y = None
-        marks = annotations.read(theirs.data.get("annotation"))
+        marks = drawing.read(theirs.data.get("annotation"))
         try:
             return Remark(text=theirs.text, frame=frame, duration=duration, x=x, y=y, marks=marks)
         except ValidationError:
@@ -181,41 +181,31 @@ class _File:
 
     def say(self) -> int:
         """Say ours there. Answers are said as comments at the same frame, since Frame.io has no call for them here."""
-        count = 0
-        for comment in self._ours():
-            if not self._there(comment.id):
-                count += self._say(comment.id, _data(comment))
-            for reply in comment.replies:
-                if not self._there(reply.id):
-                    count += self._say(reply.id, _answer(comment, reply))
-        return count
+        new = [(ours, data) for ours, data in self._outgoing() if ours not in self._there]
+        for ours, data in new:
+            self._say(ours, data)
+        return len(new)
 
-    def _say(self, ours: str, data: Mapping[str, Any]) -> int:
+    def _say(self, ours: str, data: Mapping[str, Any]) -> None:
+        tried: list[bool] = []
+
         def look() -> str | None:
-            if not again:
-                return None
-            self._listed = self._comments()
-            return next((one.id for one, _ in self._listed if self._same(one, data)), None)
+            wanted = (data["text"], data["timestamp"])
+            found = (one.id for one, _ in (self._listed() if tried else ()) if (one.text, one.frame) == wanted)
+            return next((theirs for theirs in found if theirs not in self._here), None)
 
         def make() -> str:
-            again.append(True)
+            tried.append(True)
             return self._api.comment(self._entry["account"], self._entry["id"], data)
 
-        again: list[bool] = [True] if self._journal.has("saying", ours=ours) else []
-        if not again:
-            self._journal.add("saying", ours=ours)
-        self._journal.add("comment", ours=ours, theirs=made(look, make))
-        return 1
+        self._same(ours, made(look, make))
 
-    def _same(self, one: _Theirs, data: Mapping[str, Any]) -> bool:
-        return (one.text, one.frame) == (_plain(data["text"]), data["timestamp"]) and self._here(one.id) is None
-
-    def _there(self, ours: str) -> bool:
-        return self._journal.has("comment", ours=ours)
-
-    def _ours(self) -> Sequence[Comment]:
-        shot = self._desk.shot()
-        return [one for one in shot.comments if one.job == self._version.job]
+    def _outgoing(self) -> Iterator[tuple[str, dict[str, Any]]]:
+        """What is said here, by its id, as Frame.io takes it."""
+        for comment in self._ours.values():
+            yield comment.id, _data(comment)
+            for reply in comment.replies:
+                yield reply.id, _answer(comment, reply)
 
 
 def _data(comment: Comment) -> dict[str, Any]:
@@ -223,7 +213,7 @@ def _data(comment: Comment) -> dict[str, Any]:
     data: dict[str, Any] = {"text": _text(comment), "timestamp": comment.frame, "duration": comment.duration}
     if comment.x is not None and comment.y is not None:
         data["anchor"] = {"x": comment.x, "y": comment.y}
-    drawn = annotations.written(comment.marks)
+    drawn = drawing.written(comment.marks)
     return data if drawn is None else {**data, "annotation": drawn}
 
 
@@ -248,8 +238,9 @@ def _theirs(data: Mapping[str, Any]) -> _Theirs:
     owner = owner if isinstance(owner, dict) else {}
     name = " ".join(_plain(str(owner.get("name") or "")).split())[:LONGEST_NAME].strip() or "Frame.io"
     frame, duration = data.get("timestamp"), data.get("duration")
+    identity = f"frameio:{owner.get('id') or 'unknown'}"[:100]
     return _Theirs(
-        str(data.get("id")), _plain(str(data.get("text") or "")) or _DRAWN, name, f"frameio:{owner.get('id') or 'unknown'}"[:100],
+        str(data.get("id")), _plain(str(data.get("text") or "")) or _DRAWN, name, identity,
         max(frame, 0) if isinstance(frame, int) else 0, max(duration, 1) if isinstance(duration, int) else 1, data,
     )  # fmt: skip
 

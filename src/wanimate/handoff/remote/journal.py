@@ -86,7 +86,8 @@ class Journal:
 
     def all(self, kind: str, **facts: Any) -> Iterator[Entry]:
         """Steps of a kind with these facts, oldest first."""
-        return (one for one in self._entries if one["kind"] == kind and {**one, **facts} == one)
+        asked = {"kind": kind, **facts}.items()
+        return (one for one in self._entries if all(one.get(name) == value for name, value in asked))
 
     def last(self, kind: str, **facts: Any) -> Entry | None:
         """The newest such step."""

@@ -160,8 +160,9 @@ class Uploads:
         start, now = 0, stamp(path)
         parts = [Part(size, url) for size, url in entry["parts"]]
         headers = {"Content-Type": entry["media_type"], "x-amz-acl": "private"}
+        done = {one["number"] for one in self._journal.all("part", id=entry["id"])}
         for number, part in enumerate(parts):
-            if not self._journal.has("part", id=entry["id"], number=number):
+            if number not in done:
                 stretch = Stretch(path, start, part.size, now)
                 answer = self._api.service.put(part.url, {**headers, "Content-Length": str(part.size)}, stretch.pieces)
                 if self._expired(answer, entry):

@@ -8,6 +8,7 @@ from __future__ import annotations
 
 import json
 from collections.abc import Mapping, Sequence
+from itertools import pairwise
 from typing import Any
 
 from wanimate.media.json_file import parse_json
@@ -28,7 +29,7 @@ def written(strokes: Sequence[Stroke]) -> str | None:
     for stroke in strokes:
         points = _thinned(stroke.points, max(2, _LINES // len(strokes) + 1))
         size = max(1, round(stroke.width * _COLUMNS))
-        for (x1, y1), (x2, y2) in zip(points, points[1:], strict=False):
+        for (x1, y1), (x2, y2) in pairwise(points):
             shapes.append(
                 {"tool": "line", "color": stroke.colour, "size": size, "x1": x1, "y1": y1, "x2": x2, "y2": y2}
             )
