@@ -8,8 +8,10 @@ from __future__ import annotations
 
 import json
 import logging
+import ssl
 from collections.abc import Callable, Generator, Iterable, Iterator, Mapping
 from dataclasses import dataclass, field
+from functools import cache
 from typing import Any, Protocol
 from urllib.parse import urlsplit
 
@@ -118,7 +120,8 @@ class Wire:
     def __init__(self, name: str, clock: Clock, patience: float = PATIENCE) -> None:
         self.name, self.clock, self._patience = name, clock, patience
         self.limits = Limits(clock)
-        self._http = httpx.Client(timeout=_TIMEOUTS, follow_redirects=False, headers={"User-Agent": "wanimate"})
+        headers = {"User-Agent": "wanimate"}
+        self._http = httpx.Client(timeout=_TIMEOUTS, follow_redirects=False, headers=headers, verify=_tls())
 
     def close(self) -> None:
         self._http.close()
@@ -293,6 +296,11 @@ def checked(url: str, name: str, base: str = "") -> str:
     if host is None or found.username is not None or not (found.scheme == "https" or (found.scheme == "http" and near)):
         raise RemoteError("to", name, f"it names an address that is not encrypted ({host or 'none'})", _TELL)
     return url
+
+
+@cache
+def _tls() -> ssl.SSLContext:
+    return httpx.create_ssl_context()
 
 
 def _lower(headers: httpx.Headers) -> dict[str, str]:
