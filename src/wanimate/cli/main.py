@@ -13,6 +13,7 @@ from wanimate.cli.check import check
 from wanimate.cli.compat import app as compat
 from wanimate.cli.doctor import doctor
 from wanimate.cli.finish import finish
+from wanimate.cli.handoff_sync import sync
 from wanimate.cli.jobs import app as jobs
 from wanimate.cli.library import app as library
 from wanimate.cli.marks import app as marks
@@ -78,6 +79,7 @@ app.command()(serve)
 app.command()(worker)
 app.add_typer(keys, name="keys")
 app.add_typer(review, name="review")
+review.command()(sync)
 app.command()(mcp)
 
 

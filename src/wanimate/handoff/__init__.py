@@ -1,1 +1,1 @@
-"""Hand-off: results leave the house for review and editing, as a folder or by a service on the web."""
+"""Hand-off: a finished result becomes a folder that other people's programs read. No engine, no service."""

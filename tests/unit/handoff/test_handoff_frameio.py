@@ -66,7 +66,7 @@ def test_the_gate_knows_what_leaves_and_is_told_once(world: tuple[FrameIoStandIn
     (leaving,) = studio.gate.leaving
     assert (leaving.way, leaving.place, leaving.regions) == ("frameio", TO, ("EU",))
     assert set(leaving.derived) == {(item.name, item.sha256) for item in package.files}
-    assert leaving.output_sha256 == studio.shipment().output_sha256
+    assert leaving.output_sha256 == package.output_sha256
 
 
 def test_a_second_run_sends_nothing_again(world: tuple[FrameIoStandIn, Studio]) -> None:
@@ -253,7 +253,7 @@ def test_expired_addresses_are_asked_for_anew(world: tuple[FrameIoStandIn, Studi
 def test_a_wrong_signature_is_no_expired_address(world: tuple[FrameIoStandIn, Studio]) -> None:
     standin, studio = world
     standin._signature = lambda node, number, ends: "other" + str(len(standin.asked))  # type: ignore[method-assign]
-    with pytest.raises(RemoteError, match="SignatureDoesNotMatch|may not do this"):
+    with pytest.raises(RemoteError, match="SignatureDoesNotMatch"):
         studio.send(studio.package(), TO)
 
 

@@ -34,29 +34,31 @@ class Item(Protocol):
 
 
 class Package(Protocol):
-    """A folder of files that belong together."""
+    """A folder of files that belong together. `output_sha256`: of the result that it was made of."""
 
     @property
     def folder(self) -> Path: ...
     @property
     def files(self) -> Sequence[Item]: ...
+    @property
+    def output_sha256(self) -> str: ...
 
 
 @dataclass(frozen=True)
 class Shipment:
     """What a package is of.
 
-    result: the finished file, with its record beside it. output_sha256: of its bytes. shot: an id that stays the same over
-    versions. version: id of this version, the job's where there is one. label: what people call it. regions: where it will be
-    shown.
+    result: the finished file, with its record beside it. shot: an id that stays the same over versions. version: id of this
+    version, the job's where there is one. label: what people call it. regions: where it will be shown. lead: frames of the
+    review copy before the first frame of the version, a slate for instance.
     """
 
     result: Path
-    output_sha256: str
     shot: str
     version: str
     label: str = ""
     regions: tuple[str, ...] = ()
+    lead: int = 0
 
 
 @dataclass(frozen=True)

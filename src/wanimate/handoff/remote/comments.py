@@ -107,7 +107,7 @@ class _File:
 
     def __init__(self, api: FrameIo, desk: Desk, journal: Journal, entry: Entry, version: Version, tell: Tell) -> None:
         self._api, self._desk, self._journal, self._tell = api, desk, journal, tell
-        self._entry, self._version = entry, version
+        self._entry, self._version, self._lead = entry, version, entry["lead"]
         self._ours = {one.id: one for one in desk.shot().comments if one.job == version.job}
         self._new = set[str]()
         """Comments that this run has brought here; they have no answers here yet."""
@@ -115,7 +115,7 @@ class _File:
         self._here = {theirs: ours for ours, theirs in self._there.items()}
 
     def _listed(self) -> list[tuple[_Theirs, tuple[_Theirs, ...]]]:
-        return [_threaded(one) for one in self._api.comments(self._entry["account"], self._entry["id"])]
+        return [_threaded(one, self._lead) for one in self._api.comments(self._entry["account"], self._entry["id"])]
 
     def _same(self, ours: str, theirs: str) -> None:
         """Write down that two comments are one."""
@@ -136,7 +136,9 @@ class _File:
     def _adopted(self, theirs: _Theirs) -> bool:
         """Whether a run that could not write it down has said theirs for us, or has brought it here."""
         said = (
-            ours for ours, data in self._outgoing() if (data["text"], data["timestamp"]) == (theirs.text, theirs.frame)
+            ours
+            for ours, data in self._outgoing()
+            if (data["text"], data["timestamp"] - self._lead) == (theirs.text, theirs.frame)
         )
         brought = (
             one.id
@@ -190,7 +192,7 @@ class _File:
         tried: list[bool] = []
 
         def look() -> str | None:
-            wanted = (data["text"], data["timestamp"])
+            wanted = (data["text"], data["timestamp"] - self._lead)
             found = (one.id for one, _ in (self._listed() if tried else ()) if (one.text, one.frame) == wanted)
             return next((theirs for theirs in found if theirs not in self._here), None)
 
@@ -203,23 +205,23 @@ class _File:
     def _outgoing(self) -> Iterator[tuple[str, dict[str, Any]]]:
         """What is said here, by its id, as Frame.io takes it."""
         for comment in self._ours.values():
-            yield comment.id, _data(comment)
+            yield comment.id, _data(comment, self._lead)
             for reply in comment.replies:
-                yield reply.id, _answer(comment, reply)
+                yield reply.id, _answer(comment, reply, self._lead)
 
 
-def _data(comment: Comment) -> dict[str, Any]:
+def _data(comment: Comment, lead: int) -> dict[str, Any]:
     """A comment of ours as Frame.io takes it."""
-    data: dict[str, Any] = {"text": _text(comment), "timestamp": comment.frame, "duration": comment.duration}
+    data: dict[str, Any] = {"text": _text(comment), "timestamp": comment.frame + lead, "duration": comment.duration}
     if comment.x is not None and comment.y is not None:
         data["anchor"] = {"x": comment.x, "y": comment.y}
     drawn = drawing.written(comment.marks)
     return data if drawn is None else {**data, "annotation": drawn}
 
 
-def _answer(comment: Comment, reply: Reply) -> dict[str, Any]:
+def _answer(comment: Comment, reply: Reply, lead: int) -> dict[str, Any]:
     text = f"{reply.author} to {comment.author}: {reply.text}"
-    return {"text": _plain(text), "timestamp": comment.frame, "duration": comment.duration}
+    return {"text": _plain(text), "timestamp": comment.frame + lead, "duration": comment.duration}
 
 
 def _text(comment: Comment) -> str:
@@ -227,13 +229,13 @@ def _text(comment: Comment) -> str:
     return _plain(f"{comment.author}: {comment.text}")
 
 
-def _threaded(data: Mapping[str, Any]) -> tuple[_Theirs, tuple[_Theirs, ...]]:
+def _threaded(data: Mapping[str, Any], lead: int) -> tuple[_Theirs, tuple[_Theirs, ...]]:
     replies = data.get("replies")
     answers = [one for one in replies if isinstance(one, dict)] if isinstance(replies, list) else []
-    return _theirs(data), tuple(_theirs(one) for one in answers)
+    return _theirs(data, lead), tuple(_theirs(one, lead) for one in answers)
 
 
-def _theirs(data: Mapping[str, Any]) -> _Theirs:
+def _theirs(data: Mapping[str, Any], lead: int) -> _Theirs:
     owner = data.get("owner")
     owner = owner if isinstance(owner, dict) else {}
     name = " ".join(_plain(str(owner.get("name") or "")).split())[:LONGEST_NAME].strip() or "Frame.io"
@@ -241,7 +243,7 @@ def _theirs(data: Mapping[str, Any]) -> _Theirs:
     identity = f"frameio:{owner.get('id') or 'unknown'}"[:100]
     return _Theirs(
         str(data.get("id")), _plain(str(data.get("text") or "")) or _DRAWN, name, identity,
-        max(frame, 0) if isinstance(frame, int) else 0, max(duration, 1) if isinstance(duration, int) else 1, data,
+        max(frame - lead, 0) if isinstance(frame, int) else 0, max(duration, 1) if isinstance(duration, int) else 1, data,
     )  # fmt: skip
 
 

@@ -87,7 +87,7 @@ class _Delivery:
     ) -> None:
         self._api, self._journal, self._place, self._shipment = api, journal, place, shipment
         self._options, self._tell = options, tell
-        self._uploads = Uploads(api, journal, shipment.version, options, tell)
+        self._uploads = Uploads(api, journal, shipment, options, tell)
         self._folders: dict[str, Place] = {"": place}
 
     def file(self, package: Package, item: Item) -> SentFile:

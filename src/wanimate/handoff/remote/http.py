@@ -78,7 +78,7 @@ class _Bearer(httpx.Auth):
 @dataclass(frozen=True)
 class Ask:
     """One request. `body`: makes its bytes anew for each try. `again`: it may be sent twice without harm. `secret`: the token
-    that it carries, if any."""
+    that it carries, if any. `hidden`: what else no answer may show."""
 
     method: str
     url: str
@@ -87,11 +87,12 @@ class Ask:
     body: Callable[[], Iterable[bytes]] | None = None
     again: bool = True
     secret: Secret | None = None
+    hidden: tuple[Secret, ...] = ()
 
 
 @dataclass(frozen=True)
 class Answer:
-    """What came back."""
+    """What came back, without the secrets that were sent."""
 
     status: int
     headers: Mapping[str, str]
@@ -169,7 +170,10 @@ class Wire:
                 content=content,
                 auth=auth,
             ) as response:
-                return Answer(response.status_code, _lower(response.headers), _bounded(response)), "", True
+                body = _bounded(response)
+                for secret in (*ask.hidden, *([] if ask.secret is None else [ask.secret])):
+                    body = secret.hide(body)
+                return Answer(response.status_code, _lower(response.headers), body), "", True
         except _NOT_SENT as error:
             return None, _words(error), False
         except (httpx.TransportError, httpx.DecodingError) as error:
@@ -216,7 +220,7 @@ class Service:
     def wrong(self, answer: Answer, what: str) -> RemoteError:
         """The error that an answer stands for."""
         rule, remedy = _refusal(answer, what)
-        error = RemoteError("to", self.name, self._token.value().hide(rule), remedy)
+        error = RemoteError("to", self.name, rule, remedy)
         error.status = answer.status
         return error
 

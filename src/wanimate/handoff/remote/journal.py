@@ -18,7 +18,7 @@ from wanimate.media.files import output_error, private_folder, user_data
 from wanimate.media.json_file import parse_json
 from wanimate.media.lock import NameLock
 
-FORMAT = "wanimate.handoff/1"
+FORMAT = "wanimate.handoff-journal/1"
 _LARGEST = 2**28
 
 Entry = dict[str, Any]

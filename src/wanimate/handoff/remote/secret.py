@@ -29,9 +29,9 @@ class Secret:
     def reveal(self) -> str:
         return self._text
 
-    def hide(self, text: str) -> str:
-        """A text of somebody else without the secret in it."""
-        return text.replace(self._text, HIDDEN)
+    def hide(self, text: bytes) -> bytes:
+        """Somebody else's text without the secret in it."""
+        return text.replace(self._text.encode(), HIDDEN.encode())
 
     @property
     def fit(self) -> bool:

@@ -2,11 +2,12 @@
 
 from __future__ import annotations
 
-from collections.abc import Callable
+from collections.abc import Callable, Iterator
+from contextlib import closing, contextmanager
 from dataclasses import dataclass, field, replace
+from pathlib import Path
 
 from wanimate.approval.leaving import Gate, Leaving, Passed
-from wanimate.errors import InputError
 from wanimate.handoff.remote.base import Item, Options, Package, Sent, Shipment, Target, Tell, check_bytes, parse_target
 from wanimate.handoff.remote.delivery import chosen, to_frameio
 from wanimate.handoff.remote.descript import DESCRIPT_URL, descript_media, to_descript
@@ -15,7 +16,6 @@ from wanimate.handoff.remote.http import Service, Wire
 from wanimate.handoff.remote.journal import Journal
 from wanimate.handoff.remote.limits import Clock, RealClock
 from wanimate.handoff.remote.tokens import IMS_URL, descript_token, frameio_token
-from wanimate.media.files import sha256
 
 
 @dataclass(frozen=True)
@@ -53,23 +53,18 @@ def send(
     place = parse_target(target)
     items = _items(package, place, options)
     check_bytes(package, items)
-    if sha256(shipment.result) != shipment.output_sha256:
-        remedy = "Make the package of the file as it is now."
-        raise InputError("shot", shipment.result, "it has changed since the package was made", remedy)
     leaving = Leaving(
-        shipment.output_sha256, place.service, place.text, shipment.regions,
+        package.output_sha256, place.service, place.text, shipment.regions,
         tuple((item.name, item.sha256) for item in items),
     )  # fmt: skip
     passed = gate.check(shipment.result, leaving)
-    service = open_service(place, options, services)
     leave = _leave(gate, leaving, passed)
-    try:
-        if place.service == "frameio":
-            sent = to_frameio(FrameIo(service), package, place, shipment, options, tell, leave)
-        else:
+    if place.service == "frameio":
+        with frameio(options.token_file, services) as api:
+            sent = to_frameio(api, package, place, shipment, options, tell, leave)
+    else:
+        with descript(options.token_file, services) as service:
             sent = to_descript(service, package, place, shipment, options, tell, leave)
-    finally:
-        service.wire.close()
     return replace(sent, decisions=tuple(passed.decisions))
 
 
@@ -86,12 +81,18 @@ def _leave(gate: Gate, leaving: Leaving, passed: Passed) -> Callable[[Journal], 
     return leave
 
 
-def open_service(place: Target, options: Options, services: Services) -> Service:
-    """The service behind a target, with its token. Raises InputError where there is none."""
-    if place.service == "frameio":
-        wire = Wire("Frame.io", services.clock)
-        return Service(wire, services.frameio, frameio_token(wire, options.token_file, ims_url=services.ims))
-    return Service(Wire("Descript", services.clock), services.descript, descript_token(options.token_file))
+@contextmanager
+def frameio(token_file: Path | None, services: Services) -> Iterator[FrameIo]:
+    """Frame.io with its token. Raises InputError where there is none."""
+    with closing(Wire("Frame.io", services.clock)) as wire:
+        yield FrameIo(Service(wire, services.frameio, frameio_token(wire, token_file, ims_url=services.ims)))
+
+
+@contextmanager
+def descript(token_file: Path | None, services: Services) -> Iterator[Service]:
+    """Descript with its token. Raises InputError where there is none."""
+    with closing(Wire("Descript", services.clock)) as wire:
+        yield Service(wire, services.descript, descript_token(token_file))
 
 
 def _items(package: Package, place: Target, options: Options) -> list[Item]:

@@ -58,7 +58,7 @@ class Ims:
             return [urlencode({**fields, "client_secret": self._secret.reveal()}).encode()]
 
         headers = {"Content-Type": "application/x-www-form-urlencoded", "Content-Length": str(len(form()[0]))}
-        answer = self._wire.send(Ask("POST", f"{self._url}/ims/token/v3", headers, body=form))
+        answer = self._wire.send(Ask("POST", f"{self._url}/ims/token/v3", headers, body=form, hidden=(self._secret,)))
         data = answer.data()
         if not answer.good or not isinstance(data, dict) or not isinstance(data.get("access_token"), str):
             remedy = f"Compare {CLIENT_ID} and {CLIENT_SECRET} with the credential in Adobe's developer console"

@@ -8,7 +8,7 @@ from dataclasses import dataclass
 from pathlib import Path
 
 from wanimate.errors import InputError
-from wanimate.handoff.remote.base import Item, Options, SentFile, Tell
+from wanimate.handoff.remote.base import Item, Options, SentFile, Shipment, Tell
 from wanimate.handoff.remote.frameio import FrameIo, LostError, Part, Place, RemoteFile, made
 from wanimate.handoff.remote.http import Answer, RemoteError
 from wanimate.handoff.remote.journal import Entry, Journal
@@ -55,11 +55,12 @@ class Uploads:
     Args:
         api: Frame.io.
         journal: of this hand-off.
-        version: the shot's version that files belong to.
+        shipment: what the files are of.
     """
 
-    def __init__(self, api: FrameIo, journal: Journal, version: str, options: Options, tell: Tell) -> None:
-        self._api, self._journal, self._version, self._options, self._tell = api, journal, version, options, tell
+    def __init__(self, api: FrameIo, journal: Journal, shipment: Shipment, options: Options, tell: Tell) -> None:
+        self._api, self._journal, self._options, self._tell = api, journal, options, tell
+        self._version, self._lead = shipment.version, shipment.lead
         self._clock = api.service.wire.clock
 
     def send(self, place: Place, item: Item, path: Path) -> SentFile:
@@ -141,8 +142,8 @@ class Uploads:
 
     def _remember(self, place: Place, item: Item, found: RemoteFile) -> Entry:
         self._journal.add(
-            "file", id=found.id, version=self._version, folder=place.folder, account=place.account, name=item.name,
-            role=item.role, sha256=item.sha256, size=item.size, media_type=found.media_type, url=found.url,
+            "file", id=found.id, lead=self._lead, version=self._version, folder=place.folder, account=place.account,
+            name=item.name, role=item.role, sha256=item.sha256, size=item.size, media_type=found.media_type, url=found.url,
             at=round(self._clock.now()), parts=[[part.size, part.url] for part in found.parts],
         )  # fmt: skip
         entry = self._journal.last("file", id=found.id)
