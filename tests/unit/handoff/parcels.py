@@ -4,13 +4,14 @@ from __future__ import annotations
 
 import hashlib
 import json
+import os
 import random
 from collections.abc import Iterator
 from contextlib import contextmanager
 from dataclasses import dataclass, field
 from pathlib import Path
+from unittest.mock import patch
 
-import pytest
 from standin import TestClock, serving
 from standin_descript import DescriptStandIn
 from standin_frameio import FrameIoStandIn
@@ -110,8 +111,7 @@ class Studio:
 def frameio_studio(home: Path, clock: Clock | None = None) -> Iterator[tuple[FrameIoStandIn, Studio]]:
     found = clock or TestClock()
     standin = FrameIoStandIn(found.now)
-    with serving(standin) as url, pytest.MonkeyPatch.context() as patch:
-        patch.setenv(FRAMEIO_TOKEN, standin.token)
+    with serving(standin) as url, patch.dict(os.environ, {FRAMEIO_TOKEN: standin.token}):
         yield standin, Studio(home, Services(frameio=url, ims=url, clock=found))
 
 
@@ -119,6 +119,5 @@ def frameio_studio(home: Path, clock: Clock | None = None) -> Iterator[tuple[Fra
 def descript_studio(home: Path) -> Iterator[tuple[DescriptStandIn, Studio]]:
     clock = TestClock()
     standin = DescriptStandIn(clock.now)
-    with serving(standin) as url, pytest.MonkeyPatch.context() as patch:
-        patch.setenv(DESCRIPT_TOKEN, standin.token)
+    with serving(standin) as url, patch.dict(os.environ, {DESCRIPT_TOKEN: standin.token}):
         yield standin, Studio(home, Services(descript=url, clock=clock))

@@ -189,10 +189,8 @@ class _Imports:
                 body["folder_name"] = self._options.team_folder
         if media.item.role == REVIEW and media.size is not None:
             width, height = media.size
-            title = self._shipment.label or Path(name).stem
-            body["add_compositions"] = [
-                {"name": title, "width": width, "height": height, "clips": [{"media": name}]}
-            ]  # fmt: skip
+            cut = {"name": Path(name).stem, "width": width, "height": height, "clips": [{"media": name}]}
+            body["add_compositions"] = [cut]
         answer = self._service.post(_CALLS, "/v1/jobs/import/project_media", body)
         return answer if isinstance(answer, dict) else {}, name
 
