@@ -84,10 +84,10 @@ def _looked(path: Path) -> tuple[str, tuple[int, int] | None]:
             form, streams = file.format.name.split(","), file.streams
             if streams.video:
                 codec = streams.video[0].codec_context
-                if codec.name in VIDEO and "mp4" in form:
+                if codec.codec.canonical_name in VIDEO and "mp4" in form:
                     return "", (codec.width, codec.height)
-                return f"{codec.name} in {form[0]}", None
-            sound = streams.audio[0].codec_context.name if streams.audio else "no sound"
+                return f"{codec.codec.canonical_name} in {form[0]}", None
+            sound = streams.audio[0].codec_context.codec.canonical_name if streams.audio else "no sound"
             fits = sound in SOUND or (sound.startswith("pcm_") and "wav" in form)
             return "" if fits else f"{sound} in {form[0]}", None
     except (OSError, ValueError):
