@@ -9,7 +9,7 @@ from rich.markup import escape
 
 from wanimate.cli.build import command
 from wanimate.cli.options import option
-from wanimate.cli.report import Reporter
+from wanimate.cli.report import Reporter, noted
 from wanimate.cli.review import NAMES as REVIEW_NAMES
 from wanimate.cli.review import REVIEW, ShotArgument, chosen_shot, opened_reviews
 from wanimate.cli.serve import Config, Data, Database, StorageUrl, settings_of
@@ -47,7 +47,7 @@ def sync(
     [cyan]wanimate review sync "Scene 12"[/cyan]
     """
     try:
-        from wanimate.handoff.remote.comments import sync_comments
+        from wanimate.handoff.remote.comments import syncing
         from wanimate.handoff.remote.journal import journals_folder
         from wanimate.handoff.remote.send import Services, frameio
     except ModuleNotFoundError as error:
@@ -57,13 +57,13 @@ def sync(
     with opened_reviews(settings, shot) as reviews:
         desk = _Desk(reviews, chosen_shot(reviews, shot))
         with frameio(token_file, Services()) as api:
-            found = sync_comments(api, desk, journals or journals_folder(), report.note)
+            found = noted(report, syncing(api, desk, journals or journals_folder()))
     told = {"shot": desk.id, "sent": found.out, "received": found.back}
     report.done(told, f"{escape(desk.name)}: {found.out} comments sent, {found.back} received")
 
 
 class _Desk:
-    """The review of one shot, for `sync_comments`. Who has spoken at Frame.io counts as a guest."""
+    """The review of one shot, for `syncing`. Who has spoken at Frame.io counts as a guest."""
 
     def __init__(self, reviews: Reviews, shot: Shot) -> None:
         self._reviews, self.id, self.name = reviews, shot.id, shot.name

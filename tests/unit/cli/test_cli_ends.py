@@ -51,6 +51,7 @@ REFUSED: dict[str, tuple[str, str]] = {
     "review ask-changes": ("none --data data", "SHOT"),
     "review export": ("none --data data", "SHOT"),
     "review link": ("none --data data", "SHOT"),
+    "review sync": ("none --data data", "SHOT"),
     "marks init": ("--folder /dev/null/marks", "--folder"),
     "marks apply": ("nowhere.mp4", "FILE"),
     "verify": ("nowhere.mp4", "FILE"),

@@ -6,10 +6,11 @@ import hashlib
 import json
 import os
 import random
-from collections.abc import Iterator
+from collections.abc import Generator, Iterator
 from contextlib import contextmanager
 from dataclasses import dataclass, field
 from pathlib import Path
+from typing import TypeVar
 from unittest.mock import patch
 
 from standin import TestClock, serving
@@ -20,7 +21,7 @@ from wanimate.approval.leaving import Leaving, Passed
 from wanimate.errors import InputError
 from wanimate.handoff.remote.base import Options, Sent, Shipment
 from wanimate.handoff.remote.limits import Clock
-from wanimate.handoff.remote.send import Services, send
+from wanimate.handoff.remote.send import Services, sending
 from wanimate.handoff.remote.tokens import DESCRIPT_TOKEN, FRAMEIO_TOKEN
 
 
@@ -60,6 +61,7 @@ class TestGate:
         self.leaving.append(leaving)
 
 
+Value = TypeVar("Value")
 _TYPES = {".mp4": "video/mp4", ".mov": "video/quicktime", ".json": "application/json", ".png": "image/png"}
 
 
@@ -102,9 +104,17 @@ class Studio:
         return Options(journals=self.home / "journals", **more)  # type: ignore[arg-type]
 
     def send(self, package: Package, target: str, version: str = "1", **more: object) -> Sent:
-        return send(
-            package, target, self.gate, self.shipment(version), self.options(**more), self.services, self.told.append
-        )
+        shipment, options = self.shipment(version), self.options(**more)
+        return self.run(sending(package, target, self.gate, shipment, options, self.services))
+
+    def run(self, steps: Generator[str, None, Value]) -> Value:
+        """What comes of some work; what it tells is kept."""
+        while True:
+            try:
+                self.told.append(next(steps))
+            except StopIteration as end:
+                value: Value = end.value
+                return value
 
 
 @contextmanager

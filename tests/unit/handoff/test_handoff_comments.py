@@ -14,7 +14,7 @@ from standin_frameio import FrameIoStandIn
 
 from wanimate.errors import InputError
 from wanimate.handoff.remote import drawing
-from wanimate.handoff.remote.comments import Synced, sync_comments
+from wanimate.handoff.remote.comments import Synced, syncing
 from wanimate.handoff.remote.journal import Journal
 from wanimate.handoff.remote.send import frameio, send
 from wanimate.review.records import Comment, Remark, Reply, Shot, State, Stroke, Version
@@ -71,7 +71,7 @@ def world(tmp_path: Path) -> Iterator[tuple[FrameIoStandIn, Studio, Desk, str]]:
 
 def synced(studio: Studio, desk: Desk) -> Synced:
     with frameio(None, studio.services) as api:
-        return sync_comments(api, desk, studio.home / "journals", studio.told.append)
+        return studio.run(syncing(api, desk, studio.home / "journals"))
 
 
 def texts(standin: FrameIoStandIn, file: str) -> list[str]:
@@ -233,7 +233,7 @@ def test_what_was_removed_stays_away(world: tuple[FrameIoStandIn, Studio, Desk, 
 def test_a_shot_that_is_not_there(world: tuple[FrameIoStandIn, Studio, Desk, str], tmp_path: Path) -> None:
     _, studio, desk, _ = world
     with frameio(None, studio.services) as api, pytest.raises(InputError, match="no version of it was handed off"):
-        sync_comments(api, desk, tmp_path / "empty", studio.told.append)
+        studio.run(syncing(api, desk, tmp_path / "empty"))
 
 
 def test_the_limit_of_comments_is_kept(world: tuple[FrameIoStandIn, Studio, Desk, str]) -> None:

@@ -4,18 +4,20 @@ from __future__ import annotations
 
 import os
 import re
-from collections.abc import Callable, Iterable, Mapping, Sequence
+from collections.abc import Generator, Iterable, Mapping, Sequence
 from dataclasses import dataclass, field
 from pathlib import Path
-from typing import Literal, Protocol
+from typing import Literal, Protocol, TypeVar
 
 from wanimate.errors import InputError
 from wanimate.media.files import sha256
 
 REVIEW = "review"
 """Role of the file that people look at: its versions are stacked, and comments belong to it."""
-Tell = Callable[[str], None]
-"""Told of what happens, in sentences."""
+_Value = TypeVar("_Value")
+Steps = Generator[str, None, _Value]
+"""Work that tells what happens, in sentences without a full stop, and returns what came of it. Closing it stops; the same work
+goes on there."""
 
 
 class Item(Protocol):

@@ -16,7 +16,7 @@ from pydantic import ValidationError
 
 from wanimate.errors import InputError
 from wanimate.handoff.remote import drawing
-from wanimate.handoff.remote.base import REVIEW, Tell
+from wanimate.handoff.remote.base import REVIEW, Steps
 from wanimate.handoff.remote.frameio import FrameIo, made
 from wanimate.handoff.remote.journal import Entry, Journal, journals_of
 from wanimate.review.records import LONGEST_NAME, LONGEST_TEXT, Comment, Remark, Reply, Shot, Version
@@ -62,8 +62,8 @@ class _Theirs:
     data: Mapping[str, Any]
 
 
-def sync_comments(api: FrameIo, desk: Desk, folder: Path, tell: Tell) -> Synced:
-    """Bring comments over, both ways, for every version of a shot that is at Frame.io.
+def syncing(api: FrameIo, desk: Desk, folder: Path) -> Steps[Synced]:
+    """Bring comments over, both ways, for every version of a shot that is at Frame.io, and tell what cannot be.
 
     Args:
         desk: the review.
@@ -85,12 +85,12 @@ def sync_comments(api: FrameIo, desk: Desk, folder: Path, tell: Tell) -> Synced:
             for entry in _files(journal):
                 version = desk.shot().version(entry["version"])
                 if version is None:
-                    tell(f"{entry['name']} is no version of this shot any more")
+                    yield f"{entry['name']} is no version of this shot any more"
                 elif api.file(entry["account"], entry["id"]) is None:
-                    tell(f"{entry['name']} is gone from Frame.io")
+                    yield f"{entry['name']} is gone from Frame.io"
                 else:
-                    one = _File(api, desk, journal, entry, version, tell)
-                    back += one.fetch()
+                    one = _File(api, desk, journal, entry, version)
+                    back += yield from one.fetch()
                     out += one.say()
     return Synced(out, back)
 
@@ -105,8 +105,8 @@ def _files(journal: Journal) -> Iterator[Entry]:
 class _File:
     """One version at Frame.io, and its comments there and here."""
 
-    def __init__(self, api: FrameIo, desk: Desk, journal: Journal, entry: Entry, version: Version, tell: Tell) -> None:
-        self._api, self._desk, self._journal, self._tell = api, desk, journal, tell
+    def __init__(self, api: FrameIo, desk: Desk, journal: Journal, entry: Entry, version: Version) -> None:
+        self._api, self._desk, self._journal = api, desk, journal
         self._entry, self._version, self._lead = entry, version, entry["lead"]
         self._ours = {one.id: one for one in desk.shot().comments if one.job == version.job}
         self._new = set[str]()
@@ -122,12 +122,12 @@ class _File:
         self._journal.add("comment", ours=ours, theirs=theirs)
         self._there[ours], self._here[theirs] = theirs, ours
 
-    def fetch(self) -> int:
+    def fetch(self) -> Steps[int]:
         """Bring theirs here."""
         count = 0
         for theirs, answers in self._listed():
             if theirs.id not in self._here and not self._adopted(theirs):
-                count += self._added(theirs)
+                count += yield from self._added(theirs)
             ours = self._here.get(theirs.id)
             if ours in self._ours or ours in self._new:
                 count += sum(self._answered(ours or "", one) for one in answers if one.id not in self._here)
@@ -150,9 +150,10 @@ class _File:
             self._same(found, theirs.id)
         return found is not None
 
-    def _added(self, theirs: _Theirs) -> int:
+    def _added(self, theirs: _Theirs) -> Steps[int]:
         remark = self._remark(theirs)
         if remark is None:
+            yield f"a comment of {theirs.author} at frame {theirs.frame} cannot be taken over"
             return 0
         ours = self._desk.add(self._version.job, theirs.author, theirs.identity, remark)
         self._new.add(ours)
@@ -178,7 +179,6 @@ class _File:
         try:
             return Remark(text=theirs.text, frame=frame, duration=duration, x=x, y=y, marks=marks)
         except ValidationError:
-            self._tell(f"a comment of {theirs.author} at frame {frame} cannot be taken over")
             return None
 
     def say(self) -> int:

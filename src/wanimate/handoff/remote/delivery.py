@@ -4,7 +4,7 @@ from __future__ import annotations
 
 import hashlib
 import re
-from collections.abc import Callable, Sequence
+from collections.abc import Callable, Iterator, Sequence
 from pathlib import Path
 
 from wanimate.errors import InputError
@@ -16,8 +16,8 @@ from wanimate.handoff.remote.base import (
     Sent,
     SentFile,
     Shipment,
+    Steps,
     Target,
-    Tell,
     place_of,
 )
 from wanimate.handoff.remote.frameio import FrameIo, Place
@@ -34,9 +34,8 @@ def to_frameio(
     target: Target,
     shipment: Shipment,
     options: Options,
-    tell: Tell,
     leave: Callable[[Journal], None],
-) -> Sent:
+) -> Steps[Sent]:
     """Send a package to a folder. The caller has asked the gate, and has looked at the bytes.
 
     Args:
@@ -51,10 +50,13 @@ def to_frameio(
     path = journal_path(options, shipment, "frameio", place.folder)
     with Journal(path, {**about, "account": place.account}) as journal:
         leave(journal)
-        delivery = _Delivery(api, journal, place, shipment, options, tell)
-        files = [(item, delivery.file(package, item)) for item in chosen(package, options)]
-        delivery.stack(files)
-        delivery.fields([sent.id for _, sent in files])
+        delivery = _Delivery(api, journal, place, shipment, options)
+        files = []
+        for item in chosen(package, options):
+            sent = yield from delivery.file(package, item)
+            files.append((item, sent))
+        yield from delivery.stack(files)
+        yield from delivery.fields([sent.id for _, sent in files])
         if options.until == "ready":
             delivery.ready(files)
     return Sent(target.text, place.url, tuple(sent for _, sent in files), ())
@@ -77,24 +79,22 @@ def chosen(package: Package, options: Options) -> list[Item]:
 def journal_path(options: Options, shipment: Shipment, service: str, place: str) -> Path:
     """Where the journal of a shot's hand-offs to a place lies."""
     digest = hashlib.sha256("\0".join((service, place, shipment.shot)).encode()).hexdigest()[:16]
-    name = re.sub(r"[^A-Za-z0-9._-]+", "-", shipment.label or shipment.shot).strip("-.")[:40]
+    name = re.sub(r"[^A-Za-z0-9._-]+", "-", shipment.shot).strip("-.")[:40]
     return (options.journals or journals_folder()) / f"{service}-{name or 'shot'}-{digest}.jsonl"
 
 
 class _Delivery:
-    def __init__(
-        self, api: FrameIo, journal: Journal, place: Place, shipment: Shipment, options: Options, tell: Tell
-    ) -> None:
-        self._api, self._journal, self._place, self._shipment = api, journal, place, shipment
-        self._options, self._tell = options, tell
-        self._uploads = Uploads(api, journal, shipment, options, tell)
+    def __init__(self, api: FrameIo, journal: Journal, place: Place, shipment: Shipment, options: Options) -> None:
+        self._api, self._journal, self._place = api, journal, place
+        self._shipment, self._options = shipment, options
+        self._uploads = Uploads(api, journal, shipment, options)
         self._folders: dict[str, Place] = {"": place}
 
-    def file(self, package: Package, item: Item) -> SentFile:
+    def file(self, package: Package, item: Item) -> Steps[SentFile]:
         place = self._below(str(Path(item.name).parent))
         if item.name in self._options.links:
-            return self._uploads.fetch(place, item, self._options.links[item.name])
-        return self._uploads.send(place, item, place_of(package, item))
+            return (yield from self._uploads.fetch(place, item, self._options.links[item.name]))
+        return (yield from self._uploads.send(place, item, place_of(package, item)))
 
     def _below(self, folder: str) -> Place:
         """The folder of the target that a folder of the package becomes."""
@@ -105,7 +105,7 @@ class _Delivery:
             self._folders[folder] = Place(self._place.account, self._place.project, found.id, found.url)
         return self._folders[folder]
 
-    def stack(self, files: Sequence[tuple[Item, SentFile]]) -> None:
+    def stack(self, files: Sequence[tuple[Item, SentFile]]) -> Iterator[str]:
         """Put the file for review on top of its earlier versions."""
         reviews = [(item, sent) for item, sent in files if item.role == REVIEW]
         if len(reviews) != 1:
@@ -122,12 +122,12 @@ class _Delivery:
             return
         stack, left = self._api.stack(place, [*earlier.values(), review.id])
         if left:
-            self._tell(f"{len(left)} earlier versions lie in another folder now and are not in the stack")
+            yield f"{len(left)} earlier versions lie in another folder now and are not in the stack"
         if stack is not None and not self._journal.has("stacked", id=review.id, stack=stack):
             self._journal.add("stacked", id=review.id, stack=stack)
-            self._tell(f"{review.name} is the newest version of its stack")
+            yield f"{review.name} is the newest version of its stack"
 
-    def fields(self, files: Sequence[str]) -> None:
+    def fields(self, files: Sequence[str]) -> Iterator[str]:
         """Give the files their fields. Definitions are made where they are missing."""
         values = dict(self._options.fields)
         if not values or self._journal.has("fields", files=list(files), values=values):
@@ -138,7 +138,7 @@ class _Delivery:
             try:
                 told[field] = _KINDS[kind](value)
             except (KeyError, ValueError):
-                self._tell(f"the field {name} is of the type {kind} at Frame.io and stays as it is")
+                yield f"the field {name} is of the type {kind} at Frame.io and stays as it is"
         if told:
             self._api.set_fields(self._place, files, told)
         self._journal.add("fields", files=list(files), values=values)

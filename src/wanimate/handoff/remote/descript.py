@@ -3,7 +3,7 @@
 from __future__ import annotations
 
 import re
-from collections.abc import Callable, Mapping, Sequence
+from collections.abc import Callable, Iterator, Mapping, Sequence
 from dataclasses import dataclass
 from pathlib import Path
 from typing import Any
@@ -19,8 +19,8 @@ from wanimate.handoff.remote.base import (
     Sent,
     SentFile,
     Shipment,
+    Steps,
     Target,
-    Tell,
     place_of,
 )
 from wanimate.handoff.remote.delivery import chosen, journal_path
@@ -100,9 +100,8 @@ def to_descript(
     target: Target,
     shipment: Shipment,
     options: Options,
-    tell: Tell,
     leave: Callable[[Journal], None],
-) -> Sent:
+) -> Steps[Sent]:
     """Import what Descript takes of a package into a project, which is made where there is none of this name.
 
     The caller has asked the gate, and has looked at the bytes.
@@ -119,21 +118,23 @@ def to_descript(
     about = {"service": "descript", "shot": shipment.shot, "target": target.text}
     with Journal(path, about) as journal:
         leave(journal)
-        imports = _Imports(service, journal, target, shipment, options, tell)
-        done = [imports.send(one) for one in media]
+        imports, done = _Imports(service, journal, target, shipment, options), []
+        for one in media:
+            entry = yield from imports.send(one)
+            done.append(entry)
     files = tuple(SentFile(entry["name"], entry["job"], entry["url"]) for entry in done)
     return Sent(target.text, files[0].url, files, (), tuple(left))
 
 
 class _Imports:
     def __init__(
-        self, service: Service, journal: Journal, target: Target, shipment: Shipment, options: Options, tell: Tell
+        self, service: Service, journal: Journal, target: Target, shipment: Shipment, options: Options
     ) -> None:
         self._service, self._journal, self._target, self._shipment = service, journal, target, shipment
-        self._options, self._tell = options, tell
+        self._options = options
         self._clock = service.wire.clock
 
-    def send(self, media: Media) -> Entry:
+    def send(self, media: Media) -> Steps[Entry]:
         """Import one file, from where an earlier run has stopped."""
         tries = _ANEW
         while True:
@@ -141,14 +142,15 @@ class _Imports:
             try:
                 if not self._journal.has("put", job=entry["job"]):
                     self._put(entry, media)
-                self._finished(entry, media)
+                    yield f"{media.item.name} is sent"
+                yield from self._finished(entry, media)
                 return entry
             except LostError:
                 self._journal.add("lost", job=entry["job"])
                 tries -= 1
                 if not tries:
                     raise
-                self._tell(f"{media.item.name} is sent anew")
+                yield f"{media.item.name} is sent anew"
 
     def _known(self, media: Media) -> Entry | None:
         """What an earlier run has begun of these very bytes, and can still be gone on with."""
@@ -247,9 +249,8 @@ class _Imports:
         if not answer.good:
             raise self._service.wrong(answer, f"the bytes of {media.item.name}")
         self._journal.add("put", job=entry["job"])
-        self._tell(f"{media.item.name} is sent")
 
-    def _finished(self, entry: Entry, media: Media) -> None:
+    def _finished(self, entry: Entry, media: Media) -> Iterator[str]:
         """Wait for the import."""
         if self._journal.has("done", job=entry["job"]):
             return
@@ -271,7 +272,7 @@ class _Imports:
             rule = f"the import of {media.item.name} has failed ({_why(result, entry['media'])})"
             raise RemoteError("to", self._service.name, rule, "Look into the project, then run the same command again.")
         self._journal.add("done", job=entry["job"])
-        self._tell(f"{media.item.name} is in the project as {entry['media']}")
+        yield f"{media.item.name} is in the project as {entry['media']}"
 
     def _job(self, entry: Entry) -> Mapping[str, Any]:
         try:

@@ -8,7 +8,17 @@ from dataclasses import dataclass, field, replace
 from pathlib import Path
 
 from wanimate.approval.leaving import Gate, Leaving, Passed
-from wanimate.handoff.remote.base import Item, Options, Package, Sent, Shipment, Target, Tell, check_bytes, parse_target
+from wanimate.handoff.remote.base import (
+    Item,
+    Options,
+    Package,
+    Sent,
+    Shipment,
+    Steps,
+    Target,
+    check_bytes,
+    parse_target,
+)
 from wanimate.handoff.remote.delivery import chosen, to_frameio
 from wanimate.handoff.remote.descript import DESCRIPT_URL, descript_media, to_descript
 from wanimate.handoff.remote.frameio import FRAMEIO_URL, FrameIo
@@ -34,23 +44,40 @@ def send(
     gate: Gate,
     shipment: Shipment,
     options: Options = Options(),
-    services: Services = Services(),
-    tell: Tell = lambda text: None,
+    services: Services | None = None,
 ) -> Sent:
-    """Hand a package off to Frame.io or Descript. Called again after a stop, it goes on where it was.
+    """Hand a package off to Frame.io or Descript, as `sending` does."""
+    steps = sending(package, target, gate, shipment, options, services)
+    while True:
+        try:
+            next(steps)
+        except StopIteration as end:
+            sent: Sent = end.value
+            return sent
+
+
+def sending(
+    package: Package,
+    target: str,
+    gate: Gate,
+    shipment: Shipment,
+    options: Options = Options(),
+    services: Services | None = None,
+) -> Steps[Sent]:
+    """Hand a package off to Frame.io or Descript, and tell each step. Called again after a stop, it goes on where it was.
 
     Args:
         package: what is sent. Its files have the bytes that it names.
         target: `frameio:PROJECT/FOLDER` or `descript:PROJECT`, by names or ids.
         gate: asked before anything leaves, and told before the first byte does.
         shipment: the result that the package was made of.
-        tell: told of each step.
+        services: where they are; None is the real ones.
 
     Raises:
         InputError: the target, the package or the token cannot be used; the gate says no. RemoteError: the service refuses or
             cannot be reached. HeldError: another process hands this shot off there.
     """
-    place = parse_target(target)
+    place, services = parse_target(target), services or Services()
     items = _items(package, place, options)
     check_bytes(package, items)
     leaving = Leaving(
@@ -61,10 +88,10 @@ def send(
     leave = _leave(gate, leaving, passed)
     if place.service == "frameio":
         with frameio(options.token_file, services) as api:
-            sent = to_frameio(api, package, place, shipment, options, tell, leave)
+            sent = yield from to_frameio(api, package, place, shipment, options, leave)
     else:
         with descript(options.token_file, services) as service:
-            sent = to_descript(service, package, place, shipment, options, tell, leave)
+            sent = yield from to_descript(service, package, place, shipment, options, leave)
     return replace(sent, decisions=tuple(passed.decisions))
 
 

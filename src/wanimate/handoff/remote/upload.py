@@ -8,7 +8,7 @@ from dataclasses import dataclass
 from pathlib import Path
 
 from wanimate.errors import InputError
-from wanimate.handoff.remote.base import Item, Options, SentFile, Shipment, Tell
+from wanimate.handoff.remote.base import Item, Options, SentFile, Shipment, Steps
 from wanimate.handoff.remote.frameio import FrameIo, LostError, Part, Place, RemoteFile, made
 from wanimate.handoff.remote.http import Answer, RemoteError
 from wanimate.handoff.remote.journal import Entry, Journal
@@ -58,20 +58,21 @@ class Uploads:
         shipment: what the files are of.
     """
 
-    def __init__(self, api: FrameIo, journal: Journal, shipment: Shipment, options: Options, tell: Tell) -> None:
-        self._api, self._journal, self._options, self._tell = api, journal, options, tell
+    def __init__(self, api: FrameIo, journal: Journal, shipment: Shipment, options: Options) -> None:
+        self._api, self._journal, self._options = api, journal, options
         self._version, self._lead = shipment.version, shipment.lead
         self._clock = api.service.wire.clock
 
-    def send(self, place: Place, item: Item, path: Path) -> SentFile:
+    def send(self, place: Place, item: Item, path: Path) -> Steps[SentFile]:
         """Bring a file to Frame.io, from where an earlier run has stopped."""
         name, tries = Path(item.name).name, _ANEW
         while True:
-            entry = self._known(place, item, name) or self._new(place, item, name)
+            entry = yield from self._known(place, item, name)
+            entry = entry or (yield from self._new(place, item, name))
             try:
                 if not self._journal.has("sent", id=entry["id"]):
-                    self._send_parts(entry, item, path)
-                self._arrived(place, entry, name)
+                    yield from self._send_parts(entry, item, path)
+                yield from self._arrived(place, entry, name)
                 return SentFile(item.name, entry["id"], entry["url"])
             except LostError:
                 self._journal.add("lost", id=entry["id"])
@@ -79,15 +80,19 @@ class Uploads:
                 tries -= 1
                 if not tries:
                     raise
-                self._tell(f"{name} is sent anew")
+                yield f"{name} is sent anew"
 
-    def fetch(self, place: Place, item: Item, url: str) -> SentFile:
+    def fetch(self, place: Place, item: Item, url: str) -> Steps[SentFile]:
         """Let Frame.io get a file from an address."""
         name = Path(item.name).name
-        entry = self._known(place, item, name)
+        entry = yield from self._known(place, item, name)
         if entry is None:
             entry = self._remember(place, item, self._api.fetch(place, name, url))
-        self._arrived(place, entry, name)
+        try:
+            yield from self._arrived(place, entry, name)
+        except LostError:
+            self._journal.add("lost", id=entry["id"])
+            raise
         found = self._api.file(place.account, entry["id"])
         if found is None or found.size != item.size:
             self._journal.add("lost", id=entry["id"])
@@ -104,7 +109,7 @@ class Uploads:
 
         self._wait(f"{name} has arrived, but is not ready to be played", done)
 
-    def _known(self, place: Place, item: Item, name: str) -> Entry | None:
+    def _known(self, place: Place, item: Item, name: str) -> Steps[Entry | None]:
         """What an earlier run has begun of these very bytes. What it has begun of others is given up."""
         entry = self._journal.last("file", version=self._version, folder=place.folder, name=item.name)
         if entry is None or self._journal.has("lost", id=entry["id"]):
@@ -114,16 +119,15 @@ class Uploads:
             return entry
         self._journal.add("lost", id=entry["id"])
         if there is not None and not self._journal.has("sent", id=entry["id"]):
-            self._tell(f"{name} has changed and is sent anew")
+            yield f"{name} has changed and is sent anew"
             self._api.remove(place.account, entry["id"])
         return None
 
-    def _new(self, place: Place, item: Item, name: str) -> Entry:
-        if self._journal.has("creating", version=self._version, folder=place.folder, name=item.name):
-            self._tell_leftovers(place, item, name)
+    def _new(self, place: Place, item: Item, name: str) -> Steps[Entry]:
+        what = {"version": self._version, "folder": place.folder, "name": item.name}
 
         def make() -> RemoteFile:
-            self._journal.add("creating", version=self._version, folder=place.folder, name=item.name)
+            self._journal.add("creating", **what)
             return self._api.create(place, name, item.size)
 
         found = made(lambda: None, make)
@@ -131,14 +135,17 @@ class Uploads:
             self._api.remove(place.account, found.id)
             rule = f"it has no room for the {item.size} bytes of {name}"
             raise RemoteError("to", self._api.service.name, rule, "Run the same command again later.")
-        return self._remember(place, item, found)
+        entry = self._remember(place, item, found)
+        if len(list(self._journal.all("creating", **what))) > len(list(self._journal.all("file", **what))):
+            yield from self._leftovers(place, item, name)
+        return entry
 
-    def _tell_leftovers(self, place: Place, item: Item, name: str) -> None:
+    def _leftovers(self, place: Place, item: Item, name: str) -> Iterator[str]:
         """Name files without bytes that a run has made and could not write down. They may be somebody else's, so they stay."""
         ours = {one["id"] for one in self._journal.all("file")}
         for one in self._api.children(place, "file"):
             if (one.name, one.size, one.status) == (name, item.size, "created") and one.id not in ours:
-                self._tell(f"{name} ({one.id}) lies there without its bytes, maybe from a run that broke off")
+                yield f"{name} ({one.id}) lies there without its bytes, maybe from a run that broke off"
 
     def _remember(self, place: Place, item: Item, found: RemoteFile) -> Entry:
         self._journal.add(
@@ -150,14 +157,14 @@ class Uploads:
         assert entry is not None
         return entry
 
-    def _arrived(self, place: Place, entry: Entry, name: str) -> None:
+    def _arrived(self, place: Place, entry: Entry, name: str) -> Iterator[str]:
         if self._journal.has("arrived", id=entry["id"]):
             return
         self._wait(f"{name} has not arrived", lambda: self._api.uploaded(place.account, entry["id"]))
         self._journal.add("arrived", id=entry["id"])
-        self._tell(f"{name} has arrived")
+        yield f"{name} has arrived"
 
-    def _send_parts(self, entry: Entry, item: Item, path: Path) -> None:
+    def _send_parts(self, entry: Entry, item: Item, path: Path) -> Iterator[str]:
         start, now = 0, stamp(path)
         parts = [Part(size, url) for size, url in entry["parts"]]
         headers = {"Content-Type": entry["media_type"], "x-amz-acl": "private"}
@@ -173,7 +180,7 @@ class Uploads:
                 if not answer.good:
                     raise self._api.service.wrong(answer, f"part {number + 1} of {item.name}")
                 self._journal.add("part", id=entry["id"], number=number)
-                self._tell(f"{item.name}: {start + part.size} of {item.size} bytes")
+                yield f"{item.name}: {start + part.size} of {item.size} bytes"
             start += part.size
         self._journal.add("sent", id=entry["id"])
 
