@@ -352,3 +352,5 @@ def test_frameio_gets_a_file_from_a_link(world: tuple[FrameIoStandIn, Studio]) -
         studio.send(package, TO, "2", roles=("review",), links={"hero.mp4": "https://films.example/short.mp4"})
     with pytest.raises(RemoteError, match="lost an upload"):
         studio.send(package, TO, "3", roles=("review",), links={"hero.mp4": "https://films.example/none.mp4"})
+    studio.send(package, TO, "3", roles=("review",), links={"hero.mp4": "https://films.example/hero.mp4"})
+    assert standin.bytes_of(standin.files()[-1]) == data

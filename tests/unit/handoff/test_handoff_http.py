@@ -109,6 +109,18 @@ def test_a_call_that_makes_something_is_not_sent_twice(world: tuple[FrameIoStand
         assert len(standin.asked) == asked + 1
 
 
+def test_it_is_made_again_when_the_service_says_so(world: tuple[FrameIoStandIn, Studio]) -> None:
+    standin, studio = world
+    original, refused = standin.make_folder, [Reply(None, 503, {"Retry-After": "33"}), Reply(None, 500)]
+    standin.make_folder = lambda *args: refused.pop(0) if refused else original(*args)  # type: ignore[method-assign]
+    with frameio(None, studio.services) as api:
+        api.make_folder(api.find(PLACE), "Finals")
+    assert isinstance(studio.services.clock, TestClock)
+    assert studio.services.clock.sleeps[0] == 33.0
+    assert 0.5 <= studio.services.clock.sleeps[1] <= 1.0
+    assert len(standin.nodes) == 2
+
+
 def test_other_calls_are_sent_until_the_patience_ends(world: tuple[FrameIoStandIn, Studio], service: Service) -> None:
     standin, studio = world
     standin.faults = 1.0
@@ -212,6 +224,24 @@ def test_a_token_is_in_no_error_log_or_traceback(
     text = said.replace(f"standin = {standin!r}", "") + caplog.text
     own = [line for line in text.splitlines() if token in line and "token = '" not in line]
     assert own == []
+
+
+@pytest.mark.parametrize("kind", [RuntimeError, KeyboardInterrupt])
+def test_a_defect_shows_no_token(
+    world: tuple[FrameIoStandIn, Studio], monkeypatch: pytest.MonkeyPatch, kind: type[BaseException]
+) -> None:
+    standin, studio = world
+
+    def broken(*args: object) -> None:
+        raise kind("a defect of a library")
+
+    monkeypatch.setattr("httpx.HTTPTransport.handle_request", broken)
+    with pytest.raises(kind) as caught:
+        studio.send(studio.package(), "frameio:Spots")
+    said = everything_said(caught.value)
+    assert "in _once" in said
+    assert "Secret(hidden)" in said
+    assert standin.token not in said
 
 
 def test_signed_addresses_stay_out_of_the_log(

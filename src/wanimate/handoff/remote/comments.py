@@ -200,7 +200,7 @@ class _File:
             tried.append(True)
             return self._api.comment(self._entry["account"], self._entry["id"], data)
 
-        self._same(ours, made(look, make))
+        self._same(ours, made(look, make, self._api.clock))
 
     def _outgoing(self) -> Iterator[tuple[str, dict[str, Any]]]:
         """What is said here, by its id, as Frame.io takes it."""

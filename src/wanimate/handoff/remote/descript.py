@@ -163,7 +163,7 @@ class _Imports:
 
     def _asked(self, media: Media) -> Entry:
         """Ask for an import: a job, and the address that takes the bytes."""
-        answer, name = made(lambda: None, lambda: self._ask(media))
+        answer, name = made(lambda: None, lambda: self._ask(media), self._clock)
         urls = answer.get("upload_urls")
         url = urls.get(name, {}).get("upload_url") if isinstance(urls, dict) else None
         told = {key: answer.get(key) for key in ("job_id", "project_id", "project_url")}

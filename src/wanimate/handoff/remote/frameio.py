@@ -10,7 +10,7 @@ from typing import Any, TypeVar
 from wanimate.errors import InputError
 from wanimate.handoff.remote.base import Target
 from wanimate.handoff.remote.http import RemoteError, Service, UnsureError
-from wanimate.handoff.remote.limits import CallClass
+from wanimate.handoff.remote.limits import CallClass, Clock, pause_after
 
 FRAMEIO_URL = "https://api.frame.io"
 MOST_IN_A_STACK = 10
@@ -22,6 +22,7 @@ _STACK = CallClass("stack", 10, 60.0)
 _COMMENT = CallClass("comment", 100, 60.0)
 _FIELDS = CallClass("fields", 10, 60.0)
 _PAGES = 1000
+_TRIES = 6
 _ID = re.compile(r"[0-9a-f]{8}(-[0-9a-f]{4}){3}-[0-9a-f]{12}", re.IGNORECASE)
 _Made = TypeVar("_Made")
 
@@ -68,7 +69,7 @@ class FrameIo:
     """Every method raises RemoteError."""
 
     def __init__(self, service: Service) -> None:
-        self.service = service
+        self.service, self.clock = service, service.wire.clock
 
     # Finding
 
@@ -107,7 +108,7 @@ class FrameIo:
             path = f"/v4/accounts/{place.account}/folders/{place.folder}/folders"
             return _file(_data(self.service.post(_UPLOAD, path, {"data": {"name": name}})))
 
-        return made(look, make)
+        return made(look, make, self.clock)
 
     def _project(self, target: Target) -> dict[str, str]:
         found = []
@@ -154,7 +155,7 @@ class FrameIo:
             return _file(_data(self.service.post(_UPLOAD, path, {"data": {"name": name, "source_url": url}})))
 
         before = {one.id for one in self.children(place, "file")}
-        return made(look, make)
+        return made(look, make, self.clock)
 
     def file(self, account: str, file: str) -> RemoteFile | None:
         """A file as it is now; None where it is gone."""
@@ -213,7 +214,7 @@ class FrameIo:
             path = f"/v4/accounts/{place.account}/folders/{place.folder}/version_stacks"
             return _text(_data(self.service.post(_STACK, path, {"data": {"file_ids": list(files)}})), "id")
 
-        return made(look, make)
+        return made(look, make, self.clock)
 
     def _is_stack(self, place: Place, parent: str) -> bool:
         if parent == place.folder:
@@ -255,7 +256,7 @@ class FrameIo:
             known = self.definitions(account).get(name)
             return None if known is None else known[0]
 
-        return made(look, make)
+        return made(look, make, self.clock)
 
     def set_fields(self, place: Place, files: Sequence[str], values: Mapping[str, Any]) -> None:
         """Give files values: id of a field -> value."""
@@ -282,18 +283,20 @@ class FrameIo:
 _CHANGED = "The service has changed, or something stands in between; report it with this message"
 
 
-def made(look: Callable[[], _Made | None], make: Callable[[], _Made], tries: int = 3) -> _Made:
+def made(look: Callable[[], _Made | None], make: Callable[[], _Made], clock: Clock) -> _Made:
     """What `look` finds, or else what `make` makes. Where a making broke off, it is looked for before it is made again."""
+    failures = 0
     while True:
         found = look()
         if found is not None:
             return found
         try:
             return make()
-        except UnsureError:
-            tries -= 1
-            if not tries:
+        except UnsureError as error:
+            failures += 1
+            if failures >= _TRIES:
                 raise
+            clock.sleep(max(error.wait, pause_after(failures)))
 
 
 def _one(found: Sequence[RemoteFile], name: str, what: str, target: Target) -> RemoteFile | None:

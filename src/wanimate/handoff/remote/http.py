@@ -39,7 +39,9 @@ class RemoteError(InputError):
 
 
 class UnsureError(RemoteError):
-    """A call that makes something broke off; nobody here knows whether it was made."""
+    """A call that makes something broke off; nobody here knows whether it was made. `wait`: seconds before the next try."""
+
+    wait = 0.0
 
 
 class Token(Protocol):
@@ -148,7 +150,9 @@ class Wire:
                 wait = max(wait, retry_after(answer.headers, self.clock.now()) or 0.0)
                 sent = answer.status != 429
             if sent and not ask.again:
-                raise UnsureError("to", self.name, f"{trouble} to a request that makes something", _LATER)
+                unsure = UnsureError("to", self.name, f"{trouble} to a request that makes something", _LATER)
+                unsure.wait = wait
+                raise unsure
             failures += 1
             wait = max(wait, pause_after(failures))
             if failures >= _TRIES or self.clock.now() + wait - began > self._patience:

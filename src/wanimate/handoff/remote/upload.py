@@ -61,7 +61,7 @@ class Uploads:
     def __init__(self, api: FrameIo, journal: Journal, shipment: Shipment, options: Options) -> None:
         self._api, self._journal, self._options = api, journal, options
         self._version, self._lead = shipment.version, shipment.lead
-        self._clock = api.service.wire.clock
+        self._clock = api.clock
 
     def send(self, place: Place, item: Item, path: Path) -> Steps[SentFile]:
         """Bring a file to Frame.io, from where an earlier run has stopped."""
@@ -130,7 +130,7 @@ class Uploads:
             self._journal.add("creating", **what)
             return self._api.create(place, name, item.size)
 
-        found = made(lambda: None, make)
+        found = made(lambda: None, make, self._clock)
         if sum(part.size for part in found.parts) != item.size or not found.media_type:
             self._api.remove(place.account, found.id)
             rule = f"it has no room for the {item.size} bytes of {name}"
