@@ -2,16 +2,16 @@
 
 from __future__ import annotations
 
-from pathlib import Path
-from typing import TYPE_CHECKING, Annotated
+from typing import TYPE_CHECKING
 
 from rich.markup import escape
 
 from wanimate.cli.build import command
-from wanimate.cli.options import option
+from wanimate.cli.handoff_remote import NAMES as REMOTE_NAMES
+from wanimate.cli.handoff_remote import Journals, TokenFile
 from wanimate.cli.report import Reporter, noted
 from wanimate.cli.review import NAMES as REVIEW_NAMES
-from wanimate.cli.review import REVIEW, ShotArgument, chosen_shot, opened_reviews
+from wanimate.cli.review import ShotArgument, chosen_shot, opened_reviews
 from wanimate.cli.serve import Config, Data, Database, StorageUrl, settings_of
 from wanimate.errors import InputError
 
@@ -19,21 +19,8 @@ if TYPE_CHECKING:
     from wanimate.review.records import Remark, Shot
     from wanimate.serve.reviews import Reviewer, Reviews
 
-TokenFile = Annotated[
-    Path | None,
-    option(REVIEW, "File that holds the token, for you alone to read.", show_default="$WANIMATE_FRAMEIO_TOKEN"),
-]
-Journals = Annotated[
-    Path | None,
-    option(
-        REVIEW,
-        "Folder of what hand-offs have done.",
-        show_default="$WANIMATE_HANDOFF, else wanimate/handoff in your data",
-    ),
-]
 
-
-@command(names={**REVIEW_NAMES, "token": "--token-file", "journal": "--journals"})
+@command(names={**REVIEW_NAMES, **REMOTE_NAMES})
 def sync(
     report: Reporter, shot: ShotArgument, token_file: TokenFile = None, journals: Journals = None,
     data: Data = None, database: Database = None, storage: StorageUrl = None, config: Config = None,

@@ -14,7 +14,9 @@ from parcels import Studio, frameio_studio
 from standin_frameio import FrameIoStandIn
 from typer.testing import CliRunner
 
+from wanimate.cli.handoff_remote import hand_over, work_folder
 from wanimate.cli.main import app
+from wanimate.cli.report import JsonReporter
 from wanimate.handoff.remote import send as sending
 from wanimate.handoff.remote.tokens import FRAMEIO_TOKEN
 from wanimate.review.records import Remark
@@ -69,6 +71,24 @@ def run(service: Service, studio: Studio, *words: str, code: int = 0) -> dict[st
     assert done.exit_code == code, done.output
     told: dict[str, Any] = json.loads(done.stdout.splitlines()[-1])
     return told
+
+
+def test_a_package_is_handed_over(world: tuple[FrameIoStandIn, Studio], capsys: pytest.CaptureFixture[str]) -> None:
+    standin, studio = world
+    hand_over(
+        JsonReporter(), studio.package("2", 2), "frameio:Spots", studio.gate, studio.shipment("2"), studio.options()
+    )
+    *steps, last = [json.loads(line) for line in capsys.readouterr().out.splitlines()]
+    assert {"event": "notice", "level": "info", "message": "hero.mp4 has arrived"} in steps
+    assert {file["id"] for file in last["files"]} <= set(standin.nodes)
+    assert (last["target"], last["decisions"], last["output_sha256"]) == ("frameio:Spots", ["decision_1"], "5e" * 32)
+
+
+def test_a_version_is_packed_in_the_same_folder_every_time(tmp_path: Path) -> None:
+    places = {work_folder(tmp_path, shot, version) for shot in ("Scene 12/a", "../..", "x") for version in ("1", "2")}
+    assert len(places) == 6
+    assert {place.parent for place in places} == {tmp_path / "packages"}
+    assert work_folder(tmp_path, "x", "1") in places
 
 
 def test_comments_meet_in_the_review(
