@@ -19,7 +19,7 @@ if TYPE_CHECKING:
 
 REMOTE = "Frame.io and Descript"
 NAMES = {
-    "token": "--token-file", "journal": "--journals", "roles": "--role", "links": "--to", "package": "WHAT",
+    "token": "--token-file", "journal": "--journals", "roles": "--role", "package": "WHAT",
 }  # fmt: skip
 TokenFile = Annotated[
     Path | None,

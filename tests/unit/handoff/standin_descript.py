@@ -29,6 +29,7 @@ class Project:
     media: dict[str, bytes] = field(default_factory=dict)
     compositions: list[dict[str, Any]] = field(default_factory=list)
     access: str = "none"
+    folder: str = ""
 
 
 class DescriptStandIn(StandIn):
@@ -67,7 +68,8 @@ class DescriptStandIn(StandIn):
         if "project_id" in body:
             project = self._project(body["project_id"])
         else:
-            project = Project(str(uuid.uuid4()), body["project_name"], access=body.get("team_access", "none"))
+            project = Project(str(uuid.uuid4()), body["project_name"])
+            project.access, project.folder = body.get("team_access", "none"), body.get("folder_name", "")
         urls = {}
         for name, told in body["add_media"].items():
             if set(told) != {"content_type", "file_size"}:

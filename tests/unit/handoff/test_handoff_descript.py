@@ -76,9 +76,9 @@ def test_the_review_copy_becomes_media_and_a_composition(
     world: tuple[DescriptStandIn, Studio], shot: dict[str, tuple[str, bytes]]
 ) -> None:
     standin, studio = world
-    sent = studio.send(write_package(studio.home / "p", shot), TO, team="comment")
+    sent = studio.send(write_package(studio.home / "p", shot), TO, team="comment", team_folder="Clients/Acme")
     (project,) = standin.projects.values()
-    assert (project.name, project.access) == ("Spring spots", "comment")
+    assert (project.name, project.access, project.folder) == ("Spring spots", "comment", "Clients/Acme")
     assert project.media == {"hero.review.mp4": shot["hero.review.mp4"][1]}
     assert project.compositions == [
         {"name": "hero.review", "width": 64, "height": 36, "clips": [{"media": "hero.review.mp4"}]}

@@ -27,7 +27,7 @@ from wanimate.handoff.remote.delivery import chosen, journal_path
 from wanimate.handoff.remote.frameio import LostError, made
 from wanimate.handoff.remote.http import RemoteError, Service
 from wanimate.handoff.remote.journal import Entry, Journal
-from wanimate.handoff.remote.limits import LONGEST_WAIT, CallClass
+from wanimate.handoff.remote.limits import CallClass, done_within
 from wanimate.handoff.remote.upload import Stretch, stamp
 
 DESCRIPT_URL = "https://descriptapi.com"
@@ -254,17 +254,16 @@ class _Imports:
         """Wait for the import."""
         if self._journal.has("done", job=entry["job"]):
             return
-        ends, pause = self._clock.now() + self._options.patience, 1.0
-        while True:
-            job = self._job(entry)
-            if job.get("job_state") in ("stopped", "cancelled"):
-                break
-            if self._clock.now() + pause > ends:
-                rule = f"the import of {media.item.name} is not finished after {self._options.patience:g} s"
-                remedy = "Run the same command again later; nothing is sent twice."
-                raise RemoteError("to", self._service.name, rule, remedy)
-            self._clock.sleep(pause)
-            pause = min(pause * 1.5, LONGEST_WAIT / 4)
+        patience, job = self._options.patience, dict[str, Any]()
+
+        def done() -> bool:
+            job.update(self._job(entry))
+            return job.get("job_state") in ("stopped", "cancelled")
+
+        if not done_within(patience, done, self._clock):
+            rule = f"the import of {media.item.name} is not finished after {patience:g} s"
+            remedy = "Run the same command again later; nothing is sent twice."
+            raise RemoteError("to", self._service.name, rule, remedy)
         result = job.get("result")
         result = result if isinstance(result, dict) else {}
         if job["job_state"] == "cancelled" or result.get("status") != "success":

@@ -5,13 +5,14 @@ from __future__ import annotations
 import random
 import time
 from collections import defaultdict, deque
-from collections.abc import Mapping
+from collections.abc import Callable, Mapping
 from dataclasses import dataclass
 from email.utils import parsedate_to_datetime
 from typing import Protocol
 
 FIRST_WAIT, LONGEST_WAIT = 0.5, 60.0
 """Seconds after the first failure, doubled after each, and their most."""
+_LONGEST_POLL = 15.0
 
 
 class Clock(Protocol):
@@ -81,6 +82,17 @@ def pause_after(failures: int) -> float:
     """Seconds to wait after so many failures in a row: doubled each time, at random between half of it and all of it."""
     longest = min(LONGEST_WAIT, FIRST_WAIT * 2.0 ** min(failures - 1, 30))
     return longest * random.uniform(0.5, 1.0)
+
+
+def done_within(patience: float, done: Callable[[], bool], clock: Clock) -> bool:
+    """Ask until something is done, less and less often. Returns whether it was done within so many seconds."""
+    ends, pause = clock.now() + patience, FIRST_WAIT
+    while not done():
+        if clock.now() + pause > ends:
+            return False
+        clock.sleep(pause)
+        pause = min(pause * 1.5, _LONGEST_POLL)
+    return True
 
 
 def retry_after(headers: Mapping[str, str], now: float) -> float | None:

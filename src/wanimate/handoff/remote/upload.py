@@ -12,7 +12,7 @@ from wanimate.handoff.remote.base import Item, Options, SentFile, Shipment, Step
 from wanimate.handoff.remote.frameio import FrameIo, LostError, Part, Place, RemoteFile, made
 from wanimate.handoff.remote.http import Answer, RemoteError
 from wanimate.handoff.remote.journal import Entry, Journal
-from wanimate.handoff.remote.limits import LONGEST_WAIT
+from wanimate.handoff.remote.limits import done_within
 
 _PIECE = 1 << 20
 _ANEW = 3
@@ -131,9 +131,10 @@ class Uploads:
             return self._api.create(place, name, item.size)
 
         found = made(lambda: None, make, self._clock)
-        if sum(part.size for part in found.parts) != item.size or not found.media_type:
+        room = sum(part.size for part in found.parts)
+        if room != item.size or not found.media_type:
             self._api.remove(place.account, found.id)
-            rule = f"it has no room for the {item.size} bytes of {name}"
+            rule = f"it has room for {room} bytes of {name} as {found.media_type or 'nothing'}, not for {item.size}"
             raise RemoteError("to", self._api.service.name, rule, "Run the same command again later.")
         entry = self._remember(place, item, found)
         if len(list(self._journal.all("creating", **what))) > len(list(self._journal.all("file", **what))):
@@ -191,11 +192,7 @@ class Uploads:
         return answer.status in (404, 410)
 
     def _wait(self, rule: str, done: Callable[[], bool]) -> None:
-        """Ask until it is done, less and less often."""
-        ends, pause = self._clock.now() + self._options.patience, 0.5
-        while not done():
-            if self._clock.now() + pause > ends:
-                remedy = "Run the same command again later; nothing is sent twice."
-                raise RemoteError("to", self._api.service.name, f"{rule} after {self._options.patience:g} s", remedy)
-            self._clock.sleep(pause)
-            pause = min(pause * 1.5, LONGEST_WAIT / 4)
+        patience = self._options.patience
+        if not done_within(patience, done, self._clock):
+            remedy = "Run the same command again later; nothing is sent twice."
+            raise RemoteError("to", self._api.service.name, f"{rule} after {patience:g} s", remedy)
