@@ -14,6 +14,7 @@ from wanimate.cli.compat import app as compat
 from wanimate.cli.consent import app as consent
 from wanimate.cli.doctor import doctor
 from wanimate.cli.finish import finish
+from wanimate.cli.handoff_sync import sync
 from wanimate.cli.jobs import app as jobs
 from wanimate.cli.leaving import release
 from wanimate.cli.library import app as library
@@ -85,6 +86,7 @@ app.command(no_args_is_help=True)(release)
 app.add_typer(consent, name="consent")
 app.add_typer(rules, name="rules")
 app.add_typer(policy, name="policy")
+review.command()(sync)
 app.command()(mcp)
 
 

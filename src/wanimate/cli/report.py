@@ -220,6 +220,17 @@ def told(report: Reporter, events: Generator[Event, None, _Value]) -> _Value:
                 return value
 
 
+def noted(report: Reporter, steps: Generator[str, None, _Value]) -> _Value:
+    """Show all sentences; returns what the generator returns. It is closed where the command ends before it."""
+    with closing(steps):
+        while True:
+            try:
+                report.note(next(steps))
+            except StopIteration as end:
+                value: _Value = end.value
+                return value
+
+
 @contextmanager
 def reporting(as_json: bool, debug: bool, spelling: Spelling = command_line) -> Iterator[Reporter]:
     """Runs a command: gives it a reporter, and turns every way it can end badly into one sentence and an exit code.

@@ -68,6 +68,7 @@ REFUSED: dict[str, tuple[str, str]] = {
     "policy show": ("--policy nowhere.toml", "--policy"),
     "policy check": ("nowhere.toml", "FILE"),
     "policy init": ("/dev/null/policy.toml", "FILE"),
+    "review sync": ("none --data data", "SHOT"),
     "marks init": ("--folder /dev/null/marks", "--folder"),
     "marks apply": ("nowhere.mp4", "FILE"),
     "verify": ("nowhere.mp4", "FILE"),
