@@ -170,7 +170,8 @@ def export(
         if chosen is None:
             raise InputError("format", format, "there is no such format", f"Give {', '.join(FORMATS)}.")
         found = _shot(reviews, shot)
-        text = exported(found, chosen, _version(found, version))
+        number = _version(found, version)
+        text = exported(found, chosen, number, None if chosen == "json" else reviews.results.start(number.job))
     if out is None:
         report.done({"format": chosen, "text": text}, escape(text.rstrip("\n")))
         return

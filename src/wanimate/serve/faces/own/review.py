@@ -205,7 +205,8 @@ def export(
     if chosen is None:
         raise missing("version")
     try:
-        text = exported(shot, format, chosen)
+        start = None if format == "json" else service.reviews.results.start(chosen.job)
+        text = exported(shot, format, chosen, start)
     except InputError as error:
         raise of_input(error) from error
     filename = f"{re.sub(r'[^A-Za-z0-9]+', '-', shot.name).strip('-').lower()[:60] or 'shot'}-v{chosen.number}.{format}"
