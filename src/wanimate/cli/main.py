@@ -13,6 +13,7 @@ from wanimate.cli.check import check
 from wanimate.cli.compat import app as compat
 from wanimate.cli.doctor import doctor
 from wanimate.cli.finish import finish
+from wanimate.cli.handoff import handoff
 from wanimate.cli.jobs import app as jobs
 from wanimate.cli.library import app as library
 from wanimate.cli.marks import app as marks
@@ -65,6 +66,7 @@ app.command(no_args_is_help=True)(preprocess)
 app.command(no_args_is_help=True)(generate)
 app.command(no_args_is_help=True)(finish)
 app.command(no_args_is_help=True)(check)
+app.command(no_args_is_help=True)(handoff)
 app.command()(doctor)
 app.add_typer(train, name="train")
 app.add_typer(compat, name="compat")

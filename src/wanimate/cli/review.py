@@ -60,7 +60,7 @@ def list_(
 
     [cyan]wanimate review list --state needs_review[/cyan]
     """
-    with _reviews(settings_of(config, data=data, database=database, storage=storage)) as reviews:
+    with opened_reviews(settings_of(config, data=data, database=database, storage=storage)) as reviews:
         from wanimate.serve.reviews.shots import Wanted
 
         wanted = Wanted(None if state is None else _state(state), everybody=True, limit=1000)
@@ -85,8 +85,8 @@ def show(
     data: Data = None, database: Database = None, storage: StorageUrl = None, config: Config = None,
 ) -> None:  # fmt: skip
     """Show a shot: its versions, what was said of them, and who decided what."""
-    with _reviews(settings_of(config, data=data, database=database, storage=storage), shot) as reviews:
-        found = _shot(reviews, shot)
+    with opened_reviews(settings_of(config, data=data, database=database, storage=storage), shot) as reviews:
+        found = chosen_shot(reviews, shot)
     report.done(found.model_dump(mode="json"), _shown(found))
 
 
@@ -110,13 +110,13 @@ def comment(
     [cyan]wanimate review comment "Scene 12" "The hand is gone." --frame 42 --at 0.3,0.6[/cyan]
     """
     settings = settings_of(config, data=data, database=database, storage=storage)
-    with _reviews(settings, shot, frame=frame, duration=duration) as reviews:
+    with opened_reviews(settings, shot, frame=frame, duration=duration) as reviews:
         from wanimate.review.records import Remark
 
         x, y = _place(at)
         remark = _valid(Remark, text=text, frame=frame, duration=duration, x=x, y=y)
-        found = _shot(reviews, shot)
-        chosen = _version(found, version)
+        found = chosen_shot(reviews, shot)
+        chosen = chosen_version(found, version)
         made = reviews.notes.add(_who(name), found.id, chosen.job, remark)
     report.done({"comment": made, "shot": found.id}, f"said of {escape(found.name)}, version {chosen.number}")
 
@@ -163,14 +163,14 @@ def export(
 
     [cyan]wanimate review export "Scene 12" --format edl --out scene-12.edl[/cyan]
     """
-    with _reviews(settings_of(config, data=data, database=database, storage=storage), shot) as reviews:
+    with opened_reviews(settings_of(config, data=data, database=database, storage=storage), shot) as reviews:
         from wanimate.review.exports import FORMATS, exported
 
         chosen = next((one for one in FORMATS if one == format), None)
         if chosen is None:
             raise InputError("format", format, "there is no such format", f"Give {', '.join(FORMATS)}.")
-        found = _shot(reviews, shot)
-        number = _version(found, version)
+        found = chosen_shot(reviews, shot)
+        number = chosen_version(found, version)
         text = exported(found, chosen, number, None if chosen == "json" else reviews.results.start(number.job))
     if out is None:
         report.done({"format": chosen, "text": text}, escape(text.rstrip("\n")))
@@ -200,7 +200,7 @@ def link(
     [cyan]wanimate review link "Scene 12" --days 3 --rights view,comment,decide[/cyan]
     """
     settings = settings_of(config, data=data, database=database, storage=storage)
-    with _reviews(settings, shot) as reviews:
+    with opened_reviews(settings, shot) as reviews:
         from wanimate.serve.reviews.guests import LONGEST, RIGHTS
 
         if not 0 < days <= LONGEST:
@@ -212,7 +212,7 @@ def link(
             raise InputError(
                 "rights", ", ".join(unknown), "there is no such right", f"Give some of {', '.join(RIGHTS)}."
             )
-        found = _shot(reviews, shot)
+        found = chosen_shot(reviews, shot)
         chosen = [right for right in RIGHTS if right in wanted]
         made, token = reviews.guests.invite(_who(name), found.id, label, chosen, days)
     base = (url or settings.public_url or f"http://{settings.host}:{settings.port}").rstrip("/")
@@ -223,9 +223,9 @@ def link(
 def _decide(
     report: Reporter, settings: ServeSettings, shot: str, version: int | None, state: str, reason: str, name: str | None
 ) -> None:
-    with _reviews(settings, shot) as reviews:
-        found = _shot(reviews, shot)
-        chosen = _version(found, version)
+    with opened_reviews(settings, shot) as reviews:
+        found = chosen_shot(reviews, shot)
+        chosen = chosen_version(found, version)
         record = reviews.decisions.decide(_who(name), found.id, chosen.job, _state(state), reason)
     report.done(
         record.model_dump(mode="json"),
@@ -234,7 +234,7 @@ def _decide(
 
 
 @contextmanager
-def _reviews(settings: ServeSettings, shot: str = "", **given: object) -> Iterator[Reviews]:
+def opened_reviews(settings: ServeSettings, shot: str = "", **given: object) -> Iterator[Reviews]:
     """The reviews of a service's database. What is refused within the block is an InputError."""
     from wanimate.serve.database import Database
     from wanimate.serve.errors import ServiceError
@@ -263,7 +263,7 @@ def _who(name: str | None) -> Reviewer:
     return Reviewer(called, "operator", f"command line:{user}", frozenset({"view", "comment", "decide", "manage"}))
 
 
-def _shot(reviews: Reviews, given: str) -> Shot:
+def chosen_shot(reviews: Reviews, given: str) -> Shot:
     """A shot by its id, the id of one of its jobs, or its name."""
     from wanimate.serve.errors import ServiceError
     from wanimate.serve.reviews.shots import Wanted
@@ -289,7 +289,7 @@ def _shot(reviews: Reviews, given: str) -> Shot:
     raise InputError("shot", given, rule, "Give its id; `wanimate review list` shows them.")
 
 
-def _version(shot: Shot, number: int | None) -> Version:
+def chosen_version(shot: Shot, number: int | None) -> Version:
     if not shot.versions:
         raise InputError("shot", shot.name, "it has no versions", "Give another shot.")
     if number is None:
