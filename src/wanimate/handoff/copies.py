@@ -180,20 +180,33 @@ def _sized(frames: Tensor, width: int, height: int) -> Tensor:
 
 
 def _rewrap(source: Source, out: Path) -> None:
-    """The packets of a result in an mp4 of its own, with the timecode."""
+    """The packets of a result in an mp4 of its own, with the timecode. Frames get exact times: Matroska has milliseconds."""
+    clip = source.master.clip
+    assert clip is not None
     try:
+        with open_video(source.path, "result") as container:
+            stamps = [packet.pts for packet in container.demux(container.streams[clip.stream]) if packet.size]
+        rank = {pts: number for number, pts in enumerate(sorted(stamps))}
+        late = max(number - rank[pts] for number, pts in enumerate(stamps))
         with open_video(source.path, "result") as container, AtomicFile(out, "to") as file:
-            assert source.master.clip is not None
-            video = container.streams[source.master.clip.stream]
+            video = container.streams[clip.stream]
             streams = [video, *container.streams.audio[:1]]
             with av.open(file, "w", format="mp4", options={"movflags": "+faststart"}) as made:
-                to = {stream.index: made.add_stream_from_template(stream) for stream in streams}
+                to: dict[int, Any] = {stream.index: made.add_stream_from_template(stream) for stream in streams}
                 if source.count.exact:
                     to[video.index].metadata["timecode"] = source.count.label(source.count.start)
+                zero, number = min(stamps) * video.time_base, 0
                 for packet in container.demux(streams):
-                    if packet.dts is not None:
-                        packet.stream = to[packet.stream.index]
-                        made.mux(packet)
+                    if not packet.size:
+                        continue
+                    if packet.stream.index == video.index:
+                        packet.pts, packet.dts = rank[packet.pts], number - late
+                        packet.time_base, number = 1 / source.master.fps, number + 1
+                    else:
+                        packet.pts -= round(zero / packet.time_base)
+                        packet.dts = packet.pts
+                    packet.stream = to[packet.stream.index]
+                    made.mux(packet)
     except av.error.FFmpegError as error:
         raise InputError("result", source.path, f"it is damaged ({error.strerror})", "Make it again.") from error
 

@@ -11,6 +11,7 @@ from pathlib import Path
 from typing import Any, get_args
 
 from wanimate.errors import OutputError
+from wanimate.finish.lock import holds_nothing_finished
 from wanimate.handoff.package import Item, Package, Role
 from wanimate.media.files import AtomicFile, json_bytes, keep_folder, kept_error, output_error, read_marked, sha256
 from wanimate.media.lock import NameLock
@@ -151,32 +152,36 @@ class Work:
     def _note(self, item: Item, key: str) -> None:
         self._items[item.name], self._keys[item.name] = item, key
         self._known[item.name] = item, key
-        told = {name: vars(one) | {"key": at} for name, (one, at) in self._known.items()}
-        with AtomicFile(self._folder / _JOURNAL, "to") as file:
-            file.write(json_bytes({"format": WORK_FORMAT, "files": told}, 1))
+        self._write(self._known)
 
     def _begun(self) -> dict[str, tuple[Item, str]]:
         """What a hand-off that did not end has left; whatever its journal does not know is removed."""
         known: dict[str, tuple[Item, str]] = {}
         if os.path.lexists(self._folder):
             journal = read_marked(self._folder / _JOURNAL, WORK_FORMAT)
-            if journal is None and not (is_real_folder(self._folder) and not any(self._folder.iterdir())):
+            if journal is None and not holds_nothing_finished(self._folder):
                 rule = f"{self._folder.name} beside it is no folder of this program"
                 raise OutputError("to", self.place, rule, "Remove it, or choose another name.")
             known = dict(_items_of(journal or {}))
         try:
-            remove(self.making)
-            for folder in (self._folder, self.making, self._folder / _FILES):
-                folder.mkdir(exist_ok=True)
-            with AtomicFile(self._folder / _JOURNAL, "to") as file:
-                told = {name: vars(one) | {"key": key} for name, (one, key) in known.items()}
-                file.write(json_bytes({"format": WORK_FORMAT, "files": told}, 1))
+            self._folder.mkdir(exist_ok=True)
+            self._write(known)  # first of all: it tells whose folder this is
+            for path in self._folder.iterdir():
+                if path.name not in (_JOURNAL, _FILES):
+                    remove(path)
+            self.making.mkdir()
+            (self._folder / _FILES).mkdir(exist_ok=True)
             for path in (self._folder / _FILES).iterdir():
                 if path.name not in known:
                     remove(path)
         except OSError as error:
             raise output_error(self.place, error, "to") from error
         return known
+
+    def _write(self, known: Mapping[str, tuple[Item, str]]) -> None:
+        told = {name: vars(item) | {"key": key} for name, (item, key) in known.items()}
+        with AtomicFile(self._folder / _JOURNAL, "to") as file:
+            file.write(json_bytes({"format": WORK_FORMAT, "files": told}, 1))
 
     def leave_only_these(self) -> None:
         """Remove files that an earlier, other hand-off had made."""

@@ -12,6 +12,7 @@ from pathlib import Path
 from typing import Any
 
 from wanimate.approval.leaving import Gate, Leaving, Passed
+from wanimate.config import OutputSettings
 from wanimate.errors import Cancelled, InputError
 from wanimate.events import Event, Notice
 from wanimate.finish.lock import record_path
@@ -25,10 +26,12 @@ from wanimate.handoff.package import Package, Role
 from wanimate.handoff.source import Source, bytes_hash, open_source
 from wanimate.handoff.timelines import FCPXML_RATES, Cut, Sound, fcpxml, otio
 from wanimate.jobs.cancel import CancelToken
+from wanimate.jobs.workspace import check_space
 from wanimate.media.files import json_bytes, sha256
 from wanimate.media.master import open_master
 from wanimate.media.places import check_apart_from
 from wanimate.media.probe import probe
+from wanimate.post.base import VideoSpec
 from wanimate.provenance import xmp
 from wanimate.provenance.about import about_job
 from wanimate.provenance.forms import MOV, MP4
@@ -121,6 +124,7 @@ def _handing_off(
     leaving = Leaving(source.output_sha256, "handoff", str(place), tuple(order.regions))
     gate.check(source.path, leaving)
     plans = copies.review_plan(source), copies.mezzanine_plan(source, order.mezzanine)
+    _check_room(source, place, plans)
     with holding(place) as work:
         yield from _fill(work, source, stem, plans)
         cut = _timelines(work, source, stem, order, review)
@@ -171,6 +175,16 @@ def names_of(source: Source, order: Order, review: tuple[Shot, Version] | None) 
     if not stem.strip("._ "):
         raise InputError("name", order.name, "it is empty, or has no letters", "Give the files a name.")
     return Path(to).absolute(), stem
+
+
+def _check_room(source: Source, place: Path, plans: Sequence[copies.Plan | None]) -> None:
+    """Refuse a disk that has no room for what will be encoded."""
+    for plan in plans:
+        if plan is not None and plan.way == "encode":
+            size = source.best.size if plan.codec != "h264" else copies.review_size(*source.best.size)
+            check_space(
+                place, OutputSettings(codec=plan.codec), VideoSpec(size, source.master.fps, source.master.count)
+            )
 
 
 def _fit(name: str) -> str:

@@ -47,7 +47,7 @@ def result(
         if output.matte is not None:
             assert opacity is not None
             plain = output.model_copy(update={"alpha": "none", "audio": False})
-            matte = OutputWriter(output.matte, fps, *size, plain, None, OutputLock(output.matte, plain), carried)
+            matte = OutputWriter(output.matte, fps, *size, plain, None, lock, carried)
             matte.write(opacity.repeat(1, 3, 1, 1))
             matte.finish()
         writer.write(given, opacity if output.alpha != "none" else None)
