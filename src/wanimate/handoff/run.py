@@ -11,7 +11,7 @@ from hashlib import sha256 as sha256_of
 from pathlib import Path
 from typing import Any
 
-from wanimate.approval.leaving import Gate, Leaving, Passed
+from wanimate.approval.leaving import Gate, Leaving, Passed, Way
 from wanimate.config import OutputSettings
 from wanimate.errors import Cancelled, InputError
 from wanimate.events import Event, Notice
@@ -40,6 +40,8 @@ from wanimate.review.records import Shot, Version
 from wanimate.versions import version_of
 
 _UNFIT = re.compile(r'[\x00-\x1f\x7f<>:"/\\|?*\ud800-\udfff\u202a-\u202e\u2066-\u2069]+')
+_LONGEST = 120
+"""Bytes of a shot's name in names of files."""
 _ADDRESS = re.compile(r"[a-z][a-z0-9+.-]+:", re.IGNORECASE)
 """How a place elsewhere begins."""
 DERIVED: tuple[Role, ...] = ("review", "mezzanine", "matte", "thumbnail")
@@ -52,7 +54,8 @@ class Order:
 
     to: the package's folder; {shot}, {take} and {version:03} are filled in. name: of the files, without ending; None is that of
     the result. mezzanine: "auto" is the result itself where it is one, ProRes 4444 where it has opacity, else ProRes 422 HQ.
-    regions: where it will be shown. producer: for the metadata.
+    regions: where it will be shown. producer: for the metadata. way, place: how it leaves and where to, as the gate is told;
+    None is the folder.
     """
 
     to: Path
@@ -60,6 +63,8 @@ class Order:
     mezzanine: Mezzanine = "auto"
     regions: Sequence[str] = field(default_factory=tuple)
     producer: str = "wanimate"
+    way: Way = "handoff"
+    place: str | None = None
 
 
 def hand_off(
@@ -121,7 +126,7 @@ def _handing_off(
     source = open_source(result)
     place, stem = names_of(source, order, review)
     check_apart_from("to", (place,), (source.path, *(told.path for told in source.history)))
-    leaving = Leaving(source.output_sha256, "handoff", str(place), tuple(order.regions))
+    leaving = Leaving(source.output_sha256, order.way, order.place or str(place), tuple(order.regions))
     gate.check(source.path, leaving)
     plans = copies.review_plan(source), copies.mezzanine_plan(source, order.mezzanine)
     _check_room(source, place, plans)
@@ -167,7 +172,8 @@ def names_of(source: Source, order: Order, review: tuple[Shot, Version] | None) 
     }  # fmt: skip
     if _ADDRESS.match(str(order.to)):
         raise InputError("to", order.to, "it is no folder", "Give the name of a new folder.")
-    to = filled(str(order.to), **known | {"shot": _fit(known["shot"])}, field="to")
+    known["shot"] = _fit(known["shot"]).encode()[:_LONGEST].decode(errors="ignore")
+    to = filled(str(order.to), **known, field="to")
     name = order.name
     if name is None:
         name = source.path.stem if review is None else "{shot}_v{version:03}"

@@ -2,17 +2,26 @@
 
 from __future__ import annotations
 
+import io
 import json
 import shutil
+import sys
+import tempfile
 import uuid
+import zipfile
 from collections.abc import Iterator
+from contextlib import contextmanager
 from fractions import Fraction
 from pathlib import Path
 from typing import Any
 
 import pytest
+from fastapi.testclient import TestClient
 from results import result
 from typer.testing import CliRunner
+
+sys.path.insert(0, str(Path(__file__).parents[1] / "serve"))
+from own_service import served
 
 from wanimate.cli.main import app
 from wanimate.finish.lock import record_path
@@ -115,3 +124,52 @@ def test_a_record_of_another_file(ready: Path, tmp_path: Path) -> None:
     other = result(tmp_path / "b.mp4", Fraction(25), count=3)
     shutil.copy(ready, other)
     assert "it is not the file" in run(None, "handoff", other, "--to", tmp_path / "out", code=2)["message"]
+
+
+# The service
+
+
+def test_a_package_is_downloaded(tmp_path: Path, ready: Path) -> None:
+    with served_alone(tmp_path) as (service, client):
+        shot, job = shot_of(service, ready)
+        said = client.post(f"/v1/shots/{shot}/comments", json={"text": "Too dark", "frame": 5})
+        assert said.status_code == 201, said.text
+        answer = client.post(f"/v1/shots/{shot}/handoff", json={"regions": ["EU"]})
+        assert answer.status_code == 200, answer.text
+        assert answer.headers["content-disposition"] == 'attachment; filename="Scene_12_v001.zip"'
+        with zipfile.ZipFile(io.BytesIO(answer.content)) as archive:
+            assert archive.testzip() is None
+            archive.extractall(tmp_path)
+        package = read_package(tmp_path / "Scene_12_v001")
+        assert package is not None
+        assert "Too dark" in (package.folder / "Scene_12_v001.markers.csv").read_text(encoding="utf-8-sig")
+        assert client.post(f"/v1/shots/{shot}/handoff", json={"version": job}).content == client.post(
+            f"/v1/shots/{shot}/handoff", json={}
+        ).content  # fmt: skip
+        assert client.post(f"/v1/shots/{shot}/handoff", json={"version": "none"}).status_code == 404
+        assert client.post(f"/v1/shots/{shot}/handoff", json={"mezzanine": "mpeg"}).status_code == 400
+        assert client.post("/v1/shots/none/handoff", json={}).status_code == 404
+        assert not list(Path(tempfile.gettempdir()).glob("wanimate-handoff-*"))
+
+
+def test_what_the_service_does_not_hand_off(tmp_path: Path, ready: Path, monkeypatch: pytest.MonkeyPatch) -> None:
+    made = result(tmp_path / "a.mkv", mode="replacement", codec="ffv1", count=3)
+    with served_alone(tmp_path) as (service, client):
+        shot, _ = shot_of(service, made, "replacement")
+        told = client.post(f"/v1/shots/{shot}/handoff", json={})
+        assert told.status_code == 409
+        assert told.json()["error"]["message"].startswith("It is a replacement, and no approval of this very file")
+        whole, job = shot_of(service, ready)
+        monkeypatch.setattr("wanimate.serve.reviews.packages.MOST_ENCODED", 1000)
+        assert client.post(f"/v1/shots/{whole}/handoff", json={}).status_code == 200  # nothing is encoded
+        told = client.post(f"/v1/shots/{whole}/handoff", json={"mezzanine": "auto"})
+        assert (told.status_code, "too large for a download" in told.json()["error"]["message"]) == (409, True)
+        service.storage.remove(f"jobs/{job}/1/result.json")
+        assert client.post(f"/v1/shots/{whole}/handoff", json={}).status_code == 409
+
+
+@contextmanager
+def served_alone(folder: Path) -> Iterator[tuple[Service, TestClient]]:
+    """A service of one's own, and a client of its owner."""
+    with served(folder / "data") as found:
+        yield found.service, found.client("ann")

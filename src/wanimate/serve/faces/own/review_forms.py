@@ -7,8 +7,10 @@ from collections.abc import Callable
 from typing import Annotated, Literal
 
 from fastapi import Path
-from pydantic import BaseModel, Field
+from pydantic import BaseModel, ConfigDict, Field
 
+from wanimate.approval.policy import Region
+from wanimate.handoff.copies import Mezzanine
 from wanimate.review import records as r
 from wanimate.serve.reviews.desk import Right
 from wanimate.serve.reviews.guests import DAYS, LONGEST
@@ -64,6 +66,16 @@ class NewDecision(Signed):
     version: str | None = Field(default=None, max_length=64, description="Its job; the newest version if left out.")
     state: r.State
     reason: r.Reason = ""
+
+
+class HandOff(BaseModel):
+    """What is asked of a package."""
+
+    model_config = ConfigDict(extra="forbid")
+
+    version: str | None = Field(default=None, max_length=64, description="Its job; the newest version if left out.")
+    mezzanine: Mezzanine = Field(default="none", description="File for the edit.")
+    regions: Annotated[tuple[Region, ...], Field(max_length=50)] = ()
 
 
 class NewLink(Signed):
