@@ -25,7 +25,8 @@ _JOURNAL, _MAKING, _FILES = "journal.json", "making", "files"
 _ROLES: tuple[str, ...] = get_args(Role)
 _LINE = re.compile(r"([0-9a-f]{64}) [ *](.+)")
 TYPES = {
-    ".mp4": "video/mp4", ".mov": "video/quicktime", ".mkv": "video/x-matroska", ".jpg": "image/jpeg", ".png": "image/png",
+    ".mp4": "video/mp4", ".m4v": "video/mp4", ".mov": "video/quicktime", ".mkv": "video/x-matroska",
+    ".jpg": "image/jpeg", ".png": "image/png",
     ".otio": "application/vnd.opentimelineio+json", ".fcpxml": "application/xml", ".edl": "text/plain",
     ".csv": "text/csv", ".xmp": "application/rdf+xml", ".json": "application/json", ".sha256": "text/plain",
 }  # fmt: skip
@@ -196,11 +197,11 @@ def work_path(place: Path) -> Path:
 
 
 @contextmanager
-def holding(place: Path) -> Iterator[Work]:
-    """Hold the name of a package, and find what an earlier hand-off has left.
+def holding(place: Path, output_sha256: str) -> Iterator[Work]:
+    """Hold the name of a package of this result, and find what an earlier hand-off has left.
 
     Raises:
-        OutputError: the name is taken by something that is no whole package of this program; somebody else is writing it; the
+        OutputError: the name is taken by something that is no whole package of this result; somebody else is writing it; the
             folder around it cannot be written.
     """
     if not place.name:
@@ -209,6 +210,9 @@ def holding(place: Path) -> Iterator[Work]:
     with ExitStack() as stack:
         stack.enter_context(NameLock(place, "to"))
         older = _older(place)
+        if older is not None and older[0].output_sha256 != output_sha256:
+            rule = "it is the package of another result"
+            raise OutputError("to", place, rule, "Name a new folder, or remove it.")
         yield Work(place, older)
 
 

@@ -35,7 +35,7 @@ class Package:
 
     folder: Path
     files: tuple[Item, ...]
-    output_sha256: str
+    output_sha256: str = ""
 
     def of(self, *roles: Role) -> Iterator[Item]:
         """The files of these roles, in the package's order."""

@@ -12,7 +12,7 @@ from pathlib import Path
 from typing import Any
 
 from wanimate.approval.leaving import Gate, Leaving, Passed, Way
-from wanimate.config import OutputSettings
+from wanimate.config import MarkSettings, OutputSettings
 from wanimate.errors import Cancelled, InputError
 from wanimate.events import Event, Notice
 from wanimate.finish.lock import record_path
@@ -62,7 +62,7 @@ class Order:
     name: str | None = None
     mezzanine: Mezzanine = "auto"
     regions: Sequence[str] = field(default_factory=tuple)
-    producer: str = "wanimate"
+    producer: str = MarkSettings().producer
     way: Way = "handoff"
     place: str | None = None
 
@@ -130,7 +130,7 @@ def _handing_off(
     gate.check(source.path, leaving)
     plans = copies.review_plan(source), copies.mezzanine_plan(source, order.mezzanine)
     _check_room(source, place, plans)
-    with holding(place) as work:
+    with holding(place, source.output_sha256) as work:
         yield from _fill(work, source, stem, plans)
         cut = _timelines(work, source, stem, order, review)
         if cut.count.rate not in FCPXML_RATES:
@@ -138,9 +138,6 @@ def _handing_off(
             yield Notice(f"Final Cut Pro has no projects of {rate}; the FCPXML file counts its frames all the same")
         derived = tuple((item.name, item.sha256) for item in work.items if item.role in DERIVED)
         leaving = replace(leaving, derived=derived)
-        if bytes_hash(source.path, source.master) != source.output_sha256:
-            rule = "the file has changed while it was handed off"
-            raise InputError("result", source.path, rule, "Hand it off again.")
         try:
             passed = gate.check(source.path, leaving)
         except InputError:
@@ -204,11 +201,12 @@ def _fill(
     """Everything that shows the result."""
     review, mezzanine = plans
     name = f"{stem}.review{review.ending}"
-    yield from _made(work, name, "review", _key(source, review), lambda out: copies.write_review(source, review, out))
+    key = _key(source, review)
+    yield from _made(work, source, name, "review", key, lambda out: copies.write_review(source, review, out))
     if mezzanine is not None:
         key = _key(source, mezzanine, source.best.path)
         yield from _made(
-            work, f"{stem}{mezzanine.ending}", "mezzanine", key,
+            work, source, f"{stem}{mezzanine.ending}", "mezzanine", key,
             lambda out: copies.write_mezzanine(source, mezzanine, out),
         )  # fmt: skip
     if (matte := source.matte) is not None:
@@ -217,7 +215,7 @@ def _fill(
         key = _digest("matte", digest, source.count, version_of("wanimate"))
         ending = matte.suffix.lower() if master is None else ".mov"
         yield from _made(
-            work, f"{stem}.matte{ending}", "matte", key,
+            work, source, f"{stem}.matte{ending}", "matte", key,
             lambda out: copies.write_matte(source, matte, master, out),
         )  # fmt: skip
     places = {
@@ -234,11 +232,12 @@ def _fill(
 
 
 def _made(
-    work: Work, name: str, role: Role, key: str, write: Callable[[Path], Generator[Event, None, None]]
+    work: Work, source: Source, name: str, role: Role, key: str, write: Callable[[Path], Generator[Event, None, None]]
 ) -> Generator[Event, None, None]:
     """A file of the package, unless it is there already."""
     if not work.has(name, role, key):
         yield from write(work.making / name)
+        source.check_unchanged()  # before the copy counts as one of this result
         work.put(name, role, key)
 
 

@@ -77,6 +77,18 @@ class Source:
         """Frames before the picture."""
         return int(bool(self.record.get("slate")))
 
+    def check_unchanged(self) -> None:
+        """Raises InputError: a file that copies are made of is another one than it was."""
+        whole = _SHA256.fullmatch(str(_mapping(self.record.get("result")).get("sha256"))) is not None
+        same = whole or bytes_hash(self.path, self.master) == self.output_sha256
+        if not same or not all(_proved(told.path, told.record) for told in self.history):
+            rule = "the file has changed while it was handed off"
+            raise InputError("result", self.path, rule, "Hand it off again.")
+        if self.matte is not None and not _same(self.matte, _mapping(self.record.get("matte")).get("sha256")):
+            raise InputError(
+                "result", self.matte, "its matte has changed while it was handed off", "Hand it off again."
+            )
+
 
 def open_source(path: Path) -> Source:
     """Look at a finished result.
@@ -90,8 +102,10 @@ def open_source(path: Path) -> Source:
     label = master.timecode or first_label(told)
     count = Count.of(master.fps, label)
     reel = master.reel or str(told.get("reel") or "")
-    best = _best(history, master)
-    return Source(history, bytes_hash(path, master), master, best, _matte(history[0]), count, reel)
+    output = bytes_hash(path, master)
+    if _SHA256.fullmatch(known := str(_mapping(told.get("result")).get("sha256"))) and known != f"sha256:{output}":
+        raise _changed(path)
+    return Source(history, output, master, _best(history, master), _matte(history[0]), count, reel)
 
 
 def history_of(path: Path) -> tuple[Told, ...]:
@@ -110,8 +124,7 @@ def history_of(path: Path) -> tuple[Told, ...]:
         )
         raise InputError("result", path, rule, "Keep a result and its record together.")
     if not _proved(path, found):
-        rule = "it is not the file that its record tells of, or was changed since"
-        raise InputError("result", path, rule, "Name the result as its job has written it.")
+        raise _changed(path)
     history = [Told(path, found)]
     while len(history) < _CHAIN and (before := _before(history[-1])) is not None:
         history.append(before)
@@ -198,6 +211,11 @@ def _rate(record: Mapping[str, Any]) -> Fraction | None:
         return parse_rate(str(_mapping(record.get("delivered")).get("fps")))
     except ValueError:
         return None
+
+
+def _changed(path: Path) -> InputError:
+    rule = "it is not the file that its record tells of, or was changed since"
+    return InputError("result", path, rule, "Name the result as its job has written it.")
 
 
 def _mapping(value: object) -> Mapping[str, Any]:

@@ -15,9 +15,11 @@ from collections.abc import Callable
 from fractions import Fraction
 from pathlib import Path
 from typing import Any
+from urllib.parse import unquote
 
 import av
 import numpy as np
+import opentimelineio
 import pytest
 import torch
 from PIL import Image
@@ -282,7 +284,52 @@ def test_a_rate_without_timecode(tmp_path: Path, rate: Fraction) -> None:
     assert json.loads((tmp_path / "out" / "a.handoff.json").read_text())["start"] is None
 
 
+def test_markers_follow_a_slate_and_another_rate(tmp_path: Path) -> None:
+    """Segments are those of the master's job, whose frames come behind the slate, twice as many."""
+    master = result(tmp_path / "master.mkv", start="01:00:00:00", codec="ffv1")
+    settings = OutputSettings(slate=True, fps_out=Fraction(50), interpolate="hold")
+    list(finish(master, tmp_path / "a.mp4", settings, None, "cpu"))
+    package = hand_off(tmp_path / "a.mp4", tmp_path / "out", mezzanine="none")
+    rows = list(csv.DictReader((package.folder / "a.markers.csv").read_text("utf-8-sig").splitlines()[1:]))
+    assert [(row["name"], row["in"], row["out"]) for row in rows] == [
+        ("segment 1", "01:00:00:00", "01:00:00:18"), ("segment 2", "01:00:00:18", "01:00:00:24"),
+    ]  # fmt: skip
+    assert seen(package.folder / "a.review.mp4")["timecode"] == "00:59:59:49"
+    first = np.asarray(Image.open(package.folder / "a.first.jpg"))
+    assert abs(float(first[50:, 70:].mean()) - 30) < 3  # the picture, not the slate
+
+
+def test_a_file_that_is_swapped_meanwhile_does_not_leave(tmp_path: Path) -> None:
+    """Nor does a copy that was made of it, when the result is there again."""
+    made, other = result(tmp_path / "a.mp4", count=3), result(tmp_path / "b.mp4", count=3, crf=50)
+    whole = hand_off(made, tmp_path / "whole")
+    before = made.read_bytes()
+    events = handing_off(made, Order(tmp_path / "out"))
+    for event in events:
+        if isinstance(event, StageStarted):
+            shutil.copy(other, made)
+            break
+    with pytest.raises(InputError, match="has changed while it was handed off"):
+        list(events)
+    assert not (tmp_path / "out").exists()
+    made.write_bytes(before)
+    assert hand_off(made, tmp_path / "out").files == whole.files
+
+
 # Names
+
+
+def test_names_are_not_only_ascii(ready: Path, tmp_path: Path) -> None:
+    package = hand_off(ready, tmp_path / "größe – 1", name="Szene 1 – größe\n#2", mezzanine="none")
+    assert names(package, "review") == ["Szene 1 – größe_#2.review.mp4"]
+    assert read_package(package.folder) == package
+    read = opentimelineio.adapters.read_from_file(str(package.path(next(package.of("otio")))))
+    url = next(iter(read.find_clips())).media_reference.target_url
+    assert unquote(url) == "Szene 1 – größe_#2.review.mp4"
+    assert url.isascii()
+    if shutil.which("sha256sum"):
+        (sums,) = names(package, "checksums")
+        assert subprocess.run(["sha256sum", "-c", "--quiet", sums], cwd=package.folder).returncode == 0
 
 
 def test_names_are_filled_in(ready: Path, tmp_path: Path) -> None:
@@ -312,6 +359,14 @@ def test_its_own_folder_is_replaced(ready: Path, tmp_path: Path) -> None:
     assert names(with_edit, "mezzanine") == ["S010_v003.mov"]
     assert read_package(place) == with_edit
     assert os.listdir(tmp_path) == ["out"]
+
+
+def test_the_package_of_another_result_stays(ready: Path, package: Package, tmp_path: Path) -> None:
+    place = Path(shutil.copytree(package.folder, tmp_path / "out"))
+    other = result(tmp_path / "a.mp4", count=3)
+    with pytest.raises(OutputError, match="it is the package of another result"):
+        hand_off(other, place)
+    assert read_package(place) is not None
 
 
 SPOILED: dict[str, Callable[[Path], object]] = {
