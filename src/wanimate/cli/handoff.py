@@ -25,7 +25,15 @@ if TYPE_CHECKING:
     from wanimate.serve.settings import ServeSettings
 
 HANDOFF = "Hand-off"
-NAMES = {**REVIEW_NAMES, "shot": "WHAT", "result": "WHAT", "master": "WHAT", "out": "--to", "to": "--to"}
+NAMES = {
+    **REVIEW_NAMES,
+    "shot": "WHAT",
+    "result": "WHAT",
+    "master": "WHAT",
+    "out": "--to",
+    "to": "--to",
+    "regions": "--region",
+}
 What = Annotated[
     str,
     typer.Argument(
@@ -65,8 +73,7 @@ def handoff(
     """Make a folder of a finished result that editing programs read: review copy, file for the edit, matte, thumbnails,
     timelines with markers, record, hashes.
 
-    It appears whole. A hand-off that was stopped goes on with the same command. Results of replacement leave only with an
-    approval of that very file.
+    It appears whole. A hand-off that was stopped goes on with the same command. Results of replacement need an approval.
 
     [bold]Examples[/bold]
 

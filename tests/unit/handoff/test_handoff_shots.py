@@ -16,6 +16,7 @@ from pathlib import Path
 from typing import Any
 
 import pytest
+import sqlalchemy as sa
 from fastapi.testclient import TestClient
 from results import result
 from typer.testing import CliRunner
@@ -29,7 +30,7 @@ from wanimate.handoff.folder import read_package
 from wanimate.serve.reviews.stacks import stack
 from wanimate.serve.service import Service
 from wanimate.serve.settings import ServeSettings
-from wanimate.serve.tables import Job, Shot, Stage, State, now
+from wanimate.serve.tables import Audit, Job, Shot, Stage, State, now
 
 
 @pytest.fixture(scope="module")
@@ -96,6 +97,7 @@ def test_a_file(ready: Path, tmp_path: Path) -> None:
         (["S010_v003.mp4", "--version", "2"], "--version", "it is for shots of the service"),
         (["S010_v003.mp4", "--mezzanine", "mpeg"], "--mezzanine", "there is no such file for the edit"),
         (["S010_v003.mp4", "--name", "{version}"], "--name", "the name has {version}"),
+        (["S010_v003.mp4", "--region", "Europe"], "--region", "it is no region"),
         (["S010_v004.mp4"], "WHAT", "there is no such file"),
         (["S010_v003.json"], "WHAT", "it is not the file that its record tells of"),
     ],
@@ -146,6 +148,9 @@ def test_a_package_is_downloaded(tmp_path: Path, ready: Path) -> None:
         assert client.post(f"/v1/shots/{shot}/handoff", json={"version": job}).content == client.post(
             f"/v1/shots/{shot}/handoff", json={}
         ).content  # fmt: skip
+        with service.database.read() as session:
+            lines = session.scalars(sa.select(Audit).where(Audit.target == shot, Audit.what == "review.handoff")).all()
+        assert [line.data["version"] for line in lines] == [job] * 3
         assert client.post(f"/v1/shots/{shot}/handoff", json={"version": "none"}).status_code == 404
         assert client.post(f"/v1/shots/{shot}/handoff", json={"mezzanine": "mpeg"}).status_code == 400
         assert client.post("/v1/shots/none/handoff", json={}).status_code == 404

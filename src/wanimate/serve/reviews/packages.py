@@ -45,9 +45,10 @@ class Packages:
             ServiceError: 403 the right to manage is missing. 409 the file is not kept, may not leave, or takes too much
                 for a download. 503 the storage is away, or another package is being made.
         """
-        if "manage" not in who.rights:
-            raise ServiceError(403, "AccessDenied", "The right to manage is missing here.")
-        result = self._results.fetch(review[1].job, folder)
+        shot, job = review[0].id, review[1].job
+        with self._desk.database.read() as session:
+            self._desk.opened(session, who, shot, "manage")
+        result = self._results.fetch(job, folder)
         with self._alone():
             try:
                 _check_small(result, mezzanine)
@@ -74,6 +75,8 @@ class Packages:
                     ) as inside,
                 ):
                     shutil.copyfileobj(file, inside, 1 << 20)
+        with self._desk.database.write() as session:
+            self._desk.changed(session, who, self._desk.opened(session, who, shot, "manage", lock=True), "handoff", job)
         return target
 
     @contextmanager
