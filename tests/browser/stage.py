@@ -6,7 +6,9 @@ person; all others succeed.
 
 from __future__ import annotations
 
+import hashlib
 import io
+import json
 import threading
 import time
 from collections.abc import Iterator
@@ -150,14 +152,16 @@ class Actor:
                     yield StageProgress(Stage.DENOISE, 2, steps, fraction=0.5, seconds_left=3.0)
         seed = work.submission.generate.get("seed", 7)
         tint = (60 + 20 * (seed % 8), 80, 120)
+        video = clip(tint)
         for name, data in (
-            ("result.mp4", clip(tint)),
+            ("result.mp4", video),
             ("thumbnail.png", picture(tint)),
             ("result.sheet.png", picture(tint, (320, 192))),
         ):
             work.storage.put(f"{work.place}/{name}", [data])
-        record = b'{"segments": [{}, {}]}'
-        work.storage.put(f"{work.place}/result.mp4.json", [record])
+        proof = {"sha256": f"sha256:{hashlib.sha256(video).hexdigest()}"}
+        record = {"segments": [{}, {}], "mode": work.submission.mode, "result": proof}
+        work.storage.put(f"{work.place}/result.mp4.json", [json.dumps(record).encode()])
         work.result = {
             "video": f"{work.place}/result.mp4", "thumbnail": f"{work.place}/thumbnail.png",
             "sheet": f"{work.place}/result.sheet.png", "record": f"{work.place}/result.mp4.json",

@@ -6,6 +6,7 @@ import csv
 import json
 import re
 import time
+import zipfile
 from collections.abc import Callable
 from pathlib import Path
 
@@ -275,6 +276,30 @@ def test_exports_are_saved_and_can_be_read(visit: Visit, actor: Actor) -> None:
         r"00:00:01:01 00:00:01:02 01:00:01:01 01:00:01:02\n \|C:ResolveColorRed \|M:.*: =1 \|D:1",
         found["EDL"].read_text(),
     )
+
+
+def test_a_version_is_handed_off(visit: Visit, actor: Actor) -> None:
+    key = visit.sign_in()
+    shot = reviewed(visit, visit.live.made(key, "Noon"))
+    with visit.live.http(key) as client:
+        client.post(f"/v1/shots/{shot}/comments", json={"text": "Too dark", "frame": 4}).raise_for_status()
+    with visit.page.expect_download() as download:
+        visit.button("Hand off").click()
+    assert download.value.suggested_filename == "Noon_v001.zip"
+    expect(visit.page.get_by_text("Noon_v001.zip is saved.")).to_be_visible()
+    with zipfile.ZipFile(download.value.path()) as archive:
+        names = {name.removeprefix("Noon_v001/") for name in archive.namelist()}
+        assert {"Noon_v001.review.mp4", "Noon_v001.otio", "Noon_v001.fcpxml", "Noon_v001.sha256"} <= names
+        assert "|M:" in archive.read("Noon_v001/Noon_v001.markers.edl").decode()
+
+
+def test_what_may_not_leave_is_told(visit: Visit, actor: Actor) -> None:
+    key = visit.sign_in()
+    reviewed(visit, visit.live.made(key, "Noon", mode="replacement"))
+    visit.button("Hand off").click()
+    expect(visit.page.get_by_text("It is a replacement, and no approval of this very file is shown")).to_be_visible()
+    expect(visit.button("Hand off")).to_be_enabled()
+    visit.said.clear()  # the refusal is in the browser's log
 
 
 @pytest.mark.parametrize("scheme", ["light", "dark"])

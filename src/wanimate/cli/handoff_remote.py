@@ -19,7 +19,8 @@ if TYPE_CHECKING:
 
 REMOTE = "Frame.io and Descript"
 NAMES = {
-    "token": "--token-file", "journal": "--journals", "roles": "--role", "package": "WHAT",
+    "token": "--token-file", "token_file": "--token-file", "journal": "--journals", "journals": "--journals",
+    "roles": "--role", "role": "--role", "make_folders": "--make-folders", "package": "WHAT",
 }  # fmt: skip
 TokenFile = Annotated[
     Path | None,
@@ -43,6 +44,18 @@ Roles = Annotated[
     ),
 ]
 MakeFolders = Annotated[bool, option(REMOTE, "Make folders of Frame.io that are missing.")]
+
+
+def is_remote(to: str) -> bool:
+    """Whether a hand-off goes to a service, and not into a folder."""
+    return to.startswith(("frameio:", "descript:"))
+
+
+def options(roles: tuple[str, ...], make_folders: bool, token_file: Path | None, journals: Path | None) -> Options:
+    """How a package is sent."""
+    from wanimate.handoff.remote.base import Options
+
+    return Options(roles=roles, make_folders=make_folders, token_file=token_file, journals=journals)
 
 
 def work_folder(journals: Path | None, shot: str, version: str) -> Path:

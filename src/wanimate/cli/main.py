@@ -14,6 +14,7 @@ from wanimate.cli.compat import app as compat
 from wanimate.cli.consent import app as consent
 from wanimate.cli.doctor import doctor
 from wanimate.cli.finish import finish
+from wanimate.cli.handoff import handoff
 from wanimate.cli.handoff_sync import sync
 from wanimate.cli.jobs import app as jobs
 from wanimate.cli.leaving import release
@@ -69,6 +70,7 @@ app.command(no_args_is_help=True)(preprocess)
 app.command(no_args_is_help=True)(generate)
 app.command(no_args_is_help=True)(finish)
 app.command(no_args_is_help=True)(check)
+app.command(no_args_is_help=True)(handoff)
 app.command()(doctor)
 app.add_typer(train, name="train")
 app.add_typer(compat, name="compat")

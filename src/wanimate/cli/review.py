@@ -169,7 +169,8 @@ def export(
         if chosen is None:
             raise InputError("format", format, "there is no such format", f"Give {', '.join(FORMATS)}.")
         found = shot_of(reviews, shot)
-        text = exported(found, chosen, version_of(found, version))
+        number = version_of(found, version)
+        text = exported(found, chosen, number, None if chosen == "json" else reviews.results.start(number.job))
     if out is None:
         report.done({"format": chosen, "text": text}, escape(text.rstrip("\n")))
         return

@@ -54,6 +54,20 @@ def carried_of(
     return Carried(start, drop, reel, heard, float(1 / fps) if output.slate else 0.0), notices
 
 
+def first_label(record: Mapping[str, Any]) -> str | None:
+    """The timecode of the first frame of the file that a record tells of, its slate included; None where it has none."""
+    label, delivered = record.get("timecode"), record.get("delivered")
+    if not isinstance(label, str) or not isinstance(delivered, Mapping):
+        return None
+    if not record.get("slate"):
+        return label
+    try:
+        rate, drop = Fraction(delivered["fps"]), ";" in label
+        return timecode.format((timecode.parse(label, rate) - 1) % _day(rate, drop), rate, drop)
+    except (InputError, KeyError, TypeError, ValueError, ZeroDivisionError):
+        return None
+
+
 def asked(text: str, fps: Fraction) -> int:
     """The frame number of a timecode from the settings.
 

@@ -22,6 +22,21 @@ class Named:
     version: int | None = None
 
 
+def filled(text: str, shot: str, take: int, version: int | None, field: str) -> str:
+    """A text with the shot, take and version that are known filled in.
+
+    Raises:
+        InputError: the text has {version}, and there is none; or {shot}, and its name is empty.
+    """
+    values: dict[str, str | int] = {"shot": _UNFIT.sub("_", shot), "take": take}
+    values |= {} if version is None else {"version": version}
+    for found in _FIELD.finditer(text):
+        if not str(values.get(found[1], "")):
+            rule = f"the name has {{{found[1]}}}, and the result's record tells none"
+            raise InputError(field, text, rule, f"Write the {found[1]} itself.")
+    return _FIELD.sub(lambda found: _filled(found, values), text)
+
+
 def named(out: Path, output: OutputSettings, skip: int = 0) -> Named:
     """The name that a template stands for; other names are themselves. {shot}, {take} and {version} are filled in, with a
     width where one is given ({version:03}). A version is the one after the highest that is there, under whatever ending, and

@@ -76,7 +76,7 @@ def _finish(
         _check_opacity(found, output)
         spec = VideoSpec(found.size, found.fps, found.count)
         result = result_for(output, spec)
-        check_space(lock, result)
+        check_space(lock.out, output, result, asked)
         told += check_marks(asked, result)
         hashes.add([master])
         clock.expect([Expected(Stage.FINISH, result.count, cost_of(output, spec, result, device).seconds)])

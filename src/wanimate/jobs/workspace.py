@@ -56,18 +56,17 @@ class Workspace:
             InputError: networks of finishing are missing. OutputError: as `check_space`.
         """
         result = result_for(self.lock.output, spec)
-        check_space(self.lock, result)
+        check_space(self.out, self.lock.output, result, self.lock.marks)
         _check_free("keep_guides", self.guides, int(_GUIDE_BYTES[mode] * spec.size[0] * spec.size[1] * spec.count))
         return result
 
 
-def check_space(lock: OutputLock, result: VideoSpec) -> None:
+def check_space(out: Path, output: OutputSettings, result: VideoSpec, marks: MarkSettings | None = None) -> None:
     """Refuse a codec that cannot hold the result, and a disk that has no room for it.
 
     Raises:
         OutputError: as `check_size`; less is free than the result takes at the least.
     """
-    out, output, marks = lock.out, lock.output, lock.marks
     check_size(output, *result.size)
     pixels = result.size[0] * result.size[1] * result.count
     beside = _RECORD + (_SHEET if output.sheet else 0)

@@ -2,6 +2,7 @@
 
 from __future__ import annotations
 
+import ctypes
 import glob
 import hashlib
 import os
@@ -22,6 +23,8 @@ PART, OLD = "part", "old"
 _TEMPORARY = re.compile(r"\.(?P<of>.+)\.(?P<pid>\d{1,10})-(?P<host>[0-9a-f]{4})?[0-9a-f]{6}\.(part|old)", re.DOTALL)
 _LOCK = re.compile(r"\.(?P<of>.+)\.lock", re.DOTALL)
 _HELD = re.compile(rb"wanimate (\d{1,10}) (\d{1,12}) (\S+)\n")
+_HERE, _EXCHANGE = -100, 2
+"""Of renameat2: paths from the working folder; two names change places."""
 _SAME_START = 2
 """Seconds by which two readings of the start of one process can differ."""
 
@@ -141,6 +144,22 @@ def remove_folder(folder: Path, of: Path) -> None:
     except OSError:
         aside = folder
     remove(aside)
+
+
+def exchanged(new: Path, place: Path) -> Path:
+    """Give `new` the name `place`; returns where the older folder is. With Linux's exchange the name is never free; elsewhere
+    `remove_leftovers` gives it back to the older folder if this process is killed between two renames."""
+    swap = getattr(ctypes.CDLL(None, use_errno=True), "renameat2", None)
+    if swap is not None and swap(_HERE, os.fsencode(new), _HERE, os.fsencode(place), _EXCHANGE) == 0:
+        return new
+    old = temporary_name(place, OLD)
+    os.rename(place, old)
+    try:
+        os.rename(new, place)
+    except OSError:
+        os.rename(old, place)
+        raise
+    return old
 
 
 def _leftover(path: Path) -> Leftover | None:

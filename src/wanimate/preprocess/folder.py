@@ -2,7 +2,6 @@
 
 from __future__ import annotations
 
-import ctypes
 import os
 import stat
 from contextlib import suppress
@@ -21,15 +20,13 @@ from wanimate.media.files import (
     remove_empty,
     sha256,
 )
-from wanimate.media.names import OLD, remove, remove_leftovers, temporary_name
+from wanimate.media.names import exchanged, remove, remove_leftovers, temporary_name
 from wanimate.media.places import check_names
 
 FORMAT = "wanimate-guides"
 MANIFEST = "manifest.json"
 State = tuple[int, ...]
 """What a file shows of itself while nobody changes it: inode, size, times."""
-_HERE, _EXCHANGE = -100, 2
-"""Of renameat2: paths from the working folder; two names change places."""
 
 
 class NewFolder:
@@ -108,7 +105,7 @@ class NewFolder:
                 return
             if _states(self._place) != self._older:
                 raise FileExistsError(0, "its files have changed meanwhile")
-            old = _exchanged(self._temporary, self._place)
+            old = exchanged(self._temporary, self._place)
         except OSError as error:
             raise kept_error(self.path, error, keep_folder(self._temporary, self._place), self.field) from error
         if _states(old) == self._older:
@@ -147,22 +144,6 @@ def resolved_folder(path: Path, field: str = "guides") -> Path:
     if not place.name:
         raise OutputError(field, path, "the name is taken", "Choose another folder.")
     return place
-
-
-def _exchanged(new: Path, place: Path) -> Path:
-    """Give `new` the name `place`; returns where the older folder is. With Linux's exchange the name is never free; elsewhere
-    `remove_leftovers` gives it back to the older folder if this process is killed between two renames."""
-    swap = getattr(ctypes.CDLL(None, use_errno=True), "renameat2", None)
-    if swap is not None and swap(_HERE, os.fsencode(new), _HERE, os.fsencode(place), _EXCHANGE) == 0:
-        return new
-    old = temporary_name(place, OLD)
-    os.rename(place, old)
-    try:
-        os.rename(new, place)
-    except OSError:
-        os.rename(old, place)
-        raise
-    return old
 
 
 def _states(folder: Path) -> dict[str, State]:

@@ -2,24 +2,18 @@
 
 from __future__ import annotations
 
-import csv
-import io
 import json
-from collections.abc import Iterator
+from collections.abc import Sequence
 from fractions import Fraction
 from typing import Literal
-from unicodedata import category
 
 from wanimate.errors import InputError
-from wanimate.media import timecode
-from wanimate.review.records import Comment, Shot, Version
+from wanimate.review.markers import Count, Marker, markers_csv, markers_edl
+from wanimate.review.records import Shot, Version
 
 Format = Literal["json", "csv", "edl"]
 FORMATS: tuple[Format, ...] = ("json", "csv", "edl")
 SCHEMA = "wanimate.review/1"
-COLUMNS = ("name", "comment", "in", "out", "duration", "colour")
-_OPEN, _RESOLVED = "Red", "Green"
-_FORMULA = ("=", "+", "-", "@", "\t", "\r", "\n", "＝", "＋", "－", "＠")
 
 
 def as_json(shot: Shot) -> str:
@@ -27,98 +21,42 @@ def as_json(shot: Shot) -> str:
     return json.dumps({"format": SCHEMA, **shot.model_dump(mode="json")}, ensure_ascii=False, indent=1) + "\n"
 
 
-def as_csv(shot: Shot, version: Version, start: int = 0) -> str:
-    """Markers of one version for a spreadsheet or an editing program.
-
-    The first line names the exact rate and how frames are counted, the second the columns. `in`, `out` (the frame behind the
-    last) and `duration` are timecode; frame numbers where the rate has none. Cells that a spreadsheet would compute begin
-    with an apostrophe.
+def as_csv(shot: Shot, version: Version, start: str | None = None) -> str:
+    """Comments on one version, as `markers.markers_csv` writes them.
 
     Args:
-        start: the number of the file's first frame, from its timecode.
+        start: timecode of the file's first frame; without it frames are counted from 0.
 
     Raises:
         InputError: nobody knows the version's rate.
     """
-    rate = _rate(version)
-    exact = timecode.is_exact(rate)
-    told = f"# {_plain(shot.name)}, version {version.number}, rate {rate} frames/s, {_counting(rate)}"
-    file = io.StringIO()
-    writer = csv.writer(file, lineterminator="\r\n")
-    writer.writerow([told])
-    writer.writerow(COLUMNS)
-    for comment in _of(shot, version):
-        first, last = start + comment.frame, start + comment.frame + comment.duration
-        places = [_label(first, rate), _label(last, rate)] if exact else [str(first), str(last)]
-        length = timecode.format(comment.duration, rate) if exact else str(comment.duration)
-        cells = (comment.author, _text(comment, "\n"), *places, length, _RESOLVED if comment.resolved else _OPEN)
-        writer.writerow([safe_cell(cell) for cell in cells])
-    return file.getvalue()
+    count = Count.of(_rate(version), start)
+    return markers_csv(f"{shot.name}, version {version.number}", count, comments_of(shot, version))
 
 
-def as_edl(shot: Shot, version: Version, start: int = 0) -> str:
-    """Markers of one version as an edit decision list (CMX 3600) with Resolve's marker lines.
-
-    Source times are the file's own. Record times begin at 01:00:00:00, where timelines do.
-
-    Args:
-        start: the number of the file's first frame, from its timecode.
-
-    Raises:
-        InputError: nobody knows the version's rate.
-    """
-    rate = _rate(version)
-    hour = timecode.parse(f"01:00:00{';' if timecode.may_drop(rate) else ':'}00", rate)
-    title = _plain(f"{shot.name} version {version.number}")
-    lines = [f"TITLE: {title}", f"FCM: {'DROP FRAME' if timecode.may_drop(rate) else 'NON-DROP FRAME'}", ""]
-    if not timecode.is_exact(rate):
-        lines += [f"* RATE {rate} HAS NO TIMECODE. LABELS ARE COUNTED AT {timecode.counted(rate)} FRAMES A SECOND.", ""]
-    for number, comment in enumerate(_of(shot, version), 1):
-        frames = (comment.frame, comment.frame + comment.duration)
-        times = [_label(base + frame, rate) for base in (start, hour) for frame in frames]
-        colour = _RESOLVED if comment.resolved else _OPEN
-        text = _plain(f"{comment.author}: {_text(comment, ' / ')}")
-        lines += [
-            f"{number:03}  AX       V     C        {' '.join(times)}",
-            f" |C:ResolveColor{colour} |M:{text} |D:{comment.duration}", "",
-        ]  # fmt: skip
-    return "\n".join(lines)
+def as_edl(shot: Shot, version: Version, start: str | None = None) -> str:
+    """Comments on one version, as `markers.markers_edl` writes them; otherwise as `as_csv`."""
+    count = Count.of(_rate(version), start)
+    return markers_edl(f"{shot.name} version {version.number}", count, comments_of(shot, version))
 
 
-def exported(shot: Shot, format: Format, version: Version) -> str:
+def exported(shot: Shot, format: Format, version: Version, start: str | None = None) -> str:
     """Any of the three. JSON holds all versions."""
     if format == "json":
         return as_json(shot)
-    return as_csv(shot, version) if format == "csv" else as_edl(shot, version)
+    return as_csv(shot, version, start) if format == "csv" else as_edl(shot, version, start)
 
 
-def safe_cell(text: str) -> str:
-    """A cell that no spreadsheet takes for a formula."""
-    return f"'{text}" if text.lstrip(" ").startswith(_FORMULA) else text
-
-
-def _of(shot: Shot, version: Version) -> Iterator[Comment]:
-    return iter(sorted((one for one in shot.comments if one.job == version.job), key=lambda one: (one.frame, one.at)))
-
-
-def _text(comment: Comment, between: str) -> str:
-    """What was said, and what was answered."""
-    return between.join([comment.text, *(f"{reply.author}: {reply.text}" for reply in comment.replies)])
-
-
-def _plain(text: str) -> str:
-    """A text in one line, without the sign that parts the fields of a marker."""
-    return "".join(letter for letter in " ".join(text.replace("|", "/").split()) if category(letter) != "Cc")
-
-
-def _label(frame: int, rate: Fraction) -> str:
-    return timecode.format(frame, rate, timecode.may_drop(rate))
-
-
-def _counting(rate: Fraction) -> str:
-    if timecode.may_drop(rate):
-        return "drop-frame timecode"
-    return "non-drop timecode" if timecode.is_exact(rate) else "frame numbers: the rate has no timecode"
+def comments_of(shot: Shot, version: Version) -> Sequence[Marker]:
+    """Comments on one version with their answers, by frame."""
+    said = sorted((one for one in shot.comments if one.job == version.job), key=lambda one: (one.frame, one.at))
+    return [
+        Marker(
+            one.frame, one.author, one.text, one.duration, "Red" if one.resolved is None else "Green",
+            one.resolved is not None, tuple(f"{reply.author}: {reply.text}" for reply in one.replies),
+        )
+        for one in said
+    ]  # fmt: skip
 
 
 def _rate(version: Version) -> Fraction:

@@ -27,6 +27,7 @@ REFUSED: dict[str, tuple[str, str]] = {
     "preprocess": ("--video nowhere.mp4 --list-people --out a.png", "--video"),
     "generate": ("nowhere --out a.mp4", "GUIDES"),
     "finish": ("nowhere.mkv --out a.mp4", "MASTER"),
+    "handoff": ("nowhere.mp4 --to out", "WHAT"),
     "check": ("nowhere.mp4", "FILE"),
     "doctor": ("--checkpoint nowhere", "--checkpoint"),
     "train lora": ("--data nowhere --out a.safetensors", "--data"),

@@ -142,3 +142,28 @@ def test_names_that_several_shots_have_are_refused(service: Service, shot: str) 
     first = shot
     service.reviews.shots.name(Reviewer("Ann", "operator", "test", frozenset({"view", "manage"})), first, "Scene 12")
     assert "several" in run(service, "show", "Scene 12", code=2)["message"]
+
+
+@pytest.mark.parametrize(
+    ("told", "first"),
+    [
+        ({"timecode": "01:00:00:00"}, "01:00:01:01"),
+        ({"timecode": "01:00:00:00", "slate": True}, "01:00:01:00"),
+        ({"timecode": None}, "00:00:01:01"),
+        ({"timecode": "no label"}, "00:00:01:01"),
+    ],
+    ids=["its own", "with a slate", "none", "damaged"],
+)
+def test_exports_count_from_the_timecode_of_the_file(
+    service: Service, shot: str, told: dict[str, Any], first: str
+) -> None:
+    run(service, "comment", shot, "Here", "--frame", 26)
+    job = run(service, "show", shot)["versions"][0]["job"]
+    record = json.dumps({"delivered": {"fps": "25"}, **told}).encode()
+    service.storage.put(f"jobs/{job}/1/result.json", [record])
+    with service.database.write() as session:
+        found = session.get_one(Job, job)
+        found.result = {**found.result, "record": f"jobs/{job}/1/result.json"}
+    text = run(service, "export", shot, "--format", "csv")["text"]
+    assert next(csv.DictReader(text.splitlines()[1:]))["in"] == first
+    assert f"        {first} " in run(service, "export", shot, "--format", "edl")["text"]

@@ -12,6 +12,7 @@ from typing import Any
 import pytest
 
 from wanimate.errors import OutputError
+from wanimate.media import names
 from wanimate.media.files import sha256
 from wanimate.preprocess import folder as folders
 from wanimate.preprocess.folder import FORMAT, MANIFEST, NewFolder, check_folder
@@ -106,13 +107,13 @@ def test_a_file_that_comes_meanwhile_is_not_lost(guides: Path) -> None:
 def test_a_file_that_comes_between_the_last_look_and_the_rename_is_not_lost(
     guides: Path, monkeypatch: pytest.MonkeyPatch
 ) -> None:
-    real = folders._exchanged
+    real = folders.exchanged
 
     def exchanged(new: Path, place: Path) -> Path:
         strange_file(guides)
         return real(new, place)
 
-    monkeypatch.setattr(folders, "_exchanged", exchanged)
+    monkeypatch.setattr(folders, "exchanged", exchanged)
     replace(guides)
     assert (guides / "pose.mkv").read_text() == "newer"
     kept = next(path for path in guides.parent.iterdir() if ".kept-" in path.name)
@@ -129,7 +130,7 @@ def test_killed_at_any_moment_one_of_the_two_is_there(
         pass
 
     if not exchange:
-        monkeypatch.setattr(folders.ctypes, "CDLL", lambda *_, **__: object())
+        monkeypatch.setattr(names.ctypes, "CDLL", lambda *_, **__: object())
     pid = os.getpid()
     for moment in range(6):
         left = moment

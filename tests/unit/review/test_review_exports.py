@@ -13,7 +13,8 @@ from pydantic import ValidationError
 
 from wanimate.errors import InputError
 from wanimate.media import timecode
-from wanimate.review.exports import COLUMNS, as_csv, as_edl, as_json, safe_cell
+from wanimate.review.exports import as_csv, as_edl, as_json
+from wanimate.review.markers import COLUMNS, safe_cell
 from wanimate.review.records import Comment, Remark, Reply, Shot, Signature, State, Stroke, Version
 
 MARKER = re.compile(r"^ \|C:ResolveColor(\w+) \|M:([^|]*) \|D:(\d+)$")
@@ -75,7 +76,7 @@ def test_a_rate_without_timecode_counts_frames_and_says_so(rate: str) -> None:
 
 def test_the_file_begins_where_its_timecode_says() -> None:
     found = shot("25", comment("Here", 10))
-    assert rows(as_csv(found, found.versions[1], start=90_000))[0]["in"] == "01:00:00:10"
+    assert rows(as_csv(found, found.versions[1], "01:00:00:00"))[0]["in"] == "01:00:00:10"
 
 
 @pytest.mark.parametrize("text", ["=1+1", "+1", "-1", "@SUM(A1)", "  =1", "\t=1", "＝1"])

@@ -138,11 +138,6 @@ def parse_target(text: str) -> Target:
     return Target("descript", found[2].strip())
 
 
-def is_remote(text: str) -> bool:
-    """Whether a hand-off's target is one of a service, and no folder."""
-    return text.startswith(("frameio:", "descript:"))
-
-
 def place_of(package: Package, item: Item) -> Path:
     """Where a package's file lies.
 

@@ -8,6 +8,8 @@ from wanimate.serve.reviews.decisions import Decisions
 from wanimate.serve.reviews.desk import Desk, Reviewer
 from wanimate.serve.reviews.guests import Guests
 from wanimate.serve.reviews.notes import Notes
+from wanimate.serve.reviews.packages import Packages
+from wanimate.serve.reviews.results import Results
 from wanimate.serve.reviews.shots import Shots
 from wanimate.serve.settings import ServeSettings
 from wanimate.serve.storage import Storage
@@ -23,3 +25,5 @@ class Reviews:
         desk = Desk(database, storage, settings, self.approvals)
         self.shots, self.notes = Shots(desk), Notes(desk)
         self.decisions, self.guests = Decisions(desk), Guests(desk)
+        self.results = Results(desk)
+        self.packages = Packages(desk, self.results)

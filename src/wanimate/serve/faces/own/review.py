@@ -4,14 +4,20 @@ from __future__ import annotations
 
 import base64
 import re
+import shutil
+import tempfile
+from pathlib import Path
 from typing import Annotated, Literal
 
 from fastapi import APIRouter, Query, Request, Response
 from pydantic import BaseModel, Field
+from starlette.background import BackgroundTask
+from starlette.responses import FileResponse
 
 from wanimate.errors import InputError
 from wanimate.review.exports import Format, exported
 from wanimate.review.records import Remark, State
+from wanimate.serve.content import safe_name
 from wanimate.serve.errors import missing, of_input, wrong
 from wanimate.serve.faces.common import Base, Reader, RequestId, Submitter, TheService, base_of
 from wanimate.serve.faces.own import review_forms as forms
@@ -228,13 +234,39 @@ def export(
     if chosen is None:
         raise missing("version")
     try:
-        text = exported(shot, format, chosen)
+        start = None if format == "json" else service.reviews.results.start(chosen.job)
+        text = exported(shot, format, chosen, start)
     except InputError as error:
         raise of_input(error) from error
     filename = f"{re.sub(r'[^A-Za-z0-9]+', '-', shot.name).strip('-').lower()[:60] or 'shot'}-v{chosen.number}.{format}"
     encoding = "utf-8-sig" if format == "csv" else "utf-8"  # spreadsheets take other files for the system's own letters
     headers = {"Content-Disposition": f'attachment; filename="{filename}"', "X-Content-Type-Options": "nosniff"}
     return Response(text.encode(encoding), media_type=_KINDS[format], headers=headers)
+
+
+@router.post(
+    "/{shot_id}/handoff", summary="A package for editing programs", response_class=FileResponse,
+    responses={**refusals(404, 409), 200: {"content": {"application/zip": {}}, "description": "A zip to be saved."}},
+)  # fmt: skip
+def hand_off(
+    service: TheService, caller: Submitter, request_id: RequestId, shot_id: ShotId, given: forms.HandOff
+) -> FileResponse:
+    """What `wanimate handoff` makes of a version, where that takes little (409 otherwise): review copy, thumbnails, timelines
+    with markers, record, hashes. Results that have to be approved and are not are refused (409)."""
+    who = Reviewer.of_key(caller, None, request_id)
+    shot = service.reviews.shots.look(who, shot_id).shot
+    chosen = shot.version(newest(service, who, shot_id, given.version))
+    if chosen is None:
+        raise missing("version")
+    folder = Path(tempfile.mkdtemp(prefix="wanimate-handoff-"))
+    gone = BackgroundTask(shutil.rmtree, folder, ignore_errors=True)
+    try:
+        made = service.reviews.packages.zipped(who, (shot, chosen), given.mezzanine, given.regions, folder)
+    except BaseException:
+        shutil.rmtree(folder, ignore_errors=True)
+        raise
+    headers = {"X-Content-Type-Options": "nosniff"}
+    return FileResponse(made, 200, headers, "application/zip", gone, safe_name(made.name))
 
 
 @router.post("/{shot_id}/links", summary="Invite guests", responses=refusals(404, 409), status_code=201)

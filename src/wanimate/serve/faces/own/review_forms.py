@@ -7,8 +7,10 @@ from collections.abc import Callable
 from typing import Annotated, Literal
 
 from fastapi import Path
-from pydantic import BaseModel, Field
+from pydantic import BaseModel, ConfigDict, Field
 
+from wanimate.approval.regions import Region
+from wanimate.handoff.copies import Mezzanine
 from wanimate.review import records as r
 from wanimate.serve.approvals.releases import Gone
 from wanimate.serve.reviews.desk import Right
@@ -96,6 +98,16 @@ class ReleaseView(BaseModel):
 
 def release_view(gone: Gone) -> ReleaseView:
     return ReleaseView.model_validate(gone.told())
+
+
+class HandOff(BaseModel):
+    """What is asked of a package."""
+
+    model_config = ConfigDict(extra="forbid")
+
+    version: str | None = Field(default=None, max_length=64, description="Its job; the newest version if left out.")
+    mezzanine: Mezzanine = Field(default="none", description="File for the edit.")
+    regions: Annotated[tuple[Region, ...], Field(max_length=50)] = ()
 
 
 class NewLink(Signed):

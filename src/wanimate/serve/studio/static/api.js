@@ -22,7 +22,7 @@ function refused(status, told) {
   return new ApiError(status, told);
 }
 
-export async function api(method, path, body, headers = {}) {
+async function asked(method, path, body, headers = {}) {
   const request = { method, headers: { ...headers }, credentials: 'same-origin' };
   if (body !== undefined) {
     request.body = JSON.stringify(body);
@@ -34,9 +34,22 @@ export async function api(method, path, body, headers = {}) {
   } catch {
     throw new ApiError(0, { message: t.errors.away });
   }
-  const told = await answer.json().catch(() => ({}));
-  if (!answer.ok) throw refused(answer.status, told.error);
-  return told;
+  if (!answer.ok) throw refused(answer.status, (await answer.json().catch(() => ({}))).error);
+  return answer;
+}
+
+export async function api(method, path, body, headers) {
+  return (await asked(method, path, body, headers)).json().catch(() => ({}));
+}
+
+// Have a file made, and save it under the name that the service gives it.
+export async function save(path, body) {
+  const answer = await asked('POST', path, body);
+  const name = /filename="([^"]*)"/.exec(answer.headers.get('Content-Disposition') ?? '')?.[1] ?? 'package.zip';
+  const url = URL.createObjectURL(await answer.blob());
+  Object.assign(document.createElement('a'), { href: url, download: name }).click();
+  setTimeout(() => URL.revokeObjectURL(url), 60_000);
+  return name;
 }
 
 export const get = (path) => api('GET', path);

@@ -1,7 +1,7 @@
 // One shot: its versions, what is said of them at which frame and place, and how they stand. For people with a key and for guests.
 import { html, nothing } from '../vendor/lit.js';
 import { Part } from '../parts/base.js';
-import { api, get, local, post, session } from '../api.js';
+import { api, get, local, post, save, session } from '../api.js';
 import { day, isShown, rate } from '../format.js';
 import { go } from '../router.js';
 import { t } from '../texts.js';
@@ -19,7 +19,7 @@ const MOST = 100;
 
 class Review extends Part {
   // id: of the shot. job: a job whose shot is looked for instead. desk: of a guest; else one is made for the id.
-  static properties = { id: {}, job: {}, desk: {}, shot: { state: true }, at: { state: true }, beside: { state: true }, layout: { state: true }, draft: { state: true }, chosen: { state: true }, busy: { state: true }, trouble: { state: true }, names: { state: true }, stacks: { state: true } };
+  static properties = { id: {}, job: {}, desk: {}, shot: { state: true }, at: { state: true }, beside: { state: true }, layout: { state: true }, draft: { state: true }, chosen: { state: true }, busy: { state: true }, handing: { state: true }, trouble: { state: true }, names: { state: true }, stacks: { state: true } };
 
   constructor() {
     super();
@@ -191,6 +191,13 @@ class Review extends Part {
     if (job && (await this.#done(() => post(`shots/${this.id}/versions`, { job })))) this.at = job;
   }
 
+  async #handOff() {
+    this.handing = true;
+    const name = await tried(() => save(`shots/${this.shot.id}/handoff`, { version: this.at }));
+    this.handing = false;
+    if (name) toast(t.review.handedOff(name));
+  }
+
   // Drawing
 
   #label(version) {
@@ -246,7 +253,8 @@ class Review extends Part {
     return html`<div class="head"><div>${this.#title()}<div class="line">${stand(shot.state)}<span class="soft">${t.review.versions(shot.versions.length)}${shot.expires ? html` · ${t.review.linkUntil(day(shot.expires))}` : nothing}</span></div></div>
       ${this.desk.guest
         ? html`<p class="soft">${t.review.youAre(shot.you)}</p>`
-        : html`<div class="line">${this.#may('manage') ? html`<button @click=${() => this.querySelector('wa-invite').open()}>${t.review.invite}</button><button class="quiet" @click=${() => this.#stack()}>${t.review.stack}</button>` : nothing}
+        : html`<div class="line">${this.#may('manage') ? html`<button @click=${() => this.querySelector('wa-invite').open()}>${t.review.invite}</button><button class="quiet" @click=${() => this.#stack()}>${t.review.stack}</button>
+              <button class="quiet" title=${t.review.handOffAbout} ?disabled=${this.handing || !this.#version?.kept} @click=${() => this.#handOff()}>${this.handing ? t.review.handingOff : t.review.handOff}</button>` : nothing}
             <span class="line exports"><span class="soft">${t.review.export}</span>${FORMATS.map((format) => html`<a class="button quiet" download href="${place}&format=${format}" aria-label=${t.review.exportAs(format.toUpperCase())}>${format.toUpperCase()}</a>`)}</span></div>`}</div>`;
   }
 
