@@ -109,7 +109,7 @@ def place(prefix: str, output: Path) -> tuple[Path, str]:
 
 def free_name(folder: Path, name: str, ending: str) -> str:
     """NAME_00001.mp4, or the first number after those that are there."""
-    pattern = re.compile(rf"{re.escape(name)}_(\d+)\.\w+")
+    pattern = re.compile(rf"{re.escape(name)}_(\d+)\..+")
     found = [int(match[1]) for one in os.listdir(folder) if (match := pattern.fullmatch(one))]
     return f"{name}_{max(found, default=0) + 1:0{_NUMBERS}}{ending}"
 

@@ -2,6 +2,7 @@
 
 from __future__ import annotations
 
+import json
 import os
 from collections.abc import Mapping
 from contextlib import suppress
@@ -15,6 +16,9 @@ from wanimate import Result
 from wanimate.config import Mode
 from wanimate.errors import InputError, plainly
 from wanimate.finish.lock import record_path
+from wanimate.finish.naming import is_quarantined, quarantined
+from wanimate.finish.record import renamed
+from wanimate.media.files import json_bytes, write_new
 from wanimate.preprocess.guides import load_guides
 from wanimate.types import Guides
 
@@ -179,9 +183,11 @@ def _clip(values: dict[str, Any], work: Path) -> Path:
 
 
 def _moved(made: Path, folder: Path, name: str) -> Path:
-    """The result and its record under a free name of the output folder."""
+    """The result and its record under a free name of the output folder. What is quarantined stays so."""
     kept = folder / files.free_name(folder, name, made.suffix)
-    os.rename(record_path(made), record_path(kept))
+    kept = quarantined(kept) if is_quarantined(made) else kept
+    record = json.loads(record_path(made).read_bytes())
+    write_new(record_path(kept), json_bytes(renamed(record, kept), 2))
     os.rename(made, kept)
     return kept
 

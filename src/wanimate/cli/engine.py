@@ -10,6 +10,7 @@ from typing import TYPE_CHECKING, Any, cast
 from wanimate.cli.report import Reporter
 from wanimate.config import ParallelSettings, RuntimeSettings
 from wanimate.finish.lock import record_path
+from wanimate.finish.naming import quarantined
 
 if TYPE_CHECKING:
     from wanimate.api import Animator
@@ -51,7 +52,7 @@ def finish(report: Reporter, out: Path, events: Iterator[Event]) -> None:
     except BaseException:
         from wanimate.jobs.store import kept_words
 
-        if (words := kept_words(out)) is not None:
+        if (words := kept_words(out) or kept_words(quarantined(out))) is not None:
             report.note(words)
         raise
     assert result is not None, "a job ends with its result"

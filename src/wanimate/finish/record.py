@@ -18,6 +18,7 @@ from typing import Any
 import numpy as np
 from pydantic import BaseModel
 
+from wanimate.finish.lock import sheet_path
 from wanimate.media.files import json_bytes
 from wanimate.versions import version_of
 from wanimate.weights.fingerprint import fingerprint
@@ -49,6 +50,15 @@ def stamp() -> dict[str, Any]:
     """Form, program and time of a record. Where `data` has them, they stay: marks tell the same."""
     now = datetime.now(UTC).isoformat(timespec="seconds")
     return {"schema": SCHEMA, "wanimate": version_of("wanimate"), "written": now}
+
+
+def renamed(made: Mapping[str, Any], out: Path) -> dict[str, Any]:
+    """The record of a result that has got another name, with its sheet: the very files are proved by it as before."""
+    found = {**made, "out": out.name}
+    for kind, name in (("result", out.name), ("sheet", sheet_path(out).name)):
+        if isinstance(made.get(kind), dict):
+            found[kind] = {**made[kind], "name": name, "replaces": None}
+    return found
 
 
 class Hashes:

@@ -140,6 +140,7 @@ def test_a_run_tells_its_progress_and_gives_its_frames(animate: Callable[..., An
     assert frames[:, 0, 0, 0].tolist() == pytest.approx([0, 100 / 255, 200 / 255])
     assert Path(path) == comfy.output / "shots" / "hero_00001.mkv"
     assert left(comfy.output) == ["shots", "shots/hero_00001.json", "shots/hero_00001.mkv"]
+    assert json.loads((comfy.output / "shots" / "hero_00001.json").read_text())["out"] == "hero_00001.mkv"
     assert done["ui"]["images"] == [{"filename": "hero_00001.mkv", "subfolder": "shots", "type": "output"}]
     (bar,) = comfy.bars
     assert bar.values == sorted(bar.values)
@@ -150,6 +151,25 @@ def test_a_run_tells_its_progress_and_gives_its_frames(animate: Callable[..., An
     assert bar.previews[3][1].getpixel((9, 9)) == (180, 180, 180)
     assert comfy.unloaded == 1
     assert animate(filename_prefix="shots/hero")["result"][3].endswith("hero_00002.mkv")
+
+
+def test_a_quarantined_result_stays_quarantined(pack: Any, tmp_path: Path) -> None:
+    made, kept = tmp_path / "made", tmp_path / "kept"
+    for folder in (made, kept):
+        folder.mkdir()
+    for number in (1, 2):
+        out = made / "x.quarantined.mkv"
+        out.write_bytes(b"video")
+        record_path(out).write_text(json.dumps({"out": out.name, "result": {"name": out.name, "sha256": "sha256:0"}}))
+        place = pack.nodes._moved(out, kept, "hero")
+        assert place == kept / f"hero_{number:05}.quarantined.mkv"
+        record = json.loads(record_path(place).read_text())
+        assert (record["out"], record["result"]["name"], record["result"]["sha256"]) == (
+            place.name,
+            place.name,
+            "sha256:0",
+        )
+        record_path(out).unlink()
 
 
 @pytest.mark.parametrize("check", range(7))

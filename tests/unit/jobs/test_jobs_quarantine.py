@@ -16,8 +16,8 @@ from wanimate.approval.quarantine import in_house
 from wanimate.config import GenerateSettings, OutputSettings
 from wanimate.events import Finished, Notice
 from wanimate.finish.encode import OutputWriter
-from wanimate.finish.naming import freed
 from wanimate.jobs.finish import finish
+from wanimate.jobs.workspace import locked
 
 ONE = GenerateSettings(steps=1, seed=1)
 Guides = Callable[..., Path]
@@ -79,12 +79,13 @@ def test_without_a_policy_nothing_changes(animator: Animator, guides: Guides, tm
     assert (out, [one for one in told if "release" in one]) == (tmp_path / "hero.mkv", [])
 
 
-def test_versions_count_on_over_released_ones(animator: Animator, guides: Guides, tmp_path: Path, policy: Path) -> None:
-    template = tmp_path / "S_v{version:03}.mkv"
-    first, _ = made(animator, guides(5, replacement=True), template)
-    first.rename(freed(first))
-    second, _ = made(animator, guides(5, replacement=True), template)
-    assert (first.name, second.name) == ("S_v001.quarantined.mkv", "S_v002.quarantined.mkv")
+def test_versions_count_on_over_released_ones(tmp_path: Path) -> None:
+    output = OutputSettings(codec="ffv1")
+    (tmp_path / "S_v001.mkv").touch()
+    (tmp_path / "S_v002.quarantined.mkv").touch()
+    lock, version = locked(tmp_path / "S_v{version:03}.mkv", output, (), quarantine=True)
+    with lock:
+        assert (lock.out.name, version) == ("S_v003.quarantined.mkv", 3)
 
 
 @pytest.mark.parametrize(

@@ -14,6 +14,7 @@ from typing import Any
 from wanimate.approval.leaving import Gate, Leaving, Passed
 from wanimate.errors import InputError, OutputError
 from wanimate.finish.lock import record_path, sheet_path
+from wanimate.finish.record import renamed
 from wanimate.media.files import AtomicFile, json_bytes, output_error
 from wanimate.media.lock import NameLock
 from wanimate.media.names import remove, temporary_name
@@ -136,9 +137,5 @@ def _named(temporary: Path, target: Path) -> None:
 
 def _released(made: dict[str, Any], result: Path, out: Path, passed: Passed) -> dict[str, Any]:
     """The record of a result under its release name."""
-    sheet = made.get("sheet")
     told = {"from": result.name, "at": datetime.now(UTC).isoformat(timespec="seconds"), "decisions": passed.decisions}
-    renamed = {"out": out.name, "result": {**made["result"], "name": out.name, "replaces": None}, "released": told}
-    if isinstance(sheet, dict):
-        renamed["sheet"] = {**sheet, "name": sheet_path(out).name}
-    return {**made, **renamed}
+    return {**renamed(made, out), "released": told}
