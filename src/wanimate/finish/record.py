@@ -19,7 +19,7 @@ import numpy as np
 from pydantic import BaseModel
 
 from wanimate.media.files import json_bytes
-from wanimate.versions import version_of
+from wanimate.versions import commit, version_of
 from wanimate.weights.fingerprint import fingerprint
 
 SCHEMA = 2
@@ -38,6 +38,7 @@ def record_bytes(out: Path, data: Mapping[str, Any]) -> bytes:
     record = {
         "schema": SCHEMA,
         "wanimate": version_of("wanimate"),
+        "commit": commit(),
         "written": datetime.now(UTC).isoformat(timespec="seconds"),
         "out": Path(out).name,
         "versions": versions(),
