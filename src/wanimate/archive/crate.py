@@ -14,14 +14,13 @@ from wanimate.archive.bag import Packed
 METADATA = "ro-crate-metadata.json"
 CONTEXT, PROFILE = "https://w3id.org/ro/crate/1.3/context", "https://w3id.org/ro/crate/1.3"
 FORMATS = {
-    ".mp4": "video/mp4", ".mov": "video/quicktime", ".mkv": "video/x-matroska", ".webm": "video/webm", ".avi": "video/x-msvideo",
-    ".gif": "image/gif", ".png": "image/png", ".jpg": "image/jpeg", ".jpeg": "image/jpeg", ".webp": "image/webp",
-    ".tif": "image/tiff", ".tiff": "image/tiff", ".bmp": "image/bmp", ".heic": "image/heic", ".avif": "image/avif",
-    ".jp2": "image/jp2", ".exr": "image/x-exr", ".json": "application/json", ".xmp": "application/rdf+xml",
-    ".c2pa": "application/c2pa", ".npz": "application/zip", ".zip": "application/zip", ".pdf": "application/pdf",
-    ".txt": "text/plain", ".md": "text/markdown", ".csv": "text/csv", ".edl": "text/plain", ".toml": "application/toml",
-    ".wav": "audio/wav", ".safetensors": "application/octet-stream", ".mhl": "application/xml", ".otio": "application/json",
-    ".fcpxml": "application/xml",
+    ".mp4": "video/mp4", ".mov": "video/quicktime", ".mkv": "video/x-matroska", ".webm": "video/webm",
+    ".avi": "video/x-msvideo", ".gif": "image/gif", ".png": "image/png", ".jpg": "image/jpeg", ".jpeg": "image/jpeg",
+    ".webp": "image/webp", ".tif": "image/tiff", ".tiff": "image/tiff", ".bmp": "image/bmp", ".heic": "image/heic",
+    ".avif": "image/avif", ".jp2": "image/jp2", ".exr": "image/x-exr", ".wav": "audio/wav", ".json": "application/json",
+    ".xmp": "application/rdf+xml", ".c2pa": "application/c2pa", ".npz": "application/zip", ".zip": "application/zip",
+    ".pdf": "application/pdf", ".txt": "text/plain", ".md": "text/markdown", ".csv": "text/csv", ".edl": "text/plain",
+    ".toml": "application/toml", ".mhl": "application/xml", ".otio": "application/json", ".fcpxml": "application/xml",
 }  # fmt: skip
 WHAT = {
     "result": "the result", "record": "the record of the job", "sheet": "contact sheet", "matte": "the character's matte",

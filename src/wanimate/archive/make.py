@@ -74,7 +74,7 @@ class Made:
 
 
 class Incomplete(InputError):
-    """Something that belongs to a result is missing, or changed since. `lacks`: all of it, where the message names only some."""
+    """Something that belongs to a result is missing, or changed since. `lacks`: all of it; the message names some."""
 
     lacks: Sequence[Lack] = ()
 
@@ -215,83 +215,80 @@ class _Work:
         if shared and known in self._shared:
             return self._shared[known]
         place = self._taken.free(_FOLDERS[piece.role] if shared else folder, piece.name)
-        found = self._copied(item, piece, place)
+        before = set(self.bag.files)
+        found: str | None = None
+        try:
+            found = self._copied(piece, place)
+        except (Unreadable, _Changed) as error:
+            for name in self.bag.files.keys() - before:
+                self.bag.drop(name)
+            why = CHANGED if isinstance(error, _Changed) else MISSING
+            self.lacks.append(Lack(item.name, piece.role, str(piece.path), why, one_line(str(error))))
         if shared:
             self._shared[known] = found
         if found is not None:
             self.roles[found] = piece.role
         return found
 
-    def _copied(self, item: Item, piece: Piece, place: str) -> str | None:
-        before = set(self.bag.files)
+    def _copied(self, piece: Piece, place: str) -> str | None:
+        """As `_placed`. Raises Unreadable; _Changed: it is not what the record tells of."""
         try:
             if piece.role in ("lora", "network") and piece.path.stat().st_size > self.choice.largest_lora:
-                return self._by_hash(item, piece)
+                _check(piece.path, piece.proof)  # told by its hash, which has to be right all the same
+                return None
             if piece.files is not None or (piece.path.is_dir() and piece.role in ("result", "master", "matte")):
-                return self._folder(item, piece, place, before)
-            packed = self.bag.copy(place, piece.path, links=piece.role not in ("result", "record", "sidecar"))
-            why = self._differs(packed, piece.proof)
-        except Unreadable as error:
-            return self._lacks(item, piece, MISSING, str(error), before)
+                return self._folder(piece, place)
         except OSError as error:
             if self._is_ours(error):
                 raise
-            return self._lacks(item, piece, MISSING, _told(error), before)
-        return place if why is None else self._lacks(item, piece, CHANGED, why, before)
+            raise Unreadable(_told(error)) from error
+        packed = self.bag.copy(place, piece.path, links=piece.role not in ("result", "record", "sidecar"))
+        _check(self.bag.where(packed.name), piece.proof, packed)
+        return place
 
     def _is_ours(self, error: OSError) -> bool:
         """Whether it is the bag that failed, and not what was read."""
         named = [name for name in (error.filename, error.filename2) if isinstance(name, str)]
         return not named or any(name.startswith(str(self.bag.place)) for name in named)
 
-    def _by_hash(self, item: Item, piece: Piece) -> None:
-        """A large file is told by its hash. Its bytes are held against it all the same."""
-        if piece.proof is not None and fingerprint(piece.path) != piece.proof:
-            return self._lacks(
-                item, piece, CHANGED, "it is not what the job has used: its hash is another one", set(self.bag.files)
-            )
-        return None
-
-    def _folder(self, item: Item, piece: Piece, place: str, before: set[str]) -> str | None:
+    def _folder(self, piece: Piece, place: str) -> str:
         """A folder of files: guides, or the pictures of a sequence."""
         names = sorted(piece.files) if piece.files is not None else sorted(_plain(piece.path))
         if not names:
-            return self._lacks(item, piece, MISSING, "there is nothing in it", before)
-        exact = piece.role == "guides"
-        on_end = hashlib.sha256()
-        inside = Taken()
+            raise Unreadable("there is nothing in it")
+        on_end, inside = hashlib.sha256(), Taken()
         for name in names:
-            if exact and not is_portable(name):
-                why = f"its file {one_line(name)} has a name that not every system can hold"
-                return self._lacks(item, piece, MISSING, why, before)
-            packed = self.bag.copy(inside.free(place, name), piece.path / name)
-            why = self._differs(packed, (piece.files or {}).get(name))
-            if why is not None:
-                return self._lacks(item, piece, CHANGED, f"{name}: {why}", before)
+            if piece.role == "guides" and not is_portable(name):
+                raise Unreadable(f"its file {name} has a name that not every system can hold")
+            try:
+                packed = self.bag.copy(inside.free(place, name), piece.path / name)
+                _check(self.bag.where(packed.name), (piece.files or {}).get(name), packed)
+            except (Unreadable, _Changed) as error:
+                raise type(error)(f"{name}: {error}") from error
             if piece.proof is not None:
                 on_end.update(self.bag.where(packed.name).read_bytes())
         if piece.proof is not None and piece.proof != f"sha256:{on_end.hexdigest()}":
-            return self._lacks(item, piece, CHANGED, "its pictures are not those that the record tells of", before)
+            raise _Changed("its pictures are not those that the record tells of")
         return f"{place}/"
 
-    def _differs(self, packed: Packed, proof: str | None) -> str | None:
-        """What is wrong with what was copied; None where the record says the same, or nothing."""
-        if proof is None:
-            return None
-        kind, _, told = proof.partition(":")
-        if kind == "sha256":
-            right = packed.sha256 == told
-        elif kind == "pixels":
-            right = _pixels(self.bag.where(packed.name)) == told
-        else:
-            right = fingerprint(self.bag.where(packed.name)) == proof
-        return None if right else "it changed since the job: its hash is not the one in the record"
 
-    def _lacks(self, item: Item, piece: Piece, why: str, words: str, before: set[str]) -> None:
-        """Note it, and take what was copied of it out again."""
-        for name in self.bag.files.keys() - before:
-            self.bag.drop(name)
-        self.lacks.append(Lack(item.name, piece.role, str(piece.path), why, one_line(words)))
+class _Changed(Exception):
+    """A file is not what the record tells of. The message is a phrase about it."""
+
+
+def _check(path: Path, proof: str | None, packed: Packed | None = None) -> None:
+    """Hold a file against what the record says of it, if that says something. Raises _Changed."""
+    if proof is None:
+        return
+    kind, _, told = proof.partition(":")
+    if kind == "pixels":
+        right = _pixels(path) == told
+    elif kind == "sha256" and packed is not None:
+        right = packed.sha256 == told
+    else:
+        right = fingerprint(path) == proof
+    if not right:
+        raise _Changed("it changed since the job: its hash is not the one in the record")
 
 
 def _plain(folder: Path) -> Iterator[str]:

@@ -124,7 +124,7 @@ class _Look:
                     wanted.setdefault(name, set()).add(algorithm)
         for name in sorted(wanted.keys() & self.files.keys()):
             self._read(name, wanted[name])
-        own = {name for name in self.files if (found := _MANIFEST.fullmatch(name)) and found[1]}
+        own = {name for name in self.files if (named := _MANIFEST.fullmatch(name)) is not None and named[1]}
         held = {name for name in self.files if name.startswith(f"{PAYLOAD}/")}
         self._compare(payload, held, "manifest")
         self._compare(tags, self.files.keys() - held - own, "tagmanifest")

@@ -4,6 +4,7 @@ from __future__ import annotations
 
 import hashlib
 import os
+import re
 from collections.abc import Callable
 from pathlib import Path
 
@@ -34,6 +35,21 @@ def sealed(bag: Path) -> None:
         names = sorted(p.name for p in bag.glob("*.txt") if not p.name.startswith("tagmanifest"))
         rows = [f"{hashlib.new(algorithm, (bag / name).read_bytes()).hexdigest()}  {name}\n" for name in names]
         (bag / f"tagmanifest-{algorithm}.txt").write_text("".join(rows))
+
+
+def resealed(bag: Path, name: str, data: bytes) -> None:
+    """Put other bytes into a bag as somebody would who knows how: with all hashes and sizes made anew."""
+    before = (bag / name).read_bytes()
+    (bag / name).write_bytes(data)
+    for algorithm in ("sha256", "sha512"):
+        old, new = (hashlib.new(algorithm, one).hexdigest() for one in (before, data))
+        edited(bag / f"manifest-{algorithm}.txt", lambda text, old=old, new=new: text.replace(old, new))  # type: ignore[misc]
+    size = sum(path.stat().st_size for path in (bag / "data").rglob("*") if path.is_file())
+    oxum = "Payload-Oxum: "
+    lines = (bag / "bag-info.txt").read_text().splitlines()
+    number = next(line for line in lines if line.startswith(oxum)).rpartition(".")[2]
+    edited(bag / "bag-info.txt", lambda text: re.sub(rf"{oxum}.*", f"{oxum}{size}.{number}", text))
+    sealed(bag)
 
 
 def found(bag: Path) -> list[tuple[str, str]]:
