@@ -36,7 +36,7 @@ _FOLDERS = {"guides": "guides", "lora": "loras", "network": "networks", **dict.f
 _SHARED = frozenset(_FOLDERS)
 """Roles of what several results can have in common. The others lie beside their result."""
 _VITAL = ("result", "record")
-"""Without these there is nothing to archive."""
+"""What has to be as it was. Of several results, one can be missing."""
 
 
 @dataclass(frozen=True)
@@ -83,14 +83,15 @@ def make(items: Sequence[Item], out: Path, title: Title, choice: Choice = Choice
     """Copy everything into a new bag. What the records say of the files is held against every byte that is copied.
 
     Raises:
-        Incomplete: something is missing, unreadable or changed since the job, and `allow_missing` is not given, or it is a
-            result or its record. OutputError: `out` is there, or cannot be written. InputError: the gate refuses.
+        Incomplete: something is missing, unreadable or changed since the job, and `allow_missing` is not given; a result or its
+            record has changed, or none is there. OutputError: `out` is there, or cannot be written. InputError: the gate
+            refuses.
     """
     with NewBag(out) as bag:
         work = _Work(bag, choice)
         entries = [work.item(item) for item in items]
         work.documents()
-        vital = [one for one in work.lacks if one.role in _VITAL]
+        vital = [one for one in work.lacks if one.role in _VITAL and (one.why == CHANGED or not any(entries))]
         if vital or (work.lacks and not choice.allow_missing):
             raise _incomplete(title.name, vital or work.lacks, bool(vital))
         passed = [] if choice.gate is None else list(work.asked(choice.gate, items, entries))
@@ -210,7 +211,7 @@ class _Work:
         out for its size."""
         shared = piece.role in _SHARED
         known: tuple[Any, ...] = (piece.role == "guides", os.path.abspath(piece.path), piece.proof)
-        if shared and piece.proof is not None and piece.proof.startswith(("sha256:", "sampled:")):
+        if shared and piece.proof is not None:
             known = (piece.proof, portable(piece.name))
         if shared and known in self._shared:
             return self._shared[known]

@@ -9,6 +9,7 @@ from typing import Annotated, Any, NoReturn
 import typer
 
 from wanimate.cli.animate import animate, generate, replace
+from wanimate.cli.archive import app as archive
 from wanimate.cli.check import check
 from wanimate.cli.compat import app as compat
 from wanimate.cli.doctor import doctor
@@ -78,6 +79,7 @@ app.command()(serve)
 app.command()(worker)
 app.add_typer(keys, name="keys")
 app.add_typer(review, name="review")
+app.add_typer(archive, name="archive")
 app.command()(mcp)
 
 

@@ -60,11 +60,11 @@ def list_(
 
     [cyan]wanimate review list --state needs_review[/cyan]
     """
-    with _reviews(settings_of(config, data=data, database=database, storage=storage)) as reviews:
+    with opened_reviews(settings_of(config, data=data, database=database, storage=storage)) as reviews:
         from wanimate.serve.reviews.shots import Wanted
 
         wanted = Wanted(None if state is None else _state(state), everybody=True, limit=1000)
-        rows = reviews.shots.listed(_who(None), "", wanted)
+        rows = reviews.shots.listed(operator(None), "", wanted)
     table = Table("id", "name", "owner", "state", "versions", "open", "changed", box=None, header_style="bold")
     told: list[dict[str, Any]] = []
     for row in rows:
@@ -85,8 +85,8 @@ def show(
     data: Data = None, database: Database = None, storage: StorageUrl = None, config: Config = None,
 ) -> None:  # fmt: skip
     """Show a shot: its versions, what was said of them, and who decided what."""
-    with _reviews(settings_of(config, data=data, database=database, storage=storage), shot) as reviews:
-        found = _shot(reviews, shot)
+    with opened_reviews(settings_of(config, data=data, database=database, storage=storage), shot) as reviews:
+        found = found_shot(reviews, shot)
     report.done(found.model_dump(mode="json"), _shown(found))
 
 
@@ -110,14 +110,14 @@ def comment(
     [cyan]wanimate review comment "Scene 12" "The hand is gone." --frame 42 --at 0.3,0.6[/cyan]
     """
     settings = settings_of(config, data=data, database=database, storage=storage)
-    with _reviews(settings, shot, frame=frame, duration=duration) as reviews:
+    with opened_reviews(settings, shot, frame=frame, duration=duration) as reviews:
         from wanimate.review.records import Remark
 
         x, y = _place(at)
         remark = _valid(Remark, text=text, frame=frame, duration=duration, x=x, y=y)
-        found = _shot(reviews, shot)
+        found = found_shot(reviews, shot)
         chosen = _version(found, version)
-        made = reviews.notes.add(_who(name), found.id, chosen.job, remark)
+        made = reviews.notes.add(operator(name), found.id, chosen.job, remark)
     report.done({"comment": made, "shot": found.id}, f"said of {escape(found.name)}, version {chosen.number}")
 
 
@@ -163,13 +163,13 @@ def export(
 
     [cyan]wanimate review export "Scene 12" --format edl --out scene-12.edl[/cyan]
     """
-    with _reviews(settings_of(config, data=data, database=database, storage=storage), shot) as reviews:
+    with opened_reviews(settings_of(config, data=data, database=database, storage=storage), shot) as reviews:
         from wanimate.review.exports import FORMATS, exported
 
         chosen = next((one for one in FORMATS if one == format), None)
         if chosen is None:
             raise InputError("format", format, "there is no such format", f"Give {', '.join(FORMATS)}.")
-        found = _shot(reviews, shot)
+        found = found_shot(reviews, shot)
         text = exported(found, chosen, _version(found, version))
     if out is None:
         report.done({"format": chosen, "text": text}, escape(text.rstrip("\n")))
@@ -179,6 +179,29 @@ def export(
     except OSError as error:
         raise OutputError("out", out, f"it cannot be written ({error.strerror})", "Give another file.") from error
     report.done({"format": chosen, "out": str(out)}, f"written to {escape(str(out))}")
+
+
+@app.command()
+@command(names=NAMES | {"project": "PROJECT"})
+def project(
+    report: Reporter, shot: ShotArgument,
+    project: Annotated[str, typer.Argument(help="What the shot is part of; an empty name takes it out.")],
+    data: Data = None, database: Database = None, storage: StorageUrl = None, config: Config = None,
+) -> None:  # fmt: skip
+    """Put a shot into a project, by which [cyan]wanimate archive[/cyan] finds all of its shots.
+
+    [bold]Example[/bold]
+
+    [cyan]wanimate review project "Scene 12" "Spring campaign"[/cyan]
+    """
+    with opened_reviews(settings_of(config, data=data, database=database, storage=storage), shot) as reviews:
+        from wanimate.review.records import Member
+
+        chosen = _valid(Member, project=project).project
+        found = found_shot(reviews, shot)
+        reviews.shots.name(operator(None), found.id, project=chosen)
+    words = f"is part of {escape(chosen)}" if chosen else "is part of no project"
+    report.done({"shot": found.id, "project": chosen}, f"{escape(found.name)} {words}")
 
 
 @app.command()
@@ -199,7 +222,7 @@ def link(
     [cyan]wanimate review link "Scene 12" --days 3 --rights view,comment,decide[/cyan]
     """
     settings = settings_of(config, data=data, database=database, storage=storage)
-    with _reviews(settings, shot) as reviews:
+    with opened_reviews(settings, shot) as reviews:
         from wanimate.serve.reviews.guests import LONGEST, RIGHTS
 
         if not 0 < days <= LONGEST:
@@ -211,9 +234,9 @@ def link(
             raise InputError(
                 "rights", ", ".join(unknown), "there is no such right", f"Give some of {', '.join(RIGHTS)}."
             )
-        found = _shot(reviews, shot)
+        found = found_shot(reviews, shot)
         chosen = [right for right in RIGHTS if right in wanted]
-        made, token = reviews.guests.invite(_who(name), found.id, label, chosen, days)
+        made, token = reviews.guests.invite(operator(name), found.id, label, chosen, days)
     base = (url or settings.public_url or f"http://{settings.host}:{settings.port}").rstrip("/")
     address = f"{base}/#/guest/{token}"
     report.done({"link": made.id, "url": address, "expires": made.expires, "rights": made.rights}, address)
@@ -222,10 +245,10 @@ def link(
 def _decide(
     report: Reporter, settings: ServeSettings, shot: str, version: int | None, state: str, reason: str, name: str | None
 ) -> None:
-    with _reviews(settings, shot) as reviews:
-        found = _shot(reviews, shot)
+    with opened_reviews(settings, shot) as reviews:
+        found = found_shot(reviews, shot)
         chosen = _version(found, version)
-        record = reviews.decisions.decide(_who(name), found.id, chosen.job, _state(state), reason)
+        record = reviews.decisions.decide(operator(name), found.id, chosen.job, _state(state), reason)
     report.done(
         record.model_dump(mode="json"),
         f"{escape(found.name)}, version {chosen.number}: {_WORDS[state]} (sha256 {record.output_sha256})",
@@ -233,7 +256,7 @@ def _decide(
 
 
 @contextmanager
-def _reviews(settings: ServeSettings, shot: str = "", **given: object) -> Iterator[Reviews]:
+def opened_reviews(settings: ServeSettings, shot: str = "", **given: object) -> Iterator[Reviews]:
     """The reviews of a service's database. What is refused within the block is an InputError."""
     from wanimate.serve.database import Database
     from wanimate.serve.errors import ServiceError
@@ -253,7 +276,7 @@ def _reviews(settings: ServeSettings, shot: str = "", **given: object) -> Iterat
         base.close()
 
 
-def _who(name: str | None) -> Reviewer:
+def operator(name: str | None) -> Reviewer:
     from wanimate.review.records import Signature
     from wanimate.serve.reviews import Reviewer
 
@@ -262,12 +285,12 @@ def _who(name: str | None) -> Reviewer:
     return Reviewer(called, "operator", f"command line:{user}", frozenset({"view", "comment", "decide", "manage"}))
 
 
-def _shot(reviews: Reviews, given: str) -> Shot:
+def found_shot(reviews: Reviews, given: str) -> Shot:
     """A shot by its id, the id of one of its jobs, or its name."""
     from wanimate.serve.errors import ServiceError
     from wanimate.serve.reviews.shots import Wanted
 
-    who = _who(None)
+    who = operator(None)
 
     def looked(by_job: bool) -> Shot | None:
         try:

@@ -18,6 +18,6 @@ class Reviews:
     """Everything that faces and the command line do. Methods of its parts raise ServiceError."""
 
     def __init__(self, database: Database, storage: Storage, settings: ServeSettings) -> None:
-        desk = Desk(database, storage, settings)
+        self.desk = desk = Desk(database, storage, settings)
         self.shots, self.notes = Shots(desk), Notes(desk)
         self.decisions, self.guests = Decisions(desk), Guests(desk)
