@@ -26,6 +26,7 @@ from wanimate.cli.serve import keys, serve, worker
 from wanimate.cli.studio import studio
 from wanimate.cli.train import app as train
 from wanimate.cli.weights import app as weights
+from wanimate.cli.worksheet import worksheet
 from wanimate.versions import version_of
 
 UsageError: type[Exception] = typer.BadParameter.__bases__[0]
@@ -80,6 +81,7 @@ app.command()(worker)
 app.add_typer(keys, name="keys")
 app.add_typer(review, name="review")
 app.add_typer(archive, name="archive")
+app.command(no_args_is_help=True)(worksheet)
 app.command()(mcp)
 
 

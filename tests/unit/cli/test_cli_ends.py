@@ -55,6 +55,7 @@ REFUSED: dict[str, tuple[str, str]] = {
     "archive make": ("none --out bag --data data", "SHOT"),
     "archive verify": ("nowhere", "DIR"),
     "archive redo": ("nowhere --out again.mp4", "DIR"),
+    "worksheet": ("--out sheet.md --no-run --answers nowhere.toml", "--answers"),
     "marks init": ("--folder /dev/null/marks", "--folder"),
     "marks apply": ("nowhere.mp4", "FILE"),
     "verify": ("nowhere.mp4", "FILE"),
