@@ -40,9 +40,11 @@ class Group(TyperGroup):
     """`wanimate archive SHOT --out DIR` is `wanimate archive make SHOT --out DIR`. A shot that is called as a command needs the
     long way."""
 
+    otherwise = _MAKE
+
     def parse_args(self, ctx: Any, args: list[str]) -> list[str]:
         if args and args[0] not in self.commands and args[0] not in ("-h", "--help"):
-            args = [_MAKE, *args]
+            args = [self.otherwise, *args]
         return super().parse_args(ctx, args)
 
 
