@@ -8,6 +8,7 @@ from dataclasses import dataclass, field
 from pathlib import Path
 from typing import Any, Literal
 
+from wanimate.archive.bag import DECLARATION
 from wanimate.errors import InputError
 from wanimate.finish.lock import record_path
 from wanimate.media.files import read_own_json
@@ -91,15 +92,17 @@ def item_of(result: Path, name: str | None = None, guides: Path | None = None) -
 
 
 def items_below(folder: Path) -> list[Item]:
-    """Every finished result below a folder, by name. Hidden folders are passed over, and so are marked copies, which belong to
-    the result that they were made of.
+    """Every finished result below a folder, by name. Hidden folders and archives are passed over, and so are marked copies,
+    which belong to the result that they were made of.
 
     Raises:
         InputError: there is none, or the folder cannot be listed.
     """
     found: list[Path] = []
     for place, folders, files in os.walk(folder):
-        folders[:] = sorted(one for one in folders if not one.startswith("."))
+        folders[:] = sorted(
+            one for one in folders if not one.startswith(".") and not (Path(place) / one / DECLARATION).exists()
+        )
         for file in sorted(files):
             record = _record(Path(place) / file) if file.endswith(".json") and not file.startswith(".") else None
             if record is not None and not _is_marked_copy(Path(place) / file, record):

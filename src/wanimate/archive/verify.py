@@ -249,7 +249,7 @@ class _Look:
                 continue
             wrong = [one for one, rows in manifests.items() if name in rows and rows[name] != known[one]]
             if wrong:
-                self._say("changed", name, f"its {' and '.join(sorted(wrong))} is another one than the {what} says")
+                self._say("changed", name, f"the {what} has another {' and '.join(sorted(wrong))} of it")
             lacking = sorted(one for one, rows in manifests.items() if name not in rows)
             if lacking and not wrong:
                 self._say("bag", f"{what}-{lacking[0]}.txt", f"it does not name {name}, which another one does")

@@ -169,6 +169,7 @@ def test_a_folder_of_results(tmp_path: Path) -> None:
     other.with_suffix(".json").write_text(json.dumps(record_of(other, told)))
     marked = noise(tmp_path / "work" / "hero.marked.mp4", 700)
     marked.with_suffix(".json").write_text(json.dumps(record_of(marked, told, marks={"id": "x"})))
+    archived(other, tmp_path / "work" / "older")  # archives are no results
     items = items_below(tmp_path / "work")
     assert [item.name for item in items] == ["hero", "deep-take.2"]
     make(items, tmp_path / "bag", TITLE)

@@ -38,7 +38,7 @@ def test_make_and_verify(tmp_path: Path, words: list[str]) -> None:
     told = run("verify", out, code=2)[-1]
     assert ("changed", "data/inputs/dance.mp4") in {(one["kind"], one["file"]) for one in told["problems"]}
     plain = CliRunner().invoke(app, ["archive", "verify", str(out)])
-    assert "changed: data/inputs/dance.mp4: its sha256 and sha512" in plain.stdout
+    assert "changed: data/inputs/dance.mp4: the manifest has another sha256 and sha512 of it" in plain.stdout
     (told,) = run("verify", tmp_path / "work", code=1)
     assert told["verdict"] == "nothing"
 

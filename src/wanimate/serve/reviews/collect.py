@@ -40,6 +40,8 @@ def collected(desk: Desk, shot: Shot, folder: Path, prefix: str = "") -> tuple[l
             began = None if job is None else _first(session, job)
         name = f"{prefix}v{version.number:03}"
         about = {"shot": shot.id, "version": version.number, "job": version.job, "state": version.state.value}
+        if began is not None and "library" in began.facts:
+            about["library"] = began.facts["library"]
         if job is None or "video" not in job.result or "record" not in job.result:
             lack = Lack(name, "result", f"version {version.number}", MISSING, _GONE)
             items.append(Item(name, {}, (), (lack,), about))
