@@ -117,10 +117,11 @@ def test_the_sheet_as_people_see_it(answers: Path) -> None:
     text = markdown(lines(facts(), read_answers(answers)))
     assert text == markdown(lines(facts(), read_answers(answers)))
     assert "| Price of the machine per hour | 3.6 | asked |  |" in text
-    assert "| training \\| films: owner | Ann Lee | asked |  |" in text
+    assert "| training \\| films | low | Ann Lee | 2027-01-15 | 20 clips approved without a redraw | asked |  |" in text
+    assert text.index("| training \\| films |") < text.index("| advertising | high |")
     assert "| Design of the visible label | _to be answered_ | asked | open |" in text
     tables = [line for line in text.splitlines() if line.startswith("|")]
-    assert {line.replace("\\|", "").count("|") for line in tables} == {3, 5}
+    assert {line.replace("\\|", "").count("|") for line in tables} == {3, 5, 8}
 
 
 @pytest.mark.parametrize(

@@ -26,6 +26,7 @@ MARKS: Mapping[Mark, str] = {
 }
 UNANSWERED = "_to be answered_"
 _GIB = 2**30
+_SPEED, _PILOT = "Speed and cost", "Pilot, the least risk first"
 _RISKS = ("low", "middle", "high")
 _QUESTIONS = {
     "synthetic_talent_clause": "Clause on synthetic talent in contracts",
@@ -83,13 +84,30 @@ def markdown(found: Sequence[Line]) -> str:
         "| mark | the line was |", "|---|---|", *(f"| {mark} | {words} |" for mark, words in MARKS.items()), "",
     ]  # fmt: skip
     for section in dict.fromkeys(line.section for line in found):
-        text += [f"## {section}", "", "| | | mark | |", "|---|---|---|---|"]
-        for line in found:
-            if line.section == section:
-                value = UNANSWERED if line.value is None else _cell(_shown(line.value))
-                text.append(f"| {_cell(line.what)} | {value} | {line.mark} | {_cell(line.how)} |")
-        text.append("")
+        rows = [line for line in found if line.section == section]
+        text += [f"## {section}", "", *(_pilots(rows) if section == _PILOT else _rows(rows)), ""]
     return "\n".join(text)
+
+
+def _rows(found: Sequence[Line]) -> Iterator[str]:
+    yield from ("| what | value | mark | note |", "|---|---|---|---|")
+    for line in found:
+        yield f"| {_cell(line.what)} | {_value(line)} | {line.mark} | {_cell(line.how)} |"
+
+
+def _pilots(found: Sequence[Line]) -> Iterator[str]:
+    """A row for each kind of work."""
+    yield from ("| kind of work | risk | owner | date | done when | mark | note |", "|---|---|---|---|---|---|---|")
+    for first in range(0, len(found), 4):
+        of = found[first : first + 4]
+        name = of[0].what.rpartition(":")[0]
+        yield f"| {_cell(name)} | {' | '.join(map(_value, of))} | {of[0].mark} | {_cell(of[0].how)} |"
+
+
+def _value(line: Line) -> str:
+    if line.value is None:
+        return UNANSWERED
+    return _cell(line.value if isinstance(line.value, str) else f"{line.value:g}")
 
 
 def write(out: Path, facts: Facts, answers: Answers, overwrite: bool = False) -> list[Line]:
@@ -148,54 +166,41 @@ def _machine(facts: Facts, answers: Answers) -> Iterator[Line]:
 
 
 def _speed(facts: Facts, answers: Answers) -> Iterator[Line]:
-    section = "Speed and cost"
-    price, currency = answers.gpu.price_per_hour, answers.gpu.currency or ""
     for mode in MODES:
         pace = next((one for one in facts.paces if one.mode == mode), None)
         name = mode.capitalize()
+        price, currency = answers.gpu.price_per_hour, answers.gpu.currency or ""
+        seconds, memory, what = (
+            f"{name}: seconds for a second of video",
+            f"{name}: peak memory",
+            f"{name}: cost of a second",
+        )
         if pace is None:
-            yield Line(
-                section, f"{mode}.seconds", f"{name}: seconds for a second of video", "asked", None, "no run was made"
-            )
-            yield Line(section, f"{mode}.memory", f"{name}: peak memory", "asked", None, "no run was made")
-            yield Line(
-                section,
-                f"{mode}.cost",
-                f"{name}: cost of a second of video",
-                "derived",
-                None,
-                "needs a run and a price",
-            )
+            yield Line(_SPEED, f"{mode}.seconds", seconds, "asked", None, "no run was made")
+            yield Line(_SPEED, f"{mode}.memory", memory, "asked", None, "no run was made")
+            yield Line(_SPEED, f"{mode}.cost", what, "derived", None, "needs a run and a price")
             continue
-        took = pace.a_second(facts.fps)
-        width, height = pace.size
-        how = (
-            f"{pace.frames} frames of {width}x{height}, {pace.steps} steps, {pace.speed}, {pace.checkpoint} on {pace.device}, "
-            f"{pace.on}; {pace.seconds / pace.frames:.3g} s a frame"
-        )
-        rate = f"at {facts.fps:g} frames/s"
+        took, once = pace.a_second(facts.fps), f"{name}: seconds once a job"
         yield Line(
-            section, f"{mode}.seconds", f"{name}: seconds for a second of video, {rate}", "measured", _round(took), how
+            _SPEED, f"{mode}.seconds", f"{seconds}, at {facts.fps:g} frames/s", "measured", _round(took), _how(pace)
         )
-        yield Line(
-            section,
-            f"{mode}.once",
-            f"{name}: seconds once a job",
-            "measured",
-            _round(pace.once),
-            "loading, the character",
-        )
-        peak = (
-            f"GPU {pace.gpu / _GIB:.1f} GiB, host {pace.host / _GIB:.1f} GiB"
-            if pace.gpu
-            else f"host {pace.host / _GIB:.1f} GiB"
-        )
-        yield Line(section, f"{mode}.memory", f"{name}: peak memory", "measured", peak, "both modes ran in one process")
-        cost = None if price is None else f"{took / 3600 * price:.4g} {currency}".strip()
-        what = f"{name}: cost of a second of video"
-        yield Line(
-            section, f"{mode}.cost", what, "derived", cost, "seconds measured times price asked; without loading"
-        )
+        yield Line(_SPEED, f"{mode}.once", once, "measured", _round(pace.once), "loading, encoding the character")
+        beside = "" if pace is facts.paces[0] else f"{facts.paces[0].mode} ran in the same process before"
+        yield Line(_SPEED, f"{mode}.memory", memory, "measured", _peak(pace), beside)
+        cost = None if price is None else f"{took / 3600 * price:.3g} {currency}".strip()
+        by = "seconds measured, times the price asked; without what comes once a job" if cost else "needs a price"
+        yield Line(_SPEED, f"{mode}.cost", what, "derived", cost, by)
+
+
+def _how(pace: Pace) -> str:
+    width, height = pace.size
+    made = f"{pace.frames} frames of {width}x{height}, {pace.steps} steps, speed {pace.speed}, {pace.checkpoint}"
+    return f"{made} on {pace.device}, {pace.on}; {pace.seconds / pace.frames:.3g} s a frame"
+
+
+def _peak(pace: Pace) -> str:
+    host = f"host {pace.host / _GIB:.1f} GiB"
+    return host if pace.gpu is None else f"GPU {pace.gpu / _GIB:.1f} GiB, {host}"
 
 
 def _preprocessing(facts: Facts, answers: Answers) -> Iterator[Line]:
@@ -203,7 +208,7 @@ def _preprocessing(facts: Facts, answers: Answers) -> Iterator[Line]:
     yield Line(section, "preprocessing.flow", "Who makes guides, and where", "asked", asked.flow)
     for pace in facts.paces:
         took = _round(pace.preprocessing / pace.frames * facts.fps)
-        what = f"{pace.mode.capitalize()}: seconds for a second of video, of these"
+        what = f"{pace.mode.capitalize()}: of these seconds, before the network"
         yield Line(
             section, f"{pace.mode}.preprocessing", what, "measured", took, "finding the performer, drawing guides"
         )
@@ -228,13 +233,12 @@ def _preprocessing(facts: Facts, answers: Answers) -> Iterator[Line]:
 
 def _pilot(answers: Answers) -> Iterator[Line]:
     """Kinds of work, the least risk first."""
-    section = "Pilot, the least risk first"
     for number, one in enumerate(sorted(answers.pilot or PILOTS, key=_risk), 1):
         key = f"pilot.{number}"
         proposed = "" if answers.pilot else "proposed"
-        yield Line(section, f"{key}.risk", f"{one.asset_class}: risk", "asked", one.risk, proposed)
+        yield Line(_PILOT, f"{key}.risk", f"{one.asset_class}: risk", "asked", one.risk, proposed)
         for field, what in (("owner", "owner"), ("date", "date"), ("exit_criteria", "done when")):
-            yield Line(section, f"{key}.{field}", f"{one.asset_class}: {what}", "asked", getattr(one, field))
+            yield Line(_PILOT, f"{key}.{field}", f"{one.asset_class}: {what}", "asked", getattr(one, field))
 
 
 def _risk(pilot: Pilot) -> tuple[int, str]:
@@ -275,10 +279,6 @@ def _state(question: Question | None) -> str:
 
 def _round(value: float) -> float:
     return float(f"{value:.3g}")
-
-
-def _shown(value: str | float) -> str:
-    return value if isinstance(value, str) else f"{value:g}"
 
 
 def _cell(text: str) -> str:
