@@ -79,10 +79,11 @@ def make(
         option(HOLDS, "A further file: a consent, a contract. Can be given several times.", "--with", show_default="none"),
     ] = None,
     allow_missing: Annotated[
-        bool, option(HOLDS, "Leave out inputs that are gone, unreadable or changed since the job. The archive lists them.")
+        bool,
+        option(HOLDS, "Leave out inputs that are gone, unreadable or changed. The archive lists them.", "--allow-missing"),
     ] = False,
     largest_lora: Annotated[
-        float, option(HOLDS, "LoRAs over so many MB are told by their hash, and not copied.", min=0)
+        int, option(HOLDS, "LoRAs over so many MB are told by their hash, and not copied.", min=0)
     ] = 1024,
     agent: Annotated[str | None, option(HOLDS, "Who has made it.", show_default="the user of this machine")] = None,
     licence: Annotated[str, option(HOLDS, "Terms of what is in it.")] = "not stated",
@@ -108,7 +109,7 @@ def make(
     if len(more) < len(documents or ()):
         raise InputError("documents", documents, "two of them have one name", "Rename one of them.")
     who = agent or getpass.getuser()
-    options: dict[str, Any] = {"allow_missing": allow_missing, "largest_lora": int(largest_lora * 1e6)}
+    options: dict[str, Any] = {"allow_missing": allow_missing, "largest_lora": largest_lora * 10**6}
     path = Path(what)
     try:
         if path.exists() or path.is_symlink():
@@ -167,7 +168,7 @@ def redo(
         option(FILES, "A LoRA that is not in the archive. Can be given several times.", "--lora", show_default="none"),
     ] = None,
     from_inputs: Annotated[
-        bool, option(FILES, "Begin with clip and picture, and not with the guides.")
+        bool, option(FILES, "Begin with clip and picture, and not with the guides.", "--from-inputs")
     ] = False,
     device: Annotated[str | None, One(RuntimeSettings, "device")] = None,
 ) -> None:  # fmt: skip

@@ -3,7 +3,7 @@
 from __future__ import annotations
 
 import tomllib
-from collections.abc import Iterator
+from collections.abc import Callable, Iterator
 from contextlib import closing
 from importlib.resources import files
 from pathlib import Path
@@ -16,7 +16,7 @@ from wanimate.cli.options import Checkpoint, option
 from wanimate.cli.report import Reporter
 from wanimate.config import RuntimeSettings
 from wanimate.config.base import FILES
-from wanimate.config.values import parse_area
+from wanimate.config.values import parse_area, parse_rate
 from wanimate.errors import InputError
 
 if TYPE_CHECKING:
@@ -29,7 +29,7 @@ RUN = "The measured run"
 @command(
     names={
         "out": "--out", "answers": "--answers", "guides": "--guides", "size": "--size", "fps": "--fps",
-        "overwrite": "--overwrite", "checkpoint": "--checkpoint", "certificate": "--certificate",
+        "overwrite": "--overwrite", "checkpoint": "--checkpoint", "certificate": "--certificate", "preprocess.area": "--size",
     }
 )  # fmt: skip
 def worksheet(
@@ -46,13 +46,15 @@ def worksheet(
             show_default="that of `wanimate marks init`",
         ),
     ] = None,
-    overwrite: Annotated[bool, option(FILES, "Write over a sheet that was changed by hand.")] = False,
+    overwrite: Annotated[bool, option(FILES, "Write over a sheet that was changed by hand.", "--overwrite")] = False,
     checkpoint: Checkpoint = None,
     size: Annotated[
         str | None, option(RUN, "The studio's size: 1280x720, or a number of pixels.", show_default="the checkpoint's own")
     ] = None,
-    fps: Annotated[float, option(RUN, "The studio's frames a second.", min=1, max=240)] = 24,
-    no_run: Annotated[bool, option(RUN, "Measure nothing. What an earlier sheet of this machine has measured stays.")] = False,
+    fps: Annotated[str, option(RUN, "The studio's frames a second.", metavar="RATE")] = "24",
+    no_run: Annotated[
+        bool, option(RUN, "Measure nothing. What an earlier sheet of this machine has measured stays.", "--no-run")
+    ] = False,
     *, runtime: Annotated[RuntimeSettings, Takes(only=("device", "speed"))],
 ) -> None:  # fmt: skip
     """Write the adoption sheet: GPU, seconds, memory and cost of both modes at the studio's size, preprocessing, a pilot by
@@ -70,13 +72,13 @@ def worksheet(
     from wanimate.measure.worksheet.found import certificate, flow, machine
     from wanimate.measure.worksheet.sheet import Facts, earlier, write
 
-    area = _area(size)
+    area, rate = _read("size", size, parse_area, "1280x720"), _read("fps", fps, parse_rate, "24 or 24000/1001")
     before, paces, on = earlier(out)
     said = before if answers is None else read_answers(answers).over(before)
     signed, here = certificate(signing), machine()
     guides_found = None if guides is None else flow(guides)
     measured = _kept(paces, on, here) if no_run else _measured(report, checkpoint, area, runtime)
-    found = write(out, Facts(here, measured, guides_found, signed, rules_checked(), fps), said, overwrite)
+    found = write(out, Facts(here, measured, guides_found, signed, rules_checked(), float(rate)), said, overwrite)
     left = [line.key for line in found if line.value is None]
     marked = {mark: sum(line.mark == mark for line in found) for mark in ("measured", "found", "asked", "derived")}
     data = {"out": out, "json": out.with_suffix(".json"), "lines": len(found), "to_be_answered": left, **marked}
@@ -105,11 +107,12 @@ def _days(value: Any) -> Iterator[str]:
             yield from _days(one)
 
 
-def _area(size: str | None) -> int | None:
+def _read(field: str, text: str | None, read: Callable[[Any], Any], example: str) -> Any:
+    """A value as settings read it; None of None."""
     try:
-        return None if size is None else int(parse_area(size))
+        return None if text is None else read(text)
     except ValueError as error:
-        raise InputError("size", size, str(error), "Write it as 1280x720.") from error
+        raise InputError(field, text, str(error), f"Write it as {example}.") from error
 
 
 def _measured(report: Reporter, checkpoint: Path | None, area: int | None, runtime: RuntimeSettings) -> list[Pace]:

@@ -272,6 +272,13 @@ def test_the_command(monkeypatch: pytest.MonkeyPatch, tmp_path: Path, answers: P
     assert result["lines"] == result["measured"] + result["found"] + result["asked"] + result["derived"]
 
 
+@pytest.mark.parametrize(("flag", "value"), [("--fps", "nan"), ("--fps", "0"), ("--size", "big")])
+def test_sizes_and_rates_that_are_none(tmp_path: Path, flag: str, value: str) -> None:
+    words = ["worksheet", "--out", str(tmp_path / "a.md"), "--no-run", flag, value, "--json"]
+    done = CliRunner().invoke(app, words)
+    assert (done.exit_code, json.loads(done.stdout)["parameter"]) == (2, flag)
+
+
 @pytest.mark.slow
 def test_a_real_run() -> None:
     events = paces.measure(None, 96 * 96, RuntimeSettings(device="cpu"))

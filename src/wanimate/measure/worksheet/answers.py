@@ -30,7 +30,10 @@ class Gpu(_Part):
 
 
 class Preprocessing(_Part):
+    """flow: who makes guides, and where. files: what they hand over."""
+
     flow: Text | None = None
+    files: Text | None = None
     hand_made_masks: Text | None = None
 
 

@@ -213,7 +213,9 @@ def _preprocessing(facts: Facts, answers: Answers) -> Iterator[Line]:
             section, f"{pace.mode}.preprocessing", what, "measured", took, "finding the performer, drawing guides"
         )
     if flow is None:
-        yield Line(section, "preprocessing.files", "Files of a guides folder", "asked", None, "no folder was given")
+        yield Line(
+            section, "preprocessing.files", "Files of a guides folder", "asked", asked.files, "no folder was given"
+        )
         masks = asked.hand_made_masks
         yield Line(section, "preprocessing.hand_made_masks", "Are masks made by hand?", "asked", masks)
         return
