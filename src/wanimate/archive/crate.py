@@ -27,7 +27,8 @@ WHAT = {
     "sidecar": "file beside the result", "image": "picture of the character", "video": "clip of the performance",
     "mask": "hand-made mask of the performer", "master": "master that was finished", "network": "network that enlarges",
     "guides": "guides: the performance as the network is told of it", "lora": "LoRA", "document": "document of the house",
-    "review": "comments and decisions of a review", "index": "what the archive holds, for `wanimate archive redo`",
+    "review": "comments and decisions of a review", "mhl": "history of ASC MHL 2.0, with the C4 ID of every other file",
+    "index": "what the archive holds, for `wanimate archive redo`",
 }  # fmt: skip
 
 

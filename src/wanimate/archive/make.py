@@ -12,15 +12,17 @@ import stat
 import uuid
 from collections.abc import Iterator, Mapping, Sequence
 from dataclasses import dataclass, field
+from datetime import UTC, datetime
 from pathlib import Path
 from typing import Any
 
 import numpy as np
 
 from wanimate.approval.leaving import Gate, Leaving, Passed
-from wanimate.archive.bag import NewBag, Packed, Unreadable
+from wanimate.archive.bag import PAYLOAD, NewBag, Packed, Unreadable
 from wanimate.archive.crate import METADATA, Story, crate
 from wanimate.archive.items import CHANGED, INPUTS, MISSING, Item, Lack, Piece
+from wanimate.archive.mhl import FOLDER, history
 from wanimate.archive.names import Taken, is_portable, portable
 from wanimate.errors import InputError, one_line, setting
 from wanimate.media.files import json_bytes
@@ -54,12 +56,13 @@ class Title:
 class Choice:
     """allow_missing: leave out inputs that are gone, unreadable or changed, and say so in the archive. largest_lora: as
     `LARGEST_LORA`. documents: further files of the house, by their name in the archive. gate: what is asked before results
-    leave; None asks nobody."""
+    leave; None asks nobody. mhl: add a history of ASC MHL."""
 
     allow_missing: bool = False
     largest_lora: int = LARGEST_LORA
     documents: Mapping[str, Path | bytes] = field(default_factory=dict)
     gate: Gate | None = None
+    mhl: bool = False
 
 
 @dataclass(frozen=True)
@@ -96,8 +99,13 @@ def make(items: Sequence[Item], out: Path, title: Title, choice: Choice = Choice
             raise _incomplete(title.name, vital or work.lacks, bool(vital))
         passed = [] if choice.gate is None else list(work.asked(choice.gate, items, entries))
         work.index(title, entries)
+        if choice.mhl:
+            work.roles[f"{FOLDER}/"] = "mhl"
         told = crate(title.name, title.agent, title.licence, bag.files.values(), work.roles, work.stories)
         bag.add(METADATA, [json_bytes(told, 1)])
+        if choice.mhl:  # last, as it lists all others; the crate names its folder only
+            for name, text in history(bag.files.values(), PAYLOAD, datetime.now(UTC)).items():
+                bag.add(name, [text])
         if choice.gate is not None:
             for leaving, one in passed:
                 choice.gate.left(leaving, one)

@@ -82,6 +82,9 @@ def make(
         bool,
         option(HOLDS, "Leave out inputs that are gone, unreadable or changed. The archive lists them.", "--allow-missing"),
     ] = False,
+    mhl: Annotated[
+        bool, option(HOLDS, "Add a history of ASC MHL 2.0, as camera departments use it.", "--mhl")
+    ] = False,
     largest_lora: Annotated[
         int, option(HOLDS, "LoRAs over so many MB are told by their hash, and not copied.", min=0)
     ] = 1024,
@@ -109,7 +112,7 @@ def make(
     if len(more) < len(documents or ()):
         raise InputError("documents", documents, "two of them have one name", "Rename one of them.")
     who = agent or getpass.getuser()
-    options: dict[str, Any] = {"allow_missing": allow_missing, "largest_lora": largest_lora * 10**6}
+    options: dict[str, Any] = {"allow_missing": allow_missing, "largest_lora": largest_lora * 10**6, "mhl": mhl}
     path = Path(what)
     try:
         if path.exists() or path.is_symlink():

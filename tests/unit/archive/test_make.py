@@ -9,6 +9,7 @@ import signal
 import sys
 from pathlib import Path
 from typing import Any
+from xml.etree import ElementTree
 
 import bagit
 import pytest
@@ -21,6 +22,7 @@ from wanimate.approval.leaving import Leaving, Passed
 from wanimate.archive.bag import NewBag, Packed
 from wanimate.archive.items import item_of, items_below
 from wanimate.archive.make import Choice, Incomplete, Made, Title, make
+from wanimate.archive.mhl import c4
 from wanimate.archive.verify import verify
 from wanimate.errors import InputError
 from wanimate.weights.fingerprint import fingerprint
@@ -304,3 +306,29 @@ def test_a_full_disk(tmp_path: Path) -> None:
     with pytest.raises(InputError, match="the disk is full"):
         archived(result, tmp_path / "bag", allow_missing=True)
     assert not (tmp_path / "bag").exists()
+
+
+def test_a_history_for_camera_departments(tmp_path: Path) -> None:
+    archived(finished(tmp_path / "work"), tmp_path / "bag", mhl=True)
+    assert verify(tmp_path / "bag").code == 0
+    payload_folder = tmp_path / "bag" / "data"
+    (manifest,) = (payload_folder / "ascmhl").glob("0001_data_*Z.mhl")
+    space = {"m": "urn:ASC:MHL:v2.0"}
+    rows = ElementTree.parse(manifest).getroot().findall("m:hashes/m:hash", space)
+    told = {row.findtext("m:path", "", space): row.findtext("m:c4", "", space) for row in rows}
+    assert told.keys() == {name for name in payload(tmp_path / "bag") if not name.startswith("ascmhl/")}
+    for name, id_ in told.items():
+        assert id_ == c4(hashlib.sha512((payload_folder / name).read_bytes()).hexdigest())
+    chain = ElementTree.parse(payload_folder / "ascmhl" / "ascmhl_chain.xml").getroot()
+    spaced = {"d": "urn:ASC:MHL:DIRECTORY:v2.0"}
+    assert chain.findtext("d:hashlist/d:path", "", spaced) == manifest.name
+    assert chain.findtext("d:hashlist/d:c4", "", spaced) == c4(hashlib.sha512(manifest.read_bytes()).hexdigest())
+    assert "ascmhl/" in {one.id for one in ROCrate(payload_folder).get_entities()}
+
+
+def test_c4_ids() -> None:
+    """The standard's own vectors: nothing at all, and all bits."""
+    nothing = hashlib.sha512(b"").hexdigest()
+    assert c4(nothing) == "c459dsjfscH38cYeXXYogktxf4Cd9ibshE3BHUo6a58hBXmRQdZrAkZzsWcbWtDg5oQstpDuni4Hirj75GEmTc1sFT"
+    assert c4("0" * 128) == "c4" + "1" * 88
+    assert len(c4("f" * 128)) == 90
