@@ -174,7 +174,7 @@ def _generated(found: Archived, out: Path, again: Again, way: Way) -> Generator[
         yield from map(Notice, differences(found.record, str(found.record.get("device")), runs_on))
         if (found.record.get("gpus") or 1) > 1:
             yield Notice(f"not as it was: the job ran on {found.record['gpus']} GPUs: frames can differ by rounding")
-        generate = _generate_settings(found, again, Path(animator.engine.facts()["checkpoint"]["path"]))
+        generate = generate_settings(found, again, Path(animator.engine.facts()["checkpoint"]["path"]))
         output = _output_settings(found)
         if redraws := found.record.get("redraws"):
             number = max(map(int, redraws))
@@ -183,7 +183,7 @@ def _generated(found: Archived, out: Path, again: Again, way: Way) -> Generator[
             if way == "guides":
                 events = animator.generate(_guides(found), place, generate, output)
             else:
-                events = animator.run(_job(found, place, generate, output))
+                events = animator.run(job_of(found, place, generate, output))
             result = yield from _finished(events)
         return replace(result, out=out)
 
@@ -228,7 +228,7 @@ def _runtime(record: Mapping[str, Any], device: str | None) -> RuntimeSettings:
     return told.model_copy(update={"device": device, "attention": record.get("attention_asked") or "auto"})
 
 
-def _generate_settings(found: Archived, again: Again, checkpoint: Path) -> GenerateSettings:
+def generate_settings(found: Archived, again: Again, checkpoint: Path) -> GenerateSettings:
     """The job's own, with LoRAs from the archive, or from this machine by their hashes."""
     told = GenerateSettings.model_validate(found.record["settings"])
     relighting = find_relighting(checkpoint)
@@ -269,7 +269,8 @@ def _guides(found: Archived) -> Guides:
     )
 
 
-def _job(found: Archived, out: Path, generate: GenerateSettings, output: OutputSettings) -> Job:
+def job_of(found: Archived, out: Path, generate: GenerateSettings, output: OutputSettings) -> Job:
+    """The job from clip and picture. Raises InputError: something that it needs is not there."""
     told = found.record.get("preprocess")
     if told is None and found.guides is not None:
         told = told_settings(load_guides(found.guides).manifest)

@@ -332,3 +332,28 @@ def test_c4_ids() -> None:
     assert c4(nothing) == "c459dsjfscH38cYeXXYogktxf4Cd9ibshE3BHUo6a58hBXmRQdZrAkZzsWcbWtDg5oQstpDuni4Hirj75GEmTc1sFT"
     assert c4("0" * 128) == "c4" + "1" * 88
     assert len(c4("f" * 128)) == 90
+
+
+def test_guides_that_the_job_has_kept(tmp_path: Path) -> None:
+    """Their videos are held against the record's fingerprint."""
+    guides = tmp_path / "guides"
+    pose = noise(guides / "pose.mkv")
+    noise(guides / "notes.txt")
+    (guides / "manifest.json").write_text(json.dumps({"format": "wanimate-guides", "files": {"pose": "pose.mkv"}}))
+    told = {"guides": str(guides), "fingerprint": {"guides": {"pose.mkv": fingerprint(pose)}}}
+    result = finished(tmp_path / "work", **told)
+    archived(result, tmp_path / "bag")
+    assert {"guides/guides/pose.mkv", "guides/guides/manifest.json"} <= payload(tmp_path / "bag")
+    assert "guides/guides/notes.txt" not in payload(tmp_path / "bag")
+    pose.rename(guides / "elsewhere.mkv")
+    pose.symlink_to(guides / "elsewhere.mkv")
+    with pytest.raises(Incomplete, match=r"pose\.mkv: it is a link"):
+        archived(result, tmp_path / "other")
+    pose.unlink()
+    noise(pose, 999)
+    with pytest.raises(Incomplete, match=r"pose\.mkv: it changed since the job"):
+        archived(result, tmp_path / "other")
+    moved = finished(tmp_path / "moved", fingerprint=told["fingerprint"])
+    noise(pose)
+    make([item_of(moved, guides=guides)], tmp_path / "named", TITLE)
+    assert "guides/guides/pose.mkv" in payload(tmp_path / "named")

@@ -6,6 +6,7 @@ import json
 import shutil
 import sys
 from collections.abc import Iterator
+from dataclasses import replace
 from importlib.resources import files
 from pathlib import Path
 from typing import Any
@@ -23,14 +24,16 @@ from wanimate.api import Animator
 from wanimate.archive.compare import compare
 from wanimate.archive.items import item_of
 from wanimate.archive.make import Choice, Title, make
-from wanimate.archive.redo import Again, Redone, archived, differences, redo
-from wanimate.config import GenerateSettings, Job, OutputSettings, RuntimeSettings
+from wanimate.archive.redo import Again, Archived, Redone, archived, differences, generate_settings, job_of, redo
+from wanimate.config import GenerateSettings, Job, LoraUse, OutputSettings, PreprocessSettings, RuntimeSettings
 from wanimate.errors import InputError
 from wanimate.events import Notice
 from wanimate.finish.lock import record_path
 from wanimate.finish.record import versions
 from wanimate.jobs.finish import finish
 from wanimate.versions import commit, version_of
+from wanimate.weights.fingerprint import fingerprint
+from wanimate.weights.relighting import with_relighting
 
 SHIPPED = Path(str(files("wanimate.weights") / "embedded" / "demo"))
 
@@ -209,3 +212,58 @@ def test_mannequin(mode: Any, tmp_path: Path) -> None:
         redone, _ = done(tmp_path / "moved", tmp_path / f"again-{from_inputs}.mp4", from_inputs=from_inputs)
         assert redone.way == ("inputs" if from_inputs else "guides")
         assert redone.comparison.same_file
+
+
+def from_record(folder: Path, **record: Any) -> Archived:
+    told = {"mode": "replacement", "settings": GenerateSettings(seed=1).model_dump(mode="json"), "lora": []} | record
+    return Archived("hero", told, folder / "hero.json", folder / "hero.mp4", None, {}, (), None)
+
+
+def test_loras_come_from_the_archive_or_by_their_hash(tmp_path: Path) -> None:
+    packed, own = noise(tmp_path / "bag" / "style.safetensors"), noise(tmp_path / "own.safetensors", 777)
+    uses = [LoraUse(path=Path("/gone/style.safetensors"), strength=0.5), LoraUse(path=Path("/gone/own.safetensors"))]
+    record = {
+        "settings": GenerateSettings(seed=1, lora=uses).model_dump(mode="json"),
+        "lora": [{"path": str(use.path), "sha256": fingerprint(file)} for use, file in zip(uses, (packed, own), strict=True)],
+    }  # fmt: skip
+    found = replace(from_record(tmp_path, **record), loras=(packed, None))
+    chosen = generate_settings(found, Again(loras=(own,)), tmp_path)
+    assert [(use.path, use.strength) for use in chosen.lora] == [(packed, 0.5), (own, 1.0)]
+    assert chosen.relight is False, "all LoRAs of the job are among these"
+    with pytest.raises(
+        InputError, match=r"its LoRA own\.safetensors is not in the archive .* Name the file with loras"
+    ):
+        generate_settings(found, Again(), tmp_path)
+
+
+def test_the_relighting_lora_of_the_checkpoint(tmp_path: Path) -> None:
+    """It is taken from the checkpoint, so that it is not added a second time."""
+    own = noise(tmp_path / "checkpoint" / "relighting_lora.safetensors")
+    (tmp_path / "bag").mkdir()
+    packed = shutil.copy(own, tmp_path / "bag")
+    use = LoraUse(path=Path("/gone/relighting_lora.safetensors"), strength=0.7)
+    record = {
+        "settings": GenerateSettings(seed=1, lora=(use,)).model_dump(mode="json"),
+        "lora": [{"path": str(use.path), "sha256": fingerprint(own)}],
+    }
+    found = replace(from_record(tmp_path, **record), loras=(Path(packed),))
+    chosen = generate_settings(found, Again(), tmp_path / "checkpoint")
+    assert [one.path for one in chosen.lora] == [own]
+    again, _ = with_relighting(chosen, "replacement", tmp_path / "checkpoint")
+    assert again.lora == chosen.lora
+
+
+def test_what_the_inputs_need(tmp_path: Path) -> None:
+    """A hand-made mask, and what has found the performer."""
+    given = {"image": noise(tmp_path / "i.png"), "video": noise(tmp_path / "c.mp4")}
+    told = PreprocessSettings(mask=Path("/gone/mask.mov"), fps=4).model_dump(mode="json")
+    found = replace(from_record(tmp_path, preprocess=told), inputs=given)
+    generate, output = GenerateSettings(seed=1), OutputSettings()
+    with pytest.raises(InputError, match="its hand-made mask is not in the archive"):
+        job_of(found, tmp_path / "a.mp4", generate, output)
+    mask = noise(tmp_path / "bag" / "mask.mov")
+    job = job_of(replace(found, inputs=given | {"mask": mask}), tmp_path / "a.mp4", generate, output)
+    assert (job.preprocess.mask, job.preprocess.fps, job.mode) == (mask, 4, "replacement")
+    other = PreprocessSettings(sam2=tmp_path / "gone.pt").model_dump(mode="json")
+    with pytest.raises(InputError, match="with which its performer was found, is not on this machine"):
+        job_of(replace(from_record(tmp_path, preprocess=other), inputs=given), tmp_path / "a.mp4", generate, output)
