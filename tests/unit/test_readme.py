@@ -167,7 +167,7 @@ def test_commands(page: str, words: tuple[str, ...]) -> None:
     command: Any = typer.main.get_command(app)
     name, rest = "wanimate", list(words)
     while hasattr(command, "commands"):
-        name = rest.pop(0)
+        name = rest.pop(0) if rest[0] in command.commands else command.otherwise
         command = command.commands[name]
     command.make_context(name, rest)
 

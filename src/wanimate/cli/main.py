@@ -9,6 +9,7 @@ from typing import Annotated, Any, NoReturn
 import typer
 
 from wanimate.cli.animate import animate, generate, replace
+from wanimate.cli.archive import app as archive
 from wanimate.cli.check import check
 from wanimate.cli.compat import app as compat
 from wanimate.cli.consent import app as consent
@@ -30,6 +31,7 @@ from wanimate.cli.serve import keys, serve, worker
 from wanimate.cli.studio import studio
 from wanimate.cli.train import app as train
 from wanimate.cli.weights import app as weights
+from wanimate.cli.worksheet import worksheet
 from wanimate.versions import version_of
 
 UsageError: type[Exception] = typer.BadParameter.__bases__[0]
@@ -89,6 +91,8 @@ app.add_typer(consent, name="consent")
 app.add_typer(rules, name="rules")
 app.add_typer(policy, name="policy")
 review.command()(sync)
+app.add_typer(archive, name="archive")
+app.command(no_args_is_help=True)(worksheet)
 app.command()(mcp)
 
 

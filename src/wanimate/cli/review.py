@@ -182,6 +182,29 @@ def export(
 
 
 @app.command()
+@command(names=NAMES | {"project": "PROJECT"})
+def project(
+    report: Reporter, shot: ShotArgument,
+    project: Annotated[str, typer.Argument(help="What the shot is part of; an empty name takes it out.")],
+    data: Data = None, database: Database = None, storage: StorageUrl = None, config: Config = None,
+) -> None:  # fmt: skip
+    """Put a shot into a project, by which [cyan]wanimate archive[/cyan] finds all of its shots.
+
+    [bold]Example[/bold]
+
+    [cyan]wanimate review project "Scene 12" "Spring campaign"[/cyan]
+    """
+    with opened_reviews(settings_of(config, data=data, database=database, storage=storage), shot) as reviews:
+        from wanimate.review.records import Member
+
+        chosen = valid(Member, project=project).project
+        found = shot_of(reviews, shot)
+        reviews.shots.name(operator(None), found.id, project=chosen)
+    words = f"is part of {escape(chosen)}" if chosen else "is part of no project"
+    report.done({"shot": found.id, "project": chosen}, f"{escape(found.name)} {words}")
+
+
+@app.command()
 @command(names=NAMES)
 def link(
     report: Reporter, shot: ShotArgument,

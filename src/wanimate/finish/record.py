@@ -20,7 +20,7 @@ from pydantic import BaseModel
 
 from wanimate.finish.lock import sheet_path
 from wanimate.media.files import json_bytes
-from wanimate.versions import version_of
+from wanimate.versions import commit, version_of
 from wanimate.weights.fingerprint import fingerprint
 
 SCHEMA = 2
@@ -49,7 +49,7 @@ def record_bytes(out: Path, data: Mapping[str, Any]) -> bytes:
 def stamp() -> dict[str, Any]:
     """Form, program and time of a record. Where `data` has them, they stay: marks tell the same."""
     now = datetime.now(UTC).isoformat(timespec="seconds")
-    return {"schema": SCHEMA, "wanimate": version_of("wanimate"), "written": now}
+    return {"schema": SCHEMA, "wanimate": version_of("wanimate"), "commit": commit(), "written": now}
 
 
 def renamed(made: Mapping[str, Any], out: Path) -> dict[str, Any]:

@@ -50,7 +50,8 @@ _DETECT, _DRAW = 0.06, 0.01
 @dataclass
 class _Task:
     """A job from its guides on. `inputs`: files for the record, by what they are; `preprocess`: settings the guides were made
-    with, as the record gives them; `result`: what is delivered, and `cost`: what finishing it takes."""
+    with, as the record gives them; `result`: what is delivered, and `cost`: what finishing it takes; `kept`: where its guides
+    are kept."""
 
     engine: Engine
     job: ResolvedJob
@@ -63,6 +64,7 @@ class _Task:
     preprocess: dict[str, Any] | None
     result: VideoSpec
     cost: Cost
+    kept: Path | None = None
     notices: list[str] = field(default_factory=list)
 
     def finishing(self) -> list[Expected]:
@@ -143,6 +145,7 @@ def _run(engine: Engine, job: Job) -> Generator[Event, None, None]:
         told += check_delivery(job.mode, place.lock, result)
         settings = job.preprocess.model_dump(mode="json")
         task = _Task(engine, resolved, place, job.output, hashes, Clock(), inputs, clip, settings, result, cost)
+        task.kept = None if job.keep_guides is None else job.keep_guides.absolute()
         hashes.add(inputs.values())
         task.clock.expect([*_expected(layout.count), *engine.expected(resolved, layout.count), *task.finishing()])
         yield from task.watch(iter([*place.notices, *said, *told]))
@@ -334,6 +337,7 @@ def _record(task: _Task, guides: Guides, segments: tuple[Segment, ...], seed: in
         "frames": guides.count, "fps": guides.fps, "size": guides.size, "seed": seed,
         "settings": resolved.generate.model_dump(mode="json") | filled | {"seed": seed, "redraw": None},
         "output": task.output.model_dump(mode="json"), "version": task.place.version, "preprocess": task.preprocess,
+        "guides": task.kept,
         "segments": [[s.start, s.length, s.overlap] for s in segments],
         "warnings": [*guides.manifest.get("warnings", []), *task.notices],
         "seconds": task.clock.seconds,

@@ -51,7 +51,7 @@ def examine(
     Raises:
         InputError: the device or the attention backend that `runtime` names is not there.
     """
-    gpus = _gpus()
+    gpus = gpus_here()
     rows = {"backends": _backends(models, gpus), "jobs": _jobs(models, gpus)}
     told = {name: [row | {"why": spell(row["why"], spelling)} for row in found] for name, found in rows.items()}
     return {"machine": _machine(gpus), **told, "patches": planned_patches(runtime)}
@@ -243,7 +243,8 @@ def cpu_flags() -> set[str]:
     return {flag for key, _, value in lines if key.strip() in ("flags", "Features") for flag in value.lower().split()}
 
 
-def _gpus() -> list[dict[str, Any]]:
+def gpus_here() -> list[dict[str, Any]]:
+    """Name and memory, in bytes, of each GPU that torch can use."""
     if not torch.cuda.is_available():
         return []
     found = [torch.cuda.get_device_properties(i) for i in range(torch.cuda.device_count())]

@@ -54,6 +54,8 @@ def _one_line(text: str) -> str:
 Text = Annotated[str, Field(max_length=LONGEST_TEXT), AfterValidator(_said)]
 Reason = Annotated[str, Field(max_length=LONGEST_TEXT), AfterValidator(_clean)]
 Name = Annotated[str, Field(max_length=LONGEST_NAME), AfterValidator(_one_line)]
+Project = Annotated[str, Field(max_length=LONGEST_NAME), AfterValidator(lambda text: text and _one_line(text))]
+"""What a shot is part of; "" is nothing."""
 Share = Annotated[float, Field(ge=0, le=1, allow_inf_nan=False)]
 Colour = Annotated[str, Field(pattern=r"^#[0-9a-f]{6}$", examples=["#ff3b30"])]
 
@@ -68,6 +70,12 @@ class Signature(Form):
     """What somebody calls themselves."""
 
     name: Name
+
+
+class Member(Form):
+    """What a shot is part of."""
+
+    project: Project
 
 
 class Stroke(Form):
@@ -179,6 +187,7 @@ class Shot(Form):
     id: str
     owner: str
     name: str
+    project: str = ""
     state: State
     created: int
     changed: int

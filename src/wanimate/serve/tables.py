@@ -384,13 +384,15 @@ class ConsentUse(Base):
 
 class Shot(Base):
     """A stack of versions that are reviewed. `root`: the job that versions find their stack by. `touched`: somebody has named
-    it, said or decided something, so that it outlives its jobs. `head`: hash of the newest decision (`review.chain`)."""
+    it, said or decided something, so that it outlives its jobs. `head`: hash of the newest decision (`review.chain`).
+    `project`: what it is part of; "" is nothing."""
 
     __tablename__ = "shots"
 
     id: Mapped[str] = mapped_column(Id, primary_key=True)
     owner: Mapped[str] = mapped_column(Words(200))
     name: Mapped[str] = mapped_column(Words(200))
+    project: Mapped[str] = mapped_column(Words(200), default="", server_default="")
     root: Mapped[str] = mapped_column(Id, unique=True)
     state: Mapped[str] = mapped_column(Words(20))
     touched: Mapped[bool] = mapped_column(default=False, server_default=false())

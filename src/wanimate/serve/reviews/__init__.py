@@ -22,7 +22,7 @@ class Reviews:
 
     def __init__(self, database: Database, storage: Storage, settings: ServeSettings) -> None:
         self.storage, self.approvals = storage, Approvals(settings, database)
-        desk = Desk(database, storage, settings, self.approvals)
+        self.desk = desk = Desk(database, storage, settings, self.approvals)
         self.shots, self.notes = Shots(desk), Notes(desk)
         self.decisions, self.guests = Decisions(desk), Guests(desk)
         self.results = Results(desk)

@@ -48,6 +48,7 @@ class Wanted:
     everybody: bool = False
     limit: int = 50
     before: tuple[int, str] | None = None
+    project: str | None = None
 
 
 class Shots:
@@ -84,6 +85,8 @@ class Shots:
             chosen = chosen.where(Shot.owner == owner)
         if wanted.state is not None:
             chosen = chosen.where(Shot.state == wanted.state)
+        if wanted.project is not None:
+            chosen = chosen.where(Shot.project == storable(wanted.project))
         if wanted.search:
             texts = (Shot.name, Shot.id)
             found = (text.icontains(storable(wanted.search), autoescape=True) for text in texts)
@@ -135,11 +138,14 @@ class Shots:
                 stacks.move(session, known, shot)
             self._desk.changed(session, who, shot, "stack", job.id)
 
-    def name(self, who: Reviewer, shot_id: str, name: str) -> None:
+    def name(self, who: Reviewer, shot_id: str, name: str | None = None, project: str | None = None) -> None:
+        """Give a shot a name, and put it into a project ("": into none). What is None stays."""
         with self._desk.database.write() as session:
             shot = self._desk.opened(session, who, shot_id, "manage", lock=True)
-            shot.name = name
-            self._desk.changed(session, who, shot, "name", None, name=name)
+            given = {key: value for key, value in (("name", name), ("project", project)) if value is not None}
+            for key, value in given.items():
+                setattr(shot, key, value)
+            self._desk.changed(session, who, shot, "name", None, **given)
 
     def _job(self, session: Session, who: Reviewer, job_id: str) -> Job:
         job = _kept(session.get(Job, storable(job_id)))
@@ -166,8 +172,9 @@ def looked(session: Session, who: Reviewer, shot: Shot, approvals: Approvals) ->
     decisions = session.scalars(decided).all()
     progress = _progress(session, versions, decisions, approvals)
     found = r.Shot(
-        id=shot.id, owner=shot.owner, name=shot.name, state=r.State(shot.state), created=shot.created,
-        changed=shot.changed, versions=tuple(_version(one, one.job_id in jobs, progress[one.job_id]) for one in versions),
+        id=shot.id, owner=shot.owner, name=shot.name, project=shot.project, state=r.State(shot.state),
+        created=shot.created, changed=shot.changed,
+        versions=tuple(_version(one, one.job_id in jobs, progress[one.job_id]) for one in versions),
         comments=comments_of(comments), decisions=tuple(one for row in decisions if (one := decided_of(row)) is not None),
         intact=not chain.faults([one.record for one in decisions], shot.head),
     )  # fmt: skip

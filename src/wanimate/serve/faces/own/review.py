@@ -122,12 +122,12 @@ def one(service: TheService, caller: Reader, request: Request, shot_id: ShotId) 
     return shown(service, request, caller, shot_id)
 
 
-@router.patch("/{shot_id}", summary="Name a shot", responses=refusals(404))
+@router.patch("/{shot_id}", summary="Name a shot, or put it into a project", responses=refusals(404))
 def name(
     service: TheService, caller: Submitter, request: Request, request_id: RequestId, shot_id: ShotId,
     given: forms.NewName,
 ) -> forms.ShotView:  # fmt: skip
-    service.reviews.shots.name(Reviewer.of_key(caller, None, request_id), shot_id, given.name)
+    service.reviews.shots.name(Reviewer.of_key(caller, None, request_id), shot_id, given.name, given.project)
     return shown(service, request, caller, shot_id)
 
 

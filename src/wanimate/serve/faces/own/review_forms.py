@@ -41,7 +41,10 @@ class OfJob(r.Form):
 
 
 class NewName(r.Form):
-    name: Annotated[r.Name, Field(examples=["Scene 12, shot 3"])]
+    """What is left out stays. `project`: what the shot is part of; "" is nothing."""
+
+    name: Annotated[r.Name, Field(examples=["Scene 12, shot 3"])] | None = None
+    project: Annotated[r.Project, Field(examples=["Spring campaign"])] | None = None
 
 
 class NewComment(r.Remark):
@@ -165,6 +168,7 @@ class ShotView(BaseModel):
     object: Literal["shot"] = "shot"
     id: str
     name: str
+    project: str = Field("", description="What it is part of. Guests are not told.")
     state: r.State
     created: int
     changed: int
@@ -207,8 +211,8 @@ def shot_view(found: Looked, you: str, rights: frozenset[Right], file_of: FileOf
     shot = found.shot
     order: tuple[Right, ...] = ("view", "comment", "decide", "manage")
     return ShotView(
-        id=shot.id, owner=shot.owner, name=shot.name, state=shot.state, created=shot.created, changed=shot.changed,
-        versions=[_version(one, found, file_of) for one in shot.versions],
+        id=shot.id, owner=shot.owner, name=shot.name, project=shot.project, state=shot.state, created=shot.created,
+        changed=shot.changed, versions=[_version(one, found, file_of) for one in shot.versions],
         comments=[_comment(one, found) for one in shot.comments], decisions=list(shot.decisions), intact=shot.intact,
         you=you, rights=[right for right in order if right in rights],
     )  # fmt: skip
@@ -218,7 +222,7 @@ def guest_view(found: Looked, you: str, rights: frozenset[Right], file_of: FileO
     """For a guest: without records, which name keys and other guests, and without the owner."""
     told = shot_view(found, you, rights, file_of)
     decisions = [one.model_copy(update={"record": {}}) for one in told.decisions]
-    return told.model_copy(update={"owner": None, "decisions": decisions, "expires": expires})
+    return told.model_copy(update={"owner": None, "project": "", "decisions": decisions, "expires": expires})
 
 
 def _version(version: r.Version, found: Looked, file_of: FileOf) -> VersionView:
