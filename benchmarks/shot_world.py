@@ -33,7 +33,11 @@ FIRST_SEED = 5 * 10**12
 _FOCAL = 1.2 * SIZE[0]
 _WIDE = 2.4
 """The plane behind is so many times as wide and high as the picture."""
-_NEUTRAL = [0.3, -0.85, 0.43, *[0.55] * 3, *[0.45] * 3]
+NEUTRAL = [0.3, -0.85, 0.43, *[0.55] * 3, *[0.45] * 3]
+TO_RGB = np.array(
+    [[3.2404542, -1.5371385, -0.4985314], [-0.9692660, 1.8760108, 0.0415560], [0.0556434, -0.2040259, 1.0572252]]
+)
+"""CIE XYZ to light RGB of BT.709."""
 Floats = npt.NDArray[np.float32]
 
 
@@ -51,7 +55,7 @@ class _Neutral(World):
         self.first: Picture | None = None
 
     def _draw(self, posed: Posed, camera: Camera, subjects: Subjects, height: int, width: int) -> Picture:
-        light = torch.tensor([_NEUTRAL]).expand(len(subjects.light), -1)
+        light = torch.tensor([NEUTRAL]).expand(len(subjects.light), -1)
         picture = super()._draw(posed, camera, Subjects(subjects.owner, subjects.appearance, light), height, width)
         self.first = self.first or picture
         return picture
@@ -70,7 +74,7 @@ def backdrop(number: int, white: float, detail: bool) -> Floats:
     """The plane behind, RGB in 0..1 as code values under neutral light. `white`: how often each of two white things is there;
     `detail`: pictures on the wall, so that there is something to follow."""
     dice = Dice(1, torch.Generator().manual_seed(FIRST_SEED + 10**6 + number))
-    light = torch.tensor([_NEUTRAL])
+    light = torch.tensor([NEUTRAL])
     width, height = (round(side * _WIDE) for side in SIZE)
     scene = sample_backgrounds(dice, light, height, width, white)[0].numpy()
     rng = np.random.default_rng(number)
@@ -161,11 +165,7 @@ def frames(
             points[:, :2] = moved[:, :2] / moved[:, 2:]
         if white is not None or drift or level != 1.0:
             bright = level * 2 ** (drift * (i * STEP / RATE - SECONDS / 2))
-            lit = (
-                coded_light(scene) * (bright * (1.0 if white is None else white)).astype(np.float32)
-                if white is not None
-                else coded_light(scene) * np.float32(bright)
-            )
+            lit = coded_light(scene) * np.asarray(bright * (1.0 if white is None else white), np.float32)
             scene = light_coded(lit)
         noise = np.random.default_rng(seed + i).normal(0, 0.006, scene.shape)
         frame = ((scene + noise).clip(0, 1) * 255 + 0.5).astype(np.uint8)

@@ -46,8 +46,8 @@ _AROUND = 5
 _FAINT = 0.005
 """Added to light before it is compared: in the dark there is nothing but noise."""
 _FREE, _ALIKE = 0.2, 0.04
-"""A picture tells of its light from this share outside of the performer on; it changes alike where its places differ by less than
-this from its middle, in logarithms."""
+"""A picture tells of its light from this share outside of the performer on. It changes alike where its places differ by less
+than this from its middle, in logarithms."""
 _STEADY, _SLOW = 0.8, 2.0
 """A movement that is too slow for a second's limit counts where the whole shot brings so many times that, nearly all one
 way."""
