@@ -40,6 +40,7 @@ from wanimate.preprocess import drive
 from wanimate.preprocess.guides import load_guides
 from wanimate.preprocess.layout import plan_layout
 from wanimate.preprocess.manifest import named_clip, source_clip, told_settings
+from wanimate.preprocess.shot.stored import told_record
 from wanimate.types import Clip, Frame, Guides, Mode, Result, Segment
 
 _DETECT, _DRAW = 0.06, 0.01
@@ -312,6 +313,7 @@ def _record(task: _Task, guides: Guides, segments: tuple[Segment, ...], seed: in
         "settings": resolved.generate.model_dump(mode="json") | filled | {"seed": seed, "redraw": None},
         "output": task.output.model_dump(mode="json"), "version": task.place.version, "preprocess": task.preprocess,
         "segments": [[s.start, s.length, s.overlap] for s in segments],
+        "shot": told_record(guides.manifest),
         "warnings": [*guides.manifest.get("warnings", []), *task.notices],
         "seconds": task.clock.seconds,
     }  # fmt: skip

@@ -18,7 +18,7 @@ from sqlalchemy.orm import Session
 
 from wanimate.library import places
 from wanimate.library.entries import Library
-from wanimate.serve import sources
+from wanimate.serve import shot_records, sources
 from wanimate.serve.content import safe_name, storage_name
 from wanimate.serve.database import Database
 from wanimate.serve.errors import ServiceError, away, missing, wrong
@@ -31,6 +31,7 @@ from wanimate.serve.reviews import Reviews
 from wanimate.serve.reviews.stacks import forgotten
 from wanimate.serve.sessions import Sessions
 from wanimate.serve.settings import ServeSettings
+from wanimate.serve.shot_records import ShotRecords
 from wanimate.serve.storage import Storage, StorageAway
 from wanimate.serve.streams import Streams
 from wanimate.serve.submission import FROM_SEGMENTS, GENERATED_ONLY, Submission
@@ -80,6 +81,7 @@ class Service:
         self.secret = shared_secret(self.database)
         self.storage = Storage(settings.storage_url, self.secret)
         self.reviews = Reviews(self.database, self.storage, settings)
+        self.shot_records = ShotRecords(self.database, self.storage)
         self.rates = Rate()
         self.library = Library(self.database, self.storage)
         self.streams = Streams()
@@ -215,8 +217,10 @@ class Service:
         if submission.kind in FROM_SEGMENTS and "video" not in parent.result:
             raise wrong("parent", "parent: that job has made no video.")
         job.guides, job.mode, job.clip_seconds = parent.guides, parent.mode, parent.clip_seconds
-        known = ("frames", "fps", "size", "no_person", "start", "library")
+        known = ("frames", "fps", "size", "no_person", "start", "library", "shots")
         taken: dict[str, Any] = {name: parent.facts[name] for name in known if name in parent.facts}
+        if said := shot_records.taken_along(session, parent):
+            taken["shot_said"] = said
         job.facts = {**job.facts, **taken}
         if submission.kind in FROM_SEGMENTS:
             job.checkpoint, job.loras = parent.checkpoint, parent.loras
@@ -296,6 +300,8 @@ class Service:
             shared = session.scalar(
                 sa.select(sa.func.count()).select_from(Job).where(Job.guides == job.guides, Job.id != job.id)
             )
+            if job.guides and not shared and not places.is_shared(job.guides):
+                shot_records.forgotten(session, job.guides, job.owner)
         try:
             self.storage.remove_tree(f"jobs/{job.id}")
             if job.guides and not shared and not places.is_shared(job.guides):

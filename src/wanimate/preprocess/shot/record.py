@@ -93,58 +93,62 @@ class ShotRecord(_Strict):
         """As JSON."""
         return self.model_dump(mode="json")
 
-    def find(self, shot: int | None, field: str) -> tuple[str, Value | None]:
-        """The name of a field and its value.
+    def find(self, shot: int | None, field: str) -> tuple[int | None, str, Value | None]:
+        """The shot and the name of a field, and its value.
 
         Args:
-            shot: from 1; None is the clip.
+            shot: from 1; None is the only one. Fields of the clip belong to none.
 
         Raises:
-            InputError: there is no such shot or field.
+            InputError: there is no such shot or field, or nobody has said which shot.
         """
-        if shot is not None and not 1 <= shot <= len(self.shots):
-            rule = f"the clip has {len(self.shots)} shot{'s' if len(self.shots) > 1 else ''}"
+        name = field_name(field)
+        if name in FILE:
+            return None, name, self.clip.get(name)
+        count = len(self.shots)
+        if shot is None and count > 1:
+            raise InputError("shot", None, f"the clip has {count} shots", "Say which, counted from 1.")
+        shot = shot or 1
+        if not 1 <= shot <= count:
+            rule = f"the clip has {count} shot{'s' if count > 1 else ''}"
             raise InputError("shot", shot, rule, "Count shots from 1.")
-        name = field_name(field, shot is not None)
-        values = self.clip if shot is None else self.shots[shot - 1].values
-        return name, values.get(name)
+        return shot, name, self.shots[shot - 1].values.get(name)
 
-    def confirmed(self, shot: int | None, field: str, by: str, at: str | None = None) -> ShotRecord:
+    def confirmed(self, shot: int | None, field: str, by: str) -> ShotRecord:
         """The record in which a person vouches for a value.
 
         Raises:
-            InputError: there is no such shot or field, or nothing to confirm.
+            InputError: as `find`, or there is nothing to confirm.
         """
-        name, found = self.find(shot, field)
+        at, name, found = self.find(shot, field)
         if found is None or found.value is None:
-            raise InputError("field", name, "it has no value yet", "Give one with `set`.")
-        return self._with(shot, name, found.value, by, at)
+            raise InputError("field", name, "it has no value yet", "Give it one.")
+        return self.holding(at, name, _said(found.value, by))
 
-    def corrected(self, shot: int | None, field: str, value: Any, by: str, at: str | None = None) -> ShotRecord:
+    def corrected(self, shot: int | None, field: str, value: Any, by: str) -> ShotRecord:
         """The record in which a person has given a value.
 
         Raises:
-            InputError: there is no such shot or field, or it may not have the value.
+            InputError: as `find`, or the field may not have the value.
         """
-        name, _ = self.find(shot, field)
-        return self._with(shot, name, checked(name, value), by, at)
+        at, name, _ = self.find(shot, field)
+        return self.holding(at, name, _said(checked(name, value), by))
 
-    def _with(self, shot: int | None, name: str, value: Any, by: str, at: str | None) -> ShotRecord:
-        who = by.strip()
-        if not who or len(who) > LONGEST_NAME or not who.isprintable() or who in (ANALYSIS, FILED):
-            rule = f"a person's name has 1 to {LONGEST_NAME} printable characters, and is not {ANALYSIS} or {FILED}"
-            raise InputError("by", by[:80], rule, "Say who you are.")
-        new = Value(value=value, confidence=1.0, by=who, at=at or now())
-        _, old = self.find(shot, name)
+    def holding(self, shot: int | None, name: str, new: Value) -> ShotRecord:
+        """The record with a value in a field's place, which has been checked; the one before goes into the history.
+
+        Args:
+            shot: from 1; None is the clip.
+        """
+        values = self.clip if shot is None else self.shots[shot - 1].values
         history = [*self.history]
-        if old is not None:
-            history.append(Before(shot=shot, field=name, **old.model_dump()))
+        if name in values:
+            history.append(Before(shot=shot, field=name, **values[name].model_dump()))
+        values = {**values, name: new}
         if shot is None:
-            return self.model_copy(update={"clip": {**self.clip, name: new}, "history": history})
+            return self.model_copy(update={"clip": values, "history": history})
         shots = [*self.shots]
-        chosen = shots[shot - 1]
-        values = {**chosen.values, name: new}
-        shots[shot - 1] = chosen.model_copy(update={"values": values, "advice": _advised(values)})
+        shots[shot - 1] = shots[shot - 1].model_copy(update={"values": values, "advice": _advised(values)})
         return self.model_copy(update={"shots": shots, "history": history, "advice": _of_all(shots)})
 
     def taking_over(self, earlier: ShotRecord) -> ShotRecord:
@@ -156,8 +160,16 @@ class ShotRecord(_Strict):
         said += [(i, name, value) for i, shot in enumerate(earlier.shots, 1) for name, value in shot.values.items()]
         for shot, name, value in said:
             if value.by not in (ANALYSIS, FILED):
-                found = found._with(shot, name, value.value, value.by, value.at)
+                found = found.holding(shot, name, value)
         return found
+
+
+def _said(value: Any, by: str) -> Value:
+    who = by.strip()
+    if not who or len(who) > LONGEST_NAME or not who.isprintable() or who in (ANALYSIS, FILED):
+        rule = f"a person's name has 1 to {LONGEST_NAME} printable characters, and is not {ANALYSIS} or {FILED}"
+        raise InputError("by", by[:80], rule, "Say who you are.")
+    return Value(value=value, confidence=1.0, by=who, at=now())
 
 
 def now() -> str:

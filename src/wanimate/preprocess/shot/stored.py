@@ -2,8 +2,9 @@
 
 from __future__ import annotations
 
+import hashlib
 import json
-from collections.abc import Callable
+from collections.abc import Callable, Mapping
 from pathlib import Path
 from typing import Any
 
@@ -37,6 +38,25 @@ def change_record(folder: Path, change: Callable[[ShotRecord], ShotRecord]) -> S
     with AtomicFile(folder / MANIFEST, "guides") as file:
         file.write((json.dumps(manifest, indent=1) + "\n").encode())
     return record
+
+
+def told_record(manifest: Mapping[str, Any]) -> dict[str, Any] | None:
+    """The record in a manifest, for a job's record; None where there is none, or what is there is none."""
+    try:
+        return ShotRecord.of(manifest[KEY]).plain() if KEY in manifest else None
+    except InputError:
+        return None
+
+
+def hash_without_record(manifest: Path) -> str:
+    """SHA-256 in hex of what a manifest says besides the record, which people may change at any time.
+
+    Raises:
+        OSError, ValueError: it cannot be read.
+    """
+    found = json.loads(manifest.read_bytes())
+    said = {key: value for key, value in found.items() if key != KEY}
+    return hashlib.sha256(json.dumps(said, sort_keys=True).encode()).hexdigest()
 
 
 def earlier_record(folder: Path, source: dict[str, Any]) -> ShotRecord | None:

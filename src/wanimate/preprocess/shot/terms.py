@@ -59,18 +59,18 @@ class Guess:
     confidence: float
 
 
-def field_name(said: str, shot: bool) -> str:
-    """The field that somebody means, with or without the standard's prefix, in any case.
-
-    Args:
-        shot: of a shot; else of the clip.
+def field_name(said: str) -> str:
+    """The field that somebody means, with or without the standard's prefix, in any case. Those of `FILE` are the clip's.
 
     Raises:
         InputError: there is none.
     """
-    known = (*SHOT, *LOGGED) if shot else FILE
+    known = (*SHOT, *LOGGED, *FILE)
     asked = said.strip().casefold()
-    found = next((name for name in known if asked in (name.casefold(), name.partition(":")[2].casefold())), None)
+    exact = next((name for name in known if said.strip() in (name, name.partition(":")[2])), None)
+    found = exact or next(
+        (name for name in known if asked in (name.casefold(), name.partition(":")[2].casefold())), None
+    )
     if found is None:
         short = ", ".join(name.partition(":")[2] or name for name in known)
         raise InputError("field", said[:80], "records have no such field", f"Give one of {short}.")

@@ -16,6 +16,7 @@ from wanimate.serve.faces.own import (
     people,
     queue,
     review,
+    shot_records,
     stream,
     uploads,
 )
@@ -24,5 +25,20 @@ from wanimate.serve.faces.own.forms import error_body
 __all__ = ["error_body", "router"]
 
 router = APIRouter(prefix="/v1")
-for part in (jobs, batches, files, stream, queue, uploads, people, check, library, machine, keys, review, guest):
+for part in (
+    jobs,
+    batches,
+    files,
+    stream,
+    queue,
+    uploads,
+    people,
+    check,
+    library,
+    machine,
+    keys,
+    review,
+    guest,
+    shot_records,
+):
     router.include_router(part.router)

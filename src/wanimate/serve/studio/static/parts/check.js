@@ -94,7 +94,7 @@ class Check extends Part {
     if (!this.found) return html`<p class="soft" role="status">${this.slow ? t.start.lookWaits : t.check.looking}</p>`;
     const { findings } = this.found;
     if (!findings.length) return html`<p class="note good" role="status">${t.check.good}</p>`;
-    return html`<div role="status"><ul class="stack tight findings">${findings.map((one) => html`<li class="note ${one.kind === 'hdr' || one.kind === 'cuts' ? '' : 'warn'}"><p>${this.#words(one)}</p>${one.spans.length ? this.#spans(one.spans) : nothing}</li>`)}</ul></div>`;
+    return html`<div role="status"><ul class="stack tight findings">${findings.map((one) => html`<li class="note ${['hdr', 'cuts', 'light'].includes(one.kind) ? '' : 'warn'}"><p>${this.#words(one)}</p>${one.spans.length ? this.#spans(one.spans) : nothing}</li>`)}</ul></div>`;
   }
 }
 customElements.define('wa-check', Check);
