@@ -209,7 +209,8 @@ def _windows(steps: Sequence[Step]) -> list[list[Step]]:
         parts[-1].append(step)
         length += step.seconds
     if len(parts) > 1 and length < 0.5:
-        parts[-2] += parts.pop()
+        last = parts.pop()
+        parts[-1] += last
     return parts
 
 
