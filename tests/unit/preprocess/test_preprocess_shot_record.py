@@ -73,27 +73,29 @@ def test_a_correction_changes_the_advice(clip: Clip, tmp_path: Path) -> None:
     assert record.corrected(None, "drift", "1.5", "Ann").advice.action == "grade"
 
 
+@pytest.fixture(scope="module")
+def record(clip: Clip) -> ShotRecord:
+    return drained(analyse_clip(clip, PreprocessSettings(), Seeing()))
+
+
 @pytest.mark.parametrize(
     ("field", "value", "shot", "by", "wrong"),
     [
-        ("cameraMove", "Fly", None, "Ann", "value"), ("luma", "bright", None, "Ann", "value"), ("luma", float("nan"), None, "Ann", "value"),
+        ("cameraMove", "Fly", None, "Ann", "value"), ("luma", "bright", None, "Ann", "value"),
+        ("luma", float("nan"), None, "Ann", "value"),
         ("mixed", "maybe", None, "Ann", "value"), ("Iptc4xmpCore:Scene", "12", None, "Ann", "value"),
         ("LightSource", 8, None, "Ann", "value"), ("shotName", " ", None, "Ann", "value"), ("nothing", 1, None, "Ann", "field"),
         ("moves", 1, None, "Ann", "field"), ("cuts", 3, None, "Ann", "field"), ("luma", 0.5, 2, "Ann", "shot"),
         ("luma", 0.5, 1, "analysis", "by"), ("luma", 0.5, 1, " ", "by"),
     ],
 )  # fmt: skip
-def test_what_nobody_may_say(
-    clip: Clip, tmp_path: Path, field: str, value: Any, shot: int | None, by: str, wrong: str
-) -> None:
-    record = drained(analyse_clip(clip, PreprocessSettings(), Seeing()))
+def test_what_nobody_may_say(record: ShotRecord, field: str, value: Any, shot: int | None, by: str, wrong: str) -> None:
     with pytest.raises(InputError) as refused:
         record.corrected(shot, field, value, by)
     assert refused.value.field == wrong
 
 
-def test_words_of_either_standard_are_told_apart(clip: Clip) -> None:
-    record = drained(analyse_clip(clip, PreprocessSettings(), Seeing()))
+def test_words_of_either_standard_are_told_apart(record: ShotRecord) -> None:
     assert record.find(None, "scene")[1] == "xmpDM:scene"
     assert record.find(None, "Scene")[1] == "Iptc4xmpCore:Scene"
     assert record.find(None, "lens")[:2] == (None, "aux:Lens")

@@ -45,7 +45,7 @@ _SHAKE = 0.0008
 _AROUND = 5
 _FAINT = 0.005
 """Added to light before it is compared: in the dark there is nothing but noise."""
-_FREE, _ALIKE = 0.2, 0.04
+_SEEN, _ALIKE = 0.2, 0.04
 """A picture tells of its light from this share outside of the performer on. It changes alike where its places differ by less
 than this from its middle, in logarithms."""
 _STEADY, _SLOW = 0.8, 2.0
@@ -106,59 +106,61 @@ def followed(before: Look, after: Look) -> tuple[npt.NDArray[np.float32], npt.ND
     return start[kept], there[kept]
 
 
-def movement(
-    start: npt.NDArray[np.float32], there: npt.NDArray[np.float32], size: tuple[int, int]
-) -> tuple[tuple[float, float, float, float], npt.NDArray[np.bool_]] | None:
-    """(right, down, scale, angle) as of `Step`, and which corners move so; None where too few agree."""
+def similarity(start: npt.NDArray[np.float32], there: npt.NDArray[np.float32]) -> npt.NDArray[np.float64] | None:
+    """How the picture moves [2, 3], in pixels; None where too few corners agree."""
     if len(start) < _FEW:
         return None
     found, inliers = cv2.estimateAffinePartial2D(start, there, method=cv2.RANSAC, ransacReprojThreshold=_CLOSE)
-    if found is None:
+    if found is None or inliers.sum() < _FEW or inliers.mean() < _AGREE:
         return None
-    agreeing = inliers[:, 0] > 0
-    if agreeing.sum() < _FEW or agreeing.mean() < _AGREE:
-        return None
-    width, height = size
-    middle = np.array([width / 2, height / 2, 1.0])
-    right, down = (found @ middle - middle[:2]) / width
-    scale, angle = math.hypot(found[0, 0], found[1, 0]), math.atan2(found[1, 0], found[0, 0])
-    return (float(right), float(down), math.log(max(scale, 1e-6)), angle), agreeing
+    return np.asarray(found)
 
 
 def step_between(before: Look, after: Look, seconds: float) -> tuple[Step | None, LightChange | None]:
-    """The step from one looked-at frame to the next, None where too few corners agree; and how the light has changed.
+    """The step from one looked-at frame to the next, and how the light has changed; None where nothing tells.
 
     Where no corners tell where places have gone, a picture that changes alike everywhere is taken to show the same places.
     """
-    start, there = followed(before, after)
+    moved = similarity(*followed(before, after))
+    if moved is None:
+        return None, _light_change(before, after, np.eye(2, 3), _ALIKE)
     height, width = before.grey.shape
-    found = movement(start, there, (width, height))
-    if found is not None:
-        moved, agreeing = found
-        old, new = (_sampled(look, points[agreeing]) for look, points in ((before, start), (after, there)))
-        return Step(seconds, *moved), _change(old, new)
-    free = np.ones(before.light.shape[:2], bool)
-    for look in (before, after):
-        if look.hidden is not None:
-            free &= cv2.resize(look.hidden, free.shape[::-1], interpolation=cv2.INTER_NEAREST) == 0
-    if free.mean() < _FREE:
-        return None, None
-    old, new = before.light[free], after.light[free]
+    middle = np.array([width / 2, height / 2])
+    right, down = (moved @ [*middle, 1.0] - middle) / width
+    scale, angle = math.hypot(moved[0, 0], moved[1, 0]), math.atan2(moved[1, 0], moved[0, 0])
+    step = Step(seconds, float(right), float(down), math.log(max(scale, 1e-6)), angle)
+    return step, _light_change(before, after, moved, math.inf)
+
+
+def _light_change(before: Look, after: Look, moved: npt.NDArray[np.float64], alike: float) -> LightChange | None:
+    """How much brighter the same places are, outside of the performer.
+
+    Args:
+        moved: where places have gone, in pixels of the looked-at frames.
+        alike: None is the answer where places differ by more than this from their middle, on average.
+    """
+    height, width = before.light.shape[:2]
+    small = moved.copy()
+    small[:, 2] *= width / before.grey.shape[1]
+    was_free = cv2.warpAffine(_free(before), small, (width, height), flags=cv2.INTER_NEAREST)
+    free = (was_free > 0) & (_free(after) > 0)
+    if free.mean() < _SEEN:
+        return None
+    old, new = cv2.warpAffine(before.light, small, (width, height))[free], after.light[free]
     logs = np.log(new + _FAINT) - np.log(old + _FAINT)
-    return None, _change(old, new) if float(np.abs(logs - np.median(logs, axis=0)).mean()) < _ALIKE else None
+    middle = np.median(logs, axis=0)
+    if float(np.abs(logs - middle).mean()) > alike:
+        return None
+    return float(middle[0]), float(middle[1]), float(middle[2])
 
 
-def _change(old: npt.NDArray[np.float32], new: npt.NDArray[np.float32]) -> LightChange:
-    red, green, blue = np.median(np.log(new + _FAINT) - np.log(old + _FAINT), axis=0)
-    return float(red), float(green), float(blue)
-
-
-def _sampled(look: Look, points: npt.NDArray[np.float32]) -> npt.NDArray[np.float32]:
-    """The light [n, 3] at points of the looked-at frame."""
-    scale = look.light.shape[1] / look.grey.shape[1]
-    x, y = (scale * (points + 0.5) - 0.5).astype(np.float32).T[..., None]
-    found = cv2.remap(look.light, x, y, cv2.INTER_LINEAR, borderMode=cv2.BORDER_REPLICATE)
-    return np.asarray(found[:, 0], np.float32)
+def _free(look: Look) -> npt.NDArray[np.uint8]:
+    """1 outside of the performer, [h', w'] as the frame's light."""
+    height, width = look.light.shape[:2]
+    if look.hidden is None:
+        return np.ones((height, width), np.uint8)
+    hidden = cv2.resize(look.hidden, (width, height), interpolation=cv2.INTER_NEAREST)
+    return np.asarray(hidden == 0, np.uint8)
 
 
 def named(steps: Sequence[Step | None], seconds: float) -> Guess:
