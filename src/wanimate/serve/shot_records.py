@@ -108,14 +108,14 @@ def forgotten(session: Session, guides: str, owner: str | None = None) -> None:
 
 
 def _differences(before: ShotRecord, after: ShotRecord) -> list[tuple[int | None, str, Value]]:
-    """(shot, field, value) of what has changed."""
-    added = after.history[len(before.history) :]
-    changed = {(one.shot, one.field) for one in added}
-    pairs: list[tuple[int | None, dict[str, Value], dict[str, Value]]] = [(None, before.clip, after.clip)]
-    pairs += [(i, a.values, b.values) for i, (a, b) in enumerate(zip(before.shots, after.shots, strict=True), 1)]
-    return [
-        (shot, name, value)
-        for shot, old, new in pairs
-        for name, value in new.items()
-        if name not in old or (shot, name) in changed
-    ]
+    """(shot, field, value) of what has changed, in the order of the history; once a field."""
+    was, is_ = _values(before), _values(after)
+    changed = [(one.shot, one.field) for one in after.history[len(before.history) :]]
+    new = [key for key in is_ if key not in was and key not in changed]
+    return [(*key, is_[key]) for key in dict.fromkeys([*changed, *new])]
+
+
+def _values(record: ShotRecord) -> dict[tuple[int | None, str], Value]:
+    found: dict[tuple[int | None, str], Value] = {(None, name): value for name, value in record.clip.items()}
+    found |= {(i, name): value for i, shot in enumerate(record.shots, 1) for name, value in shot.values.items()}
+    return found

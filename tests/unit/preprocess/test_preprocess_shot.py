@@ -122,7 +122,7 @@ def lit(kelvin: float, level: float = 0.4) -> Frame:
     )
 
 
-@pytest.mark.parametrize("kelvin", [2300, 2856, 3200, 4000, 5000, 6504, 9000])
+@pytest.mark.parametrize("kelvin", [2856, 3200, 4000, 5000, 6504, 9000])
 def test_the_temperature_is_that_of_what_is_white(kelvin: int) -> None:
     watch = watched((lit(kelvin), None) for _ in range(2))
     found = light.temperature(watch.shots[0].tally)
