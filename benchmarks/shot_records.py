@@ -63,45 +63,41 @@ def moves() -> Iterator[world.Move]:
 
 
 def measure_camera(performers: list[world.Performer]) -> None:
-    chosen = list(moves())
-    right: dict[str, dict[str, list[bool]]] = {how: defaultdict(list) for how in HIDDEN}
-    sure: dict[bool, list[float]] = {True: [], False: []}
-    unknown = dict.fromkeys(HIDDEN, 0)
+    print(f"\nClips of {world.SECONDS} s at {world.RATE} frames/s, {world.SIZE[0]}x{world.SIZE[1]}\n")
+    print("| scenes | the performer is left out by | right | wrong | not known | confidence where right, wrong |")
+    print("|---" * 6 + "|")
+    right: dict[str, list[bool]] = defaultdict(list)
     seconds, looked = 0.0, 0
-    for number, move in enumerate(chosen):
-        behind = world.backdrop(number, 0.8, detail=number % 6 != 0)
-        who = performers[number % len(performers)]
-        drawn = list(world.frames(who, behind, move, number))
-        for how in HIDDEN:
-            watch = ShotWatch(world.FRAMES, Fraction(world.RATE))
-            for i, (frame, cover, points) in enumerate(drawn):
-                mask = cover if how == HIDDEN[0] else None
-                watch.see(i * world.STEP, frame, points if how == HIDDEN[1] else None, mask)
-            found = camera.named(watch.shots[0].steps, world.SECONDS)
-            hit = found.value == move.name
-            right[how][move.kind].append(hit)
-            unknown[how] += found.value is None
-            seconds, looked = seconds + watch.cpu, looked + len(drawn)
-            if how == HIDDEN[0]:
-                sure[hit].append(found.confidence)
-            if how != HIDDEN[2] and not hit:
-                print(
-                    f"    clip {number}, {how}: {move.name} ({move.kind} {move.amount:.2f}) is {found}", file=sys.stderr
-                )
-    kinds = list(right[HIDDEN[0]])
-    print(f"\n{len(chosen)} clips of {world.SECONDS} s at {world.RATE} frames/s, {world.SIZE[0]}x{world.SIZE[1]}\n")
-    print(f"| the performer is left out by | {' | '.join(kinds)} | all | wrong | not known |")
-    print("|---" * (len(kinds) + 4) + "|")
-    for how in HIDDEN:
-        cells = [f"{sum(right[how][kind])}/{len(right[how][kind])}" for kind in kinds]
-        good = sum(sum(hits) for hits in right[how].values())
-        wrong = len(chosen) - good - unknown[how]
-        print(
-            f"| {how} | {' | '.join(cells)} | {good}/{len(chosen)} ({100 * good / len(chosen):.0f} %) | {wrong} | {unknown[how]} |"
-        )
-    means = {hit: f"{np.mean(values):.2f}" if values else "-" for hit, values in sure.items()}
-    print(f"\nmean confidence (true pixels): {means[True]} where right, {means[False]} where wrong or not known")
-    print(f"processor time: {1000 * seconds / looked:.1f} ms a looked-at frame, every {world.STEP}rd frame")
+    for scenes, detail in (("with things on the wall", True), ("bare: plain, soft, or with furniture", False)):
+        found: dict[str, list[tuple[bool, bool, float]]] = defaultdict(list)
+        for number, move in enumerate(moves()):
+            if not detail and number % 3:
+                continue
+            behind = world.backdrop(number + (0 if detail else 10_000), 0.8, detail)
+            drawn = list(world.frames(performers[number % len(performers)], behind, move, number))
+            for how in HIDDEN:
+                watch = ShotWatch(world.FRAMES, Fraction(world.RATE))
+                for i, (frame, cover, points) in enumerate(drawn):
+                    mask = cover if how == HIDDEN[0] else None
+                    watch.see(i * world.STEP, frame, points if how == HIDDEN[1] else None, mask)
+                guess = camera.named(watch.shots[0].steps, world.SECONDS)
+                hit = guess.value == move.name
+                found[how].append((hit, guess.value is None, guess.confidence))
+                seconds, looked = seconds + watch.cpu, looked + len(drawn)
+                if detail and how == HIDDEN[0]:
+                    right[move.kind].append(hit)
+                if how != HIDDEN[2] and not hit:
+                    print(f"clip {number}, {scenes}, {how}: {move} is {guess}", file=sys.stderr)
+        for how, told in found.items():
+            good, unknown = sum(hit for hit, _, _ in told), sum(none for _, none, _ in told)
+            sure = [[c for hit, none, c in told if hit == kind and not none] for kind in (True, False)]
+            means = ", ".join(f"{np.mean(values):.2f}" if values else "-" for values in sure)
+            share = f"{good}/{len(told)} ({100 * good / len(told):.0f} %)"
+            print(f"| {scenes} | {how} | {share} | {len(told) - good - unknown} | {unknown} | {means} |", flush=True)
+    print(f"\n- by movement ({HIDDEN[0]}): " + ", ".join(f"{kind} {sum(v)}/{len(v)}" for kind, v in right.items()))
+    print(
+        f"- processor time: {1000 * seconds / looked:.1f} ms a looked-at frame, every {world.STEP}rd frame", flush=True
+    )
 
 
 def white_of(name: str) -> tuple[np.ndarray, int]:
@@ -125,7 +121,7 @@ def grey_world(frame: np.ndarray, hidden: np.ndarray) -> float:
 def measure_light(performers: list[world.Performer], scenes: int) -> None:
     print(f"\n{scenes} scenes under {len(WHITES)} illuminants\n")
     print(
-        "| scenes | grey-world, within 10 % | within 10 % | within 20 % | median error | confidence over 0.85: share, within 10 % |"
+        "| scenes | grey-world within 10 % | within 10 % | within 20 % | median error | sure over 0.85: share, within 10 % |"
     )
     print("|---" * 6 + "|")
     for name, share in (("with something white", 0.8), ("of any colours, no white thing", 0.0)):
@@ -145,10 +141,9 @@ def measure_light(performers: list[world.Performer], scenes: int) -> None:
                 plain.append(abs(grey_world(frame, cover) / kelvin - 1))
                 sure.append(found.confidence)
         e, certain = np.abs(errors), np.array(sure) > 0.85
-        print(
-            f"| {name} | {100 * (np.array(plain) < 0.1).mean():.0f} % | {100 * (e < 0.1).mean():.0f} % | {100 * (e < 0.2).mean():.0f} % "
-            f"| {100 * np.median(e):.1f} % | {100 * certain.mean():.0f} %, {100 * (e[certain] < 0.1).mean():.0f} % |"
-        )
+        row = " | ".join(f"{100 * part.mean():.0f} %" for part in (np.array(plain) < 0.1, e < 0.1, e < 0.2))
+        right = f"{100 * certain.mean():.0f} %, {100 * (e[certain] < 0.1).mean():.0f} %"
+        print(f"| {name} | {row} | {100 * np.median(e):.1f} % | {right} |", flush=True)
         told = ", ".join(f"{kind} {100 * (np.abs(v) < 0.1).mean():.0f} %" for kind, v in by.items())
         print(f"\nby illuminant, {name}: {told}\n", file=sys.stderr)
 
@@ -194,15 +189,13 @@ def measure_changes(performers: list[world.Performer], scenes: int) -> None:
             watch = ShotWatch(1, Fraction(world.RATE))
             watch.see(0, lit(coded, cover, white, number), who.points[number % len(who.points)])
             mixes[truth].append(light.mixed(watch.shots[0].tally).value is True)
-    told = world.SECONDS - world.STEP / world.RATE
+    length = world.SECONDS - world.STEP / world.RATE
     for drift, stops in found.items():
-        error = np.abs(np.array(stops) - drift * told)
-        print(
-            f"- drift of {drift * told:.2f} stops: told {np.mean(stops):.2f}, error at most {error.max():.2f} ({len(stops)} clips)"
-        )
-    print(
-        f"- light of two colours (A and D65): told in {100 * np.mean(mixes[True]):.0f} % of {scenes} scenes; falsely in {100 * np.mean(mixes[False]):.0f} %"
-    )
+        error = np.abs(np.array(stops) - drift * length)
+        told = f"told {np.mean(stops):.2f}, error at most {error.max():.2f} ({len(stops)} of {scenes} clips)"
+        print(f"- drift of {drift * length:.2f} stops: {told}")
+    right, false = (100 * np.mean(mixes[truth]) for truth in (True, False))
+    print(f"- light of two colours (A and D65): told in {right:.0f} % of {scenes} scenes; falsely in {false:.0f} %")
 
 
 def main() -> None:

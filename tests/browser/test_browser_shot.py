@@ -16,7 +16,8 @@ def record() -> dict[str, Any]:
         return Value(value=what, confidence=confidence, by="analysis", at="2026-11-30T12:00:00+00:00")
 
     values = {
-        "xmpDM:cameraMove": value("Zoom In"), "xmpDM:shotSize": value("MS", 0.7), "temperature": value(3150), "drift": value(0.62),
+        "xmpDM:cameraMove": value("Zoom In"), "xmpDM:shotSize": value("MS", 0.7), "temperature": value(3150),
+        "drift": value(0.62),
         "white": value(0.004, 1.0), "luma": value(0.41, 1.0), "black": value(0.01, 1.0), "mixed": value(False, 0.4),
         "place": value(None, 0.0),
     }  # fmt: skip
@@ -45,7 +46,7 @@ def test_a_person_confirms_and_corrects(visit: Visit, actor: Actor) -> None:
     panel.get_by_label("Camera", exact=True).select_option("Dolly In")
     panel.get_by_role("button", name="Save").click()
     expect(panel).to_contain_text("Dolly In said by")
-    panel.get_by_label("Shot", exact=True).select_option("2")
+    panel.get_by_role("combobox").select_option("2")
     expect(panel).to_contain_text("Zoom In 84 % sure")
     visit.page.reload()
     expect(visit.page.get_by_role("region", name="Camera and light")).to_contain_text("Dolly In said by")

@@ -77,7 +77,7 @@ class ShotRecord extends Part {
       ? this.#form(field, one)
       : html`<div class="line apart"><span>${t.shot.value(field, known ? one.value : null)} <span class="soft">${said ? t.shot.by(one.by) : measured || !known ? '' : t.shot.sure(percent(one.confidence))}</span></span>
           ${session.is('submit')
-            ? html`<span class="do">${known && !said && !measured ? html`<button class="quiet" ?disabled=${this.busy} aria-label=${t.shot.confirmName(name)} @click=${() => this.#tell({ confirm: [field] })}>${t.shot.confirm}</button>` : nothing}
+            ? html`<span class="acts">${known && !said && !measured ? html`<button class="quiet" ?disabled=${this.busy} aria-label=${t.shot.confirmName(name)} @click=${() => this.#tell({ confirm: [field] })}>${t.shot.confirm}</button>` : nothing}
                 <button class="quiet" aria-label=${t.shot.changeName(name)} @click=${() => this.#edit(field)}>${t.shot.change}</button></span>`
             : nothing}</div>`}</dd>`;
   }
@@ -96,7 +96,7 @@ class ShotRecord extends Part {
     if (this.trouble) return html`<section class="card"><p class="note bad" role="alert">${this.trouble}</p></section>`;
     if (!this.record) return nothing;
     const { shots, advice } = this.record;
-    return html`<section class="card stack shot" aria-label=${t.shot.title}><h2>${t.shot.title}</h2>
+    return html`<section class="card stack record" aria-label=${t.shot.title}><h2>${t.shot.title}</h2>
       ${shots.length > 1
         ? html`${this.#advice(advice)}<label class="field"><span>${t.shot.which}</span><select @change=${(e) => this.#choose(Number(e.target.value))}>${shots.map((shot, i) => html`<option value=${i + 1} ?selected=${i + 1 === this.number}>${t.shot.one(i + 1, shot.first + 1, shot.stop)}</option>`)}</select></label>`
         : nothing}
