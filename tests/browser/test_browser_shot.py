@@ -31,10 +31,10 @@ def test_a_person_confirms_and_corrects(visit: Visit, actor: Actor) -> None:
     visit.open(f"guides/{job}")
     panel = visit.page.get_by_role("region", name="Camera and light")
     expect(panel).to_contain_text("Split the clip first")
-    expect(panel).to_contain_text("it is cut at frame 19")
+    expect(panel).to_contain_text("It is cut at frame 19")
     expect(panel).to_contain_text("Zoom In 84 % sure")
     assert visit.faults() == []
-    panel.get_by_label("Camera is right").click()
+    panel.get_by_label("Confirm: Camera").click()
     expect(panel).to_contain_text("Zoom In said by")
     expect(panel).to_contain_text("Grade by hand")
     panel.get_by_label("Change: Change of light").click()

@@ -122,8 +122,8 @@ export const t = {
     maskKept: 'The mask video that was given is used again.',
   },
   shot: {
-    title: 'Camera and light', more: 'More of this shot', which: 'Shot', one: (n, a, b) => `Shot ${n}: frames ${a} to ${b}`, confirm: 'Right', change: 'Change', save: 'Save',
-    confirmName: (name) => `${name} is right`, changeName: (name) => `Change: ${name}`, by: (name) => `said by ${name}`, sure: (share) => `${share} sure`,
+    title: 'Camera and light', more: 'More of this shot', which: 'Shot', one: (n, a, b) => `Shot ${n}: frames ${a} to ${b}`, confirm: 'Confirm', change: 'Change', save: 'Save',
+    confirmName: (name) => `Confirm: ${name}`, changeName: (name) => `Change: ${name}`, by: (name) => `said by ${name}`, sure: (share) => `${share} sure`,
     actions: { relight: 'The relighting LoRA fits', grade: 'Grade by hand, without the relighting LoRA', split: 'Split the clip first' },
     fields: {
       'xmpDM:cameraMove': 'Camera', 'xmpDM:cameraAngle': 'Angle', 'xmpDM:shotSize': 'Size', temperature: 'Light', drift: 'Change of light', temperatureDrift: 'Change of colour', white: 'Clipped white', black: 'Clipped black',

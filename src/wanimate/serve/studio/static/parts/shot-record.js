@@ -10,6 +10,8 @@ import { tried } from './toasts.js';
 const FIRST = ['xmpDM:cameraMove', 'xmpDM:shotSize', 'temperature', 'drift', 'white'];
 const REST = ['xmpDM:cameraAngle', 'timeOfDay', 'place', 'luma', 'black', 'temperatureDrift', 'mixed', 'exif:LightSource', 'Iptc4xmpCore:Scene'];
 
+const capital = (text) => text.charAt(0).toUpperCase() + text.slice(1);
+
 class ShotRecord extends Part {
   // job: the id of a job that has guides. Says `sought` with the first frame of a shot.
   static properties = { job: {}, record: { state: true }, number: { state: true }, editing: { state: true }, busy: { state: true }, trouble: { state: true } };
@@ -89,7 +91,7 @@ class ShotRecord extends Part {
   }
 
   #advice(advice) {
-    return html`<div class="note ${advice.action === 'relight' ? 'good' : 'warn'}"><p><strong>${t.shot.actions[advice.action]}</strong></p><p>${advice.reasons.map((reason) => fromOne(reason)).join('; ')}.</p></div>`;
+    return html`<div class="note ${advice.action === 'relight' ? 'good' : 'warn'}"><p><strong>${t.shot.actions[advice.action]}</strong></p><p>${capital(advice.reasons.map((reason) => fromOne(reason)).join('; '))}.</p></div>`;
   }
 
   render() {
