@@ -10,7 +10,7 @@ from importlib import import_module
 from typing import TYPE_CHECKING, Any
 
 if TYPE_CHECKING:
-    from wanimate.api import Animator, animate, replace
+    from wanimate.api import Animator, animate, replace, shot_record
     from wanimate.config import GenerateSettings, Job, OutputSettings, PreprocessSettings
     from wanimate.errors import WanimateError
     from wanimate.events import Event, Finished
@@ -29,12 +29,13 @@ __all__ = [
     "WanimateError",
     "animate",
     "replace",
+    "shot_record",
 ]
 
 _HOMES = {
     "config": ("GenerateSettings", "Job", "OutputSettings", "PreprocessSettings"),
     "errors": ("WanimateError",),
-    "api": ("Animator", "animate", "replace"),
+    "api": ("Animator", "animate", "replace", "shot_record"),
     "events": ("Event", "Finished"),
     "types": ("Guides", "Result"),
 }

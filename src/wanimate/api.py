@@ -15,6 +15,10 @@ from wanimate.errors import InputError
 from wanimate.events import Event, Finished
 from wanimate.jobs import run as jobs
 from wanimate.jobs.cancel import CancelToken
+from wanimate.media.probe import probe
+from wanimate.preprocess.shot.clip import analyse_clip
+from wanimate.preprocess.shot.record import ShotRecord
+from wanimate.preprocess.shot.stored import read_record
 from wanimate.types import Guides, Result
 from wanimate.weights.checkpoint import Checkpoint, drained
 
@@ -95,6 +99,16 @@ def _with_files(job: Job) -> Job:
     from wanimate.library.home import with_files
 
     return with_files(job)
+
+
+def shot_record(source: Path | str) -> ShotRecord:
+    """Camera, light and size of a clip's shots: what a guides folder has in its manifest, or a clip analysed by itself.
+
+    Raises:
+        InputError: it is neither, or it cannot be read.
+    """
+    path = Path(source)
+    return read_record(path) if path.is_dir() else drained(analyse_clip(probe(path, None)))
 
 
 def animate(

@@ -79,7 +79,7 @@ class Sketch:
 
 class Actor:
     """A runner that pretends. `released` lets jobs named "hold" go on; `holding` says that one does. `findings`: of a check.
-    `seconds`: of the clip, as a look at it tells."""
+    `seconds`: of the clip, as a look at it tells. `record`: the shot record of guides."""
 
     holds = ""
 
@@ -88,6 +88,7 @@ class Actor:
         self.asked: list[dict[str, Any]] = []
         self.findings: list[dict[str, Any]] = []
         self.seconds = FRAMES / FPS
+        self.record: dict[str, Any] | None = None
 
     def prepare(self, work: Work) -> Iterator[Event]:
         yield StageStarted(Stage.DETECT, FRAMES)
@@ -112,7 +113,8 @@ class Actor:
             raise Refused("InvalidFile.NoHuman", "Nobody was found in the clip.")
         work.clip_seconds = FRAMES / FPS
         place = work.guides = f"guides/{work.job.id}/{work.claim.attempt}"
-        work.storage.put(f"{place}/guides/manifest.json", [b"{}"])
+        manifest = {} if self.record is None else {"shot": self.record}
+        work.storage.put(f"{place}/guides/manifest.json", [json.dumps(manifest).encode()])
         work.storage.put(f"{place}/guides/reference.png", [picture((150, 90, 60))])
         parts = {"driver": (70, 90, 110), "pose": (0, 0, 0), "face": (160, 120, 100)}
         if submission.mode == "replacement":
@@ -122,6 +124,8 @@ class Actor:
         gaps = [[5, 9], [20, 21]] if submission.name == "gaps" else []
         facts = {"frames": FRAMES, "fps": str(FPS), "size": list(SIZE), "no_person": gaps}
         work.facts |= facts | {"start": submission.preprocess.get("start", 0.0)}
+        if self.record is not None:
+            work.facts["shots"] = len(self.record["shots"])
         if gaps:
             seen = np.ones(FRAMES, bool)
             for a, b in gaps:

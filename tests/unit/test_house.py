@@ -30,8 +30,8 @@ GROUND = frozenset(
 )
 """Modules of `serve` on which the library stands, too. They import the foundation, `media` and each other."""
 PREPROCESS = (
-    "pose", "people", "detect", "masks", "folder", "manifest", "guides", "layout", "performer", "known", "fit", "report",
-    "modes",
+    "pose", "people", "detect", "masks", "folder", "manifest", "guides", "layout", "performer", "known", "fit", "shot",
+    "report", "modes",
     "drive",
     "candidates", "inspection",
 )  # fmt: skip

@@ -28,6 +28,7 @@ from wanimate.cli.report import JsonReporter, OutputClosed, lost
 from wanimate.cli.review import app as review
 from wanimate.cli.rules import policy, rules
 from wanimate.cli.serve import keys, serve, worker
+from wanimate.cli.shot import app as shot
 from wanimate.cli.studio import studio
 from wanimate.cli.train import app as train
 from wanimate.cli.weights import app as weights
@@ -79,6 +80,7 @@ app.add_typer(compat, name="compat")
 app.add_typer(weights, name="weights")
 app.add_typer(jobs, name="jobs")
 app.add_typer(library, name="library")
+app.add_typer(shot, name="shot")
 app.add_typer(marks, name="marks")
 app.command(no_args_is_help=True)(verify)
 app.command()(studio)

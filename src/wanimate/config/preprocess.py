@@ -151,6 +151,14 @@ class PreprocessSettings(Settings):
             metavar="DIR",
         ),
     ] = None
+    shot_record: Annotated[
+        bool,
+        Option(
+            MOTION,
+            "Analyse camera, light and size of each shot for its record (`wanimate shot`).",
+            flag="--shot-record/--no-shot-record",
+        ),
+    ] = True
     compat: Annotated[
         bool,
         Option(MOTION, "Follow the published code number for number, its sizes and last segment included."),

@@ -40,6 +40,7 @@ from wanimate.preprocess import drive
 from wanimate.preprocess.guides import load_guides
 from wanimate.preprocess.layout import plan_layout
 from wanimate.preprocess.manifest import named_clip, source_clip, told_settings
+from wanimate.preprocess.shot.stored import told_record
 from wanimate.provenance.about import Source, about_job
 from wanimate.types import Clip, Frame, Guides, Mode, Result, Segment
 
@@ -339,6 +340,7 @@ def _record(task: _Task, guides: Guides, segments: tuple[Segment, ...], seed: in
         "output": task.output.model_dump(mode="json"), "version": task.place.version, "preprocess": task.preprocess,
         "guides": task.kept,
         "segments": [[s.start, s.length, s.overlap] for s in segments],
+        "shot": told_record(guides.manifest),
         "warnings": [*guides.manifest.get("warnings", []), *task.notices],
         "seconds": task.clock.seconds,
     }  # fmt: skip

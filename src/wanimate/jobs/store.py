@@ -36,6 +36,7 @@ from wanimate.media.files import AtomicFile, output_error, read_own_json, sha256
 from wanimate.media.names import Owner, remove, remove_folder
 from wanimate.preprocess.folder import MANIFEST
 from wanimate.preprocess.guides import load_guides
+from wanimate.preprocess.shot.stored import hash_without_record
 from wanimate.provenance.about import new_id
 from wanimate.types import Guides, Segment
 
@@ -173,7 +174,7 @@ class Store:
         found = self._file.guides
         if found is None or not self.has_guides(folder) or difference(found.key, key):
             return None
-        with suppress(OSError, InputError):
+        with suppress(OSError, ValueError, InputError):
             if found.files == _hashes(folder):
                 return load_guides(folder)
         return None
@@ -182,7 +183,7 @@ class Store:
         """Remember where the job's guides lie; their manifest has the hashes. Raises OutputError where that cannot be
         written."""
         assert guides.folder is not None
-        files = guides.manifest["sha256"] | {MANIFEST: sha256(guides.folder / MANIFEST)}
+        files = guides.manifest["sha256"] | {MANIFEST: hash_without_record(guides.folder / MANIFEST)}
         found = StoredGuides(folder=_absolute(guides.folder), key=plain(key), files=files)
         self._write(self._file.model_copy(update={"guides": found}))
 
@@ -399,7 +400,9 @@ def _absolute(folder: Path) -> str:
 
 
 def _hashes(folder: Path) -> dict[str, str]:
-    return {file.name: sha256(file) for file in sorted(folder.iterdir()) if file.is_file()}
+    """SHA-256 of a folder's files; that of a manifest is the one without the shot record. Raises OSError, ValueError."""
+    files = sorted(file for file in folder.iterdir() if file.is_file())
+    return {file.name: (hash_without_record if file.name == MANIFEST else sha256)(file) for file in files}
 
 
 def _sync(folder: Path) -> None:

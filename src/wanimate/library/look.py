@@ -23,19 +23,25 @@ from wanimate.media.timing import cap_rate
 from wanimate.media.video import iter_indices, plan_frames
 from wanimate.media.writer import Encoding, StreamWriter
 from wanimate.preprocess.detect.registry import open_detector
+from wanimate.preprocess.shot.clip import analyse_clip
 from wanimate.types import Clip, Frame
+from wanimate.weights.checkpoint import drained
 
 _PREVIEW_SIDE, _POSTER_SIDE = 320, 480
 """Longer sides in pixels."""
 _PREVIEW_RATE, _PREVIEW_SECONDS = Fraction(15), 6.0
 _ENCODING = Encoding("mp4", "libx264", "yuv420p", {"preset": "fast", "crf": "28"}, {"movflags": "+faststart"})
 _QUALITY = 80
+_ANALYSED = 30.0
+"""Seconds of a clip whose camera is looked at."""
 
 
 @dataclass(frozen=True)
 class Seen:
-    """What a file holds. Of a character only its size is known. people: at most in the frames that were looked at; None where
-    no detector is there."""
+    """What a file holds. Of a character only its size is known.
+
+    people: at most in the frames that were looked at, and camera: the
+    move of its longest shot, as a value of a shot record; None where no detector is there."""
 
     width: int
     height: int
@@ -43,6 +49,7 @@ class Seen:
     fps: str | None = None
     people: int | None = None
     loop: dict[str, Any] | None = None
+    camera: dict[str, Any] | None = None
 
     def values(self) -> dict[str, Any]:
         """Its columns of `LibraryEntry`."""
@@ -65,7 +72,8 @@ def look_at(shelf: Shelf, file: Path, folder: Path) -> Seen:
     first = 0 if loop is None else loop.start
     _write_poster(next(iter_indices(clip, [first + (clip.count - first) // 3])), folder / POSTER)
     told = None if loop is None else {"start": loop.start, "stop": loop.stop, "seam": round(loop.seam, 3)}
-    return Seen(clip.width, clip.height, round(clip.duration, 3), str(clip.fps), _people(clip), told)
+    people, camera = _people_and_camera(clip)
+    return Seen(clip.width, clip.height, round(clip.duration, 3), str(clip.fps), people, told, camera)
 
 
 def _write_preview(clip: Clip, loop: Loop | None, path: Path) -> None:
@@ -91,11 +99,15 @@ def _scaled(width: int, height: int, side: int) -> tuple[int, int]:
     return max(2, round(scale * width / 2) * 2), max(2, round(scale * height / 2) * 2)
 
 
-def _people(clip: Clip) -> int | None:
-    """The most people in one of three frames."""
+def _people_and_camera(clip: Clip) -> tuple[int | None, dict[str, Any] | None]:
+    """The most people in one of three frames, and how the camera moves."""
+    settings = PreprocessSettings(end=_ANALYSED if clip.duration > _ANALYSED else None)
     try:
-        detector = open_detector(PreprocessSettings())
+        detector = open_detector(settings)
     except InputError:  # its models are not there
-        return None
+        return None, None
     indices = np.linspace(0, clip.count - 1, 3).round().astype(int).tolist()
-    return max(len(detector.candidates(frame, deep=True)) for frame in iter_indices(clip, indices))
+    people = max(len(detector.candidates(frame, deep=True)) for frame in iter_indices(clip, indices))
+    record = drained(analyse_clip(clip, settings, detector))
+    longest = max(record.shots, key=lambda shot: shot.stop - shot.first)
+    return people, longest.values["xmpDM:cameraMove"].model_dump(mode="json")

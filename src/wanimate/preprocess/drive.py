@@ -10,6 +10,7 @@ import gc
 import time
 from collections.abc import Callable, Generator, Sequence
 from pathlib import Path
+from typing import Any
 
 import torch
 
@@ -30,6 +31,10 @@ from wanimate.preprocess.masks.explain import MaskSheet
 from wanimate.preprocess.masks.registry import open_masks
 from wanimate.preprocess.modes import Animation, ModeWork, Replacement
 from wanimate.preprocess.performer import Performer
+from wanimate.preprocess.shot.analysis import ShotWatch
+from wanimate.preprocess.shot.proposals import record_of
+from wanimate.preprocess.shot.record import ShotRecord
+from wanimate.preprocess.shot.stored import KEY, earlier_record
 from wanimate.types import Clip, Frame, Guides, Keypoints, Mode
 
 
@@ -125,19 +130,31 @@ def _written(
         measured = _measured(detector, layout, performer, work, measured.character)
         yield from _warned(measured.warnings, warnings)
     drawing = work.drawing(performer, measured)
+    watch = ShotWatch(layout.count, layout.fps, performer.cuts) if settings.shot_record else None
 
     started = time.perf_counter()
     yield StageStarted(Stage.DRAW, layout.count)
     with GuidesWriter(folder, mode, layout.fps, layout.size, settings.face_size) as writer:
-        for done, pictures in enumerate(work.pictures(performer, drawing), start=1):
+        for done, pictures in enumerate(work.pictures(performer, drawing, watch), start=1):
             writer.write(*pictures)
             yield StageProgress(Stage.DRAW, done, layout.count)
         texts, facts = work.closing(performer)
         yield from _warned(texts, warnings)
         facts |= report.manifest(layout, image, settings)
         facts |= report.findings(detector.name, performer, drawing, warnings)
+        if watch is not None:
+            record = _shot_record(layout, watch, folder, facts["source"])
+            facts[KEY] = record.plain()
+            if mode == "replacement":
+                yield Notice(f"advice on the light: {record.advice.text}")
         writer.finish(work.reference(), facts, report.arrays(performer, drawing))
     yield StageFinished(Stage.DRAW, time.perf_counter() - started)
+
+
+def _shot_record(layout: Layout, watch: ShotWatch, folder: Path, source: dict[str, Any]) -> ShotRecord:
+    """The record of the clip's shots, with what people have said in older guides of the same frames."""
+    record, earlier = record_of(layout.clip, watch), earlier_record(folder, source)
+    return record if earlier is None else record.taking_over(earlier)
 
 
 def _everybody(detector: PoseBackend) -> Callable[[Frame], list[Keypoints]]:

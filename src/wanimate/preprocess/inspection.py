@@ -17,6 +17,7 @@ from wanimate.preprocess.people.choice import parse_choice
 from wanimate.preprocess.performer import Performer, find_performer
 from wanimate.preprocess.pose import retarget
 from wanimate.preprocess.pose.keypoints import runs
+from wanimate.preprocess.shot.clip import analyse_performer
 from wanimate.types import Clip, Frame, Mode
 
 _MOST = 450
@@ -40,7 +41,8 @@ class Finding:
     Attributes:
         kind: `nobody`: in `spans` nobody is found; `others`: up to `count` other people are in the picture, first seen in
             `spans`; `proportions`: of character and performer differ by `factor`; `character`: nobody is in the picture;
-            `cuts`: the clip is cut at the beginning of each of `spans`; `hdr`: its colours are tone mapped; `other`: as `text`
+            `cuts`: the clip is cut at the beginning of each of `spans`; `light`: what to
+            do about its light; `hdr`: its colours are tone mapped; `other`: as `text`
             says.
         text: as a job tells it.
     """
@@ -98,6 +100,8 @@ def inspect(
         if factor >= DIFFERENT:
             text = f"the proportions of character and performer differ by a factor of {factor:.1f}"
             found.append(Finding("proportions", text, factor=factor))
+    if settings.shot_record and mode == "replacement":
+        found.append(Finding("light", analyse_performer(layout, performer).advice.text))
     return Inspection(layout.count, layout.fps, tuple(found))
 
 

@@ -23,6 +23,7 @@ from wanimate.preprocess.masks.shape import MaskShape, as_picture, scene, shape_
 from wanimate.preprocess.performer import Performer
 from wanimate.preprocess.pose import retarget
 from wanimate.preprocess.pose.keypoints import runs
+from wanimate.preprocess.shot.analysis import ShotWatch
 from wanimate.types import Frame, Keypoints
 
 DIFFERENT = 1.4
@@ -50,8 +51,8 @@ class ModeWork(Protocol):
         """The skeletons of all frames. `measured`: the character's proportions, None where nobody is."""
         ...
 
-    def pictures(self, performer: Performer, drawing: Drawing) -> Iterator[tuple[Frame, ...]]:
-        """For each job frame the pictures that `GuidesWriter.write` takes. The clip is read along."""
+    def pictures(self, performer: Performer, drawing: Drawing, watch: ShotWatch | None) -> Iterator[tuple[Frame, ...]]:
+        """For each job frame the pictures that `GuidesWriter.write` takes. The clip is read along, and shown to `watch`."""
         ...
 
     def closing(self, performer: Performer) -> tuple[list[str], dict[str, Any]]:
@@ -84,10 +85,11 @@ class Animation:
     def drawing(self, performer: Performer, measured: Measured | None) -> Drawing:
         return on_character(performer, self._layout, measured, self._settings)
 
-    def pictures(self, performer: Performer, drawing: Drawing) -> Iterator[tuple[Frame, ...]]:
+    def pictures(self, performer: Performer, drawing: Drawing, watch: ShotWatch | None) -> Iterator[tuple[Frame, ...]]:
         layout = self._layout
         frames = map(layout.seen_frame, iter_indices(layout.clip, layout.indices))
-        for i, face in enumerate(face_crops(frames, performer, layout, self._settings)):
+        shown = frames if watch is None else watch.seeing(frames, performer.keypoints, performer.valid)
+        for i, face in enumerate(face_crops(shown, performer, layout, self._settings)):
             yield drawing.skeleton(i, layout.size), face
 
     def closing(self, performer: Performer) -> tuple[list[str], dict[str, Any]]:
@@ -142,7 +144,7 @@ class Replacement:
         placed = self._layout.output_points(performer.steady)
         return own_proportions(placed, self._layout.size, self._settings.compat)
 
-    def pictures(self, performer: Performer, drawing: Drawing) -> Iterator[tuple[Frame, ...]]:
+    def pictures(self, performer: Performer, drawing: Drawing, watch: ShotWatch | None) -> Iterator[tuple[Frame, ...]]:
         layout, valid = self._layout, performer.valid
         originals, again = tee(map(layout.seen_frame, iter_indices(layout.clip, layout.indices)))
         faces = face_crops(originals, performer, layout, self._settings)
@@ -152,6 +154,8 @@ class Replacement:
             inpaint = shape_mask(outline, self._shape)
             self._empty[i] = not inpaint.any()
             self._covered += float(inpaint.mean())
+            if watch is not None:
+                watch.see(i, frame, placed[i] if valid[i] else None, outline)
             if self._sheet is not None:
                 self._sheet.add(i, frame, outline, inpaint)
             pose = drawing.skeleton(i, layout.size) if valid[i] else np.zeros_like(frame)

@@ -18,7 +18,7 @@ from sqlalchemy.orm import Session
 
 from wanimate.library import places
 from wanimate.library.entries import Library
-from wanimate.serve import sources
+from wanimate.serve import shot_records, sources
 from wanimate.serve.approvals.serving import Serving
 from wanimate.serve.consents import Consents
 from wanimate.serve.content import safe_name, storage_name
@@ -33,6 +33,7 @@ from wanimate.serve.reviews import Reviews
 from wanimate.serve.reviews.stacks import forgotten
 from wanimate.serve.sessions import Sessions
 from wanimate.serve.settings import ServeSettings
+from wanimate.serve.shot_records import ShotRecords
 from wanimate.serve.storage import Storage, StorageAway
 from wanimate.serve.streams import Streams
 from wanimate.serve.submission import FROM_SEGMENTS, GENERATED_ONLY, Submission
@@ -85,6 +86,7 @@ class Service:
         self.storage = Storage(settings.storage_url, self.secret)
         self.reviews = Reviews(self.database, self.storage, settings)
         self.serving = Serving(self.database, self.storage, self.reviews.approvals)
+        self.shot_records = ShotRecords(self.database, self.storage)
         self.rates = Rate()
         self.library = Library(self.database, self.storage)
         self.consents = Consents(self.database)
@@ -221,8 +223,10 @@ class Service:
         if submission.kind in FROM_SEGMENTS and "video" not in parent.result:
             raise wrong("parent", "parent: that job has made no video.")
         job.guides, job.mode, job.clip_seconds = parent.guides, parent.mode, parent.clip_seconds
-        known = ("frames", "fps", "size", "no_person", "start", "library", "sources")
+        known = ("frames", "fps", "size", "no_person", "start", "library", "sources", "shots")
         taken: dict[str, Any] = {name: parent.facts[name] for name in known if name in parent.facts}
+        if said := shot_records.taken_along(session, parent):
+            taken["shot_said"] = said
         job.facts = {**job.facts, **taken}
         if submission.kind in FROM_SEGMENTS:
             job.checkpoint, job.loras = parent.checkpoint, parent.loras
@@ -302,6 +306,8 @@ class Service:
             shared = session.scalar(
                 sa.select(sa.func.count()).select_from(Job).where(Job.guides == job.guides, Job.id != job.id)
             )
+            if job.guides and not shared and not places.is_shared(job.guides):
+                shot_records.forgotten(session, job.guides, job.owner)
         try:
             self.storage.remove_tree(f"jobs/{job.id}")
             if job.guides and not shared and not places.is_shared(job.guides):

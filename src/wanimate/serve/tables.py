@@ -482,6 +482,27 @@ class Recall(Base):
     note: Mapped[str] = mapped_column(LongWords, default="")
 
 
+class ShotStatement(Base):
+    """What somebody said of a field of a shot record (`preprocess.shot`). Rows are only added; the last one counts.
+
+    guides: storage prefix of the guides whose record it is; owner: whose jobs see it. shot: from 1; null is the clip.
+    """
+
+    __tablename__ = "shot_statements"
+
+    seq: Mapped[int] = mapped_column(Number, primary_key=True, autoincrement=True)
+    guides: Mapped[str] = mapped_column(Words(500), index=True)
+    owner: Mapped[str] = mapped_column(Words(200))
+    key_id: Mapped[str] = mapped_column(Id)
+    shot: Mapped[int | None] = mapped_column(Integer)
+    field: Mapped[str] = mapped_column(Words(60))
+    value: Mapped[Any] = mapped_column(Data)
+    by: Mapped[str] = mapped_column(Words(100))
+    at: Mapped[int] = mapped_column(BigInteger)
+
+    __table_args__ = ({"sqlite_autoincrement": True},)
+
+
 class GuestLink(Base):
     """A link that lets somebody without a key see one shot. `digest`: SHA-256 of its token. `rights`: view, comment, decide."""
 

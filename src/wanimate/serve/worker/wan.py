@@ -28,6 +28,8 @@ from wanimate.preprocess.candidates import write_people
 from wanimate.preprocess.folder import MANIFEST
 from wanimate.preprocess.guides import load_guides
 from wanimate.preprocess.inspection import inspect
+from wanimate.preprocess.shot.record import ShotRecord
+from wanimate.preprocess.shot.stored import KEY, told_record
 from wanimate.provenance.certificates import identity
 from wanimate.provenance.forms import manifest_beside, xmp_beside, zip_of
 from wanimate.provenance.frames import key_of
@@ -36,6 +38,7 @@ from wanimate.serve.addresses import Allowed
 from wanimate.serve.checks import ContractLimits, check_clip, check_picture
 from wanimate.serve.fetch import FetchError, FetchLimits, decode_data_uri, fetch
 from wanimate.serve.settings import ServeSettings
+from wanimate.serve.shot_records import with_statement
 from wanimate.serve.storage import NotStored, StorageAway
 from wanimate.serve.submission import FROM_SEGMENTS, Source, Submission
 from wanimate.serve.worker.previews import write_previews
@@ -144,6 +147,8 @@ class WanRunner:
         work.facts["no_person"] = manifest.get("no_person", [])
         work.facts["start"] = manifest["source"]["times"][0]
         work.facts["sources"] = {"image": sha256(image), "video": sha256(video)}
+        if (record := told_record(manifest)) is not None:
+            work.facts["shots"] = len(record["shots"])
         if submission.kind == "preprocess":
             work.result = {name: f"{work.guides}/guides/{file}" for name, file in _files(manifest).items()}
 
@@ -284,7 +289,7 @@ class WanRunner:
         folder = work.scratch / "guides"
         if not work.fetch(f"{work.guides}/guides", folder):
             raise Broken("the guides are not in the storage")
-        guides = load_guides(folder)
+        guides = _with_said(work, load_guides(folder))
         clips = [stored.name for stored in work.storage.list(work.guides) if Path(stored.name).stem == "clip"]
         if not clips or not guides.manifest.get("source"):
             return guides
@@ -344,6 +349,17 @@ class WanRunner:
         if (marks := record.get("marks")) is not None:
             work.facts["marks"] = {name: marks[name] for name in ("id", "payload", "label", "xmp", "c2pa")}
         self.store(work)
+
+
+def _with_said(work: Work, guides: Guides) -> Guides:
+    """Guides whose shot record has what people have said of it."""
+    said, found = work.job.facts.get("shot_said"), told_record(guides.manifest)
+    if not said or found is None:
+        return guides
+    record = ShotRecord.of(found)
+    for statement in said:
+        record = with_statement(record, *statement)
+    return replace(guides, manifest={**guides.manifest, KEY: record.plain()})
 
 
 def _mark(file: Path) -> tuple[int, int]:

@@ -17,6 +17,7 @@ from wanimate.serve.faces.own import (
     people,
     queue,
     review,
+    shot_records,
     stream,
     uploads,
 )
@@ -27,5 +28,6 @@ __all__ = ["error_body", "router"]
 router = APIRouter(prefix="/v1")
 for part in (
     jobs, batches, files, stream, queue, uploads, people, check, library, consents, machine, keys, review, guest,
+    shot_records,
 ):  # fmt: skip
     router.include_router(part.router)

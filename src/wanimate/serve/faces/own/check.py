@@ -40,7 +40,8 @@ class Span(BaseModel):
 class Finding(BaseModel):
     """One thing to know. `kind`: `nobody` (nobody is found in `spans`), `others` (up to `count` other people, first in
     `spans`), `proportions` (they differ by `factor`), `character` (nobody is in the picture), `cuts` (the clip is cut where
-    `spans` begin), `hdr` (colours are tone mapped), or `other`. `text`: as a job tells it."""
+    `spans` begin), `light` (what to do about its light), `hdr` (colours are tone mapped), or `other`. `text`: as a job
+    tells it."""
 
     kind: str
     text: str

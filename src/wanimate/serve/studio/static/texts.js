@@ -121,6 +121,23 @@ export const t = {
     seed: 'Seed', change: 'Change something', changeAbout: 'Follow another person, leave frames out, or give a mask. Then the guides are prepared again.', again: 'Prepare again', changed: 'You have changed something. Prepare the guides again to see it.',
     maskKept: 'The mask video that was given is used again.',
   },
+  shot: {
+    title: 'Camera and light', more: 'More of this shot', which: 'Shot', one: (n, a, b) => `Shot ${n}: frames ${a} to ${b}`, confirm: 'Confirm', change: 'Change', save: 'Save',
+    confirmName: (name) => `Confirm: ${name}`, changeName: (name) => `Change: ${name}`, by: (name) => `said by ${name}`, sure: (share) => `${share} sure`,
+    actions: { relight: 'The relighting LoRA fits', grade: 'Grade by hand, without the relighting LoRA', split: 'Split the clip first' },
+    fields: {
+      'xmpDM:cameraMove': 'Camera', 'xmpDM:cameraAngle': 'Angle', 'xmpDM:shotSize': 'Size', temperature: 'Light', drift: 'Change of light', temperatureDrift: 'Change of colour', white: 'Clipped white', black: 'Clipped black',
+      luma: 'Brightness', mixed: 'Light mixes', timeOfDay: 'Time of day', place: 'Place', 'exif:LightSource': 'Source (EXIF)', 'Iptc4xmpCore:Scene': 'Scene (IPTC)',
+    },
+    words: { true: 'yes', false: 'no', INT: 'Interior', EXT: 'Exterior', 'INT/EXT': 'Both', DAY: 'Day', NIGHT: 'Night', DAWN: 'Dawn', DUSK: 'Dusk', ECU: 'Extreme close-up', CU: 'Close-up', MCU: 'Medium close-up', MS: 'Medium', MWS: 'Medium wide', WS: 'Wide', EWS: 'Extreme wide' },
+    value: (field, value) => {
+      if (value === null) return 'not known';
+      if (field === 'white' || field === 'black' || field === 'luma') return `${Number((100 * value).toFixed(1))} %`;
+      if (field === 'temperature' || field === 'temperatureDrift') return `${value} K`;
+      if (field === 'drift') return `${Number(Number(value).toFixed(2))} stops`;
+      return Array.isArray(value) ? value.join(', ') : (t.shot.words[value] ?? String(value));
+    },
+  },
   player: {
     play: 'Play', pause: 'Pause', previous: 'Previous frame', next: 'Next frame', frame: 'Frame', of: (i, n, time) => `${i} / ${n} · ${time}`, speed: 'Speed', loop: 'Loop', divider: 'Divider', loading: 'Loading …',
     keys: 'Space plays, arrow keys step one frame, J and L go 10 frames back and on, K pauses.', position: (i, n) => `frame ${i} of ${n}`, empty: 'frames without a person', failed: 'This video cannot be played here.',

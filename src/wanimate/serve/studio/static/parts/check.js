@@ -93,8 +93,9 @@ class Check extends Part {
     if (this.trouble) return html`<p class="note bad" role="alert">${this.trouble}</p>`;
     if (!this.found) return html`<p class="soft" role="status">${this.slow ? t.start.lookWaits : t.check.looking}</p>`;
     const { findings } = this.found;
-    if (!findings.length) return html`<p class="note good" role="status">${t.check.good}</p>`;
-    return html`<div role="status"><ul class="stack tight findings">${findings.map((one) => html`<li class="note ${one.kind === 'hdr' || one.kind === 'cuts' ? '' : 'warn'}"><p>${this.#words(one)}</p>${one.spans.length ? this.#spans(one.spans) : nothing}</li>`)}</ul></div>`;
+    const good = findings.every((one) => one.kind === 'light') ? html`<p class="note good" role="status">${t.check.good}</p>` : nothing;
+    if (!findings.length) return good;
+    return html`<div role="status" class="stack tight">${good}<ul class="stack tight findings">${findings.map((one) => html`<li class="note ${['hdr', 'cuts', 'light'].includes(one.kind) ? '' : 'warn'}"><p>${this.#words(one)}</p>${one.spans.length ? this.#spans(one.spans) : nothing}</li>`)}</ul></div>`;
   }
 }
 customElements.define('wa-check', Check);

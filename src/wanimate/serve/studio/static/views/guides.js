@@ -10,6 +10,7 @@ import { tried } from '../parts/toasts.js';
 import { Watched } from '../parts/watched.js';
 import '../parts/people.js';
 import '../parts/player.js';
+import '../parts/shot-record.js';
 import '../parts/source.js';
 import '../parts/trim.js';
 
@@ -142,6 +143,7 @@ class GuidesView extends Watched {
       </section>
       <div class="stack">
         ${this.#gaps(gaps)}${warnings(this.job)}
+        ${facts.shots ? html`<wa-shot-record .job=${this.id} @sought=${(e) => this.querySelector('wa-player')?.show(e.detail)}></wa-shot-record>` : nothing}
         ${session.is('submit')
           ? html`${this.#decide()}${this.#changes()}
             <section class="card stack"><div><a class="button" href="#/start?from=${this.id}">${t.guides.back}</a></div><p class="hint">${t.guides.backAbout}</p></section>`
