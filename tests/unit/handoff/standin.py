@@ -155,6 +155,9 @@ class _Handler(BaseHTTPRequestHandler):
             self.connection.close()
             return
         body = self.rfile.read(length)
+        if len(body) < length:  # the client is gone
+            self.close_connection = True
+            return
         if self.standin.slow and self.command == "PUT":
             time.sleep(self.standin.slow)
         request = Request(self.command, parts.path, dict(parse_qsl(parts.query)), headers, body)
