@@ -6,7 +6,6 @@ import json
 import random
 import re
 import threading
-import time
 from collections import defaultdict, deque
 from collections.abc import Callable, Iterator
 from contextlib import contextmanager
@@ -72,7 +71,7 @@ class StandIn:
         violations: what no client may do.
         faults: share of requests that fail, half of them after they were done; `rng` decides.
         limited: how many requests were refused for their number.
-        slow: real seconds that each PUT takes.
+        hold: says when a PUT is kept waiting; `held` is set while one is, until `go` is.
         token: which one is valid.
     """
 
@@ -82,7 +81,9 @@ class StandIn:
         self.now, self.token = now, token
         self.asked: list[str] = []
         self.violations: list[str] = []
-        self.faults, self.rng, self.limited, self.slow = 0.0, random.Random(0), 0, 0.0
+        self.faults, self.rng, self.limited = 0.0, random.Random(0), 0
+        self.hold: Callable[[], bool] = lambda: False
+        self.held, self.go = threading.Event(), threading.Event()
         self.redirect: str | None = None
         self.url = ""
         self._calls: dict[str, deque[float]] = defaultdict(deque)
@@ -155,8 +156,12 @@ class _Handler(BaseHTTPRequestHandler):
             self.connection.close()
             return
         body = self.rfile.read(length)
-        if self.standin.slow and self.command == "PUT":
-            time.sleep(self.standin.slow)
+        if len(body) < length:  # the client is gone
+            self.close_connection = True
+            return
+        if self.command == "PUT" and self.standin.hold():
+            self.standin.held.set()
+            self.standin.go.wait(60)
         request = Request(self.command, parts.path, dict(parse_qsl(parts.query)), headers, body)
         with self.standin.lock:
             if fault == "before":

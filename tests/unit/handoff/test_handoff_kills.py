@@ -45,10 +45,14 @@ def test_frameio_goes_on_at_the_next_part(tmp_path: Path) -> None:
     (tmp_path / "package/hero.mp4").write_bytes(data)
     (tmp_path / "package/hero.json").write_bytes(b"{}")
     standin = FrameIoStandIn(time.time)
-    standin.slow = 0.02
     with serving(standin) as url:
-        for stop in (8, 25):
-            killed(begun(tmp_path, url, "frameio", standin.token), lambda stop=stop: len(standin.puts) >= stop)  # type: ignore[misc]
+        for stop in (0, 25):  # in the first file, and in the parts of the second
+            standin.hold = lambda stop=stop: len(standin.puts) == stop  # type: ignore[misc]
+            killed(begun(tmp_path, url, "frameio", standin.token), standin.held.is_set)
+            standin.hold = lambda: False
+            standin.go.set()
+            standin.held.clear()
+            standin.go.clear()
         assert begun(tmp_path, url, "frameio", standin.token).wait(60) == 0
     assert standin.violations == []
     (review,), (record,) = standin.files("hero.mp4"), standin.files("hero.json")
@@ -61,17 +65,19 @@ def test_frameio_goes_on_at_the_next_part(tmp_path: Path) -> None:
 def test_descript_goes_on_with_the_same_job(tmp_path: Path) -> None:
     data = film(tmp_path / "package/hero.mp4", "libx264", "yuv420p")
     standin = DescriptStandIn(time.time)
-    standin.seconds, standin.slow, standin.calls = 0.5, 0.3, 100
+    standin.seconds, standin.calls, standin.hold = 1e9, 100, lambda: True
     with serving(standin) as url:
-        put = "PUT /upload/"
-        killed(begun(tmp_path, url, "descript", standin.token), lambda: any(put in line for line in standin.asked))
+        killed(begun(tmp_path, url, "descript", standin.token), standin.held.is_set)
         standin.faults = 1e-9  # the address takes the bytes once more
+        standin.hold = lambda: False
+        standin.go.set()
         killed(
             begun(tmp_path, url, "descript", standin.token), lambda: any("GET /v1/jobs" in one for one in standin.asked)
         )
-        puts = sum(put in line for line in standin.asked)
+        standin.seconds = 0.0
+        puts = sum("PUT /upload/" in line for line in standin.asked)
         assert begun(tmp_path, url, "descript", standin.token).wait(60) == 0
-        assert sum(put in line for line in standin.asked) == puts
+        assert sum("PUT /upload/" in line for line in standin.asked) == puts
     assert (len(standin.jobs), standin.violations) == (1, [])
     (project,) = standin.projects.values()
     assert project.media == {"hero.mp4": data}
