@@ -76,7 +76,10 @@ def seen(path: Path) -> dict[str, Any]:
             "sound": [one.codec_context.name for one in container.streams.audio],
             "tmcd": [one.type for one in container.streams].count("data"), "form": container.format.name,
         }  # fmt: skip
-        return found | {"frames": sum(1 for _ in container.decode(video=0))}
+        times = [round(frame.time * stream.average_rate) for frame in container.decode(video=0)]
+        assert times == list(range(len(times)))
+        assert float(stream.duration * stream.time_base * stream.average_rate) == pytest.approx(len(times), abs=0.05)
+        return found | {"frames": len(times)}
 
 
 def names(package: Package, role: str) -> list[str]:
@@ -179,6 +182,7 @@ def test_a_result_without_timecode_is_only_wrapped_anew(tmp_path: Path) -> None:
         review = package.folder / names(package, "review")[0]
         found = seen(review)
         assert (found["frames"], found["timecode"], found["tmcd"]) == (COUNT, start or "00:00:00:00", 1)
+        assert found["rate"] == Fraction(24000, 1001)
         assert found["sound"] == ["aac"]
         if name != "c.mkv":  # Matroska's packets are framed otherwise
             assert packets(review) == packets(made)
@@ -189,21 +193,27 @@ def test_a_result_without_timecode_is_only_wrapped_anew(tmp_path: Path) -> None:
     ("codec", "ending", "wanted", "expected"),
     [
         ("prores-hq", "mov", "auto", "same"), ("dnxhr-hqx", "mov", "auto", "same"),
-        ("prores-hq", "mov", "dnxhr-hqx", "dnxhd"), ("ffv1", "mkv", "prores-4444", "prores"),
+        ("prores-4444", "mkv", "auto", "wrapped"), ("prores-hq", "mov", "dnxhr-hqx", "dnxhd"),
+        ("ffv1", "mkv", "prores-4444", "prores"),
     ],
 )  # fmt: skip
 def test_a_result_for_the_edit_stays_as_it_is(
     tmp_path: Path, codec: Any, ending: str, wanted: Any, expected: str
 ) -> None:
-    made = result(tmp_path / f"a.{ending}", start="01:00:00:00", codec=codec, size=(256, 128), count=3)
+    rate = Fraction(30000, 1001)
+    made = result(tmp_path / f"a.{ending}", rate, "01:00:00;00", codec=codec, size=(256, 128), count=3)
     package = hand_off(made, tmp_path / "out", mezzanine=wanted)
     mezzanine = package.folder / names(package, "mezzanine")[0]
-    if expected == "same":
+    if expected == "wrapped":
+        assert packets(mezzanine) == packets(made)
+        assert (seen(mezzanine)["frames"], seen(mezzanine)["timecode"]) == (3, "01:00:00;00")
+        assert seen(mezzanine)["rate"] == rate
+    elif expected == "same":
         assert mezzanine.read_bytes() == made.read_bytes()
     else:
         assert seen(mezzanine)["codec"] == expected
     found = seen(package.folder / names(package, "review")[0])
-    assert (found["codec"], found["pixels"], found["timecode"]) == ("h264", "yuv420p", "01:00:00:00")
+    assert (found["codec"], found["pixels"], found["timecode"]) == ("h264", "yuv420p", "01:00:00;00")
     assert found["tags"] == (1, 1, 1)
 
 
