@@ -19,6 +19,7 @@ from wanimate.config import FORMATS, OutputSettings
 from wanimate.config.codecs import Alpha
 from wanimate.errors import InputError, OutputError
 from wanimate.events import Clock, Event, Notice, Stage, StageProgress
+from wanimate.finish.audio import HELD
 from wanimate.finish.encode import CONTAINERS, Carried, OutputWriter, check_size
 from wanimate.handoff.source import Source
 from wanimate.media.colour import BT709
@@ -74,8 +75,10 @@ def mezzanine_plan(source: Source, wanted: Mezzanine) -> Plan | None:
     if wanted == "none":
         return None
     there = None if source.master.pictures else _profile(source.path)
-    if there is not None and wanted in ("auto", there):
-        return Plan("copy" if source.path.suffix.lower() == ".mov" else "rewrap", there, ".mov")
+    whole, clip = source.path.suffix.lower() == ".mov", source.master.clip
+    fits = whole or clip is None or all(track.codec in HELD[".mov"] for track in clip.audio[:1])
+    if there is not None and wanted in ("auto", there) and fits:
+        return Plan("copy" if whole else "rewrap", there, ".mov")
     codec = wanted
     if codec == "auto":
         odd = source.best.size[0] % 2 > 0  # 4:2:2 needs an even width
@@ -200,17 +203,17 @@ def _rewrap(source: Source, out: Path) -> None:
             streams = [video, *container.streams.audio[:1]]
             with av.open(file, "w", format=CONTAINERS[out.suffix], options={"movflags": "+faststart"}) as made:
                 to: dict[int, Any] = {stream.index: made.add_stream_from_template(stream) for stream in streams}
-                out_rate = source.master.fps
-                to[video.index].codec_context.framerate, to[video.index].time_base = out_rate, 1 / out_rate
+                rate, shown = source.master.fps, to[video.index]
+                shown.codec_context.framerate, shown.time_base = rate, 1 / rate
                 if source.count.exact:
-                    to[video.index].metadata["timecode"] = source.count.label(source.count.start)
+                    shown.metadata["timecode"] = source.count.label(source.count.start)
                 zero, number = min(stamps) * video.time_base, 0
                 for packet in container.demux(streams):
-                    if not packet.size:
+                    if not packet.size or packet.pts is None:
                         continue
                     if packet.stream.index == video.index:
                         packet.pts, packet.dts, packet.duration = rank[packet.pts], number - late, 1
-                        packet.time_base, number = 1 / out_rate, number + 1
+                        packet.time_base, number = 1 / rate, number + 1
                     else:
                         packet.pts -= round(zero / packet.time_base)
                         packet.dts = packet.pts

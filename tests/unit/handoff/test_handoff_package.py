@@ -37,6 +37,7 @@ from wanimate.handoff.run import Order, hand_off, handing_off
 from wanimate.jobs.cancel import CancelToken
 from wanimate.jobs.finish import finish
 from wanimate.media.files import sha256
+from wanimate.media.probe import probe
 from wanimate.provenance import xmp
 from wanimate.review.records import Comment, Shot, State, Version
 
@@ -215,6 +216,27 @@ def test_a_result_for_the_edit_stays_as_it_is(
     found = seen(package.folder / names(package, "review")[0])
     assert (found["codec"], found["pixels"], found["timecode"]) == ("h264", "yuv420p", "01:00:00;00")
     assert found["tags"] == (1, 1, 1)
+
+
+def test_sound_that_a_mov_does_not_hold(tmp_path: Path) -> None:
+    """ProRes with FLAC in an mkv: the sound is encoded anew, and so is the picture."""
+    with av.open(str(tmp_path / "sound.mkv"), "w") as container:
+        video: Any = container.add_stream("libx264", rate=25)
+        video.width, video.height, video.pix_fmt = 64, 48, "yuv420p"
+        audio: Any = container.add_stream("flac", rate=48000)
+        audio.layout = "stereo"
+        picture: Any = av.VideoFrame.from_ndarray(np.zeros((48, 64, 3), np.uint8), format="rgb24")
+        picture.pts = 0
+        container.mux([*video.encode(picture), *video.encode(None)])
+        sound: Any = av.AudioFrame.from_ndarray(np.zeros((1, 2 * 24000), np.int16), format="s16", layout="stereo")
+        sound.sample_rate, sound.pts = 48000, 0
+        container.mux([*audio.encode(sound), *audio.encode(None)])
+    clip = probe(tmp_path / "sound.mkv", None)
+    made = result(tmp_path / "a.mkv", codec="prores-hq", sound=clip, count=3)
+    assert [track.codec for track in probe(made, None).audio] == ["flac"]
+    package = hand_off(made, tmp_path / "out")
+    found = seen(package.folder / names(package, "mezzanine")[0])
+    assert (found["codec"], found["sound"]) == ("prores", ["aac"])
 
 
 def test_opacity_and_matte(tmp_path: Path) -> None:
