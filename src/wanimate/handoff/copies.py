@@ -19,7 +19,8 @@ from wanimate.config import FORMATS, OutputSettings
 from wanimate.config.codecs import Alpha
 from wanimate.errors import InputError, OutputError
 from wanimate.events import Clock, Event, Notice, Stage, StageProgress
-from wanimate.finish.encode import Carried, OutputWriter, check_size
+from wanimate.finish.audio import HELD
+from wanimate.finish.encode import CONTAINERS, Carried, OutputWriter, check_size
 from wanimate.handoff.source import Source
 from wanimate.media.colour import BT709
 from wanimate.media.container import open_video
@@ -31,6 +32,7 @@ from wanimate.media.video import VideoFrames
 from wanimate.provenance.forms import MP4, media_type
 from wanimate.types import Clip, Frame
 
+MezzanineCodec = Literal["prores-hq", "dnxhr-hqx", "prores-4444"]
 Mezzanine = Literal["auto", "prores-hq", "dnxhr-hqx", "prores-4444", "none"]
 MEZZANINES: tuple[Mezzanine, ...] = get_args(Mezzanine)
 LARGEST = 1920, 1080
@@ -39,7 +41,10 @@ _THUMBNAIL = 640
 """Pixels of a thumbnail's long side, at most."""
 _QUALITY, _LOOKED_AT = 90, 9
 """Of a thumbnail's JPEG; so many frames are looked at for the poster."""
-_PROFILES = {"HQ": "prores-hq", "4444": "prores-4444", "4444 XQ": "prores-4444", "DNXHR HQX": "dnxhr-hqx"}
+_PROFILES: dict[tuple[str, str], MezzanineCodec] = {
+    ("prores", "HQ"): "prores-hq", ("prores", "4444"): "prores-4444", ("dnxhd", "DNXHR HQX"): "dnxhr-hqx",
+}  # fmt: skip
+"""Codec and profile, as FFmpeg tells them."""
 
 
 @dataclass(frozen=True)
@@ -47,7 +52,7 @@ class Plan:
     """How a copy is made. way: the bytes as they are; the streams in a new file; or frames encoded anew, with `codec`."""
 
     way: Literal["copy", "rewrap", "encode"]
-    codec: Literal["h264", "prores-hq", "dnxhr-hqx", "prores-4444"]
+    codec: Literal["h264"] | MezzanineCodec
     ending: str
 
 
@@ -70,8 +75,10 @@ def mezzanine_plan(source: Source, wanted: Mezzanine) -> Plan | None:
     if wanted == "none":
         return None
     there = None if source.master.pictures else _profile(source.path)
-    if there is not None and wanted in ("auto", there):
-        return Plan("copy", there, source.path.suffix)  # type: ignore[arg-type]
+    whole, clip = source.path.suffix.lower() == ".mov", source.master.clip
+    fits = whole or clip is None or all(track.codec in HELD[".mov"] for track in clip.audio[:1])
+    if there is not None and wanted in ("auto", there) and fits:
+        return Plan("copy" if whole else "rewrap", there, ".mov")
     codec = wanted
     if codec == "auto":
         odd = source.best.size[0] % 2 > 0  # 4:2:2 needs an even width
@@ -98,6 +105,9 @@ def write_mezzanine(source: Source, plan: Plan, out: Path) -> Generator[Event, N
     """The file for the edit, of the best that there is, with sound and timecode."""
     if plan.way == "copy":
         _copy(source.path, out)
+        return
+    if plan.way == "rewrap":
+        _rewrap(source, out)
         return
     alpha: Alpha = "straight" if source.best.has_alpha and FORMATS[plan.codec].alphas else "none"
     if source.best.has_alpha and alpha == "none":
@@ -180,7 +190,7 @@ def _sized(frames: Tensor, width: int, height: int) -> Tensor:
 
 
 def _rewrap(source: Source, out: Path) -> None:
-    """The packets of a result in an mp4 of its own, with the timecode. Frames get exact times: Matroska has milliseconds."""
+    """The packets of a result in a file of their own, with the timecode. Frames get exact times: Matroska has milliseconds."""
     clip = source.master.clip
     assert clip is not None
     try:
@@ -191,17 +201,19 @@ def _rewrap(source: Source, out: Path) -> None:
         with open_video(source.path, "result") as container, AtomicFile(out, "to") as file:
             video = container.streams[clip.stream]
             streams = [video, *container.streams.audio[:1]]
-            with av.open(file, "w", format="mp4", options={"movflags": "+faststart"}) as made:
+            with av.open(file, "w", format=CONTAINERS[out.suffix], options={"movflags": "+faststart"}) as made:
                 to: dict[int, Any] = {stream.index: made.add_stream_from_template(stream) for stream in streams}
+                rate, shown = source.master.fps, to[video.index]
+                shown.codec_context.framerate, shown.time_base = rate, 1 / rate
                 if source.count.exact:
-                    to[video.index].metadata["timecode"] = source.count.label(source.count.start)
+                    shown.metadata["timecode"] = source.count.label(source.count.start)
                 zero, number = min(stamps) * video.time_base, 0
                 for packet in container.demux(streams):
-                    if not packet.size:
+                    if not packet.size or packet.pts is None:
                         continue
                     if packet.stream.index == video.index:
-                        packet.pts, packet.dts = rank[packet.pts], number - late
-                        packet.time_base, number = 1 / source.master.fps, number + 1
+                        packet.pts, packet.dts, packet.duration = rank[packet.pts], number - late, 1
+                        packet.time_base, number = 1 / rate, number + 1
                     else:
                         packet.pts -= round(zero / packet.time_base)
                         packet.dts = packet.pts
@@ -247,10 +259,12 @@ def _is_signed(source: Source) -> bool:
     return isinstance(signed, dict) and signed.get("in") == "the file"
 
 
-def _profile(path: Path) -> str | None:
+def _profile(path: Path) -> MezzanineCodec | None:
     """The mezzanine codec that a file has; None where it is none."""
     with open_video(path, "result") as container:
-        return _PROFILES.get(str(container.streams.video[0].profile)) if path.suffix.lower() == ".mov" else None
+        stream = container.streams.video[0]
+        codec = stream.codec_context.codec.canonical_name
+        return _PROFILES.get((codec, str(stream.profile)))
 
 
 def _smaller(frame: Frame) -> Frame:

@@ -37,6 +37,7 @@ from wanimate.handoff.run import Order, hand_off, handing_off
 from wanimate.jobs.cancel import CancelToken
 from wanimate.jobs.finish import finish
 from wanimate.media.files import sha256
+from wanimate.media.probe import probe
 from wanimate.provenance import xmp
 from wanimate.review.records import Comment, Shot, State, Version
 
@@ -76,7 +77,10 @@ def seen(path: Path) -> dict[str, Any]:
             "sound": [one.codec_context.name for one in container.streams.audio],
             "tmcd": [one.type for one in container.streams].count("data"), "form": container.format.name,
         }  # fmt: skip
-        return found | {"frames": sum(1 for _ in container.decode(video=0))}
+        times = [round(frame.time * stream.average_rate) for frame in container.decode(video=0)]
+        assert times == list(range(len(times)))
+        assert float(stream.duration * stream.time_base * stream.average_rate) == pytest.approx(len(times), abs=0.05)
+        return found | {"frames": len(times)}
 
 
 def names(package: Package, role: str) -> list[str]:
@@ -179,6 +183,7 @@ def test_a_result_without_timecode_is_only_wrapped_anew(tmp_path: Path) -> None:
         review = package.folder / names(package, "review")[0]
         found = seen(review)
         assert (found["frames"], found["timecode"], found["tmcd"]) == (COUNT, start or "00:00:00:00", 1)
+        assert found["rate"] == Fraction(24000, 1001)
         assert found["sound"] == ["aac"]
         if name != "c.mkv":  # Matroska's packets are framed otherwise
             assert packets(review) == packets(made)
@@ -189,22 +194,49 @@ def test_a_result_without_timecode_is_only_wrapped_anew(tmp_path: Path) -> None:
     ("codec", "ending", "wanted", "expected"),
     [
         ("prores-hq", "mov", "auto", "same"), ("dnxhr-hqx", "mov", "auto", "same"),
-        ("prores-hq", "mov", "dnxhr-hqx", "dnxhd"), ("ffv1", "mkv", "prores-4444", "prores"),
+        ("prores-4444", "mkv", "auto", "wrapped"), ("prores-hq", "mov", "dnxhr-hqx", "dnxhd"),
+        ("ffv1", "mkv", "prores-4444", "prores"),
     ],
 )  # fmt: skip
 def test_a_result_for_the_edit_stays_as_it_is(
     tmp_path: Path, codec: Any, ending: str, wanted: Any, expected: str
 ) -> None:
-    made = result(tmp_path / f"a.{ending}", start="01:00:00:00", codec=codec, size=(256, 128), count=3)
+    rate = Fraction(30000, 1001)
+    made = result(tmp_path / f"a.{ending}", rate, "01:00:00;00", codec=codec, size=(256, 128), count=3)
     package = hand_off(made, tmp_path / "out", mezzanine=wanted)
     mezzanine = package.folder / names(package, "mezzanine")[0]
-    if expected == "same":
+    if expected == "wrapped":
+        assert packets(mezzanine) == packets(made)
+        assert (seen(mezzanine)["frames"], seen(mezzanine)["timecode"]) == (3, "01:00:00;00")
+        assert seen(mezzanine)["rate"] == rate
+    elif expected == "same":
         assert mezzanine.read_bytes() == made.read_bytes()
     else:
         assert seen(mezzanine)["codec"] == expected
     found = seen(package.folder / names(package, "review")[0])
-    assert (found["codec"], found["pixels"], found["timecode"]) == ("h264", "yuv420p", "01:00:00:00")
+    assert (found["codec"], found["pixels"], found["timecode"]) == ("h264", "yuv420p", "01:00:00;00")
     assert found["tags"] == (1, 1, 1)
+
+
+def test_sound_that_a_mov_does_not_hold(tmp_path: Path) -> None:
+    """ProRes with FLAC in an mkv: the sound is encoded anew, and so is the picture."""
+    with av.open(str(tmp_path / "sound.mkv"), "w") as container:
+        video: Any = container.add_stream("libx264", rate=25)
+        video.width, video.height, video.pix_fmt = 64, 48, "yuv420p"
+        audio: Any = container.add_stream("flac", rate=48000)
+        audio.layout = "stereo"
+        picture: Any = av.VideoFrame.from_ndarray(np.zeros((48, 64, 3), np.uint8), format="rgb24")
+        picture.pts = 0
+        container.mux([*video.encode(picture), *video.encode(None)])
+        sound: Any = av.AudioFrame.from_ndarray(np.zeros((1, 2 * 24000), np.int16), format="s16", layout="stereo")
+        sound.sample_rate, sound.pts = 48000, 0
+        container.mux([*audio.encode(sound), *audio.encode(None)])
+    clip = probe(tmp_path / "sound.mkv", None)
+    made = result(tmp_path / "a.mkv", codec="prores-hq", sound=clip, count=3)
+    assert [track.codec for track in probe(made, None).audio] == ["flac"]
+    package = hand_off(made, tmp_path / "out")
+    found = seen(package.folder / names(package, "mezzanine")[0])
+    assert (found["codec"], found["sound"]) == ("prores", ["aac"])
 
 
 def test_opacity_and_matte(tmp_path: Path) -> None:
