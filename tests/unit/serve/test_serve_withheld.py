@@ -187,6 +187,14 @@ def test_a_policy_that_cannot_be_read_serves_nothing(house: Served) -> None:
         place.write_text(text)
 
 
+def test_a_file_whose_job_is_gone_is_not_served(house: Served) -> None:
+    job = finished(house, name="gone")
+    url = house.client("ann").get(f"/api/v1/tasks/{job}").json()["output"]["video_url"]
+    with house.service.database.write() as session:
+        session.execute(sa.delete(Job).where(Job.id == job))
+    assert house.client("ann").get(url).status_code == 404
+
+
 def test_a_language_model_is_told_that_people_have_to_approve(house: Served) -> None:
     told = tools(house)("status", job=finished(house, name="model"))
     assert "approval" in told["withheld"]
