@@ -4,7 +4,7 @@ from __future__ import annotations
 
 from collections.abc import Callable, Mapping, Sequence
 from dataclasses import dataclass, field
-from datetime import datetime
+from datetime import UTC, datetime
 from typing import Any, get_args
 
 from wanimate.approval.consents import Consent
@@ -148,6 +148,8 @@ class _Look:
                 return
             self.ends.append(approved.expires)
             self.note(name, "approved", f"{outdated}; {approved.words}")
+        elif (day := row.good_until(self.policy.rules_days)) is not None:
+            self.ends.append(datetime(day.year, day.month, day.day, tzinfo=UTC))
         if not row.in_force(self.at):
             self.note(name, "not in force", f"It begins on {row.begins}.")
             return

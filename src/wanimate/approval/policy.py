@@ -10,7 +10,7 @@ from importlib import resources
 from pathlib import Path
 from typing import Annotated, Literal
 
-from pydantic import Field, ValidationError
+from pydantic import Field, ValidationError, model_validator
 
 from wanimate.approval.faults import first_fault
 from wanimate.approval.regions import Region
@@ -61,6 +61,18 @@ class HousePolicy(Form):
     rules: str = RULES
     rules_days: Annotated[int, Field(ge=1, le=3650)] = 180
     clips: Literal["any", "approved"] = "any"
+
+    @model_validator(mode="after")
+    def _can_be_kept(self) -> HousePolicy:
+        ids = [one.identity for one in self.people]
+        twice = next((one for one in ids if ids.count(one) > 1), None)
+        if twice is not None:
+            raise ValueError(f"two people have the identity {twice}")
+        held = {role for one in self.people for role in one.roles}
+        lacking = [role for role in self.roles if self.people and role not in held]
+        if lacking:
+            raise ValueError(f"nobody of people has the role {lacking[0]}")
+        return self
 
 
 @dataclass(frozen=True)

@@ -6,7 +6,7 @@ import json
 import tomllib
 from collections.abc import Iterable, Sequence
 from dataclasses import dataclass
-from datetime import date, datetime, timedelta
+from datetime import UTC, date, datetime, timedelta
 from hashlib import sha256
 from importlib import resources
 from pathlib import Path
@@ -16,6 +16,7 @@ from pydantic import AwareDatetime, BeforeValidator, Field, ValidationError, mod
 
 from wanimate.approval.faults import first_fault
 from wanimate.approval.regions import Region, lies_in, meets
+from wanimate.approval.times import FIRST, LAST
 from wanimate.errors import InputError
 from wanimate.media.files import output_error
 from wanimate.review.records import Form, Name
@@ -38,7 +39,10 @@ def _day(given: object) -> object:
     return f"{given}-01" if isinstance(given, str) and len(given) == len("2026-11") else given
 
 
-Day = Annotated[date, BeforeValidator(_day)]
+Day = Annotated[date, Field(ge=FIRST, le=LAST), BeforeValidator(_day)]
+Time = Annotated[
+    AwareDatetime, Field(lt=datetime(LAST.year, 12, 31, tzinfo=UTC), gt=datetime(FIRST.year, 1, 1, tzinfo=UTC))
+]
 Words = Annotated[str, Field(min_length=1, max_length=2000)]
 
 
@@ -71,9 +75,9 @@ class Rule(Form):
             return "nobody has checked it"
         until = self.good_until(days)
         assert until is not None
-        if at.date() < self.checked_on:
+        if _latest_day(at) < self.checked_on:
             return f"it is checked on {self.checked_on}, after this"
-        return None if at.date() < until else f"it was to be checked again by {until}"
+        return None if at.astimezone(UTC).date() < until else f"it was to be checked again by {until}"
 
     def good_until(self, days: int) -> date | None:
         """The first day on which the row is outdated; None where nobody has checked it."""
@@ -82,7 +86,7 @@ class Rule(Form):
         return min(self.checked_on + timedelta(days=days), self.review_by or date.max)
 
     def in_force(self, at: datetime) -> bool:
-        return self.begins is None or (at + _EARLY).date() >= self.begins
+        return self.begins is None or _latest_day(at) >= self.begins
 
 
 class Approved(Form):
@@ -95,8 +99,8 @@ class Approved(Form):
     rule: str | None = None
     by: Name
     reason: Words
-    on: AwareDatetime
-    expires: AwareDatetime
+    on: Time
+    expires: Time
 
     @model_validator(mode="after")
     def _whole(self) -> Approved:
@@ -172,6 +176,11 @@ class Rules:
             and (one.region in places if one.region is not None else one.rule == rule)
         ]  # fmt: skip
         return max(fit, key=lambda one: one.expires, default=None)
+
+
+def _latest_day(at: datetime) -> date:
+    """The latest day that it is anywhere."""
+    return (at.astimezone(UTC) + _EARLY).date()
 
 
 def add_approval(path: Path, approved: Approved) -> None:

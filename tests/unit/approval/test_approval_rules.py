@@ -3,7 +3,7 @@
 from __future__ import annotations
 
 from collections.abc import Mapping
-from datetime import UTC, date, datetime, timedelta
+from datetime import UTC, date, datetime, timedelta, timezone
 from pathlib import Path
 from typing import Any
 
@@ -144,7 +144,7 @@ def test_a_row_with_a_packaged_id_stands_in_its_place(tmp_path: Path) -> None:
     [
         ("2026-06-03", None, 180, True), ("2026-06-04", None, 180, False), ("2026-06-03", None, 181, False),
         ('"2026-06"', None, 180, True), ("2026-11-01", "2026-11-30", 180, True), ("2026-11-01", "2026-12-01", 180, False),
-        ("2026-12-01", None, 180, True),
+        ("2026-12-01", None, 180, False), ("2026-12-02", None, 180, True),  # it is December already in Kiritimati
     ],
 )  # fmt: skip
 def test_rows_grow_old(tmp_path: Path, checked: str, review_by: str | None, days: int, stale: bool) -> None:
@@ -214,6 +214,18 @@ def test_only_people_of_the_policy_approve_where_it_names_some(tmp_path: Path) -
         assert judged(table, Case("animation", regions=("JP",)), policy).allowed is allowed
 
 
+def test_a_verdict_says_until_when_it_holds(tmp_path: Path) -> None:
+    verdict = judged(rules(tmp_path, row(more="review_by = 2026-12-24")), Case("animation", regions=("JP",)))
+    assert verdict.until == datetime(2026, 12, 24, tzinfo=UTC)
+
+
+def test_days_do_not_hang_on_the_zone_of_who_asks(tmp_path: Path) -> None:
+    at = datetime(2026, 12, 1, 13, 30, tzinfo=timezone(timedelta(hours=14)))  # November still, in UTC
+    table = rules(tmp_path, row(more="review_by = 2026-12-01"))
+    assert judged(table, Case("animation", regions=("JP",)), at=at).allowed
+    assert not judged(table, Case("animation", regions=("JP",)), at=at + timedelta(hours=1)).allowed
+
+
 def test_a_rule_may_be_taken_as_met(tmp_path: Path) -> None:
     case = Case("animation", regions=("US-NY",), kind="ad")
     assert not judged(rules(tmp_path), case).allowed
@@ -225,7 +237,9 @@ def test_a_rule_may_be_taken_as_met(tmp_path: Path) -> None:
     [
         ("[[rule", "no TOML"), (row(region="Japan"), "rule.1.region"), (row(more='requires = ["luck"]'), "rule.1.requires.1"),
         (row(more='colour = "red"'), "rule.1.colour: there is no such key"), (row() + row(), "two rules own"),
-        (row(checked='"soon"'), "rule.1.checked_on"), (approved(""), "either a region or a rule"),
+        (row(checked='"soon"'), "rule.1.checked_on"), (row(checked="9999-12-31"), "rule.1.checked_on"),
+        (approved('region = "JP"', expires="9999-12-31T23:00:00-14:00"), "approved.1.expires"),
+        (approved(""), "either a region or a rule"),
         (approved('region = "JP"\nrule = "own"'), "either a region or a rule"), (approved('rule = "gone"'), "the rule gone"),
         (approved('region = "JP"', by=" "), "approved.1.by"),
         (approved('region = "JP"', expires="2027-01-01"), "approved.1.expires"),
@@ -400,6 +414,8 @@ def test_a_record_names_the_very_bytes(tmp_path: Path) -> None:
     [
         ("approvals = 0", "approvals: "), ("approvals = 11", "approvals: "), ('regions = ["Europe"]', "regions.1: "),
         ('held = ["film"]', "held.1: "), ("colour = 1", "colour: there is no such key"), ("id = ", "no TOML"),
+        ('roles = ["legal"]\n[[people]]\nname = "Ann"\nidentity = "key:a"', "nobody of people has the role legal"),
+        (2 * '[[people]]\nname = "Ann"\nidentity = "key:a"\n', "two people have the identity key:a"),
         ('[[people]]\nname = "Ann"', "people.1.identity: it is missing"), ("\xff", "no TOML"),
     ],
 )  # fmt: skip
@@ -441,7 +457,7 @@ def test_the_template_has_every_key_and_is_the_default(tmp_path: Path) -> None:
     )
     everything = tmp_path / "all.toml"
     everything.write_text(plain, encoding="utf-8")
-    assert House.read(everything).policy.people[0].roles == ("legal",)
+    assert House.read(everything).policy.people[0].roles == ("producer", "legal")
     with pytest.raises(OutputError, match="nothing is written over it"):
         write_template(place)
     assert place.read_text(encoding="utf-8") == text

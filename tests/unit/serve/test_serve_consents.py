@@ -3,7 +3,6 @@
 from __future__ import annotations
 
 import threading
-from collections.abc import Iterator
 from datetime import UTC, datetime, timedelta
 from pathlib import Path
 from typing import Any
@@ -26,13 +25,9 @@ HOUSE = House(HousePolicy(), None, "a" * 64)
 CASE = Case("replacement", CLIP, IMAGE)
 
 
-@pytest.fixture
-def database(tmp_path: Path, monkeypatch: pytest.MonkeyPatch) -> Iterator[Database]:
+@pytest.fixture(autouse=True)
+def _no_policy(tmp_path: Path, monkeypatch: pytest.MonkeyPatch) -> None:
     monkeypatch.setenv("XDG_CONFIG_HOME", str(tmp_path / "config"))
-    found = Database(f"sqlite:///{tmp_path / 'consents.db'}")
-    found.open()
-    yield found
-    found.close()
 
 
 @pytest.fixture

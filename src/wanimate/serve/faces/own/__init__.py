@@ -25,5 +25,7 @@ from wanimate.serve.faces.own.forms import error_body
 __all__ = ["error_body", "router"]
 
 router = APIRouter(prefix="/v1")
-for part in (jobs, batches, files, stream, queue, uploads, people, check, library, consents, machine, keys, review, guest):
+for part in (
+    jobs, batches, files, stream, queue, uploads, people, check, library, consents, machine, keys, review, guest,
+):  # fmt: skip
     router.include_router(part.router)
