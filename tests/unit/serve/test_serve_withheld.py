@@ -12,6 +12,7 @@ import pytest
 import sqlalchemy as sa
 from fastapi.testclient import TestClient
 from own_service import MP4, Pretender, Served, made, served
+from test_serve_mcp import tools
 
 from wanimate.events import Event
 from wanimate.serve.tables import Hook, Job, Release
@@ -184,6 +185,29 @@ def test_a_policy_that_cannot_be_read_serves_nothing(house: Served) -> None:
         assert ann.get(f"/v1/videos/{job}/content").status_code == 503
     finally:
         place.write_text(text)
+
+
+def test_a_file_whose_job_is_gone_is_not_served(house: Served) -> None:
+    job = finished(house, name="gone")
+    url = house.client("ann").get(f"/api/v1/tasks/{job}").json()["output"]["video_url"]
+    with house.service.database.write() as session:
+        session.execute(sa.delete(Job).where(Job.id == job))
+    assert house.client("ann").get(url).status_code == 404
+
+
+def test_a_language_model_is_told_that_people_have_to_approve(house: Served) -> None:
+    told = tools(house)("status", job=finished(house, name="model"))
+    assert "approval" in told["withheld"]
+    assert "withheld" not in tools(house)("status", job=finished(house, "animation", name="model free"))
+
+
+def test_pictures_on_the_way_to_a_job_are_not_held(house: Served) -> None:
+    job = finished(house, name="on the way")
+    with house.service.database.write() as session:
+        row = session.get_one(Job, job)
+        row.result = {"with": row.result["video"]}
+    (file,) = [one for one in house.client("ann").get(f"/v1/jobs/{job}/files").json()["data"] if one["name"] == "with"]
+    assert house.client("ann").get(file["url"]).status_code == 200
 
 
 def test_without_a_policy_file_nothing_is_held(tmp_path: Path, monkeypatch: pytest.MonkeyPatch) -> None:

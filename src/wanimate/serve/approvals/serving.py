@@ -67,7 +67,9 @@ class Serving:
             return
         with self._database.read() as session:
             job = session.get(Job, stored.split("/")[1])
-        if job is None or "video" not in job.result:  # what is asked for on the way to a job shows no result
+        if job is None:  # nobody knows any more what it was
+            raise NotStored(stored)
+        if "video" not in job.result:  # what is asked for on the way to a job shows no result
             return
         if stored not in [one for name, one in job.result.items() if name not in FREE]:
             return
