@@ -49,7 +49,7 @@ from wanimate.types import Result
 from wanimate.weights.fingerprint import fingerprint
 
 pytest.importorskip("c2pa")
-WIDTH, HEIGHT, COUNT = 160, 96, 9
+WIDTH, HEIGHT, COUNT = 128, 64, 9
 SETTINGS = GenerateSettings(steps=1, seed=7, clip_length=5, overlap=1, solver="euler")
 """9 frames are two segments with them."""
 FINAL = OutputSettings(codec="ffv1", final=True)
@@ -257,6 +257,7 @@ def test_a_final_that_was_killed_goes_on_with_its_id(
     assert again.manifest["marks"]["id"] != stored["result_id"], "another result"
 
 
+@pytest.mark.slow
 def test_a_segment_of_a_final_is_redrawn(made: Any, tmp_path: Path) -> None:
     kept = FINAL.model_copy(update={"keep_segments": True})
     first, _ = made("a.mkv", kept)
