@@ -67,13 +67,14 @@ class Choice:
 
 @dataclass(frozen=True)
 class Made:
-    """An archive that was made. `lacks`: what it does not hold."""
+    """An archive that was made. `lacks`: what it does not hold. `no_guides`: results whose job has kept none."""
 
     out: Path
     results: tuple[str, ...]
     files: int
     bytes: int
     lacks: tuple[Lack, ...]
+    no_guides: tuple[str, ...] = ()
 
 
 class Incomplete(InputError):
@@ -115,9 +116,11 @@ def make(items: Sequence[Item], out: Path, title: Title, choice: Choice = Choice
                 "Contact-Name": title.agent,
             }
         )  # fmt: skip
-    names = tuple(str(entry["name"]) for entry in entries if entry is not None)
+    there = [entry for entry in entries if entry is not None]
+    names = tuple(str(entry["name"]) for entry in there)
+    without = tuple(str(one["name"]) for one in there if one["guides"] is None and "master" not in one["inputs"])
     sizes = [one.size for one in bag.files.values()]
-    return Made(bag.path, names, len(sizes), sum(sizes), tuple(work.lacks))
+    return Made(bag.path, names, len(sizes), sum(sizes), tuple(work.lacks), without)
 
 
 def _incomplete(what: str, lacks: Sequence[Lack], vital: bool) -> Incomplete:
