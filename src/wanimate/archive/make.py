@@ -37,6 +37,8 @@ _SHOWN = 5
 _FOLDERS = {"guides": "guides", "lora": "loras", "network": "networks", **dict.fromkeys(INPUTS, "inputs")}
 _SHARED = frozenset(_FOLDERS)
 """Roles of what several results can have in common. The others lie beside their result."""
+_PROVED = (*INPUTS, "lora", "sheet", "matte")
+"""What a record names by its path: only a hash tells that this file is meant, and not another one of the user's."""
 _VITAL = ("result", "record")
 """What has to be as it was. Of several results, one can be missing."""
 
@@ -244,6 +246,8 @@ class _Work:
 
     def _copied(self, piece: Piece, place: str) -> str | None:
         """As `_placed`. Raises Unreadable; _Changed: it is not what the record tells of."""
+        if piece.proof is None and piece.files is None and piece.role in _PROVED:
+            raise Unreadable("the record has no hash of it, so that nothing tells what it was")
         try:
             if piece.role in ("lora", "network") and piece.path.stat().st_size > self.choice.largest_lora:
                 _check(piece.path, piece.proof)  # told by its hash, which has to be right all the same
