@@ -130,12 +130,12 @@ def _made(story: Story) -> list[dict[str, Any]]:
         program["identifier"] = _to(about["@id"])
         more.append(about)
     own = f"#{quote(story.name)}"
-    checkpoint = record.get("checkpoint") or {}
+    checkpoint = _dict(record.get("checkpoint"))
     used = [_to(program["@id"])]
     if checkpoint:
         weights = {"@id": f"{own}-checkpoint", "@type": "SoftwareApplication", "name": str(checkpoint.get("name"))}
         hashes = [
-            _fact(f"{own}-weights-{quote(file)}", file, told) for file, told in checkpoint.get("hashes", {}).items()
+            _fact(f"{own}-weights-{quote(file)}", file, told) for file, told in _dict(checkpoint.get("hashes")).items()
         ]
         weights["identifier"] = [_to(one["@id"]) for one in hashes]  # type: ignore[assignment]
         used.append(_to(weights["@id"]))
@@ -150,10 +150,10 @@ def _made(story: Story) -> list[dict[str, Any]]:
         | ({"identifier": hash} if hash else {})
         for number, (what, hash) in enumerate(story.absent, 1)
     ]
-    prompt = (record.get("settings") or {}).get("prompt") or "The checkpoint's own prompt."
+    prompt = _dict(record.get("settings")).get("prompt") or "The checkpoint's own prompt."
     action = {
         "@id": f"{own}-job", "@type": "CreateAction", "name": f"{record.get('mode', 'job')} of {story.name}",
-        "description": prompt, "instrument": used, "agent": _to("#agent"), "endTime": str(record.get("written")),
+        "description": str(prompt), "instrument": used, "agent": _to("#agent"), "endTime": str(record.get("written")),
         "object": [
             *(_to(reference(name)) for _, name in story.objects),
             *(_to(one["@id"]) for one in (*facts, *absent)),
@@ -161,6 +161,10 @@ def _made(story: Story) -> list[dict[str, Any]]:
         "result": _to(reference(story.result)),
     }  # fmt: skip
     return [action, *more, *facts, *absent]
+
+
+def _dict(value: object) -> dict[str, Any]:
+    return value if isinstance(value, dict) else {}
 
 
 def _fact(id: str, name: str, value: Any) -> dict[str, Any]:

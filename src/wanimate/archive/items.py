@@ -20,6 +20,8 @@ Role = Literal[
 ]
 INPUTS: tuple[Role, ...] = ("image", "video", "mask", "master")
 MISSING, CHANGED = "missing", "changed"
+NETWORKS = (".pth", ".pt", ".ckpt", ".safetensors", ".bin")
+"""Endings of networks that enlarge. A record tells no hash of them, so that nothing else is taken for one."""
 
 
 @dataclass(frozen=True)
@@ -137,12 +139,11 @@ def inputs_of(record: Mapping[str, Any], places: Places, beside: Path) -> Iterat
             path = _found(one["path"], beside)
             yield Piece(role, path, path.name, _text(one.get("sha256")), _dict(one.get("files")) or None)
     yield from _guides(record, places, beside)
-    for one in record.get("lora") or ():
-        path = _found(one["path"], beside)
+    for one in _several(record.get("lora")):
+        path = _found(one.get("path"), beside)
         yield Piece("lora", places.loras.get(path.name, path), path.name, _text(one.get("sha256")))
     network = _dict(record.get("output")).get("upscale_network")
-    if isinstance(network, str):
-        path = _found(network, beside)
+    if isinstance(network, str) and (path := _found(network, beside)).suffix.lower() in NETWORKS:
         yield Piece("network", path, path.name)
 
 
@@ -152,7 +153,8 @@ def _guides(record: Mapping[str, Any], places: Places, beside: Path) -> Iterator
     began = inputs.get("guides")
     kept = record.get("guides")
     if isinstance(began, dict):
-        folder, files = places.guides or _found(began["path"], beside), _dict(began.get("files"))
+        folder = places.guides or _found(began.get("path"), beside)
+        files: dict[str, str | None] = {name: _text(told) or "none" for name, told in _dict(began.get("files")).items()}
     elif isinstance(kept, str) or places.guides is not None:
         folder = places.guides or _found(kept, beside)
         files = _proofs_of_kept(folder, record)
@@ -188,12 +190,13 @@ def _beside(result: Path, record: Mapping[str, Any]) -> Iterator[Piece]:
     """Sheet, matte, marked copies and sidecars."""
     told = set[str]()
     if isinstance(sheet := record.get("sheet"), dict):
-        told.add(sheet["name"])
-        yield Piece("sheet", result.parent / sheet["name"], sheet["name"], _proof(sheet))
-    if isinstance(matte := record.get("matte"), dict):
-        path = _found(_dict(record.get("output")).get("matte") or matte["name"], result.parent)
+        path = result.parent / Path(str(sheet.get("name"))).name
         told.add(path.name)
-        yield Piece("matte", path, matte["name"], _proof(matte))
+        yield Piece("sheet", path, path.name, _proof(sheet))
+    if isinstance(matte := record.get("matte"), dict):
+        path = _found(_dict(record.get("output")).get("matte") or matte.get("name"), result.parent)
+        told.add(path.name)
+        yield Piece("matte", path, path.name, _proof(matte))
     own = {result.name, record_path(result).name, *told}
     others = [
         f"{path.stem}."
@@ -245,6 +248,10 @@ def _proof(told: object) -> str | None:
 
 def _text(value: object) -> str | None:
     return value if isinstance(value, str) else None
+
+
+def _several(value: object) -> list[dict[str, Any]]:
+    return [one for one in value if isinstance(one, dict)] if isinstance(value, list) else []
 
 
 def _dict(value: object) -> dict[str, Any]:

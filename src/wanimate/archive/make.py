@@ -37,6 +37,8 @@ _SHOWN = 5
 _FOLDERS = {"guides": "guides", "lora": "loras", "network": "networks", **dict.fromkeys(INPUTS, "inputs")}
 _SHARED = frozenset(_FOLDERS)
 """Roles of what several results can have in common. The others lie beside their result."""
+_PROVED = (*INPUTS, "lora", "sheet", "matte")
+"""What a record names by its path: only a hash tells that this file is meant, and not another one of the user's."""
 _VITAL = ("result", "record")
 """What has to be as it was. Of several results, one can be missing."""
 
@@ -67,13 +69,14 @@ class Choice:
 
 @dataclass(frozen=True)
 class Made:
-    """An archive that was made. `lacks`: what it does not hold."""
+    """An archive that was made. `lacks`: what it does not hold. `no_guides`: results whose job has kept none."""
 
     out: Path
     results: tuple[str, ...]
     files: int
     bytes: int
     lacks: tuple[Lack, ...]
+    no_guides: tuple[str, ...] = ()
 
 
 class Incomplete(InputError):
@@ -115,9 +118,11 @@ def make(items: Sequence[Item], out: Path, title: Title, choice: Choice = Choice
                 "Contact-Name": title.agent,
             }
         )  # fmt: skip
-    names = tuple(str(entry["name"]) for entry in entries if entry is not None)
+    there = [entry for entry in entries if entry is not None]
+    names = tuple(str(entry["name"]) for entry in there)
+    without = tuple(str(one["name"]) for one in there if one["guides"] is None and "master" not in one["inputs"])
     sizes = [one.size for one in bag.files.values()]
-    return Made(bag.path, names, len(sizes), sum(sizes), tuple(work.lacks))
+    return Made(bag.path, names, len(sizes), sum(sizes), tuple(work.lacks), without)
 
 
 def _incomplete(what: str, lacks: Sequence[Lack], vital: bool) -> Incomplete:
@@ -241,6 +246,8 @@ class _Work:
 
     def _copied(self, piece: Piece, place: str) -> str | None:
         """As `_placed`. Raises Unreadable; _Changed: it is not what the record tells of."""
+        if piece.proof is None and piece.files is None and piece.role in _PROVED:
+            raise Unreadable("the record has no hash of it, so that nothing tells what it was")
         try:
             if piece.role in ("lora", "network") and piece.path.stat().st_size > self.choice.largest_lora:
                 _check(piece.path, piece.proof)  # told by its hash, which has to be right all the same

@@ -11,13 +11,14 @@ from contextlib import contextmanager
 from dataclasses import dataclass, replace
 from fractions import Fraction
 from pathlib import Path
-from typing import Any, Literal, cast
+from typing import Annotated, Any, Literal, TypeVar, cast
 
 import torch
+from pydantic import BaseModel, ConfigDict, Field, ValidationError
 
 from wanimate.api import Animator
 from wanimate.archive.compare import Comparison, compare
-from wanimate.archive.make import FORMAT, INDEX
+from wanimate.archive.make import INDEX
 from wanimate.archive.names import unsafe
 from wanimate.archive.verify import checked
 from wanimate.config import GenerateSettings, Job, OutputSettings, PreprocessSettings, RuntimeSettings
@@ -27,7 +28,7 @@ from wanimate.events import Event, Finished, Notice
 from wanimate.finish.lock import record_path
 from wanimate.finish.record import Hashes, versions
 from wanimate.jobs.finish import finish
-from wanimate.media.files import json_bytes, read_marked, read_own_json
+from wanimate.media.files import json_bytes, read_own_json
 from wanimate.media.places import is_within
 from wanimate.preprocess.guides import load_guides
 from wanimate.preprocess.manifest import told_settings
@@ -38,6 +39,7 @@ from wanimate.weights.relighting import find_relighting
 
 Way = Literal["guides", "inputs", "master"]
 """What a job begins with: the guides, clip and picture, or a master that is finished."""
+_Told = TypeVar("_Told", bound=BaseModel)
 
 
 @dataclass(frozen=True)
@@ -74,6 +76,60 @@ class Archived:
         return cast(Mode, self.record["mode"])
 
 
+class _Form(BaseModel):
+    model_config = ConfigDict(strict=True, extra="allow")
+
+
+class _Entry(_Form):
+    """A result in the index of an archive, which may be a stranger's."""
+
+    name: str
+    result: str
+    record: str
+    guides: str | None
+    inputs: dict[str, str]
+    lora: list[str | None]
+    network: str | None
+
+
+class _Index(_Form):
+    format: Literal["wanimate-archive"]
+    results: list[_Entry]
+
+
+class _Weights(_Form):
+    name: str = ""
+    hashes: dict[str, str] = {}
+
+
+class _Lora(_Form):
+    path: Any
+    sha256: str | None = None
+
+
+class _Redraw(_Form):
+    seed: int
+
+
+class _Record(_Form):
+    """What a job's record has to tell. Settings are read where they are used."""
+
+    mode: str
+    settings: dict[str, Any] = {}
+    output: dict[str, Any]
+    runtime: dict[str, Any] = {}
+    checkpoint: _Weights = _Weights()
+    lora: list[_Lora] = []
+    redraws: dict[Annotated[str, Field(pattern=r"^[1-9][0-9]{0,6}$")], _Redraw] = {}
+    marks: dict[str, Any] | None = None
+    versions: dict[str, str | None] = {}
+    preprocess: dict[str, Any] | None = None
+    gpus: int | None = None
+    fps: str | None = None
+    device: str = "cpu"
+    attention_asked: str | None = None
+
+
 @dataclass(frozen=True)
 class Redone:
     """What came of it. `way`: what it began with."""
@@ -90,26 +146,22 @@ def archived(folder: Path, name: str | None = None) -> Archived:
         InputError: it is no archive of this program, it is not whole, or it has no such result.
     """
     payload = checked(folder)
-    index = read_marked(payload / INDEX, FORMAT)
-    if index is None or not isinstance(index.get("results"), list):
-        rule = "it is a bag, but no archive of this program"
-        raise InputError("folder", folder, rule, "Name one that `wanimate archive` has made.")
-    entries = {str(one["name"]): one for one in index["results"]}
+    index = _read(_Index, folder, payload / INDEX)
+    entries = {one.name: one for one in index.results}
     known = ", ".join(sorted(entries))
     if name is None and len(entries) != 1:
         raise InputError("result", "", f"the archive has {len(entries)} results: {known}", "Name one of them.")
     entry = next(iter(entries.values())) if name is None else entries.get(name)
     if entry is None:
         raise InputError("result", name, f"the archive has no such result; it has {known}", "Name one of them.")
-    record = read_own_json(_in(payload, entry["record"]))
-    if not isinstance(record, dict) or "mode" not in record:
-        raise InputError("folder", folder, "the record in it is none of a job", "Name another archive.")
+    file = _in(payload, entry.record)
+    record = _read(_Record, folder, file).model_dump()
     return Archived(
-        name=str(entry["name"]), record=record, record_file=_in(payload, entry["record"]),
-        result=_in(payload, entry["result"]), guides=None if entry["guides"] is None else _in(payload, entry["guides"]),
-        inputs={role: _in(payload, path) for role, path in entry["inputs"].items()},
-        loras=tuple(None if path is None else _in(payload, path) for path in entry["lora"]),
-        network=None if entry["network"] is None else _in(payload, entry["network"]),
+        name=entry.name, record=record, record_file=file, result=_in(payload, entry.result),
+        guides=None if entry.guides is None else _in(payload, entry.guides),
+        inputs={role: _in(payload, path) for role, path in entry.inputs.items()},
+        loras=tuple(None if path is None else _in(payload, path) for path in entry.lora),
+        network=None if entry.network is None else _in(payload, entry.network),
     )  # fmt: skip
 
 
@@ -206,7 +258,7 @@ def _of_master(found: Archived, out: Path, device: str | None) -> Iterator[Event
 
 def _check_weights(found: Archived, animator: Animator, given: Path | None) -> None:
     """Refuse weights that are not the job's."""
-    told = dict((found.record.get("checkpoint") or {}).get("hashes") or {})
+    told: dict[str, str] = found.record["checkpoint"]["hashes"]
     path = animator.engine.facts()["checkpoint"]["path"]
     with Hashes() as hashes:
         hashes.add(animator.engine.files)
@@ -214,7 +266,7 @@ def _check_weights(found: Archived, animator: Animator, given: Path | None) -> N
     other = sorted(name for name in told.keys() | here.keys() if told.get(name) != here.get(name))
     if not other:
         return
-    name = (found.record.get("checkpoint") or {}).get("name")
+    name = found.record["checkpoint"]["name"]
     rule = f"it is not the checkpoint of the job ({name}): {len(other)} files differ, {other[0]} first"
     raise InputError("checkpoint", given or "mannequin", rule, "Name the folder of that checkpoint.")
 
@@ -236,7 +288,9 @@ def generate_settings(found: Archived, again: Again, checkpoint: Path) -> Genera
     if relighting is not None:
         here[fingerprint(relighting)] = relighting
     uses = []
-    for use, record, packed in zip(told.lora, found.record.get("lora") or (), found.loras, strict=True):
+    if not len(told.lora) == len(found.record["lora"]) == len(found.loras):
+        raise _lacks(found, "its record and its index tell of other LoRAs")
+    for use, record, packed in zip(told.lora, found.record["lora"], found.loras, strict=True):
         path = here.get(record.get("sha256"), packed)
         if path is None:
             rule = f"its LoRA {Path(record['path']).name} is not in the archive ({record.get('sha256')})"
@@ -309,6 +363,17 @@ def _place(found: Archived, out: Path, redrawn: bool) -> Iterator[Path]:
         yield place
         os.rename(record_path(place), record_path(out))
         os.rename(place, out)
+
+
+def _read(form: type[_Told], folder: Path, file: Path) -> _Told:
+    """A JSON file of the payload. Raises InputError where it is none of this form."""
+    try:
+        return form.model_validate(read_own_json(file))
+    except ValidationError as error:
+        first = error.errors(include_url=False)[0]
+        what = ".".join(map(str, first["loc"])) or "JSON"
+        rule = f"it is no archive of this program: {file.name} cannot be used ({what}: {first['msg']})"
+        raise InputError("folder", folder, rule, "Name one that `wanimate archive` has made.") from error
 
 
 def _in(payload: Path, name: Any) -> Path:

@@ -265,11 +265,14 @@ def _shots(reviews: Reviews, what: str) -> tuple[Sequence[Shot], str]:
 def _told(report: Reporter, made: Made) -> None:
     for lack in made.lacks[:_SHOWN]:
         report.part("lacks", vars(lack), f"left out: {escape(lack.told)}")
+    if made.no_guides:
+        words = f"without guides, which the job has not kept; redo makes them again: {', '.join(made.no_guides)}"
+        report.part("no_guides", {"results": list(made.no_guides)}, escape(words))
     size = f"{made.bytes / 1e6:.1f} MB"
     several = "1 result" if len(made.results) == 1 else f"{len(made.results)} results"
     data = {
         "out": made.out, "results": list(made.results), "files": made.files, "bytes": made.bytes,
-        "lacks": [vars(lack) for lack in made.lacks],
+        "lacks": [vars(lack) for lack in made.lacks], "no_guides": list(made.no_guides),
     }  # fmt: skip
     without = f", without {len(made.lacks)} that are missing" if made.lacks else ""
     report.done(data, escape(f"{made.out}: {several}, {made.files} files, {size}{without}"))

@@ -42,5 +42,5 @@ def finished(folder: Path, name: str = "hero.mp4", **more: Any) -> Path:
     told = {
         role: {"path": str(path), "sha256": fingerprint(path)} for role, path in (("image", image), ("video", video))
     }
-    out.with_suffix(".json").write_text(json.dumps(record_of(out, told, **more)))
+    out.with_suffix(".json").write_text(json.dumps(record_of(out, **{"inputs": told, **more})))
     return out

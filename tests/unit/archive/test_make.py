@@ -357,3 +357,49 @@ def test_guides_that_the_job_has_kept(tmp_path: Path) -> None:
     noise(pose)
     make([item_of(moved, guides=guides)], tmp_path / "named", TITLE)
     assert "guides/guides/pose.mkv" in payload(tmp_path / "named")
+
+
+@pytest.mark.parametrize(
+    "change",
+    [
+        lambda t, secret: t["inputs"].update(image={"path": secret}),
+        lambda t, secret: t["inputs"].update(mask={"path": secret}),
+        lambda t, secret: t["inputs"].update(guides={"path": str(Path(secret).parent), "files": {"secret.txt": None}}),
+        lambda t, secret: t["inputs"].update(guides={"path": "/", "files": {secret[1:]: None}}),
+        lambda t, secret: t.update(lora=[{"path": secret}]), lambda t, secret: t.update(sheet={"name": secret}),
+        lambda t, secret: t.update(matte={"name": secret}, output={"matte": secret}),
+    ],
+)  # fmt: skip
+def test_a_record_that_names_other_files_of_the_user(tmp_path: Path, change: Any) -> None:
+    """A stranger's record could name anything: without a hash of it nothing is taken."""
+    secret = noise(tmp_path / "secret.txt", 50)
+    result = finished(tmp_path / "work")
+    told = json.loads(result.with_suffix(".json").read_text())
+    change(told, str(secret))
+    result.with_suffix(".json").write_text(json.dumps(told))
+    with pytest.raises(Incomplete):
+        archived(result, tmp_path / "bag")
+    archived(result, tmp_path / "bag", allow_missing=True)
+    assert not any(path.read_bytes() == secret.read_bytes() for path in (tmp_path / "bag").rglob("*") if path.is_file())
+
+
+def test_networks_have_a_network_s_ending(tmp_path: Path) -> None:
+    secret, network = noise(tmp_path / "secret.txt", 50), noise(tmp_path / "4x.pth", 60)
+    for path, taken in ((secret, False), (network, True)):
+        result = finished(tmp_path / path.stem, output={"codec": "h264", "upscale_network": str(path)})
+        archived(result, tmp_path / f"bag-{path.stem}")
+        assert (f"networks/{path.name}" in payload(tmp_path / f"bag-{path.stem}")) == taken
+
+
+@pytest.mark.parametrize("value", [3, "x", [3], {"path": 3, "hashes": 3, "guides": 3, "prompt": 3, "image": 3}, None])
+@pytest.mark.parametrize(
+    "key", ["inputs", "lora", "sheet", "matte", "output", "guides", "fingerprint", "checkpoint", "settings"]
+)
+def test_odd_records_end_in_a_sentence_or_a_bag(tmp_path: Path, key: str, value: Any) -> None:
+    result = finished(tmp_path / "work", **{key: value})
+    try:
+        archived(result, tmp_path / "bag", allow_missing=True)
+    except InputError:
+        assert not (tmp_path / "bag").exists()
+    else:
+        assert verify(tmp_path / "bag").code == 0

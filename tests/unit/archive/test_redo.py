@@ -18,6 +18,7 @@ import torch
 sys.path.insert(0, str(Path(__file__).parent))
 sys.path.insert(0, str(Path(__file__).parents[1] / "weights"))
 from finished import finished, noise
+from test_verify import resealed
 from tiny_checkpoints import own_checkpoint, write_guides
 
 from wanimate.api import Animator
@@ -171,16 +172,36 @@ def test_frames_that_differ_are_counted(made: Path, tmp_path: Path) -> None:
         compare(tmp_path / "a.mkv", made / "hero.mkv")
 
 
-def test_a_bag_of_somebody_else(tmp_path: Path) -> None:
+@pytest.mark.parametrize(
+    ("file", "change", "said"),
+    [
+        ("archive.json", lambda t: t["results"][0].update(record="../../work/hero.json"), "which is not in it"),
+        ("archive.json", lambda t: t["results"][0].update(result="/etc/passwd"), "which is not in it"),
+        ("archive.json", lambda t: t["results"][0].pop("inputs"), r"cannot be used \(results\.0\.inputs: Field required"),
+        ("archive.json", lambda t: t.update(results={}), "results: Input should be a valid list"),
+        ("archive.json", lambda t: t.update(format="other"), "it is no archive of this program"),
+        ("results/hero/hero.json", lambda t: t.pop("output"), r"hero\.json cannot be used \(output: Field required"),
+        ("results/hero/hero.json", lambda t: t.update(redraws={"x": {"seed": 1}}), "redraws"),
+        ("results/hero/hero.json", lambda t: t.update(lora=[3]), r"lora\.0"),
+    ],
+)  # fmt: skip
+def test_bags_of_somebody_else(tmp_path: Path, file: str, change: Any, said: str) -> None:
     bag = bag_of(finished(tmp_path / "work"), tmp_path / "bag")
-    index = bag / "data" / "archive.json"
-    told = json.loads(index.read_text())
-    told["results"][0]["record"] = "../../work/hero.json"
-    from test_verify import resealed
-
-    resealed(bag, "data/archive.json", json.dumps(told).encode())
-    with pytest.raises(InputError, match="which is not in it"):
+    told = json.loads((bag / "data" / file).read_text())
+    change(told)
+    resealed(bag, f"data/{file}", json.dumps(told).encode())
+    with pytest.raises(InputError, match=said):
         archived(bag)
+
+
+def test_settings_that_are_none(tmp_path: Path) -> None:
+    found = from_record(tmp_path, settings={"steps": "many"})
+    with pytest.raises(InputError):
+        generate_settings(found, Again(), tmp_path)
+    use = LoraUse(path=Path("a.safetensors"))
+    other = from_record(tmp_path, settings=GenerateSettings(lora=(use,)).model_dump(mode="json"))
+    with pytest.raises(InputError, match="tell of other LoRAs"):
+        generate_settings(other, Again(), tmp_path)
 
 
 @pytest.mark.slow

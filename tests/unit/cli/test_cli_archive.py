@@ -30,8 +30,8 @@ def run(*words: object, code: int = 0) -> list[dict[str, Any]]:
 )
 def test_make_and_verify(tmp_path: Path, words: list[str]) -> None:
     file, out = finished(tmp_path / "work"), tmp_path / "bag"
-    (told,) = run(*(word.format(file=file, out=out) for word in words))
-    assert (told["results"], told["files"], told["lacks"]) == (["hero"], 6, [])
+    *_, told = run(*(word.format(file=file, out=out) for word in words))
+    assert (told["results"], told["files"], told["lacks"], told["no_guides"]) == (["hero"], 6, [], ["hero"])
     (told,) = run("verify", out)
     assert (told["verdict"], told["problems"]) == ("whole", [])
     (out / "data" / "inputs" / "dance.mp4").write_bytes(b"x")
@@ -46,7 +46,7 @@ def test_make_and_verify(tmp_path: Path, words: list[str]) -> None:
 def test_a_folder_and_documents(tmp_path: Path) -> None:
     finished(tmp_path / "work")
     consent = noise(tmp_path / "consent.pdf")
-    (told,) = run(
+    *_, told = run(
         tmp_path / "work", "--out", tmp_path / "bag", "--with", consent, "--agent", "Ann Lee", "--licence", "house"
     )
     assert told["results"] == ["hero"]

@@ -19,6 +19,7 @@ from wanimate.review.records import Shot, Version
 from wanimate.serve.reviews.desk import Desk
 from wanimate.serve.storage import NotStored, Storage
 from wanimate.serve.tables import Job, storable
+from wanimate.weights.fingerprint import fingerprint
 
 _GONE = "it is not kept any more"
 
@@ -119,7 +120,7 @@ class _Version:
                 words = "it was fetched from an address and not kept" if role not in stored else _GONE
                 self._lacks.append(Lack(self._name, role, role, MISSING, words))
             elif (path := self._fetched(role, stored[role])) is not None:
-                found[role] = Piece(role, path, path.name, proofs.get(role))
+                found[role] = Piece(role, path, path.name, proofs.get(role) or fingerprint(path))
         return found
 
     def _fetched(self, role: str, stored: str) -> Path | None:
