@@ -186,6 +186,21 @@ def test_damaged_guides_in_the_store_are_made_again(tmp_path: Path) -> None:
     assert again.guides(again.guides_folder, {}) is not None
 
 
+def test_what_people_say_of_a_shot_is_no_damage(tmp_path: Path) -> None:
+    store = Store(tmp_path / "a.mkv")
+    store.begin()
+    write_guides(store.guides_folder, 5)
+    store.add_guides(load_guides(store.guides_folder), {})
+    file = store.guides_folder / "manifest.json"
+    manifest = json.loads(file.read_text())
+    file.write_text(json.dumps(manifest | {"shot": {"history": ["Ann"]}}))
+    found = Store(tmp_path / "a.mkv").guides(store.guides_folder, {})
+    assert found is not None
+    assert found.manifest["shot"] == {"history": ["Ann"]}
+    file.write_text(json.dumps(manifest | {"no_person": [[0, 1]]}))
+    assert Store(tmp_path / "a.mkv").guides(store.guides_folder, {}) is None
+
+
 def test_a_name_that_is_none_has_nothing_kept() -> None:
     for out in (".", "..", "/", ""):
         assert kept_words(Path(out)) is None

@@ -20,7 +20,7 @@ def _home(tmp_path: Path, monkeypatch: pytest.MonkeyPatch) -> None:
     """The service of this machine is one of the test's own."""
     monkeypatch.setenv("WANIMATE_SERVE_DATA", str(tmp_path / "data"))
     monkeypatch.setenv("WANIMATE_CACHE", str(tmp_path / "cache"))
-    monkeypatch.setattr("wanimate.library.look._people", lambda _clip: 1)
+    monkeypatch.setattr("wanimate.library.look._people_and_camera", lambda _clip: (1, None))
 
 
 @pytest.fixture

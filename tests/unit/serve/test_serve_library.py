@@ -31,6 +31,8 @@ from wanimate.serve.sweep import sweep_library
 from wanimate.serve.tables import Job
 from wanimate.serve.worker import wan
 
+CAMERA = {"value": "Static", "confidence": 0.9, "by": "analysis", "at": "2026-11-30T12:00:00+00:00"}
+
 
 class Counting(FakePeople):
     """Counts the frames that it is asked to track."""
@@ -45,7 +47,7 @@ class Counting(FakePeople):
 
 @pytest.fixture
 def service(tmp_path: Path, monkeypatch: pytest.MonkeyPatch) -> Iterator[Served]:
-    monkeypatch.setattr("wanimate.library.look._people", lambda _clip: 2)
+    monkeypatch.setattr("wanimate.library.look._people_and_camera", lambda _clip: (2, CAMERA))
     monkeypatch.setattr("wanimate.preprocess.drive.open_detector", lambda _settings: Counting())
     monkeypatch.setattr(Counting, "tracked", 0)
     with served(tmp_path / "data") as found:
@@ -129,7 +131,7 @@ def test_a_clip_is_added_looked_into_and_used_again_and_again(service: Served, a
     with real_worker(service):
         seen = looked_into(service, "ann", entry)
         assert (seen["width"], seen["height"], seen["fps"], seen["people"]) == (320, 240, "10", 2)
-        assert (seen["tags"], seen["licence"], seen["camera"]) == (["slow"], "CC0-1.0", None)
+        assert (seen["tags"], seen["licence"], seen["camera"]) == (["slow"], "CC0-1.0", CAMERA)
         anybody = TestClient(service.app)
         for link, kind in (("preview", "video/mp4"), ("poster", "image/webp"), ("file", "video/mp4")):
             answer = anybody.get(seen[link])

@@ -102,7 +102,7 @@ def _number(low: float, high: float) -> Callable[[str, Any], Any]:
     def rule(field: str, value: Any) -> float:
         try:
             found = float("nan") if isinstance(value, bool) else float(value)
-        except (TypeError, ValueError):
+        except (TypeError, ValueError, OverflowError):
             found = math.nan
         if not low <= found <= high:
             said = f"{field} is a number from {low:g} to {high:g}"
@@ -134,7 +134,7 @@ def _scenes(field: str, value: Any) -> list[str]:
 
 def _source(field: str, value: Any) -> int:
     text = str(value).strip()
-    if not text.isascii() or not text.isdecimal() or int(text[:9]) not in LIGHT_SOURCES:
+    if not text.isascii() or not text.isdecimal() or len(text) > 3 or int(text) not in LIGHT_SOURCES:
         rule = f"{field} is a number of EXIF's list"
         raise InputError(
             "value", text[:80], rule, "Give 1 for daylight, 3 for tungsten or 10 for cloudy, for instance."
@@ -148,10 +148,10 @@ def _cuts(field: str, value: Any) -> Any:
 
 
 def _text(field: str, value: Any) -> str:
-    text = str(value).strip()
+    text = str(value).strip() if isinstance(value, str | int | float) else ""
     if not text or len(text) > _LONGEST or not text.isprintable():
         rule = f"{field} is a text of 1 to {_LONGEST} printable characters"
-        raise InputError("value", text[:80], rule, "Give such a text.")
+        raise InputError("value", str(value)[:80], rule, "Give such a text.")
     return text
 
 
