@@ -28,9 +28,11 @@ def _fixed_randomness() -> None:
 
 
 @pytest.fixture(scope="session", autouse=True)
-def _own_cache(tmp_path_factory: pytest.TempPathFactory) -> None:
-    """Embeddings of prompts are kept apart from the user's."""
-    os.environ["WANIMATE_CACHE"] = str(tmp_path_factory.mktemp("cache"))
+def _own_places(tmp_path_factory: pytest.TempPathFactory) -> None:
+    """Embeddings of prompts, databases, marks and the house's policy are kept apart from the user's."""
+    for name in ("WANIMATE_CACHE", "XDG_DATA_HOME", "XDG_CONFIG_HOME"):
+        os.environ[name] = str(tmp_path_factory.mktemp(name.lower()))
+    os.environ.pop("WANIMATE_POLICY", None)
 
 
 @pytest.hookimpl(wrapper=True)

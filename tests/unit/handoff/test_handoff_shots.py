@@ -2,6 +2,7 @@
 
 from __future__ import annotations
 
+import hashlib
 import io
 import json
 import shutil
@@ -51,7 +52,10 @@ def shot_of(service: Service, made: Path, mode: str = "animation", above: str | 
         id=id_, owner="ann", key_id="k", request_id="r", face="own", kind="animate", mode=mode, model="m", checkpoint="m",
         submission={"name": "Scene 12", "parent": None, "version_of": above}, state=State.SUCCEEDED, stage=Stage.GENERATE,
         order_key=at, created=at, result={"video": f"{place}/result{made.suffix}", "record": f"{place}/result.json"},
-        facts={"frames": 12, "fps": "30000/1001", "size": [96, 64], "seed": 7},
+        facts={
+            "frames": 12, "fps": "30000/1001", "size": [96, 64], "seed": 7,
+            "sha256": hashlib.sha256(made.read_bytes()).hexdigest(),
+        },
     )  # fmt: skip
     with service.database.write() as session:
         session.add(job)
@@ -86,8 +90,11 @@ def test_a_shot_with_its_comments(service: Service, ready: Path, tmp_path: Path)
 
 
 def test_a_file(ready: Path, tmp_path: Path) -> None:
-    told = run(None, "handoff", ready, "--to", tmp_path / "out", "--mezzanine", "none", "--region", "EU")
-    assert json.loads((tmp_path / "out" / "S010_v003.handoff.json").read_text())["regions"] == ["EU"]
+    refused = run(None, "handoff", ready, "--to", tmp_path / "out", "--mezzanine", "none", "--region", "EU", code=2)
+    assert "of EU asks for an invisible watermark" in refused["message"]
+    assert not (tmp_path / "out").exists()
+    told = run(None, "handoff", ready, "--to", tmp_path / "out", "--mezzanine", "none")
+    assert json.loads((tmp_path / "out" / "S010_v003.handoff.json").read_text())["regions"] == []
     assert told["output_sha256"] == read_package(tmp_path / "out").output_sha256  # type: ignore[union-attr]
 
 
@@ -116,7 +123,7 @@ def test_a_shot_that_may_not_leave(service: Service, tmp_path: Path) -> None:
     made = result(tmp_path / "a.mkv", mode="replacement", codec="ffv1", count=3)
     shot, job = shot_of(service, made, "replacement")
     told = run(service, "handoff", shot, "--to", tmp_path / "out", code=2)
-    assert (told["parameter"], "it is a replacement" in told["message"]) == ("WHAT", True)
+    assert (told["parameter"], "replacement needs an approval" in told["message"]) == ("WHAT", True)
     service.storage.remove(f"jobs/{job}/1/result.mkv")
     assert "not kept any more" in run(service, "handoff", shot, "--to", tmp_path / "out", code=2)["message"]
     assert not (tmp_path / "out").exists()
@@ -136,7 +143,9 @@ def test_a_package_is_downloaded(tmp_path: Path, ready: Path) -> None:
         shot, job = shot_of(service, ready)
         said = client.post(f"/v1/shots/{shot}/comments", json={"text": "Too dark", "frame": 5})
         assert said.status_code == 201, said.text
-        answer = client.post(f"/v1/shots/{shot}/handoff", json={"regions": ["EU"]})
+        refused = client.post(f"/v1/shots/{shot}/handoff", json={"regions": ["EU"]})
+        assert (refused.status_code, "asks for an invisible watermark" in refused.text) == (409, True)
+        answer = client.post(f"/v1/shots/{shot}/handoff", json={})
         assert answer.status_code == 200, answer.text
         assert answer.headers["content-disposition"] == 'attachment; filename="Scene_12_v001.zip"'
         with zipfile.ZipFile(io.BytesIO(answer.content)) as archive:
@@ -163,7 +172,7 @@ def test_what_the_service_does_not_hand_off(tmp_path: Path, ready: Path, monkeyp
         shot, _ = shot_of(service, made, "replacement")
         told = client.post(f"/v1/shots/{shot}/handoff", json={})
         assert told.status_code == 409
-        assert told.json()["error"]["message"].startswith("It is a replacement, and no approval of this very file")
+        assert told.json()["error"]["message"].startswith("It may not leave: replacement needs an approval")
         whole, job = shot_of(service, ready)
         monkeypatch.setattr("wanimate.serve.reviews.packages.MOST_ENCODED", 1000)
         assert client.post(f"/v1/shots/{whole}/handoff", json={}).status_code == 200  # nothing is encoded
