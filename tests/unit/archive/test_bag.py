@@ -63,8 +63,10 @@ def test_a_failure_leaves_nothing(tmp_path: Path) -> None:
 def test_a_killed_one_leaves_no_bag_and_the_next_cleans_up(tmp_path: Path) -> None:
     pid = os.fork()
     if pid == 0:
-        NewBag(tmp_path / "bag").__enter__().add("a", [b"a"])
-        os._exit(9)
+        try:
+            NewBag(tmp_path / "bag").__enter__().add("a", [b"a"])
+        finally:
+            os._exit(9)
     os.waitpid(pid, 0)
     assert not (tmp_path / "bag").exists()
     assert list(tmp_path.glob(".bag.*.part"))

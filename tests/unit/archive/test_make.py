@@ -278,9 +278,11 @@ def test_killed_in_the_middle(tmp_path: Path) -> None:
     copy = NewBag.copy
     pid = os.fork()
     if pid == 0:
-        NewBag.copy = dying  # type: ignore[method-assign]
-        archived(result, out)
-        os._exit(0)
+        try:
+            NewBag.copy = dying  # type: ignore[method-assign]
+            archived(result, out)
+        finally:
+            os._exit(0)
     assert os.waitpid(pid, 0)[1] == signal.SIGKILL
     assert not out.exists()
     assert list(out.parent.glob(".bag.*.part"))

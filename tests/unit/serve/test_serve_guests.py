@@ -95,8 +95,10 @@ def _patient(house: House) -> None:
 
 def test_a_guest_sees_the_shot_its_video_and_its_comments(house: House) -> None:
     house.ann.post(f"/v1/shots/{house.shot}/comments", json={"text": "From ann", "frame": 1})
+    assert house.ann.patch(f"/v1/shots/{house.shot}", json={"project": "Secret film"}).status_code == 200
     guest = house.guest()
     shot = guest.get("/v1/guest").json()
+    assert shot["project"] == ""
     assert (shot["id"], shot["name"], shot["you"], shot["rights"]) == (house.shot, "shown", "Gil", ["view", "comment"])
     assert "From ann" in [comment["text"] for comment in shot["comments"]]
     video = shot["versions"][0]["video"]

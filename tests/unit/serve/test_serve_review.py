@@ -118,6 +118,10 @@ def test_a_person_names_a_shot_and_stacks_by_hand(service: Served) -> None:
     assert [comment["text"] for comment in answer.json()["comments"]] == ["This was said before."]
     assert ann.get(f"/v1/shots/{left['id']}").status_code == 404
     assert ann.patch(f"/v1/shots/{shot['id']}", json={"name": "Scene 12"}).json()["name"] == "Scene 12"
+    put = ann.patch(f"/v1/shots/{shot['id']}", json={"project": "Spring"}).json()
+    assert (put["name"], put["project"]) == ("Scene 12", "Spring")
+    assert ann.patch(f"/v1/shots/{shot['id']}", json={"project": "a\nb"}).status_code == 400
+    assert ann.patch(f"/v1/shots/{shot['id']}", json={"project": ""}).json()["project"] == ""
     alone = shot_of(service, second, alone=True)
     assert jobs(alone) == [second]
     assert jobs(ann.get(f"/v1/shots/{shot['id']}").json()) == [first]
