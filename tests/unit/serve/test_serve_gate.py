@@ -128,7 +128,8 @@ def test_who_is_legal_no_more_counts_as_legal_no_more(house: Stage, tmp_path: Pa
     house.policy(roles=["legal"], people=[{**lena, "roles": ["legal"]}])
     file = result(tmp_path / "hero.mp4")
     house.approved(file, LENA)
-    house.policy(roles=["legal"], people=[{**lena, "roles": []}])
+    other = {"name": "Lou Park", "identity": "key:lou", "roles": ["legal"]}
+    house.policy(roles=["legal"], people=[{**lena, "roles": []}, other])
     refused(house, file, "nobody has approved it as legal")
 
 
