@@ -102,9 +102,10 @@ def _in_order(chains: Sequence[Sequence[chain.Record]], output_sha256: str) -> l
 def _lacking(counted: Sequence[chain.Record], policy: HousePolicy) -> list[str]:
     """Approvals that are not there, as sentences."""
     found = list[str]()
-    if len(counted) < policy.approvals:
-        people = "approval" if policy.approvals == 1 else "approvals by different people"
-        found.append(f"there are {len(counted)} of {policy.approvals} {people}")
+    if policy.approvals == 1 and not counted:
+        found.append("nobody has approved it")
+    elif len(counted) < policy.approvals:
+        found.append(f"there are {len(counted)} of {policy.approvals} approvals by different people")
     for role in policy.roles:
         # who was not legal when they approved did not look at it as legal, and who is not any more does not count as such
         if not any(role in one.by.roles and role in roles_of(one.by.identity, policy) for one in counted):

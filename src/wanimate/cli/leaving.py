@@ -2,12 +2,12 @@
 
 from __future__ import annotations
 
+from collections.abc import Sequence
 from pathlib import Path
-from typing import Annotated, Any
+from typing import TYPE_CHECKING, Annotated
 
 import typer
 from rich.markup import escape
-from rich.table import Table
 
 from wanimate.cli.build import command
 from wanimate.cli.options import option
@@ -27,6 +27,9 @@ from wanimate.cli.review import (
 )
 from wanimate.cli.serve import Config, Data, Database, StorageUrl, settings_of
 from wanimate.config.base import FILES
+
+if TYPE_CHECKING:
+    from wanimate.serve.approvals.releases import Gone
 
 OWN = {**NAMES, "file": "FILE", "result": "FILE", "release": "RELEASE", "note": "--note"}
 Result = Annotated[Path, typer.Argument(help="A finished result: a video, or a folder of pictures.")]
@@ -81,8 +84,8 @@ def add(
         made = run(base, store, settings, file, name, identity())
     told = {"shot": made.shot, "version": made.job, "sha256": made.sha256, "mode": made.mode, "warning": made.why}
     words = f"{made.shot}: {escape(file.name)} is in review (sha256 {made.sha256})"
-    why = "" if made.why is None else f"\n[yellow]It is taken for a replacement: {escape(made.why)}.[/yellow]"
-    report.done(told, f"{words}{why}")
+    why = [] if made.why is None else [f"[yellow]It is taken for a replacement: {escape(made.why)}.[/yellow]"]
+    report.done(told, [words, *why])
 
 
 @app.command()
@@ -107,7 +110,7 @@ def revoke(
         left = [one for one in found.decisions.gone(who, known.id) if one.release.output == record.output_sha256]
     data_told = {"decision": record.model_dump(mode="json"), "releases": [one.told() for one in left]}
     words = f"{escape(known.name)}, version {chosen.number}: revoked"
-    report.done(data_told, [words, _table(left)] if left else f"{words}; nothing of it has left")
+    report.done(data_told, f"{words}\n{_lines(left)}" if left else f"{words}; nothing of it has left")
 
 
 @app.command()
@@ -119,7 +122,7 @@ def left(
     """List where results of a shot went, and what of it is to be taken back."""
     with reviews(settings_of(config, data=data, database=database, storage=storage), shot) as found:
         gone = found.decisions.gone(operator(None), shot_of(found, shot).id)
-    report.done({"releases": [one.told() for one in gone]}, [_table(gone)] if gone else "nothing has left")
+    report.done({"releases": [one.told() for one in gone]}, _lines(gone) if gone else "nothing has left")
 
 
 @app.command()
@@ -138,10 +141,11 @@ def recalled(
     report.done(gone.told(), f"{escape(gone.release.place)}: taken back")
 
 
-def _table(gone: Any) -> Table:
-    table = Table("release", "when", "how", "where", "derived files", "state", box=None, header_style="bold")
+def _lines(gone: Sequence[Gone]) -> str:
+    """What left, a line each: narrow terminals cut the ids of tables."""
+    found = []
     for one in gone:
         row = one.release
-        files = ", ".join(name for name, _ in row.derived)
-        table.add_row(row.id, moment(row.at), row.way, escape(row.place), escape(files), _WORDS[one.state])
-    return table
+        files = f" (with {', '.join(name for name, _ in row.derived)})" if row.derived else ""
+        found.append(f"{row.id}  {moment(row.at)}  {_WORDS[one.state]}: {row.way}, {escape(row.place + files)}")
+    return "\n".join(found)

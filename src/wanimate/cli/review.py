@@ -31,6 +31,7 @@ NAMES = {
     "days": "--days", "rights": "--rights", "out": "--out", "x": "--at", "y": "--at", "marks": "--at",
 }  # fmt: skip
 _WORDS = {"needs_review": "needs review", "changes_asked": "changes asked", "approved": "approved"}
+_DECIDED = {**_WORDS, "needs_review": "taken back"}
 
 app = typer.Typer(no_args_is_help=True, help="Look at versions of shots, comment on them, approve them.")
 ShotArgument = Annotated[
@@ -333,7 +334,7 @@ def _shown(shot: Shot) -> list[RenderableType]:
         found += [f"    [bold]{escape(reply.author)}[/bold] {escape(reply.text)}" for reply in said.replies]
     for made in shot.decisions:
         why = f": {escape(made.reason)}" if made.reason else ""
-        what = f"version {numbers.get(made.job, '?')} {_WORDS[made.state]}"
+        what = f"version {numbers.get(made.job, '?')} {_DECIDED[made.state]}"
         found.append(f"{moment(made.at)}  {what} by [bold]{escape(made.name)}[/bold] ({made.role}){why}")
     return found
 

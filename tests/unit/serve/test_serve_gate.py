@@ -55,7 +55,7 @@ def records(house: Stage, shot: str) -> list[chain.Record]:
 
 def test_an_approved_replacement_leaves_and_an_unapproved_one_does_not(house: Stage, tmp_path: Path) -> None:
     file = result(tmp_path / "hero.mp4")
-    refused(house, file, "replacement needs an approval", "there are 0 of 1 approval")
+    refused(house, file, "replacement needs an approval", "nobody has approved it")
     added = house.approved(file)
     passed = house.check(file)
     (record,) = records(house, added.shot)
@@ -128,7 +128,8 @@ def test_who_is_legal_no_more_counts_as_legal_no_more(house: Stage, tmp_path: Pa
     house.policy(roles=["legal"], people=[{**lena, "roles": ["legal"]}])
     file = result(tmp_path / "hero.mp4")
     house.approved(file, LENA)
-    house.policy(roles=["legal"], people=[{**lena, "roles": []}])
+    other = {"name": "Lou Park", "identity": "key:lou", "roles": ["legal"]}
+    house.policy(roles=["legal"], people=[{**lena, "roles": []}, other])
     refused(house, file, "nobody has approved it as legal")
 
 
@@ -227,7 +228,7 @@ def test_a_reencoded_file_has_no_approval(house: Stage, tmp_path: Path) -> None:
     file = result(tmp_path / "hero.mp4")
     house.approved(file)
     file.write_bytes(MP4 + b"encoded anew")
-    refused(house, file, "tells of other bytes", "there are 0 of 1")
+    refused(house, file, "tells of other bytes", "nobody has approved it")
 
 
 def test_a_copied_record_makes_nothing_free(house: Stage, tmp_path: Path) -> None:
@@ -289,11 +290,11 @@ def test_what_was_finished_is_of_the_mode_of_its_master(house: Stage, tmp_path: 
 def test_an_approval_of_another_hash_is_none(house: Stage, tmp_path: Path) -> None:
     file, other = result(tmp_path / "hero.mp4"), result(tmp_path / "other.mp4", data=MP4 + b"2")
     added = house.approved(other)
-    refused(house, file, "there are 0 of 1")
+    refused(house, file, "nobody has approved it")
     with house.database.write() as session:
         session.execute(sa.update(ShotDecision).values(output=hash_of(file)))
         session.execute(sa.update(ShotVersion).values(digest=hash_of(file)))
-    refused(house, file, "there are 0 of 1")
+    refused(house, file, "nobody has approved it")
     assert added.sha256 != hash_of(file)
 
 

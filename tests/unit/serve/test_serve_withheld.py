@@ -11,11 +11,12 @@ from typing import Any
 import pytest
 import sqlalchemy as sa
 from fastapi.testclient import TestClient
+from held import consent
 from own_service import MP4, Pretender, Served, made, served
 from test_serve_mcp import tools
 
 from wanimate.events import Event
-from wanimate.serve.tables import Hook, Job, Release
+from wanimate.serve.tables import Hook, Job, Release, ShotVersion
 from wanimate.serve.worker import loop, reporter
 from wanimate.serve.worker.work import Work
 
@@ -219,3 +220,22 @@ def test_without_a_policy_file_nothing_is_held(tmp_path: Path, monkeypatch: pyte
         assert {status for status, _ in fetched(free, job).values()} == {200, 206}
         with free.service.database.read() as session:
             assert session.scalar(sa.select(sa.func.count()).select_from(Release)) == 0
+
+
+def test_consents_are_asked_at_every_fetch(tmp_path: Path) -> None:
+    """Also where marks of the file are known from the first one."""
+    policy = tmp_path / "policy.toml"
+    policy.write_text("consents = true\n")
+    with served(tmp_path / "data", policy=policy) as found, found.worker():
+        found.runner.gate.set()
+        job = made(found.client("ann"))
+        found.waited("ann", job)
+        for place, asset in enumerate("12"):
+            found.service.consents.add(consent(asset * 64, f"urn:consent:{place}", f"urn:person:{place}"), "", "ann")
+        with found.service.database.write() as session:
+            version = session.get_one(ShotVersion, job)
+            inputs = {kind: {"sha256": f"sha256:{asset * 64}"} for kind, asset in (("image", "1"), ("video", "2"))}
+            version.facts = {**version.facts, "made": {"inputs": inputs}}
+        assert {status for status, _ in fetched(found, job).values()} == {200, 206}
+        found.service.consents.withdraw("urn:consent:0", None, "ann")
+        assert set(fetched(found, job).values()) == {REFUSED}

@@ -9,13 +9,14 @@ from pathlib import Path
 
 from sqlalchemy.orm import Session
 
+from wanimate.approval.judgement import Marks
 from wanimate.approval.leaving import Leaving
 from wanimate.approval.policy import House
 from wanimate.approval.standing import Asked, Standing, standing
 from wanimate.review import chain
 from wanimate.serve.approvals import chains
 from wanimate.serve.approvals.chains import Heads
-from wanimate.serve.approvals.judging import Found, judged
+from wanimate.serve.approvals.judging import Found, judged, marks_of
 from wanimate.serve.approvals.origin import Origin
 from wanimate.serve.consents import Consents
 from wanimate.serve.database import Database
@@ -64,9 +65,14 @@ class Approvals:
         """Whether a policy file is in force, so that results are held back. Raises InputError."""
         return self.house.path is not None
 
-    def judged(self, origin: Origin, leaving: Leaving, file: Path | None = None) -> Found:
-        """What rules and consents say of a result now. Raises InputError: policy or rules cannot be read."""
-        return judged(self.consents, self.house, origin, leaving, self.clock(), file)
+    def judged(
+        self, origin: Origin, leaving: Leaving, file: Path | None = None, marks: Marks | None = None
+    ) -> Found:  # fmt: skip
+        """What rules and consents say of a result now. `marks`: of the file, where they are known already.
+        Raises InputError: policy or rules cannot be read."""
+        house = self.house
+        known = marks_of(house, origin, leaving.regions, file) if marks is None else marks
+        return judged(self.consents, house, origin, leaving, self.clock(), known)
 
     def used(self, found: Found, leaving: Leaving) -> None:
         """Count a use of the consents that a result rests on. Raises InputError: they do not allow it any more."""

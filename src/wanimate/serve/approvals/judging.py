@@ -32,26 +32,30 @@ class Found:
 
 
 def judged(
-    consents: Consents, house: House, origin: Origin, leaving: Leaving, at: int, file: Path | None
+    consents: Consents, house: House, origin: Origin, leaving: Leaving, at: int, marks: Marks
 ) -> Found:  # fmt: skip
     """Ask rules and consents.
 
     Args:
-        file: the result itself, whose marks are looked at where a region is asked about.
+        marks: what the result carries (`marks_of`).
         at: milliseconds since 1970.
 
     Raises:
         InputError: the house's rules cannot be read.
     """
-    case = case_of(house, origin, leaving.regions, file)
+    case = _case(origin, leaving.regions, marks)
     verdict = consents.judge(case, house, None, leaving, datetime.fromtimestamp(at / 1000, UTC))
     until = None if verdict.until is None else round(verdict.until.timestamp() * 1000)
     return Found(case, verdict.checks, verdict.missing, verdict.consent_ids, until)
 
 
-def case_of(house: House, origin: Origin, regions: Sequence[str], file: Path | None) -> Case:
-    """What is judged of a result. One of no known mode counts as a replacement."""
+def marks_of(house: House, origin: Origin, regions: Sequence[str], file: Path | None) -> Marks:
+    """What a result carries. It is looked at where a region is asked about: nothing else asks for marks."""
     asks = bool(regions or house.policy.regions)
-    marks = Marks.found(verify(file).parts, origin.label) if asks and file is not None else Marks()
+    return Marks.found(verify(file).parts, origin.label) if asks and file is not None else Marks()
+
+
+def _case(origin: Origin, regions: Sequence[str], marks: Marks) -> Case:
+    """What is judged of a result. One of no known mode counts as a replacement."""
     mode = next(iter(origin.modes)) if len(origin.modes) == 1 else "replacement"
     return Case(mode, origin.clip, origin.image, origin.consent_ids, regions, marks=marks)

@@ -39,7 +39,7 @@ def release(gate: Gate, result: Path, out: Path, keep: bool = False) -> list[Pat
         InputError: it may not leave, or was changed meanwhile. OutputError: a name is taken or cannot be written.
     """
     found = hash_of(result, "file")
-    leaving = Leaving(found, "release", str(out))
+    leaving = Leaving(found, "release", str(out.absolute()))
     passed = gate.check(result, leaving)
     names = _names(result, out)
     if result.suffix != out.suffix:

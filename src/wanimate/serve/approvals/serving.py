@@ -10,11 +10,12 @@ from pathlib import Path
 import sqlalchemy as sa
 from sqlalchemy.orm import Session
 
+from wanimate.approval.judgement import Marks
 from wanimate.approval.leaving import Leaving
 from wanimate.serve.approvals import releases
 from wanimate.serve.approvals.hashes import stored_hash
 from wanimate.serve.approvals.house import Approvals, Stand
-from wanimate.serve.approvals.judging import Found
+from wanimate.serve.approvals.judging import marks_of
 from wanimate.serve.approvals.origin import Origin, origin_of_version
 from wanimate.serve.database import Database
 from wanimate.serve.errors import ServiceError
@@ -38,7 +39,7 @@ class Serving:
     def __init__(self, database: Database, storage: Storage, approvals: Approvals, by: str = "service") -> None:
         self._database, self._storage, self._approvals, self._by = database, storage, approvals, by
         self._hashes: dict[tuple[str, int, float], str] = {}
-        self._found: dict[tuple[str, str], Found] = {}
+        self._marks: dict[str, Marks] = {}
 
     def is_withheld(self, job: Job) -> bool:
         """Whether a job's video is not served now, as far as is known without reading it. Raises InputError: the policy cannot
@@ -90,13 +91,12 @@ class Serving:
                 releases.write(session, leaving, ids, self._by, self._approvals.clock())
 
     def _stand(self, session: Session, job: Job, output: str, file: Path | None = None) -> Stand:
-        origin = _origin(session, job)
-        key = (output, self._approvals.house.sha256)
-        found = self._found.get(key)
-        if found is None or file is not None or not self._approvals.house.policy.regions:
-            found = self._approvals.judged(origin, _leaving(job, output), file)
+        """Marks stay as they are with the bytes; all else is asked anew each time."""
+        origin, leaving = _origin(session, job), _leaving(job, output)
         if file is not None:
-            self._found = {**(self._found if len(self._found) < _KNOWN else {}), key: found}
+            marks = marks_of(self._approvals.house, origin, (), file)
+            self._marks = {**(self._marks if len(self._marks) < _KNOWN else {}), output: marks}
+        found = self._approvals.judged(origin, leaving, marks=self._marks.get(output))
         return self._approvals.stand(session, output, origin, found)
 
     def _last(self, session: Session, output: str, owner: str) -> str | None:
@@ -118,8 +118,7 @@ class Serving:
     @contextmanager
     def _file(self, output: str, stored: str) -> Iterator[Path | None]:
         """The file on this machine, where its marks have not been looked at and a region asks for some."""
-        house = self._approvals.house
-        if not house.policy.regions or (output, house.sha256) in self._found:
+        if not self._approvals.house.policy.regions or output in self._marks:
             yield None
             return
         local = self._storage.local_path(stored)
