@@ -159,15 +159,15 @@ def test_clipping_is_measured() -> None:
 
 def test_the_size_is_what_is_seen_of_a_body() -> None:
     size, whole = (640, 480), _figure(320, 120, 400)
-    assert framing_of(whole, size).size == "WS"
-    assert framing_of(_figure(320, 200, 150), size).size == "EWS"
-    assert framing_of(_figure(320, 120, 500), size).size == "MWS"
-    assert framing_of(_figure(320, 200, 700), size).size == "MS"
-    assert framing_of(_figure(320, 350, 1000), size).size == "MCU"
-    assert framing_of(_figure(320, 520, 1700), size).size == "CU"
-    assert framing_of(_figure(320, 700, 2800), size).size == "ECU"
+    assert framing_of(whole, size) == "WS"
+    assert framing_of(_figure(320, 200, 150), size) == "EWS"
+    assert framing_of(_figure(320, 120, 500), size) == "MWS"
+    assert framing_of(_figure(320, 200, 700), size) == "MS"
+    assert framing_of(_figure(320, 350, 1000), size) == "MCU"
+    assert framing_of(_figure(320, 520, 1700), size) == "CU"
+    assert framing_of(_figure(320, 700, 2800), size) == "ECU"
     nobody = np.zeros((133, 3))
-    assert framing_of(nobody, size).size is None
+    assert framing_of(nobody, size) is None
     assert shot_size([]).value is None
     found = shot_size([framing_of(one, size) for one in (whole, whole, nobody)])
     assert (found.value, found.confidence < 0.6) == ("WS", True)

@@ -14,7 +14,7 @@ import numpy.typing as npt
 from wanimate.preprocess.pose.keypoints import FACE, VALID_CONFIDENCE
 from wanimate.preprocess.shot import camera, light
 from wanimate.preprocess.shot.camera import LightChange, Look, Step
-from wanimate.preprocess.shot.framing import Framing, framing_of
+from wanimate.preprocess.shot.framing import framing_of
 from wanimate.types import Frame, Keypoints
 
 RATE = 8
@@ -36,7 +36,7 @@ class Sighting:
     steps: list[Step | None] = field(default_factory=list)
     changes: list[LightChange | None] = field(default_factory=list)
     tally: light.Tally = field(default_factory=light.Tally)
-    framings: list[Framing] = field(default_factory=list)
+    sizes: list[str | None] = field(default_factory=list)
 
 
 class ShotWatch:
@@ -103,7 +103,7 @@ class ShotWatch:
         face = None if points is None else _face(points, small_size, (width, height))
         shot.tally.add(small, shining, covered, face)
         if points is not None:
-            shot.framings.append(framing_of(points, (width, height)))
+            shot.sizes.append(framing_of(points, (width, height)))
         self.cpu += time.thread_time() - began
 
     def seeing(self, frames: Iterable[Frame], points: Keypoints, valid: npt.NDArray[np.bool_]) -> Iterator[Frame]:

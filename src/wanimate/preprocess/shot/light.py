@@ -210,7 +210,7 @@ def mixed(tally: Tally) -> Guess:
     sure = min(left.confidence, right.confidence)
     if apart > _MIXED and sure > _BOTH_SURE:
         return Guess(True, 0.5 * sure)
-    return Guess(False, 0.5 * (1 - apart / 2) if apart < 2 else 0.1)
+    return Guess(False, 0.5 * math.exp(-apart))
 
 
 def changes(steps: Sequence[Sequence[float] | None]) -> Floats | None:
@@ -241,11 +241,9 @@ def drifts(path: Floats | None, kelvin: float | None, known: float) -> dict[str,
     found = {"drift": Guess(round(float(np.ptp(stops)), 3), 0.9 * known), "temperatureDrift": Guess(None, 0.0)}
     if kelvin is not None:
         white = white_at(1e6 / kelvin)
-        seen = [
-            _along(np.log(white[[0, 2]] / white[1]) + (step - step[1])[[0, 2]] - mean)
-            for step in smooth
-            for mean in [(smooth - smooth[:, 1:2]).mean(axis=0)[[0, 2]]]
-        ]
+        chroma = (smooth - smooth[:, 1:2])[:, [0, 2]]
+        around = np.log(white[[0, 2]] / white[1]) - chroma.mean(axis=0)
+        seen = [_along(around + one) for one in chroma]
         found["temperatureDrift"] = Guess(int(round(max(seen) - min(seen), -1)), 0.6 * known)
     return found
 
