@@ -172,6 +172,11 @@ def test_the_size_is_what_is_seen_of_a_body() -> None:
     found = shot_size([framing_of(one, size) for one in (whole, whole, nobody)])
     assert (found.value, found.confidence < 0.6) == ("WS", True)
     assert outline(nobody, (480, 640)) is None
+    hidden = outline(whole, (480, 640))
+    assert hidden is not None
+    top, hair = int(whole[23:91, 1].min()), int(whole[23:91, 1].min() - 0.1 * 400)
+    assert hidden[top, 320] == hidden[hair, 320] == 255, "hair lies above all points"
+    assert 0.1 < hidden.mean() / 255 < 0.4
 
 
 def test_the_advice_follows_the_light() -> None:

@@ -19,10 +19,12 @@ from wanimate.types import Frame, Keypoints
 
 RATE = 8
 """Frames a second that are looked at, about."""
-_GROWN = 0.12
+_GROWN = 0.14
 """The outline around a person's points grows by this part of their height: hair, clothes and hands lie outside of them."""
 
-_FACE_POINTS = 20
+_FACE_POINTS, _ABOVE, _HALF = 20, 0.8, 0.6
+"""A face is seen with so many points. The top of its head is so far above the brows, and so wide on either side, in lengths from
+the chin to the brows."""
 
 
 @dataclass
@@ -113,6 +115,14 @@ class ShotWatch:
             yield frame
 
 
+def _crown(face: npt.NDArray[np.float64]) -> npt.NDArray[np.float64]:
+    """Both sides of the top of a head [2, 2] whose face [68, 2] is seen: hair lies above all points."""
+    brows = face[[19, 24]].mean(axis=0)
+    up = brows - face[8]
+    side = _HALF * np.array([-up[1], up[0]])
+    return np.asarray(brows + _ABOVE * up + np.stack([side, -side]))
+
+
 def _face(points: Keypoints, size: tuple[int, int], of: tuple[int, int]) -> npt.NDArray[np.uint8] | None:
     """uint8 [h, w] of (width, height) `size`, 255 on the face of somebody in a frame of size `of`; None where none is seen."""
     seen = points[FACE][points[FACE, 2] >= VALID_CONFIDENCE, :2] * (size[0] / of[0], size[1] / of[1])
@@ -124,8 +134,11 @@ def _face(points: Keypoints, size: tuple[int, int], of: tuple[int, int]) -> npt.
 
 
 def outline(points: Keypoints, shape: tuple[int, int]) -> npt.NDArray[np.uint8] | None:
-    """uint8 [h, w], 255 inside of a hull around a person's points [133, 3], grown; None where too few are seen."""
+    """uint8 [h, w], 255 inside of a hull around a person's points [133, 3] and the top of their head, grown; None where too few
+    points are seen."""
     seen = points[points[:, 2] >= VALID_CONFIDENCE, :2]
+    if (points[FACE, 2] >= VALID_CONFIDENCE).sum() >= _FACE_POINTS:
+        seen = np.concatenate([seen, _crown(points[FACE, :2])])
     if len(seen) < 3:
         return None
     hull = cv2.convexHull(seen.round().astype(np.int32))
