@@ -23,8 +23,8 @@ _GROWN = 0.14
 """The outline around a person's points grows by this part of their height: hair, clothes and hands lie outside of them."""
 
 _FACE_POINTS, _ABOVE, _HALF = 20, 0.8, 0.6
-"""A face is seen with so many points. The top of its head is so far above the brows, and so wide on either side, in lengths from
-the chin to the brows."""
+"""A face is seen with so many points. The top of its head is so far above the brows, and so wide on either side, in lengths
+from the chin to the brows."""
 
 
 @dataclass
