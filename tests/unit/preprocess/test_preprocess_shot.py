@@ -135,7 +135,7 @@ def test_light_that_changes_is_told_in_stops(wall: Frame) -> None:
 
     def fading() -> Iterator[tuple[Frame, None]]:
         for i in range(COUNT):
-            shining = light.small_light(seen(wall, "pan", -0.15, i / RATE)) * 2.0 ** (-i / COUNT)
+            shining = light.small_light(seen(wall, "pan", -0.15, i / RATE).astype(np.float32)) * 2.0 ** (-i / COUNT)
             coded = np.where(shining < 0.018, 4.5 * shining, 1.099 * shining.clip(0.018) ** 0.45 - 0.099)
             yield (255 * coded + 0.5).astype(np.uint8), None
 
@@ -145,6 +145,20 @@ def test_light_that_changes_is_told_in_stops(wall: Frame) -> None:
     assert found["temperatureDrift"].value < 300
     steady = watched((seen(wall, "pan", -0.15, i / RATE), None) for i in range(COUNT)).shots[0]
     assert light.drifts(light.changes(steady.changes), 5000, 1.0)["drift"].value < 0.05
+
+
+def test_a_slow_change_of_light_is_told_too(wall: Frame) -> None:
+    """From one looked-at frame to the next it is less than a code value."""
+    still = light.small_light(seen(wall, "pan", 0.0, 0.0).astype(np.float32))
+
+    def fading() -> Iterator[tuple[Frame, None]]:
+        for i in range(COUNT):
+            shining = still * 2.0 ** (-0.15 * i / COUNT)
+            coded = np.where(shining < 0.018, 4.5 * shining, 1.099 * shining.clip(0.018) ** 0.45 - 0.099)
+            yield (255 * coded + 0.5).astype(np.uint8), None
+
+    shot = watched(fading()).shots[0]
+    assert light.drifts(light.changes(shot.changes), 5000, 1.0)["drift"].value == pytest.approx(0.13, abs=0.03)
 
 
 def test_clipping_is_measured() -> None:

@@ -91,7 +91,7 @@ class ShotWatch:
         elif points is not None:
             hidden = outline(points * (seen.shape[1] / width, seen.shape[0] / height, 1), seen.shape[:2])
         small_size = light.LIGHT_WIDTH, max(round(light.LIGHT_WIDTH * seen.shape[0] / seen.shape[1]), 8)
-        small = np.asarray(cv2.resize(seen, small_size, interpolation=cv2.INTER_AREA), np.uint8)
+        small = np.asarray(cv2.resize(seen.astype(np.float32), small_size, interpolation=cv2.INTER_AREA), np.float32)
         shining = light.small_light(small)
         covered = None if hidden is None else cv2.resize(hidden, small_size, interpolation=cv2.INTER_NEAREST)
         look = Look(np.asarray(cv2.cvtColor(seen, cv2.COLOR_RGB2GRAY), np.uint8), hidden, shining)
