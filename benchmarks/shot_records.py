@@ -1,6 +1,6 @@
 """How well shot records tell the camera and the light: scenes of the mannequin world whose camera and light are known.
 
-    python benchmarks/shot_records.py [--part camera|light] [--performers 12]
+    python benchmarks/shot_records.py [--part camera|light|changes] [--performers 12]
 
 Camera: every movement at several speeds, with a performer who moves in the frame; the performer is left out by their true
 pixels (as in replacement), by an outline around their points (as in animation), or not at all. Light: illuminants of the CIE,
@@ -200,7 +200,7 @@ def measure_changes(performers: list[world.Performer], scenes: int) -> None:
 
 def main() -> None:
     parser = argparse.ArgumentParser(description=__doc__, formatter_class=argparse.RawDescriptionHelpFormatter)
-    parser.add_argument("--part", choices=("camera", "light"), help="only this part")
+    parser.add_argument("--part", choices=("camera", "light", "changes"), help="only this part")
     parser.add_argument("--performers", type=int, default=12)
     parser.add_argument("--scenes", type=int, default=60, help="of the part light")
     args = parser.parse_args()
@@ -209,10 +209,11 @@ def main() -> None:
     print("\n".join(described("cpu", 1)))
     began, people = time.process_time(), load()
     performers = [world.performer(people, number) for number in range(args.performers)]
-    if args.part != "light":
+    if args.part in (None, "camera"):
         measure_camera(performers)
-    if args.part != "camera":
+    if args.part in (None, "light"):
         measure_light(performers, args.scenes)
+    if args.part in (None, "changes"):
         measure_changes(performers, args.scenes // 2)
     print(f"\n{time.process_time() - began:.0f} s of processor time, drawing included")
 

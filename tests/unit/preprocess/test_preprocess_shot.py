@@ -135,7 +135,7 @@ def test_light_that_changes_is_told_in_stops(wall: Frame) -> None:
 
     def fading() -> Iterator[tuple[Frame, None]]:
         for i in range(COUNT):
-            shining = light.small_light(seen(wall, "pan", -0.15, i / RATE)) * 2.0 ** (-i / COUNT)
+            shining = light.small_light(seen(wall, "pan", -0.15, i / RATE).astype(np.float32)) * 2.0 ** (-i / COUNT)
             coded = np.where(shining < 0.018, 4.5 * shining, 1.099 * shining.clip(0.018) ** 0.45 - 0.099)
             yield (255 * coded + 0.5).astype(np.uint8), None
 
@@ -145,6 +145,20 @@ def test_light_that_changes_is_told_in_stops(wall: Frame) -> None:
     assert found["temperatureDrift"].value < 300
     steady = watched((seen(wall, "pan", -0.15, i / RATE), None) for i in range(COUNT)).shots[0]
     assert light.drifts(light.changes(steady.changes), 5000, 1.0)["drift"].value < 0.05
+
+
+def test_a_slow_change_of_light_is_told_too(wall: Frame) -> None:
+    """From one looked-at frame to the next it is less than a code value."""
+    still = light.small_light(seen(wall, "pan", 0.0, 0.0).astype(np.float32))
+
+    def fading() -> Iterator[tuple[Frame, None]]:
+        for i in range(COUNT):
+            shining = still * 2.0 ** (-0.15 * i / COUNT)
+            coded = np.where(shining < 0.018, 4.5 * shining, 1.099 * shining.clip(0.018) ** 0.45 - 0.099)
+            yield (255 * coded + 0.5).astype(np.uint8), None
+
+    shot = watched(fading()).shots[0]
+    assert light.drifts(light.changes(shot.changes), 5000, 1.0)["drift"].value == pytest.approx(0.13, abs=0.03)
 
 
 def test_clipping_is_measured() -> None:
@@ -159,19 +173,24 @@ def test_clipping_is_measured() -> None:
 
 def test_the_size_is_what_is_seen_of_a_body() -> None:
     size, whole = (640, 480), _figure(320, 120, 400)
-    assert framing_of(whole, size).size == "WS"
-    assert framing_of(_figure(320, 200, 150), size).size == "EWS"
-    assert framing_of(_figure(320, 120, 500), size).size == "MWS"
-    assert framing_of(_figure(320, 200, 700), size).size == "MS"
-    assert framing_of(_figure(320, 350, 1000), size).size == "MCU"
-    assert framing_of(_figure(320, 520, 1700), size).size == "CU"
-    assert framing_of(_figure(320, 700, 2800), size).size == "ECU"
+    assert framing_of(whole, size) == "WS"
+    assert framing_of(_figure(320, 200, 150), size) == "EWS"
+    assert framing_of(_figure(320, 120, 500), size) == "MWS"
+    assert framing_of(_figure(320, 200, 700), size) == "MS"
+    assert framing_of(_figure(320, 350, 1000), size) == "MCU"
+    assert framing_of(_figure(320, 520, 1700), size) == "CU"
+    assert framing_of(_figure(320, 700, 2800), size) == "ECU"
     nobody = np.zeros((133, 3))
-    assert framing_of(nobody, size).size is None
+    assert framing_of(nobody, size) is None
     assert shot_size([]).value is None
     found = shot_size([framing_of(one, size) for one in (whole, whole, nobody)])
     assert (found.value, found.confidence < 0.6) == ("WS", True)
     assert outline(nobody, (480, 640)) is None
+    hidden = outline(whole, (480, 640))
+    assert hidden is not None
+    top, hair = int(whole[23:91, 1].min()), int(whole[23:91, 1].min() - 0.1 * 400)
+    assert hidden[top, 320] == hidden[hair, 320] == 255, "hair lies above all points"
+    assert 0.1 < hidden.mean() / 255 < 0.4
 
 
 def test_the_advice_follows_the_light() -> None:

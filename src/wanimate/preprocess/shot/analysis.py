@@ -14,15 +14,17 @@ import numpy.typing as npt
 from wanimate.preprocess.pose.keypoints import FACE, VALID_CONFIDENCE
 from wanimate.preprocess.shot import camera, light
 from wanimate.preprocess.shot.camera import LightChange, Look, Step
-from wanimate.preprocess.shot.framing import Framing, framing_of
+from wanimate.preprocess.shot.framing import framing_of
 from wanimate.types import Frame, Keypoints
 
 RATE = 8
 """Frames a second that are looked at, about."""
-_GROWN = 0.12
+_GROWN = 0.14
 """The outline around a person's points grows by this part of their height: hair, clothes and hands lie outside of them."""
 
-_FACE_POINTS = 20
+_FACE_POINTS, _ABOVE, _HALF = 20, 0.8, 0.6
+"""A face is seen with so many points. The top of its head is so far above the brows, and so wide on either side, in lengths
+from the chin to the brows."""
 
 
 @dataclass
@@ -36,7 +38,7 @@ class Sighting:
     steps: list[Step | None] = field(default_factory=list)
     changes: list[LightChange | None] = field(default_factory=list)
     tally: light.Tally = field(default_factory=light.Tally)
-    framings: list[Framing] = field(default_factory=list)
+    sizes: list[str | None] = field(default_factory=list)
 
 
 class ShotWatch:
@@ -89,7 +91,7 @@ class ShotWatch:
         elif points is not None:
             hidden = outline(points * (seen.shape[1] / width, seen.shape[0] / height, 1), seen.shape[:2])
         small_size = light.LIGHT_WIDTH, max(round(light.LIGHT_WIDTH * seen.shape[0] / seen.shape[1]), 8)
-        small = np.asarray(cv2.resize(seen, small_size, interpolation=cv2.INTER_AREA), np.uint8)
+        small = np.asarray(cv2.resize(seen.astype(np.float32), small_size, interpolation=cv2.INTER_AREA), np.float32)
         shining = light.small_light(small)
         covered = None if hidden is None else cv2.resize(hidden, small_size, interpolation=cv2.INTER_NEAREST)
         look = Look(np.asarray(cv2.cvtColor(seen, cv2.COLOR_RGB2GRAY), np.uint8), hidden, shining)
@@ -103,7 +105,7 @@ class ShotWatch:
         face = None if points is None else _face(points, small_size, (width, height))
         shot.tally.add(small, shining, covered, face)
         if points is not None:
-            shot.framings.append(framing_of(points, (width, height)))
+            shot.sizes.append(framing_of(points, (width, height)))
         self.cpu += time.thread_time() - began
 
     def seeing(self, frames: Iterable[Frame], points: Keypoints, valid: npt.NDArray[np.bool_]) -> Iterator[Frame]:
@@ -111,6 +113,14 @@ class ShotWatch:
         for i, frame in enumerate(frames):
             self.see(i, frame, points[i] if valid[i] else None)
             yield frame
+
+
+def _crown(face: npt.NDArray[np.float64]) -> npt.NDArray[np.float64]:
+    """Both sides of the top of a head [2, 2] whose face [68, 2] is seen: hair lies above all points."""
+    brows = face[[19, 24]].mean(axis=0)
+    up = brows - face[8]
+    side = _HALF * np.array([-up[1], up[0]])
+    return np.asarray(brows + _ABOVE * up + np.stack([side, -side]))
 
 
 def _face(points: Keypoints, size: tuple[int, int], of: tuple[int, int]) -> npt.NDArray[np.uint8] | None:
@@ -124,8 +134,11 @@ def _face(points: Keypoints, size: tuple[int, int], of: tuple[int, int]) -> npt.
 
 
 def outline(points: Keypoints, shape: tuple[int, int]) -> npt.NDArray[np.uint8] | None:
-    """uint8 [h, w], 255 inside of a hull around a person's points [133, 3], grown; None where too few are seen."""
+    """uint8 [h, w], 255 inside of a hull around a person's points [133, 3] and the top of their head, grown; None where too few
+    points are seen."""
     seen = points[points[:, 2] >= VALID_CONFIDENCE, :2]
+    if (points[FACE, 2] >= VALID_CONFIDENCE).sum() >= _FACE_POINTS:
+        seen = np.concatenate([seen, _crown(points[FACE, :2])])
     if len(seen) < 3:
         return None
     hull = cv2.convexHull(seen.round().astype(np.int32))

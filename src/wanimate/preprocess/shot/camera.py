@@ -148,10 +148,16 @@ def _light_change(before: Look, after: Look, moved: npt.NDArray[np.float64], ali
         return None
     old, new = cv2.warpAffine(before.light, small, (width, height))[free], after.light[free]
     logs = np.log(new + _FAINT) - np.log(old + _FAINT)
-    middle = np.median(logs, axis=0)
-    if float(np.abs(logs - middle).mean()) > alike:
+    if float(np.abs(logs - np.median(logs, axis=0)).mean()) > alike:
         return None
-    return float(middle[0]), float(middle[1]), float(middle[2])
+    red, green, blue = (_middle(one) for one in logs.T)
+    return red, green, blue
+
+
+def _middle(values: npt.NDArray[np.float32]) -> float:
+    """The mean without a tenth at either end. A median would stay at 0 where a change is less than a code value."""
+    low, high = np.percentile(values, (10, 90))
+    return float(values[(values >= low) & (values <= high)].mean())
 
 
 def _free(look: Look) -> npt.NDArray[np.uint8]:

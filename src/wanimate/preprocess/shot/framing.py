@@ -4,7 +4,6 @@ from __future__ import annotations
 
 from collections import Counter
 from collections.abc import Sequence
-from dataclasses import dataclass
 
 import numpy as np
 
@@ -21,15 +20,8 @@ _SURE = 0.8
 """Confidence of a size that every frame has: where one ends and the next begins is a matter of taste."""
 
 
-@dataclass(frozen=True)
-class Framing:
-    """One frame's size of shot; `size` None where nobody can be told."""
-
-    size: str | None
-
-
-def framing_of(points: Keypoints, size: tuple[int, int]) -> Framing:
-    """The size of the shot of a frame.
+def framing_of(points: Keypoints, size: tuple[int, int]) -> str | None:
+    """The size of the shot of a frame; None where it cannot be told.
 
     Args:
         points: the person's [133, 3] in pixels. size: (width, height) of the frame.
@@ -39,25 +31,25 @@ def framing_of(points: Keypoints, size: tuple[int, int]) -> Framing:
     seen = (confidence >= VALID_CONFIDENCE) & (x >= 0) & (y >= 0) & (x < width) & (y < height)
     if seen[_ANKLES].any():
         top, low = y[seen].min(), y[seen].max()
-        return Framing("EWS" if low - top < _FAR * height else "WS")
+        return "EWS" if low - top < _FAR * height else "WS"
     if seen[_KNEES].any():
-        return Framing("MWS")
+        return "MWS"
     if seen[_HIPS].any():
-        return Framing("MS")
+        return "MS"
     face = seen[FACE]
     if face.sum() >= 10:
         tall = float(np.ptp(y[FACE][face])) / height
         if tall > _HUGE:
-            return Framing("ECU")
-        return Framing("CU" if tall > _LARGE or not seen[_SHOULDERS].any() else "MCU")
-    return Framing("MCU" if seen[_SHOULDERS].any() else None)
+            return "ECU"
+        return "CU" if tall > _LARGE or not seen[_SHOULDERS].any() else "MCU"
+    return "MCU" if seen[_SHOULDERS].any() else None
 
 
-def shot_size(framings: Sequence[Framing]) -> Guess:
+def shot_size(sizes: Sequence[str | None]) -> Guess:
     """The size that most frames of a shot have."""
-    found = Counter(framing.size for framing in framings if framing.size is not None)
+    found = Counter(size for size in sizes if size is not None)
     if not found:
         return Guess(None, 0.0)
     best, times = found.most_common(1)[0]
     near = sum(found.get(SIZES[i], 0) for i in range(len(SIZES)) if abs(i - SIZES.index(best)) == 1)
-    return Guess(best, _SURE * (times + 0.3 * near) / len(framings))
+    return Guess(best, _SURE * (times + 0.3 * near) / len(sizes))

@@ -48,17 +48,11 @@ _MIREDS = np.linspace(50.0, 600.0, 111)
 _LUMA = np.array([0.2126, 0.7152, 0.0722])
 
 
-def _curve() -> Floats:
-    coded = np.arange(256) / 255
-    return np.where(coded < 0.081, coded / 4.5, ((coded + 0.099) / 1.099) ** (1 / 0.45))
-
-
-_LIGHT_OF = _curve().astype(np.float32)
-
-
-def small_light(small: Small) -> Light:
-    """A small RGB picture [h, w, 3] as light, 1 at white."""
-    return np.asarray(_LIGHT_OF[small], dtype=np.float32)
+def small_light(small: Light) -> Light:
+    """A small RGB picture [h, w, 3] of code values 0 to 255, not rounded, as light, 1 at white."""
+    coded = small / 255
+    curved = ((coded + 0.099) / 1.099) ** (1 / 0.45)
+    return np.asarray(np.where(coded < 0.081, coded / 4.5, curved), dtype=np.float32)
 
 
 def white_at(mired: float) -> Floats:
@@ -133,11 +127,11 @@ class Tally:
     faces: list[Floats] = field(default_factory=list)
     skies: list[float] = field(default_factory=list)
 
-    def add(self, small: Small, light: Light, hidden: Small | None, face: Small | None) -> None:
+    def add(self, small: Light, light: Light, hidden: Small | None, face: Small | None) -> None:
         """Take up a looked-at frame.
 
         Args:
-            small: RGB [h, w, 3], and `light` of it.
+            small: RGB code values [h, w, 3], 0 to 255, and `light` of them.
             hidden: [h, w], not 0 where the performer is, who counts for the level only. face: the same of their face.
         """
         luma = small @ _LUMA / 255
@@ -210,7 +204,7 @@ def mixed(tally: Tally) -> Guess:
     sure = min(left.confidence, right.confidence)
     if apart > _MIXED and sure > _BOTH_SURE:
         return Guess(True, 0.5 * sure)
-    return Guess(False, 0.5 * (1 - apart / 2) if apart < 2 else 0.1)
+    return Guess(False, 0.5 * math.exp(-apart))
 
 
 def changes(steps: Sequence[Sequence[float] | None]) -> Floats | None:
@@ -241,11 +235,9 @@ def drifts(path: Floats | None, kelvin: float | None, known: float) -> dict[str,
     found = {"drift": Guess(round(float(np.ptp(stops)), 3), 0.9 * known), "temperatureDrift": Guess(None, 0.0)}
     if kelvin is not None:
         white = white_at(1e6 / kelvin)
-        seen = [
-            _along(np.log(white[[0, 2]] / white[1]) + (step - step[1])[[0, 2]] - mean)
-            for step in smooth
-            for mean in [(smooth - smooth[:, 1:2]).mean(axis=0)[[0, 2]]]
-        ]
+        chroma = (smooth - smooth[:, 1:2])[:, [0, 2]]
+        around = np.log(white[[0, 2]] / white[1]) - chroma.mean(axis=0)
+        seen = [_along(around + one) for one in chroma]
         found["temperatureDrift"] = Guess(int(round(max(seen) - min(seen), -1)), 0.6 * known)
     return found
 

@@ -52,7 +52,7 @@ def _values(shot: Sighting, fps: float, at: str) -> dict[str, Value]:
     found: dict[str, Guess] = {
         "xmpDM:cameraMove": camera.named(shot.steps, seconds),
         "moves": Guess(camera.stretches(shot.steps, shot.at), known),
-        "xmpDM:shotSize": shot_size(shot.framings),
+        "xmpDM:shotSize": shot_size(shot.sizes),
         **light.level(shot.tally),
         "temperature": warm,
         **light.drifts(light.changes(shot.changes), warm.value, followed),
