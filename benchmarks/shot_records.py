@@ -136,7 +136,7 @@ def measure_light(performers: list[world.Performer], scenes: int) -> None:
                 watch = ShotWatch(1, Fraction(world.RATE))
                 watch.see(0, frame, who.points[number % len(who.points)])
                 found = light.temperature(watch.shots[0].tally)
-                errors.append(found.value / kelvin - 1)
+                errors.append(math.inf if found.value is None else found.value / kelvin - 1)
                 by[kind].append(errors[-1])
                 plain.append(abs(grey_world(frame, cover) / kelvin - 1))
                 sure.append(found.confidence)
