@@ -120,7 +120,7 @@ def _offline_masks(models: Path | None, litert: str | None) -> tuple[str, str, b
 
 def machine_words() -> str:
     """GPUs, processor and memory of this machine in one line."""
-    found = _machine(_gpus())
+    found = _machine(gpus_here())
     gpus = "" if found["GPUs"] == "none" else f"{found['GPUs']}; "
     return f"{gpus}{found['processor']}; {found['memory']}; {found['system']}"
 
