@@ -117,12 +117,21 @@ class House:
         """Where the house's own rules and approvals are, or will be."""
         return (user_config() if self.path is None else self.path.parent) / self.policy.rules
 
-    def check_person(self, name: str) -> None:
-        """Raises InputError: the policy names people who approve, and not this one."""
+    def signed_as(self, identity: str, name: str) -> str:
+        """What an approval is signed with, of somebody who was let in by `identity` and calls themselves `name`. Where the
+        policy names people, it is the name that it gives this identity.
+
+        Raises:
+            InputError: the policy names people who approve, and not this one.
+        """
         people = self.policy.people
-        if people and name not in {word for one in people for word in (one.name, one.identity)}:
-            known = ", ".join(one.name for one in people)
-            raise InputError("by", name, f"the policy names who approves: {known}", "Have one of them approve it.")
+        if not people:
+            return name
+        own = [one.name for one in people if one.identity == identity]
+        if not own:
+            known = ", ".join(f"{one.name} ({one.identity})" for one in people)
+            raise InputError("by", identity, f"the policy names who approves: {known}", "Have one of them approve it.")
+        return own[0]
 
     def rules(self) -> Rules:
         """The table with the house's rows.

@@ -2,7 +2,6 @@
 
 from __future__ import annotations
 
-import getpass
 import tempfile
 from collections.abc import Iterator, Mapping, Sequence
 from contextlib import closing, contextmanager
@@ -15,7 +14,7 @@ from typer.core import TyperGroup
 
 from wanimate.cli.build import One, command
 from wanimate.cli.options import Checkpoint, option
-from wanimate.cli.records import operator
+from wanimate.cli.records import operator, user
 from wanimate.cli.records import reviews as opened_reviews
 from wanimate.cli.report import Reporter
 from wanimate.cli.review import NAMES as REVIEW_NAMES
@@ -113,7 +112,7 @@ def make(
     more: dict[str, Path | bytes] = {path.name: path for path in documents or ()}
     if len(more) < len(documents or ()):
         raise InputError("documents", documents, "two of them have one name", "Rename one of them.")
-    who = agent or getpass.getuser()
+    who = agent or user()
     options: dict[str, Any] = {"allow_missing": allow_missing, "largest_lora": largest_lora * 10**6, "mhl": mhl}
     path = Path(what)
     try:

@@ -2,7 +2,6 @@
 
 from __future__ import annotations
 
-import getpass
 from collections.abc import Iterator, Sequence
 from contextlib import contextmanager
 from datetime import UTC, datetime
@@ -15,6 +14,7 @@ from rich.table import Table
 
 from wanimate.cli.build import command
 from wanimate.cli.options import option
+from wanimate.cli.records import user
 from wanimate.cli.report import Reporter
 from wanimate.cli.serve import NAMES, PLACES, Config, Data, Database, StorageUrl, settings_of
 from wanimate.errors import InputError
@@ -271,7 +271,7 @@ def _entry(library: Library, name: str, owner: str | None) -> LibraryEntry:
 def _decide(report: Reporter, library: Library, entry: LibraryEntry, status: Status, by: str | None) -> None:
     from wanimate.library.bundle import described
 
-    entry = library.decide(entry.id, status, by or getpass.getuser())
+    entry = library.decide(entry.id, status, by or user())
     report.done(described(entry), f"{entry.name} is {status}")
 
 

@@ -10,6 +10,7 @@ import typer
 
 from wanimate.cli.animate import animate, generate, replace
 from wanimate.cli.archive import app as archive
+from wanimate.cli.bench import bench
 from wanimate.cli.check import check
 from wanimate.cli.compat import app as compat
 from wanimate.cli.consent import app as consent
@@ -75,6 +76,7 @@ app.command(no_args_is_help=True)(finish)
 app.command(no_args_is_help=True)(check)
 app.command(no_args_is_help=True)(handoff)
 app.command()(doctor)
+app.command()(bench)
 app.add_typer(train, name="train")
 app.add_typer(compat, name="compat")
 app.add_typer(weights, name="weights")

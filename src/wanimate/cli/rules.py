@@ -2,7 +2,6 @@
 
 from __future__ import annotations
 
-import getpass
 import json
 from datetime import UTC, datetime, timedelta
 from pathlib import Path
@@ -14,6 +13,7 @@ from rich.table import Table
 
 from wanimate.cli.build import command
 from wanimate.cli.options import option
+from wanimate.cli.records import identity, user
 from wanimate.cli.report import Reporter
 from wanimate.config.base import FILES
 from wanimate.errors import InputError
@@ -128,7 +128,8 @@ def approve(
     """Let a region pass whose rules nobody knows or has checked, or take what a rule asks as met.
 
     The approval is written into the rules file of the house, with its name, reason and end. Of a region whose rules are
-    outdated, they still count. If the policy names people, only they approve.
+    outdated, they still count. If the policy names people, only they approve, as users of this machine, under the names
+    that it gives them.
 
     [bold]Examples[/bold]
 
@@ -143,7 +144,7 @@ def approve(
     from wanimate.approval.rules import Approved, add_approval
 
     house = House.read(policy)
-    by = name or getpass.getuser()
+    by = house.signed_as(identity(), name or user())
     at = datetime.now(UTC).replace(microsecond=0)
     kind = "rule" if what[:1].islower() else "region"
     try:
@@ -155,7 +156,6 @@ def approve(
         raise InputError(
             field, {"by": by, "reason": reason}.get(field, what), first_fault(error), "Give another."
         ) from error
-    house.check_person(by)
     add_approval(house.rules_file, approved)
     told = approved.model_dump(mode="json", exclude_none=True) | {"file": house.rules_file}
     report.done(told, f"{escape(what)}: {escape(approved.words)} ({escape(str(house.rules_file))})")

@@ -2,7 +2,6 @@
 
 from __future__ import annotations
 
-import getpass
 from pathlib import Path
 from typing import TYPE_CHECKING, Annotated, Any
 
@@ -13,6 +12,7 @@ from rich.table import Table
 
 from wanimate.cli.build import command
 from wanimate.cli.options import option
+from wanimate.cli.records import user
 from wanimate.cli.report import Reporter, told
 
 if TYPE_CHECKING:
@@ -69,7 +69,7 @@ def confirm(
 
     def confirmed(record: ShotRecord) -> ShotRecord:
         for field in fields:
-            record = record.confirmed(shot, field, by or getpass.getuser())
+            record = record.confirmed(shot, field, by or user())
         return record
 
     record = change_record(guides, confirmed)
@@ -94,7 +94,7 @@ def set_(
     """
     from wanimate.preprocess.shot.stored import change_record
 
-    record = change_record(guides, lambda one: one.corrected(shot, field, value, by or getpass.getuser()))
+    record = change_record(guides, lambda one: one.corrected(shot, field, value, by or user()))
     report.done({"path": str(guides), **record.plain()}, f"{field}: {value}. Advice: {record.advice.text}")
 
 

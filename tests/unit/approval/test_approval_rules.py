@@ -435,6 +435,15 @@ def test_a_policy_that_is_not_there_is_refused(tmp_path: Path, monkeypatch: pyte
         House.read()
 
 
+def test_an_approval_is_signed_with_the_name_that_the_policy_gives(tmp_path: Path) -> None:
+    path = tmp_path / "p.toml"
+    path.write_text('[[people]]\nname = "Ann Lee"\nidentity = "command line:ann"\n')
+    assert House.read(path).signed_as("command line:ann", "Somebody Else") == "Ann Lee"
+    with pytest.raises(InputError, match="names who approves: Ann Lee"):
+        House.read(path).signed_as("command line:bob", "Ann Lee")
+    assert House.read().signed_as("command line:bob", "Bob") == "Bob"
+
+
 def test_the_rules_file_lies_beside_the_policy(tmp_path: Path) -> None:
     path = tmp_path / "p.toml"
     path.write_text('rules = "ours.toml"')

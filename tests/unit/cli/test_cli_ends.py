@@ -30,6 +30,7 @@ REFUSED: dict[str, tuple[str, str]] = {
     "handoff": ("nowhere.mp4 --to out", "WHAT"),
     "check": ("nowhere.mp4", "FILE"),
     "doctor": ("--checkpoint nowhere", "--checkpoint"),
+    "bench": ("--checkpoint nowhere", "--checkpoint"),
     "train lora": ("--data nowhere --out a.safetensors", "--data"),
     "weights inspect": ("nowhere", "PATH"),
     "weights verify": ("nowhere", "PATH"),
