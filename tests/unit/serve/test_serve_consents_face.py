@@ -15,6 +15,7 @@ from typer.testing import CliRunner
 
 from wanimate.approval.consents import draft
 from wanimate.cli.main import app
+from wanimate.cli.records import identity
 from wanimate.library.entries import About, File
 
 
@@ -163,7 +164,10 @@ def test_the_commands_of_rules_and_policy(home: Path) -> None:
     place.write_text('regions = ["KR"]\n[[people]]\nname = "Bo"\nidentity = "key:bo"\n')
     assert told("rules", "check", code=1)["regions"] == ["KR"]
     assert told("rules", "approve", "KR", "--name", "Ann Lee", "--reason", "x", code=2)["parameter"] == "--name"
-    assert told("rules", "approve", "KR", "--name", "Bo", "--reason", "x", "--policy", place)["region"] == "KR"
+    assert told("rules", "approve", "KR", "--name", "Bo", "--reason", "x", code=2)["parameter"] == "--name"
+    place.write_text(f'regions = ["KR"]\n[[people]]\nname = "Bo"\nidentity = "{identity()}"\n')
+    made = told("rules", "approve", "KR", "--name", "Ann Lee", "--reason", "x", "--policy", place)
+    assert (made["region"], made["by"]) == ("KR", "Bo")
     told("rules", "check")
     place.write_text("approvals = 0\n")
     assert told("policy", "check", place, code=2)["parameter"] == "FILE"

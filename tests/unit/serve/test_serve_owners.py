@@ -101,6 +101,8 @@ def body_of(path: str, mine: Belongings) -> Any:
         "/v1/shots/{shot_id}/comments/{comment_id}/replies": {"text": "taken"},
         "/v1/shots/{shot_id}/decisions": {"state": "approved"},
         "/v1/shots/{shot_id}/links": {},
+        "/v1/shots/{shot_id}/handoff": {},
+        "/v1/jobs/{job_id}/shot": {"confirm": ["luma"]},
         "/v1/shots/{shot_id}/releases/{release_id}/recalled": {},
         "/v1/keys": {"owner": "ann"},
         "/v1/library": {"job": mine.job, "part": "image"},
