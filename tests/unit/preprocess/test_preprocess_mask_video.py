@@ -52,7 +52,7 @@ def test_it_is_shaped_like_any_mask(clip, tmp_path):
     path = _write(tmp_path / "m.mkv", [_mask(i) for i in range(COUNT)])
     before = hashlib.sha256(path.read_bytes()).digest()
     guides, notices = _guides(clip, tmp_path / "g", path, iterations=3)
-    assert not notices
+    assert all(one.startswith("advice on the light") for one in notices)
     inpaint = guides.mask.take(range(COUNT))
     scene, source = guides.background.take(range(COUNT)), np.stack(list(iter_indices(clip, range(COUNT))))
     for i in range(COUNT):
