@@ -7,7 +7,7 @@ import { go } from '../router.js';
 import { t } from '../texts.js';
 import { member } from '../parts/desk.js';
 import { COLOURS, WIDTHS } from '../parts/notes.js';
-import { stand } from '../parts/verdict.js';
+import { isHeld, stand } from '../parts/verdict.js';
 import { toast, tried } from '../parts/toasts.js';
 import '../parts/gone.js';
 import '../parts/reel.js';
@@ -228,7 +228,7 @@ class Review extends Part {
   #stage() {
     const version = this.#version;
     if (!version.kept) return html`<p class="note">${t.review.notKept}</p>`;
-    if (!isShown(version.media_type) || !version.frames || !version.size) return html`<p class="note">${t.compare.zip}</p>`;
+    if (!isShown(version.media_type) || !version.frames || !version.size) return html`<p class="note">${isHeld(version) ? t.compare.zipHeld : t.compare.zip}</p>`;
     const track = (one, id) => ({ id, url: local(one.video), label: t.review.version(one.number), fps: rate(one.rate) });
     const tracks = [track(version, 'version'), ...(this.#beside ? [track(this.#beside, 'other')] : [])];
     return html`<wa-reel .tracks=${this.#same(tracks)} .count=${version.frames} .fps=${rate(version.rate)} .size=${version.size} .layout=${this.layout} .notes=${this.#notes} .chosen=${this.chosen} .draft=${this.draft} .may=${this.#may('comment')}></wa-reel>`;
@@ -250,11 +250,12 @@ class Review extends Part {
   #head() {
     const { shot } = this;
     const place = `/v1/shots/${shot.id}/export?version=${this.at}`;
+    const held = isHeld(this.#version);
     return html`<div class="head"><div>${this.#title()}<div class="line">${stand(shot.state)}<span class="soft">${t.review.versions(shot.versions.length)}${shot.expires ? html` · ${t.review.linkUntil(day(shot.expires))}` : nothing}</span></div></div>
       ${this.desk.guest
         ? html`<p class="soft">${t.review.youAre(shot.you)}</p>`
         : html`<div class="line">${this.#may('manage') ? html`<button @click=${() => this.querySelector('wa-invite').open()}>${t.review.invite}</button><button class="quiet" @click=${() => this.#stack()}>${t.review.stack}</button>
-              <button class="quiet" title=${t.review.handOffAbout} ?disabled=${this.handing || !this.#version?.kept} @click=${() => this.#handOff()}>${this.handing ? t.review.handingOff : t.review.handOff}</button>` : nothing}
+              <button class="quiet" title=${held ? t.review.handOffHeld : t.review.handOffAbout} ?disabled=${this.handing || held || !this.#version?.kept} @click=${() => this.#handOff()}>${this.handing ? t.review.handingOff : t.review.handOff}</button>` : nothing}
             <span class="line exports"><span class="soft">${t.review.export}</span>${FORMATS.map((format) => html`<a class="button quiet" download href="${place}&format=${format}" aria-label=${t.review.exportAs(format.toUpperCase())}>${format.toUpperCase()}</a>`)}</span></div>`}</div>`;
   }
 
