@@ -380,3 +380,21 @@ def test_the_same_again_of_a_job_that_is_gone_begins_anew(visit: Visit, actor: A
     visit.button("Make it").click()
     visit.page.wait_for_url(re.compile("#/jobs/"))
     expect(visit.page.get_by_role("link", name="Download")).to_be_visible()
+
+
+def test_a_shot_is_named_and_put_into_a_project(visit: Visit, actor: Actor) -> None:
+    """Who has a key sees the project; an empty one takes the shot out of it."""
+    key = visit.sign_in()
+    reviewed(visit, visit.live.made(key, "Noon"))
+    head = visit.page.locator("wa-review .head")
+    for project in ("Spring campaign", ""):
+        visit.button("Rename").click()
+        visit.page.get_by_label("Name of the shot").fill("Scene 12")
+        visit.page.get_by_label("Project").fill(project)
+        assert visit.faults() == []
+        visit.button("Save").click()
+        visit.title("Scene 12")
+        expect(head.get_by_text("Spring campaign")).to_have_count(int(bool(project)))
+    visit.page.set_viewport_size({"width": 390, "height": 900})
+    visit.button("Rename").click()
+    assert visit.overflow() <= 0

@@ -173,8 +173,9 @@ class Review extends Part {
 
   async #rename(e) {
     e.preventDefault();
-    const name = new FormData(e.target).get('name').trim();
-    if (name && (await this.#done(() => api('PATCH', `shots/${this.id}`, { name })))) this.names = false;
+    const given = new FormData(e.target);
+    const [name, project] = ['name', 'project'].map((one) => given.get(one).trim());
+    if (name && (await this.#done(() => api('PATCH', `shots/${this.id}`, { name, project })))) this.names = false;
   }
 
   async #stack() {
@@ -243,7 +244,7 @@ class Review extends Part {
 
   #title() {
     const { shot } = this;
-    if (this.names) return html`<form class="line" @submit=${this.#rename}><label><span class="hidden">${t.review.name}</span><input name="name" maxlength="80" required .value=${shot.name}></label><button>${t.review.save}</button><button type="button" class="quiet" @click=${() => (this.names = false)}>${t.cancel}</button></form>`;
+    if (this.names) return html`<h1 class="hidden">${shot.name}</h1><form class="line naming" @submit=${this.#rename}><label class="field"><span>${t.review.name}</span><input name="name" maxlength="80" required .value=${shot.name}></label><label class="field"><span>${t.review.project}</span><input name="project" maxlength="80" placeholder=${t.review.projectHint} .value=${shot.project}></label><button>${t.review.save}</button><button type="button" class="quiet" @click=${() => (this.names = false)}>${t.cancel}</button></form>`;
     return html`<div class="line"><h1>${shot.name}</h1>${this.#may('manage') ? html`<button class="quiet" @click=${() => (this.names = true)}>${t.review.rename}</button>` : nothing}</div>`;
   }
 
@@ -251,7 +252,7 @@ class Review extends Part {
     const { shot } = this;
     const place = `/v1/shots/${shot.id}/export?version=${this.at}`;
     const held = isHeld(this.#version);
-    return html`<div class="head"><div>${this.#title()}<div class="line">${stand(shot.state)}<span class="soft">${t.review.versions(shot.versions.length)}${shot.expires ? html` · ${t.review.linkUntil(day(shot.expires))}` : nothing}</span></div></div>
+    return html`<div class="head"><div>${this.#title()}<div class="line">${stand(shot.state)}<span class="soft">${t.review.versions(shot.versions.length)}${shot.project ? html` · ${shot.project}` : nothing}${shot.expires ? html` · ${t.review.linkUntil(day(shot.expires))}` : nothing}</span></div></div>
       ${this.desk.guest
         ? html`<p class="soft">${t.review.youAre(shot.you)}</p>`
         : html`<div class="line">${this.#may('manage') ? html`<button @click=${() => this.querySelector('wa-invite').open()}>${t.review.invite}</button><button class="quiet" @click=${() => this.#stack()}>${t.review.stack}</button>
