@@ -11,7 +11,7 @@ from collections.abc import Callable
 from pathlib import Path
 
 import pytest
-from playwright.sync_api import Browser, expect
+from playwright.sync_api import Browser, Route, expect
 from stage import FRAMES, Actor, Playhouse
 from visit import Visit
 
@@ -293,11 +293,24 @@ def test_a_version_is_handed_off(visit: Visit, actor: Actor) -> None:
         assert "|M:" in archive.read("Noon_v001/Noon_v001.markers.edl").decode()
 
 
+def free(route: Route) -> None:
+    """Answer that no version is held."""
+    said = route.fetch().json()
+    for one in said["versions"]:
+        one["approval"] |= {"held": False, "missing": []}
+    route.fulfill(json=said)
+
+
 def test_what_may_not_leave_is_told(visit: Visit, actor: Actor) -> None:
     key = visit.sign_in()
+    visit.page.route(
+        "**/v1/shots/shot_*", free
+    )  # something else than an approval may be missing, which only the gate sees
     reviewed(visit, visit.live.made(key, "Noon", mode="replacement"))
     visit.button("Hand off").click()
-    expect(visit.page.get_by_text("It is a replacement, and no approval of this very file is shown")).to_be_visible()
+    told = visit.page.locator(".toast.error")
+    expect(told).to_contain_text("replacement needs an approval")
+    expect(told).to_contain_text("Approve this version first.")
     expect(visit.button("Hand off")).to_be_enabled()
     visit.said.clear()  # the refusal is in the browser's log
 

@@ -88,8 +88,10 @@ class Visit:
     def hollow(self) -> list[str]:
         """Parts that show nothing and yet take the gap of a line of their own."""
         found: list[str] = self.page.evaluate(
-            """() => [...document.querySelectorAll('.stack > *')].filter((part) => part.checkVisibility()
-                && part.offsetHeight === 0 && !['absolute', 'fixed'].includes(getComputedStyle(part).position)).map((part) => part.localName)"""
+            """() => [...document.querySelectorAll('.stack > *')].filter((part) => {
+                const apart = ['absolute', 'fixed'].includes(getComputedStyle(part).position);
+                return part.checkVisibility() && part.offsetHeight === 0 && !apart;
+            }).map((part) => part.localName)"""
         )
         return found
 
