@@ -163,12 +163,15 @@ class Actor:
             ("result.sheet.png", picture(tint, (320, 192))),
         ):
             work.storage.put(f"{work.place}/{name}", [data])
-        proof = {"sha256": f"sha256:{hashlib.sha256(video).hexdigest()}"}
-        record = {"segments": [{}, {}], "mode": work.submission.mode, "result": proof}
-        work.storage.put(f"{work.place}/result.mp4.json", [json.dumps(record).encode()])
+        proof = {"name": "result.mp4", "sha256": f"sha256:{hashlib.sha256(video).hexdigest()}", "replaces": None}
+        record = {
+            "schema": 2, "wanimate": "1", "mode": work.submission.mode, "out": "result.mp4", "inputs": {},
+            "segments": [{}, {}], "result": proof,
+        }  # fmt: skip
+        work.storage.put(f"{work.place}/result.json", [json.dumps(record).encode()])
         work.result = {
             "video": f"{work.place}/result.mp4", "thumbnail": f"{work.place}/thumbnail.png",
-            "sheet": f"{work.place}/result.sheet.png", "record": f"{work.place}/result.mp4.json",
+            "sheet": f"{work.place}/result.sheet.png", "record": f"{work.place}/result.json",
         }  # fmt: skip
         work.facts |= {
             "size": list(SIZE),

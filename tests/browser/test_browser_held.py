@@ -8,7 +8,7 @@ from collections.abc import Iterator
 from pathlib import Path
 
 import pytest
-from playwright.sync_api import Browser, expect
+from playwright.sync_api import Browser, Route, expect
 from stage import ADMIN, Playhouse
 from visit import Visit
 
@@ -73,5 +73,38 @@ def test_a_held_result_from_one_of_two_approvals_to_its_revocation(
         expect(visit.page.locator("wa-verdict").get_by_text("Held until approved")).to_be_visible()
         assert visit.faults() == []
         kept(visit, "revoked")
-        visit.page.get_by_role("button", name="It is taken back: owner ann").click()
+        visit.page.get_by_role("button", name="It is taken back: by ann").click()
         expect(visit.page.locator("wa-gone .tag.taken_back")).to_be_visible()
+
+
+@pytest.mark.parametrize("kind", ["video/mp4", "video/quicktime"])
+def test_nothing_is_offered_of_a_held_result_that_would_be_refused(
+    browser: Browser, house: Playhouse, tmp_path: Path, kind: str
+) -> None:
+    """Neither a file of it nor a package; nor is one told to download what cannot be."""
+
+    def answer(route: Route) -> None:
+        said = route.fetch().json()
+        rows = said.get("data", said.get("versions"))
+        for one in rows:
+            one["media_type"] = kind if "versions" in said or one["name"] == "video" else one["media_type"]
+        if "data" in said:
+            sheet = next(one for one in rows if one["name"] == "sheet")
+            rows += [{**sheet, "name": name} for name in ("xmp", "c2pa")]
+        route.fulfill(json=said)
+
+    with Visit(browser, house, tmp_path) as visit:
+        job = house.made(visit.sign_in("ann"), f"Noon as {kind}", mode="replacement")
+        visit.page.route(f"**/v1/jobs/{job}/files", answer)
+        visit.page.route("**/v1/shots/shot_*", answer)
+        visit.open(f"jobs/{job}")
+        expect(visit.page.get_by_text("Held until approved")).to_be_visible()
+        links = visit.page.locator("wa-compare .head a[download]")
+        expect(links).to_have_text(["Record"])
+        told = visit.page.get_by_text("It can be downloaded once it is approved.")
+        expect(told).to_have_count(int(kind == "video/quicktime"))
+        visit.open(f"review/of/{job}")
+        visit.page.wait_for_url(re.compile("#/review/shot_"))
+        expect(visit.button("Hand off")).to_be_disabled()
+        expect(told).to_have_count(int(kind == "video/quicktime"))
+        assert visit.hollow() == []

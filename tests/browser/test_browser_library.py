@@ -113,7 +113,8 @@ def test_an_entry_shows_the_consents_for_its_file(stocked: Visit) -> None:
     assert entry is not None
     consents = stocked.live.service.consents
     consents.add(consent(limit("spatial", "eq", "EU"), uid=f"urn:{owner}:1", asset=entry.sha256), owner, owner)
-    consents.add(consent(uid=f"urn:{owner}:2", asset=entry.sha256, expires="2026-06-30T00:00:00Z"), owner, owner)
+    long = f"urn:{owner}:of-a-house-with-a-name-that-is-longer-than-a-telephone-is-wide"
+    consents.add(consent(uid=long, asset=entry.sha256, expires="2026-06-30T00:00:00Z"), owner, owner)
     page.get_by_role("button", name="Edit: Nod").click()
     found = dialog.get_by_role("list", name="Consents for this file").get_by_role("listitem")
     expect(found).to_have_count(2)
@@ -121,6 +122,11 @@ def test_an_entry_shows_the_consents_for_its_file(stocked: Visit) -> None:
     expect(found.last).to_contain_text("Valid")
     expect(found.last).to_contain_text("use in EU")
     assert stocked.faults() == []
+    page.set_viewport_size({"width": 390, "height": 900})
+    cut = "codes => codes.filter((code) => getComputedStyle(code).textOverflow === 'ellipsis').length"
+    assert found.locator("code").evaluate_all(cut) == 0
+    assert stocked.overflow() <= 0
+    page.set_viewport_size({"width": 1440, "height": 900})
     dialog.get_by_label("Consent records").fill(f"urn:{owner}:1, urn:nobody")
     stocked.refusals = True
     dialog.get_by_role("button", name="Save").click()

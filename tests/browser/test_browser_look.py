@@ -23,6 +23,8 @@ def test_axe_finds_nothing_on_any_view(
     with Visit(browser, live, tmp_path, color_scheme=scheme) as visit:
         key = visit.sign_in()
         done, again = live.made(key, "Noon"), live.made(key, "Noon", generate={"seed": 3})
+        with live.http(key) as client:
+            shot = client.post("/v1/shots", json={"job": done}).raise_for_status().json()["id"]
         guides = live.made(key, "gaps", kind="preprocess", mode="replacement")
         failed, runs = live.made(key, "fail"), live.made(key, "hold", wait=False)
         assert actor.holding.wait(10)
@@ -31,6 +33,7 @@ def test_axe_finds_nothing_on_any_view(
             "start": "Make a character perform", "jobs": "Jobs", "jobs?show=all": "Jobs", f"jobs/{done}": "Noon",
             f"jobs/{done}?with={again}": "Noon", f"guides/{guides}": "Check the guides", f"jobs/{failed}": "fail",
             f"jobs/{runs}": "hold", "jobs/none": "This did not work", "settings": "Settings",
+            "review": "Review", f"review/{shot}": "Noon",
         }  # fmt: skip
         visit.refusals = True
         found = {}
@@ -38,7 +41,7 @@ def test_axe_finds_nothing_on_any_view(
             visit.open(address)
             visit.title(title)
             visit.page.wait_for_load_state("networkidle") if address == "settings" else visit.page.wait_for_timeout(250)
-            found[address] = visit.faults()
+            found[address] = visit.faults() + visit.hollow()
             for width in WIDTHS:
                 visit.page.set_viewport_size({"width": width, "height": 900})
                 if visit.overflow() > 0:

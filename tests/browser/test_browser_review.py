@@ -11,7 +11,7 @@ from collections.abc import Callable
 from pathlib import Path
 
 import pytest
-from playwright.sync_api import Browser, expect
+from playwright.sync_api import Browser, Route, expect
 from stage import FRAMES, Actor, Playhouse
 from visit import Visit
 
@@ -293,11 +293,24 @@ def test_a_version_is_handed_off(visit: Visit, actor: Actor) -> None:
         assert "|M:" in archive.read("Noon_v001/Noon_v001.markers.edl").decode()
 
 
+def free(route: Route) -> None:
+    """Answer that no version is held."""
+    said = route.fetch().json()
+    for one in said["versions"]:
+        one["approval"] |= {"held": False, "missing": []}
+    route.fulfill(json=said)
+
+
 def test_what_may_not_leave_is_told(visit: Visit, actor: Actor) -> None:
     key = visit.sign_in()
+    visit.page.route(
+        "**/v1/shots/shot_*", free
+    )  # something else than an approval may be missing, which only the gate sees
     reviewed(visit, visit.live.made(key, "Noon", mode="replacement"))
     visit.button("Hand off").click()
-    expect(visit.page.get_by_text("It is a replacement, and no approval of this very file is shown")).to_be_visible()
+    told = visit.page.locator(".toast.error")
+    expect(told).to_contain_text("replacement needs an approval")
+    expect(told).to_contain_text("Approve this version first.")
     expect(visit.button("Hand off")).to_be_enabled()
     visit.said.clear()  # the refusal is in the browser's log
 
@@ -380,3 +393,21 @@ def test_the_same_again_of_a_job_that_is_gone_begins_anew(visit: Visit, actor: A
     visit.button("Make it").click()
     visit.page.wait_for_url(re.compile("#/jobs/"))
     expect(visit.page.get_by_role("link", name="Download")).to_be_visible()
+
+
+def test_a_shot_is_named_and_put_into_a_project(visit: Visit, actor: Actor) -> None:
+    """Who has a key sees the project; an empty one takes the shot out of it."""
+    key = visit.sign_in()
+    reviewed(visit, visit.live.made(key, "Noon"))
+    head = visit.page.locator("wa-review .head")
+    for project in ("Spring campaign", ""):
+        visit.button("Rename").click()
+        visit.page.get_by_label("Name of the shot").fill("Scene 12")
+        visit.page.get_by_label("Project").fill(project)
+        assert visit.faults() == []
+        visit.button("Save").click()
+        visit.title("Scene 12")
+        expect(head.get_by_text("Spring campaign")).to_have_count(int(bool(project)))
+    visit.page.set_viewport_size({"width": 390, "height": 900})
+    visit.button("Rename").click()
+    assert visit.overflow() <= 0

@@ -50,3 +50,19 @@ def test_a_person_confirms_and_corrects(visit: Visit, actor: Actor) -> None:
     expect(panel).to_contain_text("Zoom In 84 % sure")
     visit.page.reload()
     expect(visit.page.get_by_role("region", name="Camera and light")).to_contain_text("Dolly In said by")
+
+
+def test_the_advice_and_the_way_on_are_seen_at_once(visit: Visit, actor: Actor) -> None:
+    """Without scrolling, and no value is broken over two lines."""
+    actor.record = record()
+    key = visit.sign_in()
+    visit.open(f"guides/{visit.live.made(key, 'Noon', kind='preprocess', mode='replacement')}")
+    panel = visit.page.get_by_role("region", name="Camera and light")
+    for seen in (panel.get_by_text("Split the clip first"), visit.button("Go on: make the video")):
+        expect(seen).to_be_in_viewport(ratio=1)
+    for width in (390, 768, 1440):
+        visit.page.set_viewport_size({"width": width, "height": 900})
+        tall = "spans => spans.filter((span) => span.getClientRects().length > 1).map((span) => span.textContent)"
+        assert panel.locator("dd .soft").evaluate_all(tall) == []
+        assert visit.overflow() <= 0
+    assert visit.hollow() == []

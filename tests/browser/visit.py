@@ -85,6 +85,16 @@ class Visit:
         found: int = self.page.evaluate("document.documentElement.scrollWidth - document.documentElement.clientWidth")
         return found
 
+    def hollow(self) -> list[str]:
+        """Parts that show nothing and yet take the gap of a line of their own."""
+        found: list[str] = self.page.evaluate(
+            """() => [...document.querySelectorAll('.stack > *')].filter((part) => {
+                const apart = ['absolute', 'fixed'].includes(getComputedStyle(part).position);
+                return part.checkVisibility() && part.offsetHeight === 0 && !apart;
+            }).map((part) => part.localName)"""
+        )
+        return found
+
     def sees(self, **frames: int) -> None:
         """Wait until the videos of exactly these tracks show these frames."""
         ends = time.monotonic() + 10

@@ -15,7 +15,7 @@ from wanimate.handoff.copies import Mezzanine
 from wanimate.handoff.run import Order, handing_off
 from wanimate.handoff.source import open_source
 from wanimate.review.records import Shot, Version
-from wanimate.serve.approvals.gate import HouseGate
+from wanimate.serve.approvals.gate import APPROVE, HouseGate
 from wanimate.serve.errors import ServiceError, away, wrong
 from wanimate.serve.reviews.desk import Desk, Reviewer
 from wanimate.serve.reviews.results import Results
@@ -63,7 +63,8 @@ class Packages:
             except InputError as error:
                 if error.field == "mezzanine":
                     raise wrong(error.field, str(error)) from error
-                rule, remedy = one_line(error.rule), spell(error.remedy)  # the value is a file of this machine
+                remedy = "Approve this version first." if error.remedy == APPROVE else spell(error.remedy)
+                rule = one_line(error.rule)  # the value is a file of this machine
                 text = f"{rule[0].upper()}{rule[1:]}. {remedy}"
                 raise ServiceError(409, "InvalidParameter", text, "version") from error
         target = folder / f"{package.name}.zip"

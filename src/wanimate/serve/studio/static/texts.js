@@ -150,12 +150,12 @@ export const t = {
   },
   compare: {
     result: 'Result', driver: 'Performer', layout: 'View', side: 'Side by side', wipe: 'Wipe', alone: 'Result alone', sheet: 'Contact sheet', other: 'Compare with', noOther: 'the performer', seed: (n) => `seed ${n}`,
-    noOthers: 'There is no other finished video yet.', download: 'Download', record: 'Record', sheetFile: 'Contact sheet', again: 'Same again with …', redraw: 'Redraw a segment', segment: 'Segment', redrawAbout: 'One segment is made anew with another seed. The others stay where that is possible.',
+    noOthers: 'There is no other finished video yet.', download: 'Download', record: 'Record', files: { sheet: 'Contact sheet', xmp: 'Metadata', c2pa: 'Signature' }, again: 'Same again with …', redraw: 'Redraw a segment', segment: 'Segment', redrawAbout: 'One segment is made anew with another seed. The others stay where that is possible.',
     redrawGo: 'Redraw', facts: 'How it was made', warnings: 'Warnings', remove: 'Delete', removeSure: 'Delete this job and its files?', removed: 'The job is deleted.', failed: 'The job has failed', cancelled: 'The job was cancelled', tryAgain: 'Change and try again', running: 'Being made', waiting: 'Waiting in line',
     rows: { state: 'State', mode: 'Mode', size: 'Size', frames: 'Frames', seed: 'Seed', checkpoint: 'Checkpoint', tier: 'Tier', loras: 'LoRAs', made: 'Made', took: 'Took', expires: 'Kept until', id: 'Id', parent: 'Made from', marks: 'Marks' },
-    marks: ({ label, payload, xmp, c2pa }) => [label !== 'none' && 'label', payload && 'watermark', xmp && 'metadata', c2pa && (c2pa.test ? 'signed with a test certificate' : 'signed')].filter(Boolean).join(', '), markFiles: { xmp: 'Metadata', c2pa: 'Signature' },
+    marks: ({ label, payload, xmp, c2pa }) => [label !== 'none' && 'label', payload && 'watermark', xmp && 'metadata', c2pa && (c2pa.test ? 'signed with a test certificate' : 'signed')].filter(Boolean).join(', '),
     frames: (n, fps) => `${n} at ${fps} frames/s`, rate: (fps) => `${fps} frames/s`, noPreview: 'The first preview appears after the first steps.', retry: (n) => `try ${n}`,
-    segments: (n) => many(n, 'segment', 'segments'), guides: 'Guides', zip: 'Browsers cannot show this format. Download it to look at it.', otherZip: 'Browsers cannot show the format of what you compare with.',
+    segments: (n) => many(n, 'segment', 'segments'), guides: 'Guides', zip: 'Browsers cannot show this format. Download it to look at it.', zipHeld: 'Browsers cannot show this format. It can be downloaded once it is approved.', otherZip: 'Browsers cannot show the format of what you compare with.',
   },
   library: {
     title: 'Library', clips: 'Clips', characters: 'Characters', loading: 'Loading …', looking: 'Looking into the file …', broken: 'Cannot be used', house: 'House', by: (owner) => `by ${owner}`,
@@ -182,7 +182,7 @@ export const t = {
     none: 'No shots yet', noneAbout: 'Each finished video appears here by itself; redraws and "same again with …" stack on it.', noneFound: 'No shot is like this',
     openComments: (n) => many(n, 'open comment', 'open comments'), noOpen: 'no open comments', versions: (n) => many(n, 'version', 'versions'), version: (n) => `Version ${n}`, all: 'All shots',
     gone: 'There is no such shot, or its job is gone.', noVersions: 'This shot has no versions any more.', notKept: 'The file of this version is not kept any more. What was said of it is.', arrived: (n) => `Version ${n} has come in.`,
-    shown: 'Shown', noOther: 'nothing', layouts: { side: 'Side by side', wipe: 'Wipe', alone: 'Alone' }, rename: 'Rename', name: 'Name of the shot', save: 'Save', yourName: 'Your name', youAre: (name) => `You are here as ${name}`,
+    shown: 'Shown', noOther: 'nothing', layouts: { side: 'Side by side', wipe: 'Wipe', alone: 'Alone' }, rename: 'Rename', name: 'Name of the shot', project: 'Project', projectHint: 'none', save: 'Save', yourName: 'Your name', youAre: (name) => `You are here as ${name}`,
     comments: 'Comments', noComments: 'Nothing was said of this version.', allResolved: 'All comments are resolved.', onlyOpen: 'Open only', write: 'Comment at this frame', at: (n) => `Comment at frame ${n}`, placeholder: 'What should change?', send: 'Send', lasts: 'Frames that it lasts',
     tool: 'Tool', point: 'Point', draw: 'Draw', middle: 'Set a point', noPoint: 'Remove the point', pointHint: 'Click on the picture, or move the point with the arrow keys.', drawHint: 'Draw on the picture with the pointer.', undo: 'Undo', colour: 'Colour', colours: ['Red', 'Yellow', 'Green', 'Blue', 'White', 'Black'], width: 'Width', widths: ['Thin', 'Medium', 'Thick'],
     pin: (n) => `Comment ${n}`, movePin: 'The point of your comment: arrow keys move it', frame: (n) => `Frame ${n}`, show: 'Show comment', resolved: 'Resolved', resolvedBy: (name, when) => `Resolved by ${name}, ${when}`, answer: 'Answer', answerHint: 'Your answer', edit: 'Edit', guest: 'guest',
@@ -196,11 +196,12 @@ export const t = {
     out: {
       title: 'Where it went', ways: { release: 'Released', handoff: 'Handed off', frameio: 'Frame.io', descript: 'Descript', archive: 'Archived', download: 'Fetched' },
       states: { left: 'Left', to_be_taken_back: 'To be taken back', taken_back: 'Taken back' }, derived: (names) => `with ${names}`, confirmed: (when) => `taken back ${when}`, confirm: 'It is taken back', confirmName: (place) => `It is taken back: ${place}`,
+      place: (place) => place.replace(/^(owner|download by) /, 'by '), // the service's own words for who has downloaded it
     },
     invite: 'Invite guests', inviteAbout: 'Whoever has the link sees this shot and nothing else, without a key.', forWhom: 'For whom', forWhomHint: 'Client, director …', nobody: 'A guest', mayDo: 'Guests may', rights: { view: 'look', comment: 'look and comment', decide: 'look, comment and decide' }, days: 'Days it works', makeLink: 'Make a link', linkMade: 'The new link. Copy it now: it is not shown again.',
     until: (when) => `until ${when}`, linkUntil: (when) => `This link works until ${when}.`, youMay: (what) => `You may ${what}.`, revokeName: (label) => `Revoke the link for ${label}`, linkOver: 'This link has expired or was revoked. Ask for a new one.', left: 'You have left the review. The link lets you in again.', leave: 'Leave', welcome: 'You are invited to look at this shot. Say who you are: your name stands beside what you say.', enter: 'Look at it',
     stack: 'Stack a result', stackAbout: 'The result becomes the newest version of this shot, with what was said of it.', stackWhich: 'Result', stackGo: 'Stack it', export: 'Export', exportAs: (format) => `Save the comments as ${format}`,
-    handOff: 'Hand off', handingOff: 'Making the package …', handOffAbout: 'Save this version for editing programs: review copy, timelines with markers, hashes', handedOff: (name) => `${name} is saved.`,
+    handOff: 'Hand off', handingOff: 'Making the package …', handOffAbout: 'Save this version for editing programs: review copy, timelines with markers, hashes', handOffHeld: 'This version is held until it is approved', handedOff: (name) => `${name} is saved.`,
     sound: 'Sound', shortcuts: 'Shortcuts', keysShort: 'J K L shuttle · ← → step · I comment', back: (n) => `${n}× back`, fast: (n) => `${n}×`,
     keys: [['Space', 'Play and pause'], ['J K L', 'Back, stop, on. J or L again is faster'], ['K+J K+L', 'Hold K: one frame back or on'], ['← →', 'One frame; ten with Shift'], ['Home End', 'First and last frame'], ['I', 'Comment at this frame'], ['D', 'Comment with a drawing'], ['N P', 'Next and previous comment'], ['M', 'Sound on and off'], ['Ctrl+Enter', 'Send the comment'], ['Esc', 'Drop the comment'], ['?', 'This list']],
   },

@@ -24,7 +24,7 @@ class Consents extends Part {
   #row(one) {
     const dated = one.expires ? [t.consents.until(one.expires.slice(0, 10))] : [];
     const terms = [...one.permitted.map(t.consents.permitted), ...one.prohibited.map(t.consents.prohibited), ...dated];
-    return html`<li class="stack tight"><p class="line"><code class="clip">${one.id}</code><span class="tag ${TAGS[one.state] ?? ''}">${t.consents.states[one.state]}</span></p>
+    return html`<li class="stack tight"><p class="line"><code>${one.id}</code><span class="tag ${TAGS[one.state] ?? ''}">${t.consents.states[one.state]}</span></p>
       <p class="soft small">${terms.join(' · ')}</p></li>`;
   }
 
@@ -32,7 +32,7 @@ class Consents extends Part {
     if (this.trouble) return html`<p class="note bad" role="alert">${this.trouble}</p>`;
     if (!this.rows) return nothing;
     if (!this.rows.length) return html`<p class="soft small">${t.consents.none}</p>`;
-    return html`<ul class="stack" aria-label=${t.consents.title}>${this.rows.map((one) => this.#row(one))}</ul>`;
+    return html`<div class="stack tight"><h3>${t.consents.title}</h3><ul class="stack" aria-label=${t.consents.title}>${this.rows.map((one) => this.#row(one))}</ul></div>`;
   }
 }
 customElements.define('wa-consents', Consents);

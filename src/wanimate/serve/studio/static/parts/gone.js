@@ -31,9 +31,9 @@ class Gone extends Part {
   render() {
     if (!this.rows.length) return nothing;
     return html`<section class="card stack"><h2>${t.review.out.title}</h2><ul class="gone">${this.rows.map((one) => html`<li>
-      <div class="line apart"><p><strong>${t.review.out.ways[one.way] ?? one.way}</strong> <span class="soft">${one.place}</span></p><span class="tag ${one.state}">${t.review.out.states[one.state]}</span></div>
+      <div class="line apart"><p><strong>${t.review.out.ways[one.way] ?? one.way}</strong> <span class="soft">${t.review.out.place(one.place)}</span></p><span class="tag ${one.state}">${t.review.out.states[one.state]}</span></div>
       <p class="hint"><time datetime=${new Date(one.at).toISOString()}>${day(one.at)}</time>${one.derived.length ? html` · ${t.review.out.derived(one.derived.map(([name]) => name).join(', '))}` : nothing}${one.confirmed ? html` · ${t.review.out.confirmed(day(one.confirmed))}` : nothing}</p>
-      ${one.state === 'to_be_taken_back' ? html`<div><button @click=${() => this.#confirm(one.id)} aria-label=${t.review.out.confirmName(one.place)}>${t.review.out.confirm}</button></div>` : nothing}</li>`)}</ul></section>`;
+      ${one.state === 'to_be_taken_back' ? html`<div><button @click=${() => this.#confirm(one.id)} aria-label=${t.review.out.confirmName(t.review.out.place(one.place))}>${t.review.out.confirm}</button></div>` : nothing}</li>`)}</ul></section>`;
   }
 }
 customElements.define('wa-gone', Gone);

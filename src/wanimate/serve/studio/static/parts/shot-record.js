@@ -75,13 +75,13 @@ class ShotRecord extends Part {
     const known = one && one.value !== null;
     const said = known && one.by !== 'analysis';
     const measured = known && !said && one.confidence === 1;
-    return html`<dt>${name}</dt><dd>${this.editing === field
+    return html`<div><dt>${name}</dt><dd>${this.editing === field
       ? this.#form(field, one)
       : html`<div class="line apart"><span>${t.shot.value(field, known ? one.value : null)} <span class="soft">${said ? t.shot.by(one.by) : measured || !known ? '' : t.shot.sure(percent(one.confidence))}</span></span>
           ${session.is('submit')
             ? html`<span class="acts">${known && !said && !measured ? html`<button class="quiet" ?disabled=${this.busy} aria-label=${t.shot.confirmName(name)} @click=${() => this.#tell({ confirm: [field] })}>${t.shot.confirm}</button>` : nothing}
                 <button class="quiet" aria-label=${t.shot.changeName(name)} @click=${() => this.#edit(field)}>${t.shot.change}</button></span>`
-            : nothing}</div>`}</dd>`;
+            : nothing}</div>`}</dd></div>`;
   }
 
   #choose(number) {

@@ -4,6 +4,8 @@ import { Part, say } from './base.js';
 import { day } from '../format.js';
 import { t } from '../texts.js';
 
+// Whether a version may not leave before it is approved.
+export const isHeld = (version) => !!version?.approval?.held && version.approval.missing.length > 0;
 export const stand = (state) => html`<span class="tag ${state}">${t.review.states[state]}</span>`;
 
 class Verdict extends Part {
@@ -51,7 +53,7 @@ class Verdict extends Part {
     const counted = needed > 1 && (given || held) && state !== 'changes_asked';
     if (!counted && !held) return nothing;
     const other = counted ? missing.filter((one) => !one.startsWith(`there are ${given} of `)) : missing;
-    return html`<div class="line">${held && missing.length ? html`<span class="tag held">${t.review.held}</span>` : nothing}${counted ? html`<strong>${t.review.given(given, needed)}</strong>` : nothing}</div>
+    return html`<div class="line">${isHeld(this.version) ? html`<span class="tag held">${t.review.held}</span>` : nothing}${counted ? html`<strong>${t.review.given(given, needed)}</strong>` : nothing}</div>
       ${held && other.length ? html`<ul class="hint">${other.map((one) => html`<li>${one[0].toUpperCase()}${one.slice(1)}.</li>`)}</ul>` : nothing}`;
   }
 

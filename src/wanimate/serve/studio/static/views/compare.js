@@ -89,7 +89,7 @@ class Compare extends Watched {
   #stage() {
     const { job } = this;
     if (this.layout === 'sheet' && this.files.sheet) return html`<a href=${this.files.sheet.url} class="sheet"><img src=${this.files.sheet.url} alt=${t.compare.sheet}></a>`;
-    if (!isShown(this.files.video.media_type)) return html`<p class="note">${t.compare.zip}</p>`;
+    if (!isShown(this.files.video.media_type)) return html`<p class="note">${this.files.video.withheld ? t.compare.zipHeld : t.compare.zip}</p>`;
     return html`${this.beside && !this.beside.url ? html`<p class="note">${t.compare.otherZip}</p>` : nothing}<wa-player .tracks=${this.#tracks()} .count=${job.facts.frames} .fps=${rate(job.facts.fps)} .layout=${this.layout} .gaps=${job.facts.no_person ?? []}></wa-player>`;
   }
 
@@ -130,14 +130,14 @@ class Compare extends Watched {
 
   #actions() {
     const { video, record, sheet, xmp, c2pa } = this.files ?? {};
+    const beside = video?.withheld ? [] : [sheet, xmp, c2pa].filter(Boolean); // they are refused as the video is
     const mine = session.is('submit');
     return html`<div class="line">
       ${video?.withheld ? html`<span class="tag held">${t.review.held}</span>` : video ? html`<a class="button main" href=${video.url} download=${video.filename}>${t.compare.download}</a>` : nothing}
       ${mine && video ? html`<a class="button" href="#/review/of/${this.id}">${t.nav.review}</a>` : nothing}
       ${mine ? html`<a class="button" href="#/start?from=${this.id}">${this.job.state === 'succeeded' ? t.compare.again : t.compare.tryAgain}</a>` : nothing}
       ${record ? html`<a class="button quiet" href=${record.url} download=${record.filename}>${t.compare.record}</a>` : nothing}
-      ${sheet && !video?.withheld ? html`<a class="button quiet" href=${sheet.url} download=${sheet.filename}>${t.compare.sheetFile}</a>` : nothing}
-      ${[xmp, c2pa].map((file) => (file ? html`<a class="button quiet" href=${file.url} download=${file.filename}>${t.compare.markFiles[file.name]}</a>` : nothing))}
+      ${beside.map((file) => html`<a class="button quiet" href=${file.url} download=${file.filename}>${t.compare.files[file.name]}</a>`)}
       ${mine ? html`<button class="quiet" @click=${() => this.querySelector('dialog').showModal()}>${t.compare.remove}</button>` : nothing}</div>
       <dialog aria-labelledby="sure"><p id="sure">${t.compare.removeSure}</p><div class="line"><button class="danger" @click=${() => this.#remove()}>${t.compare.remove}</button><button @click=${() => this.querySelector('dialog').close()}>${t.cancel}</button></div></dialog>`;
   }

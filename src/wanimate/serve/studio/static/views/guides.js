@@ -132,18 +132,18 @@ class GuidesView extends Watched {
     const { facts } = this.job;
     const gaps = facts.no_person ?? [];
     const tracks = this.#tracks();
+    const record = facts.shots ? html`<wa-shot-record .job=${this.id} @sought=${(e) => this.querySelector('wa-player')?.show(e.detail)}></wa-shot-record>` : nothing;
     return html`<div class="watch">
       <section class="stack" aria-label=${t.guides.title}>
         ${tracks.length
           ? html`<div class="switch" role="group" aria-label=${t.guides.layout}>${this.#layouts().map(([name, words]) => html`<button aria-pressed=${this.layout === name ? 'true' : 'false'} @click=${() => (this.layout = name)}>${words}</button>`)}</div>
             <wa-player .tracks=${tracks} .count=${facts.frames} .fps=${rate(facts.fps)} .gaps=${gaps} .layout=${this.layout === 'beside' ? 'side' : 'over'} .blend=${this.layout === 'mask' ? 'mask' : 'lines'}></wa-player>
-            ${session.is('submit') ? html`<section class="card stack tight" aria-label=${t.trim.label}><h2>${t.trim.label}</h2><wa-trim .count=${facts.frames} .fps=${rate(facts.fps)} .first=${this.change.first ?? 0} .stop=${this.change.stop ?? facts.frames} .gaps=${gaps} .origin=${facts.start ?? 0} .hint=${`${t.trim.about} ${t.trim.guides}`}
+            ${record}${session.is('submit') ? html`<section class="card stack tight" aria-label=${t.trim.label}><h2>${t.trim.label}</h2><wa-trim .count=${facts.frames} .fps=${rate(facts.fps)} .first=${this.change.first ?? 0} .stop=${this.change.stop ?? facts.frames} .gaps=${gaps} .origin=${facts.start ?? 0} .hint=${`${t.trim.about} ${t.trim.guides}`}
               @trimmed=${(e) => this.#set(e.detail)} @sought=${(e) => this.querySelector('wa-player').show(e.detail)}></wa-trim></section>` : nothing}`
-          : html`<p class="note">${t.guides.none}</p>`}
+          : html`<p class="note">${t.guides.none}</p>${record}`}
       </section>
       <div class="stack">
         ${this.#gaps(gaps)}${warnings(this.job)}
-        ${facts.shots ? html`<wa-shot-record .job=${this.id} @sought=${(e) => this.querySelector('wa-player')?.show(e.detail)}></wa-shot-record>` : nothing}
         ${session.is('submit')
           ? html`${this.#decide()}${this.#changes()}
             <section class="card stack"><div><a class="button" href="#/start?from=${this.id}">${t.guides.back}</a></div><p class="hint">${t.guides.backAbout}</p></section>`

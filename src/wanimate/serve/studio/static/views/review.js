@@ -7,7 +7,7 @@ import { go } from '../router.js';
 import { t } from '../texts.js';
 import { member } from '../parts/desk.js';
 import { COLOURS, WIDTHS } from '../parts/notes.js';
-import { stand } from '../parts/verdict.js';
+import { isHeld, stand } from '../parts/verdict.js';
 import { toast, tried } from '../parts/toasts.js';
 import '../parts/gone.js';
 import '../parts/reel.js';
@@ -173,8 +173,9 @@ class Review extends Part {
 
   async #rename(e) {
     e.preventDefault();
-    const name = new FormData(e.target).get('name').trim();
-    if (name && (await this.#done(() => api('PATCH', `shots/${this.id}`, { name })))) this.names = false;
+    const given = new FormData(e.target);
+    const [name, project] = ['name', 'project'].map((one) => given.get(one).trim());
+    if (name && (await this.#done(() => api('PATCH', `shots/${this.id}`, { name, project })))) this.names = false;
   }
 
   async #stack() {
@@ -228,7 +229,7 @@ class Review extends Part {
   #stage() {
     const version = this.#version;
     if (!version.kept) return html`<p class="note">${t.review.notKept}</p>`;
-    if (!isShown(version.media_type) || !version.frames || !version.size) return html`<p class="note">${t.compare.zip}</p>`;
+    if (!isShown(version.media_type) || !version.frames || !version.size) return html`<p class="note">${isHeld(version) ? t.compare.zipHeld : t.compare.zip}</p>`;
     const track = (one, id) => ({ id, url: local(one.video), label: t.review.version(one.number), fps: rate(one.rate) });
     const tracks = [track(version, 'version'), ...(this.#beside ? [track(this.#beside, 'other')] : [])];
     return html`<wa-reel .tracks=${this.#same(tracks)} .count=${version.frames} .fps=${rate(version.rate)} .size=${version.size} .layout=${this.layout} .notes=${this.#notes} .chosen=${this.chosen} .draft=${this.draft} .may=${this.#may('comment')}></wa-reel>`;
@@ -243,18 +244,19 @@ class Review extends Part {
 
   #title() {
     const { shot } = this;
-    if (this.names) return html`<form class="line" @submit=${this.#rename}><label><span class="hidden">${t.review.name}</span><input name="name" maxlength="80" required .value=${shot.name}></label><button>${t.review.save}</button><button type="button" class="quiet" @click=${() => (this.names = false)}>${t.cancel}</button></form>`;
+    if (this.names) return html`<h1 class="hidden">${shot.name}</h1><form class="line naming" @submit=${this.#rename}><label class="field"><span>${t.review.name}</span><input name="name" maxlength="80" required .value=${shot.name}></label><label class="field"><span>${t.review.project}</span><input name="project" maxlength="80" placeholder=${t.review.projectHint} .value=${shot.project}></label><button>${t.review.save}</button><button type="button" class="quiet" @click=${() => (this.names = false)}>${t.cancel}</button></form>`;
     return html`<div class="line"><h1>${shot.name}</h1>${this.#may('manage') ? html`<button class="quiet" @click=${() => (this.names = true)}>${t.review.rename}</button>` : nothing}</div>`;
   }
 
   #head() {
     const { shot } = this;
     const place = `/v1/shots/${shot.id}/export?version=${this.at}`;
-    return html`<div class="head"><div>${this.#title()}<div class="line">${stand(shot.state)}<span class="soft">${t.review.versions(shot.versions.length)}${shot.expires ? html` · ${t.review.linkUntil(day(shot.expires))}` : nothing}</span></div></div>
+    const held = isHeld(this.#version);
+    return html`<div class="head"><div>${this.#title()}<div class="line">${stand(shot.state)}<span class="soft">${t.review.versions(shot.versions.length)}${shot.project ? html` · ${shot.project}` : nothing}${shot.expires ? html` · ${t.review.linkUntil(day(shot.expires))}` : nothing}</span></div></div>
       ${this.desk.guest
         ? html`<p class="soft">${t.review.youAre(shot.you)}</p>`
         : html`<div class="line">${this.#may('manage') ? html`<button @click=${() => this.querySelector('wa-invite').open()}>${t.review.invite}</button><button class="quiet" @click=${() => this.#stack()}>${t.review.stack}</button>
-              <button class="quiet" title=${t.review.handOffAbout} ?disabled=${this.handing || !this.#version?.kept} @click=${() => this.#handOff()}>${this.handing ? t.review.handingOff : t.review.handOff}</button>` : nothing}
+              <button class="quiet" title=${held ? t.review.handOffHeld : t.review.handOffAbout} ?disabled=${this.handing || held || !this.#version?.kept} @click=${() => this.#handOff()}>${this.handing ? t.review.handingOff : t.review.handOff}</button>` : nothing}
             <span class="line exports"><span class="soft">${t.review.export}</span>${FORMATS.map((format) => html`<a class="button quiet" download href="${place}&format=${format}" aria-label=${t.review.exportAs(format.toUpperCase())}>${format.toUpperCase()}</a>`)}</span></div>`}</div>`;
   }
 
