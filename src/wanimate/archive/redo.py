@@ -17,6 +17,7 @@ import torch
 from pydantic import BaseModel, ConfigDict, Field, ValidationError
 
 from wanimate.api import Animator
+from wanimate.approval.quarantine import in_house
 from wanimate.archive.compare import Comparison, compare
 from wanimate.archive.make import INDEX
 from wanimate.archive.names import unsafe
@@ -26,6 +27,7 @@ from wanimate.config.values import parse_rate
 from wanimate.errors import InputError, OutputError, setting
 from wanimate.events import Event, Finished, Notice
 from wanimate.finish.lock import record_path
+from wanimate.finish.naming import quarantined
 from wanimate.finish.record import Hashes, versions
 from wanimate.jobs.finish import finish
 from wanimate.media.files import json_bytes, read_own_json
@@ -145,7 +147,7 @@ def archived(folder: Path, name: str | None = None) -> Archived:
     Raises:
         InputError: it is no archive of this program, it is not whole, or it has no such result.
     """
-    payload = checked(folder)
+    payload = checked(folder).absolute()  # guides name their clip by an absolute path, or its sound is left out
     index = _read(_Index, folder, payload / INDEX)
     entries = {one.name: one for one in index.results}
     known = ", ".join(sorted(entries))
@@ -228,6 +230,8 @@ def _generated(found: Archived, out: Path, again: Again, way: Way) -> Generator[
             yield Notice(f"not as it was: the job ran on {found.record['gpus']} GPUs: frames can differ by rounding")
         generate = generate_settings(found, again, Path(animator.engine.facts()["checkpoint"]["path"]))
         output = _output_settings(found)
+        if found.mode in (output.quarantine or ()):
+            out = quarantined(out)
         if redraws := found.record.get("redraws"):
             number = max(map(int, redraws))
             generate = generate.model_copy(update={"redraw": number, "seed": redraws[str(number)]["seed"]})
@@ -302,12 +306,12 @@ def generate_settings(found: Archived, again: Again, checkpoint: Path) -> Genera
 
 
 def _output_settings(found: Archived) -> OutputSettings:
-    """The job's own, but for what lies beside the result."""
+    """The job's own, but for what lies beside the result, and for a quarantined name, which the policy in force decides."""
     told = dict(found.record["output"]) | {
         "matte": None, "sheet": False, "overwrite": False, "fresh": False, "keep_segments": False,
-        "upscale_network": found.network,
+        "upscale_network": found.network, "quarantine": None,
     }  # fmt: skip
-    return OutputSettings.model_validate(told)
+    return in_house(OutputSettings.model_validate(told))
 
 
 def _guides(found: Archived) -> Guides:

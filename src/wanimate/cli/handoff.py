@@ -191,4 +191,9 @@ def _opened(
             shot = shot_of(reviews, given)
             version = version_of(shot, number)
             result = reviews.results.fetch(version.job, Path(folder))
-        yield result, (shot, version)
+        try:
+            yield result, (shot, version)
+        except InputError as error:  # what the user has named is the shot
+            if str(folder) not in str(error.value):
+                raise
+            raise InputError(error.field, given, error.rule, error.remedy) from error

@@ -27,6 +27,7 @@ from wanimate.cli.review import (
 )
 from wanimate.cli.serve import Config, Data, Database, StorageUrl, settings_of
 from wanimate.config.base import FILES
+from wanimate.errors import InputError
 
 if TYPE_CHECKING:
     from wanimate.serve.approvals.releases import Gone
@@ -137,6 +138,9 @@ def recalled(
     settings = settings_of(config, data=data, database=database, storage=storage)
     with reviews(settings, shot, release=release) as found:
         known = shot_of(found, shot)
+        if all(one.release.id != release for one in found.decisions.gone(operator(name), known.id)):
+            rule = "nothing of the shot has left under this id"
+            raise InputError("release", release, rule, "`wanimate review left SHOT` lists what has.")
         gone = found.decisions.recalled(operator(name), known.id, release, note)
     report.done(gone.told(), f"{escape(gone.release.place)}: taken back")
 

@@ -20,6 +20,7 @@ from wanimate.cli.serve import Config, Data, Database, StorageUrl, settings_of
 from wanimate.errors import InputError, OutputError
 
 if TYPE_CHECKING:
+    from wanimate.review import chain
     from wanimate.review.records import Shot, State, Version
     from wanimate.serve.reviews import Reviews
     from wanimate.serve.settings import ServeSettings
@@ -253,11 +254,24 @@ def _decide(
         progress = version_of(shot_of(reviews, found.id), chosen.number).approval
     told = _WORDS[state]
     if state == "approved" and progress is not None and progress.missing:
-        told = f"{progress.given} of {progress.needed} approvals; {'; '.join(progress.missing)}"
+        told = "; ".join(
+            [f"{progress.given} of {progress.needed} approvals", *_again(found, record), *progress.missing]
+        )
     report.done(
         record.model_dump(mode="json"),
         f"{escape(found.name)}, version {chosen.number}: {escape(told)} (sha256 {record.output_sha256})",
     )
+
+
+def _again(shot: Shot, record: chain.Record) -> list[str]:
+    """That an approval is by somebody who has approved the file before, and so counts no second time."""
+    who = record.by.identity
+    before = {
+        one.record["by"]["identity"]
+        for one in shot.decisions
+        if (one.record["decision"], one.output_sha256) == ("approved", record.output_sha256)
+    }
+    return [f"{who} has approved it before and counts once, under whatever name"] if who in before else []
 
 
 def shot_of(reviews: Reviews, given: str) -> Shot:

@@ -108,6 +108,25 @@ def test_from_the_guides(made: Path, checkpoint: Path, tmp_path: Path, name: str
     assert not list(tmp_path.glob(".*"))
 
 
+@pytest.mark.parametrize("name", ["hero.mkv", "redrawn.mkv"])
+def test_what_is_held_is_made_again_under_a_quarantined_name(
+    made: Path, checkpoint: Path, tmp_path: Path, monkeypatch: pytest.MonkeyPatch, name: str
+) -> None:
+    (tmp_path / "policy.toml").write_text('held = ["animation", "replacement"]')
+    monkeypatch.setenv("WANIMATE_POLICY", str(tmp_path / "policy.toml"))
+    bag = bag_of(made / name, tmp_path / "bag")
+    redone, _ = done(bag, tmp_path / "again.mkv", checkpoint=checkpoint)
+    assert (redone.result.out, redone.comparison.same) == (tmp_path / "again.quarantined.mkv", True)
+    assert {path.name for path in tmp_path.glob("again*")} == {"again.quarantined.mkv", "again.quarantined.json"}
+    assert json.loads(record_path(redone.result.out).read_text())["out"] == redone.result.out.name
+
+
+def test_an_archive_is_named_from_the_folder_where_one_is(tmp_path: Path, monkeypatch: pytest.MonkeyPatch) -> None:
+    bag_of(finished(tmp_path / "work"), tmp_path / "bag")
+    monkeypatch.chdir(tmp_path)
+    assert archived(Path("bag")).inputs["video"] == tmp_path / "bag" / "data" / "inputs" / "dance.mp4"
+
+
 def test_another_checkpoint_is_refused(made: Path, tmp_path: Path) -> None:
     bag = bag_of(made / "hero.mkv", tmp_path / "bag")
     with pytest.raises(

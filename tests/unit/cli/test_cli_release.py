@@ -50,6 +50,25 @@ def test_a_result_is_added_approved_released_and_taken_back(tmp_path: Path, monk
         "taken back"
         in run("release", str(tmp_path / "copy.mp4"), "--out", str(tmp_path / "new.mp4"), code=2)["message"]
     )
+    message = run("handoff", "Scene 12", "--to", str(tmp_path / "delivery"), code=2)["message"]
+    assert message.startswith("WHAT = Scene 12: "), "and no file of a folder that is gone"
+    message = run("review", "recalled", "Scene 12", "release_none", code=2)["message"]
+    assert message.startswith("RELEASE = release_none: ")
+    assert "`wanimate review left SHOT`" in message
     run("review", "recalled", "Scene 12", gone["id"], "--note", "deleted")
     (gone,) = run("review", "left", "Scene 12")["releases"]
     assert (gone["state"], gone["note"]) == ("taken_back", "deleted")
+
+
+def test_a_second_approval_of_one_person_says_so(tmp_path: Path, monkeypatch: pytest.MonkeyPatch) -> None:
+    (tmp_path / "policy.toml").write_text("approvals = 2")
+    monkeypatch.setenv("WANIMATE_POLICY", str(tmp_path / "policy.toml"))
+
+    def said(*words: str) -> str:
+        return CliRunner().invoke(app, ["review", *words, "--data", str(tmp_path / "data")]).stdout
+
+    said("add", str(result(tmp_path / "hero.quarantined.mp4")), "--shot", "Scene 12")
+    assert "counts once" not in said("approve", "Scene 12", "--name", "Ann")
+    again = said("approve", "Scene 12", "--name", "Bob")
+    assert "1 of 2 approvals; command line:" in again
+    assert "has approved it before and counts once" in again

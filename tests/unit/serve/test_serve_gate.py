@@ -287,6 +287,32 @@ def test_what_was_finished_is_of_the_mode_of_its_master(house: Stage, tmp_path: 
     refused(house, tmp_path / "animation-4k.mp4", "nobody knows what its master was")
 
 
+def test_what_was_finished_is_asked_for_the_consents_of_its_master(house: Stage, tmp_path: Path) -> None:
+    master = result(tmp_path / "hero.mp4")
+    told = {"master": {"path": "hero.mp4", "sha256": f"sha256:{hash_of(master)}"}}
+    large = result(tmp_path / "hero-4k.mp4", "finish", MP4 + b" 4k", inputs=told, fingerprint={})
+    house.policy(consents=True)
+    house.approved(large)
+    refused(house, large, f"none allows this (sha256:{'2' * 64})", f"none allows this (sha256:{'1' * 64})")
+    consents = house.reviews.approvals.consents
+    consents.add(consent("2" * 64, "urn:consent:7", "urn:person:1"), "", "ann")
+    consents.add(consent("1" * 64, "urn:consent:8", "urn:person:2"), "", "ann")
+    assert len(house.check(large).decisions) == 1
+    consents.withdraw("urn:consent:7", None, "ann")
+    refused(house, large, "urn:consent:7")
+
+
+def test_a_master_is_found_beside_what_was_finished(
+    house: Stage, tmp_path: Path, monkeypatch: pytest.MonkeyPatch
+) -> None:
+    """Records name it as the command did: from the folder of the time."""
+    master = result(tmp_path / "there" / "hero.mp4", "animation")
+    told = {"master": {"path": "hero.mp4", "sha256": f"sha256:{hash_of(master)}"}}
+    large = result(tmp_path / "there" / "hero-4k.mp4", "finish", MP4 + b" 4k", inputs=told, fingerprint={})
+    monkeypatch.chdir(tmp_path)
+    assert house.check(large).decisions == ()
+
+
 def test_an_approval_of_another_hash_is_none(house: Stage, tmp_path: Path) -> None:
     file, other = result(tmp_path / "hero.mp4"), result(tmp_path / "other.mp4", data=MP4 + b"2")
     added = house.approved(other)

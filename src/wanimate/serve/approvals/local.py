@@ -90,12 +90,12 @@ def _job(file: Path, found: str, origin: Origin, name: str, by: str, settings: S
         model="local", tier=None, checkpoint=str(_dict(made.get("checkpoint")).get("name") or "local")[:100], loras="",
         submission=submission.model_dump(mode="json"), state=State.SUCCEEDED, stage=Stage.GENERATE, held=False, priority=0,
         order_key=at, not_before=0, attempt=1, beat=0, failures=0, cancelling=False, fraction=1.0, result={},
-        facts=_facts(file, found, made, by), warnings=[] if origin.why is None else [origin.why], created=at, ended=at,
+        facts=_facts(file, found, made, origin, by), warnings=[] if origin.why is None else [origin.why], created=at, ended=at,
         expires=at + int(settings.keep_reviewed * _HOUR),
     )  # fmt: skip
 
 
-def _facts(file: Path, found: str, made: dict[str, Any], by: str) -> dict[str, Any]:
+def _facts(file: Path, found: str, made: dict[str, Any], origin: Origin, by: str) -> dict[str, Any]:
     """What the page shows of it, and what rules and consents ask about. Nothing of it decides whether it is held."""
     delivered = _dict(made.get("delivered"))
     known: dict[str, Any] = {"sha256": found, "by": by}
@@ -103,12 +103,10 @@ def _facts(file: Path, found: str, made: dict[str, Any], by: str) -> dict[str, A
         rate: Fraction = parse_rate(str(delivered["fps"]))
         known |= {"frames": delivered["frames"], "fps": str(rate), "size": delivered["size"], "seed": made.get("seed")}
         known["seconds"] = float(delivered["frames"] / rate)
-    inputs = {
-        kind: {"sha256": one["sha256"]} for kind, one in _dict(made.get("inputs")).items()
-        if isinstance(one, dict) and isinstance(one.get("sha256"), str)
-    }  # fmt: skip
-    label = _dict(made.get("marks")).get("label")
-    known["made"] = {"inputs": inputs, "marks": {"label": label}, "consent_ids": made.get("consent_ids")}
+    sources = {"video": origin.clip, "image": origin.image}
+    inputs = {kind: {"sha256": f"sha256:{one}"} for kind, one in sources.items() if one is not None}
+    marks = {"label": origin.label}
+    known["made"] = {"inputs": inputs, "marks": marks, "consent_ids": list(origin.consent_ids)}
     return known | ({"pictures": True} if file.is_dir() else {})
 
 

@@ -76,7 +76,11 @@ def beside(session: Session, result: Path, sha256: str, depth: int = 0) -> Origi
         return Origin(why=why)
     origin = origin_of_record(made)
     if made["mode"] == "finish":
-        origin = replace(origin, modes=_modes_of_master(session, made, depth))
+        master = _master(session, result, made, depth)
+        origin = replace(
+            origin, modes=master.modes, clip=master.clip, image=master.image,
+            consent_ids=tuple(dict.fromkeys(origin.consent_ids + master.consent_ids)),
+        )  # fmt: skip
         if not origin.modes:
             return replace(origin, why="nobody knows what its master was")
     if origin.modes == {"animation"} and (is_quarantined(result) or _says_replacement(result, made)):
@@ -97,16 +101,19 @@ def origin_of_record(made: Mapping[str, Any]) -> Origin:
     )  # fmt: skip
 
 
-def _modes_of_master(session: Session, made: Mapping[str, Any], depth: int) -> frozenset[str]:
-    """Of a finished file: those of what it was finished from, if that can be told."""
+def _master(session: Session, result: Path, made: Mapping[str, Any], depth: int) -> Origin:
+    """Of a finished file: its master's, where the record says it lies, else in the file's own folder. Of no mode where nobody
+    knows the master."""
     master = _dict(_dict(made.get("inputs")).get("master"))
     found = _hash_in(master)
     if found is None or depth >= _DEEPEST:
-        return frozenset()
+        return Origin()
     origin = known(session, found)
-    if origin is None:
-        origin = beside(session, Path(str(master.get("path"))), found, depth + 1)
-    return origin.modes
+    place = Path(str(master.get("path")))
+    for one in dict.fromkeys((place, result.parent / place.name)):
+        if origin is None or not origin.modes:
+            origin = beside(session, one, found, depth + 1)
+    return origin or Origin()
 
 
 def _says_replacement(result: Path, made: Mapping[str, Any]) -> bool:
