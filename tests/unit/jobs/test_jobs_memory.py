@@ -116,7 +116,7 @@ def alive(kind: type, since: set[int]) -> int:
 
 
 @pytest.mark.parametrize("where", ["place", "optimize"])
-@pytest.mark.parametrize("error", [RuntimeError("a defect"), KeyboardInterrupt()])
+@pytest.mark.parametrize("error", [KeyboardInterrupt(), pytest.param(RuntimeError("a defect"), marks=pytest.mark.slow)])
 def test_an_open_that_fails_leaves_nothing_open(
     where: str, error: BaseException, checkpoint: Path, guides: MakeGuides, tmp_path: Path,
     monkeypatch: pytest.MonkeyPatch,

@@ -59,7 +59,14 @@ def test_colours_are_held_across_the_break(job: Job, straight: Frames) -> None:
     assert (job.frames == straight).all()
 
 
-@pytest.mark.parametrize("how", ["scheduled LoRA", "step cache", "guidance", "replacement", "compat"])
+@pytest.mark.parametrize(
+    "how",
+    [
+        "step cache",
+        "replacement",
+        *(pytest.param(one, marks=pytest.mark.slow) for one in ("scheduled LoRA", "guidance", "compat")),
+    ],
+)
 def test_jobs_of_every_way_go_on(animator: Animator, guides: MakeGuides, tmp_path: Path, how: str) -> None:
     """With the frames of a job that nothing happened to."""
     lora = tmp_path / "lora.safetensors"
@@ -241,6 +248,7 @@ def test_a_segment_is_redrawn(
     assert work_path(job.out).exists() == kept
 
 
+@pytest.mark.slow
 def test_a_redrawn_job_that_was_broken_off_goes_on(job: Job, monkeypatch: pytest.MonkeyPatch) -> None:
     monkeypatch.setattr(loop, "NEAR", -1.0)
     again = SETTINGS.model_copy(update={"redraw": 1, "seed": 9})

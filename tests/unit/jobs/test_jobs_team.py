@@ -153,6 +153,7 @@ def test_a_rank_that_ends_between_two_jobs_is_replaced(two: Animator, guides: Ma
     assert (frames_of(tmp_path / "again.mkv") == frames_of(tmp_path / "wanted.mkv")).all()
 
 
+@pytest.mark.slow
 def test_one_group_of_ranks_a_process(two: Animator, guides: MakeGuides, tmp_path: Path, checkpoint: Path) -> None:
     events_of(two, guides(5), tmp_path / "a.mkv")
     with (

@@ -143,6 +143,7 @@ def test_finishing_is_in_the_plan() -> None:
     assert finished.stages["denoise"] == plain.stages["denoise"]
 
 
+@pytest.mark.slow
 def test_loras_are_in_the_plan() -> None:
     """As large as the published relighting LoRA: 718 million values in bfloat16, rank 128 on all linears of the blocks."""
     values = 718_000_000
@@ -182,6 +183,7 @@ def test_networks_that_are_there_already_count_once() -> None:
     )
 
 
+@pytest.mark.slow
 def test_host_memory_counts() -> None:
     assert planned(23.5, host=20).placement.blocks == "mapped"
     with pytest.raises(OutOfMemory, match=r"of 20\.0 GiB of host memory"):
@@ -215,9 +217,11 @@ def test_nothing_fits_names_the_nearest_setting() -> None:
 @pytest.mark.parametrize(
     ("size", "setting", "speed", "shard", "measured"),
     [
-        ((1280, 720), "bf16", "exact", False, 38.0), ((832, 480), "bf16", "exact", False, 35.3),
+        ((1280, 720), "fp8", "fast", False, 22.1),
         ((1280, 720), "bf16", "exact", True, 24.2),
-        ((1280, 720), "fp8", "fast", False, 22.1), ((832, 480), "fp8", "fast", False, 19.4),
+        pytest.param((1280, 720), "bf16", "exact", False, 38.0, marks=pytest.mark.slow),
+        pytest.param((832, 480), "bf16", "exact", False, 35.3, marks=pytest.mark.slow),
+        pytest.param((832, 480), "fp8", "fast", False, 19.4, marks=pytest.mark.slow),
     ],
 )  # fmt: skip
 def test_two_gpus_take_what_was_measured(
@@ -319,7 +323,7 @@ def test_doctor_plans_a_job(tmp_path: Path) -> None:
         ("replacement", {"relight": False}, None),
     ],
 )
-@pytest.mark.parametrize("speed", ["exact", "turbo"])
+@pytest.mark.parametrize("speed", ["turbo", pytest.param("exact", marks=pytest.mark.slow)])
 def test_doctor_plans_the_work_of_the_run(
     mode: Mode, more: dict[str, Any], told: str | None, speed: Speed, tmp_path: Path, monkeypatch: pytest.MonkeyPatch
 ) -> None:
@@ -396,10 +400,10 @@ def frames_of(animator: Animator, guides: Path, out: Path) -> tuple[FrameSource,
 @pytest.mark.parametrize(
     ("where", "calls", "placement"),
     [
-        ("forward", (3,), Placement("resident", plans.TOKEN_CHUNK, None)),
+        pytest.param("forward", (3,), Placement("resident", plans.TOKEN_CHUNK, None), marks=pytest.mark.slow),
         ("forward", (1, 3), Placement("streamed", plans.TOKEN_CHUNK, None)),
         ("decode", (1,), Placement("resident", None, 64)),
-        ("encode", (0,), Placement("resident", None, 64)),
+        pytest.param("encode", (0,), Placement("resident", None, 64), marks=pytest.mark.slow),
         ("encode", (2,), Placement("resident", None, 64)),
     ],
 )
@@ -435,6 +439,7 @@ def test_out_of_memory_takes_a_notch_and_goes_on(
     assert record["memory"]["host"] > 0
 
 
+@pytest.mark.slow
 def test_when_nothing_is_left_to_give_it_is_exit_3(tmp_path: Path, monkeypatch: pytest.MonkeyPatch) -> None:
     folder, guides = own_checkpoint(tmp_path / "tiny"), write_guides(tmp_path / "guides", 5)
     greedy = Greedy(None, tuple(range(99)))

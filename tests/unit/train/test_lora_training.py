@@ -90,6 +90,7 @@ def test_the_loss_falls_on_a_fixed_batch(tmp_path: Path) -> None:
     assert len((tmp_path / "log.jsonl").read_text().splitlines()) == 4
 
 
+@pytest.mark.slow
 def test_a_killed_run_ends_like_one_that_was_not(tmp_path: Path) -> None:
     whole = trained(tmp_path / "whole", 20)
     trained(tmp_path / "killed", 20, stop=13)  # the last state is of step 10

@@ -113,7 +113,9 @@ class _Codec:
         return torch.cat(small, dim=2).expand(-1, 16, -1, -1, -1)
 
 
-@pytest.mark.parametrize(("replaced", "encoded"), [(0.0, 4), (0.3, 4), (1.0, 8)])
+@pytest.mark.parametrize(
+    ("replaced", "encoded"), [(0.3, 4), *(pytest.param(*one, marks=pytest.mark.slow) for one in ((0.0, 4), (1.0, 8)))]
+)
 def test_conditions_are_encoded_for_half_of_the_clips(replaced: float, encoded: int) -> None:
     world = World(
         load(Path(__file__).parent / "data" / "mannequins.npz"),

@@ -194,6 +194,7 @@ def test_vae_training_goes_on_where_it_stopped(tmp_path: Path, monkeypatch: pyte
     assert load_state(tmp_path / "state.pt")["step"] == logged(tmp_path)[-1]["step"] == 12
 
 
+@pytest.mark.slow
 def test_flow_training_goes_on_where_it_stopped(tmp_path: Path, monkeypatch: pytest.MonkeyPatch) -> None:
     train_flow(replace(FLOW_RUN, steps=8), make_latents(), tmp_path, CPU)
     state = load_state(tmp_path / "state.pt")
@@ -298,6 +299,7 @@ def faces(people: int, seed: int, held_out: bool) -> motion.Faces:
     return motion.Faces(pictures, told)
 
 
+@pytest.mark.slow
 def test_the_motion_encoder_learns_what_faces_do_and_the_transformer_keeps_it(tmp_path: Path) -> None:
     run = motion.MotionTraining(
         steps=250, seconds=1e9, batch=64, clips=32, first=4, most=6, renew=5, rate=1e-2, coarse=0.0
