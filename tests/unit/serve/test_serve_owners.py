@@ -108,8 +108,6 @@ def body_of(path: str, mine: Belongings) -> Any:
         "/v1/library": {"job": mine.job, "part": "image"},
         "/v1/library/{entry_id}": {"title": "mine"},
         "/v1/consents/{consent_id}/check": {},
-        "/v1/shots/{shot_id}/handoff": {},
-        "/v1/jobs/{job_id}/shot": {"confirm": ["temperature"]},
         "/v1/videos/{video_id}/remix": {"prompt": "more"},
     }.get(path)
 
