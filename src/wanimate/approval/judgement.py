@@ -89,6 +89,10 @@ def judge(case: Case, policy: HousePolicy, rules: Rules, consents: Mapping[str, 
     )
 
 
+LACKS = ("missing", "outdated", "unknown", "of another file", "refused")
+"""How the result of a check begins that speaks against."""
+
+
 class _Look:
     """What one judgement has found so far. `asked`: what rules ask of consents; `held`: consents that hold."""
 

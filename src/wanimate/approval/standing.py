@@ -6,6 +6,7 @@ from collections.abc import Sequence
 from dataclasses import dataclass
 
 from wanimate.approval.policy import HousePolicy
+from wanimate.approval.regions import lies_in
 from wanimate.review import chain
 from wanimate.review.records import State
 
@@ -125,9 +126,9 @@ def _flaw(record: chain.Record, asked: Asked) -> str | None:
     if maker == person_of(record.by.identity, policy):
         return f"{who} does not count, as they made it"
     wanted = asked.regions or policy.regions
-    missing = [region for region in wanted if region not in record.regions]
+    missing = [region for region in wanted if not any(lies_in(region, one) for one in record.regions)]
     if missing and (record.regions or policy.regions):
-        return f"{who} is not for {', '.join(missing)}"
+        return f"{who} is not for {', '.join(missing)} (`wanimate review approve --region` names more)"
     return None
 
 

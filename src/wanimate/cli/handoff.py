@@ -42,6 +42,7 @@ NAMES = {
     "out": "--to",
     "to": "--to",
     "regions": "--region",
+    "region": "--region",
 }
 What = Annotated[
     str,
@@ -141,6 +142,7 @@ def _send(
     from wanimate.handoff.remote.base import parse_target
 
     place = parse_target(str(order.to))
+    remote.check_token(place.service, options)
     shipment = _shipment(result, order, review)
     folder = remote.work_folder(options.journals, shipment.shot, shipment.version)
     inside = replace(order, to=folder, way=place.service, place=place.text)

@@ -67,6 +67,21 @@ def work_folder(journals: Path | None, shot: str, version: str) -> Path:
     return (journals or journals_folder()) / "packages" / f"{name or 'shot'}-{digest}"
 
 
+def check_token(service: str, options: Options) -> None:
+    """Refuse a token that is not there before a package is made. Raises InputError."""
+    try:
+        from wanimate.handoff.remote.send import Services, descript, frameio
+    except ModuleNotFoundError as error:
+        raise _missing(error, service) from error
+    with (frameio if service == "frameio" else descript)(options.token_file, Services()):
+        pass
+
+
+def _missing(error: ModuleNotFoundError, to: str) -> InputError:
+    rule = f"the package {error.name} is not installed"
+    return InputError("to", to, rule, "Install wanimate[handoff].")
+
+
 def hand_over(
     report: Reporter, package: Package, to: str, gate: Gate, shipment: Shipment, options: Options
 ) -> None:  # fmt: skip
@@ -74,8 +89,7 @@ def hand_over(
     try:
         from wanimate.handoff.remote.send import sending
     except ModuleNotFoundError as error:
-        rule = f"the package {error.name} is not installed"
-        raise InputError("to", to, rule, "Install wanimate[handoff].") from error
+        raise _missing(error, to) from error
     sent = noted(report, sending(package, to, gate, shipment, options))
     files = [vars(file) for file in sent.files]
     told = {"target": sent.target, "url": sent.url, "files": files, "left_out": list(sent.left_out)}

@@ -29,7 +29,7 @@ REVIEW = "Review"
 NAMES = {
     **PLACES_NAMES, "shot": "SHOT", "version": "--version", "state": "--state", "frame": "--frame",
     "duration": "--duration", "text": "TEXT", "name": "--name", "reason": "--reason", "format": "--format",
-    "days": "--days", "rights": "--rights", "out": "--out", "x": "--at", "y": "--at", "marks": "--at",
+    "days": "--days", "region": "--region", "rights": "--rights", "out": "--out", "x": "--at", "y": "--at", "marks": "--at",
 }  # fmt: skip
 _WORDS = {"needs_review": "needs review", "changes_asked": "changes asked", "approved": "approved"}
 _DECIDED = {**_WORDS, "needs_review": "taken back"}
@@ -126,16 +126,23 @@ def comment(
 @command(names=NAMES)
 def approve(
     report: Reporter, shot: ShotArgument, reason: Reason = "", version: VersionNumber = None, name: PersonName = None,
+    region: Annotated[
+        list[str] | None,
+        option(REVIEW, "What the approval is for, beside the policy's regions: EU, US-NY; several times.",
+               show_default="the policy's alone"),
+    ] = None,
     data: Data = None, database: Database = None, storage: StorageUrl = None, config: Config = None,
 ) -> None:  # fmt: skip
     """Approve a version: the very file that is there now, by its SHA-256.
 
     [bold]Example[/bold]
 
-    [cyan]wanimate review approve "Scene 12" --name "Ann Lee"[/cyan]
+    [cyan]wanimate review approve "Scene 12" --name "Ann Lee" --region US-TN[/cyan]
     """
+    from wanimate.approval.regions import checked_region
+
     settings = settings_of(config, data=data, database=database, storage=storage)
-    _decide(report, settings, shot, version, "approved", reason, name)
+    _decide(report, settings, shot, version, "approved", reason, name, tuple(map(checked_region, region or ())))
 
 
 @app.command("ask-changes")
@@ -245,18 +252,24 @@ def link(
 
 
 def _decide(
-    report: Reporter, settings: ServeSettings, shot: str, version: int | None, state: str, reason: str, name: str | None
-) -> None:
+    report: Reporter, settings: ServeSettings, shot: str, version: int | None, state: str, reason: str,
+    name: str | None, regions: tuple[str, ...] = (),
+) -> None:  # fmt: skip
+    from wanimate.approval.judgement import LACKS
+
     with opened_reviews(settings, shot) as reviews:
         found = shot_of(reviews, shot)
         chosen = version_of(found, version)
-        record = reviews.decisions.decide(operator(name), found.id, chosen.job, _state(state), reason)
+        record = reviews.decisions.decide(operator(name), found.id, chosen.job, _state(state), reason, regions)
         progress = version_of(shot_of(reviews, found.id), chosen.number).approval
     told = _WORDS[state]
     if state == "approved" and progress is not None and progress.missing:
         told = "; ".join(
             [f"{progress.given} of {progress.needed} approvals", *_again(found, record), *progress.missing]
         )
+    lacks = [one.evidence for one in record.checks if one.result.startswith(LACKS)]
+    if state == "approved" and lacks:
+        told += f"; it may not leave yet: {' '.join(lacks)}"
     report.done(
         record.model_dump(mode="json"),
         f"{escape(found.name)}, version {chosen.number}: {escape(told)} (sha256 {record.output_sha256})",

@@ -12,6 +12,7 @@ from pathlib import Path
 from typing import Any
 
 from wanimate.approval.leaving import Gate, Leaving, Passed, Way
+from wanimate.approval.regions import checked_region
 from wanimate.config import MarkSettings, OutputSettings
 from wanimate.errors import Cancelled, InputError
 from wanimate.events import Event, Notice
@@ -40,7 +41,6 @@ from wanimate.review.records import Shot, Version
 from wanimate.versions import version_of
 
 _UNFIT = re.compile(r'[\x00-\x1f\x7f<>:"/\\|?*\ud800-\udfff\u202a-\u202e\u2066-\u2069]+')
-_REGION = re.compile(r"[A-Z]{2}(-[A-Z]{2,3})?")
 _LONGEST = 120
 """Bytes of a shot's name in names of files."""
 _ADDRESS = re.compile(r"[a-z][a-z0-9+.-]+:", re.IGNORECASE)
@@ -125,8 +125,7 @@ def _handing_off(
         rule = "there is no such file for the edit"
         raise InputError("mezzanine", order.mezzanine, rule, f"Give one of {', '.join(copies.MEZZANINES)}.")
     for region in order.regions:
-        if not _REGION.fullmatch(region):
-            raise InputError("regions", region, "it is no region", "Write it as EU, DE or US-NY.")
+        checked_region(region)
     source = open_source(result)
     place, stem = names_of(source, order, review)
     check_apart_from("to", (place,), (source.path, *(told.path for told in source.history)))

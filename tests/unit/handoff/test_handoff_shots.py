@@ -5,6 +5,7 @@ from __future__ import annotations
 import hashlib
 import io
 import json
+import os
 import shutil
 import sys
 import tempfile
@@ -104,7 +105,7 @@ def test_a_file(ready: Path, tmp_path: Path) -> None:
         (["S010_v003.mp4", "--version", "2"], "--version", "it is for shots of the service"),
         (["S010_v003.mp4", "--mezzanine", "mpeg"], "--mezzanine", "there is no such file for the edit"),
         (["S010_v003.mp4", "--name", "{version}"], "--name", "the name has {version}"),
-        (["S010_v003.mp4", "--region", "Europe"], "--region", "it is no region"),
+        (["S010_v003.mp4", "--region", "Europe"], "--region", "a region is EU"),
         (["S010_v004.mp4"], "WHAT", "there is no such file"),
         (["S010_v003.json"], "WHAT", "it is not the file that its record tells of"),
     ],
@@ -116,6 +117,17 @@ def test_what_is_refused(
     told = run(None, "handoff", *words, "--to", tmp_path / "out", code=2)
     assert told["parameter"] == parameter
     assert rule in told["message"]
+    assert list(tmp_path.iterdir()) == []
+
+
+def test_a_token_is_asked_for_before_a_package_is_made(
+    ready: Path, tmp_path: Path, monkeypatch: pytest.MonkeyPatch
+) -> None:
+    for name in [name for name in os.environ if name.startswith(("WANIMATE_FRAMEIO", "WANIMATE_DESCRIPT"))]:
+        monkeypatch.delenv(name)
+    for target in ("frameio:Advert/Shots", "descript:Advert"):
+        told = run(None, "handoff", ready, "--to", target, "--journals", tmp_path / "journals", code=2)
+        assert told["parameter"] == "--token-file"
     assert list(tmp_path.iterdir()) == []
 
 

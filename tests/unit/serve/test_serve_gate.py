@@ -37,11 +37,12 @@ def anchored(tmp_path: Path, sqlite_tables: Path) -> Iterator[Stage]:
     found.database.close()
 
 
-def refused(house: Stage, file: Path, *words: str, **more: Any) -> None:
+def refused(house: Stage, file: Path, *words: str, **more: Any) -> str:
     with pytest.raises(InputError) as caught:
         house.check(file, **more)
     for word in words:
         assert word in caught.value.rule
+    return caught.value.rule
 
 
 def records(house: Stage, shot: str) -> list[chain.Record]:
@@ -180,6 +181,17 @@ def test_an_approval_is_for_its_regions(house: Stage, tmp_path: Path) -> None:
     file = result(tmp_path / "hero.mp4")
     house.approved(file)
     refused(house, file, "is not for CN", regions=("CN",))
+    assert "is not for DE" not in refused(house, file, "asks for", regions=("DE",)), "it lies in the EU"
+
+
+def test_an_approval_can_be_for_more_regions_than_the_policys(house: Stage, tmp_path: Path) -> None:
+    house.policy(regions=["EU"])
+    file = result(tmp_path / "hero.mp4")
+    added = house.add(file)
+    record = house.reviews.decisions.decide(ANN, added.shot, added.job, State.APPROVED, regions=("CN", "EU"))
+    assert record.regions == ("EU", "CN")
+    assert {"rule:cn-labelling"} <= {one.rule for one in record.checks}
+    assert "is not for" not in refused(house, file, "asks for", regions=("CN",))
 
 
 def test_an_expired_approval_is_none(house: Stage, tmp_path: Path) -> None:

@@ -32,11 +32,12 @@ MOST = 2000
 
 @dataclass(frozen=True)
 class _Wanted:
-    """What is decided about a file. file: itself, where its marks are looked at."""
+    """What is decided about a file. regions: for which, beside the policy's. file: itself, where its marks are looked at."""
 
     output: str
     state: State
     reason: str
+    regions: tuple[str, ...] = ()
     file: Path | None = None
 
 
@@ -46,8 +47,12 @@ class Decisions:
     def __init__(self, desk: Desk) -> None:
         self._desk = desk
 
-    def decide(self, who: Reviewer, shot_id: str, job_id: str, state: State, reason: str = "") -> chain.Record:
+    def decide(
+        self, who: Reviewer, shot_id: str, job_id: str, state: State, reason: str = "", regions: tuple[str, ...] = ()
+    ) -> chain.Record:
         """Approve a version, ask for changes, or take back what was decided (`State.NEEDS_REVIEW`).
+
+        `regions`: what an approval is for, beside the regions of the policy.
 
         A version may be approved by several people; each is a record. It is approved when there are as many as the policy asks
         for. What left under decisions that are taken back is to be taken back, too.
@@ -68,8 +73,8 @@ class Decisions:
         if job is None or stored is None:
             raise ServiceError(409, "InvalidParameter", "The version's file is not kept any more.", "version")
         output = self._hash(stored, bool(job.facts.get("pictures")))
-        with self._file(stored, state) as file:
-            return self._add_decision(who, shot_id, job_id, _Wanted(output, state, reason, file))
+        with self._file(stored, state, regions) as file:
+            return self._add_decision(who, shot_id, job_id, _Wanted(output, state, reason, regions, file))
 
     def _add_decision(self, who: Reviewer, shot_id: str, job_id: str, wanted: _Wanted) -> chain.Record:
         with self._desk.database.write() as session:
@@ -142,7 +147,8 @@ class Decisions:
         if faults:
             raise ServiceError(409, "ClockSetBack", f"{faults[0]} Nothing is decided until it is right.")
         origin = origin_of_version(session, version)
-        found = approvals.judged(origin, Leaving(output, "release", ""), wanted.file)
+        regions = tuple(dict.fromkeys((*house.policy.regions, *wanted.regions)))
+        found = approvals.judged(origin, Leaving(output, "release", "", regions), wanted.file)
         at = approvals.clock()
         by = chain.By(
             name=who.name, role=who.role, identity=who.identity, roles=roles_of(who.identity, house.policy),
@@ -150,7 +156,7 @@ class Decisions:
         ends = min(one for one in (at + house.policy.approval_days * DAY, found.expires) if one is not None)
         record = self._add(
             session, shot, id=f"decision_{secrets.token_hex(12)}", job=version.job_id, output_sha256=output,
-            mode=version.facts["mode"], regions=house.policy.regions, policy=house.record, checks=found.checks,
+            mode=version.facts["mode"], regions=regions, policy=house.record, checks=found.checks,
             consent_ids=found.consent_ids, decision=chain.decision_of(state), by=by, at=chain.utc(at),
             reason=wanted.reason, expires=chain.utc(ends) if state is State.APPROVED else None,
         )  # fmt: skip
@@ -182,9 +188,9 @@ class Decisions:
         return standing([records], output, asked)
 
     @contextmanager
-    def _file(self, stored: str, state: State) -> Iterator[Path | None]:
+    def _file(self, stored: str, state: State, regions: tuple[str, ...]) -> Iterator[Path | None]:
         """The version's file on this machine, where an approval has to look at its marks."""
-        if state is not State.APPROVED or not self._desk.approvals.house.policy.regions:
+        if state is not State.APPROVED or not (regions or self._desk.approvals.house.policy.regions):
             yield None
             return
         with tempfile.TemporaryDirectory(prefix="wanimate-approval-") as folder:

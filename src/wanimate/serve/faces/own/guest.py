@@ -164,7 +164,7 @@ def remove(service: TheService, guest: TheGuest, comment_id: CommentId) -> Done:
 def decide(service: TheService, guest: TheGuest, given: forms.NewDecision) -> forms.ShotView:
     """Where the link allows it."""
     version = newest(service, guest.who, guest.link.shot_id, given.version)
-    service.reviews.decisions.decide(guest.who, guest.link.shot_id, version, given.state, given.reason)
+    service.reviews.decisions.decide(guest.who, guest.link.shot_id, version, given.state, given.reason, given.regions)
     return _shown(service, guest)
 
 

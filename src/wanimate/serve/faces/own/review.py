@@ -196,7 +196,7 @@ def decide(
     before it; a chain that was changed takes no more (409)."""
     who = Reviewer.of_key(caller, given.name, request_id)
     version = newest(service, who, shot_id, given.version)
-    service.reviews.decisions.decide(who, shot_id, version, given.state, given.reason)
+    service.reviews.decisions.decide(who, shot_id, version, given.state, given.reason, given.regions)
     return shown(service, request, caller, shot_id)
 
 

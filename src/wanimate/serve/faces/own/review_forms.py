@@ -66,11 +66,12 @@ class CommentChanges(Signed):
 
 
 class NewDecision(Signed):
-    """`needs_review` takes back what was decided."""
+    """`needs_review` takes back what was decided. `regions`: what an approval is for, beside those of the house's policy."""
 
     version: str | None = Field(default=None, max_length=64, description="Its job; the newest version if left out.")
     state: r.State
     reason: r.Reason = ""
+    regions: Annotated[tuple[Region, ...], Field(max_length=50)] = ()
 
 
 class Recalled(Signed):
