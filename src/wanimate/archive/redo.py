@@ -22,7 +22,7 @@ from wanimate.archive.compare import Comparison, compare
 from wanimate.archive.make import INDEX
 from wanimate.archive.names import unsafe
 from wanimate.archive.verify import checked
-from wanimate.config import GenerateSettings, Job, OutputSettings, PreprocessSettings, RuntimeSettings
+from wanimate.config import GenerateSettings, Job, MarkSettings, OutputSettings, PreprocessSettings, RuntimeSettings
 from wanimate.config.values import parse_rate
 from wanimate.errors import InputError, OutputError, setting
 from wanimate.events import Event, Finished, Notice
@@ -179,7 +179,8 @@ def redo(folder: Path, out: Path, again: Again = Again()) -> Generator[Event, No
     found = archived(folder, again.result)
     way = _way(found, again)
     marks = found.record.get("marks") or {}
-    if marks.get("payload") or marks.get("label", "none") != "none":
+    are_in_frames = marks.get("payload") or marks.get("label", "none") != "none"
+    if are_in_frames and (way == "master" or "settings" not in marks):
         text = "the archived frames carry a label or a watermark, which are not put in again: they will differ"
         yield Notice(text, "warning")
     if way == "master":
@@ -237,7 +238,7 @@ def _generated(found: Archived, out: Path, again: Again, way: Way) -> Generator[
             generate = generate.model_copy(update={"redraw": number, "seed": redraws[str(number)]["seed"]})
         with _place(found, out, redrawn=bool(redraws)) as place:
             if way == "guides":
-                events = animator.generate(_guides(found), place, generate, output)
+                events = animator.generate(_guides(found), place, generate, output, marks=marks_settings(found))
             else:
                 events = animator.run(job_of(found, place, generate, output))
             result = yield from _finished(events)
@@ -314,6 +315,23 @@ def _output_settings(found: Archived) -> OutputSettings:
     return in_house(OutputSettings.model_validate(told))
 
 
+def marks_settings(found: Archived) -> MarkSettings:
+    """Those that the job's frames were marked with, under the same id. Nothing is signed anew: a key is nobody else's.
+
+    Raises:
+        InputError: a font or a key of them is not on this machine.
+    """
+    marks = found.record.get("marks") or {}
+    if "settings" not in marks:
+        return MarkSettings(when="off")
+    unsigned = {"certificate": None, "private_key": None, "sign": False, "timestamp": "", "id": marks.get("id")}
+    told = MarkSettings.model_validate({**marks["settings"], **unsigned})
+    for path in told.files():
+        if not path.exists():
+            raise _lacks(found, f"{path}, with which it was marked, is not on this machine", "Bring it back.")
+    return told
+
+
 def _guides(found: Archived) -> Guides:
     """The guides of the archive; their clip, which has the sound, is the archive's, too."""
     assert found.guides is not None
@@ -344,7 +362,7 @@ def job_of(found: Archived, out: Path, generate: GenerateSettings, output: Outpu
     chosen = chosen.model_copy(update={"mask": found.inputs.get("mask")})
     return Job(
         image=found.inputs["image"], video=found.inputs["video"], out=out, mode=found.mode, preprocess=chosen,
-        generate=generate, output=output,
+        generate=generate, output=output, marks=marks_settings(found),
     )  # fmt: skip
 
 

@@ -88,6 +88,17 @@ class MarkSettings(Settings):
             example="Example-Studio",
         ),
     ] = "wanimate"
+    id: Annotated[
+        str | None,
+        Field(pattern=r"^[0-9a-f]{32}$"),
+        Option(
+            TOLD,
+            "Id of the result, which metadata name and the watermark's payload is made of: 32 hexadecimal digits.",
+            more="That of an earlier result gives its marks again.",
+            shown="a new one",
+            flag="--result-id",
+        ),
+    ] = None
     training: Annotated[bool, Option(TOLD, "Allow training and data mining on the result.")] = False
     oversight: Annotated[
         Oversight,

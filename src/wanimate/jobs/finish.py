@@ -88,7 +88,9 @@ def _finish(
         told = [*(Notice(text) for text in places), *told, *said, *_told(found, output, fps)]
         order = Order(spec, stages_of(output, device), found.clip, carried, version)
         if asked is not None:
-            order = replace(order, marks=_lacking(asked, before), id=new_id() if before is None else before.id)
+            order = replace(
+                order, marks=_lacking(asked, before), id=asked.id or (new_id() if before is None else before.id)
+            )
         with Delivery(order, lock) as delivery:
             for notice in told:
                 yield from _noted(notice, clock, notices)

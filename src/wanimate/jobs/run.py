@@ -306,7 +306,9 @@ def _marked(
     if marks is None or not marks.whole:
         return {}
     said = stamp()
-    about = about_job(said | _record(task, guides, segments, seed) | delivery.facts(), task.place.store.result_id())
+    about = about_job(
+        said | _record(task, guides, segments, seed) | delivery.facts(), task.place.store.result_id(marks.id)
+    )
     if clip is not None and "performance" not in [one.role for one in about.sources]:
         about = replace(about, sources=(*about.sources, Source("performance", clip.path)))
     told = delivery.mark(about)
@@ -322,7 +324,7 @@ def _order(task: _Task, guides: Guides, columns: tuple[int, ...]) -> tuple[Order
     stages = stages_of(output, task.engine.device)
     carried, said = carried_of(task.clip, guides.manifest, result_of(stages, spec).fps, output)
     marks, store = task.place.lock.marks, task.place.store
-    id = store.result_id() if marks is not None and marks.whole else ""
+    id = store.result_id(marks.id) if marks is not None and marks.whole else ""
     return Order(spec, stages, task.clip, carried, task.place.version, columns, marks, id), said
 
 

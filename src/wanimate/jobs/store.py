@@ -195,11 +195,11 @@ class Store:
                 file.unlink(missing_ok=True)
         self._write(self._file.model_copy(update={"job": job}))
 
-    def result_id(self) -> str:
-        """The id of the result that is made: a new one, or that of an earlier run that was not finished."""
+    def result_id(self, given: str | None = None) -> str:
+        """The id of the result that is made: the given one, that of an earlier run that was not finished, or a new one."""
         job, found = self.job, self._file.result_id
-        if found is None or (job is not None and job.finished):
-            found = new_id()
+        if found is None or (job is not None and job.finished) or given not in (None, found):
+            found = given or new_id()
             self._file = self._file.model_copy(update={"result_id": found})
             if not self._stale:
                 with suppress(OutputError):  # a full disk ends the job elsewhere, or not at all

@@ -26,7 +26,15 @@ from wanimate.archive.compare import compare
 from wanimate.archive.items import item_of
 from wanimate.archive.make import Choice, Title, make
 from wanimate.archive.redo import Again, Archived, Redone, archived, differences, generate_settings, job_of, redo
-from wanimate.config import GenerateSettings, Job, LoraUse, OutputSettings, PreprocessSettings, RuntimeSettings
+from wanimate.config import (
+    GenerateSettings,
+    Job,
+    LoraUse,
+    MarkSettings,
+    OutputSettings,
+    PreprocessSettings,
+    RuntimeSettings,
+)
 from wanimate.errors import InputError
 from wanimate.events import Notice
 from wanimate.finish.lock import record_path
@@ -119,6 +127,24 @@ def test_what_is_held_is_made_again_under_a_quarantined_name(
     assert (redone.result.out, redone.comparison.same) == (tmp_path / "again.quarantined.mkv", True)
     assert {path.name for path in tmp_path.glob("again*")} == {"again.quarantined.mkv", "again.quarantined.json"}
     assert json.loads(record_path(redone.result.out).read_text())["out"] == redone.result.out.name
+
+
+def test_a_final_gets_its_marks_again(made: Path, checkpoint: Path, tmp_path: Path) -> None:
+    out, marks = tmp_path / "work" / "hero.mkv", MarkSettings(label="plain", sign=False)
+    with Animator(checkpoint, RuntimeSettings(device="cpu")) as animator:
+        output = OutputSettings(codec="ffv1", final=True)
+        for _ in animator.generate(made / "guides", out, GenerateSettings(seed=3), output, marks=marks):
+            pass
+    assert not compare(made / "hero.mkv", out).same, "marks change frames"
+    bag = bag_of(out, tmp_path / "bag")
+    shutil.rmtree(tmp_path / "work")
+    redone, said = done(bag, tmp_path / "again.mkv", checkpoint=checkpoint)
+    assert redone.comparison.same
+    assert not [text for text in said if "differ" in text]
+    first, second = (
+        json.loads(path.read_text())["marks"] for path in (*bag.rglob("hero.json"), tmp_path / "again.json")
+    )
+    assert (first["id"], first["payload"]) == (second["id"], second["payload"])
 
 
 def test_an_archive_is_named_from_the_folder_where_one_is(tmp_path: Path, monkeypatch: pytest.MonkeyPatch) -> None:
