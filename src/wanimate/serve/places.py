@@ -109,7 +109,9 @@ class Folder:
             try:
                 return AtomicFile(path)
             except OutputError as e:
-                if not isinstance(e.__cause__, FileNotFoundError):
+                if not isinstance(
+                    e.__cause__, FileNotFoundError | FileExistsError
+                ):  # the latter: gone once it is looked at
                     raise
         return AtomicFile(path)
 

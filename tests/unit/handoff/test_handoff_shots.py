@@ -150,7 +150,9 @@ def test_a_record_of_another_file(ready: Path, tmp_path: Path) -> None:
 # The service
 
 
-def test_a_package_is_downloaded(tmp_path: Path, ready: Path) -> None:
+def test_a_package_is_downloaded(tmp_path: Path, ready: Path, monkeypatch: pytest.MonkeyPatch) -> None:
+    (tmp_path / "temporary").mkdir()
+    monkeypatch.setattr(tempfile, "tempdir", str(tmp_path / "temporary"))
     with served_alone(tmp_path) as (service, client):
         shot, job = shot_of(service, ready)
         said = client.post(f"/v1/shots/{shot}/comments", json={"text": "Too dark", "frame": 5})

@@ -129,6 +129,7 @@ def test_a_watermark_is_on_every_frame_of_a_job_that_goes_on(job: Job, straight:
     assert result.manifest["output"]["watermark"] is True
 
 
+@pytest.mark.slow
 def test_fresh_ignores_what_is_there(job: Job, straight: Frames) -> None:
     job.broken_off(2)
     _, computed, _ = job.done(output=OutputSettings(codec="ffv1", fresh=True))
@@ -262,6 +263,7 @@ def test_a_redrawn_job_that_was_broken_off_goes_on(job: Job, monkeypatch: pytest
     assert (frames == other.frames).all()
 
 
+@pytest.mark.slow
 def test_a_second_redraw_keeps_the_first(job: Job, straight: Frames, monkeypatch: pytest.MonkeyPatch) -> None:
     monkeypatch.setattr(loop, "NEAR", 1e9)
     job.done(output=KEPT)

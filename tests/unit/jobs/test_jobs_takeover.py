@@ -45,6 +45,7 @@ def test_a_redraw_is_of_the_result_and_not_of_a_job_broken_off_since(
     assert any("another job" in text for text in notices) == ("redraw" not in other)
 
 
+@pytest.mark.slow
 def test_a_redraw_is_of_the_last_result(job: Job, straight: Frames) -> None:
     """What an older one was redrawn with is in the kept segments still, and in the new result no more."""
     job.done(output=KEPT)
@@ -161,6 +162,7 @@ def test_a_store_is_there_whole_or_not_at_all(job: Job, monkeypatch: pytest.Monk
     assert job.done(SETTINGS.model_copy(update={"redraw": 3, "seed": 9}))[1] == [0, 1, 2]
 
 
+@pytest.mark.slow
 def test_fresh_takes_nothing_before_there_is_new_work(job: Job, straight: Frames) -> None:
     job.broken_off(2)
     with pytest.raises(InputError):

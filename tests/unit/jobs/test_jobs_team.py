@@ -126,6 +126,7 @@ def test_a_rank_without_memory_makes_all_of_them_take_less(
     assert abs(frames_of(tmp_path / "two.mkv") - frames_of(tmp_path / "alone.mkv")).max() <= 1
 
 
+@pytest.mark.slow
 def test_a_cancelled_job_leaves_the_ranks_for_the_next_one(two: Animator, guides: MakeGuides, tmp_path: Path) -> None:
     events_of(two, guides(5), tmp_path / "wanted.mkv")
     ranks = others()

@@ -239,6 +239,7 @@ def test_two_gpus_take_what_was_measured(
     assert ("sharded" in str(plan)) == shard
 
 
+@pytest.mark.slow
 def test_several_gpus_that_are_too_small() -> None:
     """Sharded weights are named where they help; all processes count in the host's memory."""
     nets, two = full_size("bf16"), ParallelSettings(gpus=2)
@@ -273,6 +274,7 @@ def test_branches_on_halves_of_the_gpus() -> None:
     assert plans_[1].stages["denoise"] > plans_[0].stages["denoise"]
 
 
+@pytest.mark.slow
 def test_seconds_follow_the_rates() -> None:
     fast = replace(RATES, memory=1e20)
     plan = make_plan(full_size(), work(), RuntimeSettings(), Machine(CUDA, "card", 139 * GIB, 128 * GIB, fast))

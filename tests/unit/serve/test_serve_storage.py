@@ -251,6 +251,23 @@ def test_a_file_and_its_neighbours_removal_do_not_collide(tmp_path: Path) -> Non
     assert failed == []
 
 
+@pytest.mark.parametrize("why", [FileNotFoundError, FileExistsError])
+def test_a_folder_that_goes_while_it_is_made_is_made_again(
+    tmp_path: Path, monkeypatch: pytest.MonkeyPatch, why: type[OSError]
+) -> None:
+    """`mkdir` says that the folder is there, and it is gone when it is looked at."""
+    storage, made, failures = Storage(tmp_path, SECRET), Path.mkdir, [why(errno.EEXIST, "raced")]
+
+    def mkdir(path: Path, *args: Any, **more: Any) -> None:
+        if path.name == "deep" and failures:
+            raise failures.pop()
+        made(path, *args, **more)
+
+    monkeypatch.setattr(Path, "mkdir", mkdir)
+    storage.put("job/deep/a", [b"x"])
+    assert b"".join(storage.read("job/deep/a")) == b"x"
+
+
 def test_sweep_removes_what_the_dead_have_left(tmp_path: Path) -> None:
     storage = Storage(tmp_path, SECRET)
     storage.put("job/a", [b"x"])

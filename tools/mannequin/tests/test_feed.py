@@ -58,6 +58,7 @@ def take_all(folder: Path, into: Path) -> None:
     into.write_text(" ".join(numbers))
 
 
+@pytest.mark.slow
 def test_each_part_goes_to_one_taker(tmp_path: Path) -> None:
     feed = Feed(tmp_path / "feed", waiting=100)
     for number in range(40):

@@ -172,6 +172,7 @@ def test_a_seed_decides_a_run(trained: Path, tmp_path: Path) -> None:
         assert torch.equal(value, again.state_dict()[key]), key
 
 
+@pytest.mark.slow
 def test_vae_training_goes_on_where_it_stopped(tmp_path: Path, monkeypatch: pytest.MonkeyPatch) -> None:
     stopped = train_vae(replace(VAE_RUN, steps=8), make_pool(), tmp_path, CPU)
     state = load_state(tmp_path / "state.pt")
@@ -404,6 +405,7 @@ def test_faces_are_looked_at_once_and_tell_the_same(tmp_path: Path) -> None:
     assert (other - seen).abs().max() > 0.1
 
 
+@pytest.mark.slow
 def test_the_loss_of_held_out_clips_is_logged_and_teaches_nothing(tmp_path: Path) -> None:
     run = replace(FLOW_RUN, steps=3)
     alone = train_flow(run, make_latents(), tmp_path / "alone", CPU)
