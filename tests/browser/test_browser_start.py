@@ -36,7 +36,7 @@ def test_from_submit_to_download(visit: Visit, actor: Actor, tmp_path: Path, mod
         visit.page.get_by_role("link", name="Download").click()
     path = tmp_path / "saved.mp4"
     saved.value.save_as(path)
-    assert path.read_bytes() == clip((160, 80, 120), FRAMES)
+    assert path.read_bytes().startswith(clip((160, 80, 120), FRAMES))
     asked = next(one for one in actor.asked if one["kind"] == "animate")
     assert (asked["mode"], asked["preprocess"]["person"]) == (mode.lower(), "2")
     assert asked["generate"] == {"seed": 5, "steps": 4}
