@@ -85,22 +85,6 @@ def payload_of(id: str) -> int:
     return int.from_bytes(hashlib.sha256(id.encode()).digest()[:4], "big")
 
 
-def about_record(record: Path, id: str | None = None) -> About:
-    """What the record of a job tells. `id`: the result's; otherwise the record's own, or a new one.
-
-    Raises:
-        InputError: it is no record of a job.
-    """
-    data = read_own_json(record)
-    if (
-        not isinstance(data, dict)
-        or not isinstance(data.get("result"), dict)
-        or not isinstance(data.get("inputs"), dict)
-    ):
-        raise InputError("record", record, "it is no record of a job", "Give the JSON file beside the result.")
-    return about_job(data, id)
-
-
 def about_job(data: dict[str, Any], id: str | None = None) -> About:
     """What a record, as `finish.record` makes it, tells. It may be one that is still to be written.
 

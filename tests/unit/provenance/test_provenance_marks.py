@@ -24,7 +24,7 @@ from wanimate.errors import InputError, OutputError
 from wanimate.media.png import write_png
 from wanimate.media.writer import LosslessWriter, VideoWriter
 from wanimate.provenance import certificates, marking, signing
-from wanimate.provenance.about import COMPOSITE, TRAINED, Source, about_record, payload_of
+from wanimate.provenance.about import COMPOSITE, TRAINED, Source, about_job, payload_of
 from wanimate.provenance.apply import apply
 from wanimate.provenance.frames import FrameMarks
 from wanimate.provenance.marking import mark_file, workplace
@@ -275,7 +275,7 @@ def test_an_exr_has_sidecars(tmp_path: Path) -> None:
     file = tmp_path / "frame.exr"
     file.write_bytes(b"v/1\x01" + bytes(range(256)) * 8)
     _, record = result(tmp_path)
-    mark_file(file, file, about_record(record), UNTOUCHED, False)
+    mark_file(file, file, about_job(json.loads(record.read_bytes())), UNTOUCHED, False)
     report = verify(file)
     assert report.parts["c2pa"]["beside"] == "frame.c2pa"
     assert report.parts["xmp"]["state"] == "found"
@@ -287,7 +287,7 @@ def test_a_jobs_two_calls_mark_frames_and_its_temporary_file(tmp_path: Path) -> 
 
     _, record = result(tmp_path)
     settings = MarkSettings(label="eu")
-    about = about_record(record, "ab" * 16)
+    about = about_job(json.loads(record.read_bytes()), "ab" * 16)
     marks = FrameMarks(settings, *SIZE, 24.0, about.id)
     writer = VideoWriter(tmp_path / "final.mp4", Fraction(24), *SIZE)
     for first in (0, 4):
@@ -310,7 +310,7 @@ def test_a_jobs_two_calls_mark_frames_and_its_temporary_file(tmp_path: Path) -> 
 
 def test_a_watermark_that_cannot_be_read_back_is_told_and_not_claimed(tmp_path: Path) -> None:
     file, record = result(tmp_path)
-    told = mark_file(file, tmp_path / "out.mp4", about_record(record), MarkSettings(), True)
+    told = mark_file(file, tmp_path / "out.mp4", about_job(json.loads(record.read_bytes())), MarkSettings(), True)
     assert told["payload"] is None
     assert "cannot be read back" in told["notices"][0]
     assert verify(tmp_path / "out.mp4").parts["c2pa"]["soft_binding"] is None
@@ -318,7 +318,7 @@ def test_a_watermark_that_cannot_be_read_back_is_told_and_not_claimed(tmp_path: 
 
 def test_another_watermark_than_the_manifest_names_is_broken(tmp_path: Path, monkeypatch: pytest.MonkeyPatch) -> None:
     _, record = result(tmp_path)
-    settings, about = MarkSettings(), about_record(record, "ab" * 16)
+    settings, about = MarkSettings(), about_job(json.loads(record.read_bytes()), "ab" * 16)
     other = FrameMarks(settings, *SIZE, 24.0, "cd" * 16)
     with VideoWriter(tmp_path / "other.mp4", Fraction(24), *SIZE) as writer:
         for i in range(6):
@@ -472,7 +472,7 @@ def test_guides_name_their_picture_and_their_clip(tmp_path: Path) -> None:
     source = {"path": str(clip), "sha256": fingerprint(clip).removeprefix("sha256:")}
     (guides / "manifest.json").write_text(json.dumps({"source": source}))
     record.write_text(json.dumps(json.loads(record.read_text()) | {"inputs": {"guides": {"path": str(guides)}}}))
-    assert [(one.role, one.sha256) for one in about_record(record).sources] == [
+    assert [(one.role, one.sha256) for one in about_job(json.loads(record.read_bytes())).sources] == [
         ("picture", None), ("performance", fingerprint(clip)),
     ]  # fmt: skip
 
@@ -494,7 +494,7 @@ def test_finishing_tells_what_it_did_to_which_file(tmp_path: Path, signed_before
         apply(file, record, tmp_path / "signed.mp4", UNTOUCHED)
         file = tmp_path / "signed.mp4"
     larger = write_video(tmp_path / "larger.mp4", first=1)
-    about = about_record(record)
+    about = about_job(json.loads(record.read_bytes()))
     sources = (*about.sources, Source("finished", file))
     about = replace(about, sources=sources, steps=("c2pa.resized", "c2pa.enhanced"))
     mark_file(larger, tmp_path / "final.mp4", about, UNTOUCHED, False)
