@@ -196,7 +196,7 @@ def test_what_this_machine_tells(tmp_path: Path, monkeypatch: pytest.MonkeyPatch
     assert "a test certificate" in told["certificate.name"].how
 
 
-@pytest.mark.parametrize("mask", [None, "/work/roto/mask.mov"])
+@pytest.mark.parametrize("mask", [None, "/film/roto/mask.mov"])
 def test_a_folder_of_guides(tmp_path: Path, mask: str | None) -> None:
     folder = write_guides(tmp_path / "guides", 5, replacement=True)
     manifest = json.loads((folder / "manifest.json").read_text())
