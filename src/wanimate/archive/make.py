@@ -25,7 +25,7 @@ from wanimate.archive.items import CHANGED, INPUTS, MISSING, Item, Lack, Piece
 from wanimate.archive.mhl import FOLDER, history
 from wanimate.archive.names import Taken, is_portable, portable
 from wanimate.errors import InputError, one_line, setting
-from wanimate.media.files import json_bytes
+from wanimate.media.files import json_bytes, sha256
 from wanimate.media.image import load_image
 from wanimate.versions import commit, version_of
 from wanimate.weights.fingerprint import fingerprint
@@ -272,7 +272,7 @@ class _Work:
         names = sorted(piece.files) if piece.files is not None else sorted(_plain(piece.path))
         if not names:
             raise Unreadable("there is nothing in it")
-        on_end, inside = hashlib.sha256(), Taken()
+        inside, copies = Taken(), list[Path]()
         for name in names:
             if piece.role == "guides" and not is_portable(name):
                 raise Unreadable(f"its file {name} has a name that not every system can hold")
@@ -281,9 +281,8 @@ class _Work:
                 _check(self.bag.where(packed.name), (piece.files or {}).get(name), packed)
             except (Unreadable, _Changed) as error:
                 raise type(error)(f"{name}: {error}") from error
-            if piece.proof is not None:
-                on_end.update(self.bag.where(packed.name).read_bytes())
-        if piece.proof is not None and piece.proof != f"sha256:{on_end.hexdigest()}":
+            copies.append(self.bag.where(packed.name))
+        if piece.proof is not None and piece.proof != f"sha256:{sha256(*copies)}":
             raise _Changed("its pictures are not those that the record tells of")
         return f"{place}/"
 

@@ -71,13 +71,14 @@ def remove_empty(folders: Iterable[Path]) -> None:
             folder.rmdir()
 
 
-def sha256(path: Path, before_piece: Callable[[], None] = lambda: None) -> str:
-    """SHA-256 of a file's bytes in hex, read in pieces; `before_piece` may raise to end it."""
+def sha256(*paths: Path, before_piece: Callable[[], None] = lambda: None) -> str:
+    """SHA-256 of a file's bytes, or of several on end, in hex, read in pieces; `before_piece` may raise to end it."""
     digest = hashlib.sha256()
-    with open(path, "rb") as file:
-        while piece := file.read(1 << 20):
-            before_piece()
-            digest.update(piece)
+    for path in paths:
+        with open(path, "rb") as file:
+            while piece := file.read(1 << 20):
+                before_piece()
+                digest.update(piece)
     return digest.hexdigest()
 
 

@@ -37,7 +37,7 @@ def fingerprint(path: Path, stopped: Callable[[], bool] = lambda: False) -> str:
 
 def file_hash(path: Path, stopped: Callable[[], bool] = lambda: False) -> str:
     """ "sha256:..." of all bytes of a file; raises as `fingerprint`."""
-    return f"sha256:{sha256(path, lambda: _check(stopped))}"
+    return f"sha256:{sha256(path, before_piece=lambda: _check(stopped))}"
 
 
 def _check(stopped: Callable[[], bool]) -> None:

@@ -12,7 +12,7 @@ from wanimate.errors import InputError, OutputError, setting
 from wanimate.measure.worksheet.answers import PILOTS, Answers, Pilot, Question, answers_of
 from wanimate.measure.worksheet.found import Certificate, Flow, Machine
 from wanimate.measure.worksheet.pace import MODES, Pace
-from wanimate.media.files import AtomicFile, json_bytes, read_marked
+from wanimate.media.files import AtomicFile, json_bytes, read_marked, sha256
 from wanimate.media.lock import NameLock
 from wanimate.media.places import check_file
 
@@ -123,7 +123,7 @@ def write(out: Path, facts: Facts, answers: Answers, overwrite: bool = False) ->
         ours = read_marked(beside, FORMAT)
         for path in (out, beside):
             check_file("out", path, ours is not None, overwrite)
-        if ours is not None and not overwrite and out.exists() and _hash(out) != ours.get("markdown_sha256"):
+        if ours is not None and not overwrite and out.exists() and sha256(out) != ours.get("markdown_sha256"):
             rule = "it was changed by hand since it was written, and that would be lost"
             remedy = f"Put answers into a file for {setting('answers')}, or allow it with {setting('overwrite')}."
             raise OutputError("out", out, rule, remedy)
@@ -289,7 +289,3 @@ def _cell(text: str) -> str:
     for sign in "|*_`[]<>":
         shown = shown.replace(sign, f"\\{sign}")
     return shown
-
-
-def _hash(path: Path) -> str:
-    return hashlib.sha256(path.read_bytes()).hexdigest()
