@@ -20,12 +20,14 @@ import torch
 from wanimate.config import Attention, Speed
 from wanimate.errors import InputError, setting
 from wanimate.log import log_choice
+from wanimate.model.attention import attention as attention_of_torch
 from wanimate.model.fp8 import FP8
 from wanimate.model.transformer import AnimateTransformer
 from wanimate.runtime.backends import HAS_TRITON, backends
 from wanimate.runtime.fused_vae import optimize_vae
 from wanimate.runtime.patches import install
 from wanimate.runtime.processor import optimize_vae_here
+from wanimate.runtime.sparse.control import SparseRun, sparse_changes
 from wanimate.weights.checkpoint import Checkpoint
 from wanimate.weights.quantize import QuantizedLinear
 
@@ -95,19 +97,23 @@ def seconds_of(call: Callable[[], object], device: torch.device) -> float:
     return time.perf_counter() - began
 
 
-def optimize(checkpoint: Checkpoint, speed: Speed, tokens: int, attention: Attention = "auto") -> str:
+def optimize(
+    checkpoint: Checkpoint, speed: Speed, tokens: int, attention: Attention = "auto", attention_error: float = 0.0
+) -> str:
     """Make the networks of a checkpoint fast where they are; every process that runs jobs calls it once.
 
     On a GPU they get the attention that is asked for (`choose_attention`) and kernels that spare memory traffic. Where `speed`
-    is not exact, quantised layers multiply float8 matrices, and the VAE computes in bfloat16. On a processor the VAE alone is
-    changed. Returns the name of the attention backend.
+    is not exact, quantised layers multiply float8 matrices, and the VAE computes in bfloat16. A processor changes the VAE.
+    Attention leaves out what `attention_error` allows (`thin_attention`). Returns the name of the attention backend.
 
     Raises:
         InputError: the attention that is asked for cannot be had here.
     """
     model, device = checkpoint.transformer, checkpoint.device
+    check_attention_error(device, speed, attention_error)
     if device.type == "cpu":
         optimize_vae_here(checkpoint.vae, speed)
+        thin_attention(model, attention_error)
         return choose_attention(device, model.dtype, model.params.head_dim, speed, tokens, attention)
     optimize_vae(checkpoint.vae, speed)
     return optimize_at(model, device, speed, tokens, attention)
@@ -126,6 +132,26 @@ def check_attention(device: torch.device, asked: Attention) -> None:
     if asked not in backends():
         known = ", ".join(backends())
         raise InputError("runtime.attention", asked, "it is not installed", f"Use one of auto, {known}.")
+
+
+def check_attention_error(device: torch.device, speed: Speed, error: float) -> None:
+    """Refuse to leave attention out where that cannot be had.
+
+    Raises:
+        InputError: `speed` is exact, or the device is a GPU.
+    """
+    if error and speed == "exact":
+        rule = f"it leaves out parts of attention, which {setting('runtime.speed')} exact does not allow"
+        raise InputError("runtime.attention_error", error, rule, f"Use {setting('runtime.speed')} fast or turbo.")
+    if error and device.type != "cpu":
+        rule = "no kernel for GPUs leaves out parts of attention"
+        raise InputError("runtime.attention_error", error, rule, "Leave it out.")
+
+
+def thin_attention(model: AnimateTransformer, error: float) -> None:
+    """Let self-attention leave out what counts for less than `error` (`runtime.sparse`); 0 leaves nothing out."""
+    changes = sparse_changes(model, SparseRun(error), attention_of_torch) if error else []
+    install(model, "attention", changes, f"torch, error {error:g}")
 
 
 def choose_attention(
