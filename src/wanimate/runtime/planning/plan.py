@@ -12,7 +12,6 @@ from torch import nn
 from wanimate.config import BlocksMode, ParallelSettings, RuntimeSettings, Speed
 from wanimate.errors import InputError, OutOfMemory
 from wanimate.events import Stage
-from wanimate.runtime.optimize import has_fp8
 from wanimate.runtime.planning.rates import Rates
 from wanimate.runtime.planning.simulate import TransformerCost, VaeCost, transformer_cost, vae_cost
 from wanimate.runtime.planning.sizes import GIB, Networks
@@ -139,13 +138,14 @@ class ResidentBytes:
 @dataclass(frozen=True)
 class Machine:
     """What a job runs on. `room` and `host`: bytes that it may take on each GPU and in the host, with those that its networks
-    hold already; on a CPU the second one counts."""
+    hold already; on a CPU the second one counts. `fp8`: it multiplies float8 matrices."""
 
     device: torch.device
     name: str
     room: int
     host: int
     rates: Rates
+    fp8: bool = False
 
 
 @dataclass(frozen=True)
@@ -237,7 +237,7 @@ def _forecast(
 ) -> Plan:
     device, room = machine.device, machine.room
     width, height = work.size
-    cuda, eight = device.type == "cuda", speed != "exact" and has_fp8(device)
+    cuda, eight = device.type == "cuda", speed != "exact" and machine.fp8
     chunk = vae_chunk(work.size, device)
     spread, loras = placement.spread, work.loras
     halves = spread.split_guidance and work.branches == 2
