@@ -11,7 +11,7 @@ from torch import Tensor
 
 from wanimate.runtime.sparse.layout import Layout
 
-LEFT_OUT = (0.5, 0.32, 0.2, 0.13, 0.08, 0.05, 0.032, 0.02, 0.013, 0.008, 0.005, 0.0)
+LEFT_OUT = (0.5, 0.32, 0.2, 0.13, 0.08, 0.05, 0.032, 0.02, 0.013, 0.008, 0.005, 0.002, 0.0005, 0.0)
 """Shares of the mass, as it is thought to be, that may be left out; the last one is dense."""
 DENSE = len(LEFT_OUT) - 1
 
