@@ -34,12 +34,10 @@ import time
 from collections.abc import Callable, Iterator
 from contextlib import contextmanager
 from datetime import date
-from fractions import Fraction
 from functools import partial
 from pathlib import Path
 from typing import Any, get_args
 
-import numpy as np
 import torch
 from hardware import described
 from random_network import skip_like
@@ -48,11 +46,11 @@ from wanimate.api import Animator
 from wanimate.config import Defaults, GenerateSettings, OutputSettings, RuntimeSettings, Speed
 from wanimate.errors import WanimateError
 from wanimate.events import Finished, Notice, StageFinished, StageStarted, StepDone
+from wanimate.measure.synthetic import write_guides
 from wanimate.media.resize import exact_size
 from wanimate.model.params import MotionParams, TransformerParams, VaeParams
 from wanimate.model.transformer import AnimateTransformer
 from wanimate.model.vae import VideoVae
-from wanimate.preprocess.guides import GuidesWriter
 from wanimate.runtime.planning import sizes as planning
 from wanimate.weights.locate import CLIP, T5, TOKENIZER, TRANSFORMER, VAE
 from wanimate.weights.quantize import is_quantizable
@@ -65,7 +63,6 @@ from published_shapes import clip_shapes, t5_shapes  # noqa: E402
 from tiny_checkpoints import write_tokenizer  # noqa: E402
 
 GIB = 2**30
-FPS = Fraction(30)
 TINY = TransformerParams(
     dim=256, ffn_dim=512, num_heads=2, num_layers=10, text_width=64, image_width=64, face_width=32,
     motion=MotionParams(channels=(8, 16, 16), width=32, directions=8),
@@ -163,7 +160,7 @@ def guides(folder: Path, area: int, count: int, mode: str, tiny: bool) -> Path:
     place = folder / f"{mode}-{width}x{height}-{count}"
     with locked(folder / f"{place.name}.lock"):
         if not place.is_dir():
-            write_guides(place, (width, height), count, mode, face=64 if tiny else 512)
+            write_guides(place, (width, height), count, mode, face=64 if tiny else 512)  # type: ignore[arg-type]
     return place
 
 
@@ -174,26 +171,6 @@ def locked(file: Path) -> Iterator[None]:
     with file.open("w") as held:
         fcntl.flock(held, fcntl.LOCK_EX)
         yield
-
-
-def write_guides(place: Path, size: tuple[int, int], count: int, mode: str, face: int) -> None:
-    width, height = size
-    rows, columns = np.mgrid[:height, :width]
-    with GuidesWriter(place, mode, FPS, (width, height), face) as writer:  # type: ignore[arg-type]
-        for i in range(count):
-            pose = np.zeros((height, width, 3), np.uint8)
-            centre = width * (0.5 + 0.3 * math.sin(i / 9))
-            person = (abs(columns - centre) < width / 12) & (rows > height / 5)
-            pose[person & (abs(columns - centre) < 4)] = (255, 85, 0)
-            head = np.full((face, face, 3), 96 + 40 * math.sin(i / 5), np.uint8)
-            frames = [pose, head]
-            if mode == "replacement":
-                scene = np.stack([columns % 256, rows % 256, (columns + rows) // 2 % 256], -1).astype(np.uint8)
-                scene[person] = 0
-                frames += [scene, np.where(person[..., None], 255, 0).repeat(3, -1).astype(np.uint8)]
-            writer.write(*frames)
-        reference = np.stack([columns % 256, rows % 256, np.full_like(rows, 128)], -1).astype(np.uint8)
-        writer.finish(reference, {}, {"source": np.zeros((count, 133, 3))})
 
 
 def case(args: argparse.Namespace) -> None:

@@ -19,10 +19,11 @@ from typing import Any
 
 import torch
 from hardware import described
-from random_network import Report, quantize_network, random_network
+from random_network import Report
 from torch import Tensor, nn
 
 from wanimate.config import Speed
+from wanimate.measure.random_weights import quantize_network, random_network
 from wanimate.model.params import TransformerParams, VaeParams
 from wanimate.model.rope import rope_table
 from wanimate.model.transformer import AnimateTransformer

@@ -23,10 +23,11 @@ from typing import Any
 
 import torch
 from hardware import described
-from random_network import SEEN_SKIPS, Report, quantize_network, random_conditions, random_network, skip_like
+from random_network import SEEN_SKIPS, Report, random_conditions, skip_like
 from torch import Tensor, nn
 
 from wanimate.config import Speed
+from wanimate.measure.random_weights import quantize_network, random_network
 from wanimate.model.fp8 import fp8_linear, to_fp8
 from wanimate.model.params import MotionParams, TransformerParams, VaeParams
 from wanimate.model.vae import VideoVae

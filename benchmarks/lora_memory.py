@@ -21,9 +21,10 @@ from tempfile import TemporaryDirectory
 
 import torch
 from hardware import described
-from random_network import Report, random_network
+from random_network import Report
 from torch import Tensor
 
+from wanimate.measure.random_weights import random_network
 from wanimate.model.params import MotionParams, TransformerParams
 from wanimate.train.adapters import AdapterSettings, attach
 from wanimate.train.flow import LossSettings, flow_loss

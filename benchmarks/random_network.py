@@ -1,4 +1,4 @@
-"""Networks and conditions of random numbers at any size, and a report that survives being cut short; for benchmarks."""
+"""Conditions of random numbers at any size, and a report that survives being cut short; for benchmarks."""
 
 from __future__ import annotations
 
@@ -9,10 +9,8 @@ import torch
 from torch import Tensor
 
 from wanimate.model.params import TransformerParams
-from wanimate.model.transformer import AnimateTransformer
 from wanimate.sampling.cache import StepCache
 from wanimate.types import Conditions
-from wanimate.weights.quantize import QuantizedLinear, is_quantizable, quantize_fp8
 
 SEEN_SKIPS = "FFF...F....F...F.F.F"
 """Full and skipped steps (dots) of `turbo` on the embedded checkpoint with the 14B's 20 steps and shift of 5 (`dev/LOG.md`)."""
@@ -37,35 +35,6 @@ class Report:
             lines += ["", f"## {title}", "", f"| {' | '.join(names)} |", "|" + "---|" * len(names)]
             lines += [f"| {' | '.join(cells)} |" for cells in rows]
         self.path.write_text("\n".join(lines) + "\n")
-
-
-def random_network(params: TransformerParams, device: torch.device, dtype: torch.dtype) -> AnimateTransformer:
-    """Random weights that keep activations in bounds, the same on every rank."""
-    with torch.device("meta"):
-        model = AnimateTransformer(params)
-    model.to(dtype).to_empty(device=device)
-    generator = torch.Generator(device).manual_seed(0)
-    for name, tensor in (*model.named_parameters(), *model.named_buffers()):
-        if name.endswith(".kernel"):
-            taps = torch.tensor([1.0, 3.0, 3.0, 1.0])
-            tensor.data.copy_(torch.outer(taps, taps) / 64)
-        elif tensor.ndim < 2 and name.endswith("weight"):
-            tensor.data.fill_(1.0)
-        elif name.startswith("motion_encoder") and tensor.ndim > 1:  # it scales its weights itself
-            tensor.data.normal_(generator=generator)
-        else:
-            width = tensor.numel() // len(tensor) if tensor.ndim > 1 else len(tensor)
-            tensor.data.normal_(std=width**-0.5, generator=generator)
-    return model.eval().requires_grad_(False)
-
-
-def quantize_network(model: AnimateTransformer) -> None:
-    """Its linear layers in float8, in place, one after the other."""
-    for name in [name for name, _ in model.named_parameters() if is_quantizable(name)]:
-        parent, _, leaf = name.removesuffix(".weight").rpartition(".")
-        owner = model.get_submodule(parent)
-        old = getattr(owner, leaf)
-        setattr(owner, leaf, QuantizedLinear.of(old, *quantize_fp8(old.weight)))
 
 
 def random_conditions(

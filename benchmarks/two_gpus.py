@@ -26,7 +26,7 @@ import numpy as np
 import torch
 import torch.distributed as dist
 from hardware import described
-from random_network import Report, quantize_network, random_conditions, random_network, skip_like
+from random_network import Report, random_conditions, skip_like
 from torch import Tensor
 
 from wanimate.conditions.build import ConditionBuilder
@@ -37,6 +37,7 @@ from wanimate.errors import RankFailed
 from wanimate.events import Stage, StageStarted, StepDone
 from wanimate.finish.decode import to_pixels
 from wanimate.jobs.segments import FramesDone, run_segments
+from wanimate.measure.random_weights import quantize_network, random_network
 from wanimate.media.video import ArrayFrames
 from wanimate.model.params import MotionParams, TransformerParams, VaeParams
 from wanimate.model.transformer import AnimateTransformer

@@ -94,5 +94,11 @@ def _tables(found: Mapping[str, Any]) -> Iterator[RenderableType]:
             continue
         table = Table(*rows[0], box=None, header_style="bold", padding=(0, 2))
         for row in rows:
-            table.add_row(*(MARKS.get(value) or escape(str(value)) for value in row.values()))
+            table.add_row(*(_told(value) for value in row.values()))
         yield from (table, "")
+
+
+def _told(value: object) -> str:
+    """Numbers are no marks, though 1 is equal to True."""
+    mark = MARKS.get(value) if isinstance(value, bool | str) else None
+    return mark or escape(str(value))

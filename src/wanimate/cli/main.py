@@ -9,6 +9,7 @@ from typing import Annotated, Any, NoReturn
 import typer
 
 from wanimate.cli.animate import animate, generate, replace
+from wanimate.cli.bench import bench
 from wanimate.cli.check import check
 from wanimate.cli.compat import app as compat
 from wanimate.cli.doctor import doctor
@@ -66,6 +67,7 @@ app.command(no_args_is_help=True)(generate)
 app.command(no_args_is_help=True)(finish)
 app.command(no_args_is_help=True)(check)
 app.command()(doctor)
+app.command()(bench)
 app.add_typer(train, name="train")
 app.add_typer(compat, name="compat")
 app.add_typer(weights, name="weights")

@@ -118,6 +118,13 @@ def _offline_masks(models: Path | None, litert: str | None) -> tuple[str, str, b
     return ("masks", "offline", litert is None, litert is None, litert or "models and ai-edge-litert are there")
 
 
+def machine_words() -> str:
+    """GPUs, processor and memory of this machine in one line."""
+    found = _machine(_gpus())
+    gpus = "" if found["GPUs"] == "none" else f"{found['GPUs']}; "
+    return f"{gpus}{found['processor']}; {found['memory']}; {found['system']}"
+
+
 def _machine(gpus: list[dict[str, Any]]) -> dict[str, Any]:
     memory = psutil.virtual_memory()
     flags = sorted(cpu_flags() & set(FLAGS))

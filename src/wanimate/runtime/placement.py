@@ -27,7 +27,7 @@ from wanimate.runtime.tiling import CELL, TiledVae
 from wanimate.sampling.cache import Caching
 from wanimate.sampling.guidance import PhasedNetwork, SegmentNetwork, guided
 from wanimate.types import AttentionStep, Conditions
-from wanimate.weights.checkpoint import Checkpoint, opening
+from wanimate.weights.checkpoint import Checkpoint, Compress, opening
 from wanimate.weights.locate import CheckpointConfig
 from wanimate.weights.lora import Lora
 from wanimate.weights.lora_view import LoraSizes, LoraStack
@@ -106,9 +106,8 @@ class PlacedNetworks:
         dtype, compress = weights_type(wanted_weights(self.runtime, self.device), self.device)
         if self.plan is None and compress == "stored":
             compress = "never"  # a small checkpoint gains nothing from expanding its weights at every use
-        home = None if self.placement.blocks == "resident" else "cpu"
         try:
-            checkpoint = yield from opening(self.folder, self.device, dtype, compress, home, prompts)
+            checkpoint = yield from self._read(dtype, compress, prompts)
             self.place(checkpoint.transformer, self.placement)
             runtime = self.runtime
             self.attention = optimize(
@@ -120,6 +119,13 @@ class PlacedNetworks:
                 checkpoint = None  # type: ignore[assignment]
                 self.close()
         return self._checkpoint
+
+    def _read(
+        self, dtype: torch.dtype, compress: Compress, prompts: PromptEncoder | None
+    ) -> Generator[tuple[int, int], None, Checkpoint]:
+        """The networks, the blocks where they are to live; yields as `open`."""
+        home = None if self.placement.blocks == "resident" else "cpu"
+        return (yield from opening(self.folder, self.device, dtype, compress, home, prompts))
 
     def close(self) -> None:
         """Give the memory of the networks back; the next job opens them again."""

@@ -452,3 +452,19 @@ def test_doctor_reads_loras_as_runs_do(stub: type[StubAnimator], wrong: tuple[st
 def test_doctor_knows_two_modes() -> None:
     done = run("doctor", "--checkpoint", "c", "--mode", "both")
     assert (done.exit_code, "--mode = both" in done.output) == (2, True)
+
+
+def test_doctor_forecasts_a_gpu_that_is_not_here(monkeypatch: pytest.MonkeyPatch) -> None:
+    """A number that equals True is a number."""
+    monkeypatch.setattr("wanimate.measure.doctor.examine", lambda models, spelling, runtime: {})
+    row = {"size": "480p", "speed": "fast", "host GiB": 1.0, "seconds a step": 12.1}
+    monkeypatch.setattr("wanimate.runtime.planning.cards.forecast", lambda card: [row])
+    found = json.loads(run("doctor", "--json", "--gpu", "4090").stdout)
+    assert found["forecast"] == [row]
+    assert found["datasheet"]["card"] == "RTX 4090, compute capability 8.9, 24 GiB"
+    words = run("doctor", "--gpu", "4090").stdout
+    assert "1.0" in words
+    assert "yes" not in words
+    done = run("doctor", "--gpu", "4099")
+    assert done.exit_code == 2
+    assert "--gpu" in done.output

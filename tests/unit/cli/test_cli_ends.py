@@ -29,6 +29,7 @@ REFUSED: dict[str, tuple[str, str]] = {
     "finish": ("nowhere.mkv --out a.mp4", "MASTER"),
     "check": ("nowhere.mp4", "FILE"),
     "doctor": ("--checkpoint nowhere", "--checkpoint"),
+    "bench": ("--checkpoint nowhere", "--checkpoint"),
     "train lora": ("--data nowhere --out a.safetensors", "--data"),
     "weights inspect": ("nowhere", "PATH"),
     "weights verify": ("nowhere", "PATH"),
