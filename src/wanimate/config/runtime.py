@@ -78,8 +78,7 @@ class RuntimeSettings(Settings):
         Option(
             MACHINE,
             "Self-attention may leave out what changes its output by less than this share (relative L2). 0 leaves nothing out.",
-            more="It is measured in every step, for each layer and head. Heads that cannot be thinned out stay as they are. On "
-            "processors only.",
+            more="It is measured in every step, for each layer and head. Heads that cannot be thinned out stay as they are.",
             example="0.05",
         ),
     ] = 0.0

@@ -92,7 +92,9 @@ class PlacedNetworks:
         self.place(checkpoint.transformer, wanted)
         if device.type == "cuda":
             model, runtime = checkpoint.transformer, self.runtime
-            self.attention = optimize_at(model, device, runtime.speed, work.tokens, runtime.attention)
+            self.attention = optimize_at(
+                model, device, runtime.speed, work.tokens, runtime.attention, runtime.attention_error
+            )
             torch.cuda.reset_peak_memory_stats(device)
         return self.plan
 

@@ -35,9 +35,11 @@ class RankWorker:
     """One rank's share of every call. All ranks make the same calls with the same values in the same order."""
 
     def __init__(
-        self, ranks: Ranks, checkpoint: Checkpoint, settings: ParallelSettings, speed: Speed = "exact"
-    ) -> None:
+        self, ranks: Ranks, checkpoint: Checkpoint, settings: ParallelSettings, speed: Speed = "exact",
+        attention_error: float = 0.0,
+    ) -> None:  # fmt: skip
         self.ranks, self.checkpoint, self.settings, self.speed = ranks, checkpoint, settings, speed
+        self.attention_error = attention_error
         self.vae = StripVae(checkpoint.vae, ranks.everyone)
         self._half_vae = None if ranks.half is None else StripVae(checkpoint.vae, ranks.half)
         self.stack = LoraStack(checkpoint.transformer, [])
@@ -55,7 +57,7 @@ class RankWorker:
         """Compute with this attention backend and so many tokens at once; None is all of them."""
         model, device = self.checkpoint.transformer, self.ranks.device
         if device.type == "cuda":
-            optimize_transformer(model, device, self.speed, attention)
+            optimize_transformer(model, device, self.speed, attention, self.attention_error)
         chunk_tokens(model, token_chunk)
 
     def use_loras(self, uses: tuple[LoraUse, ...], partial: bool, fuse: bool = False) -> None:
@@ -278,7 +280,7 @@ def worker_for(
     checkpoint = yield from opening(folder, ranks.device, dtype, compress, "cpu" if sharded else None)
     optimize(checkpoint, runtime.speed, TRIAL_TOKENS, runtime.attention, runtime.attention_error)
     chunk_tokens(checkpoint.transformer, token_chunk)
-    return RankWorker(ranks, checkpoint, settings, runtime.speed)
+    return RankWorker(ranks, checkpoint, settings, runtime.speed, runtime.attention_error)
 
 
 def is_lost_connection(error: BaseException) -> bool:

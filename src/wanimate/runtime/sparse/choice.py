@@ -14,6 +14,8 @@ from wanimate.runtime.sparse.layout import Layout
 LEFT_OUT = (0.5, 0.32, 0.2, 0.13, 0.08, 0.05, 0.032, 0.02, 0.013, 0.008, 0.005, 0.002, 0.0005, 0.0)
 """Shares of the mass, as it is thought to be, that may be left out; the last one is dense."""
 DENSE = len(LEFT_OUT) - 1
+AT_ONCE = 8
+"""Heads whose queries are in memory in float32 together."""
 
 
 def block_mass(q: Tensor, k: Tensor, layout: Layout) -> Tensor:
@@ -33,6 +35,9 @@ def block_mass(q: Tensor, k: Tensor, layout: Layout) -> Tensor:
 def _moments(x: Tensor, size: int) -> tuple[Tensor, Tensor]:
     """Means and variances, float32 [N, blocks, d], over blocks of `size` tokens, of which the last one may be short."""
     heads, tokens, width = x.shape
+    if heads > AT_ONCE:
+        some = [_moments(part, size) for part in x.split(AT_ONCE)]
+        return torch.cat([mean for mean, _ in some]), torch.cat([variance for _, variance in some])
     blocks = -(-tokens // size)
     wide = F.pad(x.float(), (0, 0, 0, blocks * size - tokens)).view(heads, blocks, size, width)
     counts = torch.full((blocks, 1), size, device=x.device)

@@ -7,6 +7,7 @@ from __future__ import annotations
 
 from dataclasses import dataclass
 from functools import lru_cache
+from typing import NamedTuple
 
 import torch
 from torch import Tensor
@@ -46,6 +47,26 @@ class Layout:
     def shape(self) -> tuple[int, int]:
         """Blocks of queries and of keys."""
         return self.always.shape[0], self.always.shape[1]
+
+
+class Lists(NamedTuple):
+    """The blocks of keys that each block of queries visits, ascending: int16 [N, Q, most], of which the first `counts`, int32
+    [N, Q], hold."""
+
+    blocks: Tensor
+    counts: Tensor
+
+    @classmethod
+    def of(cls, visited: Tensor) -> Lists:
+        """From bool [N, Q, K]; every block of queries visits at least one."""
+        counts = visited.sum(-1, dtype=torch.int32)
+        order = visited.to(torch.int8).argsort(dim=-1, descending=True, stable=True)
+        return cls(order[..., : int(counts.max())].to(torch.int16).contiguous(), counts.contiguous())
+
+
+def list_bytes(tokens: int, heads: int, layers: int, sizes: BlockSizes) -> int:
+    """What the lists of a network take at most."""
+    return 2 * layers * heads * -(-tokens // sizes.queries) * -(-tokens // sizes.keys)
 
 
 @lru_cache(maxsize=8)
