@@ -25,7 +25,7 @@ from wanimate.runtime.patches import installed
 from wanimate.runtime.sparse import control
 from wanimate.runtime.sparse.choice import DENSE, LEFT_OUT, block_mass, level_errors, ranked, visited
 from wanimate.runtime.sparse.control import SparseAttention, SparseRun, meter_of, step_of
-from wanimate.runtime.sparse.layout import BlockSizes, Grid, layout
+from wanimate.runtime.sparse.layout import BlockSizes, Grid, Lists, layout, list_bytes
 from wanimate.runtime.sparse.reference import attend_blocks
 from wanimate.sampling.cache import Caching
 from wanimate.sampling.guidance import guided
@@ -336,3 +336,15 @@ def test_a_batch_of_videos_is_dense() -> None:
     q, k, v = two
     assert torch.equal(attend(q, k, v), attention(q, k, v))
     assert run.meter.take().density == 0.0
+
+
+def test_lists_name_the_blocks_that_are_visited_in_order() -> None:
+    generator = torch.Generator().manual_seed(0)
+    blocks = torch.rand(2, 5, 9, generator=generator) < 0.4
+    blocks[..., 0] |= ~blocks.any(-1)
+    found = Lists.of(blocks)
+    assert found.blocks.shape[2] == int(blocks.sum(-1).max())
+    for n in range(2):
+        for i in range(5):
+            assert found.blocks[n, i, : found.counts[n, i]].tolist() == blocks[n, i].nonzero()[:, 0].tolist()
+    assert list_bytes(75_600, 40, 40, BlockSizes(192, 128)) == 2 * 40 * 40 * 394 * 591
