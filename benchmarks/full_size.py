@@ -326,9 +326,9 @@ def row(r: dict[str, Any]) -> list[str]:
         r["name"], r["placement"], r["attention"] or "torch", f"{r['step']:.3f}", f"{r['mean_step']:.3f}",
         f"{r['planned_step'] or 0:.3f}", f"{r['skipped']} of {r['steps_done']}", f"{gpu:.2f}", f"{planned:.2f}",
         f"{100 * (planned / gpu - 1):+.1f}" if gpu else "", f"{memory['host'] / GIB:.1f}",
-        " / ".join(f"{seconds:.1f}" for seconds in r["startup"]), f"{stages.get('encode the prompt', 0):.1f}",
-        f"{stages['load the checkpoint']:.1f}", f"{stages.get('add the LoRAs', 0):.1f}", f"{coding:.1f}",
-        f"{stages['denoise']:.1f}", f"{stages['decode']:.1f}", f"{stages['write the file']:.1f}",
+        " / ".join(f"{seconds:.1f}" for seconds in r["startup"]), f"{stages.get('prompt', 0):.1f}",
+        f"{stages['load']:.1f}", f"{stages.get('lora', 0):.1f}", f"{coding:.1f}",
+        f"{stages['denoise']:.1f}", f"{stages['decode']:.1f}", f"{stages['write']:.1f}",
         f"{r['after_load']:.1f}", f"{r['seconds']:.1f}",
     ]  # fmt: skip
 

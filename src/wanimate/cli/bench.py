@@ -5,9 +5,10 @@ from __future__ import annotations
 import json
 import re
 import tempfile
+from contextlib import ExitStack
 from datetime import date
 from pathlib import Path
-from typing import Annotated, get_args
+from typing import TYPE_CHECKING, Annotated, Any, get_args
 
 from rich.table import Table
 
@@ -17,6 +18,9 @@ from wanimate.cli.report import Reporter
 from wanimate.config import Mode, RuntimeSettings
 from wanimate.config.base import FILES
 from wanimate.errors import InputError
+
+if TYPE_CHECKING:
+    from wanimate.measure.bench import BenchRow
 
 Checkpoint = Annotated[
     Path | None,
@@ -58,8 +62,8 @@ def bench(
     [cyan]wanimate bench --size 1280x720 --mode animation --speed turbo[/cyan]
     """
     from wanimate.finish.record import versions
-    from wanimate.measure.bench import COLUMNS, BenchOrder, as_markdown, bench, engine_to_bench
-    from wanimate.measure.doctor import machine_words
+    from wanimate.measure.bench import COLUMNS, BenchOrder, bench, engine_to_bench
+    from wanimate.media.files import AtomicFile
 
     modes = tuple(mode or get_args(Mode))
     for one in modes:
@@ -67,25 +71,41 @@ def bench(
             raise InputError("mode", one, "there is no such mode", f"Give {' or '.join(get_args(Mode))}.")
     order = BenchOrder(modes, tuple(_size(words) for words in size or ()), frames, steps)
     make_engine, weights = engine_to_bench(checkpoint, runtime, order)
-    rows = []
-    with tempfile.TemporaryDirectory(prefix="wanimate-bench-") as folder:
+    if out is not None and out.suffix == ".json":
+        raise InputError("out", out, "it is the name of the JSON that lies beside it", "Give one that ends with .md.")
+    rows: list[BenchRow] = []
+    with ExitStack() as opened:  # what cannot be written is refused before minutes are spent
+        files = (
+            [] if out is None else [opened.enter_context(AtomicFile(path)) for path in (out, out.with_suffix(".json"))]
+        )
+        folder = opened.enter_context(tempfile.TemporaryDirectory(prefix="wanimate-bench-"))
         for row in bench(make_engine, order, Path(folder)):
             rows.append(row)
             report.note(f"{row.mode} {row.size}, {row.start}: {row.measured.seconds:.1f} s")
-    libraries = ", ".join(f"{name} {version}" for name, version in versions().items() if version)
-    first = rows[0].measured
-    job = f"{first.frames} frames, {first.steps} steps, speed {runtime.speed}, {first.placement}, attention {first.attention}"
-    head = [str(date.today()), machine_words(), libraries, f"weights: {weights}", job]
-    text = as_markdown(rows, head)
-    data = {"weights": weights, "machine": head[1], "speed": runtime.speed, "rows": [row.to_dict() for row in rows]}
-    if out is not None:
-        out.write_text(text)
-        out.with_suffix(".json").write_text(json.dumps(data | {"versions": versions()}, indent=1) + "\n")
+        head, text, data = _report(rows, weights, runtime)
+        for file, content in zip(
+            files, (text, json.dumps(data | {"versions": versions()}, indent=1) + "\n"), strict=False
+        ):
+            file.write(content.encode())
     table = Table(*COLUMNS, box=None, header_style="bold", padding=(0, 1))
     for line in text.splitlines():
         if line.startswith("| ") and not line.startswith("| mode"):
             table.add_row(*(cell.strip() for cell in line.strip("|").split("|")))
     report.done(data, [*head, "", table])
+
+
+def _report(rows: list[BenchRow], weights: str, runtime: RuntimeSettings) -> tuple[list[str], str, dict[str, Any]]:
+    """What stands above the table, all of it as Markdown, and as data."""
+    from wanimate.finish.record import versions
+    from wanimate.measure.bench import as_markdown
+    from wanimate.measure.doctor import machine_words
+
+    libraries = ", ".join(f"{name} {version}" for name, version in versions().items() if version)
+    first = rows[0].measured
+    job = f"{first.frames} frames, {first.steps} steps, speed {runtime.speed}, {first.placement}, attention {first.attention}"
+    head = [str(date.today()), machine_words(), libraries, f"weights: {weights}", job]
+    data = {"weights": weights, "machine": head[1], "speed": runtime.speed, "rows": [row.to_dict() for row in rows]}
+    return head, as_markdown(rows, head), data
 
 
 def _size(words: str) -> tuple[int, int]:

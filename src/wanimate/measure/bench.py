@@ -167,12 +167,12 @@ def as_markdown(rows: Sequence[BenchRow], head: Sequence[str]) -> str:
         m = row.measured
         cells = (
             row.mode, row.size, row.start, f"{m.seconds:.1f}", f"{m.until_denoising:.1f}", f"{m.step:.2f}",
-            f"{m.skipped} of {m.steps}", f"{m.decode:.1f}", _or_none(m.gpu_peak, ".1f"), f"{m.host_peak:.1f}",
-            _or_none(m.watt_hours, ".2f"),
+            f"{m.skipped} of {m.steps}", f"{m.decode:.1f}", _or(m.gpu_peak, ".1f", "none"), f"{m.host_peak:.1f}",
+            _or(m.watt_hours, ".2f", "not told"),
         )  # fmt: skip
         lines.append(f"| {' | '.join(cells)} |")
     return "\n".join(["# What this machine takes", "", *(f"- {line}" for line in head), "", *lines, ""])
 
 
-def _or_none(value: float | None, form: str) -> str:
-    return "not told" if value is None else format(value, form)
+def _or(value: float | None, form: str, otherwise: str) -> str:
+    return otherwise if value is None else format(value, form)

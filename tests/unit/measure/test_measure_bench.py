@@ -108,6 +108,18 @@ def test_what_cannot_be_measured_is_refused(words: list[str], said: str) -> None
     assert said in " ".join(done.output.split())
 
 
+def test_what_cannot_be_written_is_refused_before_anything_is_measured(
+    tmp_path: Path, monkeypatch: pytest.MonkeyPatch
+) -> None:
+    monkeypatch.setattr("wanimate.measure.bench.bench", lambda *given: pytest.fail("it began"))
+    (tmp_path / "file").write_text("")
+    for out, said in ((tmp_path / "file" / "a.md", "is a file, not a folder"), (tmp_path / "a.json", "ends with .md")):
+        done = CliRunner().invoke(app, ["bench", "--device", "cpu", "--out", str(out)])
+        assert done.exit_code == 2
+        assert said in " ".join(done.output.split())
+    assert list(tmp_path.iterdir()) == [tmp_path / "file"]
+
+
 class _Gpu:
     uuid = "1-2"
 
@@ -142,7 +154,7 @@ def test_what_is_not_told_is_not_made_up() -> None:
     assert "| 12.3 |" in as_markdown([row], [])
     assert "| 0.50 |" in as_markdown([row], [])
     other = BenchRow("animation", "64x32", "cold", measured=_measure(gpu_peak=None, watt_hours=None))
-    assert as_markdown([other], []).count("not told") == 2
+    assert as_markdown([other], []).rstrip().endswith("| none | 1.0 | not told |")
 
 
 def _measure(**values: Any) -> Any:
