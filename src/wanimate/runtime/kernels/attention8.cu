@@ -204,7 +204,11 @@ extern "C" __global__ void __launch_bounds__(THREADS + 128, 1)
   __syncthreads();
 
   if (group == GROUPS) {
+#ifdef LISTED
+    asm volatile("setmaxnreg.dec.sync.aligned.u32 32;");  // it has a list to follow; with 160 of the others it is all there are
+#else
     asm volatile("setmaxnreg.dec.sync.aligned.u32 24;");
+#endif
     if (threadIdx.x == THREADS) {
       expect(q_ready, GROUPS * QUERIES);
       for (int i = 0; i < GROUPS; i++) load(q + i * QUERIES, &q_map, head * WIDTH, first + i * ROWS, q_ready);
