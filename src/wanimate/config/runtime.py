@@ -72,6 +72,16 @@ class RuntimeSettings(Settings):
             more="A name makes results independent of that trial.",
         ),
     ] = "auto"
+    attention_error: Annotated[
+        float,
+        Field(ge=0, lt=1),
+        Option(
+            MACHINE,
+            "Self-attention may leave out what changes its output by less than this share (relative L2). 0 leaves nothing out.",
+            more="It is measured in every step, for each layer and head. Heads that cannot be thinned out stay as they are.",
+            example="0.05",
+        ),
+    ] = 0.0
     weights_dtype: Annotated[
         WeightsType,
         Option(

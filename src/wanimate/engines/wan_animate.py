@@ -276,8 +276,9 @@ class WanAnimate:
 
         anchor = Anchor() if job.anchored else None
         self._maker = SegmentMaker(
-            builder, network, self.networks, job.settings, chunk, self._stage_begins, anchor=anchor
-        )
+            builder, network, self.networks, job.settings, chunk, self._stage_begins,
+            attention_step=self.networks.attention_step, anchor=anchor,
+        )  # fmt: skip
 
     def _stage_begins(self) -> None:
         if self.device.type == "cuda":

@@ -66,7 +66,7 @@ def planned_patches(runtime: RuntimeSettings) -> dict[str, str]:
     if device.type == "cuda":
         model = model.to(torch.bfloat16)
     checkpoint = Checkpoint(Path(), CheckpointConfig(name="none"), model, vae, FixedPrompt({}), None, device)
-    optimize(checkpoint, runtime.speed, TRIAL_TOKENS, runtime.attention)
+    optimize(checkpoint, runtime.speed, TRIAL_TOKENS, runtime.attention, runtime.attention_error)
     return {name: ", ".join(installed(part)) or "none" for name, part in (("transformer", model), ("VAE", vae))}
 
 

@@ -7,6 +7,7 @@ hooks (a LoRA beside the weights) gets its input as it is.
 from __future__ import annotations
 
 from collections.abc import Iterable
+from typing import Any
 
 import torch
 import torch.nn.functional as F
@@ -21,6 +22,7 @@ from wanimate.runtime.kernels.attention8 import Fp8Attention
 from wanimate.runtime.kernels.cross import can_cross_attend, cross_attend
 from wanimate.runtime.kernels.rows import Rounded, residual, residual_norm, rms, rms_fp8, rounded
 from wanimate.runtime.patches import install, method
+from wanimate.runtime.sparse.control import SparseAttention
 from wanimate.weights.quantize import QuantizedLinear
 
 
@@ -39,14 +41,17 @@ def fuse(model: AnimateTransformer) -> None:
 def _mix(block: Block, x: Tensor, e0: Tensor, rope: Rope) -> Tensor:
     """`Block.mix`; queries and keys for attention in float8 are written as that and nothing else."""
     me = block.self_attn
-    if len(x) > 1 or not isinstance(me.attend, Fp8Attention):
+    attend: Any = me.attend
+    rounds = attend.takes_float8 if isinstance(attend, SparseAttention) else isinstance(attend, Fp8Attention)
+    if len(x) > 1 or not rounds:
         return Block.mix(block, x, e0, rope)
     a = _modulated(block, x, e0)
     q = rms_fp8(_product(me.q, a), me.norm_q.weight, me.norm_q.eps, rope, me.heads)
     k = rms_fp8(_product(me.k, a), me.norm_k.weight, me.norm_k.eps, rope, me.heads, smooth=True)
     v = me.split(_product(me.v, a))
     del a
-    return me.attend.rounded(q, k, v)
+    mixed: Tensor = attend.rounded(q, k, v)
+    return mixed
 
 
 def _before_attention(block: Block, x: Tensor, e0: Tensor, rope: Rope) -> tuple[Tensor, Tensor, Tensor]:

@@ -20,12 +20,14 @@ import torch
 from wanimate.config import Attention, Speed
 from wanimate.errors import InputError, setting
 from wanimate.log import log_choice
+from wanimate.model.attention import attention as attention_of_torch
 from wanimate.model.fp8 import FP8
 from wanimate.model.transformer import AnimateTransformer
 from wanimate.runtime.backends import HAS_TRITON, backends
 from wanimate.runtime.fused_vae import optimize_vae
 from wanimate.runtime.patches import install
 from wanimate.runtime.processor import optimize_vae_here
+from wanimate.runtime.sparse.control import SparseRun, sparse_changes
 from wanimate.weights.checkpoint import Checkpoint
 from wanimate.weights.quantize import QuantizedLinear
 
@@ -95,22 +97,26 @@ def seconds_of(call: Callable[[], object], device: torch.device) -> float:
     return time.perf_counter() - began
 
 
-def optimize(checkpoint: Checkpoint, speed: Speed, tokens: int, attention: Attention = "auto") -> str:
+def optimize(
+    checkpoint: Checkpoint, speed: Speed, tokens: int, attention: Attention = "auto", attention_error: float = 0.0
+) -> str:
     """Make the networks of a checkpoint fast where they are; every process that runs jobs calls it once.
 
     On a GPU they get the attention that is asked for (`choose_attention`) and kernels that spare memory traffic. Where `speed`
-    is not exact, quantised layers multiply float8 matrices, and the VAE computes in bfloat16. On a processor the VAE alone is
-    changed. Returns the name of the attention backend.
+    is not exact, quantised layers multiply float8 matrices, and the VAE computes in bfloat16. A processor changes the VAE.
+    Attention leaves out what `attention_error` allows (`thin_attention`). Returns the name of the attention backend.
 
     Raises:
         InputError: the attention that is asked for cannot be had here.
     """
     model, device = checkpoint.transformer, checkpoint.device
+    check_attention_error(device, speed, attention_error)
     if device.type == "cpu":
         optimize_vae_here(checkpoint.vae, speed)
+        thin_attention(model, attention_error)
         return choose_attention(device, model.dtype, model.params.head_dim, speed, tokens, attention)
     optimize_vae(checkpoint.vae, speed)
-    return optimize_at(model, device, speed, tokens, attention)
+    return optimize_at(model, device, speed, tokens, attention, attention_error)
 
 
 def check_attention(device: torch.device, asked: Attention) -> None:
@@ -126,6 +132,38 @@ def check_attention(device: torch.device, asked: Attention) -> None:
     if asked not in backends():
         known = ", ".join(backends())
         raise InputError("runtime.attention", asked, "it is not installed", f"Use one of auto, {known}.")
+
+
+def check_attention_error(device: torch.device, speed: Speed, error: float) -> None:
+    """Refuse to leave attention out where that cannot be had.
+
+    Raises:
+        InputError: `speed` is exact, or the device is a GPU without Triton.
+    """
+    if error and speed == "exact":
+        rule = f"it leaves out parts of attention, which {setting('runtime.speed')} exact does not allow"
+        raise InputError("runtime.attention_error", error, rule, f"Use {setting('runtime.speed')} fast or turbo.")
+    if error and device.type != "cpu" and not HAS_TRITON:
+        rule = "the kernels for GPUs that leave out parts of attention need Triton"
+        raise InputError("runtime.attention_error", error, rule, "Install triton, or leave it out.")
+
+
+def thin_attention(model: AnimateTransformer, error: float) -> None:
+    """Let a processor's self-attention leave out what counts for less than `error` (`runtime.sparse`); 0 leaves nothing out."""
+    changes = sparse_changes(model, SparseRun(error), attention_of_torch) if error else []
+    install(model, "attention", changes, f"torch, error {error:g}")
+
+
+def run_on_gpu(attention: str, error: float) -> SparseRun:
+    """For a backend on a GPU: its own kernel where it is in float8, else one in the network's type."""
+    if attention == "float8":
+        from wanimate.runtime.sparse.eight import SIZES
+
+        return SparseRun(error, sizes=SIZES)
+    from wanimate.runtime.kernels.listed import ListedAttention
+
+    kernel = ListedAttention()
+    return SparseRun(error, sizes=kernel.sizes, blocks=kernel)
 
 
 def choose_attention(
@@ -158,11 +196,17 @@ def choose_attention(
     return asked
 
 
-def optimize_transformer(model: AnimateTransformer, device: torch.device, speed: Speed, attention: str) -> None:
+def optimize_transformer(
+    model: AnimateTransformer, device: torch.device, speed: Speed, attention: str, attention_error: float = 0.0
+) -> None:
     """The transformer's part of `optimize`, on a GPU; it can be repeated with another attention backend."""
     attend = backends()[attention].attend
-    blocks: list[Any] = list(model.blocks.children())
-    install(model, "attention", [(block.self_attn, "attend", attend) for block in blocks], attention)
+    if attention_error:
+        changes = sparse_changes(model, run_on_gpu(attention, attention_error), attend)
+        install(model, "attention", changes, f"{attention}, error {attention_error:g}")
+    else:
+        blocks: list[Any] = list(model.blocks.children())
+        install(model, "attention", [(block.self_attn, "attend", attend) for block in blocks], attention)
     if speed != "exact" and has_fp8(device):
         layers = [part for part in model.modules() if isinstance(part, QuantizedLinear) and part.weight.dtype == FP8]
         install(model, "fp8 matmul", [(layer, "fp8_matmul", True) for layer in layers])
@@ -173,9 +217,10 @@ def optimize_transformer(model: AnimateTransformer, device: torch.device, speed:
 
 
 def optimize_at(
-    model: AnimateTransformer, device: torch.device, speed: Speed, tokens: int, attention: Attention = "auto"
-) -> str:
+    model: AnimateTransformer, device: torch.device, speed: Speed, tokens: int, attention: Attention = "auto",
+    attention_error: float = 0.0,
+) -> str:  # fmt: skip
     """`optimize_transformer` with the attention that is best for so many tokens; returns its name."""
     name = choose_attention(device, model.dtype, model.params.head_dim, speed, tokens, attention)
-    optimize_transformer(model, device, speed, name)
+    optimize_transformer(model, device, speed, name, attention_error)
     return name

@@ -22,6 +22,7 @@ from wanimate.model.params import MotionParams, TransformerParams, VaeParams
 from wanimate.model.transformer import AnimateTransformer
 from wanimate.model.vae import VideoVae
 from wanimate.runtime import processor
+from wanimate.runtime.optimize import thin_attention
 from wanimate.runtime.parallel.ranks import Group, Ranks, join, leave
 from wanimate.runtime.parallel.sequence import SplitTransformer
 from wanimate.runtime.parallel.shard import sharded
@@ -29,6 +30,7 @@ from wanimate.runtime.parallel.strips import StripVae
 from wanimate.runtime.parallel.team import RankWorker, Team, follow, worker_for
 from wanimate.runtime.placement import PlacedNetworks
 from wanimate.runtime.planning import sizes
+from wanimate.runtime.sparse.layout import BlockSizes
 from wanimate.sampling.cache import Caching
 from wanimate.sampling.guidance import guided
 from wanimate.types import Conditions
@@ -107,6 +109,28 @@ def check_shares(ranks: Ranks) -> None:
     assert set(seen) == {(1, 4 * share, 48)}
     faces = -(-given.face.shape[1] // ranks.count)
     assert moved == [faces * model.params.motion.width, 4 * share * 64]  # the faces' motion and the head's output, once
+
+
+def check_sparse(ranks: Ranks, grid: tuple[int, int, int]) -> None:
+    """Attention that leaves out blocks needs the order of the grid. It is the same on any number of ranks, and so is what it
+    tells of its steps."""
+    model = network()
+    thin_attention(model, 0.4)
+    run = model.__dict__["sparse"]
+    run.sizes = BlockSizes(4, 2, (2, 2))
+    given, x = conditions(grid)
+    wanted = guided(model, given, 2.5)(x, torch.tensor(700))
+    alone = run.meter.take()
+    assert 0 < alone.density < 1
+    tiny = Checkpoint(
+        Path(), CheckpointConfig(name="tiny"), model, VideoVae(VaeParams(base=8)), FixedPrompt({}), None, ranks.device
+    )
+    worker = RankWorker(ranks, tiny, ParallelSettings())
+    close(guided(SplitTransformer(model, ranks.everyone), given, 2.5)(x, torch.tensor(700)), wanted, 1e-4)
+    together = worker.attention_step()
+    assert together is not None
+    assert abs(together.density - alone.density) < 1e-6
+    assert abs(together.error - alone.error) < 1e-4
 
 
 def check_heads(ranks: Ranks) -> None:
@@ -270,13 +294,15 @@ def checks(lora: Path) -> dict[str, Callable[[Ranks], None]]:
             settings = ParallelSettings(**values)
             found[f"cache, {kind}, {name}"] = lambda r, k=kind, s=settings: check_cache(r, k, s)
     return found | {
+        "sparse, even": lambda r: check_sparse(r, GRIDS["even"]),
+        "sparse, one short": lambda r: check_sparse(r, GRIDS["one short"]),
         "shares": check_shares, "heads": check_heads, "sharded": check_sharded, "messages": check_messages,
     }  # fmt: skip
 
 
 NAMES = {
     2: tuple(checks(Path())),
-    4: ("sequence, one short", "sequence, fewer than ranks", "vae, 5 rows", "team, both"),
+    4: ("sparse, even", "sequence, one short", "sequence, fewer than ranks", "vae, 5 rows", "team, both"),
 }
 """The checks for so many processes."""
 

@@ -26,13 +26,15 @@ class Kernel:
         RuntimeError: there is no NVRTC or no driver, or they refuse; with what they say.
     """
 
-    def __init__(self, source: Path, name: str, device: torch.device, shared: int) -> None:
-        """`shared`: bytes of dynamic shared memory of a thread block."""
+    def __init__(
+        self, source: Path, name: str, device: torch.device, shared: int, defines: tuple[str, ...] = ()
+    ) -> None:
+        """`shared`: bytes of dynamic shared memory of a thread block. `defines`: names that the source tests for."""
         self.shared = shared
         self._module, self._function = ctypes.c_void_p(), ctypes.c_void_p()
         with torch.cuda.device(device):
             torch.cuda.current_stream().synchronize()  # PyTorch makes the device's context
-            _do("cuModuleLoadData", ctypes.byref(self._module), compiled(source, device))
+            _do("cuModuleLoadData", ctypes.byref(self._module), compiled(source, device, defines))
             _do("cuModuleGetFunction", ctypes.byref(self._function), self._module, name.encode())
             _do("cuFuncSetAttribute", self._function, _DYNAMIC_SHARED_MEMORY, shared)
 
@@ -68,11 +70,12 @@ class TensorMap:
 
 
 @cache
-def compiled(source: Path, device: torch.device) -> bytes:
+def compiled(source: Path, device: torch.device, defines: tuple[str, ...] = ()) -> bytes:
     """The source as machine code of the device's architecture, with all its own instructions."""
     nvrtc, program, size = _nvrtc(), ctypes.c_void_p(), ctypes.c_size_t()
     major, minor = torch.cuda.get_device_capability(device)
     options = [f"--gpu-architecture=sm_{major}{minor}{'a' if major >= 9 else ''}".encode(), b"-std=c++17"]
+    options += [f"-D{name}".encode() for name in defines]
     _check(
         nvrtc.nvrtcCreateProgram(ctypes.byref(program), source.read_bytes(), source.name.encode(), 0, None, None),
         "NVRTC",

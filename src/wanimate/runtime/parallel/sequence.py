@@ -21,19 +21,24 @@ from wanimate.errors import InputError
 from wanimate.model.attention import Attend, attention
 from wanimate.model.transformer import AnimateTransformer, Context, StepCacheHook
 from wanimate.runtime.parallel.ranks import Group
+from wanimate.runtime.sparse.control import meter_of
 
 
 @dataclass(frozen=True)
 class TokenSplit:
-    """Shares of a grid's tokens. Where P does not divide, the last shares of a frame are filled up with zeros."""
+    """Shares of a grid's tokens. Where P does not divide, the last shares of a frame are filled up with zeros.
+
+    `ordered`: attention gets the tokens in the order of the grid, which most of it need not know.
+    """
 
     frames: int
     tokens: int
     group: Group
+    ordered: bool = False
 
     @classmethod
-    def of(cls, grid: tuple[int, int, int], group: Group) -> TokenSplit:
-        return cls(grid[0], grid[1] * grid[2], group)
+    def of(cls, grid: tuple[int, int, int], group: Group, ordered: bool = False) -> TokenSplit:
+        return cls(grid[0], grid[1] * grid[2], group, ordered)
 
     @property
     def share(self) -> int:
@@ -67,9 +72,9 @@ class TokenSplit:
         return self._own_tokens(backend(q, k, v))
 
     def _all_tokens(self, x: Tensor) -> Tensor:
-        """[B, F * S, N, d] -> [B, F * P, N / n, d] in one order on every rank, which attention need not know."""
+        """[B, F * S, N, d] -> [B, F * P, N / n, d] in one order on every rank."""
         x = self.group.exchange(rearrange(x, "b l (n h) d -> n b l h d", n=self.group.size))
-        if not self.filling:
+        if not (self.filling or self.ordered):
             return rearrange(x, "n b l h d -> b (n l) h d")
         whole = rearrange(x, "n b (f s) h d -> b f (n s) h d", f=self.frames)
         return whole[:, :, : self.tokens].flatten(1, 2)
@@ -77,7 +82,7 @@ class TokenSplit:
     def _own_tokens(self, x: Tensor) -> Tensor:
         """The way back: [B, F * P, N / n, d] -> [B, F * S, N, d]."""
         size = self.group.size
-        if not self.filling:
+        if not (self.filling or self.ordered):
             x = rearrange(x, "b (n l) h d -> n b l h d", n=size)
         else:
             x = F.pad(x.unflatten(1, (self.frames, self.tokens)), (0, 0, 0, 0, 0, self.filling))
@@ -123,7 +128,7 @@ class SplitTransformer:
     def __call__(self, x: Tensor, t: Tensor, y: Tensor, context: Context, hook: StepCacheHook | None = None) -> Tensor:
         """As the transformer's forward; the flow is whole on every rank."""
         net = self.transformer
-        split = TokenSplit.of(context.grid, self.group)
+        split = TokenSplit.of(context.grid, self.group, ordered=meter_of(net) is not None)
         parts = [block.self_attn for block in net.blocks.children()]
         backends = [part.attend for part in parts]  # type: ignore[union-attr]
         for part, backend in zip(parts, backends, strict=True):

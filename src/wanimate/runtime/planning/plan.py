@@ -9,12 +9,13 @@ import psutil
 import torch
 from torch import nn
 
-from wanimate.config import BlocksMode, ParallelSettings, RuntimeSettings, Speed
+from wanimate.config import BlocksMode, ParallelSettings, RuntimeSettings
 from wanimate.errors import InputError, OutOfMemory
 from wanimate.events import Stage
 from wanimate.runtime.planning.rates import Rates
 from wanimate.runtime.planning.simulate import TransformerCost, VaeCost, transformer_cost, vae_cost
 from wanimate.runtime.planning.sizes import GIB, Networks
+from wanimate.runtime.sparse.layout import BlockSizes, list_bytes
 from wanimate.runtime.tiling import CELL
 from wanimate.types import Segment
 from wanimate.weights.checkpoint import fits_beside
@@ -37,6 +38,8 @@ VAE_ENCODE, VAE_DECODE = 1.15, 1.12
 EXCHANGED = 3
 """Tensors of a GPU's own tokens that the exchange around attention holds besides, on several GPUs
 (benchmarks/results/two_gpus_h100_2026-11-27.md)."""
+REORDERED = 5
+"""Tensors of all tokens that attention holds besides where it leaves out blocks; counted from the code, not measured."""
 PIXELS_AT_ONCE = 1 << 18
 """On a GPU the VAE takes so many latent frames at once that their pictures stay below this many pixels together."""
 
@@ -190,7 +193,7 @@ def make_plan(
     smallest: Plan | None = None
     room, host_room = machine.room, machine.host
     for placement in _ladder(nets, settings, machine.device, spread):
-        plan = _forecast(nets, work, placement, settings.speed, machine, held)
+        plan = _forecast(nets, work, placement, settings, machine, held)
         fits = spread.gpus * plan.host <= host_room and (not plan.gpu or SPARE * plan.gpu + WORKSPACE <= room)
         if fits:
             return plan
@@ -233,9 +236,9 @@ def _ladder(
 
 
 def _forecast(
-    nets: Networks, work: Work, placement: Placement, speed: Speed, machine: Machine, held: ResidentBytes
+    nets: Networks, work: Work, placement: Placement, settings: RuntimeSettings, machine: Machine, held: ResidentBytes
 ) -> Plan:
-    device, room = machine.device, machine.room
+    device, room, speed = machine.device, machine.room, settings.speed
     width, height = work.size
     cuda, eight = device.type == "cuda", speed != "exact" and machine.fp8
     chunk = vae_chunk(work.size, device)
@@ -272,6 +275,9 @@ def _forecast(
     inputs = 2 * video + 12 * work.length * nets.params.motion.size**2
     tensor = work.tokens // sharing * nets.params.dim * nets.dtype.itemsize
     beside_blocks = (work.kept + (EXCHANGED if sharing > 1 else 0)) * tensor  # a step cache's, and the exchange
+    if settings.attention_error:  # inputs and output in another order, and which blocks are visited
+        lists = list_bytes(work.tokens, nets.params.num_heads // sharing, nets.params.num_layers, BlockSizes(128, 64))
+        beside_blocks += REORDERED * tensor + branches * lists
     beside = (branches - 1) * cost.context + beside_blocks
     preparing = lora + branches * cost.context + cost.prepare - cost.context
     stages = {
