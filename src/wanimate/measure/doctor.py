@@ -22,7 +22,7 @@ from wanimate.model.transformer import AnimateTransformer
 from wanimate.model.vae import VideoVae
 from wanimate.preprocess.detect.models import SELFIE, U2NETP, find
 from wanimate.runtime.backends import backends
-from wanimate.runtime.optimize import TRIAL_HEADS, TRIAL_TOKENS, attention_trials, best_trial, optimize
+from wanimate.runtime.optimize import TRIAL_HEADS, TRIAL_TOKENS, best_trial, fresh_trials, optimize
 from wanimate.runtime.patches import installed
 from wanimate.runtime.planning.fit import plan_for
 from wanimate.versions import version_of
@@ -173,7 +173,7 @@ def _attention(gpu: bool) -> list[tuple[str, str, bool, bool, str]]:
     if not gpu:
         return [("attention", "torch", True, True, "part of torch, exact"), *rows]
     device = best_device()
-    trials = attention_trials(device, torch.bfloat16, TRIAL_TOKENS, 128, exact=False)
+    trials = fresh_trials(device, torch.bfloat16, TRIAL_TOKENS, 128, exact=False)
     exact = best_trial([trial for trial in trials if known[trial.name].exact]).name
     best = best_trial(trials).name
     speed = setting("runtime.speed")

@@ -11,8 +11,9 @@ from __future__ import annotations
 import statistics
 import time
 from collections.abc import Callable, Sequence
-from dataclasses import dataclass
+from dataclasses import asdict, dataclass
 from functools import lru_cache, partial
+from pathlib import Path
 from typing import Any
 
 import torch
@@ -25,9 +26,11 @@ from wanimate.model.fp8 import FP8
 from wanimate.model.transformer import AnimateTransformer
 from wanimate.runtime.backends import HAS_TRITON, backends
 from wanimate.runtime.fused_vae import optimize_vae
+from wanimate.runtime.kept import device_key, kept_json, source_hash
 from wanimate.runtime.patches import install
 from wanimate.runtime.processor import optimize_vae_here
 from wanimate.runtime.sparse.control import SparseRun, sparse_changes
+from wanimate.versions import version_of
 from wanimate.weights.checkpoint import Checkpoint
 from wanimate.weights.quantize import QuantizedLinear
 
@@ -39,6 +42,7 @@ ROUNDS = 7
 CLOSE = 1.05
 """Trials whose seconds differ by less are as good as equal."""
 FP8_CAPABILITY = (8, 9)
+ATTENTION_PACKAGES = ("fa3-fwd", "flash-attn", "flash-attn-3", "sageattention")
 
 
 @dataclass(frozen=True)
@@ -56,8 +60,29 @@ def has_fp8(device: torch.device) -> bool:
 
 
 @lru_cache(maxsize=32)
-@torch.inference_mode()
 def attention_trials(
+    device: torch.device, dtype: torch.dtype, tokens: int, head_dim: int, exact: bool
+) -> tuple[Trial, ...]:
+    """`fresh_trials`; a GPU's are kept on disk (`runtime.kept`)."""
+    if device.type != "cuda":
+        return fresh_trials(device, dtype, tokens, head_dim, exact)
+    key = ["attention", measured_key(device), str(dtype), tokens, head_dim, exact]
+    found = kept_json(
+        "measured", key, lambda: [asdict(t) for t in fresh_trials(device, dtype, tokens, head_dim, exact)],
+        lambda trials: not any("out of memory" in t["why"] for t in trials),
+    )  # fmt: skip
+    return tuple(Trial(**trial) for trial in found)
+
+
+def measured_key(device: torch.device) -> list[object]:
+    """What a measurement of a GPU depends on: `kept.device_key`, the attention backends and the project's own kernels."""
+    kernels = tuple(sorted((Path(__file__).parent / "kernels").iterdir()))
+    packages = {name: version_of(name) for name in ATTENTION_PACKAGES}
+    return [device_key(device), list(backends()), packages, source_hash(tuple(f for f in kernels if f.is_file()))]
+
+
+@torch.inference_mode()
+def fresh_trials(
     device: torch.device, dtype: torch.dtype, tokens: int, head_dim: int, exact: bool
 ) -> tuple[Trial, ...]:
     """Every backend on random tokens of this device, the quickest first."""

@@ -293,8 +293,18 @@ def loading_transformer(
         setattr(owner, leaf, QuantizedLinear(layer, quantized.dtype, scale.shape))
         return {key: quantized, f"{key}_scale": scale}
 
-    yield from loading(model, tensors, source, place)
+    def first(key: str) -> torch.device | None:
+        stays = blocks_on is not None and key.startswith("blocks.") and not (compress == "all" and is_quantizable(key))
+        return None if stays else _gpu(device)
+
+    yield from loading(model, tensors, source, place, first)
     return model.eval().requires_grad_(False)
+
+
+def _gpu(device: torch.device | str) -> torch.device | None:
+    """The device if it is a GPU, to which tensors are brought by several threads."""
+    found = torch.device(device)
+    return found if found.type == "cuda" else None
 
 
 def moved(stored: Value, device: torch.device | str, dtype: torch.dtype | None = None) -> Tensor:
@@ -319,7 +329,11 @@ def loading_vae(
     params = vae_params(tensors, source, config.latent_mean, config.latent_std)
     with torch.device("meta"):
         model = VideoVae(params)
-    yield from loading(model, tensors, source, lambda key, stored: {key: moved(stored, device, torch.float32)})
+
+    def place(key: str, stored: Value) -> Tensors:
+        return {key: moved(stored, device, torch.float32)}
+
+    yield from loading(model, tensors, source, place, lambda _: _gpu(device))
     model.mean, model.std = (torch.tensor(v, device=device).view(model.mean.shape) for v in (params.mean, params.std))
     return model.channels_last().eval().requires_grad_(False)
 
@@ -355,15 +369,20 @@ def load_text_encoder(
         raise CheckpointError("text encoder", source, rule, "Use the file that comes with the checkpoint.") from error
     with torch.device("meta"):
         model = TextEncoder(config, tokenizer)  # type: ignore[arg-type]
-    placed: dict[int, Tensor] = {}
+    placed: dict[str, Tensor] = {}
     kind = text_type(tensors)
+    converted, names = umt5_to_transformers(tensors), dict[int, str]()
+    same = {key: names.setdefault(id(stored), key) for key, stored in converted.items()}  # the embedding has two names
 
     def place(key: str, stored: Value) -> Tensors:
-        if id(stored) not in placed:  # the embedding has two names
-            placed[id(stored)] = moved(stored, device, kind)
-        return {key: placed[id(stored)]}
+        if same[key] not in placed:
+            placed[same[key]] = moved(stored, device, kind)
+        return {key: placed[same[key]]}
 
-    load_strict(model.model, umt5_to_transformers(tensors), source, place)
+    def first(key: str) -> torch.device | None:
+        return _gpu(device) if same[key] == key else None
+
+    load_strict(model.model, converted, source, place, first)
     return model.eval().requires_grad_(False)
 
 
@@ -393,7 +412,7 @@ def load_image_encoder(
     def place(key: str, stored: Value) -> Tensors:
         return {key: moved(stored, device, None if key.endswith("position_ids") else dtype)}
 
-    load_strict(model.model, {**converted, **_position_ids(own)}, source, place)
+    load_strict(model.model, {**converted, **_position_ids(own)}, source, place, lambda _: _gpu(device))
     for module in model.modules():
         for name, buffer in _position_ids(dict(module.named_buffers(recurse=False))).items():
             setattr(module, name, buffer.to(device))

@@ -7,8 +7,9 @@ from __future__ import annotations
 
 import weakref
 from collections.abc import Callable, Sequence
-from dataclasses import dataclass
+from dataclasses import asdict, dataclass
 from functools import lru_cache
+from pathlib import Path
 from typing import Any
 
 import torch
@@ -20,10 +21,12 @@ from torch.utils._python_dispatch import TorchDispatchMode
 from torch.utils._pytree import tree_iter
 from torch.utils.flop_counter import FlopCounterMode
 
+import wanimate
 from wanimate.model.fp8 import FP8
 from wanimate.model.params import TransformerParams, VaeParams
 from wanimate.model.transformer import AnimateTransformer
 from wanimate.model.vae import VideoVae
+from wanimate.runtime.kept import kept_json, source_hash
 from wanimate.runtime.offload import chunk_tokens
 from wanimate.runtime.parallel.ranks import Group
 from wanimate.runtime.parallel.sequence import SplitTransformer
@@ -31,6 +34,9 @@ from wanimate.runtime.tiling import CELL, DECODE_REACH, ENCODE_REACH, cut
 from wanimate.weights.changes import LowRank
 from wanimate.weights.lora_view import Branches
 from wanimate.weights.quantize import QuantizedLinear, is_quantizable
+
+_SMALL = 16
+"""Side, in latents, of the picture that the VAE is measured with."""
 
 
 @dataclass(frozen=True)
@@ -58,8 +64,21 @@ class VaeCost:
     decode_flops: float
 
 
-@lru_cache(maxsize=256)
 def transformer_cost(
+    params: TransformerParams, dtype: torch.dtype, quantized: bool, size: tuple[int, int], length: int,
+    token_chunk: int | None, rank: int = 0, processes: int = 1,
+) -> TransformerCost:  # fmt: skip
+    """`simulated_transformer`, kept on disk (`runtime.kept`): it takes seconds."""
+    return _kept_transformer(params, dtype, quantized, size, length, token_chunk, rank, processes)
+
+
+@lru_cache(maxsize=256)
+def _kept_transformer(params: TransformerParams, dtype: torch.dtype, *shape: Any) -> TransformerCost:
+    found = _kept([asdict(params), str(dtype), *shape], lambda: simulated_transformer(params, dtype, *shape))
+    return TransformerCost(**found)
+
+
+def simulated_transformer(
     params: TransformerParams, dtype: torch.dtype, quantized: bool, size: tuple[int, int], length: int,
     token_chunk: int | None, rank: int = 0, processes: int = 1,
 ) -> TransformerCost:  # fmt: skip
@@ -121,7 +140,11 @@ def vae_cost(params: VaeParams, size: tuple[int, int], length: int, chunk: int, 
 @lru_cache(maxsize=8)
 def _small_vae_cost(params: VaeParams, chunk: int, frames: int) -> tuple[VaeCost, int]:
     """Of a small picture, and its number of latents: everything grows with it. The worst is reached in the second piece."""
-    side = 16
+    key = [asdict(params), chunk, frames, _SMALL]
+    return VaeCost(**_kept(key, lambda: _simulated_vae(params, chunk, frames, _SMALL))), _SMALL**2
+
+
+def _simulated_vae(params: VaeParams, chunk: int, frames: int, side: int) -> VaeCost:
     found: list[tuple[int, float]] = []
     with FakeTensorMode(), _FusedAttention(), torch.inference_mode():
         vae = VideoVae(params).eval().channels_last()
@@ -136,7 +159,13 @@ def _small_vae_cost(params: VaeParams, chunk: int, frames: int) -> tuple[VaeCost
                 call()
             found.append((alive.peak, counter.get_total_flops() / frames))
     (encode, encode_flops), (decode, decode_flops) = found
-    return VaeCost(encode, decode, encode_flops, decode_flops), side * side
+    return VaeCost(encode, decode, encode_flops, decode_flops)
+
+
+def _kept(key: list[object], make: Callable[[], TransformerCost | VaeCost]) -> Any:
+    """Fields of a cost; another version of PyTorch or of the package's own sources makes them anew."""
+    sources = source_hash(tuple(sorted(Path(wanimate.__file__).parent.rglob("*.py"))))
+    return kept_json("planned", [torch.__version__, sources, *key], lambda: asdict(make()))
 
 
 def _bytes(pairs: Sequence[tuple[Tensor | int | None, ...]]) -> int:
