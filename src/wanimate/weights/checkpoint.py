@@ -3,7 +3,6 @@
 from __future__ import annotations
 
 from collections.abc import Generator
-from concurrent.futures import ThreadPoolExecutor
 from dataclasses import dataclass
 from pathlib import Path
 from typing import Any, Literal, TypeVar
@@ -13,7 +12,7 @@ from torch import Tensor
 
 from wanimate.errors import CheckpointError, InputError
 from wanimate.log import log_choice
-from wanimate.model.image_encoder import ClipImageEncoder, clip_config
+from wanimate.model.image_encoder import ClipImageEncoder
 from wanimate.model.params import TransformerParams
 from wanimate.model.text_encoder import TextEncoder, umt5_config
 from wanimate.model.transformer import AnimateTransformer
@@ -44,7 +43,7 @@ from wanimate.weights.locate import (
     open_transformer,
     read_checkpoint_config,
 )
-from wanimate.weights.names import Sizes, clip_to_transformers, transformer_params, umt5_to_transformers, vae_params
+from wanimate.weights.names import Sizes, transformer_params, umt5_to_transformers, vae_params
 from wanimate.weights.prompts import FixedPrompt, PromptEncoder, PublishedPrompt
 from wanimate.weights.quantize import QuantizedLinear, is_quantizable, quantized_of
 from wanimate.weights.stored import Scaled, Stored, Value, Values, expand, value
@@ -125,13 +124,10 @@ def opening(
     vae_file = needed(find_vae(folder), "VAE", folder)
     tensors, vae_tensors = native_transformer(open_transformer(folder)), native_vae(open_tensors(vae_file))
     total = sum(map(stored_bytes, (*tensors.values(), *vae_tensors.values())))
-    with ThreadPoolExecutor(1, "import") as beside:
-        if find_clip(folder).is_file():
-            beside.submit(_import_clip)  # seconds of the interpreter's, while tensors are read, which imports nothing
-        reading = loading_transformer(tensors, config, folder, kind, where, compress, blocks_on)
-        transformer = yield from _counted(reading, 0, total)
-        first = sum(map(stored_bytes, tensors.values()))
-        vae = yield from _counted(loading_vae(vae_tensors, config, vae_file, where), first, total)
+    reading = loading_transformer(tensors, config, folder, kind, where, compress, blocks_on)
+    transformer = yield from _counted(reading, 0, total)
+    first = sum(map(stored_bytes, tensors.values()))
+    vae = yield from _counted(loading_vae(vae_tensors, config, vae_file, where), first, total)
     prompts = prompts or open_prompts(folder, config, where, transformer.params)
     image = None
     if transformer.params.image_width is not None:
@@ -173,10 +169,6 @@ def _counted(sizes: Generator[int, None, T], done: int, total: int) -> Generator
             found: T = end.value
             return found
         yield done, total
-
-
-def _import_clip() -> None:
-    from transformers import CLIPVisionModel  # noqa: F401 - `model.image_encoder` imports it where it is used
 
 
 def best_device(asked: str | torch.device | None = None) -> torch.device:
@@ -390,35 +382,26 @@ def load_image_encoder(
     tensors: Values, source: Path, heads: int = 16, device: torch.device | str = "cpu",
     dtype: torch.dtype = torch.float32,
 ) -> ClipImageEncoder:  # fmt: skip
-    """From published CLIP keys or transformers'. The head count leaves no trace in the shapes."""
+    """From published CLIP keys or transformers'. The head count leaves no trace in the shapes. The text tower, the last block
+    and the projection are never used."""
     tensors = native_clip(tensors)
     sizes = Sizes(tensors)
     try:
         width = sizes.of("visual.patch_embedding.weight", 0, 4)
         ffn = sizes.of("visual.transformer.0.mlp.0.weight", 0, 2)
         layers = sizes.count("visual.transformer.") - 1
+        if width % heads:
+            raise ValueError(f"its width, {width}, is not one of {heads} heads")
         with torch.device("meta"):
-            model = ClipImageEncoder(clip_config(width, heads, layers, ffn))
-        own = model.model.state_dict()
-        prefix = "vision_model." if any(k.startswith("vision_model.") for k in own) else ""
-        converted = clip_to_transformers(tensors, prefix)
-    except KeyError as error:
-        rule = f"it is not the published CLIP (visual.{error.args[0]} is missing)"
-        raise CheckpointError("image encoder", source, rule, "Use the file that comes with the checkpoint.") from error
+            model = ClipImageEncoder(width, heads, layers, ffn)
     except (ValueError, IndexError) as error:
         rule = f"it is not the published CLIP ({error})"
         raise CheckpointError("image encoder", source, rule, "Use the file that comes with the checkpoint.") from error
+    unused = (f"visual.transformer.{layers}.", "visual.post_norm.", "visual.head")
+    used = {key: v for key, v in tensors.items() if key.startswith("visual.") and not key.startswith(unused)}
 
     def place(key: str, stored: Value) -> Tensors:
-        return {key: moved(stored, device, None if key.endswith("position_ids") else dtype)}
+        return {key: moved(stored, device, dtype)}
 
-    load_strict(model.model, {**converted, **_position_ids(own)}, source, place, lambda _: _gpu(device))
-    for module in model.modules():
-        for name, buffer in _position_ids(dict(module.named_buffers(recurse=False))).items():
-            setattr(module, name, buffer.to(device))
+    load_strict(model, used, source, place, lambda _: _gpu(device))
     return model.eval().requires_grad_(False)
-
-
-def _position_ids(buffers: dict[str, Tensor]) -> Tensors:
-    """The index buffers among these: transformers keeps them beside the weights, in some versions as if they were weights."""
-    return {k: torch.arange(v.shape[-1])[None] for k, v in buffers.items() if k.endswith("position_ids")}
