@@ -8,10 +8,10 @@ first process    nothing is kept on disk: kernels are compiled, the device is me
 second process   the same job again, with what the first one has kept
 second job       the same job again in the second process
 
-Files are in the page cache. Each second of the main thread counts once, in the innermost row it belongs to; what other threads do
-beside it (guides, weights read ahead, frames written) does not count unless the main thread waits for it. The GPU is waited for
-where stages end. `--src`: the sources of another version of the package, measured by the same script. Beside the table lies
-FILE.jsonl, with samples of the main thread's stack every 10 ms: which function of the package it was in.
+Files are in the page cache. Each second of the main thread counts once, in the innermost row it belongs to. What other threads
+do beside it (guides, weights, frames written) counts as far as the main thread waits for it. The GPU is waited for where stages
+end. `--src`: the sources of another version of the package, measured by the same script. Beside the table lies FILE.jsonl, with
+samples of the main thread's stack every 10 ms: which function of the package it was in.
 """
 
 from __future__ import annotations

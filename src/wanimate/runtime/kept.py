@@ -75,5 +75,6 @@ def source_hash(files: tuple[Path, ...]) -> str:
 def device_key(device: torch.device) -> list[object]:
     """What tells GPUs apart, and what runs on them: model, memory, capability, driver, versions of PyTorch, CUDA and Triton."""
     found = torch.cuda.get_device_properties(device)
-    runs = (torch.__version__, torch.version.cuda, torch._C._cuda_getDriverVersion(), version_of("triton"))
+    driver: int = torch._C._cuda_getDriverVersion()  # type: ignore[attr-defined]
+    runs = (torch.__version__, torch.version.cuda, driver, version_of("triton"))
     return [found.name, found.total_memory, found.major, found.minor, found.multi_processor_count, *runs]

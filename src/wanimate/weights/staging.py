@@ -8,7 +8,7 @@ from __future__ import annotations
 
 import os
 from collections import deque
-from collections.abc import Iterable, Iterator
+from collections.abc import Generator, Iterable
 from concurrent.futures import Future, ThreadPoolExecutor
 from contextlib import nullcontext
 from dataclasses import dataclass
@@ -36,7 +36,7 @@ class Wanted:
     to: torch.device | None
 
 
-def arriving(wanted: Iterable[Wanted]) -> Iterator[tuple[Wanted, Value]]:
+def arriving(wanted: Iterable[Wanted]) -> Generator[tuple[Wanted, Value], None, None]:
     """Each of these in order, with its values on the device it goes to: a tensor, or levels and scale of a `Scaled`.
 
     Raises:
@@ -117,7 +117,9 @@ class _Lane(local):
     def _of(self, device: torch.device) -> tuple[Tensor, Any]:
         if device not in self.held:
             cuda = device.type == "cuda"
-            with torch.cuda.device(device) if cuda else nullcontext():  # memory is page-locked for this one, and no other
+            with (
+                torch.cuda.device(device) if cuda else nullcontext()
+            ):  # memory is page-locked for this one, and no other
                 buffer = torch.empty(PIECE, dtype=torch.uint8, pin_memory=cuda)
                 self.held[device] = buffer, torch.cuda.Stream(device) if cuda else None
         return self.held[device]

@@ -15,7 +15,7 @@ import torch
 
 from wanimate.model.params import TransformerParams, VaeParams
 from wanimate.runtime import kept, optimize
-from wanimate.runtime.kept import kept_bytes, kept_json
+from wanimate.runtime.kept import kept_bytes
 from wanimate.runtime.kernels import cuda
 from wanimate.runtime.optimize import Trial
 from wanimate.runtime.planning import fit, simulate
@@ -48,8 +48,10 @@ def test_it_is_made_once_for_a_key(cache: Path) -> None:
     make = Maker()
     assert [kept_bytes("cuda", ["a", 1], make) for _ in range(3)] == [b"code"] * 3
     assert make.calls == 1
-    assert kept_bytes("cuda", ["a", 2], make) == b"code" and make.calls == 2
-    assert kept_bytes("planned", ["a", 1], make) == b"code" and make.calls == 3
+    assert kept_bytes("cuda", ["a", 2], make) == b"code"
+    assert make.calls == 2
+    assert kept_bytes("planned", ["a", 1], make) == b"code"
+    assert make.calls == 3
     assert len(list((cache / "cuda").iterdir())) == 2
 
 
@@ -59,12 +61,15 @@ def test_what_is_half_written_or_damaged_is_made_again(cache: Path, cut: int) ->
     kept_bytes("cuda", "a", make)
     file = only(cache / "cuda")
     file.write_bytes(file.read_bytes()[:cut])
-    assert kept_bytes("cuda", "a", make) == b"code" and make.calls == 2
+    assert kept_bytes("cuda", "a", make) == b"code"
+    assert make.calls == 2
     damaged = bytearray(file.read_bytes())
     damaged[-1] ^= 1
     file.write_bytes(damaged)
-    assert kept_bytes("cuda", "a", make) == b"code" and make.calls == 3
-    assert kept_bytes("cuda", "a", make) == b"code" and make.calls == 3
+    assert kept_bytes("cuda", "a", make) == b"code"
+    assert make.calls == 3
+    assert kept_bytes("cuda", "a", make) == b"code"
+    assert make.calls == 3
 
 
 def test_a_cache_that_cannot_be_written_costs_time_only(cache: Path, monkeypatch: pytest.MonkeyPatch) -> None:
@@ -142,9 +147,7 @@ def hopper(monkeypatch: pytest.MonkeyPatch) -> None:
 
 
 @pytest.mark.usefixtures("hopper")
-def test_attention_is_tried_and_rates_are_measured_once_a_machine(
-    cache: Path, monkeypatch: pytest.MonkeyPatch
-) -> None:
+def test_attention_is_tried_and_rates_are_measured_once_a_machine(cache: Path, monkeypatch: pytest.MonkeyPatch) -> None:
     found = (Trial("float8", 0.01), Trial("sage", float("inf"), "no kernel"))
     trials, rates = Maker(), Maker()
     monkeypatch.setattr(optimize, "fresh_trials", lambda *_: trials() and found)
@@ -155,7 +158,8 @@ def test_attention_is_tried_and_rates_are_measured_once_a_machine(
         assert optimize.attention_trials(GPU, torch.bfloat16, 75600, 128, False) == found
         assert fit._rates("cuda:0", torch.bfloat16, "fast") == Rates(1, 2, 3, 4, 5, 6)
     assert (trials.calls, rates.calls) == (1, 1)
-    assert fit._rates("cuda:0", torch.bfloat16, "exact").products == 1 and rates.calls == 2
+    assert fit._rates("cuda:0", torch.bfloat16, "exact").products == 1
+    assert rates.calls == 2
     optimize.attention_trials.cache_clear()
     fit._rates.cache_clear()
 
@@ -186,7 +190,8 @@ def test_networks_are_run_without_values_once(cache: Path, monkeypatch: pytest.M
         return simulate.transformer_cost(small, torch.bfloat16, False, (64, 64), 5, None), vae
 
     first = cost()
-    assert cost() == first and calls.calls == 1
+    assert cost() == first
+    assert calls.calls == 1
     assert len(list((cache / "planned").iterdir())) == 2
 
 

@@ -53,7 +53,8 @@ def test_every_tensor_arrives_as_it_is_stored_and_in_order() -> None:
     found = list(arriving(Wanted(key, one, CPU) for key, one in wanted.items()))
     assert [one.key for one, _ in found] == list(wanted)
     for one, there in found:
-        assert there.dtype == one.stored.dtype and there.shape == one.stored.shape
+        assert there.dtype == one.stored.dtype
+        assert there.shape == one.stored.shape
         torch.testing.assert_close(value(there).float(), value(one.stored).float(), rtol=0, atol=0)
         assert isinstance(there, Scaled if one.key == "scaled" else Tensor)
 
@@ -62,7 +63,8 @@ def test_what_goes_nowhere_is_not_read() -> None:
     read: list[str] = []
     one = stored(torch.ones(4), read)
     ((_, there),) = arriving([Wanted("stays", one, None)])
-    assert there is one and not read
+    assert there is one
+    assert not read
 
 
 def test_only_so_many_bytes_are_ahead() -> None:
@@ -91,5 +93,5 @@ def test_closing_early_leaves_no_thread() -> None:
 
     taking = arriving(endless())
     next(taking)
-    taking.close()  # type: ignore[attr-defined]
+    taking.close()
     assert not [thread.name for thread in threading.enumerate() if thread.name.startswith("weights")]

@@ -76,8 +76,8 @@ class TensorMap:
 def compiled(source: Path, device: torch.device, defines: tuple[str, ...] = ()) -> bytes:
     """The source as machine code of the device's architecture, with all its own instructions; kept on disk (`runtime.kept`)."""
     major, minor = torch.cuda.get_device_capability(device)
-    options = (f"--gpu-architecture=sm_{major}{minor}{'a' if major >= 9 else ''}", "-std=c++17")
-    options += tuple(f"-D{name}" for name in defines)
+    architecture = f"--gpu-architecture=sm_{major}{minor}{'a' if major >= 9 else ''}"
+    options = (architecture, "-std=c++17", *(f"-D{name}" for name in defines))
     text = source.read_bytes()
     key = [hashlib.sha256(text).hexdigest(), *options, *_nvrtc_version()]
     return kept_bytes("cuda", key, lambda: compile_source(text, source.name, options))

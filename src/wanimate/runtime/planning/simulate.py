@@ -15,11 +15,9 @@ from typing import Any
 import torch
 import torch.nn.functional as F
 from torch import Tensor, nn
-from torch._subclasses.fake_tensor import FakeTensorMode
 from torch.overrides import TorchFunctionMode
 from torch.utils._python_dispatch import TorchDispatchMode
 from torch.utils._pytree import tree_iter
-from torch.utils.flop_counter import FlopCounterMode
 
 import wanimate
 from wanimate.model.fp8 import FP8
@@ -35,6 +33,7 @@ from wanimate.weights.changes import LowRank
 from wanimate.weights.lora_view import Branches
 from wanimate.weights.quantize import QuantizedLinear, is_quantizable
 
+_CONVOLUTIONS = (torch.ops.aten.conv2d.default, torch.ops.aten.conv3d.default, torch.ops.aten.conv3d.padding)
 _SMALL = 16
 """Side, in latents, of the picture that the VAE is measured with."""
 
@@ -88,7 +87,7 @@ def simulated_transformer(
     width, height = (n // CELL for n in size)
     frames, p = (length + 3) // 4, params
     few = min(2, p.num_layers)  # the other blocks repeat them
-    with FakeTensorMode(), _FusedAttention(), torch.inference_mode():
+    with torch.device("meta"), _WithoutValues(), torch.inference_mode():
         model = _network(TransformerParams(**(vars(p) | {"num_layers": few, "face_every": few})), dtype, quantized)
         chunk_tokens(model, token_chunk)
         if rank:
@@ -146,7 +145,7 @@ def _small_vae_cost(params: VaeParams, chunk: int, frames: int) -> tuple[VaeCost
 
 def _simulated_vae(params: VaeParams, chunk: int, frames: int, side: int) -> VaeCost:
     found: list[tuple[int, float]] = []
-    with FakeTensorMode(), _FusedAttention(), torch.inference_mode():
+    with torch.device("meta"), _WithoutValues(), torch.inference_mode():
         vae = VideoVae(params).eval().channels_last()
         latents = torch.zeros(1, params.latent, frames, side, side)
         video = torch.zeros(1, 3, 4 * frames - 3, CELL * side, CELL * side)
@@ -155,9 +154,9 @@ def _simulated_vae(params: VaeParams, chunk: int, frames: int, side: int) -> Vae
             lambda: [None for _ in vae.decode_pieces(latents, chunk)],
         )
         for call in calls:
-            with _Alive() as alive, FlopCounterMode(display=False) as counter:
+            with _Alive() as alive:
                 call()
-            found.append((alive.peak, counter.get_total_flops() / frames))
+            found.append((alive.peak, alive.flops / frames))
     (encode, encode_flops), (decode, decode_flops) = found
     return VaeCost(encode, decode, encode_flops, decode_flops)
 
@@ -211,23 +210,34 @@ class _OneOf(Group):
 
 
 class _FusedAttention(TorchFunctionMode):
+    """Attention makes its result and nothing else, as the fused kernels do."""
+
     def __torch_function__(self, func: Any, types: Any, args: Any = (), kwargs: Any = None) -> Any:
         if func is F.scaled_dot_product_attention:
             return torch.empty_like(args[0])
         return func(*args, **(kwargs or {}))
 
 
+class _WithoutValues(_FusedAttention):
+    """What goes to the processor stays as it is, without values."""
+
+    def __torch_function__(self, func: Any, types: Any, args: Any = (), kwargs: Any = None) -> Any:
+        return args[0] if func is Tensor.cpu else super().__torch_function__(func, types, args, kwargs)
+
+
 class _Alive(TorchDispatchMode):
     """Counts the bytes of tensors made while it is active: those alive `now`, the most at any moment, and those read and
-    written."""
+    written; and the arithmetic of convolutions."""
 
     def __init__(self) -> None:
         super().__init__()  # type: ignore[no-untyped-call]
-        self.now = self.peak = self.traffic = 0
+        self.now = self.peak = self.traffic = self.flops = 0
         self._sizes: dict[int, int] = {}
 
     def __torch_dispatch__(self, func: Callable[..., Any], types: Any, args: Any = (), kwargs: Any = None) -> Any:
         out = func(*args, **(kwargs or {}))
+        if func in _CONVOLUTIONS:
+            self.flops += 2 * args[1].numel() * out.numel() // out.shape[1]
         for tensor in tree_iter(out):
             if isinstance(tensor, Tensor):
                 storage = tensor.untyped_storage()
@@ -240,6 +250,11 @@ class _Alive(TorchDispatchMode):
                     self.traffic += storage.nbytes() + read
                     weakref.finalize(storage, self._gone, key)
         return out
+
+    @classmethod
+    def _should_skip_dynamo(cls) -> bool:
+        """Nothing is compiled here; saying so to PyTorch's compiler would import it, which takes longer than the counting."""
+        return False
 
     def _gone(self, key: int) -> None:
         self.now -= self._sizes.pop(key, 0)
