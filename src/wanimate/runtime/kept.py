@@ -12,6 +12,7 @@ import hashlib
 import json
 import time
 from collections.abc import Callable
+from contextlib import suppress
 from functools import cache
 from pathlib import Path
 from typing import Any, Literal
@@ -20,7 +21,7 @@ import torch
 
 from wanimate.errors import OutputError
 from wanimate.log import LOG
-from wanimate.media.files import AtomicFile, sha256
+from wanimate.media.files import AtomicFile, cache_folder, sha256
 from wanimate.runtime.compilers import compiled_folder
 from wanimate.versions import version_of
 
@@ -64,6 +65,17 @@ def _read(file: Path, kind: Kind) -> bytes | None:
         return None
     whole = hashlib.sha256(data[_HASH:]).digest() == data[:_HASH]
     return data[_HASH:] if whole and not old else None
+
+
+def kept_here() -> tuple[Path, int, int]:
+    """The folder of all that is compiled or kept, what compilers keep for themselves included; its files and their bytes."""
+    folder = cache_folder() / "compiled"
+    sizes = []
+    for file in folder.rglob("*"):
+        with suppress(OSError):  # another process makes and removes files meanwhile
+            if file.is_file():
+                sizes.append(file.stat().st_size)
+    return folder, len(sizes), sum(sizes)
 
 
 @cache

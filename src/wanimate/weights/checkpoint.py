@@ -2,6 +2,7 @@
 
 from __future__ import annotations
 
+import hashlib
 from collections.abc import Generator
 from dataclasses import dataclass
 from pathlib import Path
@@ -46,7 +47,8 @@ from wanimate.weights.locate import (
 from wanimate.weights.names import Sizes, transformer_params, umt5_to_transformers, vae_params
 from wanimate.weights.prompts import FixedPrompt, PromptEncoder, PublishedPrompt
 from wanimate.weights.quantize import QuantizedLinear, is_quantizable, quantized_of
-from wanimate.weights.stored import Scaled, Stored, Value, Values, expand, value
+from wanimate.weights.staging import gpu_of, moved
+from wanimate.weights.stored import Scaled, Stored, Value, Values
 from wanimate.weights.tokenizer import SPIECE_FILE, open_tokenizer
 
 T = TypeVar("T")
@@ -61,13 +63,17 @@ class PublishedImage:
         self.file, self.device = file, device
         open_tensors(file)  # what is no file of tensors is refused now
         self._encoder: ClipImageEncoder | None = None
+        self._last: tuple[bytes, Tensor] | None = None
 
     def encode(self, picture: Tensor) -> Tensor:
-        """[3, H, W] in [-1, 1] -> [257, 1280]."""
-        if self._encoder is None:
-            half = torch.float16 if self.device.type == "cuda" else torch.float32
-            self._encoder = load_image_encoder(open_tensors(self.file), self.file, device=self.device, dtype=half)
-        return self._encoder.encode(picture)
+        """[3, H, W] in [-1, 1] -> [257, 1280]. What the last picture gave is remembered."""
+        name = hashlib.sha256(picture.contiguous().cpu().view(torch.uint8).numpy()).digest()
+        if self._last is None or self._last[0] != name:
+            if self._encoder is None:
+                half = torch.float16 if self.device.type == "cuda" else torch.float32
+                self._encoder = load_image_encoder(open_tensors(self.file), self.file, device=self.device, dtype=half)
+            self._last = name, self._encoder.encode(picture)
+        return self._last[1]
 
     def release(self) -> None:
         """Give the memory of the network back; the next picture opens it again."""
@@ -287,25 +293,10 @@ def loading_transformer(
 
     def first(key: str) -> torch.device | None:
         stays = blocks_on is not None and key.startswith("blocks.") and not (compress == "all" and is_quantizable(key))
-        return None if stays else _gpu(device)
+        return None if stays else gpu_of(device)
 
     yield from loading(model, tensors, source, place, first)
     return model.eval().requires_grad_(False)
-
-
-def _gpu(device: torch.device | str) -> torch.device | None:
-    """The device if it is a GPU, to which tensors are brought by several threads."""
-    found = torch.device(device)
-    return found if found.type == "cuda" else None
-
-
-def moved(stored: Value, device: torch.device | str, dtype: torch.dtype | None = None) -> Tensor:
-    """A tensor on its device; converted and expanded there. None keeps its type."""
-    if isinstance(stored, Scaled):
-        made = expand(value(stored.quantized).to(device), value(stored.scale).to(device))
-    else:
-        made = value(stored).to(device)
-    return made if dtype is None else made.to(dtype)
 
 
 def load_vae(tensors: Values, config: CheckpointConfig, source: Path, device: torch.device | str = "cpu") -> VideoVae:
@@ -325,7 +316,7 @@ def loading_vae(
     def place(key: str, stored: Value) -> Tensors:
         return {key: moved(stored, device, torch.float32)}
 
-    yield from loading(model, tensors, source, place, lambda _: _gpu(device))
+    yield from loading(model, tensors, source, place, lambda _: gpu_of(device))
     model.mean, model.std = (torch.tensor(v, device=device).view(model.mean.shape) for v in (params.mean, params.std))
     return model.channels_last().eval().requires_grad_(False)
 
@@ -372,7 +363,7 @@ def load_text_encoder(
         return {key: placed[same[key]]}
 
     def first(key: str) -> torch.device | None:
-        return _gpu(device) if same[key] == key else None
+        return gpu_of(device) if same[key] == key else None
 
     load_strict(model.model, converted, source, place, first)
     return model.eval().requires_grad_(False)
@@ -403,5 +394,5 @@ def load_image_encoder(
     def place(key: str, stored: Value) -> Tensors:
         return {key: moved(stored, device, dtype)}
 
-    load_strict(model, used, source, place, lambda _: _gpu(device))
+    load_strict(model, used, source, place, lambda _: gpu_of(device))
     return model.eval().requires_grad_(False)

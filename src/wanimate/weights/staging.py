@@ -18,7 +18,7 @@ from typing import Any
 import torch
 from torch import Tensor
 
-from wanimate.weights.stored import Scaled, Value, scaled, value
+from wanimate.weights.stored import Scaled, Value, expand, scaled, value
 
 PIECE = 8 * 2**20
 """Bytes that one thread copies at a time, and its page-locked memory."""
@@ -117,9 +117,22 @@ class _Lane(local):
     def _of(self, device: torch.device) -> tuple[Tensor, Any]:
         if device not in self.held:
             cuda = device.type == "cuda"
-            with (
-                torch.cuda.device(device) if cuda else nullcontext()
-            ):  # memory is page-locked for this one, and no other
+            with torch.cuda.device(device) if cuda else nullcontext():  # no other device gets a context of this process
                 buffer = torch.empty(PIECE, dtype=torch.uint8, pin_memory=cuda)
                 self.held[device] = buffer, torch.cuda.Stream(device) if cuda else None
         return self.held[device]
+
+
+def gpu_of(device: torch.device | str) -> torch.device | None:
+    """The device if it is a GPU, to which tensors are brought by several threads."""
+    found = torch.device(device)
+    return found if found.type == "cuda" else None
+
+
+def moved(stored: Value, device: torch.device | str, dtype: torch.dtype | None = None) -> Tensor:
+    """A tensor on its device; converted and expanded there. None keeps its type."""
+    if isinstance(stored, Scaled):
+        made = expand(value(stored.quantized).to(device), value(stored.scale).to(device))
+    else:
+        made = value(stored).to(device)
+    return made if dtype is None else made.to(dtype)
