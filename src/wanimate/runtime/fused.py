@@ -20,7 +20,8 @@ from wanimate.model.rope import Rope
 from wanimate.model.transformer import AnimateTransformer, Block, CrossAttention, CrossKV
 from wanimate.runtime.kernels.attention8 import Fp8Attention
 from wanimate.runtime.kernels.cross import can_cross_attend, cross_attend
-from wanimate.runtime.kernels.rows import Rounded, residual, residual_norm, rms, rms_fp8, rounded
+from wanimate.runtime.kernels.rows import Rounded, common_part, residual, residual_norm, rms, rms_fp8, rounded
+from wanimate.runtime.parallel.sequence import SplitAttention
 from wanimate.runtime.patches import install, method
 from wanimate.runtime.sparse.control import SparseAttention
 from wanimate.weights.quantize import QuantizedLinear
@@ -42,16 +43,41 @@ def _mix(block: Block, x: Tensor, e0: Tensor, rope: Rope) -> Tensor:
     """`Block.mix`; queries and keys for attention in float8 are written as that and nothing else."""
     me = block.self_attn
     attend: Any = me.attend
-    rounds = attend.takes_float8 if isinstance(attend, SparseAttention) else isinstance(attend, Fp8Attention)
-    if len(x) > 1 or not rounds:
+    if isinstance(attend, SplitAttention) and len(x) == 1:
+        return _mix_of_all(block, attend, x, e0, rope)
+    if len(x) > 1 or not _rounds(attend):
         return Block.mix(block, x, e0, rope)
     a = _modulated(block, x, e0)
     q = rms_fp8(_product(me.q, a), me.norm_q.weight, me.norm_q.eps, rope, me.heads)
-    k = rms_fp8(_product(me.k, a), me.norm_k.weight, me.norm_k.eps, rope, me.heads, smooth=True)
+    key = _product(me.k, a), me.norm_k.weight, me.norm_k.eps, rope, me.heads
+    k = rms_fp8(*key, common_part(*key))
+    del key
     v = me.split(_product(me.v, a))
     del a
     mixed: Tensor = attend.rounded(q, k, v)
     return mixed
+
+
+def _mix_of_all(block: Block, attend: SplitAttention, x: Tensor, e0: Tensor, rope: Rope) -> Tensor:
+    """`_mix` on several GPUs: values are on their way while queries and keys are made, queries while keys are. What keys have
+    in common is the only thing that the ranks have to agree on before; it goes first, as exchanges are done in order."""
+    me, rounds = block.self_attn, _rounds(attend.backend)
+    a = _modulated(block, x, e0)
+    key = _product(me.k, a), me.norm_k.weight, me.norm_k.eps, rope, me.heads
+    common = attend.common(common_part(*key)) if rounds else None
+    v = attend.send(me.split(_product(me.v, a)))
+    query = _product(me.q, a), me.norm_q.weight, me.norm_q.eps, rope, me.heads
+    del a
+    if not rounds:
+        return attend.mixed(attend.send(rms(*query)), rms(*key), v)
+    levels, scale = rms_fp8(*query)
+    del query
+    return attend.rounded((attend.send(levels), scale), rms_fp8(*key, common), v)
+
+
+def _rounds(attend: Any) -> bool:
+    """Whether attention takes queries and keys in float8."""
+    return attend.takes_float8 if isinstance(attend, SparseAttention) else isinstance(attend, Fp8Attention)
 
 
 def _before_attention(block: Block, x: Tensor, e0: Tensor, rope: Rope) -> tuple[Tensor, Tensor, Tensor]:

@@ -214,10 +214,18 @@ def rms(x: Tensor, weight: Tensor, eps: float, rope: Rope | None, heads: int) ->
     return out.unflatten(-1, (heads, -1))
 
 
-def rms_fp8(x: Tensor, weight: Tensor, eps: float, rope: Rope, heads: int, smooth: bool = False) -> Fp8:
+def common_part(x: Tensor, weight: Tensor, eps: float, rope: Rope, heads: int) -> Tensor:
+    """What keys have in common, float32 [N, d]: the mean of some of them, as `rms` gives them."""
+    every = x.shape[1] // SAMPLE | 1  # odd, so that they are of many columns of a picture
+    cosine, sine = (table[::every].contiguous() for table in rope)
+    some = x[:, ::every].to(torch.bfloat16).contiguous()
+    return rms(some, weight.to(torch.bfloat16), eps, (cosine, sine), heads)[0].mean(0, dtype=torch.float32)
+
+
+def rms_fp8(x: Tensor, weight: Tensor, eps: float, rope: Rope, heads: int, common: Tensor | None = None) -> Fp8:
     """`rms` in float8, [1, R, N, d], every head rotated by `hadamard`, with scales [1, N] that are known before: what a norm
-    gives is at most sqrt(D), and no rotation makes more of it than that times the largest weight of a head. `smooth`: as in
-    `fp8_heads`, by the mean of some.
+    gives is at most sqrt(D), and no rotation makes more of it than that times the largest weight of a head. `common`, for keys:
+    taken away from all of them, as `fp8_heads` does it (`common_part`).
 
     x and weight count as bfloat16, as all shifts of the keys are as good.
     """
@@ -226,17 +234,14 @@ def rms_fp8(x: Tensor, weight: Tensor, eps: float, rope: Rope, heads: int, smoot
     d = width // heads
     largest = math.sqrt(width) * weight.float().abs().view(heads, -1).amax(1)
     shift = weight
-    if smooth:
-        every = rows // SAMPLE | 1  # odd, so that they are of many columns of a picture
-        cosine, sine = (table[::every].contiguous() for table in rope)
-        common = rms(x[:, ::every], weight, eps, (cosine, sine), heads)[0].mean(0, dtype=torch.float32)
+    if common is not None:
         largest, shift = largest + common.norm(dim=1), common.flatten().to(torch.bfloat16)
     scale = largest.clamp_min(1e-12) / LARGEST
     out = torch.empty(1, rows, heads, d, dtype=FP8, device=x.device)
     _rms_fp8[(rows,)](
         x.view(torch.int32), weight.view(torch.int32), *rope, shift.view(torch.int32), 1 / (math.sqrt(d) * scale),
-        hadamard(d // 2, x.device), out, eps, N=heads, d=d, HEADS=max(16, triton.next_power_of_2(heads)), SHIFTS=smooth,
-        num_warps=4,
+        hadamard(d // 2, x.device), out, eps, N=heads, d=d, HEADS=max(16, triton.next_power_of_2(heads)),
+        SHIFTS=common is not None, num_warps=4,
     )  # fmt: skip
     return out, scale[None]
 
