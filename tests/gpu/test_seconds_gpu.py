@@ -14,7 +14,7 @@ from torch import Tensor
 from wanimate.config import Speed
 from wanimate.measure.random_weights import quantize_network, random_network
 from wanimate.model.params import MotionParams, TransformerParams
-from wanimate.runtime.kernels import attention8, cuda
+from wanimate.runtime.kernels import cuda
 from wanimate.runtime.optimize import optimize_transformer
 from wanimate.runtime.parallel.ranks import Group
 from wanimate.runtime.parallel.sequence import SplitTransformer
@@ -27,6 +27,7 @@ from wanimate.weights.stored import Scaled, scaled, value
 
 pytestmark = pytest.mark.gpu
 GPU = torch.device("cuda", 0)
+HOPPER = torch.cuda.is_available() and torch.cuda.get_device_capability() == (9, 0)
 
 
 def test_tensors_arrive_whole_while_the_gpu_is_busy(tmp_path: Path) -> None:
@@ -54,10 +55,10 @@ def test_page_locked_memory_is_bounded() -> None:
     assert staging.THREADS * staging.PIECE <= 2**27
 
 
-@pytest.mark.skipif(
-    torch.cuda.is_available() and torch.cuda.get_device_capability() != attention8.CAPABILITY, reason="not Hopper"
-)
+@pytest.mark.skipif(not HOPPER, reason="not Hopper")
 def test_the_next_process_takes_machine_code_from_the_disk(tmp_path: Path, monkeypatch: pytest.MonkeyPatch) -> None:
+    from wanimate.runtime.kernels import attention8
+
     monkeypatch.setenv("WANIMATE_CACHE", str(tmp_path))
     cuda.compiled.cache_clear()
     made = cuda.compiled(attention8.SOURCE, GPU)
@@ -79,7 +80,7 @@ def test_the_next_process_takes_machine_code_from_the_disk(tmp_path: Path, monke
 @pytest.mark.parametrize("speed", ["exact", "fast"])
 def test_values_that_are_sent_first_change_nothing(speed: Speed) -> None:
     """A group of one exchanges nothing; blocks compute as they do over several GPUs, in another order, and give the same."""
-    if speed == "fast" and torch.cuda.get_device_capability() != attention8.CAPABILITY:
+    if speed == "fast" and not HOPPER:
         pytest.skip("float8 attention is for Hopper")
     params = TransformerParams(
         dim=256, ffn_dim=512, num_heads=2, num_layers=5, text_width=32, text_length=8, image_width=32, face_width=32,
