@@ -15,6 +15,7 @@ from wanimate.api import Animator
 from wanimate.config import GenerateSettings, OutputSettings, RuntimeSettings
 from wanimate.engines import wan_animate
 from wanimate.engines.wan_animate import WanAnimate
+from wanimate.events import Stage, StageStarted
 from wanimate.runtime.planning import fit, simulate, sizes
 from wanimate.weights import checkpoint as weights
 from wanimate.weights.locate import CLIP, T5, VAE
@@ -53,7 +54,9 @@ def test_only_what_the_job_needs_is_read_ahead(place: Path, monkeypatch: pytest.
     monkeypatch.setattr(wan_animate, "_into_page_cache", lambda files: asked.append({file.name for file in files}))
     for _ in range(2):
         with Animator(place / "checkpoint", runtime=CPU) as animator:
-            list(animator.generate(place / "guides", place / "out.mkv", SETTINGS, OUTPUT))
+            events = animator.generate(place / "guides", place / "out.mkv", SETTINGS, OUTPUT)
+            assert any(isinstance(event, StageStarted) and event.stage is Stage.LOAD for event in events)
+            events.close()
     new, known = asked
     assert new - known == {T5}
     assert {VAE, CLIP} < known

@@ -3,9 +3,9 @@
 from __future__ import annotations
 
 import os
-import subprocess
-import sys
+import threading
 import time
+from concurrent.futures import ThreadPoolExecutor
 from pathlib import Path
 from types import SimpleNamespace
 from typing import Any
@@ -55,6 +55,13 @@ def test_it_is_made_once_for_a_key(cache: Path) -> None:
     assert len(list((cache / "cuda").iterdir())) == 2
 
 
+def test_doctor_is_told_where_it_is_and_how_large(cache: Path) -> None:
+    assert kept.kept_here() == (cache, 0, 0)
+    kept_bytes("cuda", "a", Maker())
+    kept_bytes("measured", "a", Maker())
+    assert kept.kept_here() == (cache, 2, 72)
+
+
 @pytest.mark.parametrize("cut", [0, 10, 35])
 def test_what_is_half_written_or_damaged_is_made_again(cache: Path, cut: int) -> None:
     make = Maker()
@@ -92,14 +99,18 @@ def test_old_measurements_are_made_again_and_code_is_not(cache: Path) -> None:
     assert make.calls == 3
 
 
-def test_two_processes_that_make_the_same_at_once(cache: Path) -> None:
-    code = (
-        "from wanimate.runtime.kept import kept_bytes\n"
-        "print(len(kept_bytes('cuda', 'a', lambda: b'x' * 3_000_000)))"
-    )  # fmt: skip
-    started = [subprocess.Popen([sys.executable, "-c", code], stdout=subprocess.PIPE, text=True) for _ in range(2)]
-    assert [process.communicate()[0].strip() for process in started] == ["3000000"] * 2
-    assert only(cache / "cuda").stat().st_size == 3_000_032  # and no temporary file
+def test_two_that_make_the_same_at_once(cache: Path) -> None:
+    """Both have found nothing before either has written; no temporary file is left."""
+    both = threading.Barrier(2)
+
+    def make() -> bytes:
+        both.wait(10)
+        return b"x" * 3_000_000
+
+    with ThreadPoolExecutor(2) as pool:
+        made = list(pool.map(lambda _: kept_bytes("cuda", "a", make), range(2)))
+    assert {len(one) for one in made} == {3_000_000}
+    assert only(cache / "cuda").stat().st_size == 3_000_032
 
 
 def test_a_cuda_source_is_compiled_by_one_process_only(
