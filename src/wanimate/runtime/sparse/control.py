@@ -29,8 +29,9 @@ from wanimate.runtime.sparse.layout import BlockSizes, Layout, layout
 from wanimate.runtime.sparse.reference import attend_blocks
 from wanimate.types import AttentionStep
 
-RENEW = 4
-"""Calls of a layer for which a choice holds."""
+RENEW, RENEW_DENSE = 4, 8
+"""Calls of a layer for which a choice holds; the second one where no head left anything out, so that unknown weights lose
+little by being asked."""
 SHARE = 1 / 200
 """Of a layer's queries, those that are computed with all keys in every call to measure the error."""
 LEAST = 64
@@ -156,6 +157,9 @@ class _Choice:
     made: int
     dense: bool
 
+    def old(self, calls: int) -> bool:
+        return calls - self.made >= (RENEW_DENSE if self.dense else RENEW)
+
 
 @dataclass(eq=False)
 class _Layer:
@@ -245,7 +249,7 @@ class SparseAttention:
         """Whether the coming call, of x [1, L, N, d], visits everything, so that no order is needed; it is counted then."""
         state = self.run.layers.get(self.layer)
         choice = None if state is None else state.choice
-        if state is None or choice is None or not choice.dense or state.calls - choice.made >= RENEW:
+        if state is None or choice is None or not choice.dense or choice.old(state.calls):
             return False
         state.calls += 1
         plan = self._plan(x)
@@ -289,7 +293,7 @@ class SparseAttention:
     def _choice(self, state: _Layer, plan: Layout, given: Inputs) -> _Choice:
         """The layer's choice, made anew where it is old or was wrong."""
         known = state.choice
-        if known is not None and not state.stale and state.calls - known.made < RENEW:
+        if known is not None and not state.stale and not known.old(state.calls):
             return known
         state.choice = known = None  # its memory is needed by the next one
         q, k, v = given.floats()
