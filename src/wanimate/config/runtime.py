@@ -10,8 +10,8 @@ from wanimate.config.base import GPUS, MACHINE, Option, Settings
 from wanimate.errors import InputError, setting
 
 Speed = Literal["exact", "fast", "turbo"]
-Attention = Literal["auto", "torch", "torch-flash", "cudnn", "flash-attention-3", "sage", "float8"]
-WeightsType = Literal["auto", "bf16", "fp16", "fp8"]
+Attention = Literal["auto", "torch", "torch-flash", "cudnn", "flash-attention-3", "sage", "float8", "int8"]
+WeightsType = Literal["auto", "bf16", "fp16", "fp8", "int8"]
 BlocksMode = Literal["auto", "resident", "streamed", "mapped"]
 
 
