@@ -96,8 +96,8 @@ def is_quantizable(name: str) -> bool:
 def quantized_of(
     source: Value, device: torch.device | str, by: torch.device | str | None = None, kind: torch.dtype = FP8
 ) -> tuple[Tensor, Tensor]:
-    """Levels and scale on `device`: those of the file, if it is quantised with scales, else new ones of the type `kind`, made on
-    `by`. A file's int8 stays as it is, and so does its float8 unless `kind` is int8."""
+    """Levels and scale on `device`: those of the file, if it is quantised with scales, else new ones of the type `kind`, made
+    on `by`. A file's int8 stays as it is, and so does its float8 unless `kind` is int8."""
     if isinstance(source, Scaled):
         levels, scale = value(source.quantized), value(source.scale)
         if kind != INT8 or levels.dtype == INT8:

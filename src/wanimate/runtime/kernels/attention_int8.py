@@ -22,7 +22,7 @@ from wanimate.runtime.kernels.rows import Int8, half_values, int8_heads, rms_int
 from wanimate.runtime.sparse.layout import Lists
 
 QUERIES, KEYS, WARPS, STAGES = 128, 64, 8, 3
-"""Three stages of keys and values, and the queries, are 88 KiB of shared memory: GPUs of capability 8.6, 8.9 and 12.0 have 99."""
+"""Stages of keys and values, and the queries, are at most 88 KiB of shared memory: GPUs of capability 8.6, 8.9 and 12.0 have 99."""
 CAPABILITY = (8, 0)
 """From here on GPUs multiply int8 matrices in Triton."""
 WIDTHS = (32, 64, 128)
@@ -96,14 +96,16 @@ class Int8Attention:
     def __call__(self, q: Tensor, k: Tensor, v: Tensor) -> Tensor:
         if len(q) > 1:
             return torch.cat([self(*one) for one in zip(q.split(1), k.split(1), v.split(1), strict=True)])
+        return self.rounded(*self.levels(q, k), v)
+
+    def levels(self, q: Tensor, k: Tensor) -> tuple[Int8, Int8]:
+        """One video's queries and keys as `rounded` takes them."""
         width = q.shape[-1]
         signs = hadamard(width, q.device).to(q.dtype)
-        return self.rounded(int8_heads(q @ signs), int8_heads(k @ (signs / width), smooth=True), v)
+        return int8_heads(q @ signs), int8_heads(k @ (signs / width), smooth=True)
 
-    def prepared(
-        self, x: Tensor, weight: Tensor, eps: float, rope: Rope, heads: int, smooth: bool = False
-    ) -> tuple[Tensor, Tensor]:
-        """Queries or keys as `rounded` takes them, from what their layer gives."""
+    def prepared(self, x: Tensor, weight: Tensor, eps: float, rope: Rope, heads: int, smooth: bool = False) -> Int8:
+        """The same of either, from what their layer gives."""
         return rms_int8(x, weight, eps, rope, heads, smooth)
 
     def rounded(self, q: Int8, k: Int8, v: Tensor) -> Tensor:

@@ -35,7 +35,7 @@ def _multiply(  # type: ignore[no-untyped-def]
     left = x + tl.minimum(row, rows - 1)[:, None] * ins + step[None, :]  # what is read twice is not written
     right = w + tl.minimum(column, outs - 1)[:, None] * ins + step[None, :]
     sums = tl.zeros((BM, BN), tl.int32)
-    for i in range(0, tl.cdiv(ins, BK)):
+    for i in range(tl.cdiv(ins, BK)):
         if WHOLE:
             a, b = tl.load(left), tl.load(right)
         else:
