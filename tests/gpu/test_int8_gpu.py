@@ -188,8 +188,8 @@ def test_the_network_is_close(plain: AnimateTransformer, attend: str) -> None:  
     assert f"attention ({attend})" in installed(twin)
     found = flow(twin)
     assert torch.equal(flow(twin), found)
-    assert distance(found, wanted) < 0.03
-    assert distance(found, wanted) < 3 * distance(expanded, wanted)
+    assert distance(found, wanted) < 0.02  # of which expanding the same weights makes half; float8 comes to 0.037
+    assert distance(found, wanted) < 2 * distance(expanded, wanted)
     chunk_tokens(twin, 96)
     assert distance(flow(twin), found) < 0.03
 

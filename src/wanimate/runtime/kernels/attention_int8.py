@@ -22,7 +22,7 @@ from wanimate.runtime.kernels.rows import Int8, half_values, int8_heads, rms_int
 from wanimate.runtime.sparse.layout import Lists
 
 QUERIES, KEYS, WARPS, STAGES = 128, 64, 8, 3
-"""Keys and values on their way, and the queries, take 65 KiB of shared memory (89 on Hopper): GPUs of 8.6, 8.9 and 12.0 have 99."""
+"""Keys and values on their way, and queries, are 65 KiB of shared memory (89 on Hopper): GPUs of 8.6, 8.9 and 12.0 have 99."""
 CAPABILITY = (8, 0)
 """From here on GPUs multiply int8 matrices in Triton."""
 WIDTHS = (32, 64, 128)
