@@ -34,6 +34,8 @@ def test_datasheets_say_where_they_are_from_and_what_is_not_sure() -> None:
 
 def test_rates_are_those_of_the_kernels_that_a_card_has() -> None:
     ampere, ada, hopper = (card_named(name) for name in ("3090", "4090", "H200"))
+    few = card_named("A10G")  # float16 sums are no quicker there, so that bfloat16 may be as good
+    assert few.rates("fast").attention >= few.rates("exact").attention
     for card in (ampere, ada):  # keys in int8, values in float16
         assert card.rates("fast").products > 1.5 * card.rates("exact").products
         assert card.rates("fast").attention > 1.4 * card.rates("exact").attention

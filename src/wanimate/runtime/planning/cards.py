@@ -81,8 +81,8 @@ class Card:
             products = self.int8 * PRODUCTS["int8"] if self.fp8 is None else self.fp8 * PRODUCTS["fp8"]
             if self.fp8 is not None and self.capability == (9, 0):  # the float8 attention is for Hopper
                 attention = self.fp8 * ATTENTION["fp8"]
-            else:  # half of its operations are of int8, half of float16
-                attention = 2 / (1 / self.int8 + 1 / self.fp16) * ATTENTION["int8"]
+            else:  # half of its operations are of int8, half of float16; `auto` takes the quickest
+                attention = max(attention, 2 / (1 / self.int8 + 1 / self.fp16) * ATTENTION["int8"])
         convolutions, singles = 0.1 * self.bf16, 0.05 * self.bf16  # only the whole clip's seconds need them
         tera = 1e12
         return Rates(
