@@ -40,6 +40,8 @@ ROUNDS = 7
 CLOSE = 1.05
 """Trials whose seconds differ by less are as good as equal."""
 FP8_CAPABILITY, INT8_CAPABILITY = (8, 9), (8, 0)
+PRODUCT_TRIAL = 4096
+"""Side of the matrices that tell whether float8 is multiplied; as in the report that is named there."""
 
 
 @dataclass(frozen=True)
@@ -84,10 +86,12 @@ def product_for(kind: torch.dtype, device: torch.device) -> Product | None:
 
 @lru_cache(maxsize=8)
 def _multiplies_float8(device: torch.device) -> bool:
-    """PyTorch has the product for some capabilities only, which depends on its version."""
-    levels, scale = torch.zeros(32, 32, device=device).to(FP8), torch.ones(32, 1, device=device)
+    """Found by trying: which GPUs have the product depends on the versions of PyTorch and of its libraries
+    (https://github.com/pytorch/pytorch/issues/192707)."""
+    size = PRODUCT_TRIAL
+    levels, scale = torch.zeros(size, size, device=device).to(FP8), torch.ones(size, 1, device=device)
     try:
-        fp8_product(levels, scale, levels, scale, torch.zeros(32, device=device))
+        fp8_product(levels, scale, levels, scale, torch.zeros(size, device=device))
     except RuntimeError as error:
         log_choice("products", "not float8", (str(error).splitlines() or ["they fail"])[0])
         return False

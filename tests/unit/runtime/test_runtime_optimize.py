@@ -113,6 +113,26 @@ def test_what_a_gpu_multiplies(
     assert speed.product_for(INT8, CPU) is None
 
 
+def test_float8_is_tried_before_it_is_relied_on(
+    monkeypatch: pytest.MonkeyPatch, caplog: pytest.LogCaptureFixture
+) -> None:
+    """As on GPUs of capability 12.0 with some versions of cuBLAS."""
+
+    def refuses(*given: object) -> torch.Tensor:
+        raise RuntimeError("CUBLAS_STATUS_NOT_SUPPORTED when calling cublasLtMatmulAlgoGetHeuristic\nmore")
+
+    monkeypatch.setattr(speed, "PRODUCT_TRIAL", 16)
+    try:
+        for product, runs in ((refuses, False), (lambda *given: given[0], True)):
+            monkeypatch.setattr(speed, "fp8_product", product)
+            speed._multiplies_float8.cache_clear()
+            with caplog.at_level("INFO"):
+                assert speed._multiplies_float8(CPU) == runs
+        assert [r.message for r in caplog.records if "CUBLAS_STATUS_NOT_SUPPORTED" in r.getMessage()]
+    finally:
+        speed._multiplies_float8.cache_clear()
+
+
 def test_layers_multiply_what_they_hold(monkeypatch: pytest.MonkeyPatch) -> None:
     """An int8 file on a GPU that has float8 too; nothing is multiplied in eight bits where `speed` is exact."""
     monkeypatch.setattr(speed, "product_for", lambda kind, device: {INT8: int8_product, FP8: fp8_product}[kind])
