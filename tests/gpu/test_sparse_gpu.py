@@ -62,9 +62,9 @@ def test_the_listed_kernel_is_masked_attention(grid: Grid, dtype: torch.dtype, w
 def test_the_float8_kernel_with_all_tiles_is_the_dense_one_bit_for_bit(grid: Grid) -> None:
     from wanimate.runtime.kernels.attention8 import attend
     from wanimate.runtime.kernels.rows import fp8_heads, fp8_values
-    from wanimate.runtime.sparse.eight import SIZES
+    from wanimate.runtime.sparse.eight import FP8_SIZES
 
-    plan = layout(grid, SIZES, torch.device(CUDA, 0))
+    plan = layout(grid, FP8_SIZES, torch.device(CUDA, 0))
     q, k, v = (x[None] for x in numbers(plan, 3, 128, torch.bfloat16))
     eight = fp8_heads(q), fp8_heads(k, smooth=True), fp8_values(v)
     every = torch.ones(3, *plan.shape, dtype=torch.bool, device=CUDA)

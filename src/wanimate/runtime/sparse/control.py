@@ -21,7 +21,6 @@ import torch
 from torch import Tensor
 
 from wanimate.model.attention import Attend
-from wanimate.model.fp8 import hadamard
 from wanimate.model.transformer import AnimateTransformer, Context, StepCacheHook
 from wanimate.runtime.patches import Change, method
 from wanimate.runtime.sparse.choice import DENSE, block_mass, level_errors, ranked, visited
@@ -213,28 +212,21 @@ class SparseAttention:
     run: SparseRun
     dense: Attend
 
-    @property
-    def takes_float8(self) -> bool:
-        """Whether `rounded` can be called."""
-        return hasattr(self.dense, "rounded")
-
     def __call__(self, q: Tensor, k: Tensor, v: Tensor) -> Tensor:
         if self.run.grid is None or len(q) > 1:
             return self.dense(q, k, v)
         if self._stays_dense(q):
             return self.dense(q, k, v)
-        if self.takes_float8:
-            from wanimate.runtime.kernels.rows import fp8_heads
-
-            signs = hadamard(q.shape[-1], q.device).to(q.dtype)
-            return self.rounded(fp8_heads(q @ signs), fp8_heads(k @ (signs / q.shape[-1]), smooth=True), v)
+        if hasattr(self.dense, "levels"):
+            q_levels, k_levels = self.dense.levels(q, k)
+            return self.rounded(q_levels, k_levels, v)
         plan = self._plan(q)
         in_order = (x.index_select(1, plan.order) for x in (q, k, v))
         found = self._attend(plan, Plain(next(in_order), next(in_order), next(in_order), self.dense, self.run.blocks))
         return self.dense(q, k, v) if found is None else found
 
     def rounded(self, q: tuple[Tensor, Tensor], k: tuple[Tensor, Tensor], v: Tensor) -> Tensor:
-        """As `kernels.attention8.Fp8Attention.rounded`."""
+        """As that of `dense`, a `kernels.attention8.Fp8Attention` or `kernels.attention_int8.Int8Attention`."""
         found: Tensor | None = None
         if self.run.grid is not None and not self._stays_dense(v):
             from wanimate.runtime.sparse.eight import Eight
