@@ -167,6 +167,7 @@ def _generate(
     read += [*files_read(None, resolved.generate, output, asked), *engine.files]
     with workspace(out, output, read, marks=asked, mode=loaded.mode) as place, Hashes() as hashes:
         engine.check(resolved)
+        engine.read_ahead()
         check_redraw(resolved, loaded.count, place.store, loaded)
         spec = VideoSpec(loaded.size, loaded.fps, loaded.count)
         result = place.check_room(spec, loaded.mode)

@@ -11,8 +11,9 @@ from __future__ import annotations
 import statistics
 import time
 from collections.abc import Callable, Sequence
-from dataclasses import dataclass
+from dataclasses import asdict, dataclass
 from functools import lru_cache, partial
+from pathlib import Path
 from typing import Any
 
 import torch
@@ -26,9 +27,11 @@ from wanimate.model.int8 import INT8, int8_product
 from wanimate.model.transformer import AnimateTransformer
 from wanimate.runtime.backends import HAS_TRITON, backends
 from wanimate.runtime.fused_vae import optimize_vae
+from wanimate.runtime.kept import device_key, kept_json, source_hash
 from wanimate.runtime.patches import install
 from wanimate.runtime.processor import optimize_vae_here
 from wanimate.runtime.sparse.control import SparseRun, sparse_changes
+from wanimate.versions import version_of
 from wanimate.weights.checkpoint import Checkpoint
 from wanimate.weights.quantize import Product, QuantizedLinear
 
@@ -42,6 +45,7 @@ CLOSE = 1.05
 FP8_CAPABILITY, INT8_CAPABILITY = (8, 9), (8, 0)
 PRODUCT_TRIAL = 4096
 """Side of the matrices that tell whether float8 is multiplied; as in the report that is named there."""
+ATTENTION_PACKAGES = ("fa3-fwd", "flash-attn", "flash-attn-3", "sageattention")
 
 
 @dataclass(frozen=True)
@@ -99,8 +103,29 @@ def _multiplies_float8(device: torch.device) -> bool:
 
 
 @lru_cache(maxsize=32)
-@torch.inference_mode()
 def attention_trials(
+    device: torch.device, dtype: torch.dtype, tokens: int, head_dim: int, exact: bool, asked: Attention = "auto"
+) -> tuple[Trial, ...]:
+    """`fresh_trials`; a GPU's are kept on disk (`runtime.kept`)."""
+    if device.type != "cuda":
+        return fresh_trials(device, dtype, tokens, head_dim, exact, asked)
+    key = ["attention", measured_key(device), str(dtype), tokens, head_dim, exact, asked]
+    found = kept_json(
+        "measured", key, lambda: [asdict(t) for t in fresh_trials(device, dtype, tokens, head_dim, exact, asked)],
+        lambda trials: not any("out of memory" in t["why"] for t in trials),
+    )  # fmt: skip
+    return tuple(Trial(**trial) for trial in found)
+
+
+def measured_key(device: torch.device) -> list[object]:
+    """What a measurement of a GPU depends on: `kept.device_key`, the attention backends and the project's own kernels."""
+    kernels = tuple(sorted((Path(__file__).parent / "kernels").iterdir()))
+    packages = {name: version_of(name) for name in ATTENTION_PACKAGES}
+    return [device_key(device), list(backends()), packages, source_hash(tuple(f for f in kernels if f.is_file()))]
+
+
+@torch.inference_mode()
+def fresh_trials(
     device: torch.device, dtype: torch.dtype, tokens: int, head_dim: int, exact: bool, asked: Attention = "auto"
 ) -> tuple[Trial, ...]:
     """Every backend that may be the quickest, and the one `asked` for, on random tokens of this device, the quickest first."""
