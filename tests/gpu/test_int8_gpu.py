@@ -87,7 +87,7 @@ def test_rows(width: int) -> None:
 
 @pytest.mark.parametrize("width", [128, 320, 5120])
 def test_queries_and_keys_at_once(width: int) -> None:
-    from wanimate.runtime.kernels.rows import int8_heads, rms_int8
+    from wanimate.runtime.kernels.rows import common_part, int8_heads, rms_int8
 
     heads = width // 64
     norm = RMSNorm(width, 1e-6).cuda().bfloat16().requires_grad_(False)
@@ -97,8 +97,9 @@ def test_queries_and_keys_at_once(width: int) -> None:
     turned = apply_rope(norm(x).unflatten(-1, (heads, 64)), rope)
     for smooth in (False, True):
         wanted = turned - turned.mean(1, keepdim=True) if smooth else turned
+        given = x, norm.weight, norm.eps, rope, heads
         for found, of in (
-            (rms_int8(x, norm.weight, norm.eps, rope, heads, smooth), wanted @ hadamard(64, x.device).float() / 8),
+            (rms_int8(*given, common_part(*given) if smooth else None), wanted @ hadamard(64, x.device).float() / 8),
             (int8_heads(turned, smooth), wanted),
         ):
             assert (found[0].dtype, found[0].shape, found[1].shape) == (INT8, turned.shape, (1, heads, 48))

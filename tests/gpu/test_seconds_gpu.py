@@ -11,7 +11,15 @@ import torch
 from safetensors.torch import save_file
 from torch import Tensor
 
-from wanimate.runtime.kernels import attention8, cuda
+from wanimate.config import Speed
+from wanimate.measure.random_weights import quantize_network, random_network
+from wanimate.model.params import MotionParams, TransformerParams
+from wanimate.runtime.kernels import cuda
+from wanimate.runtime.optimize import optimize_transformer
+from wanimate.runtime.parallel.ranks import Group
+from wanimate.runtime.parallel.sequence import SplitTransformer
+from wanimate.sampling.guidance import guided
+from wanimate.types import Conditions
 from wanimate.weights import staging
 from wanimate.weights.formats import open_tensors
 from wanimate.weights.staging import Wanted, arriving
@@ -19,6 +27,7 @@ from wanimate.weights.stored import Scaled, scaled, value
 
 pytestmark = pytest.mark.gpu
 GPU = torch.device("cuda", 0)
+HOPPER = torch.cuda.is_available() and torch.cuda.get_device_capability() == (9, 0)
 
 
 def test_tensors_arrive_whole_while_the_gpu_is_busy(tmp_path: Path) -> None:
@@ -46,10 +55,10 @@ def test_page_locked_memory_is_bounded() -> None:
     assert staging.THREADS * staging.PIECE <= 2**27
 
 
-@pytest.mark.skipif(
-    torch.cuda.is_available() and torch.cuda.get_device_capability() != attention8.CAPABILITY, reason="not Hopper"
-)
+@pytest.mark.skipif(not HOPPER, reason="not Hopper")
 def test_the_next_process_takes_machine_code_from_the_disk(tmp_path: Path, monkeypatch: pytest.MonkeyPatch) -> None:
+    from wanimate.runtime.kernels import attention8
+
     monkeypatch.setenv("WANIMATE_CACHE", str(tmp_path))
     cuda.compiled.cache_clear()
     made = cuda.compiled(attention8.SOURCE, GPU)
@@ -66,3 +75,38 @@ def test_the_next_process_takes_machine_code_from_the_disk(tmp_path: Path, monke
     assert float(said.stdout) < 0.1
     cuda.compiled.cache_clear()
     assert cuda.compiled(attention8.SOURCE, GPU) == made
+
+
+@pytest.mark.parametrize("speed", ["exact", "fast"])
+def test_values_that_are_sent_first_change_nothing(speed: Speed) -> None:
+    """A group of one exchanges nothing; blocks compute as they do over several GPUs, in another order, and give the same."""
+    if speed == "fast" and not HOPPER:
+        pytest.skip("float8 attention is for Hopper")
+    params = TransformerParams(
+        dim=256, ffn_dim=512, num_heads=2, num_layers=5, text_width=32, text_length=8, image_width=32, face_width=32,
+        motion=MotionParams(channels=(8, 16, 16), width=32, directions=8),
+    )  # fmt: skip
+    model = random_network(params, GPU, torch.bfloat16)
+    if speed == "fast":
+        quantize_network(model)
+    optimize_transformer(model, GPU, speed, "float8" if speed == "fast" else "torch")
+    generator = torch.Generator().manual_seed(2)
+
+    def randn(*shape: int) -> Tensor:
+        return torch.randn(shape, generator=generator).to(GPU)
+
+    side = params.motion.size
+    given = Conditions(
+        randn(20, 4, 16, 24),
+        randn(16, 3, 16, 24),
+        randn(3, 9, side, side).clamp(-1, 1),
+        randn(5, 32),
+        None,
+        randn(257, 32),
+    )
+    x, t = randn(16, 4, 16, 24), torch.tensor(700, device=GPU)
+    with torch.inference_mode():
+        wanted = guided(model, given, 1.0)(x, t)
+        found = guided(SplitTransformer(model, Group()), given, 1.0)(x, t)
+    assert torch.isfinite(wanted).all()
+    assert torch.equal(found, wanted)

@@ -107,7 +107,7 @@ def test_rows(width: int) -> None:
 @pytest.mark.parametrize("width", [128, 320, 5120])
 def test_queries_and_keys_in_float8_at_once(width: int) -> None:
     """Scales hold what is largest of all: a row of one number, where the weight is largest. Keys lose the mean of some."""
-    from wanimate.runtime.kernels.rows import rms_fp8
+    from wanimate.runtime.kernels.rows import common_part, rms_fp8
 
     heads = width // 64
     norm = RMSNorm(width, 1e-6).cuda().bfloat16().requires_grad_(False)
@@ -118,7 +118,8 @@ def test_queries_and_keys_in_float8_at_once(width: int) -> None:
     rope = rope_table((4, 3, 4), 64, CUDA)
     turned = apply_rope(norm(x).unflatten(-1, (heads, 64)), rope)
     for smooth in (False, True):
-        levels, scale = rms_fp8(x, norm.weight, norm.eps, rope, heads, smooth)
+        given = x, norm.weight, norm.eps, rope, heads
+        levels, scale = rms_fp8(*given, common_part(*given) if smooth else None)
         assert (levels.dtype, levels.shape, scale.shape) == (FP8, turned.shape, (1, heads))
         found = levels.float() * scale[:, None, :, None]
         wanted = turned - turned.mean(1, keepdim=True) if smooth else turned

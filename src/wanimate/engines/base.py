@@ -103,8 +103,8 @@ class Engine(Protocol):
         """
         ...
 
-    def read_ahead(self) -> None:
-        """Begin to bring the files of weights into the host's page cache, where it has room for them."""
+    def read_ahead(self, job: ResolvedJob) -> None:
+        """Begin to bring the files of weights that the job needs into the host's page cache, where it has room for them."""
         ...
 
     def plan(self, job: ResolvedJob, size: tuple[int, int], count: int, beside: int = 0) -> Iterator[Event]:

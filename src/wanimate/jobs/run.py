@@ -150,7 +150,7 @@ def _run(engine: Engine, job: Job) -> Generator[Event, None, None]:
         hashes.add(inputs.values())
         task.clock.expect([*_expected(layout.count), *engine.expected(resolved, layout.count), *task.finishing()])
         yield from task.watch(iter([*place.notices, *said, *told]))
-        engine.read_ahead()
+        engine.read_ahead(resolved)
         guides = yield from _drawn(task, job, clip, image, area)
         yield from _finish(task, guides)
 
@@ -167,7 +167,7 @@ def _generate(
     read += [*files_read(None, resolved.generate, output, asked), *engine.files]
     with workspace(out, output, read, marks=asked, mode=loaded.mode) as place, Hashes() as hashes:
         engine.check(resolved)
-        engine.read_ahead()
+        engine.read_ahead(resolved)
         check_redraw(resolved, loaded.count, place.store, loaded)
         spec = VideoSpec(loaded.size, loaded.fps, loaded.count)
         result = place.check_room(spec, loaded.mode)

@@ -123,7 +123,7 @@ class RandomEngine(WanAnimate):
     def check(self, job: ResolvedJob) -> None:
         """There are no files that could be wrong."""
 
-    def read_ahead(self) -> None:
+    def read_ahead(self, job: ResolvedJob) -> None:
         """There is nothing to read."""
 
     def _encode_prompt(self, job: ResolvedJob) -> Iterator[Event]:

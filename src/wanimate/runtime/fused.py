@@ -20,7 +20,8 @@ from wanimate.model.transformer import AnimateTransformer, Block, CrossAttention
 from wanimate.runtime.kernels.attention8 import Fp8Attention
 from wanimate.runtime.kernels.attention_int8 import Int8Attention
 from wanimate.runtime.kernels.cross import can_cross_attend, cross_attend
-from wanimate.runtime.kernels.rows import Rounded, residual, residual_norm, rms, rounded
+from wanimate.runtime.kernels.rows import Rounded, common_part, residual, residual_norm, rms, rounded
+from wanimate.runtime.parallel.sequence import SplitAttention
 from wanimate.runtime.patches import install, method
 from wanimate.runtime.sparse.control import SparseAttention
 from wanimate.weights.quantize import QuantizedLinear
@@ -42,16 +43,44 @@ def _mix(block: Block, x: Tensor, e0: Tensor, rope: Rope) -> Tensor:
     """`Block.mix`; queries and keys for attention in eight bits are written as that and nothing else."""
     me = block.self_attn
     attend: Any = me.attend
-    backend = attend.dense if isinstance(attend, SparseAttention) else attend
+    if isinstance(attend, SplitAttention) and len(x) == 1:
+        return _mix_of_all(block, attend, x, e0, rope)
+    backend = _backend(attend)
     if len(x) > 1 or not isinstance(backend, Fp8Attention | Int8Attention):
         return Block.mix(block, x, e0, rope)
     a = _modulated(block, x, e0)
     q = backend.prepared(_product(me.q, a), me.norm_q.weight, me.norm_q.eps, rope, me.heads)
-    k = backend.prepared(_product(me.k, a), me.norm_k.weight, me.norm_k.eps, rope, me.heads, smooth=True)
+    key = _product(me.k, a), me.norm_k.weight, me.norm_k.eps, rope, me.heads
+    k = backend.prepared(*key, common_part(*key))
+    del key
     v = me.split(_product(me.v, a))
     del a
     mixed: Tensor = attend.rounded(q, k, v)
     return mixed
+
+
+def _mix_of_all(block: Block, attend: SplitAttention, x: Tensor, e0: Tensor, rope: Rope) -> Tensor:
+    """`_mix` on several GPUs: values are on their way while queries and keys are made, queries while keys are. What keys have
+    in common is the only thing that the ranks have to agree on before; it goes first, as exchanges are done in order. Int8 is
+    made after the exchange, as its scales are of single tokens."""
+    me, backend = block.self_attn, _backend(attend.backend)
+    a = _modulated(block, x, e0)
+    key = _product(me.k, a), me.norm_k.weight, me.norm_k.eps, rope, me.heads
+    eight = isinstance(backend, Fp8Attention)
+    common = attend.common(common_part(*key)) if eight else None
+    v = attend.send(me.split(_product(me.v, a)))
+    query = _product(me.q, a), me.norm_q.weight, me.norm_q.eps, rope, me.heads
+    del a
+    if not eight:
+        return attend.mixed(attend.send(rms(*query)), rms(*key), v)
+    levels, scale = backend.prepared(*query)
+    del query
+    return attend.rounded((attend.send(levels), scale), backend.prepared(*key, common), v)
+
+
+def _backend(attend: Any) -> Any:
+    """What computes with all keys."""
+    return attend.dense if isinstance(attend, SparseAttention) else attend
 
 
 def _before_attention(block: Block, x: Tensor, e0: Tensor, rope: Rope) -> tuple[Tensor, Tensor, Tensor]:

@@ -13,9 +13,11 @@ from tiny_checkpoints import published_checkpoint, write_guides
 
 from wanimate.api import Animator
 from wanimate.config import GenerateSettings, OutputSettings, RuntimeSettings
+from wanimate.engines import wan_animate
 from wanimate.engines.wan_animate import WanAnimate
 from wanimate.runtime.planning import fit, simulate, sizes
 from wanimate.weights import checkpoint as weights
+from wanimate.weights.locate import CLIP, T5, VAE
 
 SETTINGS = GenerateSettings(steps=1, seed=1, prompt="a person waves")
 CPU = RuntimeSettings(device="cpu")
@@ -33,7 +35,7 @@ def place(tmp_path: Path, monkeypatch: pytest.MonkeyPatch) -> Path:
 def test_weights_are_read_ahead_for_guides_that_are_there(place: Path, monkeypatch: pytest.MonkeyPatch) -> None:
     """`generate`, too, begins to read before it plans."""
     done: list[str] = []
-    monkeypatch.setattr(WanAnimate, "read_ahead", lambda _: done.append("read ahead"))
+    monkeypatch.setattr(WanAnimate, "read_ahead", lambda *_: done.append("read ahead"))
     monkeypatch.setattr(WanAnimate, "plan", lambda *_: done.append("plan") or iter(()))
     with Animator(place / "checkpoint", runtime=CPU) as animator:
         events = animator.generate(place / "guides", place / "out.mkv", SETTINGS, OUTPUT)
@@ -42,6 +44,19 @@ def test_weights_are_read_ahead_for_guides_that_are_there(place: Path, monkeypat
                 break
         events.close()
     assert done == ["read ahead", "plan"]
+
+
+def test_only_what_the_job_needs_is_read_ahead(place: Path, monkeypatch: pytest.MonkeyPatch) -> None:
+    """umT5 has a quarter of all bytes, and a prompt that is known does not need it."""
+    monkeypatch.setattr(sizes, "BIG", 0)
+    asked: list[set[str]] = []
+    monkeypatch.setattr(wan_animate, "_into_page_cache", lambda files: asked.append({file.name for file in files}))
+    for _ in range(2):
+        with Animator(place / "checkpoint", runtime=CPU) as animator:
+            list(animator.generate(place / "guides", place / "out.mkv", SETTINGS, OUTPUT))
+    new, known = asked
+    assert new - known == {T5}
+    assert {VAE, CLIP} < known
 
 
 def test_a_second_job_does_nothing_again_that_it_need_not(place: Path, monkeypatch: pytest.MonkeyPatch) -> None:

@@ -42,9 +42,11 @@ class Fp8Attention:
         signs = hadamard(width, q.device).to(q.dtype)
         return fp8_heads(q @ signs), fp8_heads(k @ (signs / width), smooth=True)
 
-    def prepared(self, x: Tensor, weight: Tensor, eps: float, rope: Rope, heads: int, smooth: bool = False) -> Fp8:
+    def prepared(
+        self, x: Tensor, weight: Tensor, eps: float, rope: Rope, heads: int, common: Tensor | None = None
+    ) -> Fp8:
         """The same of either, from what their layer gives."""
-        return rms_fp8(x, weight, eps, rope, heads, smooth)
+        return rms_fp8(x, weight, eps, rope, heads, common)
 
     def rounded(self, q: Fp8, k: Fp8, v: Tensor) -> Tensor:
         """The same of one video's queries and keys that are float8 already, both rotated alike."""

@@ -104,9 +104,11 @@ class Int8Attention:
         signs = hadamard(width, q.device).to(q.dtype)
         return int8_heads(q @ signs), int8_heads(k @ (signs / width), smooth=True)
 
-    def prepared(self, x: Tensor, weight: Tensor, eps: float, rope: Rope, heads: int, smooth: bool = False) -> Int8:
+    def prepared(
+        self, x: Tensor, weight: Tensor, eps: float, rope: Rope, heads: int, common: Tensor | None = None
+    ) -> Int8:
         """The same of either, from what their layer gives."""
-        return rms_int8(x, weight, eps, rope, heads, smooth)
+        return rms_int8(x, weight, eps, rope, heads, common)
 
     def rounded(self, q: Int8, k: Int8, v: Tensor) -> Tensor:
         """The same of one video's queries and keys that are int8 already, both rotated alike."""

@@ -247,17 +247,24 @@ def rms(x: Tensor, weight: Tensor, eps: float, rope: Rope | None, heads: int) ->
     return out.unflatten(-1, (heads, -1))
 
 
-def rms_fp8(x: Tensor, weight: Tensor, eps: float, rope: Rope, heads: int, smooth: bool = False) -> Fp8:
+def common_part(x: Tensor, weight: Tensor, eps: float, rope: Rope, heads: int) -> Tensor:
+    """What keys have in common, float32 [N, d]: the mean of some of them, as `rms` gives them."""
+    every = x.shape[1] // SAMPLE | 1  # odd, so that they are of many columns of a picture
+    cosine, sine = (table[::every].contiguous() for table in rope)
+    some = x[:, ::every].to(torch.bfloat16).contiguous()
+    return rms(some, weight.to(torch.bfloat16), eps, (cosine, sine), heads)[0].mean(0, dtype=torch.float32)
+
+
+def rms_fp8(x: Tensor, weight: Tensor, eps: float, rope: Rope, heads: int, common: Tensor | None = None) -> Fp8:
     """`rms` in float8, [1, R, N, d], every head rotated by `hadamard`, with scales [1, N] that are known before: what a norm
-    gives is at most sqrt(D), and no rotation makes more of it than that times the largest weight of a head. `smooth`: as in
-    `fp8_heads`, by the mean of some.
+    gives is at most sqrt(D), and no rotation makes more of it than that times the largest weight of a head. `common`, for keys:
+    taken away from all of them, as `fp8_heads` does it (`common_part`).
 
     x and weight count as bfloat16, as all shifts of the keys are as good.
     """
     x, weight = x.to(torch.bfloat16).contiguous(), weight.to(torch.bfloat16).contiguous()
     width = x.shape[-1]
     largest = math.sqrt(width) * weight.float().abs().view(heads, -1).amax(1)
-    common = _common(x, weight, eps, rope, heads) if smooth else None
     if common is not None:
         largest = largest + common.norm(dim=1)
     scale = largest.clamp_min(1e-12) / LARGEST
@@ -265,20 +272,12 @@ def rms_fp8(x: Tensor, weight: Tensor, eps: float, rope: Rope, heads: int, smoot
     return _rms_rounded(x, weight, eps, rope, heads, common, steps, None), scale[None]
 
 
-def rms_int8(x: Tensor, weight: Tensor, eps: float, rope: Rope, heads: int, smooth: bool = False) -> Int8:
+def rms_int8(x: Tensor, weight: Tensor, eps: float, rope: Rope, heads: int, common: Tensor | None = None) -> Int8:
     """`rms_fp8` in int8, with a scale for each token and head, from the largest number that is there."""
     x, weight = x.to(torch.bfloat16).contiguous(), weight.to(torch.bfloat16).contiguous()
-    common = _common(x, weight, eps, rope, heads) if smooth else None
     scales = torch.empty(1, heads, x.shape[1], device=x.device)
     steps = torch.full((heads,), (x.shape[-1] // heads) ** -0.5, device=x.device)
     return _rms_rounded(x, weight, eps, rope, heads, common, steps, scales), scales
-
-
-def _common(x: Tensor, weight: Tensor, eps: float, rope: Rope, heads: int) -> Tensor:
-    """What some keys have in common, float32 [N, d]."""
-    every = x.shape[1] // SAMPLE | 1  # odd, so that they are of many columns of a picture
-    cosine, sine = (table[::every].contiguous() for table in rope)
-    return rms(x[:, ::every], weight, eps, (cosine, sine), heads)[0].mean(0, dtype=torch.float32)
 
 
 def _rms_rounded(

@@ -35,9 +35,9 @@ products in eight bits, less (measured in float8 at 480p and 720p: benchmarks/re
 VAE_ENCODE, VAE_DECODE = 1.15, 1.12
 """What the VAE holds on a GPU, with frames stacked and the workspaces of its convolutions, over what its tensors take unfused
 (same file, 720p)."""
-EXCHANGED = 3
-"""Tensors of a GPU's own tokens that the exchange around attention holds besides, on several GPUs
-(benchmarks/results/two_gpus_h100_2026-11-27.md)."""
+EXCHANGED = 5
+"""Tensors of a GPU's own tokens that the exchange around attention holds besides, on several GPUs, while values and queries are
+on their way; counted from the code, 3 measured one after the other (benchmarks/results/two_gpus_h100_2026-11-27.md)."""
 REORDERED = 5
 """Tensors of all tokens that attention holds besides where it leaves out blocks; counted from the code, not measured."""
 PIXELS_AT_ONCE = 1 << 18

@@ -19,14 +19,13 @@ from torch.overrides import TorchFunctionMode
 from torch.utils._python_dispatch import TorchDispatchMode
 from torch.utils._pytree import tree_iter
 
-import wanimate
 from wanimate.model.fp8 import FP8
 from wanimate.model.params import TransformerParams, VaeParams
 from wanimate.model.transformer import AnimateTransformer
 from wanimate.model.vae import VideoVae
 from wanimate.runtime.kept import kept_json, source_hash
 from wanimate.runtime.offload import chunk_tokens
-from wanimate.runtime.parallel.ranks import Group
+from wanimate.runtime.parallel.ranks import Group, Sending
 from wanimate.runtime.parallel.sequence import SplitTransformer
 from wanimate.runtime.tiling import CELL, DECODE_REACH, ENCODE_REACH, cut
 from wanimate.weights.changes import LowRank
@@ -163,7 +162,7 @@ def _simulated_vae(params: VaeParams, chunk: int, frames: int, side: int) -> Vae
 
 def _kept(key: list[object], make: Callable[[], TransformerCost | VaeCost]) -> Any:
     """Fields of a cost; another version of PyTorch or of the package's own sources makes them anew."""
-    sources = source_hash(tuple(sorted(Path(wanimate.__file__).parent.rglob("*.py"))))
+    sources = source_hash(tuple(sorted(Path(__file__).parents[2].rglob("*.py"))))
     return kept_json("planned", [torch.__version__, sources, *key], lambda: asdict(make()))
 
 
@@ -205,8 +204,9 @@ class _OneOf(Group):
     def gather(self, x: Tensor) -> Tensor:
         return x.new_empty(self.size, *x.shape)
 
-    def exchange(self, x: Tensor) -> Tensor:
-        return torch.empty_like(x, memory_format=torch.contiguous_format)
+    def sending(self, x: Tensor) -> Sending:
+        x = x.contiguous()
+        return Sending(torch.empty_like(x), None, x)
 
 
 class _FusedAttention(TorchFunctionMode):
