@@ -70,7 +70,7 @@ class PublishedImage:
 
     def encode(self, picture: Tensor) -> Tensor:
         """[3, H, W] in [-1, 1] -> [257, 1280]. What the last picture gave is remembered."""
-        name = hashlib.sha256(picture.contiguous().cpu().view(torch.uint8).numpy()).digest()
+        name = hashlib.sha256(picture.contiguous().cpu().view(torch.uint8).numpy().tobytes()).digest()
         if self._last is None or self._last[0] != name:
             if self._encoder is None:
                 half = torch.float16 if self.device.type == "cuda" else torch.float32
