@@ -100,6 +100,15 @@ def in_turn(calls: dict[str, Callable[[], object]], rounds: int) -> dict[str, fl
     return {name: statistics.median(times[1:]) for name, times in spent.items()}
 
 
+def instructions(report: Report, rounds: int) -> None:
+    """What the shares of datasheet rates in `runtime.planning.cards` are measured by."""
+    from triton_ceiling import ceilings
+
+    known = ceilings(CUDA)
+    for name, seconds in in_turn({name: call for name, (call, _) in known.items()}, rounds).items():
+        report.add("Instructions alone", ["matrices", "1e12 operations/s"], [name, known[name][1] / seconds / 1e12])
+
+
 def products(report: Report, rounds: int) -> None:
     from wanimate.runtime.kernels import product_int8
 
@@ -194,9 +203,9 @@ def main() -> None:
     args = parser.parse_args()
     here = "cuda" if torch.cuda.is_available() else "cpu"
     out = args.out or Path(__file__).parent / "results" / f"int8_{here}_{date.today()}.md"
-    instructions = os.environ.get("TRITON_OVERRIDE_ARCH", "its own")
+    code = os.environ.get("TRITON_OVERRIDE_ARCH", "its own")
     head = [
-        *described(here), f"- `python benchmarks/int8_gpu.py {' '.join(sys.argv[1:])}`", f"- instructions: {instructions}",
+        *described(here), f"- `python benchmarks/int8_gpu.py {' '.join(sys.argv[1:])}`", f"- instructions: {code}",
     ]  # fmt: skip
     report = Report(out, "Products and attention in int8", head)
     with torch.inference_mode():
@@ -206,6 +215,7 @@ def main() -> None:
             product_errors(report)
             errors(report, attentions())
         if "seconds" in args.parts:
+            instructions(report, args.rounds)
             attention_seconds(report, args.rounds)
             products(report, args.rounds)
         if "step" in args.parts:
