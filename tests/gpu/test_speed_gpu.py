@@ -92,7 +92,7 @@ def test_rows(width: int) -> None:
     torch.testing.assert_close(rows.residual(x.clone(), y, gate), wanted)
 
     for gelu, exact in ((False, y.float()), (True, F.gelu(y.float(), approximate="tanh"))):
-        found8 = rows.rounded(y, gelu)
+        found8 = rows.rounded(y, gelu=gelu)
         assert distance(found8[0].float() * found8[1], exact[0]) < 0.03
 
     heads = width // 64
