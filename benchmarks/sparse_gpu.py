@@ -123,7 +123,7 @@ def kernels(report: Report, rounds: int) -> None:
     from wanimate.runtime.kernels.attention8 import attend
     from wanimate.runtime.kernels.listed import ListedAttention, attend_listed
     from wanimate.runtime.kernels.rows import fp8_heads, fp8_values
-    from wanimate.runtime.sparse.eight import SIZES as EIGHT
+    from wanimate.runtime.sparse.eight import FP8_SIZES as EIGHT
 
     for tokens in SIZES:
         q, k, v = (torch.randn(1, tokens, HEADS, WIDTH, device=CUDA, dtype=torch.bfloat16) for _ in range(3))

@@ -62,9 +62,9 @@ def test_the_listed_kernel_is_masked_attention(grid: Grid, dtype: torch.dtype, w
 def test_the_float8_kernel_with_all_tiles_is_the_dense_one_bit_for_bit(grid: Grid) -> None:
     from wanimate.runtime.kernels.attention8 import attend
     from wanimate.runtime.kernels.rows import fp8_heads, fp8_values
-    from wanimate.runtime.sparse.eight import SIZES
+    from wanimate.runtime.sparse.eight import FP8_SIZES
 
-    plan = layout(grid, SIZES, torch.device(CUDA, 0))
+    plan = layout(grid, FP8_SIZES, torch.device(CUDA, 0))
     q, k, v = (x[None] for x in numbers(plan, 3, 128, torch.bfloat16))
     eight = fp8_heads(q), fp8_heads(k, smooth=True), fp8_values(v)
     every = torch.ones(3, *plan.shape, dtype=torch.bool, device=CUDA)
@@ -110,7 +110,7 @@ def test_the_error_stays_below_what_is_asked_for(name: str) -> None:
         assert (off < error).all()
         step = run.meter.take()
         assert step.error <= error
-        assert step.density < 0.8
+        assert step.density < (0.8 if name == "float8" else 0.95)
     choice = run.layers[0].choice
     assert choice is not None
     assert choice.density[-1] == 1.0  # nothing is left out of what is random

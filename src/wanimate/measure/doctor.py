@@ -187,6 +187,8 @@ def _attention(gpu: bool) -> list[tuple[str, str, bool, bool, str]]:
         taken = f"{1e3 * trial.seconds:.1f} ms for {TRIAL_TOKENS} tokens, {TRIAL_HEADS} heads"
         why = trial.why or taken + (f"; {used[trial.name]}" if trial.name in used else "")
         rows.append(("attention", trial.name, not trial.why, trial.name in used, why))
+    for name in known.keys() - {trial.name for trial in trials}:
+        rows.append(("attention", name, True, False, "not tried: another one is always quicker on this GPU"))
     return rows
 
 

@@ -8,6 +8,7 @@ by every process.
 
 from __future__ import annotations
 
+import ctypes
 import hashlib
 import json
 import time
@@ -84,9 +85,18 @@ def source_hash(files: tuple[Path, ...]) -> str:
     return sha256(*files)
 
 
+def _driver_version() -> int:
+    version = ctypes.c_int()
+    try:
+        ctypes.CDLL("libcuda.so.1").cuDriverGetVersion(ctypes.byref(version))
+    except OSError:  # a GPU of another make
+        return 0
+    return version.value
+
+
 def device_key(device: torch.device) -> list[object]:
     """What tells GPUs apart, and what runs on them: model, memory, capability, driver, versions of PyTorch, CUDA and Triton."""
     found = torch.cuda.get_device_properties(device)
-    driver: int = torch._C._cuda_getDriverVersion()  # type: ignore[attr-defined]
+    driver = _driver_version()
     runs = (torch.__version__, torch.version.cuda, driver, version_of("triton"))
     return [found.name, found.total_memory, found.major, found.minor, found.multi_processor_count, *runs]

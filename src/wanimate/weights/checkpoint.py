@@ -13,7 +13,9 @@ from torch import Tensor
 
 from wanimate.errors import CheckpointError, InputError
 from wanimate.log import log_choice
+from wanimate.model.fp8 import FP8
 from wanimate.model.image_encoder import ClipImageEncoder
+from wanimate.model.int8 import INT8
 from wanimate.model.params import TransformerParams
 from wanimate.model.text_encoder import TextEncoder, umt5_config
 from wanimate.model.transformer import AnimateTransformer
@@ -52,8 +54,9 @@ from wanimate.weights.stored import Scaled, Stored, Value, Values
 from wanimate.weights.tokenizer import SPIECE_FILE, open_tokenizer
 
 T = TypeVar("T")
-Compress = Literal["never", "stored", "all"]
-"""Which linear layers of the transformer stay quantised: none, those that are in the file, all of the blocks (to float8)."""
+Compress = Literal["never", "stored", "all", "int8"]
+"""Which linear layers of the transformer stay quantised: none, those that are in the file, all of the blocks (what
+is not quantised yet to float8, or all to int8)."""
 
 
 class PublishedImage:
@@ -282,10 +285,10 @@ def loading_transformer(
 
     def place(key: str, stored: Value) -> Tensors:
         where = blocks_on if blocks_on is not None and key.startswith("blocks.") else device
-        stays = compress == "all" or (compress == "stored" and isinstance(stored, Scaled))
+        stays = compress in ("all", "int8") or (compress == "stored" and isinstance(stored, Scaled))
         if not (stays and is_quantizable(key)):
             return {key: moved(stored, where, dtype)}
-        quantized, scale = quantized_of(stored, where, by=device)
+        quantized, scale = quantized_of(stored, where, by=device, kind=INT8 if compress == "int8" else FP8)
         parent, _, leaf = key.removesuffix(".weight").rpartition(".")
         layer = getattr(owner := model.get_submodule(parent), leaf)
         setattr(owner, leaf, QuantizedLinear(layer, quantized.dtype, scale.shape))

@@ -223,6 +223,20 @@ def test_a_choice_holds_for_some_calls_and_is_the_same_every_time() -> None:
     assert torch.equal(*found)
 
 
+def test_a_layer_that_leaves_nothing_out_is_asked_less_often() -> None:
+    grid, random = (3, 9, 16), [KINDS.index("random")]
+    q, k, v = (x[:, :, random] for x in structured(grid))
+    run, attend = run_of(0.05, grid)
+    made = []
+    for _ in range(control.RENEW_DENSE + 1):
+        attend(q, k, v)
+        choice = run.layers[0].choice
+        assert choice is not None
+        assert choice.dense
+        made.append(choice.made)
+    assert made == [0] * control.RENEW_DENSE + [control.RENEW_DENSE]
+
+
 def network() -> AnimateTransformer:
     return fill(AnimateTransformer(replace(PUBLISHED, num_heads=2))).eval().requires_grad_(False)
 

@@ -11,8 +11,9 @@ import torch
 from torch import Tensor
 
 from wanimate.model.fp8 import hadamard
+from wanimate.model.rope import Rope
 from wanimate.runtime.kernels.cuda import Kernel, TensorMap
-from wanimate.runtime.kernels.rows import KEYS, Fp8, fp8_heads, fp8_values
+from wanimate.runtime.kernels.rows import KEYS, Fp8, fp8_heads, fp8_values, rms_fp8
 from wanimate.runtime.sparse.layout import Lists
 
 SOURCE = Path(__file__).with_suffix(".cu")
@@ -33,9 +34,19 @@ class Fp8Attention:
     def __call__(self, q: Tensor, k: Tensor, v: Tensor) -> Tensor:
         if len(q) > 1:
             return torch.cat([self(*one) for one in zip(q.split(1), k.split(1), v.split(1), strict=True)])
+        return self.rounded(*self.levels(q, k), v)
+
+    def levels(self, q: Tensor, k: Tensor) -> tuple[Fp8, Fp8]:
+        """One video's queries and keys as `rounded` takes them."""
         width = q.shape[-1]
         signs = hadamard(width, q.device).to(q.dtype)
-        return self.rounded(fp8_heads(q @ signs), fp8_heads(k @ (signs / width), smooth=True), v)
+        return fp8_heads(q @ signs), fp8_heads(k @ (signs / width), smooth=True)
+
+    def prepared(
+        self, x: Tensor, weight: Tensor, eps: float, rope: Rope, heads: int, common: Tensor | None = None
+    ) -> Fp8:
+        """The same of either, from what their layer gives."""
+        return rms_fp8(x, weight, eps, rope, heads, common)
 
     def rounded(self, q: Fp8, k: Fp8, v: Tensor) -> Tensor:
         """The same of one video's queries and keys that are float8 already, both rotated alike."""

@@ -17,7 +17,7 @@ from wanimate.log import log_choice
 from wanimate.media.resize import exact_size
 from wanimate.model.transformer import AnimateTransformer
 from wanimate.runtime.kept import kept_json
-from wanimate.runtime.optimize import has_fp8, measured_key
+from wanimate.runtime.optimize import has_fp8, has_int8, measured_key
 from wanimate.runtime.planning.plan import Alternative, Machine, Plan, ResidentBytes, Work, make_plan
 from wanimate.runtime.planning.rates import Rates, measure_rates
 from wanimate.runtime.planning.sizes import GIB, Networks, networks, wanted_weights
@@ -90,7 +90,8 @@ def plan_for(
 
     if spread.gpus > 1:
         name = f"{spread.gpus} x {name}"
-    machine = Machine(device, name, room, host, rates, has_fp8(device))
+    eight = has_fp8(device) if wanted == "fp8" else has_int8(device)
+    machine = Machine(device, name, room, host, rates, eight)
     return make_plan(nets, work, settings, machine, alternatives, held, spread)
 
 

@@ -29,9 +29,9 @@ TOKEN_CHUNK = 8192
 TILES = (96, 64, 48, 32, 24, 16)
 """Sides of VAE tiles in latents, largest first."""
 FUSED_MEMORY, FUSED_TRAFFIC = 0.65, 0.3
-FUSED_MEMORY_FP8, FUSED_TRAFFIC_FP8 = 0.55, 0.22
-"""What fused blocks leave of what a step holds besides its context, and of the bytes it reads and writes, unfused; with float8
-products, less (measured at 480p and 720p: benchmarks/results/speed_h100_2026-11-27.md)."""
+FUSED_MEMORY_EIGHT, FUSED_TRAFFIC_EIGHT = 0.55, 0.22
+"""What fused blocks leave of what a step holds besides its context, and of the bytes it reads and writes, unfused; with
+products in eight bits, less (measured in float8 at 480p and 720p: benchmarks/results/speed_h100_2026-11-27.md)."""
 VAE_ENCODE, VAE_DECODE = 1.15, 1.12
 """What the VAE holds on a GPU, with frames stacked and the workspaces of its convolutions, over what its tensors take unfused
 (same file, 720p)."""
@@ -141,14 +141,14 @@ class ResidentBytes:
 @dataclass(frozen=True)
 class Machine:
     """What a job runs on. `room` and `host`: bytes that it may take on each GPU and in the host, with those that its networks
-    hold already; on a CPU the second one counts. `fp8`: it multiplies float8 matrices."""
+    hold already; on a CPU the second one counts. `eight`: it multiplies the weights' matrices of eight bits."""
 
     device: torch.device
     name: str
     room: int
     host: int
     rates: Rates
-    fp8: bool = False
+    eight: bool = False
 
 
 @dataclass(frozen=True)
@@ -240,7 +240,7 @@ def _forecast(
 ) -> Plan:
     device, room, speed = machine.device, machine.room, settings.speed
     width, height = work.size
-    cuda, eight = device.type == "cuda", speed != "exact" and machine.fp8
+    cuda, eight = device.type == "cuda", speed != "exact" and machine.eight
     chunk = vae_chunk(work.size, device)
     spread, loras = placement.spread, work.loras
     halves = spread.split_guidance and work.branches == 2
@@ -254,7 +254,7 @@ def _forecast(
         vae = replace(vae, encode=both * vae.encode // spread.gpus, decode=vae.decode // spread.gpus)
     if cuda:
         less = nets.quantized and eight
-        memory, traffic = (FUSED_MEMORY_FP8, FUSED_TRAFFIC_FP8) if less else (FUSED_MEMORY, FUSED_TRAFFIC)
+        memory, traffic = (FUSED_MEMORY_EIGHT, FUSED_TRAFFIC_EIGHT) if less else (FUSED_MEMORY, FUSED_TRAFFIC)
         fused = cost.context + int(memory * (cost.forward - cost.context))
         cost = replace(cost, forward=fused, traffic=traffic * cost.traffic)
     cost = replace(cost, traffic=cost.traffic + lora_traffic)
@@ -299,7 +299,7 @@ def _forecast(
 
 def _copies(nets: Networks, loras: LoraSizes, eight: bool) -> tuple[int, int, int]:
     """Bytes of the LoRA views' own copies: of blocks' tensors; by which the largest block grows with them; of others. `eight`:
-    quantised layers multiply float8 matrices, so that their copies are float8, too; else they are of the network's type."""
+    quantised layers multiply matrices of eight bits, and so do their copies; else those are of the network's type."""
     size = 1 if nets.quantized and eight else nets.dtype.itemsize
     grown = (size - 1) * loras.block if nets.quantized else 0
     return size * loras.blocks, grown, nets.dtype.itemsize * loras.others

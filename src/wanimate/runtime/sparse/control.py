@@ -21,7 +21,6 @@ import torch
 from torch import Tensor
 
 from wanimate.model.attention import Attend
-from wanimate.model.fp8 import hadamard
 from wanimate.model.transformer import AnimateTransformer, Context, StepCacheHook
 from wanimate.runtime.patches import Change, method
 from wanimate.runtime.sparse.choice import DENSE, block_mass, level_errors, ranked, visited
@@ -29,8 +28,9 @@ from wanimate.runtime.sparse.layout import BlockSizes, Layout, layout
 from wanimate.runtime.sparse.reference import attend_blocks
 from wanimate.types import AttentionStep
 
-RENEW = 4
-"""Calls of a layer for which a choice holds."""
+RENEW, RENEW_DENSE = 4, 8
+"""Calls of a layer for which a choice holds; the second one where no head left anything out, so that unknown weights lose
+little by being asked."""
 SHARE = 1 / 200
 """Of a layer's queries, those that are computed with all keys in every call to measure the error."""
 LEAST = 64
@@ -156,6 +156,9 @@ class _Choice:
     made: int
     dense: bool
 
+    def old(self, calls: int) -> bool:
+        return calls - self.made >= (RENEW_DENSE if self.dense else RENEW)
+
 
 @dataclass(eq=False)
 class _Layer:
@@ -209,28 +212,21 @@ class SparseAttention:
     run: SparseRun
     dense: Attend
 
-    @property
-    def takes_float8(self) -> bool:
-        """Whether `rounded` can be called."""
-        return hasattr(self.dense, "rounded")
-
     def __call__(self, q: Tensor, k: Tensor, v: Tensor) -> Tensor:
         if self.run.grid is None or len(q) > 1:
             return self.dense(q, k, v)
         if self._stays_dense(q):
             return self.dense(q, k, v)
-        if self.takes_float8:
-            from wanimate.runtime.kernels.rows import fp8_heads
-
-            signs = hadamard(q.shape[-1], q.device).to(q.dtype)
-            return self.rounded(fp8_heads(q @ signs), fp8_heads(k @ (signs / q.shape[-1]), smooth=True), v)
+        if hasattr(self.dense, "levels"):
+            q_levels, k_levels = self.dense.levels(q, k)
+            return self.rounded(q_levels, k_levels, v)
         plan = self._plan(q)
         in_order = (x.index_select(1, plan.order) for x in (q, k, v))
         found = self._attend(plan, Plain(next(in_order), next(in_order), next(in_order), self.dense, self.run.blocks))
         return self.dense(q, k, v) if found is None else found
 
     def rounded(self, q: tuple[Tensor, Tensor], k: tuple[Tensor, Tensor], v: Tensor) -> Tensor:
-        """As `kernels.attention8.Fp8Attention.rounded`."""
+        """As that of `dense`, a `kernels.attention8.Fp8Attention` or `kernels.attention_int8.Int8Attention`."""
         found: Tensor | None = None
         if self.run.grid is not None and not self._stays_dense(v):
             from wanimate.runtime.sparse.eight import Eight
@@ -245,7 +241,7 @@ class SparseAttention:
         """Whether the coming call, of x [1, L, N, d], visits everything, so that no order is needed; it is counted then."""
         state = self.run.layers.get(self.layer)
         choice = None if state is None else state.choice
-        if state is None or choice is None or not choice.dense or state.calls - choice.made >= RENEW:
+        if state is None or choice is None or not choice.dense or choice.old(state.calls):
             return False
         state.calls += 1
         plan = self._plan(x)
@@ -289,7 +285,7 @@ class SparseAttention:
     def _choice(self, state: _Layer, plan: Layout, given: Inputs) -> _Choice:
         """The layer's choice, made anew where it is old or was wrong."""
         known = state.choice
-        if known is not None and not state.stale and state.calls - known.made < RENEW:
+        if known is not None and not state.stale and not known.old(state.calls):
             return known
         state.choice = known = None  # its memory is needed by the next one
         q, k, v = given.floats()
