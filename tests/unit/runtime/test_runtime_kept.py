@@ -154,7 +154,7 @@ def test_a_cuda_source_is_compiled_by_one_process_only(
 def hopper(monkeypatch: pytest.MonkeyPatch) -> None:
     gpu = SimpleNamespace(name="H", total_memory=1, major=9, minor=0, multi_processor_count=132)
     monkeypatch.setattr(torch.cuda, "get_device_properties", lambda _: gpu)
-    monkeypatch.setattr(torch._C, "_cuda_getDriverVersion", lambda: 13000, raising=False)
+    monkeypatch.setattr(kept, "_driver_version", lambda: 13000)
 
 
 @pytest.mark.usefixtures("hopper")
