@@ -81,8 +81,8 @@ def test_rows(width: int) -> None:
         wanted, wanted_scale = to_int8(exact[0], (1,))
         assert levels.dtype == INT8
         torch.testing.assert_close(scale, wanted_scale, rtol=1e-5, atol=0)
-        assert (levels - wanted).abs().max() <= 1
-        assert (levels != wanted).float().mean() < 1e-2
+        assert ((levels.float() * scale - exact[0]).abs() <= 0.501 * scale).all()
+        assert (levels != wanted).float().mean() < 1e-2  # what lies halfway
 
 
 @pytest.mark.parametrize("width", [128, 320, 5120])

@@ -177,6 +177,24 @@ def test_a_network_of_int8_products_is_close() -> None:
     assert 0 < (flow(model) - wanted).norm() < 0.03 * wanted.norm()
 
 
+def test_a_backend_that_fails_in_any_way_is_refused_with_its_words(monkeypatch: pytest.MonkeyPatch) -> None:
+    """Triton's errors are no RuntimeErrors: float8 on Ampere ended jobs with "type fp8e4nv not supported"."""
+
+    class CompilationError(Exception):
+        pass
+
+    def fails(*given: object) -> torch.Tensor:
+        raise CompilationError("type fp8e4nv not supported in this architecture\nat 1:0")
+
+    plain = backends()["torch"]
+    monkeypatch.setattr(
+        speed, "backends", lambda: {"torch": plain, "float8": replace(plain, name="float8", attend=fails)}
+    )
+    good, bad = speed.fresh_trials(CPU, torch.float32, 16, 8, False)
+    assert (good.name, bad.name, bad.seconds) == ("torch", "float8", float("inf"))
+    assert bad.why == "type fp8e4nv not supported in this architecture"
+
+
 def test_auto_does_not_try_what_is_never_the_quickest(monkeypatch: pytest.MonkeyPatch) -> None:
     """Trying takes seconds of compiling; whoever asks for it gets it."""
     torch_s = backends()["torch"]

@@ -37,7 +37,12 @@ class Fp8Attention:
         return self.rounded(*self.levels(q, k), v)
 
     def levels(self, q: Tensor, k: Tensor) -> tuple[Fp8, Fp8]:
-        """One video's queries and keys as `rounded` takes them."""
+        """One video's queries and keys as `rounded` takes them.
+
+        Raises:
+            RuntimeError: not a Hopper GPU.
+        """
+        _check(q.device)  # before Triton is asked for float8, which it has not for all
         width = q.shape[-1]
         signs = hadamard(width, q.device).to(q.dtype)
         return fp8_heads(q @ signs), fp8_heads(k @ (signs / width), smooth=True)
@@ -81,8 +86,12 @@ def attend(q: Fp8, k: Fp8, v: Fp8, visits: Lists | None = None) -> Tensor:
     return out
 
 
+def _check(device: torch.device) -> None:
+    if device.type != "cuda" or torch.cuda.get_device_capability(device) != CAPABILITY:
+        raise RuntimeError("the kernel is for Hopper GPUs (compute capability 9.0)")
+
+
 @cache
 def _kernel(device: torch.device, listed: bool) -> Kernel:
-    if torch.cuda.get_device_capability(device) != CAPABILITY:
-        raise RuntimeError("the kernel is for Hopper GPUs (compute capability 9.0)")
+    _check(device)
     return Kernel(SOURCE, "attend", device, SHARED, ("LISTED",) if listed else ())
