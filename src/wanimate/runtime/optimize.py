@@ -30,7 +30,8 @@ from wanimate.runtime.fused_vae import optimize_vae
 from wanimate.runtime.kept import device_key, kept_json, source_hash
 from wanimate.runtime.patches import install
 from wanimate.runtime.processor import optimize_vae_here
-from wanimate.runtime.sparse.control import SparseRun, sparse_changes
+from wanimate.runtime.sparse.control import WORTH, SparseRun, sparse_changes
+from wanimate.runtime.sparse.layout import Lists
 from wanimate.versions import version_of
 from wanimate.weights.checkpoint import Checkpoint
 from wanimate.weights.quantize import Product, QuantizedLinear
@@ -224,8 +225,8 @@ def thin_attention(model: AnimateTransformer, error: float) -> None:
     install(model, "attention", changes, f"torch, error {error:g}")
 
 
-def run_on_gpu(attention: str, error: float) -> SparseRun:
-    """For a backend on a GPU: its own kernel where it is in eight bits, else one in the network's type."""
+def run_on_gpu(attention: str, error: float, worth: float = WORTH) -> SparseRun:
+    """For a backend on a GPU: its own kernel where it is in eight bits, else one in the network's type, which `worth` is of."""
     if attention in ("float8", "int8"):
         from wanimate.runtime.sparse.eight import FP8_SIZES, INT8_SIZES
 
@@ -233,7 +234,33 @@ def run_on_gpu(attention: str, error: float) -> SparseRun:
     from wanimate.runtime.kernels.listed import ListedAttention
 
     kernel = ListedAttention()
-    return SparseRun(error, sizes=kernel.sizes, blocks=kernel)
+    return SparseRun(error, sizes=kernel.sizes, blocks=kernel, worth=worth)
+
+
+def worth_of(attention: str, device: torch.device, dtype: torch.dtype, head_dim: int) -> float:
+    """The density up to which it is quicker to leave out blocks than to compute with this backend, found by a trial that is
+    kept on disk. FlashAttention-3 is twice as quick as the kernel in Triton where that visits everything."""
+    if attention in ("float8", "int8"):
+        return WORTH
+    key = ["worth", measured_key(device), attention, str(dtype), head_dim]
+    share: float = kept_json("measured", key, lambda: listed_share(attention, device, dtype, head_dim))
+    log_choice("blocks left out", f"from a density of {WORTH * share:.2f} on", f"as quick as {attention} with all keys")
+    return WORTH * share
+
+
+@torch.inference_mode()
+def listed_share(attention: str, device: torch.device, dtype: torch.dtype, head_dim: int) -> float:
+    """Seconds of a backend by those of the kernel that visits listed blocks, when it visits all; at most 1."""
+    from wanimate.runtime.kernels.listed import ListedAttention, attend_listed
+
+    q, k, v = (torch.randn(1, TRIAL_TOKENS, TRIAL_HEADS, head_dim, device=device, dtype=dtype) for _ in range(3))
+    sizes = ListedAttention.sizes
+    shape = TRIAL_HEADS, -(-TRIAL_TOKENS // sizes.queries), -(-TRIAL_TOKENS // sizes.keys)
+    every = Lists.of(torch.ones(shape, dtype=torch.bool, device=device))
+    calls = partial(backends()[attention].attend, q, k, v), partial(attend_listed, q[0], k[0], v[0], every)
+    times = [[seconds_of(call, device) for call in calls] for _ in range(ROUNDS + 1)][1:]
+    dense, listed = (statistics.median(of) for of in zip(*times, strict=True))
+    return min(1.0, dense / listed)
 
 
 def choose_attention(
@@ -272,7 +299,8 @@ def optimize_transformer(
     """The transformer's part of `optimize`, on a GPU; it can be repeated with another attention backend."""
     attend = backends()[attention].attend
     if attention_error:
-        changes = sparse_changes(model, run_on_gpu(attention, attention_error), attend)
+        worth = worth_of(attention, device, model.dtype, model.params.head_dim)
+        changes = sparse_changes(model, run_on_gpu(attention, attention_error, worth), attend)
         install(model, "attention", changes, f"{attention}, error {attention_error:g}")
     else:
         blocks: list[Any] = list(model.blocks.children())

@@ -183,10 +183,10 @@ def test_heads_that_are_not_sparse_become_dense() -> None:
     assert run.meter.take().density == 1.0
 
 
-def test_a_head_that_is_off_is_computed_again_and_chosen_again(monkeypatch: pytest.MonkeyPatch) -> None:
+def test_a_head_that_is_off_is_computed_again_and_chosen_again() -> None:
     """Queries and keys turn into others while the choice holds."""
-    monkeypatch.setattr(control, "WORTH", 1.0)
     run, attend = run_of(0.05)
+    run.worth = 1.0
     q, k, v = (x[:, :, :1] for x in structured())
     attend(q, k, v)
     first = run.layers[0].choice
@@ -221,6 +221,22 @@ def test_a_choice_holds_for_some_calls_and_is_the_same_every_time() -> None:
         assert made[-1] == control.RENEW
         found.append(torch.stack(outs))
     assert torch.equal(*found)
+
+
+def test_what_is_slower_than_attention_with_all_keys_is_not_done() -> None:
+    """Where the kernel that visits some blocks is slower, fewer heads are worth it."""
+    q, k, v = structured()
+    found = []
+    for worth in (control.WORTH, 0.6, 0.0):
+        run, attend = run_of(0.1)
+        run.worth = worth
+        attend(q, k, v)
+        choice = run.layers[0].choice
+        assert choice is not None
+        sparse = choice.density[choice.density < 1]
+        assert (sparse <= worth).all()
+        found.append(len(sparse))
+    assert found[0] > found[1] > found[2] == 0
 
 
 def test_a_layer_that_leaves_nothing_out_is_asked_less_often() -> None:

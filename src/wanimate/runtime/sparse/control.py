@@ -41,7 +41,7 @@ and grows back with every renewal."""
 CHOOSING = 128
 """Sampled queries by which the choice is made, at most."""
 WORTH = 0.9
-"""A head that has to visit more blocks than this is dense."""
+"""A head that has to visit more blocks than this is dense, where the kernel that visits some is as quick as the one for all."""
 
 
 class BlockKernel(Protocol):
@@ -172,18 +172,20 @@ class _Layer:
 
 @dataclass(eq=False)
 class SparseRun:
-    """What all layers of one network share. A copy of the network starts with no choices."""
+    """What all layers of one network share. A copy of the network starts with no choices. `worth`: the density up to which
+    leaving out blocks is quicker than attention with all keys."""
 
     error: float
     meter: SparseMeter = field(default_factory=SparseMeter)
     sizes: BlockSizes = field(default_factory=BlockSizes)
     blocks: BlockKernel = field(default_factory=Reference)
+    worth: float = WORTH
     grid: tuple[int, int, int] | None = None
     layers: dict[int, _Layer] = field(default_factory=dict)
     _known: list[tuple[weakref.ref[Context], dict[int, _Layer]]] = field(default_factory=list)
 
     def __deepcopy__(self, memo: dict[int, Any]) -> SparseRun:
-        memo[id(self)] = copied = SparseRun(self.error, self.meter, self.sizes, self.blocks)
+        memo[id(self)] = copied = SparseRun(self.error, self.meter, self.sizes, self.blocks, self.worth)
         return copied
 
     def enter(self, context: Context) -> None:
@@ -298,7 +300,7 @@ class SparseAttention:
         of = rows // plan.sizes.queries
         errors = level_errors(q[:, rows], k, v, rank[:, of], counts[:, of], plan)
         density = counts.float().mean(1) / plan.shape[1]  # [N, levels]
-        usable = (errors <= self.run.error * state.margin[:, None]) & (density <= WORTH)
+        usable = (errors <= self.run.error * state.margin[:, None]) & (density <= self.run.worth)
         usable[:, DENSE] = True
         level = usable.int().argmax(-1)
         chosen = density.gather(-1, level[:, None])[:, 0]
