@@ -67,7 +67,7 @@ def int8_kernels(target: int) -> dict[str, Built]:
     for name, listed in (("attention", False), ("attention, listed", True)):
         found[name] = built(attention_int8._attend, types, sizes | {"LISTED": listed}, options, target)
 
-    shape = product_int8.shape_for((target // 10, target % 10))
+    shape = product_int8.SHAPE
     options = {name: shape[name] for name in ("num_warps", "num_stages")}
     blocks = {name: value for name, value in shape.items() if name not in options}
     types = {
