@@ -167,8 +167,11 @@ def _generate(
     read = [*named_clip(loaded.manifest), *([] if folder is None else [folder])]
     asked, told = marks_for(output, marks)
     read += [*files_read(None, resolved.generate, output, asked), *engine.files]
-    beside = _reading(resolved, loaded)
-    with beside as reader, workspace(out, output, read, marks=asked, mode=loaded.mode) as place, Hashes() as hashes:
+    with (
+        workspace(out, output, read, marks=asked, mode=loaded.mode) as place,
+        Hashes() as hashes,
+        _reading(resolved, loaded) as reader,
+    ):
         engine.check(resolved)
         engine.read_ahead(resolved)
         check_redraw(resolved, loaded.count, place.store, loaded)
