@@ -90,7 +90,8 @@ class WanAnimate:
         return ResolvedJob.of(generate, mode, self.folder, self.config, self.runtime.speed)
 
     def check(self, job: ResolvedJob) -> None:
-        params = check_checkpoint(self.folder, self.config)
+        opened = self.networks.is_open  # they have been checked then
+        params = self.checkpoint.transformer.params if opened else check_checkpoint(self.folder, self.config)
         self._is_new(job)  # whether umT5 and its tokenizer are there
         if job.files:
             with torch.device("meta"):

@@ -9,6 +9,7 @@ events; closing it cancels the job, and nothing half-written is left then.
 from __future__ import annotations
 
 from collections.abc import Generator, Iterator
+from contextlib import contextmanager
 from dataclasses import dataclass, field, replace
 from pathlib import Path
 from typing import Any
@@ -152,7 +153,8 @@ def _run(engine: Engine, job: Job) -> Generator[Event, None, None]:
         yield from task.watch(iter([*place.notices, *said, *told]))
         engine.read_ahead(resolved)
         guides = yield from _drawn(task, job, clip, image, area)
-        yield from _finish(task, guides)
+        with _reading(resolved, guides) as reader:
+            yield from _finish(task, reader)
 
 
 def _generate(
@@ -165,7 +167,11 @@ def _generate(
     read = [*named_clip(loaded.manifest), *([] if folder is None else [folder])]
     asked, told = marks_for(output, marks)
     read += [*files_read(None, resolved.generate, output, asked), *engine.files]
-    with workspace(out, output, read, marks=asked, mode=loaded.mode) as place, Hashes() as hashes:
+    with (
+        workspace(out, output, read, marks=asked, mode=loaded.mode) as place,
+        Hashes() as hashes,
+        _reading(resolved, loaded) as reader,
+    ):
         engine.check(resolved)
         engine.read_ahead(resolved)
         check_redraw(resolved, loaded.count, place.store, loaded)
@@ -181,7 +187,7 @@ def _generate(
             yield from task.note(unused)
         task.clock.expect([*engine.expected(resolved, loaded.count), *task.finishing()])
         yield from task.watch(iter([*place.notices, *told]))
-        yield from _finish(task, loaded)
+        yield from _finish(task, reader)
 
 
 def _look(image: Path, video: Path, settings: PreprocessSettings) -> tuple[Clip, Frame, list[Notice]]:
@@ -231,12 +237,21 @@ def _made_guides(task: _Task, job: Job, clip: Clip, image: Frame, area: int) -> 
         yield from task.note(Notice(text, "warning"))
 
 
-def _finish(task: _Task, guides: Guides) -> Iterator[Event]:
-    """From the guides to the result. The record is there before the video gets its name."""
-    engine, clock, resolved = task.engine, task.clock, task.job
-    segments = resolved.segments(guides.count)
+@contextmanager
+def _reading(job: ResolvedJob, guides: Guides) -> Iterator[GuidesReader]:
+    """The guides, of which the first segment is read beside what comes before it."""
     reader = GuidesReader(guides)
-    reader.begin(segments[0])  # beside what comes before the first segment
+    reader.begin(job.segments(guides.count)[0])
+    try:
+        yield reader
+    finally:
+        reader.wait()
+
+
+def _finish(task: _Task, reader: GuidesReader) -> Iterator[Event]:
+    """From the guides to the result. The record is there before the video gets its name."""
+    engine, clock, resolved, guides = task.engine, task.clock, task.job, reader.guides
+    segments = resolved.segments(guides.count)
     warnings = [] if resolved.warning is None else [Notice(resolved.warning, "warning")]
     try:
         yield from task.watch(iter(warnings))
@@ -251,7 +266,6 @@ def _finish(task: _Task, guides: Guides) -> Iterator[Event]:
         clock.expect(engine.expected(resolved, guides.count, earlier.finished))
         yield from _written(task, guides, segments, earlier)
     finally:
-        reader.wait()
         engine.release()
 
 

@@ -212,6 +212,7 @@ def loading(
         ],
     }
     placed: Tensors = {}
+    finite: dict[torch.device, list[tuple[str, Tensor]]] = {}
     wrong = problems["unexpected"] + problems["of another shape"]
     problems["not finite"] = []
     read = (
@@ -222,9 +223,14 @@ def loading(
     with closing(arriving(read)) as arrivals:
         for one, there in arrivals:
             made = {one.key: value(there)} if place is None else place(one.key, there)
-            problems["not finite"] += [one.key for tensor in made.values() if not is_finite(tensor)]
+            for tensor in made.values():
+                if (flag := _finite(tensor)) is not None:
+                    finite.setdefault(tensor.device, []).append((one.key, flag))
             placed |= made
             yield stored_bytes(one.stored)
+    for flags in finite.values():  # asked once: a GPU has more to do while the next tensors arrive
+        told = torch.stack([flag for _, flag in flags]).tolist()
+        problems["not finite"] += [key for (key, _), good in zip(flags, told, strict=True) if not good]
     found = [f"{len(keys)} {what}: {_few(keys)}" for what, keys in problems.items() if keys]
     if found:
         error = CheckpointError("checkpoint", source, "; ".join(found), "Use a checkpoint of this architecture.")
@@ -241,12 +247,18 @@ def stored_bytes(stored: Value) -> int:
 
 def is_finite(tensor: Tensor) -> bool:
     """Whether it holds neither NaN nor infinity."""
+    flag = _finite(tensor)
+    return flag is None or bool(flag)
+
+
+def _finite(tensor: Tensor) -> Tensor | None:
+    """The same as one bool on the tensor's device; None where its type or size tells."""
     if not tensor.is_floating_point() or tensor.is_meta or not tensor.numel():
-        return True
+        return None
     ends = torch.aminmax(
         tensor if tensor.dtype.itemsize > 1 else tensor.half()
     )  # NaN is both ends; much faster than isfinite
-    return bool(torch.isfinite(ends.min) and torch.isfinite(ends.max))
+    return torch.isfinite(ends.min) & torch.isfinite(ends.max)
 
 
 def _few(keys: list[str], limit: int = 4) -> str:

@@ -20,7 +20,7 @@ from torch import Tensor
 
 from wanimate.weights.stored import Scaled, Value, expand, scaled, value
 
-PIECE = 8 * 2**20
+PIECE = 16 * 2**20
 """Bytes that one thread copies at a time, and its page-locked memory."""
 THREADS = 8
 AHEAD = 2**28

@@ -12,6 +12,7 @@ sys.path.insert(0, str(Path(__file__).parents[1] / "weights"))
 from tiny_checkpoints import published_checkpoint, write_guides
 
 from wanimate.api import Animator
+from wanimate.conditions.read import GuidesReader
 from wanimate.config import GenerateSettings, OutputSettings, RuntimeSettings
 from wanimate.engines import wan_animate
 from wanimate.engines.wan_animate import WanAnimate
@@ -47,6 +48,18 @@ def test_weights_are_read_ahead_for_guides_that_are_there(place: Path, monkeypat
     assert done == ["read ahead", "plan"]
 
 
+def test_guides_are_read_while_the_job_is_looked_at(place: Path, monkeypatch: pytest.MonkeyPatch) -> None:
+    done: list[str] = []
+    begin = GuidesReader.begin
+    monkeypatch.setattr(GuidesReader, "begin", lambda *args: done.append("guides") or begin(*args))
+    monkeypatch.setattr(WanAnimate, "check", lambda *_: done.append("check"))
+    with Animator(place / "checkpoint", runtime=CPU) as animator:
+        events = animator.generate(place / "guides", place / "out.mkv", SETTINGS, OUTPUT)
+        next(events)
+        events.close()
+    assert done == ["guides", "check"]
+
+
 def test_only_what_the_job_needs_is_read_ahead(place: Path, monkeypatch: pytest.MonkeyPatch) -> None:
     """umT5 has a quarter of all bytes, and a prompt that is known does not need it."""
     monkeypatch.setattr(sizes, "BIG", 0)
@@ -80,13 +93,14 @@ def test_a_second_job_does_nothing_again_that_it_need_not(place: Path, monkeypat
     fit._rates.cache_clear()
     for module, name in (
         (weights, "load_image_encoder"), (weights, "load_text_encoder"), (weights, "loading_transformer"),
-        (simulate, "simulated_transformer"), (fit, "measure_rates"),
+        (simulate, "simulated_transformer"), (fit, "measure_rates"), (wan_animate, "check_checkpoint"),
     ):  # fmt: skip
         count(module, name)
     with Animator(place / "checkpoint", runtime=CPU) as animator:
         list(animator.generate(place / "guides", place / "1.mkv", SETTINGS, OUTPUT))
         assert {*done} == {
             "load_image_encoder", "load_text_encoder", "loading_transformer", "simulated_transformer", "measure_rates",
+            "check_checkpoint",
         }  # fmt: skip
         done.clear()
         list(animator.generate(place / "guides", place / "2.mkv", SETTINGS, OUTPUT))
