@@ -49,7 +49,8 @@ class RuntimeSettings(Settings):
         Option(
             MACHINE,
             "exact: the published arithmetic. fast: products and attention in 8 bits on GPUs (float8 where they have it, else "
-            "int8), bfloat16 on a processor that multiplies it. turbo: fast, and steps that can be forecast are skipped.",
+            "int8), bfloat16 on a processor that multiplies it. turbo: fast, without steps that can be forecast and attention "
+            "that counts for little.",
             more="float8 needs compute capability 8.9, int8 8.0. bfloat16 needs AVX512-BF16 or AMX. A notice tells if there is "
             "neither.",
         ),
@@ -74,15 +75,16 @@ class RuntimeSettings(Settings):
         ),
     ] = "auto"
     attention_error: Annotated[
-        float,
+        float | None,
         Field(ge=0, lt=1),
         Option(
             MACHINE,
             "Self-attention may leave out what changes its output by less than this share (relative L2). 0 leaves nothing out.",
-            more="It is measured in every step, for each layer and head. Heads that cannot be thinned out stay as they are.",
+            more="It is measured in every step, for each layer and head. Heads that cannot be thinned out stay as they are. "
+            f"Left out: 0.05 for {setting('runtime.speed')} turbo with a large checkpoint on a GPU that has Triton, else 0.",
             example="0.05",
         ),
-    ] = 0.0
+    ] = None
     weights_dtype: Annotated[
         WeightsType,
         Option(

@@ -26,6 +26,7 @@ from wanimate.runtime.kept import kept_here
 from wanimate.runtime.optimize import TRIAL_HEADS, TRIAL_TOKENS, best_trial, fresh_trials, optimize
 from wanimate.runtime.patches import installed
 from wanimate.runtime.planning.fit import plan_for
+from wanimate.runtime.planning.sizes import wanted_attention_error
 from wanimate.versions import version_of
 from wanimate.weights.checkpoint import Checkpoint, best_device
 from wanimate.weights.locate import CheckpointConfig, embedded_path, read_checkpoint_config
@@ -67,7 +68,8 @@ def planned_patches(runtime: RuntimeSettings) -> dict[str, str]:
     if device.type == "cuda":
         model = model.to(torch.bfloat16)
     checkpoint = Checkpoint(Path(), CheckpointConfig(name="none"), model, vae, FixedPrompt({}), None, device)
-    optimize(checkpoint, runtime.speed, TRIAL_TOKENS, runtime.attention, runtime.attention_error)
+    error = wanted_attention_error(runtime, device)
+    optimize(checkpoint, runtime.speed, TRIAL_TOKENS, runtime.attention, error)
     return {name: ", ".join(installed(part)) or "none" for name, part in (("transformer", model), ("VAE", vae))}
 
 

@@ -169,7 +169,11 @@ def seconds_of(call: Callable[[], object], device: torch.device) -> float:
 
 
 def optimize(
-    checkpoint: Checkpoint, speed: Speed, tokens: int, attention: Attention = "auto", attention_error: float = 0.0
+    checkpoint: Checkpoint,
+    speed: Speed,
+    tokens: int,
+    attention: Attention = "auto",
+    attention_error: float | None = None,
 ) -> str:
     """Make the networks of a checkpoint fast where they are; every process that runs jobs calls it once.
 
@@ -205,7 +209,7 @@ def check_attention(device: torch.device, asked: Attention) -> None:
         raise InputError("runtime.attention", asked, "it is not installed", f"Use one of auto, {known}.")
 
 
-def check_attention_error(device: torch.device, speed: Speed, error: float) -> None:
+def check_attention_error(device: torch.device, speed: Speed, error: float | None) -> None:
     """Refuse to leave attention out where that cannot be had.
 
     Raises:
@@ -219,8 +223,8 @@ def check_attention_error(device: torch.device, speed: Speed, error: float) -> N
         raise InputError("runtime.attention_error", error, rule, "Install triton, or leave it out.")
 
 
-def thin_attention(model: AnimateTransformer, error: float) -> None:
-    """Let a processor's self-attention leave out what counts for less than `error` (`runtime.sparse`); 0 leaves nothing out."""
+def thin_attention(model: AnimateTransformer, error: float | None) -> None:
+    """Let a processor's self-attention leave out what counts for less than `error` (`runtime.sparse`); 0 and None: nothing."""
     changes = sparse_changes(model, SparseRun(error), attention_of_torch) if error else []
     install(model, "attention", changes, f"torch, error {error:g}")
 
@@ -294,7 +298,7 @@ def choose_attention(
 
 
 def optimize_transformer(
-    model: AnimateTransformer, device: torch.device, speed: Speed, attention: str, attention_error: float = 0.0
+    model: AnimateTransformer, device: torch.device, speed: Speed, attention: str, attention_error: float | None = None
 ) -> None:
     """The transformer's part of `optimize`, on a GPU; it can be repeated with another attention backend."""
     attend = backends()[attention].attend
@@ -319,7 +323,7 @@ def optimize_transformer(
 
 def optimize_at(
     model: AnimateTransformer, device: torch.device, speed: Speed, tokens: int, attention: Attention = "auto",
-    attention_error: float = 0.0,
+    attention_error: float | None = None,
 ) -> str:  # fmt: skip
     """`optimize_transformer` with the attention that is best for so many tokens; returns its name."""
     name = choose_attention(device, model.dtype, model.params.head_dim, speed, tokens, attention)

@@ -21,7 +21,7 @@ from wanimate.runtime.offload import StreamedBlocks, chunk_tokens, page_lock_cha
 from wanimate.runtime.optimize import TRIAL_TOKENS, check_attention, check_attention_error, optimize, optimize_at
 from wanimate.runtime.planning.fit import limit_gpu, plan_for
 from wanimate.runtime.planning.plan import Placement, Plan, ResidentBytes, Work
-from wanimate.runtime.planning.sizes import is_big, wanted_weights, weights_type
+from wanimate.runtime.planning.sizes import is_big, wanted_weights, weights_type, with_attention_error
 from wanimate.runtime.sparse.control import meter_of
 from wanimate.runtime.tiling import CELL, TiledVae
 from wanimate.sampling.cache import Caching
@@ -45,6 +45,7 @@ class PlacedNetworks:
     def __init__(
         self, folder: Path, config: CheckpointConfig, device: torch.device, runtime: RuntimeSettings = RuntimeSettings()
     ) -> None:
+        runtime = with_attention_error(runtime, device, folder)
         self.folder, self.config, self.device, self.runtime = folder, config, device, runtime
         check_attention(device, runtime.attention)
         check_attention_error(device, runtime.speed, runtime.attention_error)

@@ -3,6 +3,8 @@
 from __future__ import annotations
 
 from dataclasses import replace
+from pathlib import Path
+from typing import Any
 
 import pytest
 import torch
@@ -19,7 +21,7 @@ from wanimate.model.transformer import AnimateTransformer
 from wanimate.runtime import optimize as speed
 from wanimate.runtime.backends import backends
 from wanimate.runtime.patches import installed
-from wanimate.runtime.planning.sizes import wanted_weights
+from wanimate.runtime.planning.sizes import TURBO_ERROR, wanted_attention_error, wanted_weights, with_attention_error
 from wanimate.weights.locate import read_checkpoint_config
 from wanimate.weights.quantize import QuantizedLinear, to_levels
 
@@ -210,6 +212,24 @@ def test_auto_does_not_try_what_is_never_the_quickest(monkeypatch: pytest.Monkey
 
     assert names((8, 6)) == names((12, 0)) == names((9, 0), "int8") == {"torch", "int8"}
     assert names((9, 0)) == {"torch"}
+
+
+def test_turbo_leaves_out_attention_of_large_networks_on_gpus(monkeypatch: pytest.MonkeyPatch) -> None:
+    """Never over the user's own choice."""
+    gpu, triton = torch.device("cuda", 0), "wanimate.runtime.planning.sizes.HAS_TRITON"
+
+    def error(device: torch.device, big: bool = True, **settings: Any) -> float:
+        return wanted_attention_error(RuntimeSettings(**settings), device, big)
+
+    monkeypatch.setattr(triton, True)
+    assert error(gpu, speed="turbo") == TURBO_ERROR
+    assert error(gpu, speed="turbo", attention_error=0.0) == 0
+    assert error(gpu, speed="fast", attention_error=0.02) == 0.02
+    assert [error(gpu, speed="fast"), error(CPU, speed="turbo"), error(gpu, False, speed="turbo")] == [0, 0, 0]
+    monkeypatch.setattr(triton, False)
+    assert error(gpu, speed="turbo") == 0
+    told = with_attention_error(RuntimeSettings(speed="turbo"), CPU, Path("nowhere"))
+    assert told.attention_error == 0
 
 
 def test_what_a_speed_comes_to(monkeypatch: pytest.MonkeyPatch) -> None:

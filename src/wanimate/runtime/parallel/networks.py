@@ -25,7 +25,7 @@ from wanimate.runtime.parallel.team import Team, load_team
 from wanimate.runtime.parallel.workers import Workers
 from wanimate.runtime.planning.fit import plan_for
 from wanimate.runtime.planning.plan import Placement, Plan, ResidentBytes, Work
-from wanimate.runtime.planning.sizes import is_big, wanted_weights, weights_type
+from wanimate.runtime.planning.sizes import is_big, wanted_weights, weights_type, with_attention_error
 from wanimate.sampling.cache import Caching
 from wanimate.sampling.guidance import PhasedNetwork, SegmentNetwork
 from wanimate.types import AttentionStep, Conditions
@@ -49,9 +49,10 @@ class TeamNetworks:
         self, folder: Path, config: CheckpointConfig, runtime: RuntimeSettings, parallel: ParallelSettings
     ) -> None:
         count = launched() if launched() > 1 else parallel.gpus
+        self.device = torch.device("cuda", 0) if torch.cuda.is_available() else torch.device("cpu")
+        runtime = with_attention_error(runtime, self.device, folder)
         self.folder, self.config, self.runtime = folder, config, runtime
         self.parallel = parallel.model_copy(update={"gpus": count})
-        self.device = torch.device("cuda", 0) if torch.cuda.is_available() else torch.device("cpu")
         self.plan: Plan | None = None
         self.attention = ""
         self.placement = Placement(spread=self.parallel)

@@ -36,7 +36,7 @@ class RankWorker:
 
     def __init__(
         self, ranks: Ranks, checkpoint: Checkpoint, settings: ParallelSettings, speed: Speed = "exact",
-        attention_error: float = 0.0,
+        attention_error: float | None = None,
     ) -> None:  # fmt: skip
         self.ranks, self.checkpoint, self.settings, self.speed = ranks, checkpoint, settings, speed
         self.attention_error = attention_error

@@ -20,7 +20,7 @@ from wanimate.runtime.kept import kept_json
 from wanimate.runtime.optimize import has_fp8, has_int8, measured_key
 from wanimate.runtime.planning.plan import Alternative, Machine, Plan, ResidentBytes, Work, make_plan
 from wanimate.runtime.planning.rates import Rates, measure_rates
-from wanimate.runtime.planning.sizes import GIB, Networks, networks, wanted_weights
+from wanimate.runtime.planning.sizes import GIB, Networks, networks, wanted_weights, with_attention_error
 from wanimate.types import Segment
 from wanimate.weights.checkpoint import gpu_room
 from wanimate.weights.locate import CheckpointConfig
@@ -48,6 +48,7 @@ def plan_for(
         InputError: as `loras` says.
     """
     limit_gpu(settings, device)
+    settings = with_attention_error(settings, device, folder)
     wanted = wanted_weights(settings, device)
     nets = networks(folder, config, wanted, device, spread.shard_weights)
     name, room = "CPU", 0

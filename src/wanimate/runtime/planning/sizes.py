@@ -10,6 +10,7 @@ import torch
 from wanimate.config import RuntimeSettings, WeightsType
 from wanimate.model.fp8 import FP8
 from wanimate.model.params import TransformerParams, VaeParams
+from wanimate.runtime.backends import HAS_TRITON
 from wanimate.runtime.optimize import multiplied_type
 from wanimate.runtime.processor import has_bf16
 from wanimate.weights.checkpoint import Compress, text_bytes
@@ -22,6 +23,8 @@ from wanimate.weights.quantize import is_quantizable
 from wanimate.weights.stored import Scaled, Stored, Values
 
 GIB = 2**30
+TURBO_ERROR = 0.05
+"""What `turbo` may lose by leaving out blocks of attention: as much as float8 in attention costs (dev/LOG.md)."""
 BIG = 2 * GIB
 """Transformers above this get a plan; smaller ones run anywhere."""
 
@@ -51,6 +54,19 @@ class Networks:
 def is_big(folder: Path) -> bool:
     """Whether a checkpoint's transformer is large enough for a plan."""
     return sum(f.stat().st_size for f in transformer_files(folder) if f.is_file()) >= BIG
+
+
+def wanted_attention_error(settings: RuntimeSettings, device: torch.device, big: bool = True) -> float:
+    """The error of attention that the settings come to. Networks that are not `big` have too few tokens to gain by it."""
+    if settings.attention_error is not None:
+        return settings.attention_error
+    return TURBO_ERROR if settings.speed == "turbo" and big and device.type == "cuda" and HAS_TRITON else 0.0
+
+
+def with_attention_error(settings: RuntimeSettings, device: torch.device, folder: Path) -> RuntimeSettings:
+    """Settings that tell it, for a checkpoint's folder."""
+    error = wanted_attention_error(settings, device, is_big(folder))
+    return settings.model_copy(update={"attention_error": error})
 
 
 def wanted_weights(settings: RuntimeSettings, device: torch.device) -> WeightsType:
