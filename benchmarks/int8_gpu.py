@@ -2,6 +2,7 @@
 
     python benchmarks/int8_gpu.py --parts build             # registers, spills, shared memory; needs Triton and no GPU
     python benchmarks/int8_gpu.py --parts errors seconds    # of attention and of products
+    python benchmarks/int8_gpu.py --parts shapes            # blocks of other sizes
     python benchmarks/int8_gpu.py --parts step              # a step of the 14B, forced onto the path
 
 With TRITON_OVERRIDE_ARCH=sm86 in the environment, a Hopper GPU runs the instructions of an Ampere GPU, and `seconds` are of
@@ -38,7 +39,11 @@ from wanimate.runtime.optimize import optimize_at, product_for, seconds_of
 from wanimate.sampling.guidance import guided
 from wanimate.weights.quantize import to_levels
 
-PARTS = ("build", "errors", "seconds", "step")
+PARTS = ("build", "errors", "seconds", "shapes", "step")
+ATTENTION_SHAPES = ((128, 64, 8, 3), (128, 32, 4, 3), (64, 64, 4, 2), (64, 32, 4, 3), (128, 128, 8, 2))
+"""Queries and keys of a block, warps, stages."""
+PRODUCT_SHAPES = ((128, 256, 128, 8, 3), (128, 256, 64, 8, 4), (256, 128, 128, 8, 3), (128, 128, 128, 4, 3))
+"""Rows, outputs and inputs of a block, warps, stages."""
 HEADS, WIDTH, DIM, FFN = 40, 128, 5120, 13824
 SIZES = {75_600: (1280, 720), 32_760: (832, 480)}
 CUDA = torch.device("cuda", 0)
@@ -110,8 +115,6 @@ def instructions(report: Report, rounds: int) -> None:
 
 
 def products(report: Report, rounds: int) -> None:
-    from wanimate.runtime.kernels import product_int8
-
     columns = ["product", "shape", "ms", "1e12 operations/s"]
     rows = max(SIZES)
     for ins, outs in ((DIM, DIM), (DIM, FFN), (FFN, DIM)):
@@ -122,7 +125,6 @@ def products(report: Report, rounds: int) -> None:
             if multiply is not None:
                 calls[name] = partial(multiply, *given, None)
             if kind == INT8:
-                calls["int8, blocks of 8.6"] = partial(_small, product_int8, *given)
                 calls["int8, cuBLAS, sums alone"] = partial(torch._int_mm, given[0], given[2].t())
         for name, seconds in in_turn(calls, rounds).items():
             work = 2 * rows * ins * outs
@@ -131,14 +133,37 @@ def products(report: Report, rounds: int) -> None:
         fresh()
 
 
-def _small(module: object, *given: Tensor) -> Tensor:
-    """The product in the blocks that cards with 99 KiB take."""
-    usual = module.shape_for  # type: ignore[attr-defined]
-    module.shape_for = lambda capability: module.SMALL  # type: ignore[attr-defined]
-    try:
-        return module.multiply(*given, None)  # type: ignore[attr-defined, no-any-return]
-    finally:
-        module.shape_for = usual  # type: ignore[attr-defined]
+def shapes(report: Report, rounds: int) -> None:
+    """The kernels with blocks of other sizes; all of them fit into 99 KiB and spill nothing on 8.6."""
+    from wanimate.runtime.kernels import attention_int8, product_int8, rows
+
+    columns = ["kernel", "blocks", "ms", "1e12 operations/s"]
+    tokens = max(SIZES)
+    q, k, v = (torch.randn(1, tokens, HEADS, WIDTH, device=CUDA, dtype=torch.bfloat16) for _ in range(3))
+    levels = rows.int8_heads(q), rows.int8_heads(k, smooth=True), rows.half_values(v)
+    names = ("QUERIES", "KEYS", "WARPS", "STAGES")
+    usual = [getattr(attention_int8, name) for name in names]
+    for sizes in ATTENTION_SHAPES:
+        for name, size in zip(names, sizes, strict=True):
+            setattr(attention_int8, name, size)
+        seconds = in_turn({"": partial(attention_int8.attend, *levels)}, rounds)[""]
+        report.add(
+            "Shapes", columns, ["attention", sizes, 1e3 * seconds, 4 * tokens**2 * HEADS * WIDTH / seconds / 1e12]
+        )
+    for name, size in zip(names, usual, strict=True):
+        setattr(attention_int8, name, size)
+    del levels, q, k, v
+    given = (
+        *to_levels(torch.randn(tokens, DIM, device=CUDA), INT8),
+        *to_levels(torch.randn(FFN, DIM, device=CUDA), INT8),
+    )
+    known = dict(product_int8.SHAPE)
+    for blocks in PRODUCT_SHAPES:
+        product_int8.SHAPE.update(zip(known, blocks, strict=True))
+        seconds = in_turn({"": partial(product_int8.multiply, *given, None)}, rounds)[""]
+        report.add("Shapes", columns, ["product", blocks, 1e3 * seconds, 2 * tokens * DIM * FFN / seconds / 1e12])
+    product_int8.SHAPE.update(known)
+    fresh()
 
 
 def attention_seconds(report: Report, rounds: int) -> None:
@@ -218,6 +243,8 @@ def main() -> None:
             instructions(report, args.rounds)
             attention_seconds(report, args.rounds)
             products(report, args.rounds)
+        if "shapes" in args.parts:
+            shapes(report, args.rounds)
         if "step" in args.parts:
             steps(report, args.rounds)
 

@@ -5,8 +5,8 @@
     python benchmarks/sparse_gpu.py --parts step              # a step of the 14B at densities that are forced
 
 Weights are random, and random heads are not sparse: `step` visits random blocks of the density that is told, with all that
-choosing and measuring cost. Seconds are medians of `--rounds` calls in turn after one that warms up. Results are written after
-every row.
+choosing and measuring cost. Seconds are of `--rounds` calls in turn after one that warms up: medians of kernels, means where a
+choice is renewed on the way. Results are written after every row.
 """
 
 from __future__ import annotations
@@ -14,9 +14,7 @@ from __future__ import annotations
 import argparse
 import gc
 import statistics
-import subprocess
 import sys
-import tempfile
 from collections.abc import Callable, Iterator
 from contextlib import contextmanager
 from datetime import date
@@ -29,6 +27,7 @@ from attention_sparsity import GRIDS, synthetic
 from hardware import described
 from random_network import Report, random_conditions
 from torch import Tensor
+from triton_targets import TARGETS, listed_kernel
 
 from wanimate.measure.random_weights import quantize_network, random_network
 from wanimate.model.params import TransformerParams
@@ -45,18 +44,18 @@ DENSITIES = (1.0, 0.75, 0.5, 0.35, 0.25, 0.15)
 HEADS, WIDTH = 40, 128
 SIZES = {75_600: (1280, 720), 32_760: (832, 480)}
 CUDA = torch.device("cuda", 0)
-TARGETS = (80, 86, 89, 90, 120)
-"""Compute capabilities that the Triton kernel is compiled for."""
 COLUMNS = ["what", "tokens", "density", "ms", "of dense"]
 
 
-def in_turn(calls: dict[str, Callable[[], object]], rounds: int) -> dict[str, float]:
-    """Median seconds of each, in turn: a GPU is quicker while it is cool."""
+def in_turn(
+    calls: dict[str, Callable[[], object]], rounds: int, middle: Callable[[list[float]], float] = statistics.median
+) -> dict[str, float]:
+    """Seconds of each, in turn: a GPU is quicker while it is cool."""
     spent: dict[str, list[float]] = {name: [] for name in calls}
     for _ in range(rounds + 1):
         for name, call in calls.items():
             spent[name].append(seconds_of(call, CUDA))
-    return {name: statistics.median(times[1:]) for name, times in spent.items()}
+    return {name: middle(times[1:]) for name, times in spent.items()}
 
 
 def random_blocks(plan: Layout, density: float, heads: int = HEADS) -> Tensor:
@@ -69,54 +68,14 @@ def random_blocks(plan: Layout, density: float, heads: int = HEADS) -> Tensor:
 
 
 def build(report: Report) -> None:
-    """Registers, spills and shared memory of the Triton kernel on this GPU and compiled for others."""
-    import triton
-    from triton.backends.compiler import GPUTarget
-    from triton.compiler import ASTSource
-
-    from wanimate.runtime.kernels import listed
-
-    columns = ["target", "registers", "spills", "shared memory, KiB"]
-    plan = layout((3, 16, 24), listed.ListedAttention.sizes, CUDA)
-    q = torch.randn(plan.tokens, 2, WIDTH, device=CUDA, dtype=torch.bfloat16)
-    visits = Lists.of(torch.ones(2, *plan.shape, dtype=torch.bool, device=CUDA))
-    listed.attend_listed(q, q, q, visits)
-    kernel: Any = listed._attend
-    try:
-        for cached in kernel.device_caches[0][0].values():
-            report.add("Build", columns, ["here", cached.n_regs, cached.n_spills, cached.metadata.shared / 1024])
-    except (AttributeError, KeyError, IndexError, TypeError) as error:  # another Triton keeps them elsewhere
-        report.add("Build", columns, ["here", type(error).__name__, str(error)[:80], ""])
-    bf16, names = "*bf16", ("q", "k", "v", "lists", "counts", "out", "tokens", "most", "factor")
-    types = (bf16, bf16, bf16, "*i16", "*i32", bf16, "i32", "i32", "fp32")
-    constants = {"N": HEADS, "d": WIDTH, "QUERIES": listed.QUERIES, "KEYS": listed.KEYS}
-    signature = dict(zip(names, types, strict=True)) | dict.fromkeys(constants, "constexpr")
-    for target in TARGETS:
-        try:
-            source = ASTSource(
-                kernel, signature, constexprs={(kernel.arg_names.index(k),): v for k, v in constants.items()}
-            )
-            options = {"num_warps": listed.WARPS, "num_stages": listed.STAGES}
-            built = triton.compile(source, target=GPUTarget("cuda", target, 32), options=options)
-            used = resources(built.asm["cubin"])
-            report.add(
-                "Build", columns, [f"sm_{target}", used, "LOCAL and STACK are spills", built.metadata.shared / 1024]
-            )
-        except Exception as error:
-            report.add("Build", columns, [f"sm_{target}", type(error).__name__, str(error).splitlines()[0][:120], ""])
-
-
-def resources(cubin: bytes) -> str:
-    """What cuobjdump says of a kernel: registers, stack, local memory."""
-    with tempfile.NamedTemporaryFile(suffix=".cubin") as file:
-        file.write(cubin)
-        file.flush()
-        words = ["cuobjdump", "--dump-resource-usage", file.name]
-        try:
-            said = subprocess.run(words, capture_output=True, text=True, timeout=60).stdout
-        except OSError as error:
-            return str(error)
-    return next((line.strip() for line in said.splitlines() if "REG:" in line), "nothing told")
+    """Registers, spills and shared memory of the Triton kernel, compiled for GPUs that are here or not."""
+    columns = ["compute capability", "registers", "bytes of spills", "shared memory, KiB", "of"]
+    for target, most in TARGETS.items():
+        found = listed_kernel(target)
+        spills = found.stack + found.local
+        report.add(
+            "Build", columns, [f"{target / 10}", f"{found.registers}", f"{spills}", f"{found.shared / 1024:g}", most]
+        )
 
 
 def kernels(report: Report, rounds: int) -> None:
@@ -166,7 +125,8 @@ def calls_of_heads(report: Report, rounds: int, error: float) -> None:
                 run = run_on_gpu(name, error)
                 attend = SparseAttention(0, run, backends()[name].attend)
                 run.grid = grid
-                spent = in_turn({"dense": partial(attend.dense, q, k, v), "sparse": partial(attend, q, k, v)}, 8)
+                calls = {"dense": partial(attend.dense, q, k, v), "sparse": partial(attend, q, k, v)}
+                spent = in_turn(calls, 2 * control.RENEW, statistics.mean)
                 run.meter.take()
                 out, wanted = attend(q, k, v), attend.dense(q, k, v)
                 step = run.meter.take()
@@ -211,7 +171,9 @@ def forced(density: float) -> Iterator[None]:
 
 @torch.inference_mode()
 def steps(report: Report, rounds: int) -> None:
-    """A step of the 14B in `fast`, dense and at densities that are forced; no head is computed again."""
+    """A step of the 14B in `fast`, dense and at densities that are forced; no head is computed again. The mean is of as many
+    steps as choices hold for, or of a multiple, so that choosing counts."""
+    rounds = -(-rounds // control.RENEW) * control.RENEW
     params = TransformerParams()
     model = random_network(params, CUDA, torch.bfloat16)
     quantize_network(model)

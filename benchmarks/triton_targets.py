@@ -67,7 +67,7 @@ def int8_kernels(target: int) -> dict[str, Built]:
     for name, listed in (("attention", False), ("attention, listed", True)):
         found[name] = built(attention_int8._attend, types, sizes | {"LISTED": listed}, options, target)
 
-    shape = product_int8.shape_for((target // 10, target % 10))
+    shape = product_int8.SHAPE
     options = {name: shape[name] for name in ("num_warps", "num_stages")}
     blocks = {name: value for name, value in shape.items() if name not in options}
     types = {
@@ -84,3 +84,16 @@ def int8_kernels(target: int) -> dict[str, Built]:
     constants = {"N": HEADS, "d": WIDTH, "HEADS": 64, "SHIFTS": True, "INT8": True}
     found["queries and keys"] = built(rows._rms_eight, types, constants, {"num_warps": 4}, target)
     return found
+
+
+def listed_kernel(target: int) -> Built:
+    """The kernel in bfloat16 that visits listed blocks, as it is called for the published network."""
+    from wanimate.runtime.kernels import listed
+
+    pointer16 = "*bf16"
+    types = {
+        "q": pointer16, "k": pointer16, "v": pointer16, "lists": "*i16", "counts": "*i32", "out": pointer16,
+        "tokens": "i32", "most": "i32", "factor": "fp32",
+    }  # fmt: skip
+    constants = {"N": HEADS, "d": WIDTH, "QUERIES": listed.QUERIES, "KEYS": listed.KEYS}
+    return built(listed._attend, types, constants, {"num_warps": listed.WARPS, "num_stages": listed.STAGES}, target)

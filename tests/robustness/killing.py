@@ -23,6 +23,8 @@ from tiny_checkpoints import own_checkpoint, write_guides
 
 from wanimate.media.files import sha256
 from wanimate.media.video import VideoFrames
+from wanimate.preprocess.folder import MANIFEST
+from wanimate.preprocess.shot.stored import hash_without_record
 from wanimate.weights.locate import embedded_path
 
 _CONTEXT = multiprocessing.get_context("forkserver")
@@ -246,7 +248,11 @@ def _frames(place: Path) -> Any:
 
 
 def _guides(place: Path) -> Any:
-    return {path.name: sha256(path) for path in (place / "guides").iterdir()}
+    """The record of the shot has the time at which it was made."""
+    return {
+        path.name: hash_without_record(path) if path.name == MANIFEST else sha256(path)
+        for path in (place / "guides").iterdir()
+    }
 
 
 def _lora(place: Path) -> Any:

@@ -196,6 +196,30 @@ def test_a_killed_conversion_goes_on(published: Path, tmp_path: Path) -> None:
     assert bits(tmp_path / "out") == bits(tmp_path / "whole")
 
 
+@pytest.mark.parametrize("after", [False, True], ids=["before it has its name", "after it has its name"])
+def test_a_conversion_that_is_killed_at_its_end_goes_on(
+    published: Path, tmp_path: Path, monkeypatch: pytest.MonkeyPatch, after: bool
+) -> None:
+    out, rename = tmp_path / "out", os.rename
+
+    def killed(*paths: Path) -> None:
+        if after:
+            rename(*paths)
+        raise KeyboardInterrupt
+
+    with monkeypatch.context() as patched:
+        patched.setattr(converting.os, "rename", killed)
+        with pytest.raises(KeyboardInterrupt):
+            list(convert(published, out, shard_bytes=SMALL))
+    assert out.exists() == after
+    if after:
+        shutil.rmtree(out)
+    list(convert(published, out, shard_bytes=SMALL))
+    list(convert(published, tmp_path / "whole", shard_bytes=SMALL))
+    assert bits(out) == bits(tmp_path / "whole")
+    assert sorted(os.listdir(tmp_path)) == ["out", "whole"]
+
+
 def test_what_cannot_be_converted(published: Path, tmp_path: Path) -> None:
     (tmp_path / "there").mkdir()
     with pytest.raises(InputError, match="something of this name already"):

@@ -33,12 +33,13 @@ ROOM = 22.5 / 24
 """Of a card's memory, what a job may take; the driver and a desktop have the rest."""
 HOST = 64 * GIB
 """Memory of the host that is taken to be there. What a job takes of it is in the forecast."""
-PRODUCTS = {"bf16": 0.77, "fp8": 0.71, "int8": 0.6}
-"""Share of the datasheet's rate that is reached for the network's shapes: by cuBLAS in bfloat16 and in float8 (from
-benchmarks/results/speed_h100_2026-11-27.md), by our Triton kernel in int8 (taken, not measured)."""
-ATTENTION = {"bf16": 0.7, "fp8": 0.53, "int8": 0.5}
-"""The same of attention over 75,600 tokens: FlashAttention-3 in bfloat16, ours for Hopper in float8 (same file; H200 has
-the same rates), ours by Triton with keys in int8 and values in float16 (taken, not measured)."""
+PRODUCTS = {"bf16": 0.77, "fp8": 0.71, "int8": 0.85}
+"""Share of a rate that is reached for the network's shapes. bf16 and fp8: by cuBLAS, of Hopper's datasheet
+(benchmarks/results/speed_h100_2026-11-27.md). int8: by our Triton kernel with Ampere's instructions on an H200, of what these
+instructions reach there with nothing beside them (benchmarks/results/int8_h200_2026-11-30.md)."""
+ATTENTION = {"hopper bf16": 0.7, "hopper fp8": 0.53, "bf16": 0.81, "int8": 0.48}
+"""The same of attention over 75,600 tokens. On Hopper FlashAttention-3 and ours; elsewhere FlashAttention-2 by PyTorch, and
+ours with keys in int8 and values in float16, in the second way."""
 MEMORY, COPIES = 0.9, 0.8
 """Shares of the rates of memory and of PCIe; taken, not measured."""
 TURBO_SHARE = 0.422
@@ -76,11 +77,12 @@ class Card:
 
     def rates(self, speed: Speed) -> Rates:
         """What its kernels would do in a second, if they reach what they reach on Hopper."""
-        products, attention = self.bf16 * PRODUCTS["bf16"], self.bf16 * ATTENTION["bf16"]
+        hopper = self.capability == (9, 0)
+        products, attention = self.bf16 * PRODUCTS["bf16"], self.bf16 * ATTENTION["hopper bf16" if hopper else "bf16"]
         if speed != "exact":
             products = self.int8 * PRODUCTS["int8"] if self.fp8 is None else self.fp8 * PRODUCTS["fp8"]
-            if self.fp8 is not None and self.capability == (9, 0):  # the float8 attention is for Hopper
-                attention = self.fp8 * ATTENTION["fp8"]
+            if self.fp8 is not None and hopper:
+                attention = self.fp8 * ATTENTION["hopper fp8"]
             else:  # half of its operations are of int8, half of float16; `auto` takes the quickest
                 attention = max(attention, 2 / (1 / self.int8 + 1 / self.fp16) * ATTENTION["int8"])
         convolutions, singles = 0.1 * self.bf16, 0.05 * self.bf16  # only the whole clip's seconds need them
@@ -92,19 +94,7 @@ class Card:
 
 
 CARDS = (
-    Card(
-        "A10G",
-        (8, 6),
-        24,
-        70,
-        None,
-        70,
-        140,
-        0.600,
-        31.5,
-        "NVIDIA A10G datasheet",
-        "its matrix rates: AWS and NVIDIA give few",
-    ),
+    Card("A10G", (8, 6), 24, 70, None, 70, 140, 0.600, 31.5, "NVIDIA A10G datasheet", "its matrix rates"),
     Card("RTX 3090", (8, 6), 24, 71, None, 142, 284, 0.936, 31.5, "NVIDIA GA102 whitepaper, version 2"),
     Card("RTX 4090", (8, 9), 24, 165.2, 330.3, 330.3, 660.6, 1.008, 31.5, "NVIDIA Ada whitepaper"),
     Card(

@@ -51,7 +51,7 @@ Type = Literal["keep", "fp32", "bf16", "fp16", "fp8"]
 TYPES = {"fp32": torch.float32, "bf16": torch.bfloat16, "fp16": torch.float16}
 GB = 10**9
 Extra = Path | bytes | dict[str, Any]
-JOURNAL, FORMAT = "conversion.json", "wanimate-conversion"
+FORMAT = "wanimate-conversion"
 
 
 @dataclass(frozen=True)
@@ -75,7 +75,8 @@ def convert(
 
     `dtype` is for the transformer; `fp8` are the linear layers of its blocks, everything else of it is bfloat16. The others
     keep their types. Files are written into `.NAME.part` beside `out`, which gets its name when all are there. A second
-    call with the same arguments goes on with the files that are still missing; one with others begins anew.
+    call with the same arguments goes on with the files that are still missing; one with others begins anew. What belongs to
+    the conversion is written in `.NAME.conversion.json` until it is done.
 
     Raises:
         InputError: the source cannot be converted so, or there is something under the name already.
@@ -84,8 +85,8 @@ def convert(
     """
     if not out.name:
         raise OutputError("out", out, "it names no folder", "Give the converted checkpoint a name.")
-    part = out.with_name(f".{out.name}.part")
-    check_names("out", out, (out, part))
+    part, told = out.with_name(f".{out.name}.part"), out.with_name(f".{out.name}.conversion.json")
+    check_names("out", out, (out, part, told))
     check_apart_from("out", (out, part), (source,))
     if os.path.lexists(out):
         raise InputError("out", out, "there is something of this name already", "Choose another name or remove it.")
@@ -96,11 +97,11 @@ def convert(
         names = [*(shard.name for shard in shards), *files]
         journal = {"format": FORMAT, "work": hashlib.sha256(work.encode()).hexdigest(), "files": names}
         try:
-            _clear(out, part, journal)
-            part.mkdir(parents=True, exist_ok=True)
-            if not (part / JOURNAL).exists():
-                with AtomicFile(part / JOURNAL) as file:
-                    file.write(json.dumps(journal).encode())
+            _clear(out, part, told, journal)
+            part.parent.mkdir(parents=True, exist_ok=True)
+            with AtomicFile(told) as file:
+                file.write(json.dumps(journal).encode())
+            part.mkdir(exist_ok=True)
             missing = [shard for shard in shards if not (part / shard.name).is_file()]
             _check_room(out, part, sum(shard.bytes for shard in missing))
             for i, shard in enumerate(shards):
@@ -109,26 +110,30 @@ def convert(
                 yield i + 1, len(shards), shard.name
             for name, content in files.items():
                 _add(part / name, content)
-            _clear(out, part, journal)
-            (part / JOURNAL).unlink()
+            _clear(out, part, told, journal)
             os.rename(part, out)
+            told.unlink()
         except OSError as error:
             raise output_error(out, error) from error
 
 
-def _clear(out: Path, part: Path, journal: dict[str, Any]) -> None:
-    """Remove half-written files of a conversion that was killed, and all files of one with other arguments.
+def _clear(out: Path, part: Path, told: Path, journal: dict[str, Any]) -> None:
+    """Remove half-written files of a conversion that was killed, and all files of one with other arguments. `told`: where an
+    earlier one has written its journal.
 
     Raises:
         OutputError: something else is there, which would be lost or get among the weights.
     """
+    older = read_marked(told, FORMAT)
+    if older is None and os.path.lexists(told):
+        raise _strange(out, told)
     if not os.path.lexists(part):
         return
-    older = read_marked(part / JOURNAL, FORMAT) if is_real_folder(part) else None
+    older = older if is_real_folder(part) else None
     known = None if older is None else older.get("files")
     if not isinstance(known, list) and not (is_real_folder(part) and not any(part.iterdir())):
         raise _strange(out, part)
-    mine = [Path(JOURNAL), *(Path(name) for name in known or () if isinstance(name, str))]
+    mine = [Path(name) for name in known or () if isinstance(name, str)]
     gone = []
     for path in part.rglob("*"):
         kind, name = path.lstat().st_mode, path.relative_to(part)
