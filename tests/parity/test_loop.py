@@ -18,8 +18,8 @@ from torch import Tensor
 from golden import Golden, check, read_json
 from wanimate.conditions.build import ConditionBuilder
 from wanimate.conditions.latents import assemble, known_mask, pack_mask
-from wanimate.conditions.reference import letterboxed
 from wanimate.conditions.read import GuidesReader
+from wanimate.conditions.reference import letterboxed
 from wanimate.conditions.segments import plan_segments, reflected
 from wanimate.config import Defaults
 from wanimate.engines.segment import SegmentMaker
