@@ -1,8 +1,8 @@
-"""Attention in float8: seconds at a job's sizes, and the error that random heads of several kinds make of it.
+"""Attention in float8 and int8: seconds at a job's sizes, and the error that random heads of several kinds make of it.
 
     python benchmarks/attention.py
 
-Beside the kernel of our own: the exact backends and, where it is installed, FlashAttention-3 in float8. Seconds are medians of
+Beside the kernels of our own: the exact backends and, where it is installed, FlashAttention-3 in float8. Seconds are medians of
 `--rounds` calls, backends in turn. Errors are relative L2 distances from float64 for the same bfloat16 inputs; the gain is how
 large the result is along the true one, 1 where nothing is lost. Needs a Hopper GPU and Triton.
 """
@@ -56,6 +56,7 @@ def calls(tokens: int) -> dict[str, Callable[[], Tensor]]:
     for backend in backends().values():
         if backend.exact:
             found[backend.name] = lambda attend=backend.attend: attend(q, k, v)  # type: ignore[misc]
+    found["int8, ours, with the rounding"] = lambda: backends()["int8"].attend(q, k, v)
     found["float8, ours, with the rounding"] = lambda: Fp8Attention()(q, k, v)
     q8, k8, values, v8 = fp8_heads(q), fp8_heads(k, smooth=True), fp8_values(v), fp8_heads(v)
     found["float8, ours"] = lambda: attend(q8, k8, values)
@@ -79,9 +80,18 @@ def seconds(report: Report, rounds: int) -> None:
         del timed
 
 
-def errors(report: Report) -> None:
-    from wanimate.runtime.kernels.attention8 import Fp8Attention
+def attentions() -> dict[str, Attend]:
+    """Those whose errors are told, as far as they run here."""
+    known = backends()
+    found = {"bfloat16, PyTorch": known["torch"].attend, "int8, ours": known["int8"].attend}
+    if torch.cuda.get_device_capability() == (9, 0):
+        found["float8, ours"] = known["float8"].attend
+        if flash3_module() is not None:
+            found["float8, FlashAttention-3"] = flash3_float8
+    return found
 
+
+def errors(report: Report, attends: dict[str, Attend]) -> None:
     generator = torch.Generator(CUDA).manual_seed(1)
 
     def random(tokens: int, scale: float = 1.0, mean: float = 0.0, heavy: bool = False) -> Tensor:
@@ -98,9 +108,6 @@ def errors(report: Report) -> None:
         "values with a mean of half their spread": (1.0, 0.5, False),
         "heavy-tailed, large channels": (0.3, 0.2, True),
     }
-    attends: dict[str, Attend] = {"bfloat16, PyTorch": backends()["torch"].attend, "float8, ours": Fp8Attention()}
-    if flash3_module() is not None:
-        attends["float8, FlashAttention-3"] = flash3_float8
     columns = ["heads", "keys", *(f"{name}: {what}" for name in attends for what in ("error", "gain"))]
     for kind, (scale, mean, heavy) in kinds.items():
         for keys in LENGTHS:
@@ -129,7 +136,7 @@ def main() -> None:
     out = args.out or Path(__file__).parent / "results" / f"attention_cuda_{date.today()}.md"
     report = Report(out, "Attention in float8", [*described("cuda"), "- `python benchmarks/attention.py`"])
     with torch.inference_mode():
-        errors(report)
+        errors(report, attentions())
         seconds(report, args.rounds)
 
 

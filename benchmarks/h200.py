@@ -28,7 +28,7 @@ from torch import Tensor, nn
 
 from wanimate.config import Speed
 from wanimate.measure.random_weights import quantize_network, random_network
-from wanimate.model.fp8 import fp8_linear, to_fp8
+from wanimate.model.fp8 import fp8_product, to_fp8
 from wanimate.model.params import MotionParams, TransformerParams, VaeParams
 from wanimate.model.vae import VideoVae
 from wanimate.runtime.backends import backends, flash3_module
@@ -111,7 +111,7 @@ class Bench:
                     )
                 )
                 self.report.add("Ceilings", columns, [f"product, fp8, {name}", shape, spent, work / spent / 1e12])
-            spent = self.seconds(lambda b=b, sb=sb: fp8_linear(x, b, sb, None))  # type: ignore[misc]
+            spent = self.seconds(lambda b=b, sb=sb: fp8_product(*to_fp8(x, (1,)), b, sb, None))  # type: ignore[misc]
             self.report.add(
                 "Ceilings", columns, ["product, fp8, rounding x included", shape, spent, work / spent / 1e12]
             )

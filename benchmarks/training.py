@@ -97,7 +97,7 @@ def main() -> None:
     if fast:
         transformer.speed_up(model.transformer)
     pictures = data.draw(args.batch, generator).face.permute(0, 4, 1, 2, 3).float() / 127.5 - 1
-    data.tell(model.told)
+    data.tell(model.faces.told)
     clips = data.draw(args.batch, generator)
 
     def faces() -> None:

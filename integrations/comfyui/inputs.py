@@ -45,7 +45,7 @@ REQUIRED: dict[str, Any] = {
     ),
     "speed": (
         list(get_args(Speed)),
-        {"default": RuntimeSettings().speed, "tooltip": "fast computes in float8 where the GPU can; turbo also skips steps."},
+        {"default": RuntimeSettings().speed, "tooltip": "fast computes in 8 bits where the GPU can; turbo also skips steps."},
     ),
 }  # fmt: skip
 OPTIONAL: dict[str, Any] = {

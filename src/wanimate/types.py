@@ -199,3 +199,13 @@ class Result:
     seed: int | None
     sheet: Path | None = None
     manifest: dict[str, Any] = field(default_factory=dict, repr=False)
+
+
+@dataclass(frozen=True)
+class AttentionStep:
+    """Of one step's self-attention: the share of pairs of blocks that was visited (those that were visited twice count twice),
+    and the largest error that was measured in any layer and head. Both are over the layers that a step cache has left to
+    compute, and 0 where it has left none."""
+
+    density: float
+    error: float

@@ -92,7 +92,7 @@ def test_rows(width: int) -> None:
     torch.testing.assert_close(rows.residual(x.clone(), y, gate), wanted)
 
     for gelu, exact in ((False, y.float()), (True, F.gelu(y.float(), approximate="tanh"))):
-        found8 = rows.rounded(y, gelu)
+        found8 = rows.rounded(y, gelu=gelu)
         assert distance(found8[0].float() * found8[1], exact[0]) < 0.03
 
     heads = width // 64
@@ -107,7 +107,7 @@ def test_rows(width: int) -> None:
 @pytest.mark.parametrize("width", [128, 320, 5120])
 def test_queries_and_keys_in_float8_at_once(width: int) -> None:
     """Scales hold what is largest of all: a row of one number, where the weight is largest. Keys lose the mean of some."""
-    from wanimate.runtime.kernels.rows import rms_fp8
+    from wanimate.runtime.kernels.rows import common_part, rms_fp8
 
     heads = width // 64
     norm = RMSNorm(width, 1e-6).cuda().bfloat16().requires_grad_(False)
@@ -118,7 +118,8 @@ def test_queries_and_keys_in_float8_at_once(width: int) -> None:
     rope = rope_table((4, 3, 4), 64, CUDA)
     turned = apply_rope(norm(x).unflatten(-1, (heads, 64)), rope)
     for smooth in (False, True):
-        levels, scale = rms_fp8(x, norm.weight, norm.eps, rope, heads, smooth)
+        given = x, norm.weight, norm.eps, rope, heads
+        levels, scale = rms_fp8(*given, common_part(*given) if smooth else None)
         assert (levels.dtype, levels.shape, scale.shape) == (FP8, turned.shape, (1, heads))
         found = levels.float() * scale[:, None, :, None]
         wanted = turned - turned.mean(1, keepdim=True) if smooth else turned
@@ -232,7 +233,7 @@ def test_fast_is_close(plain: AnimateTransformer) -> None:
     wanted, twin = flow(plain), in_float8(plain)
     expanded = flow(twin)
     optimize_at(twin, torch.device(CUDA, 0), "fast", 480)
-    assert all(m.fp8_matmul == eight for m in twin.modules() if isinstance(m, QuantizedLinear))
+    assert all((m.product is not None) == eight for m in twin.modules() if isinstance(m, QuantizedLinear))
     found = flow(twin)
     assert distance(found, wanted) < 3 * distance(expanded, wanted) + 1e-2
 

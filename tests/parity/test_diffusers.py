@@ -13,12 +13,13 @@ from published_names import transformer_to_diffusers, vae_to_diffusers
 from torch import Tensor, nn
 
 from golden import check, fill, read_json
-from wanimate.model.image_encoder import ClipImageEncoder, clip_config
+from wanimate.model.image_encoder import ClipImageEncoder
 from wanimate.model.params import LATENT_MEAN, LATENT_STD, MotionParams, TransformerParams, VaeParams
 from wanimate.model.text_encoder import TextEncoder, umt5_config
 from wanimate.model.transformer import AnimateTransformer
 from wanimate.model.vae import VideoVae
-from wanimate.weights.names import clip_to_transformers, transformer_params, umt5_to_transformers, vae_params
+from wanimate.weights.checkpoint import load_image_encoder
+from wanimate.weights.names import transformer_params, umt5_to_transformers, vae_params
 
 KEYS = Path(__file__).parent.parent / "golden" / "keys"
 
@@ -145,8 +146,8 @@ def test_full_size_text_encoder_takes_the_published_keys() -> None:
 def test_full_size_image_encoder_takes_the_published_keys() -> None:
     """Everything of the visual tower goes somewhere but its last block and its projection, which are never used."""
     listed = published("clip_visual")
-    with torch.device("meta"):
-        own = ClipImageEncoder(clip_config()).model.state_dict()
-    prefix = "vision_model." if any(k.startswith("vision_model.") for k in own) else ""
-    parameters = {k: v for k, v in own.items() if not k.endswith("position_ids")}
-    assert shapes_of(clip_to_transformers(listed, prefix)) == shapes_of(parameters)
+    loaded = load_image_encoder({k: v.to("meta") for k, v in listed.items()}, KEYS, device="meta")
+    assert shapes_of(loaded.state_dict()) == shapes_of(ClipImageEncoder(1280, 16, 31, 5120).state_dict())
+    unused = ("visual.transformer.31.", "visual.post_norm.", "visual.head")
+    used = {k: v for k, v in listed.items() if k.startswith("visual.") and not k.startswith(unused)}
+    assert shapes_of(used) == shapes_of(loaded.state_dict())

@@ -12,7 +12,7 @@ from typing import TYPE_CHECKING, Annotated, Any, get_args
 
 from rich.table import Table
 
-from wanimate.cli.build import command
+from wanimate.cli.build import Takes, command
 from wanimate.cli.options import option
 from wanimate.cli.report import Reporter
 from wanimate.config import Mode, RuntimeSettings
@@ -47,7 +47,7 @@ SIDE = 16
 def bench(
     report: Reporter, checkpoint: Checkpoint = None, out: Out = None, size: Sizes = None, mode: Modes = None,
     frames: Frames = None, steps: Steps = None,
-    *, runtime: RuntimeSettings,
+    *, runtime: Annotated[RuntimeSettings, Takes(without=("attention_error",))],
 ) -> None:  # fmt: skip
     """Measure jobs on this machine: seconds, peaks of memory and, where the driver tells, watt-hours.
 

@@ -50,8 +50,11 @@ class GuidesReader:
 
     def _read(self, segment: Segment) -> SegmentFrames:
         g = self.guides
-        background, mask = (None if s is None else _frames(s, segment) for s in (g.background, g.mask))
-        return SegmentFrames(_frames(g.pose, segment), _frames(g.face, segment), background, mask)
+        with ThreadPoolExecutor(4, "guides") as beside:  # every video by a thread of its own
+            pose, face = (beside.submit(_frames, source, segment) for source in (g.pose, g.face))
+            others = [None if s is None else beside.submit(_frames, s, segment) for s in (g.background, g.mask)]
+            background, mask = (None if other is None else other.result() for other in others)
+            return SegmentFrames(pose.result(), face.result(), background, mask)
 
 
 def _frames(source: FrameSource, segment: Segment) -> Frames:

@@ -10,8 +10,8 @@ from wanimate.config.base import GPUS, MACHINE, Option, Settings
 from wanimate.errors import InputError, setting
 
 Speed = Literal["exact", "fast", "turbo"]
-Attention = Literal["auto", "torch", "torch-flash", "cudnn", "flash-attention-3", "sage", "float8"]
-WeightsType = Literal["auto", "bf16", "fp16", "fp8"]
+Attention = Literal["auto", "torch", "torch-flash", "cudnn", "flash-attention-3", "sage", "float8", "int8"]
+WeightsType = Literal["auto", "bf16", "fp16", "fp8", "int8"]
 BlocksMode = Literal["auto", "resident", "streamed", "mapped"]
 
 
@@ -48,9 +48,10 @@ class RuntimeSettings(Settings):
         Speed,
         Option(
             MACHINE,
-            "exact: the published arithmetic. fast: float8 products and attention on GPUs that have them, bfloat16 on a "
-            "processor that multiplies it. turbo: fast, and steps that can be forecast are skipped.",
-            more="float8 needs compute capability 8.9. bfloat16 needs AVX512-BF16 or AMX. A notice tells if there is neither.",
+            "exact: the published arithmetic. fast: products and attention in 8 bits on GPUs (float8 where they have it, else "
+            "int8), bfloat16 on a processor that multiplies it. turbo: fast, and steps that can be forecast are skipped.",
+            more="float8 needs compute capability 8.9, int8 8.0. bfloat16 needs AVX512-BF16 or AMX. A notice tells if there is "
+            "neither.",
         ),
     ] = "exact"
     device: Annotated[
@@ -72,12 +73,24 @@ class RuntimeSettings(Settings):
             more="A name makes results independent of that trial.",
         ),
     ] = "auto"
+    attention_error: Annotated[
+        float,
+        Field(ge=0, lt=1),
+        Option(
+            MACHINE,
+            "Self-attention may leave out what changes its output by less than this share (relative L2). 0 leaves nothing out.",
+            more="It is measured in every step, for each layer and head. Heads that cannot be thinned out stay as they are.",
+            example="0.05",
+        ),
+    ] = 0.0
     weights_dtype: Annotated[
         WeightsType,
         Option(
             MACHINE,
-            "Type of the transformer's weights: as the device computes (auto), bf16, fp16, or fp8 (the blocks' linear layers).",
-            more="With auto, fp8 and int8 files stay as they are on a GPU.",
+            "Type of the transformer's weights: as the device computes (auto), bf16, fp16, or, for the blocks' linear layers, "
+            "fp8 or int8.",
+            more="With auto, fp8 and int8 files stay as they are on a GPU. What is in 8 bits is multiplied as that where "
+            f"{setting('runtime.speed')} is fast or turbo.",
         ),
     ] = "auto"
     blocks: Annotated[

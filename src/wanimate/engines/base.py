@@ -24,7 +24,7 @@ from wanimate.config import GenerateSettings
 from wanimate.engines.resolved import ResolvedJob
 from wanimate.events import Event, Expected, Stage
 from wanimate.finish.anchor import State as AnchorState
-from wanimate.types import Mode, Segment
+from wanimate.types import AttentionStep, Mode, Segment
 
 
 class State(StrEnum):
@@ -60,12 +60,14 @@ class SegmentTask:
 @dataclass(frozen=True)
 class SegmentResult:
     """A segment's latents [16, T, h, w] without the reference frame, its last `overlap` frames [3, r, H, W], how many of its
-    steps a step cache has answered, and what holds the next segment's colours (`finish.anchor`; empty: nothing does)."""
+    steps a step cache has answered, what holds the next segment's colours (`finish.anchor`; empty: nothing does), and what
+    self-attention has left out in each step (empty: nothing)."""
 
     latents: Tensor
     tail: Tensor
     skipped: int
     anchor: AnchorState = field(default_factory=dict)
+    attention: tuple[AttentionStep, ...] = ()
 
 
 class Engine(Protocol):
@@ -101,8 +103,8 @@ class Engine(Protocol):
         """
         ...
 
-    def read_ahead(self) -> None:
-        """Begin to bring the files of weights into the host's page cache, where it has room for them."""
+    def read_ahead(self, job: ResolvedJob) -> None:
+        """Begin to bring the files of weights that the job needs into the host's page cache, where it has room for them."""
         ...
 
     def plan(self, job: ResolvedJob, size: tuple[int, int], count: int, beside: int = 0) -> Iterator[Event]:

@@ -19,7 +19,7 @@ from wanimate.finish.decode import LatentDecoder, SegmentDecoder
 from wanimate.finish.preview import ColourMap, LatentPreview
 from wanimate.sampling.denoise import denoise
 from wanimate.sampling.guidance import SegmentNetwork
-from wanimate.types import Conditions
+from wanimate.types import AttentionStep, Conditions
 
 
 @dataclass
@@ -36,6 +36,8 @@ class SegmentMaker:
     """Called as every stage begins."""
     shrink: Callable[[Stage], str | None] = field(default=lambda stage: None)
     """As `engines.base.Engine.shrink`."""
+    attention_step: Callable[[], AttentionStep | None] = field(default=lambda: None)
+    """What self-attention has left out since this was last called; None where nothing may be left out."""
     anchor: Anchor | None = None
     """Holds colours from segment to segment; None changes no frame."""
 
@@ -46,8 +48,9 @@ class SegmentMaker:
     def segment(self, task: SegmentTask) -> Generator[Event | FramesReady, None, SegmentResult]:
         """As `engines.base.Engine.segment`; frames may go past the job's end."""
         latents, skipped = task.latents, 0
+        attention: tuple[AttentionStep, ...] = ()
         if latents is None:
-            latents, skipped = yield from self._denoised(task)
+            latents, skipped, attention = yield from self._denoised(task)
         segment, anchored = task.segment, None
         if self.anchor is not None:
             anchored = self.anchor.begin(segment, task.known, self.builder.places(segment), task.anchor)
@@ -59,10 +62,12 @@ class SegmentMaker:
             yield FramesReady(start, frames)
             start += frames.shape[1]
         assert decoder.tail is not None
-        return SegmentResult(latents, decoder.tail, skipped, {} if anchored is None else anchored.state)
+        state = {} if anchored is None else anchored.state
+        return SegmentResult(latents, decoder.tail, skipped, state, attention)
 
-    def _denoised(self, task: SegmentTask) -> Generator[Event, None, tuple[Tensor, int]]:
-        """The segment's latents [16, T, h, w] without the reference frame, and the steps that a cache has answered."""
+    def _denoised(self, task: SegmentTask) -> Generator[Event, None, tuple[Tensor, int, tuple[AttentionStep, ...]]]:
+        """The segment's latents [16, T, h, w] without the reference frame, the steps that a cache has answered, and what
+        attention has left out in each step."""
         segment, settings = task.segment, self.settings
         yield from self._start(Stage.CONDITIONS, 0, segment.index)
         conditions = self.builder.build(segment, task.known if segment.index else None)
@@ -71,17 +76,20 @@ class SegmentMaker:
         network = self.make_network(conditions)
         if task.following is not None:
             self.builder.reader.begin(task.following)
-        latents, finite = noise, []
+        latents, finite, left_out = noise, [], []
+        self.attention_step()  # a segment that was broken off has left its own
         for state in denoise(network, noise, settings.solver, settings.steps, settings.shift):
             latents = state.latents
             finite.append(torch.isfinite(latents).all())
+            if (attention := self.attention_step()) is not None:
+                left_out.append(attention)
             preview = LatentPreview(self._colours, state.estimate[:, 1:])
             yield StepDone(
                 segment=segment.index, segments=task.segments, step=state.step, steps=state.steps,
                 skipped=network.skipped, preview=preview,
             )  # fmt: skip
         _check(torch.stack(finite), segment.index, task.segments)
-        return latents[:, 1:], network.skipped
+        return latents[:, 1:], network.skipped, tuple(left_out)
 
     def _start(self, stage: Stage, total: int, index: int) -> Generator[Event, None, None]:
         self.started()

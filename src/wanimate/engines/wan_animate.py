@@ -34,7 +34,7 @@ from wanimate.runtime.processor import has_bf16
 from wanimate.sampling.guidance import SegmentNetwork
 from wanimate.types import Conditions, Mode
 from wanimate.weights.checkpoint import Checkpoint, check_checkpoint, open_prompts
-from wanimate.weights.locate import checkpoint_files
+from wanimate.weights.locate import checkpoint_files, text_files
 from wanimate.weights.lora import Lora
 from wanimate.weights.prompts import PromptEncoder
 
@@ -96,8 +96,10 @@ class WanAnimate:
             with torch.device("meta"):
                 job.matched(AnimateTransformer(params))
 
-    def read_ahead(self) -> None:
+    def read_ahead(self, job: ResolvedJob) -> None:
+        unused = set() if self.config.fixed_prompt or self._is_new(job) else set(text_files(self.folder))
         files = [] if self.networks.is_open or not is_big(self.folder) else self.files
+        files = [file for file in files if file not in unused]
         if files and sum(file.stat().st_size for file in files) < psutil.virtual_memory().available // 2:
             Thread(target=_into_page_cache, args=(files,), name="read-ahead", daemon=True).start()
 
@@ -276,8 +278,9 @@ class WanAnimate:
 
         anchor = Anchor() if job.anchored else None
         self._maker = SegmentMaker(
-            builder, network, self.networks, job.settings, chunk, self._stage_begins, anchor=anchor
-        )
+            builder, network, self.networks, job.settings, chunk, self._stage_begins,
+            attention_step=self.networks.attention_step, anchor=anchor,
+        )  # fmt: skip
 
     def _stage_begins(self) -> None:
         if self.device.type == "cuda":

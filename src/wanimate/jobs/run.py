@@ -42,7 +42,7 @@ from wanimate.preprocess.layout import plan_layout
 from wanimate.preprocess.manifest import named_clip, source_clip, told_settings
 from wanimate.preprocess.shot.stored import told_record
 from wanimate.provenance.about import Source, about_job
-from wanimate.types import Clip, Frame, Guides, Mode, Result, Segment
+from wanimate.types import AttentionStep, Clip, Frame, Guides, Mode, Result, Segment
 
 _DETECT, _DRAW = 0.06, 0.01
 """Seconds that are expected for a frame in which the performer is looked for, and for one that is drawn."""
@@ -150,7 +150,7 @@ def _run(engine: Engine, job: Job) -> Generator[Event, None, None]:
         hashes.add(inputs.values())
         task.clock.expect([*_expected(layout.count), *engine.expected(resolved, layout.count), *task.finishing()])
         yield from task.watch(iter([*place.notices, *said, *told]))
-        engine.read_ahead()
+        engine.read_ahead(resolved)
         guides = yield from _drawn(task, job, clip, image, area)
         yield from _finish(task, guides)
 
@@ -167,6 +167,7 @@ def _generate(
     read += [*files_read(None, resolved.generate, output, asked), *engine.files]
     with workspace(out, output, read, marks=asked, mode=loaded.mode) as place, Hashes() as hashes:
         engine.check(resolved)
+        engine.read_ahead(resolved)
         check_redraw(resolved, loaded.count, place.store, loaded)
         spec = VideoSpec(loaded.size, loaded.fps, loaded.count)
         result = place.check_room(spec, loaded.mode)
@@ -258,6 +259,7 @@ def _written(task: _Task, guides: Guides, segments: tuple[Segment, ...], earlier
     clock, output, place = task.clock, task.output, task.place
     columns = tuple(sample_columns(guides.count)) if output.sheet else ()
     skipped: list[int] = []
+    attention: list[tuple[AttentionStep, ...]] = []
     resumed, seed = earlier.finished, earlier.seed
     order, said = _order(task, guides, columns)
     scene = Scene(guides, output)
@@ -269,6 +271,7 @@ def _written(task: _Task, guides: Guides, segments: tuple[Segment, ...], earlier
                     yield from deliver(delivery, clock, *pair)
             elif isinstance(event, SegmentDone):
                 skipped.append(event.result.skipped)
+                attention.append(event.result.attention)
             else:
                 yield from task.note(event)
         yield from clock.start(Stage.WRITE)
@@ -286,6 +289,10 @@ def _written(task: _Task, guides: Guides, segments: tuple[Segment, ...], earlier
             "redraws": earlier.redraws, "resumed": resumed, **marks,
         }  # fmt: skip
         made["cache"] = caching and {"kind": caching.kind, "gate": caching.gate, "skipped": skipped}
+        made["sparse_attention"] = {
+            "density": [[step.density for step in steps] for steps in attention],
+            "error": [[step.error for step in steps] for steps in attention],
+        } if any(attention) else None  # fmt: skip
         sheet = None
         if output.sheet:
             title = f"wanimate, checkpoint {task.engine.facts()['checkpoint']['name']}"

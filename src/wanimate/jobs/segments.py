@@ -95,7 +95,10 @@ class _Loop:
         if stored is None:
             result = yield from self._made(self._task(segment, generator), show)
             if self.archive is not None:
-                kept = StoredSegment(result.latents, result.tail, generator.get_state(), result.skipped, result.anchor)
+                state = generator.get_state()
+                kept = StoredSegment(
+                    result.latents, result.tail, state, result.skipped, result.anchor, result.attention
+                )
                 failure = self.archive.add(segment, path, kept)
                 if failure is not None:
                     text = f"segment {segment.index + 1} could not be stored ({failure}); the job goes on without"
@@ -107,7 +110,7 @@ class _Loop:
         if off:
             where = f"segment {segment.index + 1} was made on another machine or setting"
             yield Notice(f"{where}: its frames differ by up to {off:.2g} levels", "warning")
-        return SegmentResult(stored.latents, stored.tail, stored.skipped, stored.anchor)
+        return SegmentResult(stored.latents, stored.tail, stored.skipped, stored.anchor, stored.attention)
 
     def redrawn(
         self, segment: Segment, redraw: Redraw, generator: torch.Generator

@@ -38,12 +38,12 @@ from wanimate.preprocess.folder import MANIFEST
 from wanimate.preprocess.guides import load_guides
 from wanimate.preprocess.shot.stored import hash_without_record
 from wanimate.provenance.about import new_id
-from wanimate.types import Guides, Segment
+from wanimate.types import AttentionStep, Guides, Segment
 
 GUIDES, SEGMENTS = "guides", "segment-*.safetensors"
 SEEDS = 2**63
 """Seeds are below it."""
-_ANCHOR = "anchor."
+_ANCHOR, _ATTENTION = "anchor.", "attention"
 _LARGEST = 2**24
 """Bytes of `job.json` that are read at the most."""
 
@@ -114,14 +114,15 @@ class StoreFile(_Stored):
 @dataclass(frozen=True)
 class StoredSegment:
     """A finished segment: latents [16, T, h, w] without the reference frame, the frames the next one goes on from [3, r, H, W],
-    the state of the noise generator after it, the steps that a cache has answered, and what holds the colours of the next one
-    (`finish.anchor`; empty: nothing does)."""
+    the state of the noise generator after it, the steps that a cache has answered, what holds the colours of the next one
+    (`finish.anchor`; empty: nothing does), and what attention has left out in each step (empty: nothing)."""
 
     latents: Tensor
     tail: Tensor
     generator: Tensor
     skipped: int
     anchor: AnchorState = field(default_factory=dict)
+    attention: tuple[AttentionStep, ...] = ()
 
 
 class Store:
@@ -212,7 +213,9 @@ class Store:
             tensors = unpacked(self._segment(index, key).read_bytes())
             skipped = int(tensors["skipped"].item())
             anchor = {name[len(_ANCHOR) :]: tensor for name, tensor in tensors.items() if name.startswith(_ANCHOR)}
-            found = StoredSegment(tensors["latents"], tensors["tail"], tensors["generator"], skipped, anchor)
+            steps = tensors[_ATTENTION].tolist() if _ATTENTION in tensors else []
+            attention = tuple(AttentionStep(*step) for step in steps)
+            found = StoredSegment(tensors["latents"], tensors["tail"], tensors["generator"], skipped, anchor, attention)
             torch.Generator("cpu").set_state(found.generator)
         except (OSError, SafetensorError, KeyError, ValueError, RuntimeError, TypeError):
             return None
@@ -223,6 +226,9 @@ class Store:
         tensors = {"latents": segment.latents, "tail": segment.tail, "generator": segment.generator}
         tensors["skipped"] = torch.tensor(segment.skipped)
         tensors |= {_ANCHOR + name: sums for name, sums in segment.anchor.items()}
+        if segment.attention:
+            steps = [[step.density, step.error] for step in segment.attention]
+            tensors[_ATTENTION] = torch.tensor(steps, dtype=torch.float64)
         with AtomicFile(self._segment(index, key)) as file:
             for part in packed({name: tensor.detach().to("cpu").contiguous() for name, tensor in tensors.items()}):
                 file.write(part)

@@ -22,7 +22,8 @@ from wanimate.model.transformer import AnimateTransformer
 from wanimate.model.vae import VideoVae
 from wanimate.preprocess.detect.models import SELFIE, U2NETP, find
 from wanimate.runtime.backends import backends
-from wanimate.runtime.optimize import TRIAL_HEADS, TRIAL_TOKENS, attention_trials, best_trial, optimize
+from wanimate.runtime.kept import kept_here
+from wanimate.runtime.optimize import TRIAL_HEADS, TRIAL_TOKENS, best_trial, fresh_trials, optimize
 from wanimate.runtime.patches import installed
 from wanimate.runtime.planning.fit import plan_for
 from wanimate.versions import version_of
@@ -66,7 +67,7 @@ def planned_patches(runtime: RuntimeSettings) -> dict[str, str]:
     if device.type == "cuda":
         model = model.to(torch.bfloat16)
     checkpoint = Checkpoint(Path(), CheckpointConfig(name="none"), model, vae, FixedPrompt({}), None, device)
-    optimize(checkpoint, runtime.speed, TRIAL_TOKENS, runtime.attention)
+    optimize(checkpoint, runtime.speed, TRIAL_TOKENS, runtime.attention, runtime.attention_error)
     return {name: ", ".join(installed(part)) or "none" for name, part in (("transformer", model), ("VAE", vae))}
 
 
@@ -127,6 +128,7 @@ def machine_words() -> str:
 
 def _machine(gpus: list[dict[str, Any]]) -> dict[str, Any]:
     memory = psutil.virtual_memory()
+    folder, files, taken = kept_here()
     flags = sorted(cpu_flags() & set(FLAGS))
     return {
         "system": platform.platform(),
@@ -136,6 +138,7 @@ def _machine(gpus: list[dict[str, Any]]) -> dict[str, Any]:
         "memory": f"{memory.total / GIB:.1f} GiB, {memory.available / GIB:.1f} GiB free",
         "GPUs": ", ".join(f"{g['name']} ({g['memory'] / GIB:.0f} GiB)" for g in gpus) or "none",
         "torch": f"{torch.__version__}, CUDA {torch.version.cuda or 'not built in'}, {torch.get_num_threads()} threads",
+        "kept code": f"{folder}: {files} files, {taken / 2**20:.1f} MiB",
         "encoders": ", ".join(name for name in ("libx264", "libx265", "ffv1", "aac") if _has_encoder(name)),
     }
 
@@ -173,7 +176,7 @@ def _attention(gpu: bool) -> list[tuple[str, str, bool, bool, str]]:
     if not gpu:
         return [("attention", "torch", True, True, "part of torch, exact"), *rows]
     device = best_device()
-    trials = attention_trials(device, torch.bfloat16, TRIAL_TOKENS, 128, exact=False)
+    trials = fresh_trials(device, torch.bfloat16, TRIAL_TOKENS, 128, exact=False)
     exact = best_trial([trial for trial in trials if known[trial.name].exact]).name
     best = best_trial(trials).name
     speed = setting("runtime.speed")
@@ -184,6 +187,8 @@ def _attention(gpu: bool) -> list[tuple[str, str, bool, bool, str]]:
         taken = f"{1e3 * trial.seconds:.1f} ms for {TRIAL_TOKENS} tokens, {TRIAL_HEADS} heads"
         why = trial.why or taken + (f"; {used[trial.name]}" if trial.name in used else "")
         rows.append(("attention", trial.name, not trial.why, trial.name in used, why))
+    for name in known.keys() - {trial.name for trial in trials}:
+        rows.append(("attention", name, True, False, "not tried: another one is always quicker on this GPU"))
     return rows
 
 

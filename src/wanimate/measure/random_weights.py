@@ -14,11 +14,13 @@ from wanimate.engines.resolved import ResolvedJob
 from wanimate.engines.wan_animate import WanAnimate
 from wanimate.errors import OutOfMemory
 from wanimate.events import Event
+from wanimate.model.fp8 import FP8
+from wanimate.model.int8 import INT8
 from wanimate.model.params import TransformerParams, VaeParams
 from wanimate.model.transformer import AnimateTransformer
 from wanimate.model.vae import VideoVae
 from wanimate.runtime.placement import PlacedNetworks
-from wanimate.runtime.planning.cards import published_networks
+from wanimate.runtime.planning.cards import Published, published_networks
 from wanimate.runtime.planning.plan import Machine, Plan, Work, make_plan
 from wanimate.runtime.planning.rates import Rates
 from wanimate.runtime.planning.sizes import wanted_weights
@@ -26,7 +28,7 @@ from wanimate.weights.checkpoint import Checkpoint, Compress, PublishedImage, be
 from wanimate.weights.locate import CheckpointConfig
 from wanimate.weights.lora_view import LoraSizes
 from wanimate.weights.prompts import FixedPrompt, PromptEncoder
-from wanimate.weights.quantize import QuantizedLinear, is_quantizable, quantize_fp8
+from wanimate.weights.quantize import QuantizedLinear, is_quantizable, to_levels
 
 NAME = "random weights of the published size"
 IMAGE_TOKENS, WORDS = 257, 32
@@ -52,13 +54,13 @@ def random_network(params: TransformerParams, device: torch.device, dtype: torch
     return model.eval().requires_grad_(False)
 
 
-def quantize_network(model: AnimateTransformer) -> None:
-    """Its linear layers in float8, in place, one after the other."""
+def quantize_network(model: AnimateTransformer, kind: torch.dtype = FP8) -> None:
+    """Its linear layers in float8 or int8, in place, one after the other."""
     for name in [name for name, _ in model.named_parameters() if is_quantizable(name)]:
         parent, _, leaf = name.removesuffix(".weight").rpartition(".")
         owner = model.get_submodule(parent)
         old = getattr(owner, leaf)
-        setattr(owner, leaf, QuantizedLinear.of(old, *quantize_fp8(old.weight)))
+        setattr(owner, leaf, QuantizedLinear.of(old, *to_levels(old.weight, kind)))
 
 
 class RandomNetworks(PlacedNetworks):
@@ -84,8 +86,8 @@ class RandomNetworks(PlacedNetworks):
     ) -> Generator[tuple[int, int], None, Checkpoint]:
         yield 0, 1
         model = random_network(self.params, self.device, dtype)
-        if compress == "all":
-            quantize_network(model)
+        if compress in ("all", "int8"):
+            quantize_network(model, INT8 if compress == "int8" else FP8)
         torch.manual_seed(0)
         with self.device:
             vae = VideoVae(self.vae_params).eval().requires_grad_(False).channels_last()
@@ -121,7 +123,7 @@ class RandomEngine(WanAnimate):
     def check(self, job: ResolvedJob) -> None:
         """There are no files that could be wrong."""
 
-    def read_ahead(self) -> None:
+    def read_ahead(self, job: ResolvedJob) -> None:
         """There is nothing to read."""
 
     def _encode_prompt(self, job: ResolvedJob) -> Iterator[Event]:
@@ -134,13 +136,15 @@ class RandomEngine(WanAnimate):
 def fits(runtime: RuntimeSettings, size: tuple[int, int], length: int) -> bool:
     """Whether a GPU is here that holds the published network whole, with a segment of so many frames of `size`."""
     from wanimate.conditions.segments import plan_segments
-    from wanimate.runtime.optimize import has_fp8
+    from wanimate.runtime.optimize import has_fp8, has_int8
 
     device = best_device(runtime.device)
     if device.type != "cuda":
         return False
-    weights = "fp8" if wanted_weights(runtime, device) == "fp8" else "bf16"
-    machine = Machine(device, "", gpu_room(device), 2**50, Rates(1, 1, 1, 1, 1, 1), has_fp8(device))
+    wanted_type = wanted_weights(runtime, device)
+    weights: Published = wanted_type if wanted_type in ("fp8", "int8") else "bf16"
+    eight = has_fp8(device) if weights == "fp8" else has_int8(device)
+    machine = Machine(device, "", gpu_room(device), 2**50, Rates(1, 1, 1, 1, 1, 1), eight)
     wanted = runtime.model_copy(update={"blocks": "resident"})
     try:
         make_plan(published_networks(weights), Work(size, plan_segments(length, length, 1), 1), wanted, machine)

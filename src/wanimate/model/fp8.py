@@ -1,4 +1,4 @@
-"""Numbers of eight bits: what rounds to them, and the matrix product of them.
+"""Float8 numbers: what rounds to them, and the matrix product of them.
 
 Letters: R rows, I inputs, O outputs.
 """
@@ -25,18 +25,12 @@ def to_fp8(x: Tensor, axes: tuple[int, ...]) -> tuple[Tensor, Tensor]:
     return (wide / scale).clamp(-LARGEST, LARGEST).to(FP8), scale
 
 
-def fp8_linear(x: Tensor, levels: Tensor, scale: Tensor, bias: Tensor | None) -> Tensor:
-    """x (levels * scale)^T + bias as a product of float8 matrices: [..., I] -> [..., O] in bfloat16.
-
-    levels float8 [O, I]; scale float32 [O, 1] or one number. x is rounded with a scale for each of its rows. Needs a GPU of
-    compute capability 8.9 or more; I and O are multiples of 16.
-    """
-    rounded, row_scale = to_fp8(x.flatten(0, -2), (1,))
-    return fp8_product(rounded, row_scale, levels, scale, bias).view(*x.shape[:-1], -1)
-
-
 def fp8_product(x: Tensor, row_scale: Tensor, levels: Tensor, scale: Tensor, bias: Tensor | None) -> Tensor:
-    """The same of x that is rounded already: levels [R, I] and scales [R, 1] -> bfloat16 [R, O]."""
+    """(x * row_scale) (levels * scale)^T + bias as a product of float8 matrices: [R, I] and [O, I] -> bfloat16 [R, O].
+
+    row_scale float32 [R, 1]; scale float32 [O, 1] or one number. Needs a GPU of compute capability 8.9 or more; I and O are
+    multiples of 16.
+    """
     columns = scale.reshape(1, -1).expand(1, levels.shape[0]).contiguous()
     bias = None if bias is None else bias.to(torch.bfloat16)
     return torch._scaled_mm(

@@ -20,11 +20,13 @@ keep_caches_private()  # before anything is compiled
 
 @dataclass(frozen=True)
 class Backend:
-    """`exact`: its products are those of the inputs' own type."""
+    """`exact`: its products are those of the inputs' own type. `unless`: a compute capability on which another one is always
+    quicker, so that `auto` does not try it there."""
 
     name: str
     attend: Attend
     exact: bool
+    unless: tuple[int, int] | None = None
 
 
 def backends() -> dict[str, Backend]:
@@ -39,9 +41,11 @@ def backends() -> dict[str, Backend]:
     if importlib.util.find_spec("sageattention") is not None:
         found.append(Backend("sage", _sage, False))
     if HAS_TRITON:
-        from wanimate.runtime.kernels.attention8 import Fp8Attention
+        from wanimate.runtime.kernels.attention8 import CAPABILITY, Fp8Attention
+        from wanimate.runtime.kernels.attention_int8 import Int8Attention
 
         found.append(Backend("float8", Fp8Attention(), False))
+        found.append(Backend("int8", Int8Attention(), False, unless=CAPABILITY))
     return {backend.name: backend for backend in found}
 
 

@@ -6,6 +6,7 @@ import atexit
 import os
 import shutil
 import tempfile
+from functools import cache
 from pathlib import Path
 
 from wanimate.media.files import cache_folder, private_folder
@@ -22,10 +23,16 @@ def keep_caches_private() -> None:
     """
     for variable, name in FOLDERS.items():
         if not os.environ.get(variable):
-            os.environ[variable] = str(_folder(name))
+            os.environ[variable] = str(compiled_folder(name))
 
 
-def _folder(name: str) -> Path:
+def compiled_folder(name: str) -> Path:
+    """The folder of this name for code that was made here, private to this user; a temporary one as above."""
+    return _folder(name, os.environ.get("WANIMATE_CACHE"))
+
+
+@cache
+def _folder(name: str, chosen: str | None) -> Path:
     try:
         return private_folder(cache_folder() / "compiled" / name)
     except (OSError, RuntimeError):  # RuntimeError: this user has no home

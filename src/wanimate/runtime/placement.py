@@ -18,14 +18,15 @@ from wanimate.config import LoraUse, ParallelSettings, RuntimeSettings
 from wanimate.events import Stage
 from wanimate.model.transformer import AnimateTransformer
 from wanimate.runtime.offload import StreamedBlocks, chunk_tokens, page_lock_changes, place_blocks, stream_blocks
-from wanimate.runtime.optimize import TRIAL_TOKENS, check_attention, optimize, optimize_at
+from wanimate.runtime.optimize import TRIAL_TOKENS, check_attention, check_attention_error, optimize, optimize_at
 from wanimate.runtime.planning.fit import limit_gpu, plan_for
 from wanimate.runtime.planning.plan import Placement, Plan, ResidentBytes, Work
 from wanimate.runtime.planning.sizes import is_big, wanted_weights, weights_type
+from wanimate.runtime.sparse.control import meter_of
 from wanimate.runtime.tiling import CELL, TiledVae
 from wanimate.sampling.cache import Caching
 from wanimate.sampling.guidance import PhasedNetwork, SegmentNetwork, guided
-from wanimate.types import Conditions
+from wanimate.types import AttentionStep, Conditions
 from wanimate.weights.checkpoint import Checkpoint, Compress, opening
 from wanimate.weights.locate import CheckpointConfig
 from wanimate.weights.lora import Lora
@@ -46,6 +47,7 @@ class PlacedNetworks:
     ) -> None:
         self.folder, self.config, self.device, self.runtime = folder, config, device, runtime
         check_attention(device, runtime.attention)
+        check_attention_error(device, runtime.speed, runtime.attention_error)
         self.parallel = ParallelSettings()
         self.plan: Plan | None = None
         self.attention = ""
@@ -90,7 +92,9 @@ class PlacedNetworks:
         self.place(checkpoint.transformer, wanted)
         if device.type == "cuda":
             model, runtime = checkpoint.transformer, self.runtime
-            self.attention = optimize_at(model, device, runtime.speed, work.tokens, runtime.attention)
+            self.attention = optimize_at(
+                model, device, runtime.speed, work.tokens, runtime.attention, runtime.attention_error
+            )
             torch.cuda.reset_peak_memory_stats(device)
         return self.plan
 
@@ -107,7 +111,10 @@ class PlacedNetworks:
         try:
             checkpoint = yield from self._read(dtype, compress, prompts)
             self.place(checkpoint.transformer, self.placement)
-            self.attention = optimize(checkpoint, self.runtime.speed, self._tokens, self.runtime.attention)
+            runtime = self.runtime
+            self.attention = optimize(
+                checkpoint, runtime.speed, self._tokens, runtime.attention, runtime.attention_error
+            )
             self._checkpoint = checkpoint
         finally:
             if self._checkpoint is None:
@@ -153,6 +160,11 @@ class PlacedNetworks:
                 stack.transformer(active), conditions, guidance, caching and caching.at(start)
             ),
         )  # fmt: skip
+
+    def attention_step(self) -> AttentionStep | None:
+        """What self-attention has left out since this was last asked; None where nothing may be left out."""
+        meter = meter_of(self.checkpoint.transformer)
+        return None if meter is None else meter.take()
 
     def encode_each(self, videos: Iterable[Tensor], chunk: int = 1) -> list[Tensor]:
         """As `VideoVae.encode_each`, in tiles as the placement says."""

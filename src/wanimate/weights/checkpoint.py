@@ -2,8 +2,8 @@
 
 from __future__ import annotations
 
+import hashlib
 from collections.abc import Generator
-from concurrent.futures import ThreadPoolExecutor
 from dataclasses import dataclass
 from pathlib import Path
 from typing import Any, Literal, TypeVar
@@ -13,7 +13,9 @@ from torch import Tensor
 
 from wanimate.errors import CheckpointError, InputError
 from wanimate.log import log_choice
-from wanimate.model.image_encoder import ClipImageEncoder, clip_config
+from wanimate.model.fp8 import FP8
+from wanimate.model.image_encoder import ClipImageEncoder
+from wanimate.model.int8 import INT8
 from wanimate.model.params import TransformerParams
 from wanimate.model.text_encoder import TextEncoder, umt5_config
 from wanimate.model.transformer import AnimateTransformer
@@ -44,15 +46,17 @@ from wanimate.weights.locate import (
     open_transformer,
     read_checkpoint_config,
 )
-from wanimate.weights.names import Sizes, clip_to_transformers, transformer_params, umt5_to_transformers, vae_params
+from wanimate.weights.names import Sizes, transformer_params, umt5_to_transformers, vae_params
 from wanimate.weights.prompts import FixedPrompt, PromptEncoder, PublishedPrompt
 from wanimate.weights.quantize import QuantizedLinear, is_quantizable, quantized_of
-from wanimate.weights.stored import Scaled, Stored, Value, Values, expand, value
+from wanimate.weights.staging import gpu_of, moved
+from wanimate.weights.stored import Scaled, Stored, Value, Values
 from wanimate.weights.tokenizer import SPIECE_FILE, open_tokenizer
 
 T = TypeVar("T")
-Compress = Literal["never", "stored", "all"]
-"""Which linear layers of the transformer stay quantised: none, those that are in the file, all of the blocks (to float8)."""
+Compress = Literal["never", "stored", "all", "int8"]
+"""Which linear layers of the transformer stay quantised: none, those that are in the file, all of the blocks (what
+is not quantised yet to float8, or all to int8)."""
 
 
 class PublishedImage:
@@ -62,13 +66,17 @@ class PublishedImage:
         self.file, self.device = file, device
         open_tensors(file)  # what is no file of tensors is refused now
         self._encoder: ClipImageEncoder | None = None
+        self._last: tuple[bytes, Tensor] | None = None
 
     def encode(self, picture: Tensor) -> Tensor:
-        """[3, H, W] in [-1, 1] -> [257, 1280]."""
-        if self._encoder is None:
-            half = torch.float16 if self.device.type == "cuda" else torch.float32
-            self._encoder = load_image_encoder(open_tensors(self.file), self.file, device=self.device, dtype=half)
-        return self._encoder.encode(picture)
+        """[3, H, W] in [-1, 1] -> [257, 1280]. What the last picture gave is remembered."""
+        name = hashlib.sha256(picture.contiguous().cpu().view(torch.uint8).numpy().tobytes()).digest()
+        if self._last is None or self._last[0] != name:
+            if self._encoder is None:
+                half = torch.float16 if self.device.type == "cuda" else torch.float32
+                self._encoder = load_image_encoder(open_tensors(self.file), self.file, device=self.device, dtype=half)
+            self._last = name, self._encoder.encode(picture)
+        return self._last[1]
 
     def release(self) -> None:
         """Give the memory of the network back; the next picture opens it again."""
@@ -125,13 +133,10 @@ def opening(
     vae_file = needed(find_vae(folder), "VAE", folder)
     tensors, vae_tensors = native_transformer(open_transformer(folder)), native_vae(open_tensors(vae_file))
     total = sum(map(stored_bytes, (*tensors.values(), *vae_tensors.values())))
-    with ThreadPoolExecutor(1, "import") as beside:
-        if find_clip(folder).is_file():
-            beside.submit(_import_clip)  # seconds of the interpreter's, while tensors are read, which imports nothing
-        reading = loading_transformer(tensors, config, folder, kind, where, compress, blocks_on)
-        transformer = yield from _counted(reading, 0, total)
-        first = sum(map(stored_bytes, tensors.values()))
-        vae = yield from _counted(loading_vae(vae_tensors, config, vae_file, where), first, total)
+    reading = loading_transformer(tensors, config, folder, kind, where, compress, blocks_on)
+    transformer = yield from _counted(reading, 0, total)
+    first = sum(map(stored_bytes, tensors.values()))
+    vae = yield from _counted(loading_vae(vae_tensors, config, vae_file, where), first, total)
     prompts = prompts or open_prompts(folder, config, where, transformer.params)
     image = None
     if transformer.params.image_width is not None:
@@ -173,10 +178,6 @@ def _counted(sizes: Generator[int, None, T], done: int, total: int) -> Generator
             found: T = end.value
             return found
         yield done, total
-
-
-def _import_clip() -> None:
-    from transformers import CLIPVisionModel  # noqa: F401 - `model.image_encoder` imports it where it is used
 
 
 def best_device(asked: str | torch.device | None = None) -> torch.device:
@@ -284,26 +285,21 @@ def loading_transformer(
 
     def place(key: str, stored: Value) -> Tensors:
         where = blocks_on if blocks_on is not None and key.startswith("blocks.") else device
-        stays = compress == "all" or (compress == "stored" and isinstance(stored, Scaled))
+        stays = compress in ("all", "int8") or (compress == "stored" and isinstance(stored, Scaled))
         if not (stays and is_quantizable(key)):
             return {key: moved(stored, where, dtype)}
-        quantized, scale = quantized_of(stored, where, by=device)
+        quantized, scale = quantized_of(stored, where, by=device, kind=INT8 if compress == "int8" else FP8)
         parent, _, leaf = key.removesuffix(".weight").rpartition(".")
         layer = getattr(owner := model.get_submodule(parent), leaf)
         setattr(owner, leaf, QuantizedLinear(layer, quantized.dtype, scale.shape))
         return {key: quantized, f"{key}_scale": scale}
 
-    yield from loading(model, tensors, source, place)
+    def first(key: str) -> torch.device | None:
+        stays = blocks_on is not None and key.startswith("blocks.") and not (compress == "all" and is_quantizable(key))
+        return None if stays else gpu_of(device)
+
+    yield from loading(model, tensors, source, place, first)
     return model.eval().requires_grad_(False)
-
-
-def moved(stored: Value, device: torch.device | str, dtype: torch.dtype | None = None) -> Tensor:
-    """A tensor on its device; converted and expanded there. None keeps its type."""
-    if isinstance(stored, Scaled):
-        made = expand(value(stored.quantized).to(device), value(stored.scale).to(device))
-    else:
-        made = value(stored).to(device)
-    return made if dtype is None else made.to(dtype)
 
 
 def load_vae(tensors: Values, config: CheckpointConfig, source: Path, device: torch.device | str = "cpu") -> VideoVae:
@@ -319,7 +315,11 @@ def loading_vae(
     params = vae_params(tensors, source, config.latent_mean, config.latent_std)
     with torch.device("meta"):
         model = VideoVae(params)
-    yield from loading(model, tensors, source, lambda key, stored: {key: moved(stored, device, torch.float32)})
+
+    def place(key: str, stored: Value) -> Tensors:
+        return {key: moved(stored, device, torch.float32)}
+
+    yield from loading(model, tensors, source, place, lambda _: gpu_of(device))
     model.mean, model.std = (torch.tensor(v, device=device).view(model.mean.shape) for v in (params.mean, params.std))
     return model.channels_last().eval().requires_grad_(False)
 
@@ -355,15 +355,20 @@ def load_text_encoder(
         raise CheckpointError("text encoder", source, rule, "Use the file that comes with the checkpoint.") from error
     with torch.device("meta"):
         model = TextEncoder(config, tokenizer)  # type: ignore[arg-type]
-    placed: dict[int, Tensor] = {}
+    placed: dict[str, Tensor] = {}
     kind = text_type(tensors)
+    converted, names = umt5_to_transformers(tensors), dict[int, str]()
+    same = {key: names.setdefault(id(stored), key) for key, stored in converted.items()}  # the embedding has two names
 
     def place(key: str, stored: Value) -> Tensors:
-        if id(stored) not in placed:  # the embedding has two names
-            placed[id(stored)] = moved(stored, device, kind)
-        return {key: placed[id(stored)]}
+        if same[key] not in placed:
+            placed[same[key]] = moved(stored, device, kind)
+        return {key: placed[same[key]]}
 
-    load_strict(model.model, umt5_to_transformers(tensors), source, place)
+    def first(key: str) -> torch.device | None:
+        return gpu_of(device) if same[key] == key else None
+
+    load_strict(model.model, converted, source, place, first)
     return model.eval().requires_grad_(False)
 
 
@@ -371,35 +376,26 @@ def load_image_encoder(
     tensors: Values, source: Path, heads: int = 16, device: torch.device | str = "cpu",
     dtype: torch.dtype = torch.float32,
 ) -> ClipImageEncoder:  # fmt: skip
-    """From published CLIP keys or transformers'. The head count leaves no trace in the shapes."""
+    """From published CLIP keys or transformers'. The head count leaves no trace in the shapes. The text tower, the last block
+    and the projection are never used."""
     tensors = native_clip(tensors)
     sizes = Sizes(tensors)
     try:
         width = sizes.of("visual.patch_embedding.weight", 0, 4)
         ffn = sizes.of("visual.transformer.0.mlp.0.weight", 0, 2)
         layers = sizes.count("visual.transformer.") - 1
+        if width % heads:
+            raise ValueError(f"its width, {width}, is not one of {heads} heads")
         with torch.device("meta"):
-            model = ClipImageEncoder(clip_config(width, heads, layers, ffn))
-        own = model.model.state_dict()
-        prefix = "vision_model." if any(k.startswith("vision_model.") for k in own) else ""
-        converted = clip_to_transformers(tensors, prefix)
-    except KeyError as error:
-        rule = f"it is not the published CLIP (visual.{error.args[0]} is missing)"
-        raise CheckpointError("image encoder", source, rule, "Use the file that comes with the checkpoint.") from error
+            model = ClipImageEncoder(width, heads, layers, ffn)
     except (ValueError, IndexError) as error:
         rule = f"it is not the published CLIP ({error})"
         raise CheckpointError("image encoder", source, rule, "Use the file that comes with the checkpoint.") from error
+    unused = (f"visual.transformer.{layers}.", "visual.post_norm.", "visual.head")
+    used = {key: v for key, v in tensors.items() if key.startswith("visual.") and not key.startswith(unused)}
 
     def place(key: str, stored: Value) -> Tensors:
-        return {key: moved(stored, device, None if key.endswith("position_ids") else dtype)}
+        return {key: moved(stored, device, dtype)}
 
-    load_strict(model.model, {**converted, **_position_ids(own)}, source, place)
-    for module in model.modules():
-        for name, buffer in _position_ids(dict(module.named_buffers(recurse=False))).items():
-            setattr(module, name, buffer.to(device))
+    load_strict(model, used, source, place, lambda _: gpu_of(device))
     return model.eval().requires_grad_(False)
-
-
-def _position_ids(buffers: dict[str, Tensor]) -> Tensors:
-    """The index buffers among these: transformers keeps them beside the weights, in some versions as if they were weights."""
-    return {k: torch.arange(v.shape[-1])[None] for k, v in buffers.items() if k.endswith("position_ids")}

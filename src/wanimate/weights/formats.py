@@ -7,6 +7,7 @@ import re
 import warnings
 import zipfile
 from collections.abc import Callable, Iterator
+from contextlib import closing
 from pathlib import Path
 from typing import Any
 
@@ -18,6 +19,7 @@ from wanimate.media.files import in_utf8
 from wanimate.media.json_file import read_json
 from wanimate.weights.gguf import is_gguf, open_gguf
 from wanimate.weights.markers import understood
+from wanimate.weights.staging import Wanted, arriving
 from wanimate.weights.stored import (
     TYPES,
     Scaled,
@@ -31,6 +33,7 @@ from wanimate.weights.stored import (
 )
 
 Tensors = dict[str, Tensor]
+GoesTo = Callable[[str], torch.device | None]
 Place = Callable[[str, Value], Tensors]
 """Where a tensor goes: its name in the module and its value -> what the module gets for it, under one or more names."""
 
@@ -181,17 +184,22 @@ def quantize_rows(weight: Tensor) -> tuple[Tensor, Tensor]:
     return (rows / scale).round().to(torch.int8).view(weight.shape), scale
 
 
-def load_strict(module: nn.Module, tensors: Values, source: Path, place: Place | None = None) -> None:
+def load_strict(
+    module: nn.Module, tensors: Values, source: Path, place: Place | None = None, first: GoesTo | None = None
+) -> None:
     """Put tensors into a module; missing, unexpected and misshapen keys and values that are not numbers are errors.
 
     `place` makes of each value what the module gets, one after the other: on the module's device, in its type. A module on
-    the meta device takes these tensors as they are, without a copy.
+    the meta device takes these tensors as they are, without a copy. `first`: the GPU that a value's bytes are brought to
+    before that (`weights.staging`).
     """
-    for _ in loading(module, tensors, source, place):
+    for _ in loading(module, tensors, source, place, first):
         pass
 
 
-def loading(module: nn.Module, tensors: Values, source: Path, place: Place | None = None) -> Iterator[int]:
+def loading(
+    module: nn.Module, tensors: Values, source: Path, place: Place | None = None, first: GoesTo | None = None
+) -> Iterator[int]:
     """`load_strict`, tensor by tensor: yields the bytes of each one's stored values. The module changes after the last one."""
     wanted = module.state_dict()
     problems = {
@@ -206,13 +214,17 @@ def loading(module: nn.Module, tensors: Values, source: Path, place: Place | Non
     placed: Tensors = {}
     wrong = problems["unexpected"] + problems["of another shape"]
     problems["not finite"] = []
-    for key, stored in tensors.items():
-        if key not in wanted or (wrong and not isinstance(stored, Tensor)):
-            continue
-        made = {key: value(stored)} if place is None else place(key, stored)
-        problems["not finite"] += [key for tensor in made.values() if not is_finite(tensor)]
-        placed |= made
-        yield stored_bytes(stored)
+    read = (
+        Wanted(key, stored, None if first is None else first(key))
+        for key, stored in tensors.items()
+        if key in wanted and not (wrong and not isinstance(stored, Tensor))
+    )
+    with closing(arriving(read)) as arrivals:
+        for one, there in arrivals:
+            made = {one.key: value(there)} if place is None else place(one.key, there)
+            problems["not finite"] += [one.key for tensor in made.values() if not is_finite(tensor)]
+            placed |= made
+            yield stored_bytes(one.stored)
     found = [f"{len(keys)} {what}: {_few(keys)}" for what, keys in problems.items() if keys]
     if found:
         error = CheckpointError("checkpoint", source, "; ".join(found), "Use a checkpoint of this architecture.")

@@ -79,3 +79,18 @@ def test_an_error_waits_for_whoever_asks() -> None:
     reader.wait()
     with pytest.raises(OSError, match="the disk is gone"):
         reader.read(SECOND)
+
+
+@pytest.mark.timeout(30)
+def test_the_videos_of_a_segment_are_read_side_by_side() -> None:
+    together = threading.Barrier(4)
+
+    class Meeting(Watched):
+        def take(self, indices: Sequence[int]) -> Frames:
+            together.wait(10)
+            return super().take(indices)
+
+    found = GuidesReader(Guides("replacement", Fraction(24), *(Meeting(9) for _ in range(2)), np.zeros((16, 16, 3), np.uint8),
+                                background=Meeting(9), mask=Meeting(9))).read(FIRST)  # fmt: skip
+    assert found.mask is not None
+    assert len(found.mask) == 9

@@ -16,7 +16,7 @@ from tiny_checkpoints import published_checkpoint
 from wanimate.api import Animator
 from wanimate.config import GenerateSettings, OutputSettings, ParallelSettings, RuntimeSettings
 from wanimate.errors import OutputError
-from wanimate.events import Finished, StageProgress
+from wanimate.events import Finished, StageProgress, StepDone
 from wanimate.finish.encode import OutputWriter
 from wanimate.finish.record import SCHEMA, Hashes
 from wanimate.jobs import run as jobs
@@ -40,6 +40,33 @@ def test_the_result_holds_the_record_as_it_was_written(animator: Animator, guide
     assert result.manifest == json.loads((tmp_path / "a.json").read_text())
     assert result.manifest["schema"] == SCHEMA
     assert result.manifest["memory"]["host"] > 0
+
+
+def test_what_attention_leaves_out_is_in_the_record(checkpoint: Path, guides: MakeGuides, tmp_path: Path) -> None:
+    """For every step of every segment, also of those that an earlier run has finished."""
+    runtime = RuntimeSettings(speed="fast", attention_error=0.1)
+    settings = GenerateSettings(steps=2, seed=7)
+    with Animator.from_checkpoint(checkpoint, "cpu", runtime) as animator:
+        record = made(animator, guides(11), tmp_path / "a.mkv").manifest
+        broken = animator.generate(guides(11), tmp_path / "b.mkv", settings, LOSSLESS)
+        for event in broken:
+            if isinstance(event, StepDone) and event.segment == 1:
+                broken.close()
+                break
+        again = made(animator, guides(11), tmp_path / "b.mkv").manifest
+    found = record["sparse_attention"]
+    assert [len(steps) for steps in found["density"]] == [len(steps) for steps in found["error"]] == [2, 2]
+    assert all(0 < density <= 1 for steps in found["density"] for density in steps)
+    assert record["runtime"]["attention_error"] == 0.1
+    assert record["patches"]["transformer"] == ["attention (torch, error 0.1)"]
+    assert again["resumed"] == 1
+    assert again["sparse_attention"] == found
+
+
+def test_the_record_of_whole_attention_says_so(animator: Animator, guides: MakeGuides, tmp_path: Path) -> None:
+    record = made(animator, guides(5), tmp_path / "a.mkv").manifest
+    assert record["sparse_attention"] is None
+    assert record["runtime"]["attention_error"] == 0.0
 
 
 def test_the_record_is_there_before_the_video_has_its_name(

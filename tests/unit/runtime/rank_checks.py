@@ -18,17 +18,21 @@ from torch import Tensor
 from golden import fill
 from wanimate.config import CacheKind, LoraUse, ParallelSettings, RuntimeSettings
 from wanimate.errors import InputError, RankFailed
+from wanimate.model.attention import attention
+from wanimate.model.fp8 import FP8, to_fp8
 from wanimate.model.params import MotionParams, TransformerParams, VaeParams
 from wanimate.model.transformer import AnimateTransformer
 from wanimate.model.vae import VideoVae
 from wanimate.runtime import processor
-from wanimate.runtime.parallel.ranks import Group, Ranks, join, leave
-from wanimate.runtime.parallel.sequence import SplitTransformer
+from wanimate.runtime.optimize import thin_attention
+from wanimate.runtime.parallel.ranks import Group, Ranks, Sending, join, leave
+from wanimate.runtime.parallel.sequence import SplitAttention, SplitTransformer, TokenSplit
 from wanimate.runtime.parallel.shard import sharded
 from wanimate.runtime.parallel.strips import StripVae
 from wanimate.runtime.parallel.team import RankWorker, Team, follow, worker_for
 from wanimate.runtime.placement import PlacedNetworks
 from wanimate.runtime.planning import sizes
+from wanimate.runtime.sparse.layout import BlockSizes
 from wanimate.sampling.cache import Caching
 from wanimate.sampling.guidance import guided
 from wanimate.types import Conditions
@@ -86,6 +90,46 @@ def check_sequence(ranks: Ranks, grid: tuple[int, int, int]) -> None:
     close(guided(model, given, 2.5)(x, t), wanted, 1e-7)  # the transformer is as it was
 
 
+class _Eight:
+    """Attention in float8 in plain PyTorch."""
+
+    def __call__(self, q: Tensor, k: Tensor, v: Tensor) -> Tensor:
+        raise AssertionError("queries and keys are float8 already")
+
+    def rounded(self, q: tuple[Tensor, Tensor], k: tuple[Tensor, Tensor], v: Tensor) -> Tensor:
+        plain = [levels.float() * scale[:, None, :, None] for levels, scale in (q, k)]
+        return attention(*plain, v)
+
+
+def check_eight(ranks: Ranks, grid: tuple[int, int, int]) -> None:
+    """Queries and keys cross as bytes; values are on their way before they are there."""
+    frames, per_frame, heads = grid[0], grid[1] * grid[2] // 4, 4
+    generator = torch.Generator().manual_seed(4)
+    q, k, v = (torch.randn(1, frames * per_frame, heads, 8, generator=generator) for _ in range(3))
+    rounded = [to_fp8(x, (1, 3)) for x in (q, k)]
+    whole = [(levels, scale[:, 0, :, 0]) for levels, scale in rounded]
+    wanted = _Eight().rounded(*whole, v)
+    sent: list[torch.dtype] = []
+
+    class Watched(Group):
+        def sending(self, x: Tensor) -> Sending:
+            sent.append(x.dtype)
+            return super().sending(x)
+
+    everyone = ranks.everyone
+    for ordered in (False, True):
+        split = TokenSplit(frames, per_frame, Watched(everyone.index, everyone.size, everyone.handle), ordered)
+        both = SplitAttention(split, _Eight())
+        mine = [split.own(x.flatten(2).float()).unflatten(-1, (heads, 8)) for x in (whole[0][0], whole[1][0], v)]
+        values = both.send(mine[2])
+        queries = both.send(mine[0].to(FP8)), whole[0][1]
+        found = both.rounded(queries, (mine[1].to(FP8), whole[1][1]), values)
+        close(split.whole(found.flatten(2)).unflatten(-1, (heads, 8)), wanted, 1e-5)
+    assert sent == 2 * [torch.float32, torch.uint8, torch.uint8, torch.float32]
+    far = torch.full((heads, 8), float(ranks.everyone.index))
+    assert torch.equal(both.common(far), torch.full((heads, 8), (ranks.count - 1) / 2))
+
+
 def check_shares(ranks: Ranks) -> None:
     """Every rank runs the blocks on its own tokens only, and no collective but those of self-attention carries all of them."""
     model = network()
@@ -107,6 +151,28 @@ def check_shares(ranks: Ranks) -> None:
     assert set(seen) == {(1, 4 * share, 48)}
     faces = -(-given.face.shape[1] // ranks.count)
     assert moved == [faces * model.params.motion.width, 4 * share * 64]  # the faces' motion and the head's output, once
+
+
+def check_sparse(ranks: Ranks, grid: tuple[int, int, int]) -> None:
+    """Attention that leaves out blocks needs the order of the grid. It is the same on any number of ranks, and so is what it
+    tells of its steps."""
+    model = network()
+    thin_attention(model, 0.4)
+    run = model.__dict__["sparse"]
+    run.sizes = BlockSizes(4, 2, (2, 2))
+    given, x = conditions(grid)
+    wanted = guided(model, given, 2.5)(x, torch.tensor(700))
+    alone = run.meter.take()
+    assert 0 < alone.density < 1
+    tiny = Checkpoint(
+        Path(), CheckpointConfig(name="tiny"), model, VideoVae(VaeParams(base=8)), FixedPrompt({}), None, ranks.device
+    )
+    worker = RankWorker(ranks, tiny, ParallelSettings())
+    close(guided(SplitTransformer(model, ranks.everyone), given, 2.5)(x, torch.tensor(700)), wanted, 1e-4)
+    together = worker.attention_step()
+    assert together is not None
+    assert abs(together.density - alone.density) < 1e-6
+    assert abs(together.error - alone.error) < 1e-4
 
 
 def check_heads(ranks: Ranks) -> None:
@@ -257,6 +323,7 @@ def checks(lora: Path) -> dict[str, Callable[[Ranks], None]]:
     found: dict[str, Callable[[Ranks], None]] = {
         f"sequence, {name}": lambda r, g=grid: check_sequence(r, g) for name, grid in GRIDS.items()
     }
+    found |= {f"float8, {name}": lambda r, g=grid: check_eight(r, g) for name, grid in GRIDS.items()}
     found |= {f"vae, {rows} rows": lambda r, n=rows: check_vae(r, n) for rows in (5, 1)}
     for name, values in {
         "plain": {}, "sharded": {"shard_weights": True}, "split guidance": {"split_guidance": True},
@@ -270,13 +337,22 @@ def checks(lora: Path) -> dict[str, Callable[[Ranks], None]]:
             settings = ParallelSettings(**values)
             found[f"cache, {kind}, {name}"] = lambda r, k=kind, s=settings: check_cache(r, k, s)
     return found | {
+        "sparse, even": lambda r: check_sparse(r, GRIDS["even"]),
+        "sparse, one short": lambda r: check_sparse(r, GRIDS["one short"]),
         "shares": check_shares, "heads": check_heads, "sharded": check_sharded, "messages": check_messages,
     }  # fmt: skip
 
 
 NAMES = {
     2: tuple(checks(Path())),
-    4: ("sequence, one short", "sequence, fewer than ranks", "vae, 5 rows", "team, both"),
+    4: (
+        "sparse, even",
+        "sequence, one short",
+        "sequence, fewer than ranks",
+        "float8, one short",
+        "vae, 5 rows",
+        "team, both",
+    ),
 }
 """The checks for so many processes."""
 

@@ -230,11 +230,13 @@ def test_two_gpus_take_what_was_measured(
     """GiB a GPU without VAE and frames, which a job has besides (benchmarks/results/two_gpus_h100_2026-11-27.md)."""
     nets, spread = full_size(setting), ParallelSettings(gpus=2, shard_weights=shard)
     runtime, room = RuntimeSettings(speed=speed), 80 * GIB
-    plan = make_plan(nets, work(size), runtime, Machine(CUDA, "card", room, 128 * GIB, RATES, fp8=True), spread=spread)
+    plan = make_plan(
+        nets, work(size), runtime, Machine(CUDA, "card", room, 128 * GIB, RATES, eight=True), spread=spread
+    )
     frames = 12 * 77 * size[0] * size[1] + 6 * 77 * 512**2
     network = plan.stages["denoise"] - frames - nets.vae // (1 if speed == "exact" else 2)
     assert network / GIB == pytest.approx(measured, rel=0.03)
-    alone = make_plan(nets, work(size), runtime, Machine(CUDA, "card", room, 128 * GIB, RATES, fp8=True))
+    alone = make_plan(nets, work(size), runtime, Machine(CUDA, "card", room, 128 * GIB, RATES, eight=True))
     assert 0.45 < plan.step_seconds / alone.step_seconds < 0.6
     assert ("sharded" in str(plan)) == shard
 

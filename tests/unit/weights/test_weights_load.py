@@ -3,7 +3,6 @@
 from __future__ import annotations
 
 import json
-import threading
 from pathlib import Path
 
 import pytest
@@ -25,7 +24,6 @@ from wanimate.config import Defaults, GenerateSettings, OutputSettings
 from wanimate.events import Finished
 from wanimate.media.video import VideoFrames
 from wanimate.model.params import LATENT_MEAN
-from wanimate.weights import checkpoint as load
 from wanimate.weights.checkpoint import load_checkpoint
 from wanimate.weights.formats import dequantize, quantize_rows, read_tensors
 from wanimate.weights.locate import CARD, TRANSFORMER, checkpoint_files, read_checkpoint_config
@@ -69,17 +67,6 @@ def test_published_layout(published: Path, tmp_path: Path) -> None:
     done = animate(published, write_guides(tmp_path / "guides", 6), tmp_path / "out.mkv")
     assert (done.result.count, done.result.size) == (6, (32, 16))
     assert VideoFrames(tmp_path / "out.mkv").take(range(6)).std() > 1
-
-
-def test_clip_is_imported_beside_the_weights(published: Path, own: Path, monkeypatch: pytest.MonkeyPatch) -> None:
-    """Where there is a CLIP, and nowhere else."""
-    threads: list[str] = []
-    monkeypatch.setattr(load, "_import_clip", lambda: threads.append(threading.current_thread().name))
-    load_checkpoint(own, "cpu")
-    assert threads == []
-    load_checkpoint(published, "cpu")
-    assert len(threads) == 1
-    assert threads[0].startswith("import")
 
 
 def test_the_prompt_reaches_a_published_checkpoint(published: Path, tmp_path: Path) -> None:

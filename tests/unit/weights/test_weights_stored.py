@@ -12,13 +12,14 @@ from typing import Any
 
 import pytest
 import torch
-from safetensors.torch import save_file
+from safetensors.torch import load_file, save_file
 from test_weights_layouts import write_gguf
 from tiny_checkpoints import OWN, PUBLISHED, own_checkpoint, transformer_tensors
 
 from wanimate.config import LoraUse
 from wanimate.errors import CheckpointError
 from wanimate.model.fp8 import FP8
+from wanimate.model.int8 import int8_product
 from wanimate.model.transformer import AnimateTransformer
 from wanimate.weights import checkpoint as load
 from wanimate.weights import prompts, stored
@@ -27,7 +28,7 @@ from wanimate.weights.formats import open_tensors, read_tensors
 from wanimate.weights.locate import T5, TOKENIZER, TRANSFORMER, CheckpointConfig
 from wanimate.weights.lora import match_lora, read_lora
 from wanimate.weights.lora_view import LoraStack
-from wanimate.weights.quantize import QuantizedLinear, is_quantizable, quantize_fp8
+from wanimate.weights.quantize import QuantizedLinear, is_quantizable, quantize_fp8, to_levels
 from wanimate.weights.stored import Stored, defer, value
 
 Copied = Callable[[Path], Path]
@@ -193,6 +194,53 @@ def test_float8_weights_of_an_unquantised_file(published: Path) -> None:
     assert small.dtype == torch.float32
     wanted, got = flow(exact), flow(small)
     assert 0 < (got - wanted).norm() / wanted.norm() < 0.05
+
+
+@pytest.mark.parametrize("stored", ["int8", "fp8", "bf16"])
+def test_int8_weights_of_any_file(stored: str, tmp_path: Path) -> None:
+    """Levels and scales of an int8 file are taken as they are; others are made from what the file's weights stand for."""
+    folder = own_checkpoint(tmp_path / "q", quantized=stored == "int8")
+    file = folder / f"{TRANSFORMER}.safetensors"
+    tensors = load_file(file)
+    if stored == "fp8":
+        for key in [k for k in tensors if is_quantizable(k)]:
+            levels, scale = quantize_fp8(tensors[key])
+            tensors[key], tensors[f"{key}_scale"] = levels, scale
+        save_file({k: v.contiguous() for k, v in tensors.items()}, file)
+    small = load_transformer(open_tensors(file), CARD, file, torch.float32, compress="int8")
+    layers = {name: m for name, m in small.named_modules() if isinstance(m, QuantizedLinear)}
+    assert len(layers) == OWN.num_layers * 10 + 3
+    for name, layer in layers.items():
+        assert layer.weight.dtype == torch.int8
+        held = tensors[f"{name}.weight"]
+        if stored == "int8":
+            assert torch.equal(layer.weight, held)
+            assert torch.equal(layer.weight_scale.flatten(), tensors[f"{name}.weight_scale"].float().flatten())
+            continue
+        wanted = held.float() * tensors[f"{name}.weight_scale"] if stored == "fp8" else held.float()
+        assert ((layer.value_on(torch.device("cpu")) - wanted).abs() <= 0.5001 * layer.weight_scale).all()
+    kept = load_transformer(open_tensors(file), CARD, file, torch.float32, compress="all")
+    kinds = {m.weight.dtype for m in kept.modules() if isinstance(m, QuantizedLinear)}
+    assert kinds == {torch.int8 if stored == "int8" else FP8}
+
+
+def test_a_layer_that_multiplies_int8() -> None:
+    """It rounds what it gets, a scale a row, and its copy with another weight is int8 again."""
+    torch.manual_seed(0)
+    plain = torch.nn.Linear(96, 40).requires_grad_(False)
+    layer = QuantizedLinear.of(plain, *to_levels(plain.weight, torch.int8), int8_product)
+    x = torch.randn(2, 7, 96) * torch.logspace(-3, 3, 7)[:, None]
+    found, wanted = layer(x), plain(x)
+    assert (found.dtype, found.shape) == (torch.bfloat16, wanted.shape)
+    off = (found.float() - wanted).norm(dim=-1) / wanted.norm(dim=-1)
+    assert off.max() < 0.02  # of the rows of every size
+    other = layer.holding(-2 * plain.weight, torch.float32)
+    assert isinstance(other, QuantizedLinear)
+    assert (other.weight.dtype, other.product) == (torch.int8, int8_product)
+    wanted = torch.nn.functional.linear(x, -2 * plain.weight, plain.bias)
+    assert (other(x).float() - wanted).norm() < 0.02 * wanted.norm()
+    with pytest.raises(ValueError, match=r"no products of torch\.float16"):
+        to_levels(x, torch.float16)
 
 
 def test_gguf_can_be_float8_in_memory(published: Path, copied: Copied) -> None:

@@ -8,12 +8,27 @@ import pytest
 import torch
 from torch import Tensor
 
-from mannequin.training.relight import CELL, LightLoss, begin_with, coarse_error, light_loss
+from mannequin.training.faces import KnownFaces
+from mannequin.training.feed import Feed
+from mannequin.training.relight import (
+    CELL,
+    LightLoss,
+    RelightSettings,
+    begin_with,
+    coarse_error,
+    light_loss,
+    train_relighting,
+)
+from mannequin.training.run import Run
+from mannequin.training.supply import ClipSettings, SupplySettings
 from wanimate.errors import InputError
 from wanimate.model.params import MotionParams, TransformerParams
 from wanimate.model.transformer import AnimateTransformer
 from wanimate.train.adapters import TARGETS, AdapterSettings, adapter_state, attach, write_lora
 from wanimate.train.latents import LatentClips
+from wanimate.weights.checkpoint import load_checkpoint
+from wanimate.weights.formats import read_tensors
+from wanimate.weights.locate import embedded_path
 
 SMALL = TransformerParams(
     dim=24, ffn_dim=32, num_heads=2, num_layers=5, time_width=16, text_width=8, text_length=2, image_width=None,
@@ -42,6 +57,30 @@ def test_adapters_begin_with_those_of_a_file_of_less_rank(tmp_path: Path) -> Non
     write_lora(adapter_state(few), AdapterSettings(rank=2, alpha=2.0), path, torch.float32, {})
     with pytest.raises(InputError, match=r"it has nothing for blocks.0.self_attn.q"):
         begin_with(wider, path)
+
+
+def test_a_lora_is_trained_on_clips_of_a_folder(tmp_path: Path, monkeypatch: pytest.MonkeyPatch) -> None:
+    """Long clips and short ones; each face is looked at once."""
+    settings, feed = ClipSettings().relighting, Feed(tmp_path / "feed")
+    size = load_checkpoint(embedded_path(), "cpu").face_size
+    clips = []
+    for kind in range(len(settings.kinds)):
+        frames = min(settings.kinds[kind].frames, 5 if kind < 3 else 1)
+        t = (frames + 3) // 4
+        of = [torch.rand(2, channels, n, 4, 4).half() for channels, n in ((16, t), (16, t), (16, t), (16, 1), (4, t))]
+        faces = torch.full((2, frames, size, size, 3), 40 * kind, dtype=torch.uint8)
+        clips.append(LatentClips(*of, torch.rand(2, t, 4, 4).half(), faces))
+        feed.put(kind, clips[-1])
+    looked = []
+    told = KnownFaces.told
+    monkeypatch.setattr(KnownFaces, "told", lambda self, part: looked.append(len(part)) or told(self, part))
+    sizes = RelightSettings(steps=3, seconds=1e9, batch=2, short_batch=3, rank=2)
+    run = Run(out=tmp_path / "out", device="cpu", record=False)
+    supply = SupplySettings(render_seconds=0.0, feed=feed.folder)
+    train_relighting(sizes, LightLoss(), embedded_path(), settings, supply, run)
+    assert looked == [2] * len(settings.kinds)
+    tensors = read_tensors(tmp_path / "out" / "relighting_lora.safetensors")
+    assert any(t.abs().max() > 0 for name, t in tensors.items() if "lora_B" in name)
 
 
 def test_the_coarse_error_is_what_is_even_over_the_person() -> None:

@@ -393,7 +393,7 @@ def test_faces_are_looked_at_once_and_tell_the_same(tmp_path: Path) -> None:
     for block in model.transformer.face_adapter.fuser_blocks:
         torch.nn.init.normal_(block.linear2.weight)
     pictures = data.kinds[0][0]
-    told = model.told(pictures)
+    told = model.faces.told(pictures)
     assert told.face.shape == (4, 5, TINY.motion.width)
     x = torch.randn(4, 16, 3, *pictures.pose.shape[-2:])
     t, dropped = torch.full((4,), 500), torch.tensor([True, False, False, True])

@@ -11,6 +11,8 @@
 //   small (arXiv 2412.19437, section 3.3.2). So what has been summed goes to float32 in shared memory after every 1,024 keys.
 // - Sums of a row's probabilities are products with a matrix of ones: those of what is rounded.
 //
+// - Where LISTED is defined, a thread block visits the tiles of keys of its own list, which is ascending and never empty.
+//
 // Wherever a thread has numbers of a matrix product, they are of rows lane / 4 and lane / 4 + 8 of its warp's 16.
 
 typedef unsigned int u32;
@@ -165,12 +167,24 @@ __device__ __forceinline__ void look(float (&s)[SCORES], u32 (&p)[PACKED], float
 
 extern "C" __global__ void __launch_bounds__(THREADS + 128, 1)
     attend(const __grid_constant__ Map q_map, const __grid_constant__ Map k_map, const __grid_constant__ Map v_map,
-           const float* q_scale, const float* k_scale, const float* v_scale, u32* out, int queries, int keys, int heads) {
+           const float* q_scale, const float* k_scale, const float* v_scale, u32* out, int queries, int keys, int heads
+#ifdef LISTED
+           , const short* lists, const int* counts, int most
+#endif
+           ) {
   // queries first, then in their place what is kept in float32; keys; values; ones
   extern __shared__ __align__(1024) unsigned char memory[];
   __shared__ alignas(8) u64 barriers[4 * STAGES + 1];
   const int group = threadIdx.x / 128, head = blockIdx.y, first = blockIdx.x * (GROUPS * ROWS);
+#ifdef LISTED
+  const u64 own = static_cast<u64>(head) * gridDim.x + blockIdx.x;
+  const short* const list = lists + own * most;
+  const int tiles = counts[own];
+  const auto tile_at = [&](int n) { return static_cast<int>(list[n]); };
+#else
   const int tiles = (keys + KEYS - 1) / KEYS;
+  const auto tile_at = [](int n) { return n; };
+#endif
   const u32 q = address(memory), k = q + KEPT, v = k + STAGES * TILE, ones = v + STAGES * TILE;
   const u32 q_ready = address(barriers), k_ready = q_ready + 8, k_free = k_ready + 8 * STAGES,
             v_ready = k_free + 8 * STAGES, v_free = v_ready + 8 * STAGES;
@@ -190,19 +204,24 @@ extern "C" __global__ void __launch_bounds__(THREADS + 128, 1)
   __syncthreads();
 
   if (group == GROUPS) {
+#ifdef LISTED
+    asm volatile("setmaxnreg.dec.sync.aligned.u32 32;");  // it has a list to follow; with 160 of the others it is all there are
+#else
     asm volatile("setmaxnreg.dec.sync.aligned.u32 24;");
+#endif
     if (threadIdx.x == THREADS) {
       expect(q_ready, GROUPS * QUERIES);
       for (int i = 0; i < GROUPS; i++) load(q + i * QUERIES, &q_map, head * WIDTH, first + i * ROWS, q_ready);
       int stage = 0;
       u32 phase = 1;
       for (int n = tiles - 1; n >= 0; n--) {
+        const int tile = tile_at(n);
         wait(k_free + 8 * stage, phase);
         expect(k_ready + 8 * stage, TILE);
-        load(k + stage * TILE, &k_map, head * WIDTH, n * KEYS, k_ready + 8 * stage);
+        load(k + stage * TILE, &k_map, head * WIDTH, tile * KEYS, k_ready + 8 * stage);
         wait(v_free + 8 * stage, phase);
         expect(v_ready + 8 * stage, TILE);
-        load(v + stage * TILE, &v_map, n * KEYS, head * WIDTH, v_ready + 8 * stage);
+        load(v + stage * TILE, &v_map, tile * KEYS, head * WIDTH, v_ready + 8 * stage);
         if (++stage == STAGES) stage = 0, phase ^= 1;
       }
     }
@@ -242,7 +261,7 @@ extern "C" __global__ void __launch_bounds__(THREADS + 128, 1)
     top_kept[0] = top[0], top_kept[1] = top[1];
   };
   const auto hide = [&](int h) {  // scores of keys that are not there
-    const int limit = keys - (tiles - 1) * KEYS;
+    const int limit = keys - tile_at(tiles - 1) * KEYS;
 #pragma unroll
     for (int i = 0; i < SCORES; i++)
       if (h * PART + i / 4 * 8 + lane % 4 * 2 + i % 2 >= limit) s[i] = __int_as_float(0xFF800000);  // minus infinity

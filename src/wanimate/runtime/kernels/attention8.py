@@ -11,8 +11,10 @@ import torch
 from torch import Tensor
 
 from wanimate.model.fp8 import hadamard
+from wanimate.model.rope import Rope
 from wanimate.runtime.kernels.cuda import Kernel, TensorMap
-from wanimate.runtime.kernels.rows import KEYS, Fp8, fp8_heads, fp8_values
+from wanimate.runtime.kernels.rows import KEYS, Fp8, fp8_heads, fp8_values, rms_fp8
+from wanimate.runtime.sparse.layout import Lists
 
 SOURCE = Path(__file__).with_suffix(".cu")
 CAPABILITY = (9, 0)
@@ -20,6 +22,7 @@ WIDTH = 128
 """Of a head."""
 GROUPS, ROWS, STAGES = 3, 64, 4
 """As in the source: warp groups that compute, queries of each, tiles on their way."""
+QUERIES = GROUPS * ROWS
 SHARED = GROUPS * ROWS * WIDTH * 4 + 2 * STAGES * KEYS * WIDTH + 1024
 
 
@@ -31,18 +34,28 @@ class Fp8Attention:
     def __call__(self, q: Tensor, k: Tensor, v: Tensor) -> Tensor:
         if len(q) > 1:
             return torch.cat([self(*one) for one in zip(q.split(1), k.split(1), v.split(1), strict=True)])
+        return self.rounded(*self.levels(q, k), v)
+
+    def levels(self, q: Tensor, k: Tensor) -> tuple[Fp8, Fp8]:
+        """One video's queries and keys as `rounded` takes them."""
         width = q.shape[-1]
         signs = hadamard(width, q.device).to(q.dtype)
-        return self.rounded(fp8_heads(q @ signs), fp8_heads(k @ (signs / width), smooth=True), v)
+        return fp8_heads(q @ signs), fp8_heads(k @ (signs / width), smooth=True)
+
+    def prepared(
+        self, x: Tensor, weight: Tensor, eps: float, rope: Rope, heads: int, common: Tensor | None = None
+    ) -> Fp8:
+        """The same of either, from what their layer gives."""
+        return rms_fp8(x, weight, eps, rope, heads, common)
 
     def rounded(self, q: Fp8, k: Fp8, v: Tensor) -> Tensor:
         """The same of one video's queries and keys that are float8 already, both rotated alike."""
         return attend(q, k, fp8_values(v)).to(v.dtype)
 
 
-def attend(q: Fp8, k: Fp8, v: Fp8) -> Tensor:
+def attend(q: Fp8, k: Fp8, v: Fp8, visits: Lists | None = None) -> Tensor:
     """q levels [1, Lq, N, 128], k [1, Lk, N, 128], v [1, N, 128, tokens] from `rows.fp8_values`, scales [1, N] each
-    -> bfloat16 [1, Lq, N, 128].
+    -> bfloat16 [1, Lq, N, 128]. `visits`: which tiles of `KEYS` keys each `QUERIES` queries visit; None is all.
 
     Raises:
         RuntimeError: not a Hopper GPU, heads of another width, or the source cannot be compiled here.
@@ -51,7 +64,7 @@ def attend(q: Fp8, k: Fp8, v: Fp8) -> Tensor:
     _, queries, heads, width = q8.shape
     if width != WIDTH:
         raise RuntimeError(f"heads of {width} numbers: the kernel is for {WIDTH}")
-    kernel = _kernel(q8.device)
+    kernel = _kernel(q8.device, visits is not None)
     maps = [
         TensorMap(q8.view(torch.uint8).view(queries, -1), ROWS, WIDTH),
         TensorMap(k8.view(torch.uint8).view(k8.shape[1], -1), KEYS, WIDTH),
@@ -59,13 +72,17 @@ def attend(q: Fp8, k: Fp8, v: Fp8) -> Tensor:
     ]
     out = torch.empty(q8.shape, dtype=torch.bfloat16, device=q8.device)
     grid = (-(-queries // (GROUPS * ROWS)), heads)
+    arguments: list[TensorMap | Tensor | int] = [*maps, q_scale, k_scale, v_scale, out, queries, k8.shape[1], heads]
+    if visits is not None:
+        assert visits.counts.shape == (heads, grid[0]), "the lists are of other queries"
+        arguments += [visits.blocks, visits.counts, visits.blocks.shape[2]]
     with torch.cuda.device(q8.device):
-        kernel.launch(grid, 128 * (GROUPS + 1), [*maps, q_scale, k_scale, v_scale, out, queries, k8.shape[1], heads])
+        kernel.launch(grid, 128 * (GROUPS + 1), arguments)
     return out
 
 
 @cache
-def _kernel(device: torch.device) -> Kernel:
+def _kernel(device: torch.device, listed: bool) -> Kernel:
     if torch.cuda.get_device_capability(device) != CAPABILITY:
         raise RuntimeError("the kernel is for Hopper GPUs (compute capability 9.0)")
-    return Kernel(SOURCE, "attend", device, SHARED)
+    return Kernel(SOURCE, "attend", device, SHARED, ("LISTED",) if listed else ())

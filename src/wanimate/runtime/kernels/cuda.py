@@ -6,6 +6,7 @@ For what Triton does not express. Nothing is built at installation, and nothing 
 from __future__ import annotations
 
 import ctypes
+import hashlib
 import sys
 from collections.abc import Sequence
 from functools import cache
@@ -14,6 +15,8 @@ from typing import Any
 
 import torch
 from torch import Tensor
+
+from wanimate.runtime.kept import kept_bytes
 
 _DYNAMIC_SHARED_MEMORY = 8
 _BYTES, _NO_INTERLEAVE, _SWIZZLE_128, _PROMOTE_256, _FILL_ZEROS = 0, 0, 3, 3, 0
@@ -26,13 +29,15 @@ class Kernel:
         RuntimeError: there is no NVRTC or no driver, or they refuse; with what they say.
     """
 
-    def __init__(self, source: Path, name: str, device: torch.device, shared: int) -> None:
-        """`shared`: bytes of dynamic shared memory of a thread block."""
+    def __init__(
+        self, source: Path, name: str, device: torch.device, shared: int, defines: tuple[str, ...] = ()
+    ) -> None:
+        """`shared`: bytes of dynamic shared memory of a thread block. `defines`: names that the source tests for."""
         self.shared = shared
         self._module, self._function = ctypes.c_void_p(), ctypes.c_void_p()
         with torch.cuda.device(device):
             torch.cuda.current_stream().synchronize()  # PyTorch makes the device's context
-            _do("cuModuleLoadData", ctypes.byref(self._module), compiled(source, device))
+            _do("cuModuleLoadData", ctypes.byref(self._module), compiled(source, device, defines))
             _do("cuModuleGetFunction", ctypes.byref(self._function), self._module, name.encode())
             _do("cuFuncSetAttribute", self._function, _DYNAMIC_SHARED_MEMORY, shared)
 
@@ -68,28 +73,48 @@ class TensorMap:
 
 
 @cache
-def compiled(source: Path, device: torch.device) -> bytes:
-    """The source as machine code of the device's architecture, with all its own instructions."""
-    nvrtc, program, size = _nvrtc(), ctypes.c_void_p(), ctypes.c_size_t()
+def compiled(source: Path, device: torch.device, defines: tuple[str, ...] = ()) -> bytes:
+    """The source as machine code of the device's architecture, with all its own instructions; kept on disk (`runtime.kept`)."""
     major, minor = torch.cuda.get_device_capability(device)
-    options = [f"--gpu-architecture=sm_{major}{minor}{'a' if major >= 9 else ''}".encode(), b"-std=c++17"]
+    architecture = f"--gpu-architecture=sm_{major}{minor}{'a' if major >= 9 else ''}"
+    options = (architecture, "-std=c++17", *(f"-D{name}" for name in defines))
+    text = source.read_bytes()
+    key = [hashlib.sha256(text).hexdigest(), *options, *_nvrtc_version()]
+    return kept_bytes("cuda", key, lambda: compile_source(text, source.name, options))
+
+
+def compile_source(text: bytes, name: str, options: Sequence[str]) -> bytes:
+    """CUDA C++ as machine code, by NVRTC with these options.
+
+    Raises:
+        RuntimeError: there is no NVRTC, or it refuses; with what it says.
+    """
+    nvrtc, program, size = _nvrtc(), ctypes.c_void_p(), ctypes.c_size_t()
     _check(
-        nvrtc.nvrtcCreateProgram(ctypes.byref(program), source.read_bytes(), source.name.encode(), 0, None, None),
+        nvrtc.nvrtcCreateProgram(ctypes.byref(program), text, name.encode(), 0, None, None),
         "NVRTC",
     )
+    words = (ctypes.c_char_p * len(options))(*(option.encode() for option in options))
     try:
-        failed = nvrtc.nvrtcCompileProgram(program, len(options), (ctypes.c_char_p * len(options))(*options))
+        failed = nvrtc.nvrtcCompileProgram(program, len(options), words)
         if failed:
             nvrtc.nvrtcGetProgramLogSize(program, ctypes.byref(size))
             log = ctypes.create_string_buffer(size.value)
             nvrtc.nvrtcGetProgramLog(program, log)
-            raise RuntimeError(f"{source.name} does not compile here: {log.value.decode(errors='replace').strip()}")
+            raise RuntimeError(f"{name} does not compile here: {log.value.decode(errors='replace').strip()}")
         _check(nvrtc.nvrtcGetCUBINSize(program, ctypes.byref(size)), "NVRTC")
         code = ctypes.create_string_buffer(size.value)
         _check(nvrtc.nvrtcGetCUBIN(program, code), "NVRTC")
         return code.raw
     finally:
         nvrtc.nvrtcDestroyProgram(ctypes.byref(program))
+
+
+@cache
+def _nvrtc_version() -> tuple[int, int]:
+    major, minor = ctypes.c_int(), ctypes.c_int()
+    _check(_nvrtc().nvrtcVersion(ctypes.byref(major), ctypes.byref(minor)), "NVRTC")
+    return major.value, minor.value
 
 
 @cache

@@ -1,7 +1,7 @@
 """Triton kernels over rows of tokens: what stands between the matrix products of a block, each in one pass over memory.
 
-A row is read once, kept in registers, and written once; where the next product is one of float8 matrices, it is written as
-float8 levels with a scale a row. Statistics and sums are float32.
+A row is read once, kept in registers, and written once; where the next product is one of float8 or int8 matrices, it is written
+as levels of that type with a scale a row. Statistics and sums are float32.
 
 Letters: R rows (tokens), D width of a row, N heads, d = D/N.
 """
@@ -17,13 +17,19 @@ import triton.language as tl
 from torch import Tensor
 
 from wanimate.model.fp8 import FP8, LARGEST, hadamard
+from wanimate.model.int8 import INT8, MOST
 from wanimate.model.rope import Rope
 
 Rounded = tuple[Tensor, Tensor]
-"""Float8 levels [R, D] and the scale of each row, [R, 1]."""
+"""Levels [R, D], float8 or int8, and the scale of each row, [R, 1]."""
 Fp8 = tuple[Tensor, Tensor]
 """Float8 levels of one video's heads, [1, R, N, d] unless said otherwise, and a scale for each head, [1, N]."""
+Int8 = tuple[Tensor, Tensor]
+"""Int8 levels of one video's heads, [1, R, N, d], and a scale for each token and head, [1, N, R]."""
+LEVELS: dict[torch.dtype, float] = {FP8: LARGEST, INT8: MOST}
+"""The largest level of each type."""
 _MOST = tl.constexpr(LARGEST)
+_WHOLE = tl.constexpr(MOST)
 TILE = 64
 KEYS = 128
 """Of a tile of `attention8.cu`."""
@@ -32,18 +38,20 @@ SAMPLE = 1024
 
 
 @triton.jit  # type: ignore[untyped-decorator]
-def _store(value, out, scales, row, place, mask, FLOAT8: tl.constexpr):  # type: ignore[no-untyped-def]
-    if FLOAT8:
-        scale = tl.maximum(tl.max(tl.where(mask, tl.abs(value), 0.0), axis=0), 1e-12) / _MOST
+def _store(value, out, scales, row, place, mask, MOST: tl.constexpr):  # type: ignore[no-untyped-def]
+    if MOST > 0:
+        scale = tl.maximum(tl.max(tl.where(mask, tl.abs(value), 0.0), axis=0), 1e-12) / MOST
         tl.store(scales + row, scale)
-        value = tl.minimum(tl.maximum(value / scale, -_MOST), _MOST)
+        value = tl.minimum(tl.maximum(value / scale, -MOST), MOST)
+        if MOST == _WHOLE:
+            value = tl.floor(value + 0.5)
     tl.store(out + place, value.to(out.dtype.element_ty), mask=mask)
 
 
 @triton.jit  # type: ignore[untyped-decorator]
 def _residual_norm(  # type: ignore[no-untyped-def]
     x, y, gate, weight, bias, new_x, out, scales, eps, D: tl.constexpr, BLOCK: tl.constexpr, ADDS: tl.constexpr,
-    GATED: tl.constexpr, NORMS: tl.constexpr, FLOAT8: tl.constexpr,
+    GATED: tl.constexpr, NORMS: tl.constexpr, MOST: tl.constexpr,
 ):  # fmt: skip
     row = tl.program_id(0).to(tl.int64)
     column = tl.arange(0, BLOCK)
@@ -61,7 +69,7 @@ def _residual_norm(  # type: ignore[no-untyped-def]
         spread = tl.sum(centred * centred, axis=0) / D
         w = tl.load(weight + column, mask=mask, other=0.0)
         b = tl.load(bias + column, mask=mask, other=0.0)
-        _store(centred * tl.rsqrt(spread + eps) * w + b, out, scales, row, place, mask, FLOAT8)
+        _store(centred * tl.rsqrt(spread + eps) * w + b, out, scales, row, place, mask, MOST)
 
 
 @triton.jit  # type: ignore[untyped-decorator]
@@ -92,9 +100,9 @@ def _two(pairs, mask):  # type: ignore[no-untyped-def]
 
 
 @triton.jit  # type: ignore[untyped-decorator]
-def _rms_fp8(  # type: ignore[no-untyped-def]
-    x, weight, cosine, sine, shift, steps, signs, out, eps, N: tl.constexpr, d: tl.constexpr, HEADS: tl.constexpr,
-    SHIFTS: tl.constexpr,
+def _rms_eight(  # type: ignore[no-untyped-def]
+    x, weight, cosine, sine, shift, steps, signs, out, scales, eps, N: tl.constexpr, d: tl.constexpr, HEADS: tl.constexpr,
+    SHIFTS: tl.constexpr, INT8: tl.constexpr,
 ):  # fmt: skip
     row = tl.program_id(0).to(tl.int64)
     head, i = tl.arange(0, HEADS)[:, None], tl.arange(0, d // 2)[None, :]
@@ -113,13 +121,18 @@ def _rms_fp8(  # type: ignore[no-untyped-def]
     step = tl.load(steps + head, mask=mask, other=0.0)
     even = tl.dot((real + imaginary).to(tl.bfloat16), sign) * step
     odd = tl.dot((real - imaginary).to(tl.bfloat16), sign) * step
-    n = tl.minimum(tl.maximum(tl.interleave(even, odd), -_MOST), _MOST)
+    if INT8:
+        scale = tl.maximum(tl.maximum(tl.max(tl.abs(even), axis=1), tl.max(tl.abs(odd), axis=1)), 1e-12) / _WHOLE
+        tl.store(scales + tl.arange(0, HEADS) * tl.num_programs(0) + row, scale, mask=tl.arange(0, HEADS) < N)
+        n = tl.floor(tl.interleave(even, odd) / scale[:, None] + 0.5)
+    else:
+        n = tl.minimum(tl.maximum(tl.interleave(even, odd), -_MOST), _MOST)
     column = tl.arange(0, d)[None, :]
     tl.store(out + row * (N * d) + head * d + column, n.to(out.dtype.element_ty), mask=mask)
 
 
 @triton.jit  # type: ignore[untyped-decorator]
-def _round(x, out, scales, D: tl.constexpr, BLOCK: tl.constexpr, GELU: tl.constexpr):  # type: ignore[no-untyped-def]
+def _round(x, out, scales, D: tl.constexpr, BLOCK: tl.constexpr, GELU: tl.constexpr, MOST: tl.constexpr):  # type: ignore[no-untyped-def]
     row = tl.program_id(0).to(tl.int64)
     column = tl.arange(0, BLOCK)
     mask = column < D
@@ -127,7 +140,7 @@ def _round(x, out, scales, D: tl.constexpr, BLOCK: tl.constexpr, GELU: tl.conste
     v = tl.load(x + place, mask=mask, other=0.0).to(tl.float32)
     if GELU:
         v = v * tl.sigmoid(1.5957691216057308 * (v + 0.044715 * v * v * v))
-    _store(v, out, scales, row, place, mask, True)
+    _store(v, out, scales, row, place, mask, MOST)
 
 
 @triton.jit  # type: ignore[untyped-decorator]
@@ -159,6 +172,24 @@ def _head_round(  # type: ignore[no-untyped-def]
 
 
 @triton.jit  # type: ignore[untyped-decorator]
+def _tokens_round(  # type: ignore[no-untyped-def]
+    x, mean, scales, out, rows, N: tl.constexpr, d: tl.constexpr, TILE: tl.constexpr, SHIFTS: tl.constexpr
+):
+    row = tl.program_id(0).to(tl.int64) * TILE + tl.arange(0, TILE)
+    head = tl.program_id(1)
+    column = head * d + tl.arange(0, d)
+    there = row < rows
+    place = row[:, None] * (N * d) + column[None, :]
+    v = tl.load(x + place, mask=there[:, None], other=0.0).to(tl.float32)
+    if SHIFTS:
+        v = v - tl.load(mean + column)[None, :]
+    scale = tl.maximum(tl.max(tl.abs(v), axis=1), 1e-12) / _WHOLE
+    tl.store(scales + head.to(tl.int64) * rows + row, scale, mask=there)
+    v = tl.floor(v / scale[:, None] + 0.5)
+    tl.store(out + place, v.to(out.dtype.element_ty), mask=there[:, None])
+
+
+@triton.jit  # type: ignore[untyped-decorator]
 def _values_round(x, scale, out, rows, N: tl.constexpr, d: tl.constexpr, TILE: tl.constexpr):  # type: ignore[no-untyped-def]
     place = tl.program_id(0).to(tl.int64) * TILE + tl.arange(0, TILE)
     row = place // 16 * 16 + place // 2 % 2 * 8 + place % 16 // 4 * 2 + place % 2
@@ -180,26 +211,28 @@ def _shape(width: int) -> dict[str, Any]:
 def residual_norm(
     x: Tensor, y: Tensor | None, gate: Tensor | None, weight: Tensor, bias: Tensor, eps: float, dtype: torch.dtype
 ) -> tuple[Tensor, Tensor | Rounded]:
-    """x + y * gate, in place, and its layer norm (without weights) * weight + bias in `dtype`; of float8, levels and scales.
+    """x + y * gate, in place, and its layer norm (without weights) * weight + bias in `dtype`; of float8 and int8,
+    levels and scales.
 
     x float32 [1, R, D], y [1, R, D] or None (then x itself is normed and given back), gate, weight and bias float32 [D].
     """
     x = x.contiguous()
     rows, width = x.shape[1:]
-    out = torch.empty((rows, width) if dtype == FP8 else x.shape, dtype=dtype, device=x.device)
-    scales = torch.empty(rows if dtype == FP8 else 0, 1, device=x.device)
+    small = dtype in LEVELS
+    out = torch.empty((rows, width) if small else x.shape, dtype=dtype, device=x.device)
+    scales = torch.empty(rows if small else 0, 1, device=x.device)
     _residual_norm[(rows,)](
         x, x if y is None else y, weight if gate is None else gate, weight, bias, x, out, scales, eps, D=width,
-        ADDS=y is not None, GATED=gate is not None, NORMS=True, FLOAT8=dtype == FP8, **_shape(width),
+        ADDS=y is not None, GATED=gate is not None, NORMS=True, MOST=LEVELS.get(dtype, 0.0), **_shape(width),
     )  # fmt: skip
-    return x, (out, scales) if dtype == FP8 else out
+    return x, (out, scales) if small else out
 
 
 def residual(x: Tensor, y: Tensor, gate: Tensor) -> Tensor:
     """x + y * gate in place: x float32 [1, R, D], y [1, R, D], gate float32 [D]."""
     rows, width = x.shape[1:]
     _residual_norm[(rows,)](
-        x, y, gate, gate, gate, x, x, x, 0.0, D=width, ADDS=True, GATED=True, NORMS=False, FLOAT8=False, **_shape(width)
+        x, y, gate, gate, gate, x, x, x, 0.0, D=width, ADDS=True, GATED=True, NORMS=False, MOST=0.0, **_shape(width)
     )
     return x
 
@@ -214,40 +247,63 @@ def rms(x: Tensor, weight: Tensor, eps: float, rope: Rope | None, heads: int) ->
     return out.unflatten(-1, (heads, -1))
 
 
-def rms_fp8(x: Tensor, weight: Tensor, eps: float, rope: Rope, heads: int, smooth: bool = False) -> Fp8:
+def common_part(x: Tensor, weight: Tensor, eps: float, rope: Rope, heads: int) -> Tensor:
+    """What keys have in common, float32 [N, d]: the mean of some of them, as `rms` gives them."""
+    every = x.shape[1] // SAMPLE | 1  # odd, so that they are of many columns of a picture
+    cosine, sine = (table[::every].contiguous() for table in rope)
+    some = x[:, ::every].to(torch.bfloat16).contiguous()
+    return rms(some, weight.to(torch.bfloat16), eps, (cosine, sine), heads)[0].mean(0, dtype=torch.float32)
+
+
+def rms_fp8(x: Tensor, weight: Tensor, eps: float, rope: Rope, heads: int, common: Tensor | None = None) -> Fp8:
     """`rms` in float8, [1, R, N, d], every head rotated by `hadamard`, with scales [1, N] that are known before: what a norm
-    gives is at most sqrt(D), and no rotation makes more of it than that times the largest weight of a head. `smooth`: as in
-    `fp8_heads`, by the mean of some.
+    gives is at most sqrt(D), and no rotation makes more of it than that times the largest weight of a head. `common`, for keys:
+    taken away from all of them, as `fp8_heads` does it (`common_part`).
 
     x and weight count as bfloat16, as all shifts of the keys are as good.
     """
     x, weight = x.to(torch.bfloat16).contiguous(), weight.to(torch.bfloat16).contiguous()
+    width = x.shape[-1]
+    largest = math.sqrt(width) * weight.float().abs().view(heads, -1).amax(1)
+    if common is not None:
+        largest = largest + common.norm(dim=1)
+    scale = largest.clamp_min(1e-12) / LARGEST
+    steps = 1 / (math.sqrt(width // heads) * scale)
+    return _rms_rounded(x, weight, eps, rope, heads, common, steps, None), scale[None]
+
+
+def rms_int8(x: Tensor, weight: Tensor, eps: float, rope: Rope, heads: int, common: Tensor | None = None) -> Int8:
+    """`rms_fp8` in int8, with a scale for each token and head, from the largest number that is there."""
+    x, weight = x.to(torch.bfloat16).contiguous(), weight.to(torch.bfloat16).contiguous()
+    scales = torch.empty(1, heads, x.shape[1], device=x.device)
+    steps = torch.full((heads,), (x.shape[-1] // heads) ** -0.5, device=x.device)
+    return _rms_rounded(x, weight, eps, rope, heads, common, steps, scales), scales
+
+
+def _rms_rounded(
+    x: Tensor, weight: Tensor, eps: float, rope: Rope, heads: int, common: Tensor | None, steps: Tensor,
+    scales: Tensor | None,
+) -> Tensor:  # fmt: skip
+    """Levels [1, R, N, d] of x [1, R, D], without what is `common`, times `steps` [N]: float8, or int8 with new `scales`."""
     rows, width = x.shape[1:]
     d = width // heads
-    largest = math.sqrt(width) * weight.float().abs().view(heads, -1).amax(1)
-    shift = weight
-    if smooth:
-        every = rows // SAMPLE | 1  # odd, so that they are of many columns of a picture
-        cosine, sine = (table[::every].contiguous() for table in rope)
-        common = rms(x[:, ::every], weight, eps, (cosine, sine), heads)[0].mean(0, dtype=torch.float32)
-        largest, shift = largest + common.norm(dim=1), common.flatten().to(torch.bfloat16)
-    scale = largest.clamp_min(1e-12) / LARGEST
-    out = torch.empty(1, rows, heads, d, dtype=FP8, device=x.device)
-    _rms_fp8[(rows,)](
-        x.view(torch.int32), weight.view(torch.int32), *rope, shift.view(torch.int32), 1 / (math.sqrt(d) * scale),
-        hadamard(d // 2, x.device), out, eps, N=heads, d=d, HEADS=max(16, triton.next_power_of_2(heads)), SHIFTS=smooth,
-        num_warps=4,
+    shift = weight if common is None else common.flatten().to(torch.bfloat16)
+    out = torch.empty(1, rows, heads, d, dtype=FP8 if scales is None else INT8, device=x.device)
+    _rms_eight[(rows,)](
+        x.view(torch.int32), weight.view(torch.int32), *rope, shift.view(torch.int32), steps, hadamard(d // 2, x.device),
+        out, steps if scales is None else scales, eps, N=heads, d=d, HEADS=max(16, triton.next_power_of_2(heads)),
+        SHIFTS=common is not None, INT8=scales is not None, num_warps=4,
     )  # fmt: skip
-    return out, scale[None]
+    return out
 
 
-def rounded(x: Tensor, gelu: bool = False) -> Rounded:
-    """Float8 of the rows of x [1, R, D] or of GELU(x)."""
+def rounded(x: Tensor, kind: torch.dtype = FP8, gelu: bool = False) -> Rounded:
+    """Levels of the type `kind`, float8 or int8, of the rows of x [1, R, D] or of GELU(x)."""
     x = x.contiguous()
     rows, width = x.shape[1:]
-    out = torch.empty(rows, width, dtype=FP8, device=x.device)
+    out = torch.empty(rows, width, dtype=kind, device=x.device)
     scales = torch.empty(rows, 1, device=x.device)
-    _round[(rows,)](x, out, scales, D=width, GELU=gelu, **_shape(width))
+    _round[(rows,)](x, out, scales, D=width, GELU=gelu, MOST=LEVELS[kind], **_shape(width))
     return out, scales
 
 
@@ -264,6 +320,28 @@ def fp8_heads(x: Tensor, smooth: bool = False) -> Fp8:
     out = torch.empty(x.shape, dtype=FP8, device=x.device)
     grid = triton.cdiv(rows, TILE), heads
     _head_round[grid](x, mean, scale, out, rows, N=heads, d=width, TILE=TILE, SHIFTS=smooth)
+    return out, scale[None]
+
+
+def int8_heads(x: Tensor, smooth: bool = False) -> Int8:
+    """`fp8_heads` in int8, with a scale for each token and head."""
+    rows, heads, width = x.shape[1:]
+    x = x.contiguous()
+    mean = x.mean(1, dtype=torch.float32).flatten() if smooth else x
+    scales = torch.empty(1, heads, rows, device=x.device)
+    out = torch.empty(x.shape, dtype=INT8, device=x.device)
+    grid = triton.cdiv(rows, TILE), heads
+    _tokens_round[grid](x, mean, scales, out, rows, N=heads, d=width, TILE=TILE, SHIFTS=smooth)
+    return out, scales
+
+
+def half_values(x: Tensor) -> Fp8:
+    """Values x [1, R, N, d] in float16 with a scale for each head, [1, N]; at most 448, so that float16 holds sums of many."""
+    rows, heads, width = x.shape[1:]
+    x = x.contiguous()
+    scale = _head_scale(x, x, False)
+    out = torch.empty(x.shape, dtype=torch.float16, device=x.device)
+    _head_round[(triton.cdiv(rows, TILE), heads)](x, x, scale, out, rows, N=heads, d=width, TILE=TILE, SHIFTS=False)
     return out, scale[None]
 
 

@@ -19,7 +19,7 @@ from wanimate.errors import InputError, RankFailed
 from wanimate.events import Stage
 from wanimate.model.params import TransformerParams
 from wanimate.model.transformer import AnimateTransformer
-from wanimate.runtime.optimize import TRIAL_TOKENS, check_attention, choose_attention
+from wanimate.runtime.optimize import TRIAL_TOKENS, check_attention, check_attention_error, choose_attention
 from wanimate.runtime.parallel.ranks import Ranks, check_gpus, join, launched, leave
 from wanimate.runtime.parallel.team import Team, load_team
 from wanimate.runtime.parallel.workers import Workers
@@ -28,7 +28,7 @@ from wanimate.runtime.planning.plan import Placement, Plan, ResidentBytes, Work
 from wanimate.runtime.planning.sizes import is_big, wanted_weights, weights_type
 from wanimate.sampling.cache import Caching
 from wanimate.sampling.guidance import PhasedNetwork, SegmentNetwork
-from wanimate.types import Conditions
+from wanimate.types import AttentionStep, Conditions
 from wanimate.weights.checkpoint import Checkpoint, check_checkpoint
 from wanimate.weights.locate import CheckpointConfig
 from wanimate.weights.lora import Lora
@@ -58,6 +58,7 @@ class TeamNetworks:
         self._params = check_checkpoint(folder, config)
         _check(runtime, self.parallel, self._params)
         check_attention(self.device, runtime.attention)
+        check_attention_error(self.device, runtime.speed, runtime.attention_error)
         self._tokens = TRIAL_TOKENS
         self._group: _Group | None = None
         self._team: Team | None = None
@@ -139,6 +140,13 @@ class TeamNetworks:
             lambda step: team.active(step, steps),
             lambda active, start: team.network(active, conditions, guidance, caching and caching.at(start)),
         )
+
+    def attention_step(self) -> AttentionStep | None:
+        """As on one GPU, over all ranks."""
+        if not self.runtime.attention_error:
+            return None
+        assert self._team is not None
+        return self._team.attention_step()
 
     def encode_each(self, videos: Iterable[Tensor], chunk: int = 1) -> list[Tensor]:
         """As `VideoVae.encode_each`, in strips."""

@@ -33,6 +33,22 @@ LOOPBACK = "lo0" if sys.platform == "darwin" else "lo"
 _all_gather = getattr(dist, "all_gather_single", dist.all_gather_into_tensor)  # its name from PyTorch 2.13 on
 
 
+@dataclass
+class Sending:
+    """What a group is exchanging: `out` is filled once `work` is done, and until then `held` is read."""
+
+    out: Tensor
+    work: Any = None
+    held: Tensor | None = None
+
+    def arrived(self) -> Tensor:
+        """The result. On a GPU what is computed from now on waits for it, and this process does not."""
+        if self.work is not None:
+            self.work.wait()
+            self.work = self.held = None
+        return self.out
+
+
 @dataclass(frozen=True)
 class Group:
     """Some of the ranks, of which this process is number `index`. `handle` None is a group of one, without communication."""
@@ -50,12 +66,17 @@ class Group:
         return out
 
     def exchange(self, x: Tensor) -> Tensor:
-        """RankWorker i of x [size, ...] goes to member i; part i of the result came from member i."""
+        """Part i of x [size, ...] goes to member i; part i of the result came from member i."""
+        return self.sending(x).arrived()
+
+    def sending(self, x: Tensor) -> Sending:
+        """`exchange`, which goes on beside what is computed until its result is asked for."""
         if self.size == 1:
-            return x
-        out = torch.empty_like(x, memory_format=torch.contiguous_format)
-        dist.all_to_all_single(out, x.contiguous(), group=self.handle)
-        return out
+            return Sending(x)
+        x = x.contiguous()
+        out = torch.empty_like(x)
+        work = dist.all_to_all_single(out, x, group=self.handle, async_op=True)
+        return Sending(out, work, x)
 
 
 @dataclass(frozen=True)

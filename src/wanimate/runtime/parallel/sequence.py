@@ -11,29 +11,35 @@ N heads, d width of a head.
 from __future__ import annotations
 
 from dataclasses import dataclass, replace
-from functools import partial
 
+import torch
 import torch.nn.functional as F
 from einops import rearrange
 from torch import Tensor
 
 from wanimate.errors import InputError
-from wanimate.model.attention import Attend, attention
+from wanimate.model.attention import Attend
+from wanimate.model.fp8 import FP8
 from wanimate.model.transformer import AnimateTransformer, Context, StepCacheHook
-from wanimate.runtime.parallel.ranks import Group
+from wanimate.runtime.parallel.ranks import Group, Sending
+from wanimate.runtime.sparse.control import meter_of
 
 
 @dataclass(frozen=True)
 class TokenSplit:
-    """Shares of a grid's tokens. Where P does not divide, the last shares of a frame are filled up with zeros."""
+    """Shares of a grid's tokens. Where P does not divide, the last shares of a frame are filled up with zeros.
+
+    `ordered`: attention gets the tokens in the order of the grid, which most of it need not know.
+    """
 
     frames: int
     tokens: int
     group: Group
+    ordered: bool = False
 
     @classmethod
-    def of(cls, grid: tuple[int, int, int], group: Group) -> TokenSplit:
-        return cls(grid[0], grid[1] * grid[2], group)
+    def of(cls, grid: tuple[int, int, int], group: Group, ordered: bool = False) -> TokenSplit:
+        return cls(grid[0], grid[1] * grid[2], group, ordered)
 
     @property
     def share(self) -> int:
@@ -61,28 +67,64 @@ class TokenSplit:
         mine = parts.unflatten(-1, (self.frames, self.share))[..., :real].sum((-2, -1))
         return self.group.gather(mine).sum(0)
 
-    def attend(self, q: Tensor, k: Tensor, v: Tensor, backend: Attend = attention) -> Tensor:
-        """Self-attention over the whole sequence; q, k, v and the result are this rank's [B, F * S, N, d]."""
-        q, k, v = (self._all_tokens(x) for x in (q, k, v))
-        return self._own_tokens(backend(q, k, v))
+    def send(self, x: Tensor) -> Sending:
+        """Begin to exchange [B, F * S, N, d] for all tokens of this rank's heads; bytes for float8."""
+        x = x.view(torch.uint8) if x.dtype == FP8 else x
+        return self.group.sending(rearrange(x, "b l (n h) d -> n b l h d", n=self.group.size))
 
-    def _all_tokens(self, x: Tensor) -> Tensor:
-        """[B, F * S, N, d] -> [B, F * P, N / n, d] in one order on every rank, which attention need not know."""
-        x = self.group.exchange(rearrange(x, "b l (n h) d -> n b l h d", n=self.group.size))
-        if not self.filling:
+    def all_tokens(self, sending: Sending) -> Tensor:
+        """What `send` has begun: [B, F * P, N / n, d] in one order on every rank."""
+        x = sending.arrived()
+        if not (self.filling or self.ordered):
             return rearrange(x, "n b l h d -> b (n l) h d")
         whole = rearrange(x, "n b (f s) h d -> b f (n s) h d", f=self.frames)
         return whole[:, :, : self.tokens].flatten(1, 2)
 
-    def _own_tokens(self, x: Tensor) -> Tensor:
+    def own_tokens(self, x: Tensor) -> Tensor:
         """The way back: [B, F * P, N / n, d] -> [B, F * S, N, d]."""
         size = self.group.size
-        if not self.filling:
+        if not (self.filling or self.ordered):
             x = rearrange(x, "b (n l) h d -> n b l h d", n=size)
         else:
             x = F.pad(x.unflatten(1, (self.frames, self.tokens)), (0, 0, 0, 0, 0, self.filling))
             x = rearrange(x, "b f (n s) h d -> n b (f s) h d", n=size)
         return rearrange(self.group.exchange(x), "n b l h d -> b l (n h) d")
+
+
+@dataclass(frozen=True)
+class SplitAttention:
+    """Self-attention over the tokens of all ranks (`model.attention.Attend`): q, k, v and the result are this rank's
+    [B, F * S, N, d]. `backend` computes with all tokens of this rank's heads.
+
+    Whoever makes v first may `send` it, so that it is on its way while queries and keys are made.
+    """
+
+    split: TokenSplit
+    backend: Attend
+
+    def __call__(self, q: Tensor, k: Tensor, v: Tensor) -> Tensor:
+        return self.mixed(q, k, self.send(v))
+
+    def send(self, x: Tensor) -> Sending:
+        return self.split.send(x)
+
+    def mixed(self, q: Tensor | Sending, k: Tensor, v: Sending) -> Tensor:
+        """The same with v, and perhaps q, on their way."""
+        sent = [q if isinstance(q, Sending) else self.send(q), self.send(k), v]
+        return self.split.own_tokens(self.backend(*map(self.split.all_tokens, sent)))
+
+    def rounded(self, q: tuple[Sending, Tensor], k: tuple[Tensor, Tensor], v: Sending) -> Tensor:
+        """The same of queries and keys in float8, which cross as that: levels, and scales [1, N] of all heads, which are the
+        same on every rank."""
+        levels = [q[0], self.send(k[0])]
+        mine = [scale.chunk(self.split.group.size, 1)[self.split.group.index].contiguous() for scale in (q[1], k[1])]
+        rounded = [(self.split.all_tokens(x).view(FP8), scale) for x, scale in zip(levels, mine, strict=True)]
+        found = self.backend.rounded(*rounded, self.split.all_tokens(v))  # type: ignore[attr-defined]
+        return self.split.own_tokens(found)
+
+    def common(self, x: Tensor) -> Tensor:
+        """The mean over all ranks."""
+        return self.split.group.gather(x).mean(0)
 
 
 class SplitTransformer:
@@ -123,11 +165,11 @@ class SplitTransformer:
     def __call__(self, x: Tensor, t: Tensor, y: Tensor, context: Context, hook: StepCacheHook | None = None) -> Tensor:
         """As the transformer's forward; the flow is whole on every rank."""
         net = self.transformer
-        split = TokenSplit.of(context.grid, self.group)
+        split = TokenSplit.of(context.grid, self.group, ordered=meter_of(net) is not None)
         parts = [block.self_attn for block in net.blocks.children()]
         backends = [part.attend for part in parts]  # type: ignore[union-attr]
         for part, backend in zip(parts, backends, strict=True):
-            part.attend = partial(split.attend, backend=backend)  # type: ignore[arg-type, union-attr]
+            part.attend = SplitAttention(split, backend)  # type: ignore[arg-type, union-attr]
         try:
             e, e0 = net.embed_time(t)
             tokens = net.run_blocks(split.own(net.embed_video(x, y, context.pose)), e0, context, hook)

@@ -20,9 +20,10 @@ from wanimate.runtime.parallel.ranks import Group, Ranks
 from wanimate.runtime.parallel.sequence import SplitTransformer
 from wanimate.runtime.parallel.strips import StripVae
 from wanimate.runtime.planning.sizes import wanted_weights, weights_type
+from wanimate.runtime.sparse.control import meter_of, step_of
 from wanimate.sampling.cache import Caching, StepCache
 from wanimate.sampling.guidance import SegmentNetwork, guided, prepared
-from wanimate.types import Conditions
+from wanimate.types import AttentionStep, Conditions
 from wanimate.weights.checkpoint import Checkpoint, drained, opening
 from wanimate.weights.lora import match_lora, read_lora
 from wanimate.weights.lora_view import LoraStack
@@ -34,9 +35,11 @@ class RankWorker:
     """One rank's share of every call. All ranks make the same calls with the same values in the same order."""
 
     def __init__(
-        self, ranks: Ranks, checkpoint: Checkpoint, settings: ParallelSettings, speed: Speed = "exact"
-    ) -> None:
+        self, ranks: Ranks, checkpoint: Checkpoint, settings: ParallelSettings, speed: Speed = "exact",
+        attention_error: float = 0.0,
+    ) -> None:  # fmt: skip
         self.ranks, self.checkpoint, self.settings, self.speed = ranks, checkpoint, settings, speed
+        self.attention_error = attention_error
         self.vae = StripVae(checkpoint.vae, ranks.everyone)
         self._half_vae = None if ranks.half is None else StripVae(checkpoint.vae, ranks.half)
         self.stack = LoraStack(checkpoint.transformer, [])
@@ -54,7 +57,7 @@ class RankWorker:
         """Compute with this attention backend and so many tokens at once; None is all of them."""
         model, device = self.checkpoint.transformer, self.ranks.device
         if device.type == "cuda":
-            optimize_transformer(model, device, self.speed, attention)
+            optimize_transformer(model, device, self.speed, attention, self.attention_error)
         chunk_tokens(model, token_chunk)
 
     def use_loras(self, uses: tuple[LoraUse, ...], partial: bool, fuse: bool = False) -> None:
@@ -96,6 +99,14 @@ class RankWorker:
         """The flow of a state [16, T+1, h, w] at timestep t []; whole on every rank."""
         assert self._network is not None, "a segment is prepared before its steps"
         return self._network(x, t)
+
+    def attention_step(self) -> AttentionStep | None:
+        """As `PlacedNetworks.attention_step`, over all ranks; the same on every rank."""
+        meter = meter_of(self.checkpoint.transformer)
+        if meter is None:
+            return None
+        sums = torch.tensor(meter.take_sums(), dtype=torch.float64, device=self.ranks.device)
+        return step_of(self.ranks.everyone.gather(sums).tolist())
 
     def encode(self, videos: tuple[Tensor, ...], chunk: int) -> list[Tensor]:
         """Two videos at once, one by each half of the ranks, where there are halves; else one after the other."""
@@ -191,6 +202,10 @@ class Team:
         self._all("prepare", active, conditions, scale, caching)
         return _TeamNetwork(self.worker, lambda x, t: self._all("flow", x, t))
 
+    def attention_step(self) -> AttentionStep | None:
+        found: AttentionStep | None = self._all("attention_step")
+        return found
+
     def encode_each(self, videos: Iterable[Tensor], chunk: int = 1) -> list[Tensor]:
         """As `TiledVae.encode_each`, by twos; the videos are of one shape."""
         waiting, latents = iter(videos), []
@@ -263,9 +278,9 @@ def worker_for(
     sharded = settings.shard_weights
     dtype, compress = weights_type(wanted_weights(runtime, ranks.device), ranks.device, sharded)
     checkpoint = yield from opening(folder, ranks.device, dtype, compress, "cpu" if sharded else None)
-    optimize(checkpoint, runtime.speed, TRIAL_TOKENS, runtime.attention)
+    optimize(checkpoint, runtime.speed, TRIAL_TOKENS, runtime.attention, runtime.attention_error)
     chunk_tokens(checkpoint.transformer, token_chunk)
-    return RankWorker(ranks, checkpoint, settings, runtime.speed)
+    return RankWorker(ranks, checkpoint, settings, runtime.speed, runtime.attention_error)
 
 
 def is_lost_connection(error: BaseException) -> bool:

@@ -33,11 +33,12 @@ ROOM = 22.5 / 24
 """Of a card's memory, what a job may take; the driver and a desktop have the rest."""
 HOST = 64 * GIB
 """Memory of the host that is taken to be there. What a job takes of it is in the forecast."""
-PRODUCTS = {"exact": 0.77, "fast": 0.71}
-"""Share of the datasheet's rate that cuBLAS reaches for the network's shapes, in bfloat16 and in float8."""
-ATTENTION = {"exact": 0.7, "fast": 0.53}
-"""The same of attention over 75,600 tokens: FlashAttention-3 in bfloat16, ours in float8. Both from
-benchmarks/results/speed_h100_2026-11-27.md; H200 has the same rates."""
+PRODUCTS = {"bf16": 0.77, "fp8": 0.71, "int8": 0.6}
+"""Share of the datasheet's rate that is reached for the network's shapes: by cuBLAS in bfloat16 and in float8 (from
+benchmarks/results/speed_h100_2026-11-27.md), by our Triton kernel in int8 (taken, not measured)."""
+ATTENTION = {"bf16": 0.7, "fp8": 0.53, "int8": 0.5}
+"""The same of attention over 75,600 tokens: FlashAttention-3 in bfloat16, ours for Hopper in float8 (same file; H200 has
+the same rates), ours by Triton with keys in int8 and values in float16 (taken, not measured)."""
 MEMORY, COPIES = 0.9, 0.8
 """Shares of the rates of memory and of PCIe; taken, not measured."""
 TURBO_SHARE = 0.422
@@ -46,16 +47,23 @@ SIZES = {"720p": (1280, 720), "480p": (832, 480)}
 LENGTH, STEPS = 77, 20
 
 
+Published = Literal["bf16", "fp8", "int8"]
+"""Types of the blocks' weights that are forecast."""
+
+
 @dataclass(frozen=True)
 class Card:
-    """A GPU by its datasheet. memory: GiB; bf16, fp8: 1e12 operations a second of dense matrices with sums in float32 (fp8
-    None: it has none); bandwidth: 1e12 bytes a second; pcie: 1e9 bytes a second in one direction; unsure: what of it is."""
+    """A GPU by its datasheet. memory: GiB; 1e12 operations a second of dense matrices: bf16 and fp8 with sums in float32 (fp8
+    None: it has none), fp16 with sums in float16, int8; bandwidth: 1e12 bytes a second; pcie: 1e9 bytes a second in one
+    direction; unsure: what of it is."""
 
     name: str
     capability: tuple[int, int]
     memory: int
     bf16: float
     fp8: float | None
+    fp16: float
+    int8: float
     bandwidth: float
     pcie: float
     source: str
@@ -68,10 +76,13 @@ class Card:
 
     def rates(self, speed: Speed) -> Rates:
         """What its kernels would do in a second, if they reach what they reach on Hopper."""
-        eight = speed != "exact" and self.fp8 is not None
-        products = (self.fp8 or 0) * PRODUCTS["fast"] if eight else self.bf16 * PRODUCTS["exact"]
-        ours = eight and self.capability == (9, 0)  # the float8 attention is for Hopper
-        attention = (self.fp8 or 0) * ATTENTION["fast"] if ours else self.bf16 * ATTENTION["exact"]
+        products, attention = self.bf16 * PRODUCTS["bf16"], self.bf16 * ATTENTION["bf16"]
+        if speed != "exact":
+            products = self.int8 * PRODUCTS["int8"] if self.fp8 is None else self.fp8 * PRODUCTS["fp8"]
+            if self.fp8 is not None and self.capability == (9, 0):  # the float8 attention is for Hopper
+                attention = self.fp8 * ATTENTION["fp8"]
+            else:  # half of its operations are of int8, half of float16; `auto` takes the quickest
+                attention = max(attention, 2 / (1 / self.int8 + 1 / self.fp16) * ATTENTION["int8"])
         convolutions, singles = 0.1 * self.bf16, 0.05 * self.bf16  # only the whole clip's seconds need them
         tera = 1e12
         return Rates(
@@ -82,13 +93,25 @@ class Card:
 
 CARDS = (
     Card(
-        "A10G", (8, 6), 24, 70, None, 0.600, 31.5, "NVIDIA A10G datasheet", "its matrix rates: AWS and NVIDIA give few"
+        "A10G",
+        (8, 6),
+        24,
+        70,
+        None,
+        70,
+        140,
+        0.600,
+        31.5,
+        "NVIDIA A10G datasheet",
+        "its matrix rates: AWS and NVIDIA give few",
     ),
-    Card("RTX 3090", (8, 6), 24, 71, None, 0.936, 31.5, "NVIDIA GA102 whitepaper, version 2"),
-    Card("RTX 4090", (8, 9), 24, 165.2, 330.3, 1.008, 31.5, "NVIDIA Ada whitepaper"),
-    Card("RTX 5090", (12, 0), 32, 209.5, 419, 1.792, 63, "NVIDIA RTX Blackwell whitepaper", "its matrix rates"),
-    Card("H100", (9, 0), 80, 989.4, 1978.9, 3.35, 63, "NVIDIA H100 SXM datasheet"),
-    Card("H200", (9, 0), 141, 989.4, 1978.9, 4.8, 63, "NVIDIA H200 SXM datasheet"),
+    Card("RTX 3090", (8, 6), 24, 71, None, 142, 284, 0.936, 31.5, "NVIDIA GA102 whitepaper, version 2"),
+    Card("RTX 4090", (8, 9), 24, 165.2, 330.3, 330.3, 660.6, 1.008, 31.5, "NVIDIA Ada whitepaper"),
+    Card(
+        "RTX 5090", (12, 0), 32, 209.5, 419, 419, 838, 1.792, 63, "NVIDIA RTX Blackwell whitepaper", "its matrix rates"
+    ),
+    Card("H100", (9, 0), 80, 989.4, 1978.9, 989.4, 1978.9, 3.35, 63, "NVIDIA H100 SXM datasheet"),
+    Card("H200", (9, 0), 141, 989.4, 1978.9, 989.4, 1978.9, 4.8, 63, "NVIDIA H200 SXM datasheet"),
 )
 
 
@@ -106,8 +129,8 @@ def card_named(name: str) -> Card:
     raise InputError("gpu", name, "its datasheet is not known", f"Give one of {known}.")
 
 
-@lru_cache(maxsize=2)
-def published_networks(weights: Literal["bf16", "fp8"] = "bf16") -> Networks:
+@lru_cache(maxsize=3)
+def published_networks(weights: Published = "bf16") -> Networks:
     """Sizes of the published 14B, from the architecture alone. Its text encoder is not counted."""
 
     def shapes(make: Any) -> dict[str, Stored]:
@@ -126,10 +149,10 @@ def published_networks(weights: Literal["bf16", "fp8"] = "bf16") -> Networks:
 def datasheet(card: Card) -> dict[str, str]:
     """What the forecast is made of, as name -> finding."""
     major, minor = card.capability
-    rates = {"bf16": card.bf16} | ({} if card.fp8 is None else {"fp8": card.fp8})
+    rates = {"bf16": card.bf16, "fp8": card.fp8, "fp16 (sums in fp16)": card.fp16, "int8": card.int8}
     return {
         "card": f"{card.name}, compute capability {major}.{minor}, {card.memory} GiB",
-        "dense TFLOP/s": ", ".join(f"{name} {rate:g}" for name, rate in rates.items()),
+        "dense, 1e12 operations/s": ", ".join(f"{name} {rate:g}" for name, rate in rates.items() if rate is not None),
         "memory": f"{card.bandwidth:g} TB/s", "PCIe": f"{card.pcie:g} GB/s",
         "source": f"{card.source}, as of {AS_OF}", **({"not sure": card.unsure} if card.unsure else {}),
         "note": NOTE if card.capability == (9, 0) else f"{NOTE}; nothing was measured on this card",
@@ -148,11 +171,11 @@ def forecast(card: Card) -> list[dict[str, Any]]:
 
 
 def _row(card: Card, size: tuple[int, int], speed: Speed) -> dict[str, Any]:
-    weights: Literal["bf16", "fp8"] = "bf16" if speed == "exact" else "fp8"
+    weights: Published = "bf16" if speed == "exact" else "int8" if card.fp8 is None else "fp8"
     kept = Caching(TURBO, 0.05, STEPS).kept(1) if speed == "turbo" else 0
     work = Work(size, plan_segments(LENGTH, LENGTH, 1), STEPS, kept=kept)
     settings = RuntimeSettings(speed=speed, weights_dtype=weights)
-    machine = Machine(torch.device("cuda"), card.name, card.room, HOST, card.rates(speed), card.fp8 is not None)
+    machine = Machine(torch.device("cuda"), card.name, card.room, HOST, card.rates(speed), eight=True)
     try:
         plan = make_plan(published_networks(weights), work, settings, machine)
     except OutOfMemory as error:

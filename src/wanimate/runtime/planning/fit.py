@@ -3,7 +3,7 @@
 from __future__ import annotations
 
 from collections.abc import Callable, Iterator
-from dataclasses import replace
+from dataclasses import asdict, replace
 from functools import lru_cache
 from pathlib import Path
 
@@ -16,7 +16,8 @@ from wanimate.errors import setting
 from wanimate.log import log_choice
 from wanimate.media.resize import exact_size
 from wanimate.model.transformer import AnimateTransformer
-from wanimate.runtime.optimize import has_fp8
+from wanimate.runtime.kept import kept_json
+from wanimate.runtime.optimize import has_fp8, has_int8, measured_key
 from wanimate.runtime.planning.plan import Alternative, Machine, Plan, ResidentBytes, Work, make_plan
 from wanimate.runtime.planning.rates import Rates, measure_rates
 from wanimate.runtime.planning.sizes import GIB, Networks, networks, wanted_weights
@@ -89,7 +90,8 @@ def plan_for(
 
     if spread.gpus > 1:
         name = f"{spread.gpus} x {name}"
-    machine = Machine(device, name, room, host, rates, has_fp8(device))
+    eight = has_fp8(device) if wanted == "fp8" else has_int8(device)
+    machine = Machine(device, name, room, host, rates, eight)
     return make_plan(nets, work, settings, machine, alternatives, held, spread)
 
 
@@ -113,5 +115,9 @@ def _shorter(work: Work, length: int) -> tuple[Segment, ...]:
 
 
 @lru_cache(maxsize=8)
-def _rates(device: str, dtype: torch.dtype, speed: Speed) -> Rates:
-    return measure_rates(torch.device(device), dtype, speed)
+def _rates(name: str, dtype: torch.dtype, speed: Speed) -> Rates:
+    device = torch.device(name)
+    if device.type != "cuda":
+        return measure_rates(device, dtype, speed)
+    key = ["rates", measured_key(device), str(dtype), speed]
+    return Rates(**kept_json("measured", key, lambda: asdict(measure_rates(device, dtype, speed))))

@@ -9,12 +9,13 @@ import psutil
 import torch
 from torch import nn
 
-from wanimate.config import BlocksMode, ParallelSettings, RuntimeSettings, Speed
+from wanimate.config import BlocksMode, ParallelSettings, RuntimeSettings
 from wanimate.errors import InputError, OutOfMemory
 from wanimate.events import Stage
 from wanimate.runtime.planning.rates import Rates
 from wanimate.runtime.planning.simulate import TransformerCost, VaeCost, transformer_cost, vae_cost
 from wanimate.runtime.planning.sizes import GIB, Networks
+from wanimate.runtime.sparse.layout import BlockSizes, list_bytes
 from wanimate.runtime.tiling import CELL
 from wanimate.types import Segment
 from wanimate.weights.checkpoint import fits_beside
@@ -28,15 +29,17 @@ TOKEN_CHUNK = 8192
 TILES = (96, 64, 48, 32, 24, 16)
 """Sides of VAE tiles in latents, largest first."""
 FUSED_MEMORY, FUSED_TRAFFIC = 0.65, 0.3
-FUSED_MEMORY_FP8, FUSED_TRAFFIC_FP8 = 0.55, 0.22
-"""What fused blocks leave of what a step holds besides its context, and of the bytes it reads and writes, unfused; with float8
-products, less (measured at 480p and 720p: benchmarks/results/speed_h100_2026-11-27.md)."""
+FUSED_MEMORY_EIGHT, FUSED_TRAFFIC_EIGHT = 0.55, 0.22
+"""What fused blocks leave of what a step holds besides its context, and of the bytes it reads and writes, unfused; with
+products in eight bits, less (measured in float8 at 480p and 720p: benchmarks/results/speed_h100_2026-11-27.md)."""
 VAE_ENCODE, VAE_DECODE = 1.15, 1.12
 """What the VAE holds on a GPU, with frames stacked and the workspaces of its convolutions, over what its tensors take unfused
 (same file, 720p)."""
-EXCHANGED = 3
-"""Tensors of a GPU's own tokens that the exchange around attention holds besides, on several GPUs
-(benchmarks/results/two_gpus_h100_2026-11-27.md)."""
+EXCHANGED = 5
+"""Tensors of a GPU's own tokens that the exchange around attention holds besides, on several GPUs, while values and queries are
+on their way; counted from the code, 3 measured one after the other (benchmarks/results/two_gpus_h100_2026-11-27.md)."""
+REORDERED = 5
+"""Tensors of all tokens that attention holds besides where it leaves out blocks; counted from the code, not measured."""
 PIXELS_AT_ONCE = 1 << 18
 """On a GPU the VAE takes so many latent frames at once that their pictures stay below this many pixels together."""
 
@@ -138,14 +141,14 @@ class ResidentBytes:
 @dataclass(frozen=True)
 class Machine:
     """What a job runs on. `room` and `host`: bytes that it may take on each GPU and in the host, with those that its networks
-    hold already; on a CPU the second one counts. `fp8`: it multiplies float8 matrices."""
+    hold already; on a CPU the second one counts. `eight`: it multiplies the weights' matrices of eight bits."""
 
     device: torch.device
     name: str
     room: int
     host: int
     rates: Rates
-    fp8: bool = False
+    eight: bool = False
 
 
 @dataclass(frozen=True)
@@ -190,7 +193,7 @@ def make_plan(
     smallest: Plan | None = None
     room, host_room = machine.room, machine.host
     for placement in _ladder(nets, settings, machine.device, spread):
-        plan = _forecast(nets, work, placement, settings.speed, machine, held)
+        plan = _forecast(nets, work, placement, settings, machine, held)
         fits = spread.gpus * plan.host <= host_room and (not plan.gpu or SPARE * plan.gpu + WORKSPACE <= room)
         if fits:
             return plan
@@ -233,11 +236,11 @@ def _ladder(
 
 
 def _forecast(
-    nets: Networks, work: Work, placement: Placement, speed: Speed, machine: Machine, held: ResidentBytes
+    nets: Networks, work: Work, placement: Placement, settings: RuntimeSettings, machine: Machine, held: ResidentBytes
 ) -> Plan:
-    device, room = machine.device, machine.room
+    device, room, speed = machine.device, machine.room, settings.speed
     width, height = work.size
-    cuda, eight = device.type == "cuda", speed != "exact" and machine.fp8
+    cuda, eight = device.type == "cuda", speed != "exact" and machine.eight
     chunk = vae_chunk(work.size, device)
     spread, loras = placement.spread, work.loras
     halves = spread.split_guidance and work.branches == 2
@@ -251,7 +254,7 @@ def _forecast(
         vae = replace(vae, encode=both * vae.encode // spread.gpus, decode=vae.decode // spread.gpus)
     if cuda:
         less = nets.quantized and eight
-        memory, traffic = (FUSED_MEMORY_FP8, FUSED_TRAFFIC_FP8) if less else (FUSED_MEMORY, FUSED_TRAFFIC)
+        memory, traffic = (FUSED_MEMORY_EIGHT, FUSED_TRAFFIC_EIGHT) if less else (FUSED_MEMORY, FUSED_TRAFFIC)
         fused = cost.context + int(memory * (cost.forward - cost.context))
         cost = replace(cost, forward=fused, traffic=traffic * cost.traffic)
     cost = replace(cost, traffic=cost.traffic + lora_traffic)
@@ -272,6 +275,9 @@ def _forecast(
     inputs = 2 * video + 12 * work.length * nets.params.motion.size**2
     tensor = work.tokens // sharing * nets.params.dim * nets.dtype.itemsize
     beside_blocks = (work.kept + (EXCHANGED if sharing > 1 else 0)) * tensor  # a step cache's, and the exchange
+    if settings.attention_error:  # inputs and output in another order, and which blocks are visited
+        lists = list_bytes(work.tokens, nets.params.num_heads // sharing, nets.params.num_layers, BlockSizes(128, 64))
+        beside_blocks += REORDERED * tensor + branches * lists
     beside = (branches - 1) * cost.context + beside_blocks
     preparing = lora + branches * cost.context + cost.prepare - cost.context
     stages = {
@@ -293,7 +299,7 @@ def _forecast(
 
 def _copies(nets: Networks, loras: LoraSizes, eight: bool) -> tuple[int, int, int]:
     """Bytes of the LoRA views' own copies: of blocks' tensors; by which the largest block grows with them; of others. `eight`:
-    quantised layers multiply float8 matrices, so that their copies are float8, too; else they are of the network's type."""
+    quantised layers multiply matrices of eight bits, and so do their copies; else those are of the network's type."""
     size = 1 if nets.quantized and eight else nets.dtype.itemsize
     grown = (size - 1) * loras.block if nets.quantized else 0
     return size * loras.blocks, grown, nets.dtype.itemsize * loras.others

@@ -10,9 +10,9 @@ import torch
 import torch.nn.functional as F
 
 from wanimate.config import Speed
-from wanimate.model.fp8 import to_fp8
 from wanimate.runtime.backends import HAS_TRITON, backends
-from wanimate.runtime.optimize import attention_trials, best_trial, has_fp8, seconds_of
+from wanimate.runtime.optimize import attention_trials, best_trial, multiplied_type, product_for, seconds_of
+from wanimate.weights.quantize import to_levels
 
 HEADS = 16
 """Of the attention that is measured: enough that a GPU's multiprocessors are busy to its end."""
@@ -45,10 +45,11 @@ def measure_rates(device: torch.device, dtype: torch.dtype, speed: Speed = "exac
     convolution = 2 * 96 * 96 * 27 * 2 * side * side
     attend = _time(_attention(device, dtype, tokens, speed == "exact"), device)
     product = _time(lambda: a @ a, device)
-    if speed != "exact" and has_fp8(device):
-        levels, scale = to_fp8(a, (1,))
-        other = scale.view(1, -1).contiguous()
-        product = _time(lambda: torch._scaled_mm(levels, levels.t(), scale, other, out_dtype=dtype), device)
+    kind = None if speed == "exact" else multiplied_type(device)
+    multiply = None if kind is None else product_for(kind, device)
+    if kind is not None and multiply is not None:
+        levels, scale = to_levels(a, kind)
+        product = _time(partial(multiply, levels, scale, levels, scale, None), device)
     return Rates(
         2 * n**3 / product,
         4 * tokens**2 * HEADS * 128 / attend,
@@ -60,15 +61,15 @@ def measure_rates(device: torch.device, dtype: torch.dtype, speed: Speed = "exac
 
 
 def _attention(device: torch.device, dtype: torch.dtype, tokens: int, exact: bool) -> Callable[[], object]:
-    """A call of the backend that is taken for so many tokens; float8 gets queries and keys as norms hand them over."""
+    """A call of the backend that is taken for so many tokens; in eight bits it gets queries and keys as norms give them."""
     attend = backends()[best_trial(attention_trials(device, dtype, tokens, 128, exact)).name].attend
     q, k, v = (torch.randn(1, tokens, HEADS, 128, device=device, dtype=dtype) for _ in range(3))
     if HAS_TRITON:
         from wanimate.runtime.kernels.attention8 import Fp8Attention
-        from wanimate.runtime.kernels.rows import fp8_heads
+        from wanimate.runtime.kernels.attention_int8 import Int8Attention
 
-        if isinstance(attend, Fp8Attention):
-            return partial(attend.rounded, fp8_heads(q), fp8_heads(k, smooth=True), v)
+        if isinstance(attend, Fp8Attention | Int8Attention):
+            return partial(attend.rounded, *attend.levels(q, k), v)
     return partial(attend, q, k, v)
 
 

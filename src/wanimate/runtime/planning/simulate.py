@@ -7,30 +7,34 @@ from __future__ import annotations
 
 import weakref
 from collections.abc import Callable, Sequence
-from dataclasses import dataclass
+from dataclasses import asdict, dataclass
 from functools import lru_cache
+from pathlib import Path
 from typing import Any
 
 import torch
 import torch.nn.functional as F
 from torch import Tensor, nn
-from torch._subclasses.fake_tensor import FakeTensorMode
 from torch.overrides import TorchFunctionMode
 from torch.utils._python_dispatch import TorchDispatchMode
 from torch.utils._pytree import tree_iter
-from torch.utils.flop_counter import FlopCounterMode
 
 from wanimate.model.fp8 import FP8
 from wanimate.model.params import TransformerParams, VaeParams
 from wanimate.model.transformer import AnimateTransformer
 from wanimate.model.vae import VideoVae
+from wanimate.runtime.kept import kept_json, source_hash
 from wanimate.runtime.offload import chunk_tokens
-from wanimate.runtime.parallel.ranks import Group
+from wanimate.runtime.parallel.ranks import Group, Sending
 from wanimate.runtime.parallel.sequence import SplitTransformer
 from wanimate.runtime.tiling import CELL, DECODE_REACH, ENCODE_REACH, cut
 from wanimate.weights.changes import LowRank
 from wanimate.weights.lora_view import Branches
 from wanimate.weights.quantize import QuantizedLinear, is_quantizable
+
+_CONVOLUTIONS = (torch.ops.aten.conv2d.default, torch.ops.aten.conv3d.default, torch.ops.aten.conv3d.padding)
+_SMALL = 16
+"""Side, in latents, of the picture that the VAE is measured with."""
 
 
 @dataclass(frozen=True)
@@ -58,8 +62,21 @@ class VaeCost:
     decode_flops: float
 
 
-@lru_cache(maxsize=256)
 def transformer_cost(
+    params: TransformerParams, dtype: torch.dtype, quantized: bool, size: tuple[int, int], length: int,
+    token_chunk: int | None, rank: int = 0, processes: int = 1,
+) -> TransformerCost:  # fmt: skip
+    """`simulated_transformer`, kept on disk (`runtime.kept`): it takes seconds."""
+    return _kept_transformer(params, dtype, quantized, size, length, token_chunk, rank, processes)
+
+
+@lru_cache(maxsize=256)
+def _kept_transformer(params: TransformerParams, dtype: torch.dtype, *shape: Any) -> TransformerCost:
+    found = _kept([asdict(params), str(dtype), *shape], lambda: simulated_transformer(params, dtype, *shape))
+    return TransformerCost(**found)
+
+
+def simulated_transformer(
     params: TransformerParams, dtype: torch.dtype, quantized: bool, size: tuple[int, int], length: int,
     token_chunk: int | None, rank: int = 0, processes: int = 1,
 ) -> TransformerCost:  # fmt: skip
@@ -69,7 +86,7 @@ def transformer_cost(
     width, height = (n // CELL for n in size)
     frames, p = (length + 3) // 4, params
     few = min(2, p.num_layers)  # the other blocks repeat them
-    with FakeTensorMode(), _FusedAttention(), torch.inference_mode():
+    with torch.device("meta"), _WithoutValues(), torch.inference_mode():
         model = _network(TransformerParams(**(vars(p) | {"num_layers": few, "face_every": few})), dtype, quantized)
         chunk_tokens(model, token_chunk)
         if rank:
@@ -121,9 +138,13 @@ def vae_cost(params: VaeParams, size: tuple[int, int], length: int, chunk: int, 
 @lru_cache(maxsize=8)
 def _small_vae_cost(params: VaeParams, chunk: int, frames: int) -> tuple[VaeCost, int]:
     """Of a small picture, and its number of latents: everything grows with it. The worst is reached in the second piece."""
-    side = 16
+    key = [asdict(params), chunk, frames, _SMALL]
+    return VaeCost(**_kept(key, lambda: _simulated_vae(params, chunk, frames, _SMALL))), _SMALL**2
+
+
+def _simulated_vae(params: VaeParams, chunk: int, frames: int, side: int) -> VaeCost:
     found: list[tuple[int, float]] = []
-    with FakeTensorMode(), _FusedAttention(), torch.inference_mode():
+    with torch.device("meta"), _WithoutValues(), torch.inference_mode():
         vae = VideoVae(params).eval().channels_last()
         latents = torch.zeros(1, params.latent, frames, side, side)
         video = torch.zeros(1, 3, 4 * frames - 3, CELL * side, CELL * side)
@@ -132,11 +153,17 @@ def _small_vae_cost(params: VaeParams, chunk: int, frames: int) -> tuple[VaeCost
             lambda: [None for _ in vae.decode_pieces(latents, chunk)],
         )
         for call in calls:
-            with _Alive() as alive, FlopCounterMode(display=False) as counter:
+            with _Alive() as alive:
                 call()
-            found.append((alive.peak, counter.get_total_flops() / frames))
+            found.append((alive.peak, alive.flops / frames))
     (encode, encode_flops), (decode, decode_flops) = found
-    return VaeCost(encode, decode, encode_flops, decode_flops), side * side
+    return VaeCost(encode, decode, encode_flops, decode_flops)
+
+
+def _kept(key: list[object], make: Callable[[], TransformerCost | VaeCost]) -> Any:
+    """Fields of a cost; another version of PyTorch or of the package's own sources makes them anew."""
+    sources = source_hash(tuple(sorted(Path(__file__).parents[2].rglob("*.py"))))
+    return kept_json("planned", [torch.__version__, sources, *key], lambda: asdict(make()))
 
 
 def _bytes(pairs: Sequence[tuple[Tensor | int | None, ...]]) -> int:
@@ -177,28 +204,40 @@ class _OneOf(Group):
     def gather(self, x: Tensor) -> Tensor:
         return x.new_empty(self.size, *x.shape)
 
-    def exchange(self, x: Tensor) -> Tensor:
-        return torch.empty_like(x, memory_format=torch.contiguous_format)
+    def sending(self, x: Tensor) -> Sending:
+        x = x.contiguous()
+        return Sending(torch.empty_like(x), None, x)
 
 
 class _FusedAttention(TorchFunctionMode):
+    """Attention makes its result and nothing else, as the fused kernels do."""
+
     def __torch_function__(self, func: Any, types: Any, args: Any = (), kwargs: Any = None) -> Any:
         if func is F.scaled_dot_product_attention:
             return torch.empty_like(args[0])
         return func(*args, **(kwargs or {}))
 
 
+class _WithoutValues(_FusedAttention):
+    """What goes to the processor stays as it is, without values."""
+
+    def __torch_function__(self, func: Any, types: Any, args: Any = (), kwargs: Any = None) -> Any:
+        return args[0] if func is Tensor.cpu else super().__torch_function__(func, types, args, kwargs)
+
+
 class _Alive(TorchDispatchMode):
     """Counts the bytes of tensors made while it is active: those alive `now`, the most at any moment, and those read and
-    written."""
+    written; and the arithmetic of convolutions."""
 
     def __init__(self) -> None:
         super().__init__()  # type: ignore[no-untyped-call]
-        self.now = self.peak = self.traffic = 0
+        self.now = self.peak = self.traffic = self.flops = 0
         self._sizes: dict[int, int] = {}
 
     def __torch_dispatch__(self, func: Callable[..., Any], types: Any, args: Any = (), kwargs: Any = None) -> Any:
         out = func(*args, **(kwargs or {}))
+        if func in _CONVOLUTIONS:
+            self.flops += 2 * args[1].numel() * out.numel() // out.shape[1]
         for tensor in tree_iter(out):
             if isinstance(tensor, Tensor):
                 storage = tensor.untyped_storage()
@@ -211,6 +250,11 @@ class _Alive(TorchDispatchMode):
                     self.traffic += storage.nbytes() + read
                     weakref.finalize(storage, self._gone, key)
         return out
+
+    @classmethod
+    def _should_skip_dynamo(cls) -> bool:
+        """Nothing is compiled here; saying so to PyTorch's compiler would import it, which takes longer than the counting."""
+        return False
 
     def _gone(self, key: int) -> None:
         self.now -= self._sizes.pop(key, 0)

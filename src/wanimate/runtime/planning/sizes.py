@@ -8,8 +8,9 @@ from pathlib import Path
 import torch
 
 from wanimate.config import RuntimeSettings, WeightsType
+from wanimate.model.fp8 import FP8
 from wanimate.model.params import TransformerParams, VaeParams
-from wanimate.runtime.optimize import has_fp8
+from wanimate.runtime.optimize import multiplied_type
 from wanimate.runtime.processor import has_bf16
 from wanimate.weights.checkpoint import Compress, text_bytes
 from wanimate.weights.formats import open_tensors
@@ -56,7 +57,10 @@ def wanted_weights(settings: RuntimeSettings, device: torch.device) -> WeightsTy
     """The weights' type that the settings come to: products in a smaller type need weights of that type."""
     if settings.speed == "exact" or settings.weights_dtype != "auto":
         return settings.weights_dtype
-    return "fp8" if has_fp8(device) else "bf16" if has_bf16(device) else "auto"
+    kind = multiplied_type(device)
+    if kind is not None:
+        return "fp8" if kind == FP8 else "int8"
+    return "bf16" if has_bf16(device) else "auto"
 
 
 def weights_type(setting: WeightsType, device: torch.device, sharded: bool = False) -> tuple[torch.dtype, Compress]:
@@ -64,7 +68,7 @@ def weights_type(setting: WeightsType, device: torch.device, sharded: bool = Fal
     usual = torch.bfloat16 if device.type == "cuda" else torch.float32
     types: dict[str, tuple[torch.dtype, Compress]] = {
         "auto": (usual, "stored" if device.type == "cuda" else "never"), "fp8": (usual, "all"),
-        "bf16": (torch.bfloat16, "never"), "fp16": (torch.float16, "never"),
+        "int8": (usual, "int8"), "bf16": (torch.bfloat16, "never"), "fp16": (torch.float16, "never"),
     }  # fmt: skip
     dtype, compress = types[setting]
     return dtype, "never" if sharded else compress
@@ -96,7 +100,7 @@ def network_sizes(
     tensors, vae = native_transformer(transformer), native_vae(vae)
 
     def small(key: str) -> bool:
-        stays = compress == "all" or (compress == "stored" and isinstance(tensors[key], Scaled))
+        stays = compress in ("all", "int8") or (compress == "stored" and isinstance(tensors[key], Scaled))
         return stays and is_quantizable(key)
 
     sizes = {

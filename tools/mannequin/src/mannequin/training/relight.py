@@ -13,7 +13,7 @@ from safetensors import safe_open
 from torch import Tensor
 
 from mannequin.options import option
-from mannequin.training.averages import mixed
+from mannequin.training.faces import KnownFaces
 from mannequin.training.ranks import join
 from mannequin.training.recording import step_for
 from mannequin.training.run import Run
@@ -22,7 +22,7 @@ from mannequin.training.transformer import speed_up
 from wanimate.errors import InputError
 from wanimate.train.adapters import TARGETS, AdaptedLinear, AdapterSettings, adapter_state, attach, write_lora
 from wanimate.train.common import Log
-from wanimate.train.flow import Flow, LossSettings, predict, velocity_error, weighted_error
+from wanimate.train.flow import Flow, LossSettings, velocity_error, weighted_error
 from wanimate.train.latents import LatentClips
 from wanimate.train.lora import LoraTraining, train_adapters
 from wanimate.weights.checkpoint import load_checkpoint
@@ -57,8 +57,8 @@ class RelightSettings:
 
     seconds: float = option(240.0, "training time; the learning rate falls to zero at its end")
     steps: int = option(30000, "most steps; the run ends by whichever limit comes first")
-    frames: int = option(33, "frames of a clip, 4n+1")
     batch: int = option(28, "clips of a step")
+    short_batch: int = option(48, "clips of a step, of the short ones")
     rank: int = option(64, "rank of the LoRA, and its alpha")
     targets: str = option("no-cross-attention", "linears of the blocks: " + ", ".join(TARGETS))
     rate: float = option(1e-3, "peak learning rate")
@@ -91,12 +91,13 @@ def train_relighting(
     if run.start is not None:
         begin_with(adapters, run.start)
     if where.type == "cuda":
-        speed_up(network, settings.frames)
+        speed_up(network)
+    faces = KnownFaces(network)
+    data.tell(faces.told)
     prompts = torch.stack([base.prompts.encode("", negative=negative) for negative in (False, True)]).to(where)
 
     def flow(x: Tensor, t: Tensor, c: LatentClips, dropped: Tensor) -> Tensor:
-        with mixed(where):
-            return predict(network, prompts[dropped.long()], None, x, t, c, dropped)
+        return faces.predict(prompts[dropped.long()], x, t, c, dropped)
 
     def measure(*fields: Tensor) -> tuple[Tensor]:
         return (light_loss(flow, LatentClips(*fields), loss),)
@@ -104,7 +105,7 @@ def train_relighting(
     def draw(number: int) -> tuple[Tensor, ...]:
         if number // ranks.count % settings.renew == settings.renew - 1:
             data.renew()
-        drawn = data.draw(settings.batch, torch.Generator("cpu").manual_seed(number))
+        drawn = data.draw(settings.batch, torch.Generator("cpu").manual_seed(number), settings.short_batch)
         return tuple(vars(drawn).values())
 
     def write(done: int) -> None:

@@ -48,7 +48,7 @@ class ClipSettings:
 
     part: int = option(24, "clips rendered at once")
     frames: int = option(33, "frames of a clip, 4n+1")
-    short_part: int = option(48, "clips of 17 frames rendered at once, beside the others; 0: none; relight has none")
+    short_part: int = option(48, "clips of 17 frames rendered at once, beside the others; 0: none")
     face_weight: float = option(
         8.0, "how often more eyes and mouths count in the loss; faces half as often; relight has 0"
     )
@@ -59,7 +59,7 @@ class ClipSettings:
     @property
     def relighting(self) -> ClipSettings:
         """The same for the relighting LoRA."""
-        return replace(self, world=RELIGHT_WORLD, continued=0.1, face_weight=0.0, short_part=0)
+        return replace(self, world=RELIGHT_WORLD, continued=0.1, face_weight=0.0)
 
     @property
     def kinds(self) -> tuple[Kind, ...]:

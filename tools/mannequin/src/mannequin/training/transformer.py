@@ -6,7 +6,7 @@ python -m mannequin transformer --vae build/train/vae --motion build/train/motio
 from __future__ import annotations
 
 from collections.abc import Mapping
-from dataclasses import dataclass, field, replace
+from dataclasses import dataclass, field
 from pathlib import Path
 
 import torch
@@ -14,16 +14,17 @@ from torch import Tensor, nn
 from torch.nn.utils import clip_grad_norm_
 
 from mannequin.options import option
-from mannequin.training.averages import Ema, mixed
+from mannequin.training.averages import Ema
 from mannequin.training.clip_latents import LatentSet
-from mannequin.training.motion import load_motion, to_network
+from mannequin.training.faces import KnownFaces
+from mannequin.training.motion import load_motion
 from mannequin.training.muon import Muon
 from mannequin.training.networks import TRANSFORMER, initialise_transformer, quick_blur
 from mannequin.training.ranks import align
 from mannequin.training.recording import step_for
 from wanimate.model.transformer import AnimateTransformer
 from wanimate.train.common import ALONE, Budget, Log, Process, learning_share, load_state, save_state
-from wanimate.train.flow import LossSettings, flow_loss, predict, velocity
+from wanimate.train.flow import LossSettings, flow_loss
 from wanimate.train.latents import LatentClips
 from wanimate.train.steps import Step
 
@@ -57,7 +58,7 @@ class Mannequin(nn.Module):
         self.transformer = AnimateTransformer(TRANSFORMER)
         initialise_transformer(self.transformer)
         self.transformer.motion_encoder.requires_grad_(False)  # trained before, alone: `motion`
-        self.blank: Tensor | None = None  # the vector of a blank face: `told`
+        self.faces = KnownFaces(self.transformer)
         self.prompts = nn.Parameter(0.02 * torch.randn(2, TRANSFORMER.text_length, TRANSFORMER.text_width))
 
     def load_checkpoint(self, folder: Path) -> None:
@@ -74,29 +75,8 @@ class Mannequin(nn.Module):
         self.prompts.data = torch.stack((prompts["positive"], prompts["negative"])).float()
 
     def flow(self, x: Tensor, t: Tensor, clips: LatentClips, dropped: Tensor) -> Tensor:
-        """`predict` with the network's own prompts: where `dropped` [B], the face is blank and the prompt the negative one.
-
-        `clips.face`: pictures, or motion vectors (`told`).
-        """
-        prompts = self.prompts[dropped.long()]
-        with mixed(x.device):
-            if clips.face.ndim > 3:
-                return predict(self.transformer, prompts, None, x, t, clips, dropped)
-            assert self.blank is not None, "vectors come from `told`"
-            motion = torch.where(dropped.view(-1, 1, 1), self.blank, clips.face)
-            faces = self.transformer.embed_motion(motion)
-            return velocity(self.transformer, self.transformer.context(prompts, None, faces, clips.pose), x, t, clips)
-
-    @torch.no_grad()
-    def told(self, clips: LatentClips) -> LatentClips:
-        """Clips with the motion vectors of their face pictures, float16 [B, K, M], instead of the pictures."""
-        network = self.transformer
-        with mixed(clips.face.device):
-            faces = to_network(clips.face.flatten(0, 1)).split(256)
-            motion = torch.cat([network.motion_encoder(part).half() for part in faces])
-            if self.blank is None:  # once: a recorded step (`recording`) reads it where it lies
-                self.blank = network.motion_encoder(torch.full_like(faces[0][:1], -1.0))
-        return replace(clips, face=motion.view(*clips.face.shape[:2], -1))
+        """`predict` with the network's own prompts: where `dropped` [B], the face is blank and the prompt the negative one."""
+        return self.faces.predict(self.prompts[dropped.long()], x, t, clips, dropped)
 
 
 def _motion_shapes(weights: Mapping[str, Tensor]) -> dict[str, torch.Size]:
@@ -150,7 +130,7 @@ def train_flow(
         speed_up(model.transformer)
     for clips in (data, fresh):
         if clips is not None:
-            clips.tell(model.told)
+            clips.tell(model.faces.told)
 
     def measure(*fields: Tensor) -> tuple[Tensor]:
         return (flow_loss(model.flow, LatentClips(*fields), config.loss),)
@@ -222,15 +202,9 @@ def sort_weights(model: Mannequin) -> tuple[list[nn.Parameter], list[nn.Paramete
     return hidden, decayed, plain
 
 
-def speed_up(network: AnimateTransformer, pictures: int = 0) -> None:
-    """For a GPU: compile what repeats, each part once a batch shape, and blur by shifted sums, which the compiler fuses.
-
-    `pictures`: how many of a clip's faces the motion encoder sees in a step; 0 where it has seen them before.
-    """
+def speed_up(network: AnimateTransformer) -> None:
+    """For a GPU: compile what repeats, each part once a batch shape, and blur by shifted sums, which the compiler fuses."""
     quick_blur(network.motion_encoder)
-    if pictures:
-        network.faces_at_once = pictures
-        network.motion_encoder.enc.compile(dynamic=False)
     embed = network.embed_video
     setattr(network, "embed_video", lambda *given: embed(*given).float())  # noqa: B010 - one type for all blocks
     torch._dynamo.config.recompile_limit = 64  # sizes and lengths of clips

@@ -1,0 +1,271 @@
+"""What attention that leaves out blocks costs on a GPU: kernels, the whole call, a step of the 14B; and how sparse heads are.
+
+    python benchmarks/sparse_gpu.py --parts build kernel      # compiles, registers and spills; time against density
+    python benchmarks/sparse_gpu.py --parts call              # everything around the kernel included, structured heads
+    python benchmarks/sparse_gpu.py --parts step              # a step of the 14B at densities that are forced
+
+Weights are random, and random heads are not sparse: `step` visits random blocks of the density that is told, with all that
+choosing and measuring cost. Seconds are medians of `--rounds` calls in turn after one that warms up. Results are written after
+every row.
+"""
+
+from __future__ import annotations
+
+import argparse
+import gc
+import statistics
+import subprocess
+import sys
+import tempfile
+from collections.abc import Callable, Iterator
+from contextlib import contextmanager
+from datetime import date
+from functools import partial
+from pathlib import Path
+from typing import Any
+
+import torch
+from attention_sparsity import GRIDS, synthetic
+from hardware import described
+from random_network import Report, random_conditions
+from torch import Tensor
+
+from wanimate.measure.random_weights import quantize_network, random_network
+from wanimate.model.params import TransformerParams
+from wanimate.runtime.backends import backends
+from wanimate.runtime.optimize import optimize_at, run_on_gpu, seconds_of
+from wanimate.runtime.sparse import control
+from wanimate.runtime.sparse.choice import DENSE, LEFT_OUT
+from wanimate.runtime.sparse.control import SparseAttention
+from wanimate.runtime.sparse.layout import Layout, Lists, layout
+from wanimate.sampling.guidance import guided
+
+PARTS = ("build", "kernel", "call", "step")
+DENSITIES = (1.0, 0.75, 0.5, 0.35, 0.25, 0.15)
+HEADS, WIDTH = 40, 128
+SIZES = {75_600: (1280, 720), 32_760: (832, 480)}
+CUDA = torch.device("cuda", 0)
+TARGETS = (80, 86, 89, 90, 120)
+"""Compute capabilities that the Triton kernel is compiled for."""
+COLUMNS = ["what", "tokens", "density", "ms", "of dense"]
+
+
+def in_turn(calls: dict[str, Callable[[], object]], rounds: int) -> dict[str, float]:
+    """Median seconds of each, in turn: a GPU is quicker while it is cool."""
+    spent: dict[str, list[float]] = {name: [] for name in calls}
+    for _ in range(rounds + 1):
+        for name, call in calls.items():
+            spent[name].append(seconds_of(call, CUDA))
+    return {name: statistics.median(times[1:]) for name, times in spent.items()}
+
+
+def random_blocks(plan: Layout, density: float, heads: int = HEADS) -> Tensor:
+    """As many of each block of queries, the neighbourhood among them."""
+    generator = torch.Generator(CUDA).manual_seed(0)
+    score = torch.rand(heads, *plan.shape, generator=generator, device=CUDA) + 2 * plan.always
+    wanted = max(int(plan.always.sum(-1).max()), round(density * plan.shape[1]))
+    kept = score.topk(wanted, dim=-1).indices
+    return torch.zeros_like(score, dtype=torch.bool).scatter_(-1, kept, True)
+
+
+def build(report: Report) -> None:
+    """Registers, spills and shared memory of the Triton kernel on this GPU and compiled for others."""
+    import triton
+    from triton.backends.compiler import GPUTarget
+    from triton.compiler import ASTSource
+
+    from wanimate.runtime.kernels import listed
+
+    columns = ["target", "registers", "spills", "shared memory, KiB"]
+    plan = layout((3, 16, 24), listed.ListedAttention.sizes, CUDA)
+    q = torch.randn(plan.tokens, 2, WIDTH, device=CUDA, dtype=torch.bfloat16)
+    visits = Lists.of(torch.ones(2, *plan.shape, dtype=torch.bool, device=CUDA))
+    listed.attend_listed(q, q, q, visits)
+    kernel: Any = listed._attend
+    try:
+        for cached in kernel.device_caches[0][0].values():
+            report.add("Build", columns, ["here", cached.n_regs, cached.n_spills, cached.metadata.shared / 1024])
+    except (AttributeError, KeyError, IndexError, TypeError) as error:  # another Triton keeps them elsewhere
+        report.add("Build", columns, ["here", type(error).__name__, str(error)[:80], ""])
+    bf16, names = "*bf16", ("q", "k", "v", "lists", "counts", "out", "tokens", "most", "factor")
+    types = (bf16, bf16, bf16, "*i16", "*i32", bf16, "i32", "i32", "fp32")
+    constants = {"N": HEADS, "d": WIDTH, "QUERIES": listed.QUERIES, "KEYS": listed.KEYS}
+    signature = dict(zip(names, types, strict=True)) | dict.fromkeys(constants, "constexpr")
+    for target in TARGETS:
+        try:
+            source = ASTSource(
+                kernel, signature, constexprs={(kernel.arg_names.index(k),): v for k, v in constants.items()}
+            )
+            options = {"num_warps": listed.WARPS, "num_stages": listed.STAGES}
+            built = triton.compile(source, target=GPUTarget("cuda", target, 32), options=options)
+            used = resources(built.asm["cubin"])
+            report.add(
+                "Build", columns, [f"sm_{target}", used, "LOCAL and STACK are spills", built.metadata.shared / 1024]
+            )
+        except Exception as error:
+            report.add("Build", columns, [f"sm_{target}", type(error).__name__, str(error).splitlines()[0][:120], ""])
+
+
+def resources(cubin: bytes) -> str:
+    """What cuobjdump says of a kernel: registers, stack, local memory."""
+    with tempfile.NamedTemporaryFile(suffix=".cubin") as file:
+        file.write(cubin)
+        file.flush()
+        words = ["cuobjdump", "--dump-resource-usage", file.name]
+        try:
+            said = subprocess.run(words, capture_output=True, text=True, timeout=60).stdout
+        except OSError as error:
+            return str(error)
+    return next((line.strip() for line in said.splitlines() if "REG:" in line), "nothing told")
+
+
+def kernels(report: Report, rounds: int) -> None:
+    from wanimate.runtime.kernels.attention8 import attend
+    from wanimate.runtime.kernels.listed import ListedAttention, attend_listed
+    from wanimate.runtime.kernels.rows import fp8_heads, fp8_values
+    from wanimate.runtime.sparse.eight import FP8_SIZES as EIGHT
+
+    for tokens in SIZES:
+        q, k, v = (torch.randn(1, tokens, HEADS, WIDTH, device=CUDA, dtype=torch.bfloat16) for _ in range(3))
+        eight = fp8_heads(q), fp8_heads(k, smooth=True), fp8_values(v)
+        plans = {
+            "float8": layout(GRIDS[tokens], EIGHT, CUDA),
+            "bf16": layout(GRIDS[tokens], ListedAttention.sizes, CUDA),
+        }
+        exact = [b.name for b in backends().values() if b.exact]
+        best = "flash-attention-3" if "flash-attention-3" in exact else "torch"
+        calls: dict[str, Callable[[], object]] = {
+            "float8 dense": partial(attend, *eight), f"bf16 {best}": partial(backends()[best].attend, q, k, v),
+        }  # fmt: skip
+        shares: dict[str, float] = {}
+        for density in DENSITIES:
+            for kind, plan in plans.items():
+                blocks = random_blocks(plan, density)
+                visits, name = Lists.of(blocks), f"{kind} {density:g}"
+                shares[name] = float(blocks.float().mean())
+                if kind == "float8":
+                    calls[name] = partial(attend, *eight, visits)
+                else:
+                    calls[name] = partial(attend_listed, q[0], k[0], v[0], visits)
+        spent = in_turn(calls, rounds)
+        for name, seconds in spent.items():
+            dense = spent["float8 dense" if name.startswith("float8") else f"bf16 {best}"]
+            report.add("Kernels", COLUMNS, [name, tokens, shares.get(name, 1.0), 1e3 * seconds, seconds / dense])
+        del calls, eight, q, k, v
+        fresh()
+
+
+def calls_of_heads(report: Report, rounds: int, error: float) -> None:
+    """The whole call on structured heads, by the number that are of each kind: choice, order, measuring included."""
+    columns = ["heads", "tokens", "error asked", "density", "largest error measured", "true error", "ms", "of dense"]
+    for tokens in SIZES:
+        grid = GRIDS[tokens]
+        for kind, (q, k, v) in synthetic(grid, CUDA):
+            q, k, v = (x.expand(-1, HEADS, -1)[None].bfloat16().contiguous() for x in (q, k, v))
+            for name in ("float8", "torch"):
+                run = run_on_gpu(name, error)
+                attend = SparseAttention(0, run, backends()[name].attend)
+                run.grid = grid
+                spent = in_turn({"dense": partial(attend.dense, q, k, v), "sparse": partial(attend, q, k, v)}, 8)
+                run.meter.take()
+                out, wanted = attend(q, k, v), attend.dense(q, k, v)
+                step = run.meter.take()
+                off = float((out - wanted).float().norm() / wanted.float().norm())
+                report.add(
+                    "Calls",
+                    columns,
+                    [
+                        f"{kind}, {name}",
+                        tokens,
+                        error,
+                        step.density,
+                        step.error,
+                        off,
+                        1e3 * spent["sparse"],
+                        spent["sparse"] / spent["dense"],
+                    ],
+                )
+                del attend, run, out, wanted
+            fresh()
+
+
+@contextmanager
+def forced(density: float) -> Iterator[None]:
+    """The choice takes so many blocks of each head, whatever is found; all that finding costs is spent."""
+    ranked, level_errors = control.ranked, control.level_errors
+
+    def so_many(mass: Tensor, always: Tensor) -> tuple[Tensor, Tensor]:
+        rank, counts = ranked(mass, always)
+        counts[..., :DENSE] = max(int(always.sum(-1).max()), round(density * mass.shape[-1]))
+        return rank, counts
+
+    def no_errors(*given: Any) -> Tensor:
+        return torch.zeros_like(level_errors(*given))
+
+    control.ranked, control.level_errors = so_many, no_errors
+    try:
+        yield
+    finally:
+        control.ranked, control.level_errors = ranked, level_errors
+
+
+@torch.inference_mode()
+def steps(report: Report, rounds: int) -> None:
+    """A step of the 14B in `fast`, dense and at densities that are forced; no head is computed again."""
+    params = TransformerParams()
+    model = random_network(params, CUDA, torch.bfloat16)
+    quantize_network(model)
+    columns = ["what", "size", "density", "s", "of dense", "peak, GiB"]
+    for tokens, size in SIZES.items():
+        given, x = random_conditions(params, size, 77, CUDA)
+        t, dense = torch.tensor(500, device=CUDA), 0.0
+        for density in (1.0, 0.5, 0.25):
+            with forced(density):
+                error = 0.0 if density == 1.0 else 1e9
+                optimize_at(model, CUDA, "fast", tokens, "float8", error)
+                network = guided(model, given, 1.0)
+                fresh()
+                spent = [seconds_of(partial(network, x, t), CUDA) for _ in range(rounds + 1)][1:]
+            mean = statistics.mean(spent)
+            dense = dense or mean
+            peak = torch.cuda.max_memory_allocated() / 2**30
+            report.add("Steps", columns, ["fast", f"{size[0]}x{size[1]}", density, mean, mean / dense, peak])
+            del network
+
+
+def fresh() -> None:
+    gc.collect()
+    torch.cuda.empty_cache()
+    torch.cuda.reset_peak_memory_stats()
+
+
+def main() -> None:
+    parser = argparse.ArgumentParser(description=__doc__, formatter_class=argparse.RawDescriptionHelpFormatter)
+    parser.add_argument("--parts", nargs="+", choices=PARTS, default=PARTS)
+    parser.add_argument("--rounds", type=int, default=5)
+    parser.add_argument("--error", type=float, default=0.05)
+    parser.add_argument("--out", type=Path, default=None)
+    args = parser.parse_args()
+    out = args.out or Path(__file__).parent / "results" / f"sparse_cuda_{date.today()}.md"
+    report = Report(
+        out,
+        "Attention that leaves out blocks, on a GPU",
+        [
+            *described("cuda"),
+            f"- `python benchmarks/sparse_gpu.py {' '.join(sys.argv[1:])}`",
+            f"- shares of the mass left out: {LEFT_OUT}",
+        ],
+    )
+    with torch.inference_mode():
+        if "build" in args.parts:
+            build(report)
+        if "kernel" in args.parts:
+            kernels(report, args.rounds)
+        if "call" in args.parts:
+            calls_of_heads(report, args.rounds, args.error)
+        if "step" in args.parts:
+            steps(report, args.rounds)
+
+
+if __name__ == "__main__":
+    main()

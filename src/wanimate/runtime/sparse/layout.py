@@ -1,0 +1,99 @@
+"""How the tokens of a video are cut into blocks that lie together in space and time.
+
+Letters: L tokens of a grid of F latent frames with H rows and W columns, Q blocks of queries, K blocks of keys.
+"""
+
+from __future__ import annotations
+
+from dataclasses import dataclass
+from functools import lru_cache
+from typing import NamedTuple
+
+import torch
+from torch import Tensor
+
+Grid = tuple[int, int, int]
+"""Latent frames (the reference frame is the first one), rows and columns of tokens."""
+REACH = (1, 1, 1)
+"""Frames, rows and columns between a block and those that count as its neighbours."""
+
+
+@dataclass(frozen=True)
+class BlockSizes:
+    """Tokens of a block of queries and of a block of keys, and the tile of a frame whose tokens follow each other."""
+
+    queries: int = 64
+    keys: int = 32
+    tile: tuple[int, int] = (8, 8)
+
+
+@dataclass(frozen=True)
+class Layout:
+    """`order` [L]: which token of the grid comes at each place; `place` [L]: its inverse. Blocks are runs of places, the last
+    one may be short. `always` [Q, K]: pairs that are never left out, which are the keys of the reference frame and of a
+    block's neighbours. `keys` [K]: tokens of each block of keys."""
+
+    sizes: BlockSizes
+    order: Tensor
+    place: Tensor
+    always: Tensor
+    keys: Tensor
+
+    @property
+    def tokens(self) -> int:
+        return len(self.order)
+
+    @property
+    def shape(self) -> tuple[int, int]:
+        """Blocks of queries and of keys."""
+        return self.always.shape[0], self.always.shape[1]
+
+
+class Lists(NamedTuple):
+    """The blocks of keys that each block of queries visits, ascending: int16 [N, Q, most], of which the first `counts`, int32
+    [N, Q], hold."""
+
+    blocks: Tensor
+    counts: Tensor
+
+    @classmethod
+    def of(cls, visited: Tensor) -> Lists:
+        """From bool [N, Q, K]; every block of queries visits at least one."""
+        counts = visited.sum(-1, dtype=torch.int32)
+        order = visited.to(torch.int8).argsort(dim=-1, descending=True, stable=True)
+        return cls(order[..., : int(counts.max())].to(torch.int16).contiguous(), counts.contiguous())
+
+
+def list_bytes(tokens: int, heads: int, layers: int, sizes: BlockSizes) -> int:
+    """What the lists of a network take at most."""
+    return 2 * layers * heads * -(-tokens // sizes.queries) * -(-tokens // sizes.keys)
+
+
+@lru_cache(maxsize=8)
+def layout(grid: Grid, sizes: BlockSizes, device: torch.device) -> Layout:
+    """Frame by frame, tile by tile, up and down in turn, so that tokens that follow each other are close."""
+    frames, rows, columns = grid
+    high, wide = sizes.tile
+    row, column = torch.meshgrid(torch.arange(rows), torch.arange(columns), indexing="ij")
+    band, stripe = row // high, column // wide
+    bands, stripes = -(-rows // high), -(-columns // wide)
+    snake = torch.where(band % 2 == 0, stripe, stripes - 1 - stripe)
+    key = (band * stripes + snake) * high * wide + (row % high) * wide + column % wide
+    assert int(key.max()) < bands * stripes * high * wide
+    within = key.flatten().argsort()
+    order = (torch.arange(frames)[:, None] * rows * columns + within).flatten()
+    place = torch.empty_like(order)
+    place[order] = torch.arange(len(order))
+    position = torch.stack((order // (rows * columns), order // columns % rows, order % columns), dim=-1)
+    queries, keys = _boxes(position, sizes.queries), _boxes(position, sizes.keys)
+    gap = torch.maximum(queries[0][:, None] - keys[1][None], keys[0][None] - queries[1][:, None])
+    always = (gap <= torch.tensor(REACH)).all(-1) | (keys[0][:, 0] == 0)[None]
+    counts = torch.full((len(always[0]),), sizes.keys)
+    counts[-1] = len(order) - sizes.keys * (len(counts) - 1)
+    return Layout(sizes, *(x.to(device) for x in (order, place, always, counts)))
+
+
+def _boxes(position: Tensor, size: int) -> tuple[Tensor, Tensor]:
+    """Smallest and largest positions [n, 3] of each run of `size` tokens."""
+    runs = position.split(size)
+    return torch.stack([run.amin(0) for run in runs]), torch.stack([run.amax(0) for run in runs])
