@@ -27,7 +27,7 @@ from wanimate.preprocess.guides import load_guides
 from wanimate.types import Frames
 
 SHIPPED = Path(str(files("wanimate.weights") / "embedded" / "demo"))
-IMAGE, VIDEO = SHIPPED / "character-2.png", SHIPPED / "performer.mp4"
+IMAGE, VIDEO = SHIPPED / "character-2.png", SHIPPED / "performer-wide.mp4"
 FEW = ["--fps", "3", "--area", "128x128", "--face-size", "64", "--steps", "1", "--clip-length", "5", "--overlap", "1"]
 
 

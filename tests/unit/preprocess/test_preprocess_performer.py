@@ -1,4 +1,4 @@
-"""The packaged performer turned, small, cut, in company and late: found, followed, and told in words."""
+"""The packaged performer, from the thighs up, turned, small, cut, in company and late: found, followed, and told in words."""
 
 from __future__ import annotations
 
@@ -27,7 +27,7 @@ from wanimate.preprocess.pose.person import PersonPose, nobody
 from wanimate.preprocess.report import told
 
 JOINTS = [0, 5, 6, 7, 8, 9, 10, 11, 12]
-SHIPPED = Path(str(files("wanimate.weights") / "embedded" / "demo" / "performer.mp4"))
+SHIPPED = Path(str(files("wanimate.weights") / "embedded" / "demo" / "performer-wide.mp4"))
 
 
 @pytest.fixture(scope="module")

@@ -131,7 +131,7 @@ def test_somebody_who_steps_in_front_is_not_learnt(known):
 
 @pytest.fixture(scope="module")
 def performers():
-    clip = probe(Path(str(files("wanimate.weights") / "embedded" / "demo" / "performer.mp4")))
+    clip = probe(Path(str(files("wanimate.weights") / "embedded" / "demo" / "performer-wide.mp4")))
     return list(iter_indices(clip, range(0, 40, 4)))
 
 

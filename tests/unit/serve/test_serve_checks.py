@@ -19,6 +19,7 @@ import wanimate
 from wanimate.config import PreprocessSettings
 from wanimate.errors import CheckpointError, Fault, InputError, OutputError
 from wanimate.media.probe import probe
+from wanimate.media.video import iter_indices
 from wanimate.preprocess.detect.registry import open_detector
 from wanimate.preprocess.performer import nobody_found
 from wanimate.preprocess.pose.keypoints import FACE
@@ -147,7 +148,7 @@ def test_a_small_bystander_passes_and_a_larger_one_does_not(tmp_path: Path) -> N
 
 
 def test_a_covered_face_is_refused(tmp_path: Path) -> None:
-    picture = character(3).copy()
+    (picture,) = (frame.copy() for frame in iter_indices(probe(DEMO / "performer-wide.mp4"), [0]))
     (person,) = open_detector(PreprocessSettings()).candidates(picture)
     (left, top), (right, bottom) = person.keypoints[FACE, :2].min(axis=0), person.keypoints[FACE, :2].max(axis=0)
     picture[int(top) - 20 : int(bottom) + 10, int(left) - 5 : int(right) + 5] = 120

@@ -47,7 +47,7 @@ def test_characters_are_small_colour_pictures(number: int) -> None:
 
 
 def test_nothing_else_is_shipped() -> None:
-    expected = {"performer.mp4"} | {f"character-{i}.png" for i in range(1, 5)}
+    expected = {"performer.mp4", "performer-wide.mp4"} | {f"character-{i}.png" for i in range(1, 5)}
     assert {path.name for path in SHIPPED.iterdir()} == expected
 
 
