@@ -226,7 +226,7 @@ def check_attention_error(device: torch.device, speed: Speed, error: float | Non
 def thin_attention(model: AnimateTransformer, error: float | None) -> None:
     """Let a processor's self-attention leave out what counts for less than `error` (`runtime.sparse`); 0 and None: nothing."""
     changes = sparse_changes(model, SparseRun(error), attention_of_torch) if error else []
-    install(model, "attention", changes, f"torch, error {error:g}")
+    install(model, "attention", changes, f"torch, error {error or 0:g}")
 
 
 def run_on_gpu(attention: str, error: float, worth: float = WORTH) -> SparseRun:

@@ -309,10 +309,10 @@ def test_a_cancel_between_claim_and_start_comes_too_late(live: Live, key: str) -
         task = task_of(create(mode="wan-std", extra=time.monotonic_ns()))
         start = threading.Barrier(2)
 
-        def claim(start: threading.Barrier = start) -> bool:
+        def claim(start: threading.Barrier = start, task: str = task) -> bool:
             start.wait()
             claim = live.service.queue.claim("claimer", ["prepare"])  # type: ignore[list-item]
-            return claim is not None
+            return claim is not None and claim.job_id == task
 
         def cancel(start: threading.Barrier = start, task: str = task) -> bool:
             start.wait()
