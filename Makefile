@@ -7,6 +7,8 @@ ASSETS := src/wanimate/weights/embedded/demo
 CHARACTER ?= $(firstword $(sort $(wildcard $(ASSETS)/*.png $(ASSETS)/*.jpg)))
 SEED ?= 1
 SPEED ?= exact
+# Tests wait a fifth of the time, so there is one more of them than processors, of which four are used at most.
+WORKERS := $(shell n=$$(getconf _NPROCESSORS_ONLN); echo $$(( (n > 4 ? 4 : n) + 1 )))
 export PIP_DISABLE_PIP_VERSION_CHECK := 1
 
 .DEFAULT_GOAL := help
@@ -35,7 +37,7 @@ serve-demo: $(VENV)/.serve models
 
 test: $(VENV)/.dev models
 	@echo "The studio's tests in a browser are left out: make test-browser runs them."
-	OMP_NUM_THREADS=1 $(BIN)/python -m pytest -m "not slow" --ignore=tests/browser -n logical --maxprocesses 4 --dist loadgroup
+	OMP_NUM_THREADS=1 $(BIN)/python -m pytest -m "not slow" --ignore=tests/browser -n $(WORKERS) --dist loadgroup
 
 test-browser: $(VENV)/.dev models
 	@command -v "$${WANIMATE_CHROMIUM:-chromium}" >/dev/null || { \
