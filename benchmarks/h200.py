@@ -11,7 +11,6 @@ every row.
 from __future__ import annotations
 
 import argparse
-import gc
 import statistics
 import sys
 import time
@@ -23,7 +22,7 @@ from typing import Any
 
 import torch
 from hardware import described
-from random_network import SEEN_SKIPS, Report, random_conditions, skip_like
+from random_network import SEEN_SKIPS, Report, fresh, random_conditions, skip_like
 from torch import Tensor, nn
 
 from wanimate.config import Speed
@@ -78,12 +77,6 @@ class Bench:
     def wait(self) -> None:
         if self.cuda:
             torch.cuda.synchronize()
-
-    def fresh(self) -> None:
-        gc.collect()
-        if self.cuda:
-            torch.cuda.empty_cache()
-            torch.cuda.reset_peak_memory_stats()
 
     def peak(self) -> float:
         return torch.cuda.max_memory_allocated() / GIB if self.cuda else 0.0
@@ -145,11 +138,11 @@ class Bench:
         if not hasattr(self, "model"):
             self.model = random_network(self.params, self.device, self.dtype)
         quantize_network(self.model)
-        self.fresh()
+        fresh()
         self.steps("fast")
         self.turbo()
         del self.model
-        self.fresh()
+        fresh()
 
     def turbo(self) -> None:
         """A whole denoising loop that skips the steps that it skips on the embedded checkpoint."""
@@ -157,7 +150,7 @@ class Bench:
         steps, columns = len(SEEN_SKIPS), ["mode", "size", "steps", "skipped", "average s a step", "peak, GiB"]
         for name, size in self.sizes.items():
             conditions, noise = random_conditions(self.params, size, self.frames, self.device)
-            self.fresh()
+            fresh()
             network = guided(self.model, conditions, 1.0, Caching.of(TURBO, None, steps))
             self.wait()
             began = time.perf_counter()
@@ -177,7 +170,7 @@ class Bench:
             optimize_at(self.model, self.device, speed, self.tokens(SIZES["720p"]))
         for name, size in self.sizes.items():
             conditions, noise = random_conditions(self.params, size, self.frames, self.device)
-            self.fresh()
+            fresh()
             began = time.perf_counter()
             network = guided(self.model, conditions, 1.0)
             self.wait()
@@ -229,7 +222,7 @@ class Bench:
                 optimize_at(model, self.device, speed, tokens)
             flows[name] = guided(model, conditions, 1.0)(noise, t)
             del model
-            self.fresh()
+            fresh()
         wanted = flows.pop("float32")
         for name, flow in flows.items():
             distance = ((flow - wanted).norm() / wanted.norm()).item()
@@ -261,14 +254,14 @@ class Bench:
                 optimize_vae(vae, speed)
             for chunk in (1, 2) if speed == "fast" else (1,):
                 with torch.inference_mode():
-                    self.fresh()
+                    fresh()
                     encode = self.seconds(lambda vae=vae, chunk=chunk: vae.encode(video, chunk))  # type: ignore[misc]
                     encode_peak = self.peak()
                     grey = torch.cat((video[:, :, :5], torch.zeros_like(video[:, :, 5:])), dim=2)
                     still = self.seconds(lambda vae=vae, x=grey, chunk=chunk: vae.encode(x, chunk))  # type: ignore[misc]
                     del grey
                     latents = vae.encode(video, chunk).float()
-                    self.fresh()
+                    fresh()
                     decode = self.seconds(
                         lambda vae=vae, x=latents, chunk=chunk: [0 for _ in vae.decode_pieces(x, chunk)]
                     )  # type: ignore[misc]
@@ -286,7 +279,7 @@ class Bench:
                         lambda vae=vae, x=reference[0]: [0 for _ in vae.decode_pieces(x, 1)],
                     )
             del vae
-            self.fresh()
+            fresh()
 
     def peer(self) -> None:
         """diffusers' transformer with random weights: its attention backends uncompiled, the best one compiled."""
@@ -332,7 +325,7 @@ class Bench:
         model.set_attention_backend(best[1])
         model.compile_repeated_blocks()
         for size in (small, large):
-            self.fresh()
+            fresh()
             run = call(size)
             began = time.perf_counter()
             run()
@@ -362,7 +355,7 @@ def main() -> None:
                 import traceback
 
                 traceback.print_exc()
-            bench.fresh()
+            fresh()
             print(f"{part}: {time.perf_counter() - began:.0f} s", flush=True)
 
 

@@ -13,7 +13,6 @@ written after every row.
 from __future__ import annotations
 
 import argparse
-import gc
 import os
 import statistics
 import sys
@@ -25,7 +24,7 @@ from pathlib import Path
 import torch
 from attention import attentions, errors
 from hardware import described
-from random_network import Report, random_conditions
+from random_network import Report, fresh, random_conditions
 from torch import Tensor
 from triton_targets import TARGETS, int8_kernels
 
@@ -212,12 +211,6 @@ def steps(report: Report, rounds: int) -> None:
             del network, given, x
         del model
         fresh()
-
-
-def fresh() -> None:
-    gc.collect()
-    torch.cuda.empty_cache()
-    torch.cuda.reset_peak_memory_stats()
 
 
 def main() -> None:

@@ -2,6 +2,7 @@
 
 from __future__ import annotations
 
+import gc
 from dataclasses import dataclass, field
 from pathlib import Path
 
@@ -35,6 +36,14 @@ class Report:
             lines += ["", f"## {title}", "", f"| {' | '.join(names)} |", "|" + "---|" * len(names)]
             lines += [f"| {' | '.join(cells)} |" for cells in rows]
         self.path.write_text("\n".join(lines) + "\n")
+
+
+def fresh() -> None:
+    """Give back what the GPU's memory holds for nobody, and count its peak anew."""
+    gc.collect()
+    if torch.cuda.is_available():
+        torch.cuda.empty_cache()
+        torch.cuda.reset_peak_memory_stats()
 
 
 def random_conditions(

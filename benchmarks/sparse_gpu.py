@@ -12,7 +12,6 @@ choice is renewed on the way. Results are written after every row.
 from __future__ import annotations
 
 import argparse
-import gc
 import statistics
 import sys
 from collections.abc import Callable, Iterator
@@ -25,7 +24,7 @@ from typing import Any
 import torch
 from attention_sparsity import GRIDS, synthetic
 from hardware import described
-from random_network import Report, random_conditions
+from random_network import Report, fresh, random_conditions
 from torch import Tensor
 from triton_targets import TARGETS, listed_kernel
 
@@ -193,12 +192,6 @@ def steps(report: Report, rounds: int) -> None:
             peak = torch.cuda.max_memory_allocated() / 2**30
             report.add("Steps", columns, ["fast", f"{size[0]}x{size[1]}", density, mean, mean / dense, peak])
             del network
-
-
-def fresh() -> None:
-    gc.collect()
-    torch.cuda.empty_cache()
-    torch.cuda.reset_peak_memory_stats()
 
 
 def main() -> None:

@@ -96,10 +96,19 @@ def near(grid: Grid, heads: int, strength: float = 12.0) -> tuple[Tensor, Tensor
     "name", ["torch", pytest.param("float8", marks=pytest.mark.skipif(not HOPPER, reason="Hopper"))]
 )
 def test_the_error_stays_below_what_is_asked_for(name: str) -> None:
+    run = stays_below(name, 0.8 if name == "float8" else 0.95)
+    choice = run.layers[0].choice
+    assert choice is not None
+    assert choice.density[-1] == 1.0  # nothing is left out of what is random
+    assert choice.density[0] < 0.6
+
+
+def stays_below(name: str, density: float) -> SparseRun:
+    """Six calls of a backend are off by less than 5 % and visit fewer blocks than `density`."""
     from wanimate.runtime.optimize import run_on_gpu
 
     grid, error = (21, 15, 26), 0.05
-    run: SparseRun = run_on_gpu(name, error)
+    run = run_on_gpu(name, error)
     attend = SparseAttention(0, run, backends()[name].attend)
     q, k, v = near(grid, 4)
     wanted = attend.dense(q, k, v)
@@ -110,11 +119,8 @@ def test_the_error_stays_below_what_is_asked_for(name: str) -> None:
         assert (off < error).all()
         step = run.meter.take()
         assert step.error <= error
-        assert step.density < (0.8 if name == "float8" else 0.95)
-    choice = run.layers[0].choice
-    assert choice is not None
-    assert choice.density[-1] == 1.0  # nothing is left out of what is random
-    assert choice.density[0] < 0.6
+        assert step.density < density
+    return run
 
 
 def test_a_network_that_may_leave_nothing_out_is_the_dense_one(plain: AnimateTransformer) -> None:  # noqa: F811

@@ -18,8 +18,8 @@ from wanimate.model.face import FaceFuser, FaceKV
 from wanimate.model.rope import Rope
 from wanimate.model.transformer import AnimateTransformer, Block, CrossAttention, CrossKV
 from wanimate.runtime.kernels.attention8 import Fp8Attention
-from wanimate.runtime.kernels.attention_int8 import Int8Attention
 from wanimate.runtime.kernels.cross import can_cross_attend, cross_attend
+from wanimate.runtime.kernels.eight import EightBits
 from wanimate.runtime.kernels.rows import Rounded, common_part, residual, residual_norm, rms, rounded
 from wanimate.runtime.parallel.sequence import SplitAttention
 from wanimate.runtime.patches import install, method
@@ -46,7 +46,7 @@ def _mix(block: Block, x: Tensor, e0: Tensor, rope: Rope) -> Tensor:
     if isinstance(attend, SplitAttention) and len(x) == 1:
         return _mix_of_all(block, attend, x, e0, rope)
     backend = _backend(attend)
-    if len(x) > 1 or not isinstance(backend, Fp8Attention | Int8Attention):
+    if len(x) > 1 or not isinstance(backend, EightBits):
         return Block.mix(block, x, e0, rope)
     a = _modulated(block, x, e0)
     q = backend.prepared(_product(me.q, a), me.norm_q.weight, me.norm_q.eps, rope, me.heads)

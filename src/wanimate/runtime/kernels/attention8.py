@@ -10,9 +10,9 @@ from pathlib import Path
 import torch
 from torch import Tensor
 
-from wanimate.model.fp8 import hadamard
 from wanimate.model.rope import Rope
 from wanimate.runtime.kernels.cuda import Kernel, TensorMap
+from wanimate.runtime.kernels.eight import EightBits
 from wanimate.runtime.kernels.rows import KEYS, Fp8, fp8_heads, fp8_values, rms_fp8
 from wanimate.runtime.sparse.layout import Lists
 
@@ -27,34 +27,23 @@ SHARED = GROUPS * ROWS * WIDTH * 4 + 2 * STAGES * KEYS * WIDTH + 1024
 
 
 @dataclass(frozen=True)
-class Fp8Attention:
-    """Attention (`model.attention.Attend`) that rounds queries, keys and values to float8, a scale a head, queries and keys
-    after a Hadamard transform."""
+class Fp8Attention(EightBits):
+    """Rounds queries, keys and values to float8, a scale a head."""
 
-    def __call__(self, q: Tensor, k: Tensor, v: Tensor) -> Tensor:
-        if len(q) > 1:
-            return torch.cat([self(*one) for one in zip(q.split(1), k.split(1), v.split(1), strict=True)])
-        return self.rounded(*self.levels(q, k), v)
-
-    def levels(self, q: Tensor, k: Tensor) -> tuple[Fp8, Fp8]:
-        """One video's queries and keys as `rounded` takes them.
-
+    def heads(self, x: Tensor, smooth: bool = False) -> Fp8:
+        """
         Raises:
             RuntimeError: not a Hopper GPU.
         """
-        _check(q.device)  # before Triton is asked for float8, which it has not for all
-        width = q.shape[-1]
-        signs = hadamard(width, q.device).to(q.dtype)
-        return fp8_heads(q @ signs), fp8_heads(k @ (signs / width), smooth=True)
+        _check(x.device)  # before Triton is asked for float8, which it has not for all
+        return fp8_heads(x, smooth)
 
     def prepared(
         self, x: Tensor, weight: Tensor, eps: float, rope: Rope, heads: int, common: Tensor | None = None
     ) -> Fp8:
-        """The same of either, from what their layer gives."""
         return rms_fp8(x, weight, eps, rope, heads, common)
 
     def rounded(self, q: Fp8, k: Fp8, v: Tensor) -> Tensor:
-        """The same of one video's queries and keys that are float8 already, both rotated alike."""
         return attend(q, k, fp8_values(v)).to(v.dtype)
 
 

@@ -16,8 +16,8 @@ import triton
 import triton.language as tl
 from torch import Tensor
 
-from wanimate.model.fp8 import hadamard
 from wanimate.model.rope import Rope
+from wanimate.runtime.kernels.eight import EightBits
 from wanimate.runtime.kernels.rows import Int8, half_values, int8_heads, rms_int8
 from wanimate.runtime.sparse.layout import Lists
 
@@ -90,28 +90,18 @@ def _attend(  # type: ignore[no-untyped-def]
 
 
 @dataclass(frozen=True)
-class Int8Attention:
-    """Attention (`model.attention.Attend`) that rounds queries and keys to int8, after a Hadamard transform."""
+class Int8Attention(EightBits):
+    """Rounds queries and keys to int8, a scale for each token and head."""
 
-    def __call__(self, q: Tensor, k: Tensor, v: Tensor) -> Tensor:
-        if len(q) > 1:
-            return torch.cat([self(*one) for one in zip(q.split(1), k.split(1), v.split(1), strict=True)])
-        return self.rounded(*self.levels(q, k), v)
-
-    def levels(self, q: Tensor, k: Tensor) -> tuple[Int8, Int8]:
-        """One video's queries and keys as `rounded` takes them."""
-        width = q.shape[-1]
-        signs = hadamard(width, q.device).to(q.dtype)
-        return int8_heads(q @ signs), int8_heads(k @ (signs / width), smooth=True)
+    def heads(self, x: Tensor, smooth: bool = False) -> Int8:
+        return int8_heads(x, smooth)
 
     def prepared(
         self, x: Tensor, weight: Tensor, eps: float, rope: Rope, heads: int, common: Tensor | None = None
     ) -> Int8:
-        """The same of either, from what their layer gives."""
         return rms_int8(x, weight, eps, rope, heads, common)
 
     def rounded(self, q: Int8, k: Int8, v: Tensor) -> Tensor:
-        """The same of one video's queries and keys that are int8 already, both rotated alike."""
         return attend(q, k, half_values(v)).to(v.dtype)
 
 

@@ -10,7 +10,8 @@ import torch
 import torch.nn.functional as F
 
 from wanimate.config import Speed
-from wanimate.runtime.backends import HAS_TRITON, backends
+from wanimate.runtime.backends import backends
+from wanimate.runtime.kernels.eight import EightBits
 from wanimate.runtime.optimize import attention_trials, best_trial, multiplied_type, product_for, seconds_of
 from wanimate.weights.quantize import to_levels
 
@@ -64,12 +65,8 @@ def _attention(device: torch.device, dtype: torch.dtype, tokens: int, exact: boo
     """A call of the backend that is taken for so many tokens; in eight bits it gets queries and keys as norms give them."""
     attend = backends()[best_trial(attention_trials(device, dtype, tokens, 128, exact)).name].attend
     q, k, v = (torch.randn(1, tokens, HEADS, 128, device=device, dtype=dtype) for _ in range(3))
-    if HAS_TRITON:
-        from wanimate.runtime.kernels.attention8 import Fp8Attention
-        from wanimate.runtime.kernels.attention_int8 import Int8Attention
-
-        if isinstance(attend, Fp8Attention | Int8Attention):
-            return partial(attend.rounded, *attend.levels(q, k), v)
+    if isinstance(attend, EightBits):
+        return partial(attend.rounded, *attend.levels(q, k), v)
     return partial(attend, q, k, v)
 
 

@@ -22,6 +22,7 @@ from torch import Tensor
 
 from wanimate.model.attention import Attend
 from wanimate.model.transformer import AnimateTransformer, Context, StepCacheHook
+from wanimate.runtime.kernels.eight import EightBits, Levels
 from wanimate.runtime.patches import Change, method
 from wanimate.runtime.sparse.choice import DENSE, block_mass, level_errors, ranked, visited
 from wanimate.runtime.sparse.layout import BlockSizes, Layout, layout
@@ -217,18 +218,18 @@ class SparseAttention:
     def __call__(self, q: Tensor, k: Tensor, v: Tensor) -> Tensor:
         if self.run.grid is None or len(q) > 1:
             return self.dense(q, k, v)
+        if isinstance(self.dense, EightBits):
+            return self.rounded(*self.dense.levels(q, k), v)
         if self._stays_dense(q):
             return self.dense(q, k, v)
-        if hasattr(self.dense, "levels"):
-            q_levels, k_levels = self.dense.levels(q, k)
-            return self.rounded(q_levels, k_levels, v)
         plan = self._plan(q)
         in_order = (x.index_select(1, plan.order) for x in (q, k, v))
         found = self._attend(plan, Plain(next(in_order), next(in_order), next(in_order), self.dense, self.run.blocks))
         return self.dense(q, k, v) if found is None else found
 
-    def rounded(self, q: tuple[Tensor, Tensor], k: tuple[Tensor, Tensor], v: Tensor) -> Tensor:
-        """As that of `dense`, a `kernels.attention8.Fp8Attention` or `kernels.attention_int8.Int8Attention`."""
+    def rounded(self, q: Levels, k: Levels, v: Tensor) -> Tensor:
+        """As that of `dense`, which rounds to eight bits."""
+        assert isinstance(self.dense, EightBits)
         found: Tensor | None = None
         if self.run.grid is not None and not self._stays_dense(v):
             from wanimate.runtime.sparse.eight import Eight
@@ -236,7 +237,7 @@ class SparseAttention:
             plan = self._plan(v)
             found = self._attend(plan, Eight.of(q, k, v, plan.order))
         if found is None:
-            found = self.dense.rounded(q, k, v)  # type: ignore[attr-defined]
+            found = self.dense.rounded(q, k, v)
         return found.to(v.dtype)
 
     def _stays_dense(self, x: Tensor) -> bool:

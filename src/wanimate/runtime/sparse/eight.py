@@ -10,13 +10,12 @@ from torch import Tensor
 
 from wanimate.model.int8 import INT8
 from wanimate.runtime.kernels import attention8, attention_int8
+from wanimate.runtime.kernels.eight import Levels
 from wanimate.runtime.kernels.rows import KEYS, fp8_values, half_values
 from wanimate.runtime.sparse.layout import BlockSizes, Layout, Lists
 
 FP8_SIZES = BlockSizes(attention8.QUERIES, KEYS, (8, 16))
 INT8_SIZES = BlockSizes(attention_int8.QUERIES, attention_int8.KEYS, (8, 16))
-
-Levels = tuple[Tensor, Tensor]
 
 
 @dataclass(frozen=True)
