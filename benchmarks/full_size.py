@@ -6,6 +6,7 @@ python benchmarks/full_size.py run --caps 0 24 16 12 --areas 1280x720 --modes an
 python benchmarks/full_size.py run --together --frames 21 49 77 --areas 832x480 1280x720 1280x1280 --steps 1 --modes animation
 python benchmarks/full_size.py run --frames 250 --areas 1280x720 --steps 20 --weights auto --speeds turbo fast exact
 python benchmarks/full_size.py run --frames 250 --areas 1280x720 --steps 4 --modes animation --weights auto --speeds fast --lora
+python benchmarks/full_size.py run --frames 250 --areas 1280x720 --steps 20 --weights auto --speeds turbo --density 0.5
 python benchmarks/full_size.py build --tiny; python benchmarks/full_size.py run --tiny --device cpu    # a rehearsal
 
 Weights are random, so the pictures are noise: sizes, seconds and memory are those of the published checkpoint. Every case runs
@@ -40,7 +41,7 @@ from typing import Any, get_args
 
 import torch
 from hardware import described
-from random_network import skip_like
+from random_network import skip_like, visiting
 
 from wanimate.api import Animator
 from wanimate.config import Defaults, GenerateSettings, OutputSettings, RuntimeSettings, Speed
@@ -184,7 +185,8 @@ def case(args: argparse.Namespace) -> None:
     animator = Animator.from_checkpoint(args.work / "checkpoint", args.device, runtime)
     for i, one in enumerate(wanted):
         try:
-            result = job(args, animator, one, args.since if i == 0 else None)
+            with visiting(args.density):
+                result = job(args, animator, one, args.since if i == 0 else None)
         except (WanimateError, torch.OutOfMemoryError) as error:
             result = {"ok": False, "error": str(error)}
         print(json.dumps(one | result, default=str), flush=True)
@@ -244,9 +246,11 @@ def cases(args: argparse.Namespace) -> list[dict[str, Any]]:
         runtime = {"weights_dtype": weights, "blocks": args.blocks, "speed": speed} | (
             {"gpu_memory": cap} if cap else {}
         )
+        runtime |= {"attention_error": 0.05} if args.density else {}
         lora = [args.work / "lora.safetensors"] if args.lora else []
         extra = [f"{cap:g}GiB"] if cap else []
         extra += [f"LoRA-{args.lora}"] if lora else []
+        extra += [f"density-{args.density:g}"] if args.density else []
         name = "-".join(str(x) for x in (mode, area, count, weights, args.blocks, speed, *extra))
         length = min((count + 2) // 4 * 4 + 1, Defaults().clip_length)
         out.append({
@@ -262,6 +266,7 @@ def run(args: argparse.Namespace) -> None:
     own = ["--work", str(args.work), "--device", args.device, "--out", str(args.out), "--prompt", args.prompt]
     own += [*(["--tiny"] if args.tiny else []), *(["--lora", args.lora] if args.lora else [])]
     own += ["--skips", args.skips] if args.skips else []
+    own += ["--density", str(args.density)] if args.density else []
     results: list[dict[str, Any]] = []
     for group in groups(cases(args), args.together):
         words = [sys.executable, __file__, "case", *own, "--case", json.dumps(group), "--since", repr(time.time())]
@@ -361,6 +366,9 @@ def main() -> None:
     parser.add_argument("--steps", type=int, default=4)
     parser.add_argument(
         "--skips", metavar="FF..F", help="Steps that caches skip (dots): random weights foretell nothing."
+    )
+    parser.add_argument(
+        "--density", type=float, help="Share of the blocks that sparse attention visits, as it is told."
     )
     parser.add_argument("--guides", type=Path, help="A real guides folder for animation.")
     parser.add_argument("--guides-replacement", type=Path)

@@ -3,13 +3,18 @@
 from __future__ import annotations
 
 import gc
+from collections.abc import Iterator
+from contextlib import contextmanager
 from dataclasses import dataclass, field
 from pathlib import Path
+from typing import Any
 
 import torch
 from torch import Tensor
 
 from wanimate.model.params import TransformerParams
+from wanimate.runtime.sparse import control
+from wanimate.runtime.sparse.choice import DENSE
 from wanimate.sampling.cache import StepCache
 from wanimate.types import Conditions
 
@@ -74,3 +79,28 @@ def skip_like(pattern: str) -> None:
         return 0.0 if pattern[cache.step] == "." else float("inf")
 
     StepCache.share = share  # type: ignore[method-assign]
+
+
+@contextmanager
+def visiting(density: float | None) -> Iterator[None]:
+    """Sparse attention takes so many blocks of each head, whatever it finds, and computes no head again: random heads are not
+    sparse. What finding and measuring cost is spent all the same. None: as it finds."""
+    found = {name: getattr(control, name) for name in ("ranked", "level_errors", "_relative")}
+
+    def so_many(mass: Tensor, always: Tensor) -> tuple[Tensor, Tensor]:
+        assert density is not None
+        rank, counts = found["ranked"](mass, always)
+        counts[..., :DENSE] = max(int(always.sum(-1).max()), round(density * mass.shape[-1]))
+        return rank, counts
+
+    def none_of(name: str) -> Any:
+        return lambda *given: torch.zeros_like(found[name](*given))
+
+    changed = {"ranked": so_many, "level_errors": none_of("level_errors"), "_relative": none_of("_relative")}
+    try:
+        for name, change in (changed if density is not None else {}).items():
+            setattr(control, name, change)
+        yield
+    finally:
+        for name, own in found.items():
+            setattr(control, name, own)

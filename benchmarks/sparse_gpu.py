@@ -14,17 +14,15 @@ from __future__ import annotations
 import argparse
 import statistics
 import sys
-from collections.abc import Callable, Iterator
-from contextlib import contextmanager
+from collections.abc import Callable
 from datetime import date
 from functools import partial
 from pathlib import Path
-from typing import Any
 
 import torch
 from attention_sparsity import GRIDS, synthetic
 from hardware import described
-from random_network import Report, fresh, random_conditions
+from random_network import Report, fresh, random_conditions, visiting
 from torch import Tensor
 from triton_targets import TARGETS, listed_kernel
 
@@ -33,7 +31,7 @@ from wanimate.model.params import TransformerParams
 from wanimate.runtime.backends import backends
 from wanimate.runtime.optimize import optimize_at, run_on_gpu, seconds_of
 from wanimate.runtime.sparse import control
-from wanimate.runtime.sparse.choice import DENSE, LEFT_OUT
+from wanimate.runtime.sparse.choice import LEFT_OUT
 from wanimate.runtime.sparse.control import SparseAttention
 from wanimate.runtime.sparse.layout import Layout, Lists, layout
 from wanimate.sampling.guidance import guided
@@ -148,26 +146,6 @@ def calls_of_heads(report: Report, rounds: int, error: float) -> None:
             fresh()
 
 
-@contextmanager
-def forced(density: float) -> Iterator[None]:
-    """The choice takes so many blocks of each head, whatever is found; all that finding costs is spent."""
-    ranked, level_errors = control.ranked, control.level_errors
-
-    def so_many(mass: Tensor, always: Tensor) -> tuple[Tensor, Tensor]:
-        rank, counts = ranked(mass, always)
-        counts[..., :DENSE] = max(int(always.sum(-1).max()), round(density * mass.shape[-1]))
-        return rank, counts
-
-    def no_errors(*given: Any) -> Tensor:
-        return torch.zeros_like(level_errors(*given))
-
-    control.ranked, control.level_errors = so_many, no_errors
-    try:
-        yield
-    finally:
-        control.ranked, control.level_errors = ranked, level_errors
-
-
 @torch.inference_mode()
 def steps(report: Report, rounds: int) -> None:
     """A step of the 14B in `fast`, dense and at densities that are forced; no head is computed again. The mean is of as many
@@ -181,8 +159,8 @@ def steps(report: Report, rounds: int) -> None:
         given, x = random_conditions(params, size, 77, CUDA)
         t, dense = torch.tensor(500, device=CUDA), 0.0
         for density in (1.0, 0.5, 0.25):
-            with forced(density):
-                error = 0.0 if density == 1.0 else 1e9
+            error = 0.0 if density == 1.0 else 0.05
+            with visiting(density if error else None):
                 optimize_at(model, CUDA, "fast", tokens, "float8", error)
                 network = guided(model, given, 1.0)
                 fresh()

@@ -26,7 +26,7 @@ import numpy as np
 import torch
 import torch.distributed as dist
 from hardware import described
-from random_network import Report, random_conditions, skip_like
+from random_network import Report, random_conditions, skip_like, visiting
 from torch import Tensor
 
 from wanimate.conditions.build import ConditionBuilder
@@ -71,6 +71,7 @@ class Bench:
     ranks: Ranks
     tiny: bool
     steps: int
+    density: float | None
     report: Report | None
 
     def __post_init__(self) -> None:
@@ -85,7 +86,8 @@ class Bench:
     def optimize(self) -> None:
         """As the pipeline does it."""
         if self.ranks.device.type == "cuda":
-            optimize_at(self.whole, self.ranks.device, self.speed, TRIAL_TOKENS)
+            error = 0.05 if self.density and self.speed != "exact" else None
+            optimize_at(self.whole, self.ranks.device, self.speed, TRIAL_TOKENS, attention_error=error)
 
     def fast(self) -> None:
         """From here on the network is in float8; equality again."""
@@ -274,6 +276,7 @@ class Bench:
         team.stop()
         whole = time.perf_counter() - began
         mode = f"{self.speed} weights, {caching}"
+        mode += f", attention of density {self.density:g}" if self.density else ""
         columns = ["mode", "frames", "size", "steps", "skipped", "s", *seconds]
         self.add(
             "A whole job, guides to pixels",
@@ -313,12 +316,13 @@ def measure(given: argparse.Namespace) -> None:
         command = f"- `python benchmarks/two_gpus.py {' '.join(given.words)}`"
         head = [*described(kind), f"- {ranks.count} ranks; random weights, {what}", command]
         report = Report(given.out, "One job on several GPUs", head)
-    bench = Bench(ranks, given.tiny, given.steps, report)
-    for part in given.parts:
-        bench.restart()
-        run: Callable[..., None] = getattr(bench, part)
-        run(*((given.frames, given.job_steps) if part == "job" else ()))
-        bench.meet()
+    with visiting(given.density):
+        bench = Bench(ranks, given.tiny, given.steps, given.density, report)
+        for part in given.parts:
+            bench.restart()
+            run: Callable[..., None] = getattr(bench, part)
+            run(*((given.frames, given.job_steps) if part == "job" else ()))
+            bench.meet()
     leave()
 
 
@@ -387,6 +391,7 @@ def main() -> None:
     parser.add_argument("--frames", type=int, default=250, help="frames of the whole job")
     parser.add_argument("--job-steps", type=int, default=20, help="diffusion steps of the whole job")
     parser.add_argument("--skips", metavar="FF..F", help="steps that the job's cache skips (dots)")
+    parser.add_argument("--density", type=float, help="share of the blocks that sparse attention visits in fast")
     parser.add_argument("--parts", nargs="+", default=[*PARTS, "kill"], choices=[*PARTS, "kill"])
     given: Any = parser.parse_args()
     given.words = sys.argv[1:]
