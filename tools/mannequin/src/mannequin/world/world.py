@@ -43,6 +43,7 @@ class WorldBatch:
     confidence 0 or 1, undisturbed; light, reference_light: [n, 9] (`scene.sample_lights`); body, face_body: [n]; appearance:
     [n, appearance.WIDTH]; expression: [n, F, E] weights 0..1 (`layout.EXPRESSIONS`); gaze: [n, F, 2] radians to the side and
     down; head: [n, F, 3] where the head looks in the picture, right and down, and how far its left side is down, -1..1;
+    face_points: [n, F, 68, 2] where the face crop shows its points, -1..1 from edge to edge, hidden ones too;
     jaw: [n, F] opening 0..1; eyes: [n, F] opening (`closeups.eye_opening`); face_box: [n, F, 4] of the person's own face,
     x0 y0 x1 y1 pixels; rate: [n] frames a second.
     """
@@ -65,6 +66,7 @@ class WorldBatch:
     expression: Tensor
     gaze: Tensor
     head: Tensor
+    face_points: Tensor
     jaw: Tensor
     eyes: Tensor
     face_box: Tensor
@@ -251,7 +253,7 @@ class World:
         keypoints = torch.cat([flat, confidence.unsqueeze(-1)], dim=-1)
         drawn = disturb_keypoints(dice, keypoints) if s.disturb else keypoints
         box = face_boxes(flat[:, :, 23:91])
-        face, face_body = self._faces(dice, person, other, pose, expression, camera, backdrop)
+        face, face_points, face_body = self._faces(dice, person, other, pose, expression, camera, backdrop)
         cover = picture.cover.unflatten(0, (n, frames))
         inpaint_mask = _inpaint_masks(dice, cover)
         kept = torch.where(inpaint_mask.unsqueeze(-1), torch.zeros_like(backdrop), video)
@@ -274,6 +276,7 @@ class World:
             expression=expression,
             gaze=pose[:, :, [AT["gaze_x"], AT["gaze_y"]]],
             head=_head(posed, views).unflatten(0, (n, frames)),
+            face_points=face_points,
             jaw=expression[:, :, list(EXPRESSIONS).index("jaw")],
             eyes=eye_opening(posed.keypoints, people.key_rest[body].repeat_interleave(frames, dim=0)).view(n, frames),
             face_box=box,
@@ -319,8 +322,8 @@ class World:
         expression: Tensor,
         camera: Camera,
         backdrop: Tensor,
-    ) -> tuple[Tensor, Tensor]:
-        """Face crops uint8 [n, F, S, S, 3], of someone else in `other_face` of the clips, and whose they are [n]."""
+    ) -> tuple[Tensor, Tensor, Tensor]:
+        """Face crops uint8 [n, F, S, S, 3], of someone else in `other_face` of the clips, `face_points`, whose they are [n]."""
         s, (n, frames) = self.settings, backdrop.shape[:2]
         swapped = dice.chance(s.other_face)
         someone = torch.where(swapped, other.body, person.body)
@@ -339,9 +342,11 @@ class World:
         picture = self._draw(posed, crop, Subjects(owner, appearance, light), s.face_size, s.face_size)
         behind = _cut(backdrop, box, s.face_size)
         face = picture.over(behind).unflatten(0, (n, frames))
+        box = box.view(n, frames, 1, 4)
+        points = (flat - box[..., :2]) / (box[..., 2:] - box[..., :2]) * 2 - 1
         if s.disturb:
-            face = disturb_faces(dice, face)
-        return _bytes(face), someone
+            face, points = disturb_faces(dice, face, points)
+        return _bytes(face), points, someone
 
 
 def _cut(backdrop: Tensor, box: Tensor, size: int) -> Tensor:
