@@ -11,7 +11,7 @@ from torch import Tensor
 from mannequin.training import motion, photographs
 from mannequin.training.photographs import photographed
 from mannequin.world.assets import load
-from mannequin.world.augment import disturb_faces
+from mannequin.world.augment import disturb_faces, loosen_boxes
 from mannequin.world.dice import Dice
 from mannequin.world.world import World
 
@@ -135,12 +135,28 @@ def test_labels_stay_and_without_photographs_batches_are_as_they_were(faces: mot
 
 def test_the_world_tells_where_a_crop_shows_the_points() -> None:
     batch = World(load(DATA), motion.FACES).sample_batch(6, 1, 16, 16, 1)
-    points = motion.renderer(World(load(DATA), motion.FACES))(6, 1, False).points
-    assert points is not None
-    assert points.shape == (12, 68, 2)
     extent = batch.face_points.amax(2) - batch.face_points.amin(2)
     assert batch.face_points.abs().max() < 1.6
     assert extent.min() > 0.8
+
+
+def test_only_trained_people_are_shown_in_loose_crops() -> None:
+    world = World(load(DATA), motion.FACES)
+    render = motion.renderer(world)
+    for held_out in (True, False):
+        faces, own = render(2, 1, held_out), world.sample_batch(2, 2, motion.SIDE, motion.SIDE, 1, held_out)
+        assert torch.equal(faces.pictures, own.face.flatten(0, 1)) is held_out
+        assert faces.points is not None
+        assert faces.points.shape == (4, 68, 2)
+
+
+def test_loose_boxes_lie_about_the_face() -> None:
+    box = torch.tensor([10.0, 20.0, 50.0, 70.0]).expand(400, 1, 4)
+    loose = loosen_boxes(Dice(400, seeded()), box)
+    size = loose[..., 2:] - loose[..., :2]
+    middle = (loose[..., :2] + loose[..., 2:]) / 2 - torch.tensor([30.0, 45.0])
+    assert size.mean((0, 1)).tolist() == pytest.approx([45, 50], abs=2)
+    assert middle.mean((0, 1)).tolist() == pytest.approx([0, 0.08 * 50], abs=0.5)
 
 
 def test_points_move_with_a_disturbed_crop() -> None:

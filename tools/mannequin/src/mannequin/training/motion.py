@@ -9,7 +9,7 @@ the transformer's training leaves the encoder as it is: what its vectors tell is
 from __future__ import annotations
 
 from collections.abc import Callable, Iterator
-from dataclasses import dataclass
+from dataclasses import dataclass, replace
 from itertools import count
 from pathlib import Path
 
@@ -74,8 +74,11 @@ Render = Callable[[int, int, bool], Faces]
 
 
 def renderer(world: World) -> Render:
+    """Trained people in loose crops, held-out ones in the world's own, so that R2 can be compared with earlier trainings."""
+    loose = World(world.people, replace(world.settings, loose=True))
+
     def render(people: int, seed: int, held_out: bool) -> Faces:
-        batch = world.sample_batch(people, 2, SIDE, SIDE, seed, held_out)
+        batch = (world if held_out else loose).sample_batch(people, 2, SIDE, SIDE, seed, held_out)
         return Faces(batch.face.flatten(0, 1), told(batch).flatten(0, 1), batch.face_points.flatten(0, 1))
 
     return render
@@ -180,7 +183,7 @@ def _draw(parts: list[Faces], config: MotionTraining, generator: torch.Generator
     pictures = to_network(torch.cat([faces.pictures for faces in drawn]))
     pictures = photographed(pictures, points, config.photographs, cameras)
     pictures = torch.cat([coarse(p, side) for p, side in zip(pictures.chunk(8), sides, strict=True)])
-    return Faces(pictures, torch.cat([faces.told for faces in drawn]), points)
+    return Faces(pictures, torch.cat([faces.told for faces in drawn]))
 
 
 def to_network(pictures: Tensor) -> Tensor:

@@ -33,8 +33,8 @@ def photographed(pictures: Tensor, points: Tensor | None, share: float, generato
         points: [N, 68, 2], or None: nobody then gets a beard or glasses. generator: of the pictures' device.
     """
 
-    def photograph(dice: Dice, photo: Tensor, *where: Tensor) -> Tensor:
-        photo = skin(dice, photo)
+    def photograph(dice: Dice, faces: Tensor, *where: Tensor) -> Tensor:
+        photo = skin(dice, faces / 2 + 0.5)
         for worn, often in ((beard, 0.3), (glasses, 0.35)) if where else ():
             photo = some(dice, often, worn, photo, *where)
         photo = some(dice, 0.5, shine, light(dice, photo))
@@ -44,7 +44,7 @@ def photographed(pictures: Tensor, points: Tensor | None, share: float, generato
         return camera(dice, some(dice, 0.65, lens, photo)) * 2 - 1
 
     known = (pictures,) if points is None else (pictures, points)
-    return some(Dice(len(pictures), generator), share, lambda d, p, *w: photograph(d, p / 2 + 0.5, *w), *known)
+    return some(Dice(len(pictures), generator), share, photograph, *known)
 
 
 def some(dice: Dice, share: float, effect: Effect, pictures: Tensor, *points: Tensor) -> Tensor:

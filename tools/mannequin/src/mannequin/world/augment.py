@@ -46,6 +46,21 @@ def disturb_keypoints(dice: Dice, keypoints: Tensor) -> Tensor:
     return torch.cat([moved, confidence.unsqueeze(-1)], dim=-1)
 
 
+def loosen_boxes(dice: Dice, box: Tensor) -> Tensor:
+    """Face boxes [n, F, 4] as other detectors place them: half of them square, up to a tenth larger, smaller or aside.
+
+    On average a face lies 8 % of the box higher, as the face mesh places it on a real one: eyes at 0.24 and mouth at 0.66 of the
+    crop's height, where the world's own boxes have them at 0.33 and 0.74.
+    """
+    frames = box.shape[1]
+    middle, size = (box[..., :2] + box[..., 2:]) / 2, box[..., 2:] - box[..., :2]
+    size = torch.where(dice.chance(0.5, frames, 1), size.amax(-1, keepdim=True).expand_as(size), size)
+    size = size * torch.exp(dice.normal(0.08, frames, 1)) * torch.exp(dice.normal(0.04, frames, 2))
+    moved = torch.stack((dice.normal(0.04, frames), dice.uniform(-0.04, 0.2, frames)), -1)
+    middle = middle + moved * size
+    return torch.cat((middle - size / 2, middle + size / 2), -1)
+
+
 def disturb_faces(dice: Dice, face: Tensor, points: Tensor) -> tuple[Tensor, Tensor]:
     """Face crops [n, F, S, S, 3] in 0..1 through another camera: colour, contrast, blur, noise, a small turn and shift.
 

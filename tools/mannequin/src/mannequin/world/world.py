@@ -19,7 +19,7 @@ from torch.nn.functional import grid_sample, max_pool2d, normalize
 
 from mannequin.world.appearance import push_out, sample_appearances
 from mannequin.world.assets import Mannequins
-from mannequin.world.augment import disturb_faces, disturb_keypoints
+from mannequin.world.augment import disturb_faces, disturb_keypoints, loosen_boxes
 from mannequin.world.body import AT, Posed, Rig, skin
 from mannequin.world.camera import Camera, chosen, look_at
 from mannequin.world.closeups import eye_opening, near_cameras, perform_near, speak
@@ -80,9 +80,9 @@ class WorldBatch:
 class WorldSettings:
     """What is sampled. Rates are frames a second; `other_face`: how often the face crop shows someone else;
     `relight`: how often, in replacement mode, the scene's light differs from the reference's; `wide_lights`, `white`: see
-    `scene.sample_lights` and `sample_backgrounds`; `disturb`: drawn
-    skeletons and faces get a detector's errors; `compiled`: shade through torch.compile;
-    `plain`: the torch rasteriser even on CUDA."""
+    `scene.sample_lights` and `sample_backgrounds`; `disturb`: drawn skeletons and faces get a detector's errors; `loose`: face
+    crops are placed as other detectors would; `compiled`: shade through torch.compile; `plain`: the torch rasteriser even on
+    CUDA."""
 
     face_size: int = 64
     supersample: int = 2
@@ -92,6 +92,7 @@ class WorldSettings:
     white: float = 0.0
     other_face: float = 0.5
     disturb: bool = True
+    loose: bool = False
     compiled: bool = False
     plain: bool = False
     slowest: float = 12.0
@@ -332,7 +333,8 @@ class World:
         posed = self._pose(someone, appearance, pose, expression)
         views = _spread(camera, frames)
         flat = views.project(posed.keypoints[:, 23:91])[..., :2].unflatten(0, (n, frames))
-        box = face_boxes(flat).flatten(0, 1)
+        box = face_boxes(flat)
+        box = (loosen_boxes(dice, box) if s.loose else box).flatten(0, 1)
         if s.disturb:  # detectors' boxes are a little off, always alike within a clip
             size = (box[:, 2:] - box[:, :2]).repeat(1, 2)
             off = dice.normal(0.025, 4).repeat_interleave(frames, dim=0)
