@@ -49,8 +49,8 @@ def disturb_keypoints(dice: Dice, keypoints: Tensor) -> Tensor:
 def loosen_boxes(dice: Dice, box: Tensor) -> Tensor:
     """Face boxes [n, F, 4] as other detectors place them: half of them square, up to a tenth larger, smaller or aside.
 
-    On average a face lies 8 % of the box higher, as the face mesh places it on a real one: eyes at 0.24 and mouth at 0.66 of the
-    crop's height, where the world's own boxes have them at 0.33 and 0.74.
+    On average a face lies 8 % of the box higher, as the face mesh places it on a real one: eyes at 0.24 and mouth at 0.66 of
+    the crop's height, where the world's own boxes have them at 0.33 and 0.74.
     """
     frames = box.shape[1]
     middle, size = (box[..., :2] + box[..., 2:]) / 2, box[..., 2:] - box[..., :2]
