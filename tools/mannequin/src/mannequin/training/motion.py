@@ -9,7 +9,7 @@ the transformer's training leaves the encoder as it is: what its vectors tell is
 from __future__ import annotations
 
 from collections.abc import Callable, Iterator
-from dataclasses import dataclass
+from dataclasses import dataclass, replace
 from itertools import count
 from pathlib import Path
 
@@ -20,6 +20,7 @@ from torch import Tensor, nn
 from mannequin.options import option
 from mannequin.training.averages import Ema, mixed
 from mannequin.training.networks import TRANSFORMER, initialise_motion, quick_blur
+from mannequin.training.photographs import photographed
 from mannequin.world.layout import EXPRESSIONS
 from mannequin.world.world import World, WorldBatch, WorldSettings
 from wanimate.model.motion import MotionEncoder
@@ -53,15 +54,19 @@ class MotionTraining:
     renew: int = option(14, "steps between two new parts")
     rate: float = option(1e-2, "peak learning rate; weights are scaled on use, so that it is higher than elsewhere")
     coarse: float = option(0.25, "share of the faces shown as if they had a quarter to all of their pixels")
+    photographs: float = option(
+        0.75, "share of the faces shown as photographs: skin, glasses, light, blur, compression"
+    )
     seed: int = option(0, "of faces and first weights")
 
 
 @dataclass
 class Faces:
-    """pictures: uint8 [N, S, S, 3]; told: float32 [N, len(TOLD)]."""
+    """pictures: uint8 [N, S, S, 3]; told: float32 [N, len(TOLD)]; points: [N, 68, 2] of `WorldBatch.face_points`, if known."""
 
     pictures: Tensor
     told: Tensor
+    points: Tensor | None = None
 
 
 Render = Callable[[int, int, bool], Faces]
@@ -69,9 +74,12 @@ Render = Callable[[int, int, bool], Faces]
 
 
 def renderer(world: World) -> Render:
+    """Trained people in loose crops, held-out ones in the world's own, so that R2 can be compared with earlier trainings."""
+    loose = World(world.people, replace(world.settings, loose=True))
+
     def render(people: int, seed: int, held_out: bool) -> Faces:
-        batch = world.sample_batch(people, 2, SIDE, SIDE, seed, held_out)
-        return Faces(batch.face.flatten(0, 1), told(batch).flatten(0, 1))
+        batch = (world if held_out else loose).sample_batch(people, 2, SIDE, SIDE, seed, held_out)
+        return Faces(batch.face.flatten(0, 1), told(batch).flatten(0, 1), batch.face_points.flatten(0, 1))
 
     return render
 
@@ -122,11 +130,12 @@ def train_motion(
     middle, spread = seen.mean(0), seen.std(0).clamp_min(0.02)
     worth = torch.tensor([WEIGHTS.get(name, 1.0) for name in TOLD], device=device)
     generator = torch.Generator("cpu").manual_seed(config.seed)
+    cameras = torch.Generator(device).manual_seed(config.seed)
     budget, total = Budget(config.steps, config.seconds), torch.zeros((), device=device)
     while not budget.over:
         if budget.step % config.renew == config.renew - 1:
             parts = [*parts[-config.most + 1 :], render(config.clips, next(seeds), False)]
-        faces = _draw(parts, config, generator)
+        faces = _draw(parts, config, generator, cameras)
         for group in optimizer.param_groups:
             group["lr"] = config.rate * learning_share(budget.step, budget.progress)
         with mixed(device):
@@ -156,19 +165,25 @@ def load_motion(folder: Path) -> dict[str, Tensor]:
     return load_state(folder / FILE)
 
 
-def _draw(parts: list[Faces], config: MotionTraining, generator: torch.Generator) -> Faces:
-    """A batch from a few parts, some faces coarse."""
-    pictures, answers = [], []
+def _draw(parts: list[Faces], config: MotionTraining, generator: torch.Generator, cameras: torch.Generator) -> Faces:
+    """A batch from a few parts, some faces photographs and some coarse. `pictures` are the network's, [B, 3, S, S]."""
+    drawn, sides = [], []
     for which in torch.randint(len(parts), (8,), generator=generator).tolist():
         part = parts[which]
-        index = torch.randint(len(part.told), (config.batch // 8,), generator=generator).to(part.told.device)
-        picture = to_network(part.pictures[index])
+        index = torch.randint(len(part.told), (config.batch // 8,), generator=generator)
+        index = index.to(part.told.device, non_blocking=True)
+        points = None if part.points is None else part.points[index]
+        drawn.append(Faces(part.pictures[index], part.told[index], points))
+        share = 1.0
         if torch.rand((), generator=generator) < config.coarse:
             share = 0.25 + 0.75 * float(torch.rand((), generator=generator))
-            picture = coarse(picture, max(2, round(picture.shape[-1] * share)))
-        pictures.append(picture)
-        answers.append(part.told[index])
-    return Faces(torch.cat(pictures), torch.cat(answers))
+        sides.append(max(2, round(part.pictures.shape[1] * share)))
+    known = [faces.points for faces in drawn if faces.points is not None]
+    points = torch.cat(known) if len(known) == len(drawn) else None
+    pictures = to_network(torch.cat([faces.pictures for faces in drawn]))
+    pictures = photographed(pictures, points, config.photographs, cameras)
+    pictures = torch.cat([coarse(p, side) for p, side in zip(pictures.chunk(8), sides, strict=True)])
+    return Faces(pictures, torch.cat([faces.told for faces in drawn]))
 
 
 def to_network(pictures: Tensor) -> Tensor:
@@ -179,6 +194,8 @@ def to_network(pictures: Tensor) -> Tensor:
 def coarse(pictures: Tensor, side: int) -> Tensor:
     """As if the face had `side` pixels: what a job's crops are enlarged from."""
     size = pictures.shape[-1]
+    if side == size:
+        return pictures
     small = F.interpolate(pictures, size=(side, side), mode="area")
     return F.interpolate(small, size=(size, size), mode="bilinear", align_corners=False)
 

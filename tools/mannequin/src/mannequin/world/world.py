@@ -19,7 +19,7 @@ from torch.nn.functional import grid_sample, max_pool2d, normalize
 
 from mannequin.world.appearance import push_out, sample_appearances
 from mannequin.world.assets import Mannequins
-from mannequin.world.augment import disturb_faces, disturb_keypoints
+from mannequin.world.augment import disturb_faces, disturb_keypoints, loosen_boxes
 from mannequin.world.body import AT, Posed, Rig, skin
 from mannequin.world.camera import Camera, chosen, look_at
 from mannequin.world.closeups import eye_opening, near_cameras, perform_near, speak
@@ -43,6 +43,7 @@ class WorldBatch:
     confidence 0 or 1, undisturbed; light, reference_light: [n, 9] (`scene.sample_lights`); body, face_body: [n]; appearance:
     [n, appearance.WIDTH]; expression: [n, F, E] weights 0..1 (`layout.EXPRESSIONS`); gaze: [n, F, 2] radians to the side and
     down; head: [n, F, 3] where the head looks in the picture, right and down, and how far its left side is down, -1..1;
+    face_points: [n, F, 68, 2] where the face crop shows its points, -1..1 from edge to edge, hidden ones too;
     jaw: [n, F] opening 0..1; eyes: [n, F] opening (`closeups.eye_opening`); face_box: [n, F, 4] of the person's own face,
     x0 y0 x1 y1 pixels; rate: [n] frames a second.
     """
@@ -65,6 +66,7 @@ class WorldBatch:
     expression: Tensor
     gaze: Tensor
     head: Tensor
+    face_points: Tensor
     jaw: Tensor
     eyes: Tensor
     face_box: Tensor
@@ -78,9 +80,9 @@ class WorldBatch:
 class WorldSettings:
     """What is sampled. Rates are frames a second; `other_face`: how often the face crop shows someone else;
     `relight`: how often, in replacement mode, the scene's light differs from the reference's; `wide_lights`, `white`: see
-    `scene.sample_lights` and `sample_backgrounds`; `disturb`: drawn
-    skeletons and faces get a detector's errors; `compiled`: shade through torch.compile;
-    `plain`: the torch rasteriser even on CUDA."""
+    `scene.sample_lights` and `sample_backgrounds`; `disturb`: drawn skeletons and faces get a detector's errors; `loose`: face
+    crops are placed as other detectors would; `compiled`: shade through torch.compile; `plain`: the torch rasteriser even on
+    CUDA."""
 
     face_size: int = 64
     supersample: int = 2
@@ -90,6 +92,7 @@ class WorldSettings:
     white: float = 0.0
     other_face: float = 0.5
     disturb: bool = True
+    loose: bool = False
     compiled: bool = False
     plain: bool = False
     slowest: float = 12.0
@@ -251,7 +254,7 @@ class World:
         keypoints = torch.cat([flat, confidence.unsqueeze(-1)], dim=-1)
         drawn = disturb_keypoints(dice, keypoints) if s.disturb else keypoints
         box = face_boxes(flat[:, :, 23:91])
-        face, face_body = self._faces(dice, person, other, pose, expression, camera, backdrop)
+        face, face_points, face_body = self._faces(dice, person, other, pose, expression, camera, backdrop)
         cover = picture.cover.unflatten(0, (n, frames))
         inpaint_mask = _inpaint_masks(dice, cover)
         kept = torch.where(inpaint_mask.unsqueeze(-1), torch.zeros_like(backdrop), video)
@@ -274,6 +277,7 @@ class World:
             expression=expression,
             gaze=pose[:, :, [AT["gaze_x"], AT["gaze_y"]]],
             head=_head(posed, views).unflatten(0, (n, frames)),
+            face_points=face_points,
             jaw=expression[:, :, list(EXPRESSIONS).index("jaw")],
             eyes=eye_opening(posed.keypoints, people.key_rest[body].repeat_interleave(frames, dim=0)).view(n, frames),
             face_box=box,
@@ -319,8 +323,8 @@ class World:
         expression: Tensor,
         camera: Camera,
         backdrop: Tensor,
-    ) -> tuple[Tensor, Tensor]:
-        """Face crops uint8 [n, F, S, S, 3], of someone else in `other_face` of the clips, and whose they are [n]."""
+    ) -> tuple[Tensor, Tensor, Tensor]:
+        """Face crops uint8 [n, F, S, S, 3], of someone else in `other_face` of the clips, `face_points`, whose they are [n]."""
         s, (n, frames) = self.settings, backdrop.shape[:2]
         swapped = dice.chance(s.other_face)
         someone = torch.where(swapped, other.body, person.body)
@@ -329,7 +333,8 @@ class World:
         posed = self._pose(someone, appearance, pose, expression)
         views = _spread(camera, frames)
         flat = views.project(posed.keypoints[:, 23:91])[..., :2].unflatten(0, (n, frames))
-        box = face_boxes(flat).flatten(0, 1)
+        box = face_boxes(flat)
+        box = (loosen_boxes(dice, box) if s.loose else box).flatten(0, 1)
         if s.disturb:  # detectors' boxes are a little off, always alike within a clip
             size = (box[:, 2:] - box[:, :2]).repeat(1, 2)
             off = dice.normal(0.025, 4).repeat_interleave(frames, dim=0)
@@ -339,9 +344,11 @@ class World:
         picture = self._draw(posed, crop, Subjects(owner, appearance, light), s.face_size, s.face_size)
         behind = _cut(backdrop, box, s.face_size)
         face = picture.over(behind).unflatten(0, (n, frames))
+        box = box.view(n, frames, 1, 4)
+        points = (flat - box[..., :2]) / (box[..., 2:] - box[..., :2]) * 2 - 1
         if s.disturb:
-            face = disturb_faces(dice, face)
-        return _bytes(face), someone
+            face, points = disturb_faces(dice, face, points)
+        return _bytes(face), points, someone
 
 
 def _cut(backdrop: Tensor, box: Tensor, size: int) -> Tensor:
