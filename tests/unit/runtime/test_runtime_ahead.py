@@ -120,7 +120,7 @@ def test_what_fails_is_logged_and_done_again(
     monkeypatch.setattr(ahead, "measured_key", lambda device: ["a GPU"])
     monkeypatch.setattr(ahead, "compile_for", fails)
     shapes = Shapes(PARAMS, VAE, torch.bfloat16, None, "exact", "torch", (64, 48), 13, (5,), 2)
-    with caplog.at_level(logging.WARNING):
+    with caplog.at_level(logging.INFO):
         for _ in range(2):
             ahead.compile_ahead(shapes, GPU).join()
     assert "kernels are not compiled ahead (no room)" in caplog.text
