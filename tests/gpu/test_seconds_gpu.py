@@ -5,6 +5,7 @@ from __future__ import annotations
 import subprocess
 import sys
 from pathlib import Path
+from typing import Any
 
 import pytest
 import torch
@@ -13,7 +14,12 @@ from torch import Tensor
 
 from wanimate.config import Speed
 from wanimate.measure.random_weights import quantize_network, random_network
-from wanimate.model.params import MotionParams, TransformerParams
+from wanimate.model.fp8 import FP8
+from wanimate.model.int8 import INT8
+from wanimate.model.params import MotionParams, TransformerParams, VaeParams
+from wanimate.model.vae import VideoVae
+from wanimate.runtime.ahead import Shapes, compile_ahead
+from wanimate.runtime.fused_vae import optimize_vae
 from wanimate.runtime.kernels import cuda
 from wanimate.runtime.optimize import optimize_transformer
 from wanimate.runtime.parallel.ranks import Group
@@ -110,3 +116,49 @@ def test_values_that_are_sent_first_change_nothing(speed: Speed) -> None:
         found = guided(SplitTransformer(model, Group()), given, 1.0)(x, t)
     assert torch.isfinite(wanted).all()
     assert torch.equal(found, wanted)
+
+
+def test_a_job_launches_what_was_compiled_ahead(tmp_path: Path, monkeypatch: pytest.MonkeyPatch) -> None:
+    """Networks of sizes that nothing else here has; weights and latents have values, and no kernel is compiled for them."""
+    from triton.runtime.jit import JITFunction
+
+    monkeypatch.setenv("WANIMATE_CACHE", str(tmp_path))
+    compiled: list[str] = []
+    compiles = JITFunction._do_compile
+
+    def counted(kernel: Any, key: str, *args: Any, **options: Any) -> Any:
+        compiled.append(f"{kernel._fn_name} {key}")
+        return compiles(kernel, key, *args, **options)
+
+    monkeypatch.setattr(JITFunction, "_do_compile", counted)
+    kind, attention = (FP8, "float8") if HOPPER else (INT8, "int8")
+    params = TransformerParams(
+        dim=384, ffn_dim=640, num_heads=3, num_layers=5, text_width=32, text_length=24, image_width=32, face_width=32,
+        motion=MotionParams(channels=(8, 16, 16), width=32, directions=8),
+    )  # fmt: skip
+    width, height, length, chunk = 208, 112, 13, 2
+    size, frames = (width, height), (length + 3) // 4
+    shapes = Shapes(
+        params, VaeParams(base=24), torch.bfloat16, kind, "fast", attention, size, length, (6,), chunk, None, None
+    )
+    compile_ahead(shapes, GPU).join()
+    assert len(compiled) > 20
+    compiled.clear()
+    model = random_network(params, GPU, torch.bfloat16)
+    quantize_network(model, kind)
+    optimize_transformer(model, GPU, "fast", attention)
+    vae = VideoVae(shapes.vae).eval().requires_grad_(False).to(GPU).channels_last()
+    optimize_vae(vae, "fast")
+    side = params.motion.size
+    with torch.inference_mode():
+        video = torch.rand(1, 3, length, height, width, device=GPU) * 2 - 1
+        latents = vae.encode(video, chunk)
+        assert torch.isfinite(vae.decode(latents, chunk)).all()
+        given = Conditions(
+            torch.randn(20, frames + 1, height // 8, width // 8, device=GPU), latents[0].float(),
+            torch.rand(3, length, side, side, device=GPU), torch.randn(6, 32, device=GPU), None,
+            torch.randn(257, 32, device=GPU),
+        )  # fmt: skip
+        x = torch.randn(16, frames + 1, height // 8, width // 8, device=GPU)
+        assert torch.isfinite(guided(model, given, 1.0)(x, torch.tensor(700, device=GPU))).all()
+    assert compiled == []

@@ -127,6 +127,8 @@ class WanAnimate:
         self._job = job
         try:
             yield from self._encode_prompt(job)
+            if isinstance(self.networks, PlacedNetworks):  # ranks compile as they go
+                self.networks.compile_ahead(self._texts(job))
             yield from self._load()
             log_choice("device", str(self.device), "asked for" if self.runtime.device else "the best that PyTorch sees")
             yield from self._add_loras(job)
@@ -206,6 +208,16 @@ class WanAnimate:
         prompts, generate = self._prompts, job.generate
         known = prompts.is_known(generate.prompt)
         return not (known and (job.branches == 1 or prompts.is_known(generate.negative_prompt, negative=True)))
+
+    def _texts(self, job: ResolvedJob) -> list[int]:
+        """Tokens of the job's prompts, which have been encoded; a checkpoint's fixed one is not known yet."""
+        if self._prompts is None:
+            return []
+        prompts, generate = self._prompts, job.generate
+        found = [len(prompts.encode(generate.prompt))]
+        if job.branches == 2:
+            found.append(len(prompts.encode(generate.negative_prompt, negative=True)))
+        return found
 
     def _load(self) -> Iterator[Event]:
         """Weights that do not fit go where they take less, and are read again."""

@@ -56,7 +56,9 @@ def examine(
     gpus = gpus_here()
     rows = {"backends": _backends(models, gpus), "jobs": _jobs(models, gpus)}
     told = {name: [row | {"why": spell(row["why"], spelling)} for row in found] for name, found in rows.items()}
-    return {"machine": _machine(gpus), **told, "patches": planned_patches(runtime)}
+    folder, files, taken = kept_here()
+    machine = _machine(gpus) | {"kept code": f"{folder}: {files} files, {taken / 2**20:.1f} MiB"}
+    return {"machine": machine, **told, "patches": planned_patches(runtime)}
 
 
 def planned_patches(runtime: RuntimeSettings) -> dict[str, str]:
@@ -130,7 +132,6 @@ def machine_words() -> str:
 
 def _machine(gpus: list[dict[str, Any]]) -> dict[str, Any]:
     memory = psutil.virtual_memory()
-    folder, files, taken = kept_here()
     flags = sorted(cpu_flags() & set(FLAGS))
     return {
         "system": platform.platform(),
@@ -140,7 +141,6 @@ def _machine(gpus: list[dict[str, Any]]) -> dict[str, Any]:
         "memory": f"{memory.total / GIB:.1f} GiB, {memory.available / GIB:.1f} GiB free",
         "GPUs": ", ".join(f"{g['name']} ({g['memory'] / GIB:.0f} GiB)" for g in gpus) or "none",
         "torch": f"{torch.__version__}, CUDA {torch.version.cuda or 'not built in'}, {torch.get_num_threads()} threads",
-        "kept code": f"{folder}: {files} files, {taken / 2**20:.1f} MiB",
         "encoders": ", ".join(name for name in ("libx264", "libx265", "ffv1", "aac") if _has_encoder(name)),
     }
 

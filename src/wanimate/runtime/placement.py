@@ -16,12 +16,22 @@ from torch import Tensor
 
 from wanimate.config import LoraUse, ParallelSettings, RuntimeSettings
 from wanimate.events import Stage
+from wanimate.model.fp8 import FP8
+from wanimate.model.int8 import INT8
 from wanimate.model.transformer import AnimateTransformer
+from wanimate.runtime.backends import HAS_TRITON
 from wanimate.runtime.offload import StreamedBlocks, chunk_tokens, page_lock_changes, place_blocks, stream_blocks
-from wanimate.runtime.optimize import TRIAL_TOKENS, check_attention, check_attention_error, optimize, optimize_at
+from wanimate.runtime.optimize import (
+    TRIAL_TOKENS,
+    check_attention,
+    check_attention_error,
+    choose_attention,
+    optimize,
+    optimize_at,
+)
 from wanimate.runtime.planning.fit import limit_gpu, plan_for
-from wanimate.runtime.planning.plan import Placement, Plan, ResidentBytes, Work
-from wanimate.runtime.planning.sizes import is_big, wanted_weights, weights_type, with_attention_error
+from wanimate.runtime.planning.plan import Placement, Plan, ResidentBytes, Work, vae_chunk
+from wanimate.runtime.planning.sizes import is_big, networks, wanted_weights, weights_type, with_attention_error
 from wanimate.runtime.sparse.control import meter_of
 from wanimate.runtime.tiling import CELL, TiledVae
 from wanimate.sampling.cache import Caching
@@ -55,6 +65,7 @@ class PlacedNetworks:
         asked = runtime.blocks if runtime.blocks != "auto" else "resident"
         self.placement = Placement(asked, None, runtime.vae_tile and runtime.vae_tile // CELL)
         self._tokens = TRIAL_TOKENS
+        self._work: Work | None = None
         self._checkpoint: Checkpoint | None = None
         self._loras: tuple[Sequence[tuple[Lora, LoraUse]], bool] = ((), False)
         self._stack: LoraStack | None = None
@@ -78,7 +89,7 @@ class PlacedNetworks:
         """
         checkpoint, device = self._checkpoint, self.device
         held = ResidentBytes() if checkpoint is None else self._resident(checkpoint)
-        self._tokens = work.tokens
+        self._tokens, self._work = work.tokens, work
         limit_gpu(self.runtime, device)
         self.plan = None
         if is_big(self.folder):
@@ -98,6 +109,29 @@ class PlacedNetworks:
             )
             torch.cuda.reset_peak_memory_stats(device)
         return self.plan
+
+    def compile_ahead(self, texts: Sequence[int]) -> None:
+        """Have Triton's kernels for the planned job compiled beside what comes next (`runtime.ahead`), where there are some to
+        gain by it; `texts`: tokens of its prompts, as far as they are known.
+
+        Raises:
+            InputError: the attention that is asked for cannot be had here.
+        """
+        plan, runtime, device = self.plan, self.runtime, self.device
+        if self.is_open or plan is None or self._work is None or not (device.type == "cuda" and HAS_TRITON):
+            return
+        from wanimate.runtime.ahead import Shapes, compile_ahead
+
+        wanted, work = wanted_weights(runtime, device), self._work
+        nets = networks(self.folder, self.config, wanted, device)
+        kind = (INT8 if wanted == "int8" else FP8) if nets.quantized else None
+        params, speed = nets.params, runtime.speed
+        attention = choose_attention(device, nets.dtype, params.head_dim, speed, work.tokens, runtime.attention)
+        shapes = Shapes(
+            params, nets.vae_params, nets.dtype, kind, speed, attention, work.size, work.length, tuple(texts),
+            vae_chunk(work.size, device), self.placement.tile, self.placement.token_chunk,
+        )  # fmt: skip
+        compile_ahead(shapes, device)
 
     def open(self, prompts: PromptEncoder | None = None) -> Generator[tuple[int, int], None, Checkpoint]:
         """Bring the networks in, tensor by tensor: yields bytes read and bytes in all. `prompts` as in `load_checkpoint`.

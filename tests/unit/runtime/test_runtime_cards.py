@@ -4,11 +4,12 @@ from __future__ import annotations
 
 import pytest
 
-from wanimate.config import Speed
+from wanimate.config import RuntimeSettings, Speed
 from wanimate.errors import InputError
+from wanimate.runtime.planning import cards
 from wanimate.runtime.planning.cards import CARDS, PRODUCTS, SIZES, _row, card_named, datasheet
 from wanimate.runtime.planning.plan import SPARE, WORKSPACE
-from wanimate.runtime.planning.sizes import GIB
+from wanimate.runtime.planning.sizes import GIB, TURBO_ERROR
 
 MEASURED: dict[tuple[str, Speed], float] = {("720p", "exact"): 9.954, ("720p", "fast"): 6.317, ("480p", "fast"): 1.662}
 """Seconds a step on one H200 (benchmarks/results/speed_h200_2026-11-29.md)."""
@@ -42,6 +43,25 @@ def test_rates_are_those_of_the_kernels_that_a_card_has() -> None:
         assert card.rates("fast").attention < card.fp16 * 1e12
     assert ada.rates("fast").products == (ada.fp8 or 0) * PRODUCTS["fp8"] * 1e12
     assert hopper.rates("fast").attention > 1.4 * hopper.rates("exact").attention
+
+
+def test_turbo_is_forecast_with_the_memory_of_leaving_attention_out(monkeypatch: pytest.MonkeyPatch) -> None:
+    """Planned as a job is; that the seconds do not count it is said."""
+
+    class Seen(Exception):
+        pass
+
+    def planned(nets: object, work: object, settings: RuntimeSettings, machine: object) -> None:
+        raise Seen(settings.attention_error)
+
+    monkeypatch.setattr(cards, "make_plan", planned)
+    monkeypatch.setattr(cards, "published_networks", lambda weights: None)
+    errors: dict[Speed, float] = {"exact": 0.0, "fast": 0.0, "turbo": TURBO_ERROR}
+    for speed, error in errors.items():
+        with pytest.raises(Seen) as seen:
+            _row(card_named("4090"), SIZES["720p"], speed)
+        assert seen.value.args == (error,)
+    assert "with all of attention" in datasheet(card_named("4090"))["turbo"]
 
 
 @pytest.mark.parametrize("what", [pytest.param(what, marks=pytest.mark.slow) for what in MEASURED])

@@ -13,6 +13,7 @@ from typing import Any
 import pytest
 import torch
 
+from wanimate.measure import doctor
 from wanimate.model.params import TransformerParams, VaeParams
 from wanimate.runtime import kept, optimize
 from wanimate.runtime.kept import kept_bytes
@@ -60,6 +61,16 @@ def test_doctor_is_told_where_it_is_and_how_large(cache: Path) -> None:
     kept_bytes("cuda", "a", Maker())
     kept_bytes("measured", "a", Maker())
     assert kept.kept_here() == (cache, 2, 72)
+
+
+def test_the_machine_is_named_without_a_look_at_what_is_kept(monkeypatch: pytest.MonkeyPatch) -> None:
+    """A cache of compiled code holds thousands of files, of which a benchmark's first line tells nothing."""
+
+    def walked() -> None:
+        raise AssertionError("the cache is walked")
+
+    monkeypatch.setattr(doctor, "kept_here", walked)
+    assert "GiB" in doctor.machine_words()
 
 
 @pytest.mark.parametrize("cut", [0, 10, 35])

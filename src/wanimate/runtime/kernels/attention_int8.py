@@ -18,6 +18,7 @@ from torch import Tensor
 
 from wanimate.model.rope import Rope
 from wanimate.runtime.kernels.eight import EightBits
+from wanimate.runtime.kernels.jit import jit
 from wanimate.runtime.kernels.rows import Int8, half_values, int8_heads, rms_int8
 from wanimate.runtime.sparse.layout import Lists
 
@@ -29,7 +30,7 @@ WIDTHS = (32, 64, 128)
 """Of a head."""
 
 
-@triton.jit  # type: ignore[untyped-decorator]
+@jit
 def _step(  # type: ignore[no-untyped-def]
     q, k, v, k_scale, first, tokens, factor, top, total, mixed, N: tl.constexpr, d: tl.constexpr, KEYS: tl.constexpr,
     LAST: tl.constexpr,
@@ -56,7 +57,7 @@ def _step(  # type: ignore[no-untyped-def]
     return now, total, mixed
 
 
-@triton.jit  # type: ignore[untyped-decorator]
+@jit
 def _attend(  # type: ignore[no-untyped-def]
     q, q_scale, k, k_scale, v, v_scale, lists, counts, out, queries, tokens, most, factor, N: tl.constexpr, d: tl.constexpr,
     QUERIES: tl.constexpr, KEYS: tl.constexpr, LISTED: tl.constexpr,

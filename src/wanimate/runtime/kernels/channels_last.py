@@ -14,12 +14,13 @@ import triton.language as tl
 from torch import Tensor
 
 from wanimate.model import vae
+from wanimate.runtime.kernels.jit import jit
 
 ROWS = 64
 BLOCK = 4096
 
 
-@triton.jit  # type: ignore[untyped-decorator]
+@jit
 def _normed(x, bias, gamma, place, column, mask, scale, C: tl.constexpr, BIASED: tl.constexpr):  # type: ignore[no-untyped-def]
     v = tl.load(x + place, mask=mask, other=0.0).to(tl.float32)
     if BIASED:
@@ -30,7 +31,7 @@ def _normed(x, bias, gamma, place, column, mask, scale, C: tl.constexpr, BIASED:
     return z * tl.sigmoid(z)
 
 
-@triton.jit  # type: ignore[untyped-decorator]
+@jit
 def _forward(x, gamma, y, rows, scale, C: tl.constexpr, WIDTH: tl.constexpr, BLOCK: tl.constexpr):  # type: ignore[no-untyped-def]
     row = tl.program_id(0).to(tl.int64) * BLOCK + tl.arange(0, BLOCK)
     column = tl.arange(0, WIDTH)
@@ -40,7 +41,7 @@ def _forward(x, gamma, y, rows, scale, C: tl.constexpr, WIDTH: tl.constexpr, BLO
     tl.store(y + place, z.to(y.dtype.element_ty), mask=mask)
 
 
-@triton.jit  # type: ignore[untyped-decorator]
+@jit
 def _stacked(  # type: ignore[no-untyped-def]
     x, bias, gamma, out, rows, pixels, scale, C: tl.constexpr, WIDTH: tl.constexpr, BLOCK: tl.constexpr,
     BIASED: tl.constexpr,
@@ -56,7 +57,7 @@ def _stacked(  # type: ignore[no-untyped-def]
         tl.store(out + place, z, mask=mask & (later < rows)[:, None])
 
 
-@triton.jit  # type: ignore[untyped-decorator]
+@jit
 def _backward(x, gamma, dy, dx, dgamma, rows, scale, C: tl.constexpr, WIDTH: tl.constexpr, BLOCK: tl.constexpr):  # type: ignore[no-untyped-def]
     row = tl.program_id(0).to(tl.int64) * BLOCK + tl.arange(0, BLOCK)
     column = tl.arange(0, WIDTH)
@@ -76,7 +77,7 @@ def _backward(x, gamma, dy, dx, dgamma, rows, scale, C: tl.constexpr, WIDTH: tl.
     tl.store(dx + place, ((du - u * along[:, None]) / length[:, None]).to(dx.dtype.element_ty), mask=mask)
 
 
-@triton.jit  # type: ignore[untyped-decorator]
+@jit
 def _copy(x, out, rows, wide, x_wide, out_wide, BLOCK: tl.constexpr, WIDTH: tl.constexpr):  # type: ignore[no-untyped-def]
     row = tl.program_id(0).to(tl.int64) * BLOCK + tl.arange(0, BLOCK)
     column = tl.arange(0, WIDTH)
@@ -85,7 +86,7 @@ def _copy(x, out, rows, wide, x_wide, out_wide, BLOCK: tl.constexpr, WIDTH: tl.c
     tl.store(out + row[:, None] * out_wide + column[None, :], v, mask=mask)
 
 
-@triton.jit  # type: ignore[untyped-decorator]
+@jit
 def _double(x, out, count, W: tl.constexpr, C: tl.constexpr, BLOCK: tl.constexpr):  # type: ignore[no-untyped-def]
     place = tl.program_id(0).to(tl.int64) * BLOCK + tl.arange(0, BLOCK)
     mask = place < count
@@ -94,7 +95,7 @@ def _double(x, out, count, W: tl.constexpr, C: tl.constexpr, BLOCK: tl.constexpr
     tl.store(out + place, tl.load(x + ((line // 2) * W + across // 2) * C + channel, mask=mask), mask=mask)
 
 
-@triton.jit  # type: ignore[untyped-decorator]
+@jit
 def _add(x, bias, other, count, C: tl.constexpr, BLOCK: tl.constexpr, ADDS: tl.constexpr):  # type: ignore[no-untyped-def]
     place = tl.program_id(0).to(tl.int64) * BLOCK + tl.arange(0, BLOCK)
     mask = place < count

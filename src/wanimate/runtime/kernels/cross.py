@@ -16,13 +16,14 @@ import triton.language as tl
 from torch import Tensor
 
 from wanimate.model.transformer import CrossKV
+from wanimate.runtime.kernels.jit import jit
 
 ROWS, KEYS, WARPS, STAGES = 64, 64, 4, 2
 LEAST_KEYS = 16
 """That tensor cores take."""
 
 
-@triton.jit  # type: ignore[untyped-decorator]
+@jit
 def _step(  # type: ignore[no-untyped-def]
     q, k, v, first, keys, more, factor, top, total, mixed, N: tl.constexpr, d: tl.constexpr, KEYS: tl.constexpr,
     LAST: tl.constexpr,
@@ -46,7 +47,7 @@ def _step(  # type: ignore[no-untyped-def]
     return now, total, mixed
 
 
-@triton.jit  # type: ignore[untyped-decorator]
+@jit
 def _found(  # type: ignore[no-untyped-def]
     q, k, v, keys, more, factor, N: tl.constexpr, d: tl.constexpr, ROWS: tl.constexpr, KEYS: tl.constexpr,
     REST: tl.constexpr,
@@ -61,7 +62,7 @@ def _found(  # type: ignore[no-untyped-def]
     return mixed / total[:, None]
 
 
-@triton.jit  # type: ignore[untyped-decorator]
+@jit
 def _look(  # type: ignore[no-untyped-def]
     q, k, v, k_image, v_image, out, rows, keys, image_keys, more, factor, N: tl.constexpr, d: tl.constexpr,
     ROWS: tl.constexpr, KEYS: tl.constexpr, REST: tl.constexpr, IMAGE_REST: tl.constexpr,

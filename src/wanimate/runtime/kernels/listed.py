@@ -13,13 +13,14 @@ import triton
 import triton.language as tl
 from torch import Tensor
 
+from wanimate.runtime.kernels.jit import jit
 from wanimate.runtime.sparse.layout import BlockSizes, Layout, Lists
 
 QUERIES, KEYS, WARPS, STAGES = 128, 64, 8, 2
 """Two stages of keys and values, and the queries, are 96 KiB of shared memory: GPUs of capability 8.6 and 8.9 have 99."""
 
 
-@triton.jit  # type: ignore[untyped-decorator]
+@jit
 def _attend(  # type: ignore[no-untyped-def]
     q, k, v, lists, counts, out, tokens, most, factor, N: tl.constexpr, d: tl.constexpr, QUERIES: tl.constexpr,
     KEYS: tl.constexpr,

@@ -12,13 +12,15 @@ import triton
 import triton.language as tl
 from torch import Tensor
 
+from wanimate.runtime.kernels.jit import jit
+
 SHAPE: dict[str, Any] = {"BM": 128, "BN": 256, "BK": 128, "num_warps": 8, "num_stages": 3}
 """96 KiB of shared memory (144 on Hopper): GPUs of 8.6, 8.9 and 12.0 have 99. With half of it, a seventh slower."""
 GROUP = 8
 """Blocks of rows that go through the same columns together: what they read stays in the cache."""
 
 
-@triton.jit  # type: ignore[untyped-decorator]
+@jit
 def _multiply(  # type: ignore[no-untyped-def]
     x, w, x_scale, w_scale, bias, out, rows, outs, ins, BM: tl.constexpr, BN: tl.constexpr, BK: tl.constexpr,
     GROUP: tl.constexpr, WHOLE: tl.constexpr, BIASED: tl.constexpr,

@@ -19,6 +19,7 @@ from torch import Tensor
 from wanimate.model.fp8 import FP8, LARGEST, hadamard
 from wanimate.model.int8 import INT8, MOST
 from wanimate.model.rope import Rope
+from wanimate.runtime.kernels.jit import jit
 
 Rounded = tuple[Tensor, Tensor]
 """Levels [R, D], float8 or int8, and the scale of each row, [R, 1]."""
@@ -37,7 +38,7 @@ SAMPLE = 1024
 """So many tokens, about, tell what keys have in common."""
 
 
-@triton.jit  # type: ignore[untyped-decorator]
+@jit
 def _store(value, out, scales, row, place, mask, MOST: tl.constexpr):  # type: ignore[no-untyped-def]
     if MOST > 0:
         scale = tl.maximum(tl.max(tl.where(mask, tl.abs(value), 0.0), axis=0), 1e-12) / MOST
@@ -48,7 +49,7 @@ def _store(value, out, scales, row, place, mask, MOST: tl.constexpr):  # type: i
     tl.store(out + place, value.to(out.dtype.element_ty), mask=mask)
 
 
-@triton.jit  # type: ignore[untyped-decorator]
+@jit
 def _residual_norm(  # type: ignore[no-untyped-def]
     x, y, gate, weight, bias, new_x, out, scales, eps, D: tl.constexpr, BLOCK: tl.constexpr, ADDS: tl.constexpr,
     GATED: tl.constexpr, NORMS: tl.constexpr, MOST: tl.constexpr,
@@ -72,7 +73,7 @@ def _residual_norm(  # type: ignore[no-untyped-def]
         _store(centred * tl.rsqrt(spread + eps) * w + b, out, scales, row, place, mask, MOST)
 
 
-@triton.jit  # type: ignore[untyped-decorator]
+@jit
 def _rms(x, weight, cosine, sine, out, eps, D: tl.constexpr, d: tl.constexpr, BLOCK: tl.constexpr, TURNS: tl.constexpr):  # type: ignore[no-untyped-def]
     row = tl.program_id(0).to(tl.int64)
     column = tl.arange(0, BLOCK)
@@ -92,14 +93,14 @@ def _rms(x, weight, cosine, sine, out, eps, D: tl.constexpr, d: tl.constexpr, BL
     tl.store(out + row * D + column, n.to(kind), mask=mask)
 
 
-@triton.jit
+@jit
 def _two(pairs, mask):  # type: ignore[no-untyped-def]
     """Two bfloat16 numbers of 32 bits each."""
     bits = tl.load(pairs, mask=mask, other=0)
     return (bits << 16).to(tl.float32, bitcast=True), (bits & -65536).to(tl.float32, bitcast=True)
 
 
-@triton.jit  # type: ignore[untyped-decorator]
+@jit
 def _rms_eight(  # type: ignore[no-untyped-def]
     x, weight, cosine, sine, shift, steps, signs, out, scales, eps, N: tl.constexpr, d: tl.constexpr, HEADS: tl.constexpr,
     SHIFTS: tl.constexpr, INT8: tl.constexpr,
@@ -131,7 +132,7 @@ def _rms_eight(  # type: ignore[no-untyped-def]
     tl.store(out + row * (N * d) + head * d + column, n.to(out.dtype.element_ty), mask=mask)
 
 
-@triton.jit  # type: ignore[untyped-decorator]
+@jit
 def _round(x, out, scales, D: tl.constexpr, BLOCK: tl.constexpr, GELU: tl.constexpr, MOST: tl.constexpr):  # type: ignore[no-untyped-def]
     row = tl.program_id(0).to(tl.int64)
     column = tl.arange(0, BLOCK)
@@ -143,7 +144,7 @@ def _round(x, out, scales, D: tl.constexpr, BLOCK: tl.constexpr, GELU: tl.conste
     _store(v, out, scales, row, place, mask, MOST)
 
 
-@triton.jit  # type: ignore[untyped-decorator]
+@jit
 def _head_largest(x, mean, largest, rows, N: tl.constexpr, d: tl.constexpr, TILE: tl.constexpr, SHIFTS: tl.constexpr):  # type: ignore[no-untyped-def]
     row = tl.program_id(0).to(tl.int64) * TILE + tl.arange(0, TILE)
     head = tl.program_id(1)
@@ -155,7 +156,7 @@ def _head_largest(x, mean, largest, rows, N: tl.constexpr, d: tl.constexpr, TILE
     tl.atomic_max(largest + head, tl.max(tl.max(tl.abs(v), axis=1), axis=0))
 
 
-@triton.jit  # type: ignore[untyped-decorator]
+@jit
 def _head_round(  # type: ignore[no-untyped-def]
     x, mean, scale, out, rows, N: tl.constexpr, d: tl.constexpr, TILE: tl.constexpr, SHIFTS: tl.constexpr
 ):
@@ -171,7 +172,7 @@ def _head_round(  # type: ignore[no-untyped-def]
     tl.store(out + place, v.to(out.dtype.element_ty), mask=mask)
 
 
-@triton.jit  # type: ignore[untyped-decorator]
+@jit
 def _tokens_round(  # type: ignore[no-untyped-def]
     x, mean, scales, out, rows, N: tl.constexpr, d: tl.constexpr, TILE: tl.constexpr, SHIFTS: tl.constexpr
 ):
@@ -189,7 +190,7 @@ def _tokens_round(  # type: ignore[no-untyped-def]
     tl.store(out + place, v.to(out.dtype.element_ty), mask=there[:, None])
 
 
-@triton.jit  # type: ignore[untyped-decorator]
+@jit
 def _values_round(x, scale, out, rows, N: tl.constexpr, d: tl.constexpr, TILE: tl.constexpr):  # type: ignore[no-untyped-def]
     place = tl.program_id(0).to(tl.int64) * TILE + tl.arange(0, TILE)
     row = place // 16 * 16 + place // 2 % 2 * 8 + place % 16 // 4 * 2 + place % 2

@@ -21,7 +21,7 @@ from wanimate.model.transformer import AnimateTransformer
 from wanimate.model.vae import VideoVae
 from wanimate.runtime.planning.plan import Machine, Work, make_plan
 from wanimate.runtime.planning.rates import Rates
-from wanimate.runtime.planning.sizes import GIB, Networks, network_sizes
+from wanimate.runtime.planning.sizes import GIB, TURBO_ERROR, Networks, network_sizes
 from wanimate.sampling.cache import TURBO, Caching
 from wanimate.weights.locate import CheckpointConfig
 from wanimate.weights.stored import Stored
@@ -44,6 +44,10 @@ MEMORY, COPIES = 0.9, 0.8
 """Shares of the rates of memory and of PCIe; taken, not measured."""
 TURBO_SHARE = 0.422
 """A step of `turbo` over one of `fast`, 12 of 20 skipped (benchmarks/results/speed_h200_2026-11-29.md)."""
+SPARSE_NOTE = (
+    "seconds are with all of attention, which is the most; turbo leaves some out, how much depends on the video. On an H200 a "
+    "step at half of it took 0.68 of fast's at 720p, 0.79 at 480p (benchmarks/results/sparse_h200_2026-11-30.md)"
+)
 SIZES = {"720p": (1280, 720), "480p": (832, 480)}
 LENGTH, STEPS = 77, 20
 
@@ -146,6 +150,7 @@ def datasheet(card: Card) -> dict[str, str]:
         "memory": f"{card.bandwidth:g} TB/s", "PCIe": f"{card.pcie:g} GB/s",
         "source": f"{card.source}, as of {AS_OF}", **({"not sure": card.unsure} if card.unsure else {}),
         "note": NOTE if card.capability == (9, 0) else f"{NOTE}; nothing was measured on this card",
+        "turbo": SPARSE_NOTE,
     }  # fmt: skip
 
 
@@ -164,7 +169,8 @@ def _row(card: Card, size: tuple[int, int], speed: Speed) -> dict[str, Any]:
     weights: Published = "bf16" if speed == "exact" else "int8" if card.fp8 is None else "fp8"
     kept = Caching(TURBO, 0.05, STEPS).kept(1) if speed == "turbo" else 0
     work = Work(size, plan_segments(LENGTH, LENGTH, 1), STEPS, kept=kept)
-    settings = RuntimeSettings(speed=speed, weights_dtype=weights)
+    error = TURBO_ERROR if speed == "turbo" else 0.0  # as `wanted_attention_error` of a GPU with Triton
+    settings = RuntimeSettings(speed=speed, weights_dtype=weights, attention_error=error)
     machine = Machine(torch.device("cuda"), card.name, card.room, HOST, card.rates(speed), eight=True)
     try:
         plan = make_plan(published_networks(weights), work, settings, machine)

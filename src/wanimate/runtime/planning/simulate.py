@@ -86,8 +86,9 @@ def simulated_transformer(
     width, height = (n // CELL for n in size)
     frames, p = (length + 3) // 4, params
     few = min(2, p.num_layers)  # the other blocks repeat them
-    with torch.device("meta"), _WithoutValues(), torch.inference_mode():
-        model = _network(TransformerParams(**(vars(p) | {"num_layers": few, "face_every": few})), dtype, quantized)
+    with torch.device("meta"), WithoutValues(), torch.inference_mode():
+        shallow = TransformerParams(**(vars(p) | {"num_layers": few, "face_every": few}))
+        model = hollow_transformer(shallow, dtype, FP8 if quantized else None)
         chunk_tokens(model, token_chunk)
         if rank:
             _add_branches(model, rank, dtype)
@@ -144,7 +145,7 @@ def _small_vae_cost(params: VaeParams, chunk: int, frames: int) -> tuple[VaeCost
 
 def _simulated_vae(params: VaeParams, chunk: int, frames: int, side: int) -> VaeCost:
     found: list[tuple[int, float]] = []
-    with torch.device("meta"), _WithoutValues(), torch.inference_mode():
+    with torch.device("meta"), WithoutValues(), torch.inference_mode():
         vae = VideoVae(params).eval().channels_last()
         latents = torch.zeros(1, params.latent, frames, side, side)
         video = torch.zeros(1, 3, 4 * frames - 3, CELL * side, CELL * side)
@@ -170,20 +171,15 @@ def _bytes(pairs: Sequence[tuple[Tensor | int | None, ...]]) -> int:
     return sum(t.nbytes for pair in pairs for t in pair if isinstance(t, Tensor))
 
 
-def _network(params: TransformerParams, dtype: torch.dtype, quantized: bool) -> AnimateTransformer:
-    usual = torch.get_default_dtype()
-    torch.set_default_dtype(dtype)  # tensors without values cannot be converted afterwards
-    try:
-        model = AnimateTransformer(params).eval().requires_grad_(False)
-    finally:
-        torch.set_default_dtype(usual)
-    if quantized:
+def hollow_transformer(params: TransformerParams, dtype: torch.dtype, kind: torch.dtype | None) -> AnimateTransformer:
+    """A transformer on the device that is the default, `meta`; `kind`: of quantised weights, None where they are not."""
+    model = AnimateTransformer(params).eval().requires_grad_(False).to(dtype)
+    if kind is not None:
         for name in [name for name, _ in model.named_parameters() if is_quantizable(name)]:
             parent, _, leaf = name.removesuffix(".weight").rpartition(".")
             owner = model.get_submodule(parent)
-            layer = QuantizedLinear(old := getattr(owner, leaf), FP8, torch.Size((old.out_features, 1)))
-            layer.weight = nn.Parameter(torch.empty(old.weight.shape, dtype=FP8), requires_grad=False)
-            layer.weight_scale, layer.bias = torch.empty(old.out_features, 1), old.bias
+            layer = QuantizedLinear(old := getattr(owner, leaf), kind, torch.Size((old.out_features, 1)))
+            layer.bias = old.bias
             setattr(owner, leaf, layer)
     return model
 
@@ -218,7 +214,7 @@ class _FusedAttention(TorchFunctionMode):
         return func(*args, **(kwargs or {}))
 
 
-class _WithoutValues(_FusedAttention):
+class WithoutValues(_FusedAttention):
     """What goes to the processor stays as it is, without values."""
 
     def __torch_function__(self, func: Any, types: Any, args: Any = (), kwargs: Any = None) -> Any:
