@@ -2,8 +2,11 @@
 
 from __future__ import annotations
 
+from dataclasses import replace
+from fractions import Fraction
 from pathlib import Path
 
+import numpy as np
 import pytest
 import torch
 from torch import Tensor
@@ -13,7 +16,8 @@ from mannequin.training.photographs import photographed
 from mannequin.world.assets import load
 from mannequin.world.augment import disturb_faces, loosen_boxes
 from mannequin.world.dice import Dice
-from mannequin.world.world import World
+from mannequin.world.world import LOWER, World, job_boxes
+from wanimate.preprocess.pose.face import steady_squares
 
 DATA = Path(__file__).parent / "data" / "mannequins.npz"
 SIDE = 32
@@ -150,13 +154,26 @@ def test_only_trained_people_are_shown_in_loose_crops() -> None:
         assert faces.points.shape == (4, 68, 2)
 
 
+def test_faces_are_cut_out_as_a_job_does() -> None:
+    """The detector's points lie elsewhere (`world.LOWER`), so that is added to the job's square."""
+    people = World(load(DATA), replace(motion.FACES, disturb=False)).sample_batch(6, 1, 256, 256, 3)
+    points = torch.cat((people.keypoints[:, 0, 23:91, :2], torch.ones(6, 68, 1)), -1)
+    for one, box in zip(points, job_boxes(people.face_box)[:, 0], strict=True):
+        body = torch.zeros(133, 3)
+        body[23:91], body[0] = one, torch.cat((one[30, :2], torch.ones(1)))
+        x, y, side = steady_squares(body[None].numpy(), np.ones(1, bool), Fraction(30))[0]
+        left, top, right, low = box.tolist()
+        assert [right - left, low - top] == pytest.approx([side, side], rel=1e-4)
+        assert [(left + right) / 2, (top + low) / 2 - LOWER * side] == pytest.approx([x, y], abs=0.01)
+
+
 def test_loose_boxes_lie_about_the_face() -> None:
-    box = torch.tensor([10.0, 20.0, 50.0, 70.0]).expand(400, 1, 4)
+    box = torch.tensor([10.0, 20.0, 60.0, 70.0]).expand(400, 1, 4)
     loose = loosen_boxes(Dice(400, seeded()), box)
     size = loose[..., 2:] - loose[..., :2]
-    middle = (loose[..., :2] + loose[..., 2:]) / 2 - torch.tensor([30.0, 45.0])
-    assert size.mean((0, 1)).tolist() == pytest.approx([45, 50], abs=2)
-    assert middle.mean((0, 1)).tolist() == pytest.approx([0, 0.08 * 50], abs=0.5)
+    middle = (loose[..., :2] + loose[..., 2:]) / 2 - torch.tensor([35.0, 45.0])
+    assert size.mean((0, 1)).tolist() == pytest.approx([47.5, 50], abs=2)
+    assert middle.mean((0, 1)).tolist() == pytest.approx([0, 0.025 * 50], abs=0.5)
 
 
 def test_points_move_with_a_disturbed_crop() -> None:
