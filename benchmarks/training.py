@@ -19,7 +19,7 @@ from hardware import described
 from mannequin.training import transformer
 from mannequin.training import vae as vae_training
 from mannequin.training.averages import Ema
-from mannequin.training.clip_latents import LatentSet, encode_batch
+from mannequin.training.clip_latents import LatentSet, WorldClips, encode_batch
 from mannequin.training.muon import Muon
 from mannequin.training.observer import Observer
 from mannequin.training.pool import SIZES, WORLD
@@ -27,7 +27,6 @@ from mannequin.training.recording import step_for
 from mannequin.world.assets import load
 from mannequin.world.world import World
 from wanimate.train.flow import flow_loss
-from wanimate.train.latents import LatentClips
 from wanimate.weights.formats import read_tensors
 from wanimate.weights.locate import embedded_path
 
@@ -105,7 +104,7 @@ def main() -> None:
             model.transformer.encode_face(pictures).float().sum().backward()
 
     def measure(*fields: torch.Tensor) -> tuple[torch.Tensor]:
-        return (flow_loss(model.flow, LatentClips(*fields), config.loss),)
+        return (flow_loss(model.flow, WorldClips(*fields), config.loss),)
 
     step = step_for(fast)(measure, [*matrices, *decayed, *plain])
 

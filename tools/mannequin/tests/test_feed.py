@@ -8,23 +8,22 @@ from pathlib import Path
 import pytest
 import torch
 
-from mannequin.training.clip_latents import LatentSet, encode_batch
+from mannequin.training.clip_latents import LatentSet, WorldClips, encode_batch
 from mannequin.training.feed import Feed
 from mannequin.training.pool import SIZES
-from mannequin.training.supply import ClipSettings, held_out_clips
+from mannequin.training.supply import ClipSettings, clips_in
 from mannequin.world.assets import load
 from mannequin.world.world import World, WorldSettings
 from wanimate.errors import InputError
-from wanimate.train.latents import LatentClips
 
 CPU = torch.device("cpu")
 
 
-def clips(number: int, count: int = 3) -> LatentClips:
+def clips(number: int, count: int = 3) -> WorldClips:
     latents = torch.full((count, 16, 3, 4, 4), number, dtype=torch.float16).to(memory_format=torch.channels_last_3d)
-    return LatentClips(
+    return WorldClips(
         latents, latents + 1, latents + 2, latents[:, :, :1], latents[:, :4], latents[:, 0],
-        torch.full((count, 9, 8, 8, 3), number, dtype=torch.uint8),
+        torch.full((count, 9, 8, 8, 3), number, dtype=torch.uint8), latents[:, :1, :, 0, 0], latents[:, 0, :, 0],
     )  # fmt: skip
 
 
@@ -92,10 +91,10 @@ def test_held_out_clips_are_read_and_stay(tmp_path: Path) -> None:
     for kind in range(5):
         feed.put(kind, clips(kind, 1))
     with pytest.raises(InputError, match="at least one part of every kind"):
-        held_out_clips(tmp_path, settings, CPU)
+        clips_in(tmp_path, settings, CPU, "fresh")
     feed.put(5, clips(5, 1))
     for _ in range(2):
-        found = held_out_clips(tmp_path, settings, CPU)
+        found = clips_in(tmp_path, settings, CPU, "fresh")
         assert [int(parts[0].face.max()) for parts in found.kinds] == list(range(6))
 
 

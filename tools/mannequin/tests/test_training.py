@@ -12,7 +12,7 @@ import torch
 from torch import Tensor
 
 from mannequin.training import clip_latents, motion, networks, package, pool, transformer, vae
-from mannequin.training.clip_latents import LatentSet
+from mannequin.training.clip_latents import LatentSet, WorldClips
 from mannequin.training.observer import Observer
 from mannequin.training.pieces import Join, Pack, join_pieces, pack
 from mannequin.training.pool import ClipPool
@@ -25,7 +25,6 @@ from wanimate.model.params import MotionParams, TransformerParams, VaeParams
 from wanimate.model.vae import VideoVae
 from wanimate.train.common import load_state, save_state
 from wanimate.train.flow import Flow, LossSettings, flow_loss
-from wanimate.train.latents import LatentClips
 from wanimate.weights.checkpoint import load_checkpoint
 from wanimate.weights.formats import read_tensors
 
@@ -82,10 +81,10 @@ def make_latents(clips: int = 12) -> LatentSet:
     """Latents that follow from the pose and the reference, so that there is something to learn."""
     generator = torch.Generator().manual_seed(5)
 
-    def of(height: int, width: int) -> LatentClips:
+    def of(height: int, width: int) -> WorldClips:
         pose = torch.randn(clips, 16, 2, height, width, generator=generator)
         reference = torch.randn(clips, 16, 1, height, width, generator=generator)
-        return LatentClips(
+        return WorldClips(
             target=0.7 * pose + 0.7 * reference,
             pose=pose,
             known=torch.zeros_like(pose),
@@ -93,6 +92,8 @@ def make_latents(clips: int = 12) -> LatentSet:
             keep=torch.zeros(clips, 4, 2, height, width),
             person=torch.rand(clips, 2, height, width, generator=generator),
             face=torch.randint(0, 256, (clips, 5, 8, 8, 3), generator=generator, dtype=torch.uint8),
+            does=torch.rand(clips, 5, len(motion.TOLD), generator=generator),
+            face_box=torch.zeros(clips, 5, 4),
         )
 
     return LatentSet([[of(height // 8, width // 8)] for width, height in SIZES])
@@ -201,7 +202,7 @@ def test_flow_training_goes_on_where_it_stopped(tmp_path: Path, monkeypatch: pyt
     state = load_state(tmp_path / "state.pt")
     seen: list[dict[str, Tensor]] = []
 
-    def watched(predict: Flow, clips: LatentClips, config: LossSettings) -> Tensor:
+    def watched(predict: Flow, clips: WorldClips, config: LossSettings) -> Tensor:
         model: Mannequin = predict.__self__  # type: ignore[attr-defined]
         seen.append({k: v.detach().clone() for k, v in model.state_dict().items()})
         return flow_loss(predict, clips, config)
@@ -349,9 +350,9 @@ def test_latents_get_unit_size(trained: Path) -> None:
     assert 0.5 < z.std() < 2
 
 
-def numbered(kinds: list[list[LatentClips]], made: list[int], kind: int) -> LatentClips:
+def numbered(kinds: list[list[WorldClips]], made: list[int], kind: int) -> WorldClips:
     made.append(kind)
-    return LatentClips(**{k: torch.full_like(v[:4], len(made)) for k, v in vars(kinds[kind][0]).items()})
+    return WorldClips(**{k: torch.full_like(v[:4], len(made)) for k, v in vars(kinds[kind][0]).items()})
 
 
 def test_new_clips_are_added_and_the_oldest_go_when_there_are_too_many() -> None:
@@ -372,8 +373,10 @@ def test_every_clip_is_drawn_as_often_and_short_ones_in_larger_batches() -> None
     def piece(name: str, tensor: Tensor) -> Tensor:
         return tensor[:, :1] if name == "person" else tensor[:, :, :1]
 
-    short = LatentClips(**{k: v[:, :1] if k == "face" else piece(k, v) for k, v in vars(whole).items()})
-    halves = [LatentClips(**{k: v[i:j] for k, v in vars(whole).items()}) for i, j in ((0, 2), (2, 9))]
+    short = WorldClips(
+        **{k: v[:, :1] if k in ("face", "does", "face_box") else piece(k, v) for k, v in vars(whole).items()}
+    )
+    halves = [WorldClips(**{k: v[i:j] for k, v in vars(whole).items()}) for i, j in ((0, 2), (2, 9))]
     data, generator = LatentSet([halves, [short]]), torch.Generator().manual_seed(3)
     counts = torch.zeros(9)
     for _ in range(60):

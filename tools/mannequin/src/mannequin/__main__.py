@@ -2,7 +2,9 @@
 
 python -m mannequin vae --out build/train/vae
 python -m mannequin motion --out build/train/motion
-python -m mannequin transformer --vae build/train/vae --motion build/train/motion --out build/train/transformer
+python -m mannequin reader --vae build/train/vae --out build/train/reader
+python -m mannequin transformer --vae build/train/vae --motion build/train/motion --reader build/train/reader \
+    --out build/train/transformer
 python -m mannequin package --vae build/train/vae --transformer build/train/transformer --out build/mannequin
 python -m mannequin relight --checkpoint build/mannequin --out build/train/relight
 python -m mannequin clips --vae build/train/vae --feed /dev/shm/clips      # beside a training with the same --feed
@@ -22,6 +24,7 @@ from pathlib import Path
 import torch
 
 from mannequin.options import REQUIRED, add_options, option, read
+from mannequin.training.clip_latents import LatentSet
 from mannequin.training.motion import FACES, MotionTraining, renderer, train_motion
 from mannequin.training.networks import TRANSFORMER
 from mannequin.training.package import package as write_package
@@ -29,10 +32,11 @@ from mannequin.training.pieces import Join, Pack, join_pieces
 from mannequin.training.pieces import pack as write_pieces
 from mannequin.training.pool import SIZES, WORLD, ClipPool, importance
 from mannequin.training.ranks import join
+from mannequin.training.reader import ReaderTraining, Reading, ReadingSettings, load_reader, train_reader
 from mannequin.training.relight import LightLoss, RelightSettings, train_relighting
 from mannequin.training.reports import SampleReport, report_samples
-from mannequin.training.run import CUDA, Run
-from mannequin.training.supply import ClipSettings, Rendering, SupplySettings, fill, gather, held_out_clips
+from mannequin.training.run import CUDA, Once, Run
+from mannequin.training.supply import ClipSettings, Rendering, SupplySettings, clip_maker, clips_in, fill, gather
 from mannequin.training.transformer import FlowTraining, train_flow
 from mannequin.training.vae import VaeTraining, latent_statistics, load_trained_vae, train_vae, weights_in
 from mannequin.training.vae_report import HeldOut, VaeReport, report_vae
@@ -69,7 +73,7 @@ class MotionTrained:
 
 @dataclass(frozen=True)
 class HeldOutClips:
-    fresh: Path | None = option(None, "folder of clips of held-out people, whose loss is logged: see `clips`")
+    fresh: Path | None = option(None, "folder of clips of held-out people, on which is measured: see `clips`")
 
 
 @dataclass(frozen=True)
@@ -120,21 +124,44 @@ def motion(given: argparse.Namespace) -> None:
     train_motion(settings, renderer(world), run.out, where, run.start)
 
 
+def reader(given: argparse.Namespace) -> None:
+    """Train what reads from latents what faces do, for `transformer --reader`; writes reader.pt.
+
+    The clips that lie in --feed are read and stay there. Without --fresh, clips of held-out people are rendered.
+    """
+    run, settings, wanted = read(Once, given), read(ReaderTraining, given), read(ClipSettings, given)
+    vae, supply, held_out = read(Trained, given).vae, read(SupplySettings, given), read(HeldOutClips, given).fresh
+    _, where = join(run.device)
+    if supply.feed is None:
+        data = gather(load_trained_vae(vae, where), wanted, supply, where, Log(run.out / "log.jsonl"))
+    else:
+        data = clips_in(supply.feed, wanted, where, "feed")
+    if held_out is None:
+        make = clip_maker(load_trained_vae(vae, where), wanted, where, wanted.seed, held_out=True)
+        fresh = LatentSet([[make(kind)] for kind in range(len(wanted.kinds))])
+    else:
+        fresh = clips_in(held_out, wanted, where, "fresh")
+    train_reader(settings, data, fresh, run.out, where, run.record)
+
+
 def transformer(given: argparse.Namespace) -> None:
     """Render and encode clips, then train the transformer on them; writes transformer.pt. --start: a checkpoint folder."""
     run, settings, wanted = read(Run, given), read(FlowTraining, given), read(ClipSettings, given)
     trained, held_out = read(Trained, given), read(HeldOutClips, given).fresh
-    encoder = read(MotionTrained, given).motion
+    encoder, asked = read(MotionTrained, given).motion, read(ReadingSettings, given)
     if encoder is None and run.start is None and not run.resume:
         raise InputError("motion", None, "a new transformer needs a trained motion encoder", "Run `motion` first.")
     ranks, where = join(run.device)
     log = Log(run.out / "log.jsonl")
-    fresh = None if held_out is None else held_out_clips(held_out, wanted, where)
+    fresh = None if held_out is None else clips_in(held_out, wanted, where, "fresh")
     codec = load_trained_vae(trained.vae, where)
     data = gather(codec, wanted, read(SupplySettings, given), where, log, ranks)
     # Muon's updates are orthogonal: its rate is ten times AdamW's.
     settings = replace(settings, matrix_rate=10 * settings.rate)
-    train_flow(settings, data, run.out, where, run.resume, run.start, ranks, run.record, encoder, fresh)
+    reading = None
+    if asked.reader is not None:
+        reading = Reading(load_reader(asked.reader, where), asked.reading_weight, asked.reading_until)
+    train_flow(settings, data, run.out, where, run.resume, run.start, ranks, run.record, encoder, fresh, reading)
     if ranks.first:
         log.write(what="clips seen by this process", count=data.seen)
 
@@ -186,7 +213,17 @@ def sample(given: argparse.Namespace) -> None:
 COMMANDS: dict[Callable[[argparse.Namespace], None], tuple[type, ...]] = {
     vae: (Run, VaeTraining, VaeClips),
     motion: (Run, MotionTraining),
-    transformer: (Run, Trained, MotionTrained, HeldOutClips, FlowTraining, ClipSettings, SupplySettings),
+    reader: (Once, Trained, HeldOutClips, ReaderTraining, ClipSettings, SupplySettings),
+    transformer: (
+        Run,
+        Trained,
+        MotionTrained,
+        HeldOutClips,
+        FlowTraining,
+        ReadingSettings,
+        ClipSettings,
+        SupplySettings,
+    ),
     relight: (Run, Base, RelightSettings, LightLoss, ClipSettings, SupplySettings),
     clips: (Rendering, ClipSettings),
     package: (Packaged,),
