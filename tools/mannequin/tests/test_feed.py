@@ -7,9 +7,11 @@ from pathlib import Path
 
 import pytest
 import torch
+from safetensors.torch import save_file
 
 from mannequin.training.clip_latents import LatentSet, WorldClips, encode_batch
 from mannequin.training.feed import Feed
+from mannequin.training.motion import TOLD
 from mannequin.training.pool import SIZES
 from mannequin.training.supply import ClipSettings, clips_in
 from mannequin.world.assets import load
@@ -38,6 +40,13 @@ def test_parts_come_whole_and_in_order(tmp_path: Path) -> None:
             assert torch.equal(getattr(part, name), tensor), name
     assert feed.take(0, CPU) is None
     assert list((tmp_path / "feed").iterdir()) == []
+
+
+def test_parts_of_another_version_are_refused(tmp_path: Path) -> None:
+    old = {name: tensor.contiguous() for name, tensor in vars(clips(1)).items() if name not in ("does", "face_box")}
+    save_file(old, tmp_path / "1-abc-0.safetensors")
+    with pytest.raises(InputError, match="another version"):
+        Feed(tmp_path).take(0, CPU)
 
 
 def test_it_is_full_until_something_is_taken(tmp_path: Path) -> None:
@@ -127,4 +136,9 @@ def test_conditions_are_encoded_for_half_of_the_clips(replaced: float, encoded: 
     kept = made.keep.flatten(1).any(1)
     grey = (made.known == made.known.new_zeros(())).flatten(1).all(1)
     assert torch.equal(grey, ~kept), "what is not encoded is not kept either"
+    assert made.does.shape == (8, 9, len(TOLD))
+    torch.testing.assert_close(made.does[..., TOLD.index("jaw")].float(), batch.jaw, atol=1e-3, rtol=0)
+    seen = batch.keypoints[:, :, 23:91, 2].mean(-1) > 0.5
+    torch.testing.assert_close(made.face_box[seen].float(), batch.face_box[seen] / 8, atol=0.01, rtol=1e-3)
+    assert not made.face_box[~seen].any()
     assert int((~batch.replacement & kept).sum()) == max(0, encoded - int(batch.replacement.sum()))

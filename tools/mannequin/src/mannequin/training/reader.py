@@ -21,6 +21,7 @@ from mannequin.training.averages import Ema
 from mannequin.training.clip_latents import LatentSet, WorldClips, in_fours
 from mannequin.training.motion import TOLD, WEIGHTS
 from mannequin.training.recording import step_for
+from wanimate.errors import InputError
 from wanimate.train.common import Budget, Log, learning_share, load_state, save_state
 
 FILE = "reader.pt"
@@ -196,7 +197,13 @@ def train_reader(
 
 
 def load_reader(folder: Path, device: torch.device) -> FaceReader:
-    """What `train_reader` left in a folder."""
+    """What `train_reader` left in a folder.
+
+    Raises:
+        InputError: it has left nothing there.
+    """
+    if not (folder / FILE).is_file():
+        raise InputError("reader", folder, f"it has no {FILE}", "Run `reader` first.")
     reader = FaceReader()
     reader.load_state_dict(load_state(folder / FILE))
     return reader.to(device).eval().requires_grad_(False)

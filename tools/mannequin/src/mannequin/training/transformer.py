@@ -25,7 +25,7 @@ from mannequin.training.reader import Reading
 from mannequin.training.recording import step_for
 from wanimate.model.transformer import AnimateTransformer
 from wanimate.train.common import ALONE, Budget, Log, Process, learning_share, load_state, save_state
-from wanimate.train.flow import LossSettings, flow_loss, velocity_error, weighted_error
+from wanimate.train.flow import Flow, LossSettings, flow_loss, velocity_error, weighted_error
 from wanimate.train.latents import LatentClips
 from wanimate.train.steps import Step
 
@@ -135,13 +135,7 @@ def train_flow(
             clips.tell(model.faces.told)
 
     def measure(*fields: Tensor) -> tuple[Tensor, ...]:
-        clips = WorldClips(*fields)
-        if reading is None:
-            loss = flow_loss(model.flow, clips, config.loss)
-            return loss, loss
-        off, sigma = velocity_error(model.flow, clips, config.loss)
-        loss, misread = weighted_error(off, clips.person, config.loss), reading.error(off, sigma, clips)
-        return loss + reading.weight * misread, loss, misread
+        return losses(model.flow, WorldClips(*fields), config.loss, reading)
 
     step = step_for(record)(measure, trained)
     log = Log(out / "log.jsonl")
@@ -158,13 +152,13 @@ def train_flow(
         for optimizer, peak in ((adam, config.rate), (muon, config.matrix_rate)):
             for group in optimizer.param_groups:
                 group["lr"] = peak * share
-        _, *losses = step(*vars(drawn).values())
+        _, *parts = step(*vars(drawn).values())
         ranks.average(trained)
         clip_grad_norm_(trained, 1.0)
         adam.step()
         muon.step()
         ema.update(budget.step)
-        totals += torch.stack(losses)
+        totals += torch.stack(parts)
         budget.tick()
         if ranks.first and (budget.step % 200 == 0 or budget.over):
             count = budget.step % 200 or 200
@@ -174,9 +168,8 @@ def train_flow(
             totals.zero_()
         if ranks.first and (budget.step % 1000 == 0 or budget.over):
             if fresh is not None:
-                losses = fresh_losses(fresh, config, step, ema)
-                fresh_means = {f"fresh_{name}": mean for name, mean in zip(names, losses.tolist(), strict=True)}
-                log.write(step=budget.step, **fresh_means)
+                known = fresh_losses(fresh, config, step, ema).tolist()
+                log.write(step=budget.step, **{f"fresh_{name}": x for name, x in zip(names, known, strict=True)})
             save_state(
                 out / "state.pt", model=model.state_dict(), adam=adam.state_dict(), muon=muon.state_dict(),
                 ema=ema.shadow, step=budget.step, spent=budget.spent,
@@ -187,16 +180,26 @@ def train_flow(
     return result.eval().requires_grad_(False)
 
 
+def losses(flow: Flow, clips: WorldClips, settings: LossSettings, reading: Reading | None) -> tuple[Tensor, ...]:
+    """What is trained on; of it the flow's loss; with a reader its error."""
+    if reading is None:
+        loss = flow_loss(flow, clips, settings)
+        return loss, loss
+    off, sigma = velocity_error(flow, clips, settings)
+    loss, misread = weighted_error(off, clips.person, settings), reading.error(off, sigma, clips)
+    return loss + reading.weight * misread, loss, misread
+
+
 def fresh_losses(clips: LatentSet, config: FlowTraining, step: Step, ema: Ema, rounds: int = 12) -> Tensor:
     """The averaged network's losses on `rounds` batches, always the same clips; gradients are left behind."""
     generator = torch.Generator("cpu").manual_seed(0)
     ema.swap()
-    losses = []
+    total = []
     for _ in range(rounds):
         _, *parts = step(*vars(clips.draw(config.batch, generator, config.short_batch)).values())
-        losses.append(torch.stack(parts))
+        total.append(torch.stack(parts))
     ema.swap()
-    return torch.stack(losses).mean(0)
+    return torch.stack(total).mean(0)
 
 
 def sort_weights(model: Mannequin) -> tuple[list[nn.Parameter], list[nn.Parameter], list[nn.Parameter]]:
