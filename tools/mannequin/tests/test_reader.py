@@ -70,7 +70,9 @@ def test_it_learns_what_latents_tell(tmp_path: Path) -> None:
     assert r2["smile"] < 0.2, "nothing shows it"
     lines = [json.loads(line) for line in (tmp_path / "log.jsonl").read_text().splitlines()]
     measured = [line for line in lines if line.get("what") == "R2"]
-    assert measured[0]["jaw"] == pytest.approx(reader_r2(trained, fresh, reader.LEAST, 1000)[1]["jaw"], abs=1e-4)
+    assert measured[0]["jaw"] == pytest.approx(
+        reader_r2(trained, fresh, reader.SIZES[0], reader.SIZES[-1])[1]["jaw"], abs=1e-4
+    )
     assert sum(line["faces"] for line in measured[1:]) == 60 * 2
     again = reader.load_reader(tmp_path, CPU)
     place, _ = face_places(fresh.kinds[0][0].face_box)
@@ -109,7 +111,7 @@ def test_it_asks_only_at_told_faces_and_only_below_the_bound() -> None:
     given.face_box[2, 5] = 0  # the last latent frame hides it
     off = torch.randn(4, 16, 4, 10, 10, requires_grad=True)
     sigma = torch.tensor([0.3, 0.3, 0.3, 0.7])
-    reading = Reading(FaceReader().requires_grad_(False), 1.0, 0.6)
+    reading = Reading(FaceReader().requires_grad_(False), 1.0, 0.6, 3.0)
     reading.error(off, sigma, given).backward()
     assert off.grad is not None
     asked = off.grad.abs().sum(1) > 0  # [M, T+1, h, w]
@@ -127,7 +129,7 @@ def test_it_asks_only_at_told_faces_and_only_below_the_bound() -> None:
 def test_true_latents_have_no_error_and_it_grows_with_what_is_read() -> None:
     torch.manual_seed(0)
     given, sigma = clips(3), torch.full((3,), 0.5)
-    reading = Reading(FaceReader(), 1.0, 0.9)
+    reading = Reading(FaceReader(), 1.0, 0.9, 3.0)
     off = torch.randn(3, 16, 3, 10, 10)
     errors = [reading.error(share * off, sigma, given).item() for share in (0.0, 0.1, 0.5)]
     assert errors[0] == 0 < errors[1] < errors[2]
@@ -155,9 +157,9 @@ def test_without_a_reader_and_at_weight_0_the_loss_is_the_flows() -> None:
     eye = FaceReader().requires_grad_(False)
     loss, gradient = found(None)
     assert torch.equal(loss, plain)
-    for one, other in zip(found(Reading(eye, 0.0, 0.9)), (loss, gradient), strict=True):
+    for one, other in zip(found(Reading(eye, 0.0, 0.9, 3.0)), (loss, gradient), strict=True):
         assert torch.equal(one, other)
-    weighed = found(Reading(eye, 1.0, 0.9))
+    weighed = found(Reading(eye, 1.0, 0.9, 3.0))
     assert torch.equal(weighed[0], loss)
     assert not torch.equal(weighed[1], gradient)
 

@@ -160,7 +160,8 @@ def transformer(given: argparse.Namespace) -> None:
     settings = replace(settings, matrix_rate=10 * settings.rate)
     reading = None
     if asked.reader is not None:
-        reading = Reading(load_reader(asked.reader, where), asked.reading_weight, asked.reading_until)
+        eye = load_reader(asked.reader, where)
+        reading = Reading(eye, asked.reading_weight, asked.reading_until, asked.reading_least)
     train_flow(settings, data, run.out, where, run.resume, run.start, ranks, run.record, encoder, fresh, reading)
     if ranks.first:
         log.write(what="clips seen by this process", count=data.seen)

@@ -29,8 +29,6 @@ SIDE = 12
 """Points of a face's cut, in each direction."""
 ROOM = 1.25
 """Side of a cut over the longer side of the face's box."""
-LEAST = 4.0
-"""Mean of a face box's sides, in latent pixels, from which on a face is told."""
 SIZES = (2.0, 3.0, 4.0, 5.0, 6.5, 9.0, 1000.0)
 """Bounds of the sizes for which R2 is logged."""
 WIDTHS = (96, 160, 192)
@@ -50,11 +48,18 @@ class ReaderTraining:
 
 @dataclass(frozen=True)
 class ReadingSettings:
-    """What the reader's loss is in the transformer's training."""
+    """What the reader's loss is in the transformer's training.
+
+    Noisy latents tell by themselves whether a mouth is open up to a noise of 0.8, whether eyes are shut up to 0.7 (faces of
+    64 pixels, dev/LOG.md, 2026-11-30). What the conditions say about it is decided above: `until` is not small.
+    """
 
     reader: Path | None = option(None, "folder of a reader's training, which adds its loss; left out: no such loss")
-    reading_weight: float = option(0.05, "weight of the reader's loss")
-    reading_until: float = option(0.9, "noise from which on the reader is not asked; its weight falls to 0 there")
+    reading_weight: float = option(1.0, "weight of the reader's loss")
+    reading_until: float = option(
+        1.0, "noise, 0 to 1, from which on the reader is not asked; its weight falls to 0 there"
+    )
+    reading_least: float = option(3.0, "latent pixels, 8 of the picture, that the faces have that are read")
 
 
 class FaceReader(nn.Module):
@@ -83,11 +88,12 @@ class FaceReader(nn.Module):
 
 @dataclass(frozen=True)
 class Reading:
-    """A trained reader, and how much what it reads counts."""
+    """A trained reader, and how much what it reads counts: see `ReadingSettings`."""
 
     reader: FaceReader
     weight: float
     until: float
+    least: float
 
     def error(self, off: Tensor, sigma: Tensor, clips: WorldClips) -> Tensor:
         """How far what a prediction's faces do is from what the true latents' faces do, in squared spreads: a mean.
@@ -104,7 +110,7 @@ class Reading:
         with torch.no_grad():
             wanted = self.reader(truth, place)
         error = worth_error(self.reader(made, place) - wanted).mean(-1)
-        told = (size >= LEAST).to(error.dtype)
+        told = (size >= self.least).to(error.dtype)
         trust = (1 - sigma / self.until).clamp_min(0)
         return (error * told * trust.unsqueeze(1)).sum() / told.sum().clamp_min(1)
 
@@ -190,7 +196,7 @@ def train_reader(
     reader.load_state_dict(ema.shadow)
     reader.eval().requires_grad_(False)
     save_state(out / FILE, **{k: v.cpu() for k, v in reader.state_dict().items()})
-    for least, most in ((LEAST, SIZES[-1]), *pairwise(SIZES)):
+    for least, most in ((SIZES[0], SIZES[-1]), *pairwise(SIZES)):
         faces, scores = reader_r2(reader, fresh, least, most)
         log.write(what="R2", least=least, most=most, faces=faces, **scores)
     return reader
@@ -211,16 +217,16 @@ def load_reader(folder: Path, device: torch.device) -> FaceReader:
 
 @torch.no_grad()
 def reader_r2(reader: FaceReader, clips: LatentSet, least: float, most: float) -> tuple[int, dict[str, float]]:
-    """How many faces (a face a latent frame) of these sizes in latent pixels there are, and the share of the variance that
-    the answers explain, by name of TOLD."""
-    pairs = []
+    """How many faces (a face a latent frame) of these sizes in latent pixels there are, and R2 by name of TOLD: what the
+    answers explain, as a share of the variance of all clips."""
+    errors, truths = [], []
     for part in (part for parts in clips.kinds for part in parts):
         place, size = face_places(part.face_box)
-        chosen = (size >= least) & (size < most)
-        pairs.append((reader(part.target.float(), place)[chosen], _told(reader, part)[chosen]))
-    guess, truth = (torch.cat(x).flatten(0, 1) for x in zip(*pairs, strict=True))
-    missed = (guess - truth).square().sum(0) / (truth - truth.mean(0)).square().sum(0).clamp_min(1e-9)
-    return len(truth) // 4, dict(zip(TOLD, (1 - missed).tolist(), strict=True))
+        truth = _told(reader, part)
+        errors.append((reader(part.target.float(), place) - truth)[(size >= least) & (size < most)])
+        truths.append(truth.flatten(0, 2))
+    missed = torch.cat(errors).square().mean((0, 1)) / torch.cat(truths).var(0).clamp_min(1e-9)
+    return sum(map(len, errors)), dict(zip(TOLD, (1 - missed).tolist(), strict=True))
 
 
 def _told(reader: FaceReader, clips: WorldClips) -> Tensor:
