@@ -68,6 +68,7 @@ class FaceReader(nn.Module):
 
     middle: Tensor
     spread: Tensor
+    worth: Tensor
 
     def __init__(self) -> None:
         super().__init__()
@@ -79,11 +80,21 @@ class FaceReader(nn.Module):
         self.answer = nn.Linear(256, 4 * len(TOLD))
         self.register_buffer("middle", torch.zeros(len(TOLD)))
         self.register_buffer("spread", torch.ones(len(TOLD)))
+        worth = torch.tensor([WEIGHTS.get(name, 1.0) for name in TOLD])
+        self.register_buffer("worth", worth / worth.sum(), persistent=False)
 
     def forward(self, latents: Tensor, place: Tensor) -> Tensor:
         cuts = cut(latents, place)
         answers: Tensor = self.answer(self.look(cuts.flatten(0, 1)))
         return answers.view(*cuts.shape[:2], 4, len(TOLD))
+
+    def error(self, off: Tensor) -> Tensor:
+        """Squares of errors of answers, [M, T, 4, D], as much as each counts: means [M, T]."""
+        return (off.square() * self.worth).sum(-1).mean(-1)
+
+    def told(self, clips: WorldClips) -> Tensor:
+        """What it should answer, [M, T, 4, D]."""
+        return (in_fours(clips.does.float()) - self.middle) / self.spread
 
 
 @dataclass(frozen=True)
@@ -109,16 +120,10 @@ class Reading:
         made = truth - sigma.view(-1, 1, 1, 1, 1) * off[:, :, 1:]
         with torch.no_grad():
             wanted = self.reader(truth, place)
-        error = worth_error(self.reader(made, place) - wanted).mean(-1)
+        error = self.reader.error(self.reader(made, place) - wanted)
         told = (size >= self.least).to(error.dtype)
         trust = (1 - sigma / self.until).clamp_min(0)
         return (error * told * trust.unsqueeze(1)).sum() / told.sum().clamp_min(1)
-
-
-def worth_error(off: Tensor) -> Tensor:
-    """Squares of errors [..., D] in spreads, as much as each counts: [...]."""
-    worth = off.new_tensor([WEIGHTS.get(name, 1.0) for name in TOLD])
-    return (off.square() * worth).sum(-1) / worth.sum()
 
 
 def face_places(boxes: Tensor) -> tuple[Tensor, Tensor]:
@@ -174,7 +179,7 @@ def train_reader(
         clips = WorldClips(*fields)
         place, size = face_places(clips.face_box)
         noise = config.noise * torch.rand(len(clips), 1, 1, 1, 1, device=device) * torch.randn_like(clips.target)
-        error = worth_error(reader(clips.target + noise, place) - _told(reader, clips)).mean(-1)
+        error = reader.error(reader(clips.target + noise, place) - reader.told(clips))
         told = (size >= SIZES[0]).to(error.dtype)
         return ((error * told).sum() / told.sum().clamp_min(1),)
 
@@ -222,16 +227,11 @@ def reader_r2(reader: FaceReader, clips: LatentSet, least: float, most: float) -
     errors, truths = [], []
     for part in (part for parts in clips.kinds for part in parts):
         place, size = face_places(part.face_box)
-        truth = _told(reader, part)
+        truth = reader.told(part)
         errors.append((reader(part.target.float(), place) - truth)[(size >= least) & (size < most)])
         truths.append(truth.flatten(0, 2))
     missed = torch.cat(errors).square().mean((0, 1)) / torch.cat(truths).var(0).clamp_min(1e-9)
     return sum(map(len, errors)), dict(zip(TOLD, (1 - missed).tolist(), strict=True))
-
-
-def _told(reader: FaceReader, clips: WorldClips) -> Tensor:
-    """What the reader should answer, [M, T, 4, D]."""
-    return (in_fours(clips.does.float()) - reader.middle) / reader.spread
 
 
 def _spread(data: LatentSet) -> tuple[Tensor, Tensor]:
