@@ -9,6 +9,7 @@ import pytest
 import torch
 from safetensors.torch import save_file
 
+from mannequin.training import supply
 from mannequin.training.clip_latents import LatentSet, WorldClips, encode_batch
 from mannequin.training.feed import Feed
 from mannequin.training.motion import TOLD
@@ -92,6 +93,17 @@ def test_a_pool_without_new_clips_stays_as_it_is(tmp_path: Path) -> None:
     assert pool.seen == 3 * len(SIZES) + 2
     assert [len(parts) for parts in pool.kinds] == [1, 2, 1]
     assert pool.kinds[1][1].face[:, 0, 0, 0, 0].tolist() == [9, 9]
+
+
+def test_the_share_from_near_reaches_the_world(monkeypatch: pytest.MonkeyPatch) -> None:
+    """Of the relighting LoRA's clips as well."""
+    found: list[WorldSettings] = []
+    monkeypatch.setattr(supply, "load", lambda device: None)
+    monkeypatch.setattr(supply, "World", lambda _, settings: found.append(settings))
+    for settings in (ClipSettings(), ClipSettings(near=0.75), ClipSettings(near=0.75).relighting):
+        supply.clip_maker(None, settings, CPU, 0)  # type: ignore[arg-type]
+    assert [settings.near for settings in found] == [0.5, 0.75, 0.75]
+    assert [settings.replacement for settings in found] == [0.25, 0.25, 1.0]
 
 
 def test_held_out_clips_are_read_and_stay(tmp_path: Path) -> None:
