@@ -12,9 +12,8 @@ from safetensors.torch import save_file
 from mannequin.training import supply
 from mannequin.training.clip_latents import LatentSet, WorldClips, encode_batch
 from mannequin.training.feed import Feed
-from mannequin.training.motion import TOLD
 from mannequin.training.pool import SIZES
-from mannequin.training.supply import ClipSettings, clips_in
+from mannequin.training.supply import ClipSettings, held_out_clips
 from mannequin.world.assets import load
 from mannequin.world.world import World, WorldSettings
 from wanimate.errors import InputError
@@ -26,7 +25,7 @@ def clips(number: int, count: int = 3) -> WorldClips:
     latents = torch.full((count, 16, 3, 4, 4), number, dtype=torch.float16).to(memory_format=torch.channels_last_3d)
     return WorldClips(
         latents, latents + 1, latents + 2, latents[:, :, :1], latents[:, :4], latents[:, 0],
-        torch.full((count, 9, 8, 8, 3), number, dtype=torch.uint8), latents[:, :1, :, 0, 0], latents[:, 0, :, 0],
+        torch.full((count, 9, 8, 8, 3), number, dtype=torch.uint8), latents[:, 0, :, 0],
     )  # fmt: skip
 
 
@@ -44,7 +43,7 @@ def test_parts_come_whole_and_in_order(tmp_path: Path) -> None:
 
 
 def test_parts_of_another_version_are_refused(tmp_path: Path) -> None:
-    old = {name: tensor.contiguous() for name, tensor in vars(clips(1)).items() if name not in ("does", "face_box")}
+    old = {name: tensor.contiguous() for name, tensor in vars(clips(1)).items() if name != "face_box"}
     save_file(old, tmp_path / "1-abc-0.safetensors")
     with pytest.raises(InputError, match="another version"):
         Feed(tmp_path).take(0, CPU)
@@ -112,10 +111,10 @@ def test_held_out_clips_are_read_and_stay(tmp_path: Path) -> None:
     for kind in range(5):
         feed.put(kind, clips(kind, 1))
     with pytest.raises(InputError, match="at least one part of every kind"):
-        clips_in(tmp_path, settings, CPU, "fresh")
+        held_out_clips(tmp_path, settings, CPU)
     feed.put(5, clips(5, 1))
     for _ in range(2):
-        found = clips_in(tmp_path, settings, CPU, "fresh")
+        found = held_out_clips(tmp_path, settings, CPU)
         assert [int(parts[0].face.max()) for parts in found.kinds] == list(range(6))
 
 
@@ -148,8 +147,6 @@ def test_conditions_are_encoded_for_half_of_the_clips(replaced: float, encoded: 
     kept = made.keep.flatten(1).any(1)
     grey = (made.known == made.known.new_zeros(())).flatten(1).all(1)
     assert torch.equal(grey, ~kept), "what is not encoded is not kept either"
-    assert made.does.shape == (8, 9, len(TOLD))
-    torch.testing.assert_close(made.does[..., TOLD.index("jaw")].float(), batch.jaw, atol=1e-3, rtol=0)
     seen = batch.keypoints[:, :, 23:91, 2].mean(-1) > 0.5
     torch.testing.assert_close(made.face_box[seen].float(), batch.face_box[seen] / 8, atol=0.01, rtol=1e-3)
     assert not made.face_box[~seen].any()

@@ -92,7 +92,6 @@ def make_latents(clips: int = 12) -> LatentSet:
             keep=torch.zeros(clips, 4, 2, height, width),
             person=torch.rand(clips, 2, height, width, generator=generator),
             face=torch.randint(0, 256, (clips, 5, 8, 8, 3), generator=generator, dtype=torch.uint8),
-            does=torch.rand(clips, 5, len(motion.TOLD), generator=generator),
             face_box=torch.zeros(clips, 5, 4),
         )
 
@@ -373,9 +372,7 @@ def test_every_clip_is_drawn_as_often_and_short_ones_in_larger_batches() -> None
     def piece(name: str, tensor: Tensor) -> Tensor:
         return tensor[:, :1] if name == "person" else tensor[:, :, :1]
 
-    short = WorldClips(
-        **{k: v[:, :1] if k in ("face", "does", "face_box") else piece(k, v) for k, v in vars(whole).items()}
-    )
+    short = WorldClips(**{k: v[:, :1] if k in ("face", "face_box") else piece(k, v) for k, v in vars(whole).items()})
     halves = [WorldClips(**{k: v[i:j] for k, v in vars(whole).items()}) for i, j in ((0, 2), (2, 9))]
     data, generator = LatentSet([halves, [short]]), torch.Generator().manual_seed(3)
     counts = torch.zeros(9)

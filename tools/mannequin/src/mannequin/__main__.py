@@ -24,7 +24,6 @@ from pathlib import Path
 import torch
 
 from mannequin.options import REQUIRED, add_options, option, read
-from mannequin.training.clip_latents import LatentSet
 from mannequin.training.motion import FACES, MotionTraining, renderer, train_motion
 from mannequin.training.networks import TRANSFORMER
 from mannequin.training.package import package as write_package
@@ -32,13 +31,21 @@ from mannequin.training.pieces import Join, Pack, join_pieces
 from mannequin.training.pieces import pack as write_pieces
 from mannequin.training.pool import SIZES, WORLD, ClipPool, importance
 from mannequin.training.ranks import join
-from mannequin.training.reader import ReaderTraining, Reading, ReadingSettings, load_reader, train_reader
+from mannequin.training.reader import (
+    READ_WORLD,
+    ReaderTraining,
+    Reading,
+    ReadingSettings,
+    load_reader,
+    train_reader,
+)
+from mannequin.training.reader import renderer as face_renderer
 from mannequin.training.relight import LightLoss, RelightSettings, train_relighting
 from mannequin.training.reports import SampleReport, report_samples
 from mannequin.training.run import CUDA, Once, Run
-from mannequin.training.supply import ClipSettings, Rendering, SupplySettings, clip_maker, clips_in, fill, gather
+from mannequin.training.supply import ClipSettings, Rendering, SupplySettings, fill, gather, held_out_clips
 from mannequin.training.transformer import FlowTraining, train_flow
-from mannequin.training.vae import VaeTraining, latent_statistics, load_trained_vae, train_vae, weights_in
+from mannequin.training.vae import VaeTraining, latent_statistics, load_trained_vae, speed_up, train_vae, weights_in
 from mannequin.training.vae_report import HeldOut, VaeReport, report_vae
 from mannequin.world.assets import load
 from mannequin.world.world import World
@@ -73,7 +80,7 @@ class MotionTrained:
 
 @dataclass(frozen=True)
 class HeldOutClips:
-    fresh: Path | None = option(None, "folder of clips of held-out people, on which is measured: see `clips`")
+    fresh: Path | None = option(None, "folder of clips of held-out people, whose loss is logged: see `clips`")
 
 
 @dataclass(frozen=True)
@@ -125,23 +132,15 @@ def motion(given: argparse.Namespace) -> None:
 
 
 def reader(given: argparse.Namespace) -> None:
-    """Train what reads from latents what faces do, for `transformer --reader`; writes reader.pt.
-
-    The clips that lie in --feed are read and stay there. Without --fresh, clips of held-out people are rendered.
-    """
-    run, settings, wanted = read(Once, given), read(ReaderTraining, given), read(ClipSettings, given)
-    vae, supply, held_out = read(Trained, given).vae, read(SupplySettings, given), read(HeldOutClips, given).fresh
+    """Train what reads from latents what faces do, for `transformer --reader`; writes reader.pt."""
+    run, settings = read(Once, given), read(ReaderTraining, given)
     _, where = join(run.device)
-    if supply.feed is None:
-        data = gather(load_trained_vae(vae, where), wanted, supply, where, Log(run.out / "log.jsonl"))
-    else:
-        data = clips_in(supply.feed, wanted, where, "feed")
-    if held_out is None:
-        make = clip_maker(load_trained_vae(vae, where), wanted, where, wanted.seed, held_out=True)
-        fresh = LatentSet([[make(kind)] for kind in range(len(wanted.kinds))])
-    else:
-        fresh = clips_in(held_out, wanted, where, "fresh")
-    train_reader(settings, data, fresh, run.out, where, run.record)
+    codec = load_trained_vae(read(Trained, given).vae, where)
+    fast = where.type == "cuda"
+    if fast:
+        speed_up(codec)
+    world = World(load(device=where), replace(READ_WORLD, compiled=fast))
+    train_reader(settings, face_renderer(world, codec), run.out, where, run.record)
 
 
 def transformer(given: argparse.Namespace) -> None:
@@ -153,7 +152,7 @@ def transformer(given: argparse.Namespace) -> None:
         raise InputError("motion", None, "a new transformer needs a trained motion encoder", "Run `motion` first.")
     ranks, where = join(run.device)
     log = Log(run.out / "log.jsonl")
-    fresh = None if held_out is None else clips_in(held_out, wanted, where, "fresh")
+    fresh = None if held_out is None else held_out_clips(held_out, wanted, where)
     codec = load_trained_vae(trained.vae, where)
     data = gather(codec, wanted, read(SupplySettings, given), where, log, ranks)
     # Muon's updates are orthogonal: its rate is ten times AdamW's.
@@ -214,7 +213,7 @@ def sample(given: argparse.Namespace) -> None:
 COMMANDS: dict[Callable[[argparse.Namespace], None], tuple[type, ...]] = {
     vae: (Run, VaeTraining, VaeClips),
     motion: (Run, MotionTraining),
-    reader: (Once, Trained, HeldOutClips, ReaderTraining, ClipSettings, SupplySettings),
+    reader: (Once, Trained, ReaderTraining),
     transformer: (
         Run,
         Trained,

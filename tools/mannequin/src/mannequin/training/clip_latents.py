@@ -13,7 +13,6 @@ import torch.nn.functional as F
 from torch import Tensor
 
 from mannequin.training.averages import mixed
-from mannequin.training.motion import told
 from mannequin.training.pool import HAND, importance
 from mannequin.world.world import WorldBatch
 from wanimate.model.vae import VideoVae
@@ -22,13 +21,8 @@ from wanimate.train.latents import LatentClips
 
 @dataclass
 class WorldClips(LatentClips):
-    """Clips of the world, with what the reader (`reader`) is told.
+    """Clips of the world. face_box: x0 y0 x1 y1 of the face in latent pixels, [M, K, 4], 0 where none is seen."""
 
-    does: what the faces do, [M, K, len(motion.TOLD)]; face_box: x0 y0 x1 y1 in latent pixels, [M, K, 4], 0 where no face is
-    seen.
-    """
-
-    does: Tensor
     face_box: Tensor
 
 
@@ -71,19 +65,18 @@ def encode_batch(
 
     shape = (frames, height, width)
     if shape not in grey:
-        grey[shape] = _encode(vae, torch.zeros(half, 3, *shape, device=video.device), half)[:1]
+        grey[shape] = encode(vae, torch.zeros(half, 3, *shape, device=video.device), half)[:1]
     latents = grey[shape].repeat(n, 1, 1, 1, 1)
     busy = busy.to(video.device)
-    latents[busy] = _encode(vae, condition[busy], half)
+    latents[busy] = encode(vae, condition[busy], half)
     return WorldClips(
-        target=_encode(vae, video, half),
-        pose=_encode(vae, to_video(batch.skeleton), half),
+        target=encode(vae, video, half),
+        pose=encode(vae, to_video(batch.skeleton), half),
         known=latents,
-        reference=_encode(vae, to_video(batch.reference[:, None]), half),
+        reference=encode(vae, to_video(batch.reference[:, None]), half),
         keep=packed.half(),
         person=share.half(),
         face=batch.face,
-        does=told(batch).half(),
         face_box=seen_faces(batch).half(),
     )
 
@@ -105,7 +98,9 @@ def person_weight(batch: WorldBatch, face_weight: float) -> Tensor:
     return (batch.cover.float() + 4 * weight + face_weight * weight * (weight >= HAND)) / 255
 
 
-def _encode(vae: VideoVae, video: Tensor, at_once: int) -> Tensor:
+@torch.no_grad()
+def encode(vae: VideoVae, video: Tensor, at_once: int) -> Tensor:
+    """Latents of clips [n, 3, K, H, W], float16 [n, 16, T, h, w]; convolutions see `at_once` of them."""
     with mixed(video.device):
         return torch.cat([vae.encode_piece(part, {}).half() for part in video.split(at_once)])
 

@@ -48,8 +48,7 @@ class Feed:
     def read(self, kind: int, device: torch.device) -> Iterator[WorldClips]:
         """All unread parts of a kind, on `device`; they stay unread."""
         for path in self._unread(str(kind)):
-            with suppress(FileNotFoundError):  # taken meanwhile
-                yield _loaded(path, device)
+            yield _loaded(path, device)
 
     def take(self, kind: int, device: torch.device) -> WorldClips | None:
         """The oldest unread part of a kind, on `device`; None where there is none."""

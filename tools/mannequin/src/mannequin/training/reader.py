@@ -9,8 +9,9 @@ Letters: M clips, K frames, T = (K+3)/4 latent frames, h w latent rows and colum
 
 from __future__ import annotations
 
-from dataclasses import dataclass
-from itertools import pairwise
+from collections.abc import Callable
+from dataclasses import dataclass, replace
+from itertools import count, pairwise
 from pathlib import Path
 
 import torch
@@ -18,31 +19,45 @@ from torch import Tensor, nn
 
 from mannequin.options import option
 from mannequin.training.averages import Ema
-from mannequin.training.clip_latents import LatentSet, WorldClips, in_fours
-from mannequin.training.motion import TOLD, WEIGHTS
+from mannequin.training.clip_latents import WorldClips, encode, in_fours, seen_faces, to_video
+from mannequin.training.motion import TOLD, WEIGHTS, told
+from mannequin.training.pool import WORLD
 from mannequin.training.recording import step_for
+from mannequin.world.world import World
 from wanimate.errors import InputError
+from wanimate.model.vae import VideoVae
 from wanimate.train.common import Budget, Log, learning_share, load_state, save_state
 
 FILE = "reader.pt"
+READ_WORLD = replace(WORLD, replacement=0.0, near=0.75, face_size=16)
+"""What is rendered for a reader."""
+FRAMES, PICTURE = 9, 256
+"""Of its clips. Short ones show more people; sizes of faces and not of pictures matter."""
 SIDE = 12
 """Points of a face's cut, in each direction."""
 ROOM = 1.25
 """Side of a cut over the longer side of the face's box."""
 SIZES = (2.0, 3.0, 4.0, 5.0, 6.5, 9.0, 1000.0)
-"""Bounds of the sizes for which R2 is logged."""
+"""Bounds of the sizes for which R2 is logged; a reader learns from all of them."""
 WIDTHS = (96, 160, 192)
 
 
 @dataclass(frozen=True)
 class ReaderTraining:
-    """The reader learns from latents with noise of a random deviation up to `noise`."""
+    """Clips are rendered in parts; the pool begins with `first` of them and goes on getting new ones.
 
-    steps: int = option(12000, "most steps; the run ends by whichever limit comes first")
-    seconds: float = option(90.0, "training time; the learning rate falls to zero at its end")
-    batch: int = option(64, "clips of a step")
+    A reader that sees the same people too often learns them by heart: more of the time goes into rendering than into steps.
+    """
+
+    steps: int = option(20000, "most steps; the run ends by whichever limit comes first")
+    seconds: float = option(150.0, "training time; the learning rate falls to zero at its end")
+    batch: int = option(128, "clips of a step")
+    clips: int = option(96, "clips rendered at once")
+    first: int = option(24, "parts that the pool begins with")
+    renew: int = option(30, "steps between two new parts")
     rate: float = option(2e-3, "peak learning rate")
     noise: float = option(0.5, "most noise on the latents, over their spread")
+    shift: float = option(0.06, "most by which cuts lie off, over their side")
     seed: int = option(0, "of clips, noise and first weights")
 
 
@@ -60,6 +75,27 @@ class ReadingSettings:
         1.0, "noise, 0 to 1, from which on the reader is not asked; its weight falls to 0 there"
     )
     reading_least: float = option(3.0, "latent pixels, 8 of the picture, that the faces have that are read")
+
+
+@dataclass
+class Faces:
+    """latents: float16 [M, 16, T, h, w]; does: what the faces do, [M, K, D]; box: see `WorldClips.face_box`, [M, K, 4]."""
+
+    latents: Tensor
+    does: Tensor
+    box: Tensor
+
+
+Render = Callable[[int, int, bool], Faces]
+"""(people, seed, held out) -> a clip of each."""
+
+
+def renderer(world: World, codec: VideoVae) -> Render:
+    def render(people: int, seed: int, held_out: bool) -> Faces:
+        batch = world.sample_batch(people, FRAMES, PICTURE, PICTURE, seed, held_out)
+        return Faces(encode(codec, to_video(batch.video), min(people, 32)), told(batch), seen_faces(batch))
+
+    return render
 
 
 class FaceReader(nn.Module):
@@ -88,13 +124,13 @@ class FaceReader(nn.Module):
         answers: Tensor = self.answer(self.look(cuts.flatten(0, 1)))
         return answers.view(*cuts.shape[:2], 4, len(TOLD))
 
+    def truth(self, does: Tensor) -> Tensor:
+        """What it should answer, [M, T, 4, D], where faces do `does` [M, K, D]."""
+        return (in_fours(does) - self.middle) / self.spread
+
     def error(self, off: Tensor) -> Tensor:
         """Squares of errors of answers, [M, T, 4, D], as much as each counts: means [M, T]."""
         return (off.square() * self.worth).sum(-1).mean(-1)
-
-    def told(self, clips: WorldClips) -> Tensor:
-        """What it should answer, [M, T, 4, D]."""
-        return (in_fours(clips.does.float()) - self.middle) / self.spread
 
 
 @dataclass(frozen=True)
@@ -121,9 +157,9 @@ class Reading:
         with torch.no_grad():
             wanted = self.reader(truth, place)
         error = self.reader.error(self.reader(made, place) - wanted)
-        told = (size >= self.least).to(error.dtype)
-        trust = (1 - sigma / self.until).clamp_min(0)
-        return (error * told * trust.unsqueeze(1)).sum() / told.sum().clamp_min(1)
+        trust = (1 - sigma / self.until).clamp_min(0).unsqueeze(1)
+        asked = (size >= self.least).to(error.dtype)
+        return (error * asked * trust).sum() / asked.sum().clamp_min(1)
 
 
 def face_places(boxes: Tensor) -> tuple[Tensor, Tensor]:
@@ -160,35 +196,41 @@ def _along(low: Tensor, high: Tensor, size: int) -> Tensor:
 
 
 def train_reader(
-    config: ReaderTraining, data: LatentSet, fresh: LatentSet, out: Path, device: torch.device, record: bool = False
+    config: ReaderTraining, render: Render, out: Path, device: torch.device, record: bool = False
 ) -> FaceReader:
-    """Returns the averaged reader; `out` gets reader.pt and log.jsonl, whose last lines have R2 on the clips `fresh`.
+    """Returns the averaged reader; `out` gets reader.pt and log.jsonl, whose last lines have R2 of held-out people.
 
     `record`: see `recording.RecordedStep`.
     """
     torch.manual_seed(config.seed)
+    seeds = count(1_000_000 * (1 + config.seed))
+    parts = [render(config.clips, next(seeds), False) for _ in range(config.first)]
     reader = FaceReader().to(device)
-    reader.middle, reader.spread = _spread(data)
+    does = torch.cat([part.does.flatten(0, 1) for part in parts])
+    reader.middle, reader.spread = does.mean(0), does.std(0).clamp_min(0.02)
     weights = list(reader.parameters())
-    optimizer = torch.optim.AdamW(weights, lr=config.rate, betas=(0.9, 0.99), weight_decay=0.01)
+    optimizer = torch.optim.AdamW(weights, lr=config.rate, betas=(0.9, 0.99), weight_decay=0.05)
     ema = Ema(reader, 0.998)
     log = Log(out / "log.jsonl")
     generator = torch.Generator("cpu").manual_seed(config.seed)
 
-    def measure(*fields: Tensor) -> tuple[Tensor]:
-        clips = WorldClips(*fields)
-        place, size = face_places(clips.face_box)
-        noise = config.noise * torch.rand(len(clips), 1, 1, 1, 1, device=device) * torch.randn_like(clips.target)
-        error = reader.error(reader(clips.target + noise, place) - reader.told(clips))
-        told = (size >= SIZES[0]).to(error.dtype)
-        return ((error * told).sum() / told.sum().clamp_min(1),)
+    def measure(latents: Tensor, does: Tensor, box: Tensor) -> tuple[Tensor]:
+        place, size = face_places(box)
+        shape = (len(box), 1, 1, 1, 1)
+        noisy = latents + config.noise * torch.rand(shape, device=device) * torch.randn_like(latents)
+        shift = config.shift * (2 * torch.rand(len(box), 1, 2, device=device) - 1)
+        place = place + (shift * (place[..., 2:] - place[..., :2])).repeat(1, 1, 2)
+        error = reader.error(reader(noisy, place) - reader.truth(does))
+        asked = (size >= SIZES[0]).to(error.dtype)
+        return ((error * asked).sum() / asked.sum().clamp_min(1),)
 
-    step, budget, total = step_for(record)(measure, weights), Budget(config.steps, config.seconds), torch.zeros(())
-    total = total.to(device)
+    step, budget, total = step_for(record)(measure, weights), Budget(config.steps, config.seconds), does.new_zeros(())
     while not budget.over:
+        if budget.step % config.renew == config.renew - 1:
+            parts.append(render(config.clips, next(seeds), False))
         for group in optimizer.param_groups:
             group["lr"] = config.rate * learning_share(budget.step, budget.progress)
-        (loss,) = step(*vars(data.draw(config.batch, generator)).values())
+        (loss,) = step(*_draw(parts, config.batch, generator))
         nn.utils.clip_grad_norm_(weights, 1.0)
         optimizer.step()
         ema.update(budget.step)
@@ -196,11 +238,12 @@ def train_reader(
         budget.tick()
         if budget.step % 200 == 0 or budget.over:
             since = budget.step % 200 or 200
-            log.write(step=budget.step, seconds=budget.spent, loss=total.item() / since, clips=len(data))
+            log.write(step=budget.step, seconds=budget.spent, loss=total.item() / since, parts=len(parts))
             total.zero_()
     reader.load_state_dict(ema.shadow)
     reader.eval().requires_grad_(False)
     save_state(out / FILE, **{k: v.cpu() for k, v in reader.state_dict().items()})
+    fresh = [render(config.clips, seed, True) for seed in range(6)]
     for least, most in ((SIZES[0], SIZES[-1]), *pairwise(SIZES)):
         faces, scores = reader_r2(reader, fresh, least, most)
         log.write(what="R2", least=least, most=most, faces=faces, **scores)
@@ -221,20 +264,25 @@ def load_reader(folder: Path, device: torch.device) -> FaceReader:
 
 
 @torch.no_grad()
-def reader_r2(reader: FaceReader, clips: LatentSet, least: float, most: float) -> tuple[int, dict[str, float]]:
+def reader_r2(reader: FaceReader, parts: list[Faces], least: float, most: float) -> tuple[int, dict[str, float]]:
     """How many faces (a face a latent frame) of these sizes in latent pixels there are, and R2 by name of TOLD: what the
     answers explain, as a share of the variance of all clips."""
     errors, truths = [], []
-    for part in (part for parts in clips.kinds for part in parts):
-        place, size = face_places(part.face_box)
-        truth = reader.told(part)
-        errors.append((reader(part.target.float(), place) - truth)[(size >= least) & (size < most)])
+    for part in parts:
+        place, size = face_places(part.box)
+        truth = reader.truth(part.does)
+        errors.append((reader(part.latents.float(), place) - truth)[(size >= least) & (size < most)])
         truths.append(truth.flatten(0, 2))
     missed = torch.cat(errors).square().mean((0, 1)) / torch.cat(truths).var(0).clamp_min(1e-9)
     return sum(map(len, errors)), dict(zip(TOLD, (1 - missed).tolist(), strict=True))
 
 
-def _spread(data: LatentSet) -> tuple[Tensor, Tensor]:
-    """Mean and spread of what the faces of clips do, [D] each."""
-    does = torch.cat([part.does.float().flatten(0, 1) for parts in data.kinds for part in parts])
-    return does.mean(0), does.std(0).clamp_min(0.02)
+def _draw(parts: list[Faces], batch: int, generator: torch.Generator) -> tuple[Tensor, Tensor, Tensor]:
+    """Latents, what the faces do, and their boxes, of `batch` clips from eight parts."""
+    drawn = []
+    for which in torch.randint(len(parts), (8,), generator=generator).tolist():
+        part = parts[which]
+        index = torch.randint(len(part.box), (batch // 8,), generator=generator).to(part.box.device)
+        drawn.append((part.latents[index].float(), part.does[index], part.box[index]))
+    latents, does, box = map(torch.cat, zip(*drawn, strict=True))
+    return latents, does, box

@@ -158,8 +158,8 @@ def fill(job: Rendering, settings: ClipSettings) -> None:
         number += 1
 
 
-def clips_in(folder: Path, settings: ClipSettings, where: torch.device, name: str) -> LatentSet:
-    """What `clips` put into a folder, where it stays. `name`: of the option that gave it.
+def held_out_clips(folder: Path, settings: ClipSettings, where: torch.device) -> LatentSet:
+    """What `clips --held-out` put into a folder.
 
     Raises:
         InputError: it has not a part of every kind.
@@ -168,5 +168,5 @@ def clips_in(folder: Path, settings: ClipSettings, where: torch.device, name: st
     kinds = [list(feed.read(kind, where)) for kind in range(len(settings.kinds))]
     if not all(kinds):
         rule = "it has no clips of some sizes or lengths"
-        raise InputError(name, folder, rule, "Render them with `clips`, at least one part of every kind.")
+        raise InputError("fresh", folder, rule, "Render them with `clips --held-out`, at least one part of every kind.")
     return LatentSet(kinds)
