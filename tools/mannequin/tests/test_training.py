@@ -11,13 +11,16 @@ import pytest
 import torch
 from torch import Tensor
 
-from mannequin.training import clip_latents, motion, networks, package, pool, transformer, vae
+from mannequin.training import clip_latents, motion, networks, package, pool, reports, transformer, vae
 from mannequin.training.clip_latents import LatentSet, WorldClips
 from mannequin.training.observer import Observer
 from mannequin.training.pieces import Join, Pack, join_pieces, pack
 from mannequin.training.pool import ClipPool
+from mannequin.training.reports import SampleReport, report_samples
 from mannequin.training.transformer import FlowTraining, Mannequin, train_flow
 from mannequin.training.vae import VaeTraining, latent_statistics, train_vae, vae_loss
+from mannequin.world.assets import Mannequins
+from mannequin.world.world import World, WorldSettings
 from wanimate.config import Defaults
 from wanimate.errors import InputError
 from wanimate.model.motion import Blur
@@ -27,6 +30,7 @@ from wanimate.train.common import load_state, save_state
 from wanimate.train.flow import Flow, LossSettings, flow_loss
 from wanimate.weights.checkpoint import load_checkpoint
 from wanimate.weights.formats import read_tensors
+from wanimate.weights.locate import embedded_path
 
 STEPS = 50
 TINY_VAE = VaeParams(base=8, res_blocks=1, mean=(0.0,) * 16, std=(1.0,) * 16)
@@ -413,6 +417,27 @@ def test_the_loss_of_held_out_clips_is_logged_and_teaches_nothing(tmp_path: Path
     assert logged(tmp_path / "watched")[-1]["fresh_loss"] > 0
     for key, value in alone.state_dict().items():
         assert torch.equal(value, watched.state_dict()[key]), key
+
+
+@pytest.mark.slow
+def test_what_a_training_made_is_reported(
+    tmp_path: Path, monkeypatch: pytest.MonkeyPatch, capsys: pytest.CaptureFixture[str]
+) -> None:
+    monkeypatch.setenv("WANIMATE_MANNEQUINS", str(Path(__file__).parent / "data" / "mannequins.npz"))
+    monkeypatch.setattr(reports, "SIZES", SIZES)
+    faces: list[int] = []
+
+    def world(people: Mannequins, settings: WorldSettings) -> World:
+        faces.append(settings.face_size)
+        return World(people, settings)
+
+    monkeypatch.setattr(reports, "World", world)
+    save_state(tmp_path / "transformer.pt", **Mannequin().state_dict())
+    job = SampleReport(embedded_path(), tmp_path, tmp_path / "seen.png", clips=1, frames=5, steps=2, device="cpu")
+    report_samples(job)
+    assert capsys.readouterr().out.count("PSNR") == len(SIZES)
+    assert (tmp_path / "seen.png").is_file()
+    assert faces == [TINY.motion.size], "what the motion encoder takes"
 
 
 def test_the_clip_pool_renews_itself_piece_by_piece() -> None:
