@@ -65,8 +65,8 @@ class ReaderTraining:
 class ReadingSettings:
     """What the reader's loss is in the transformer's training.
 
-    Noisy latents tell by themselves whether a mouth is open up to a noise of 0.8, whether eyes are shut up to 0.7 (faces of
-    64 pixels, dev/LOG.md, 2026-11-30). What the conditions say about it is decided above: `until` is not small.
+    Noisy latents tell by themselves whether a mouth is open up to a noise of 0.8, whether eyes are shut up to 0.75 (faces of
+    70 pixels; dev/LOG.md, 2026-11-30). What conditions say about them is decided above: `reading_until` is not small.
     """
 
     reader: Path | None = option(None, "folder of a reader's training, which adds its loss; left out: no such loss")
