@@ -136,11 +136,10 @@ def reader(given: argparse.Namespace) -> None:
     run, settings = read(Once, given), read(ReaderTraining, given)
     _, where = join(run.device)
     codec = load_trained_vae(read(Trained, given).vae, where)
-    fast = where.type == "cuda"
-    if fast:
+    if where.type == "cuda":
         speed_up(codec)
-    world = World(load(device=where), replace(READ_WORLD, compiled=fast))
-    train_reader(settings, face_renderer(world, codec), run.out, where, run.record)
+    render = face_renderer(World(load(device=where), READ_WORLD), codec)
+    train_reader(settings, render, run.out, where, run.record)
 
 
 def transformer(given: argparse.Namespace) -> None:

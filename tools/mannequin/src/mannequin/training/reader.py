@@ -50,10 +50,10 @@ class ReaderTraining:
     """
 
     steps: int = option(20000, "most steps; the run ends by whichever limit comes first")
-    seconds: float = option(150.0, "training time; the learning rate falls to zero at its end")
+    seconds: float = option(120.0, "training time; the learning rate falls to zero at its end")
     batch: int = option(128, "clips of a step")
     clips: int = option(96, "clips rendered at once")
-    first: int = option(24, "parts that the pool begins with")
+    first: int = option(16, "parts that the pool begins with")
     renew: int = option(30, "steps between two new parts")
     rate: float = option(2e-3, "peak learning rate")
     noise: float = option(0.5, "most noise on the latents, over their spread")
