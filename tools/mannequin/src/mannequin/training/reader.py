@@ -54,10 +54,10 @@ class ReaderTraining:
     batch: int = option(128, "clips of a step")
     clips: int = option(96, "clips rendered at once")
     first: int = option(16, "parts that the pool begins with")
-    renew: int = option(30, "steps between two new parts")
+    renew: int = option(16, "steps between two new parts")
     rate: float = option(2e-3, "peak learning rate")
     noise: float = option(0.5, "most noise on the latents, over their spread")
-    shift: float = option(0.06, "most by which cuts lie off, over their side")
+    shift: float = option(0.1, "most by which cuts lie off, over their side")
     seed: int = option(0, "of clips, noise and first weights")
 
 
