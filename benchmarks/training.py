@@ -19,15 +19,14 @@ from hardware import described
 from mannequin.training import transformer
 from mannequin.training import vae as vae_training
 from mannequin.training.averages import Ema
-from mannequin.training.clip_latents import LatentSet, encode_batch
+from mannequin.training.clip_latents import LatentSet, WorldClips, encode_batch
 from mannequin.training.muon import Muon
 from mannequin.training.observer import Observer
 from mannequin.training.pool import SIZES, WORLD
+from mannequin.training.reader import FaceReader, Reading
 from mannequin.training.recording import step_for
 from mannequin.world.assets import load
 from mannequin.world.world import World
-from wanimate.train.flow import flow_loss
-from wanimate.train.latents import LatentClips
 from wanimate.weights.formats import read_tensors
 from wanimate.weights.locate import embedded_path
 
@@ -104,17 +103,18 @@ def main() -> None:
         with torch.autocast(device.type, torch.bfloat16, enabled=fast):
             model.transformer.encode_face(pictures).float().sum().backward()
 
-    def measure(*fields: torch.Tensor) -> tuple[torch.Tensor]:
-        return (flow_loss(model.flow, LatentClips(*fields), config.loss),)
+    def stepping(reading: Reading | None) -> Callable[[], object]:
+        def measure(*fields: torch.Tensor) -> tuple[torch.Tensor, ...]:
+            return transformer.losses(model.flow, WorldClips(*fields), config.loss, reading)
 
-    step = step_for(fast)(measure, [*matrices, *decayed, *plain])
+        return partial(step_for(fast)(measure, [*matrices, *decayed, *plain]), *vars(clips).values())
 
-    def backward() -> None:
-        step(*vars(clips).values())
-
+    reading = Reading(FaceReader().to(device).requires_grad_(False), 1.0, 1.0, 3.0)
+    backward = stepping(None)
     timed("draw a batch", lambda: data.draw(args.batch, generator), device, args.rounds)
     timed("face branch, forward and backward", faces, device, args.rounds)
     timed("transformer, forward and backward", backward, device, args.rounds)
+    timed("the same with a reader", stepping(reading), device, args.rounds)
     timed("Adam", adam.step, device, args.rounds)
     timed("Muon", muon.step, device, args.rounds)
     timed("moving average", lambda: ema.update(0), device, args.rounds)

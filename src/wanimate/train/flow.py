@@ -54,13 +54,17 @@ def velocity(transformer: AnimateTransformer, context: Context, x: Tensor, t: Te
 
 def flow_loss(flow: Flow, clips: LatentClips, settings: LossSettings) -> Tensor:
     """Weighted squared error of v."""
-    return weighted_error(velocity_error(flow, clips, settings), clips.person, settings)
+    off, _ = velocity_error(flow, clips, settings)
+    return weighted_error(off, clips.person, settings)
 
 
 def velocity_error(
     flow: Flow, clips: LatentClips, settings: LossSettings, draw_noise: Callable[[Tensor], Tensor] = torch.randn_like
-) -> Tensor:
-    """Predicted minus true v at random times, float32 [B, 16, T+1, h, w]; `draw_noise`: clean latents -> noise like them."""
+) -> tuple[Tensor, Tensor]:
+    """Predicted minus true v at random times, float32 [B, 16, T+1, h, w], and the times sigma [B].
+
+    `draw_noise`: clean latents -> noise like them.
+    """
     clean = torch.cat((clips.reference, clips.target), dim=2)
     u = torch.rand(len(clean), device=clean.device)
     sigma = settings.shift * u / (1 + (settings.shift - 1) * u)
@@ -68,7 +72,7 @@ def velocity_error(
     s = sigma.view(-1, 1, 1, 1, 1)
     dropped = torch.rand(len(clean), device=clean.device) < settings.drop_face
     v = flow((1 - s) * clean + s * noise, (1000 * sigma).long(), clips, dropped)
-    return v.float() - (noise - clean)
+    return v.float() - (noise - clean), sigma
 
 
 def weighted_error(off: Tensor, person: Tensor, settings: LossSettings) -> Tensor:

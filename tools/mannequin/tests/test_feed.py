@@ -7,24 +7,25 @@ from pathlib import Path
 
 import pytest
 import torch
+from safetensors.torch import save_file
 
-from mannequin.training.clip_latents import LatentSet, encode_batch
+from mannequin.training import supply
+from mannequin.training.clip_latents import LatentSet, WorldClips, encode_batch
 from mannequin.training.feed import Feed
 from mannequin.training.pool import SIZES
 from mannequin.training.supply import ClipSettings, held_out_clips
 from mannequin.world.assets import load
 from mannequin.world.world import World, WorldSettings
 from wanimate.errors import InputError
-from wanimate.train.latents import LatentClips
 
 CPU = torch.device("cpu")
 
 
-def clips(number: int, count: int = 3) -> LatentClips:
+def clips(number: int, count: int = 3) -> WorldClips:
     latents = torch.full((count, 16, 3, 4, 4), number, dtype=torch.float16).to(memory_format=torch.channels_last_3d)
-    return LatentClips(
+    return WorldClips(
         latents, latents + 1, latents + 2, latents[:, :, :1], latents[:, :4], latents[:, 0],
-        torch.full((count, 9, 8, 8, 3), number, dtype=torch.uint8),
+        torch.full((count, 9, 8, 8, 3), number, dtype=torch.uint8), latents[:, 0, :, 0],
     )  # fmt: skip
 
 
@@ -39,6 +40,13 @@ def test_parts_come_whole_and_in_order(tmp_path: Path) -> None:
             assert torch.equal(getattr(part, name), tensor), name
     assert feed.take(0, CPU) is None
     assert list((tmp_path / "feed").iterdir()) == []
+
+
+def test_parts_of_another_version_are_refused(tmp_path: Path) -> None:
+    old = {name: tensor.contiguous() for name, tensor in vars(clips(1)).items() if name != "face_box"}
+    save_file(old, tmp_path / "1-abc-0.safetensors")
+    with pytest.raises(InputError, match="another version"):
+        Feed(tmp_path).take(0, CPU)
 
 
 def test_it_is_full_until_something_is_taken(tmp_path: Path) -> None:
@@ -86,6 +94,17 @@ def test_a_pool_without_new_clips_stays_as_it_is(tmp_path: Path) -> None:
     assert pool.kinds[1][1].face[:, 0, 0, 0, 0].tolist() == [9, 9]
 
 
+def test_the_share_from_near_reaches_the_world(monkeypatch: pytest.MonkeyPatch) -> None:
+    """Of the relighting LoRA's clips as well."""
+    found: list[WorldSettings] = []
+    monkeypatch.setattr(supply, "load", lambda device: None)
+    monkeypatch.setattr(supply, "World", lambda _, settings: found.append(settings))
+    for settings in (ClipSettings(), ClipSettings(near=0.75), ClipSettings(near=0.75).relighting):
+        supply.clip_maker(None, settings, CPU, 0)  # type: ignore[arg-type]
+    assert [settings.near for settings in found] == [0.5, 0.75, 0.75]
+    assert [settings.replacement for settings in found] == [0.25, 0.25, 1.0]
+
+
 def test_held_out_clips_are_read_and_stay(tmp_path: Path) -> None:
     settings = ClipSettings(short_part=2)
     feed = Feed(tmp_path)
@@ -128,4 +147,7 @@ def test_conditions_are_encoded_for_half_of_the_clips(replaced: float, encoded: 
     kept = made.keep.flatten(1).any(1)
     grey = (made.known == made.known.new_zeros(())).flatten(1).all(1)
     assert torch.equal(grey, ~kept), "what is not encoded is not kept either"
+    seen = batch.keypoints[:, :, 23:91, 2].mean(-1) > 0.5
+    torch.testing.assert_close(made.face_box[seen].float(), batch.face_box[seen] / 8, atol=0.01, rtol=1e-3)
+    assert not made.face_box[~seen].any()
     assert int((~batch.replacement & kept).sum()) == max(0, encoded - int(batch.replacement.sum()))

@@ -8,6 +8,7 @@ import pytest
 import torch
 from torch import Tensor
 
+from mannequin.training.clip_latents import WorldClips
 from mannequin.training.faces import KnownFaces
 from mannequin.training.feed import Feed
 from mannequin.training.relight import (
@@ -69,7 +70,7 @@ def test_a_lora_is_trained_on_clips_of_a_folder(tmp_path: Path, monkeypatch: pyt
         t = (frames + 3) // 4
         of = [torch.rand(2, channels, n, 4, 4).half() for channels, n in ((16, t), (16, t), (16, t), (16, 1), (4, t))]
         faces = torch.full((2, frames, size, size, 3), 40 * kind, dtype=torch.uint8)
-        clips.append(LatentClips(*of, torch.rand(2, t, 4, 4).half(), faces))
+        clips.append(WorldClips(*of, torch.rand(2, t, 4, 4).half(), faces, torch.zeros(2, frames, 4).half()))
         feed.put(kind, clips[-1])
     looked = []
     told = KnownFaces.told

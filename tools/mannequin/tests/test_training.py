@@ -11,13 +11,16 @@ import pytest
 import torch
 from torch import Tensor
 
-from mannequin.training import clip_latents, motion, networks, package, pool, transformer, vae
-from mannequin.training.clip_latents import LatentSet
+from mannequin.training import clip_latents, motion, networks, package, pool, reports, transformer, vae
+from mannequin.training.clip_latents import LatentSet, WorldClips
 from mannequin.training.observer import Observer
 from mannequin.training.pieces import Join, Pack, join_pieces, pack
 from mannequin.training.pool import ClipPool
+from mannequin.training.reports import SampleReport, report_samples
 from mannequin.training.transformer import FlowTraining, Mannequin, train_flow
 from mannequin.training.vae import VaeTraining, latent_statistics, train_vae, vae_loss
+from mannequin.world.assets import Mannequins
+from mannequin.world.world import World, WorldSettings
 from wanimate.config import Defaults
 from wanimate.errors import InputError
 from wanimate.model.motion import Blur
@@ -25,9 +28,9 @@ from wanimate.model.params import MotionParams, TransformerParams, VaeParams
 from wanimate.model.vae import VideoVae
 from wanimate.train.common import load_state, save_state
 from wanimate.train.flow import Flow, LossSettings, flow_loss
-from wanimate.train.latents import LatentClips
 from wanimate.weights.checkpoint import load_checkpoint
 from wanimate.weights.formats import read_tensors
+from wanimate.weights.locate import embedded_path
 
 STEPS = 50
 TINY_VAE = VaeParams(base=8, res_blocks=1, mean=(0.0,) * 16, std=(1.0,) * 16)
@@ -82,10 +85,10 @@ def make_latents(clips: int = 12) -> LatentSet:
     """Latents that follow from the pose and the reference, so that there is something to learn."""
     generator = torch.Generator().manual_seed(5)
 
-    def of(height: int, width: int) -> LatentClips:
+    def of(height: int, width: int) -> WorldClips:
         pose = torch.randn(clips, 16, 2, height, width, generator=generator)
         reference = torch.randn(clips, 16, 1, height, width, generator=generator)
-        return LatentClips(
+        return WorldClips(
             target=0.7 * pose + 0.7 * reference,
             pose=pose,
             known=torch.zeros_like(pose),
@@ -93,6 +96,7 @@ def make_latents(clips: int = 12) -> LatentSet:
             keep=torch.zeros(clips, 4, 2, height, width),
             person=torch.rand(clips, 2, height, width, generator=generator),
             face=torch.randint(0, 256, (clips, 5, 8, 8, 3), generator=generator, dtype=torch.uint8),
+            face_box=torch.zeros(clips, 5, 4),
         )
 
     return LatentSet([[of(height // 8, width // 8)] for width, height in SIZES])
@@ -201,7 +205,7 @@ def test_flow_training_goes_on_where_it_stopped(tmp_path: Path, monkeypatch: pyt
     state = load_state(tmp_path / "state.pt")
     seen: list[dict[str, Tensor]] = []
 
-    def watched(predict: Flow, clips: LatentClips, config: LossSettings) -> Tensor:
+    def watched(predict: Flow, clips: WorldClips, config: LossSettings) -> Tensor:
         model: Mannequin = predict.__self__  # type: ignore[attr-defined]
         seen.append({k: v.detach().clone() for k, v in model.state_dict().items()})
         return flow_loss(predict, clips, config)
@@ -349,9 +353,9 @@ def test_latents_get_unit_size(trained: Path) -> None:
     assert 0.5 < z.std() < 2
 
 
-def numbered(kinds: list[list[LatentClips]], made: list[int], kind: int) -> LatentClips:
+def numbered(kinds: list[list[WorldClips]], made: list[int], kind: int) -> WorldClips:
     made.append(kind)
-    return LatentClips(**{k: torch.full_like(v[:4], len(made)) for k, v in vars(kinds[kind][0]).items()})
+    return WorldClips(**{k: torch.full_like(v[:4], len(made)) for k, v in vars(kinds[kind][0]).items()})
 
 
 def test_new_clips_are_added_and_the_oldest_go_when_there_are_too_many() -> None:
@@ -372,8 +376,8 @@ def test_every_clip_is_drawn_as_often_and_short_ones_in_larger_batches() -> None
     def piece(name: str, tensor: Tensor) -> Tensor:
         return tensor[:, :1] if name == "person" else tensor[:, :, :1]
 
-    short = LatentClips(**{k: v[:, :1] if k == "face" else piece(k, v) for k, v in vars(whole).items()})
-    halves = [LatentClips(**{k: v[i:j] for k, v in vars(whole).items()}) for i, j in ((0, 2), (2, 9))]
+    short = WorldClips(**{k: v[:, :1] if k in ("face", "face_box") else piece(k, v) for k, v in vars(whole).items()})
+    halves = [WorldClips(**{k: v[i:j] for k, v in vars(whole).items()}) for i, j in ((0, 2), (2, 9))]
     data, generator = LatentSet([halves, [short]]), torch.Generator().manual_seed(3)
     counts = torch.zeros(9)
     for _ in range(60):
@@ -413,6 +417,27 @@ def test_the_loss_of_held_out_clips_is_logged_and_teaches_nothing(tmp_path: Path
     assert logged(tmp_path / "watched")[-1]["fresh_loss"] > 0
     for key, value in alone.state_dict().items():
         assert torch.equal(value, watched.state_dict()[key]), key
+
+
+@pytest.mark.slow
+def test_what_a_training_made_is_reported(
+    tmp_path: Path, monkeypatch: pytest.MonkeyPatch, capsys: pytest.CaptureFixture[str]
+) -> None:
+    monkeypatch.setenv("WANIMATE_MANNEQUINS", str(Path(__file__).parent / "data" / "mannequins.npz"))
+    monkeypatch.setattr(reports, "SIZES", SIZES)
+    faces: list[int] = []
+
+    def world(people: Mannequins, settings: WorldSettings) -> World:
+        faces.append(settings.face_size)
+        return World(people, settings)
+
+    monkeypatch.setattr(reports, "World", world)
+    save_state(tmp_path / "transformer.pt", **Mannequin().state_dict())
+    job = SampleReport(embedded_path(), tmp_path, tmp_path / "seen.png", clips=1, frames=5, steps=2, device="cpu")
+    report_samples(job)
+    assert capsys.readouterr().out.count("PSNR") == len(SIZES)
+    assert (tmp_path / "seen.png").is_file()
+    assert faces == [TINY.motion.size], "what the motion encoder takes"
 
 
 def test_the_clip_pool_renews_itself_piece_by_piece() -> None:

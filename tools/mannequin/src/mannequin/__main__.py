@@ -2,7 +2,9 @@
 
 python -m mannequin vae --out build/train/vae
 python -m mannequin motion --out build/train/motion
-python -m mannequin transformer --vae build/train/vae --motion build/train/motion --out build/train/transformer
+python -m mannequin reader --vae build/train/vae --out build/train/reader
+python -m mannequin transformer --vae build/train/vae --motion build/train/motion --reader build/train/reader \
+    --out build/train/transformer
 python -m mannequin package --vae build/train/vae --transformer build/train/transformer --out build/mannequin
 python -m mannequin relight --checkpoint build/mannequin --out build/train/relight
 python -m mannequin clips --vae build/train/vae --feed /dev/shm/clips      # beside a training with the same --feed
@@ -29,12 +31,21 @@ from mannequin.training.pieces import Join, Pack, join_pieces
 from mannequin.training.pieces import pack as write_pieces
 from mannequin.training.pool import SIZES, WORLD, ClipPool, importance
 from mannequin.training.ranks import join
+from mannequin.training.reader import (
+    READ_WORLD,
+    ReaderTraining,
+    Reading,
+    ReadingSettings,
+    load_reader,
+    train_reader,
+)
+from mannequin.training.reader import renderer as face_renderer
 from mannequin.training.relight import LightLoss, RelightSettings, train_relighting
 from mannequin.training.reports import SampleReport, report_samples
-from mannequin.training.run import CUDA, Run
+from mannequin.training.run import CUDA, Once, Run
 from mannequin.training.supply import ClipSettings, Rendering, SupplySettings, fill, gather, held_out_clips
 from mannequin.training.transformer import FlowTraining, train_flow
-from mannequin.training.vae import VaeTraining, latent_statistics, load_trained_vae, train_vae, weights_in
+from mannequin.training.vae import VaeTraining, latent_statistics, load_trained_vae, speed_up, train_vae, weights_in
 from mannequin.training.vae_report import HeldOut, VaeReport, report_vae
 from mannequin.world.assets import load
 from mannequin.world.world import World
@@ -120,11 +131,22 @@ def motion(given: argparse.Namespace) -> None:
     train_motion(settings, renderer(world), run.out, where, run.start)
 
 
+def reader(given: argparse.Namespace) -> None:
+    """Train what reads from latents what faces do, for `transformer --reader`; writes reader.pt."""
+    run, settings = read(Once, given), read(ReaderTraining, given)
+    _, where = join(run.device)
+    codec = load_trained_vae(read(Trained, given).vae, where)
+    if where.type == "cuda":
+        speed_up(codec)
+    render = face_renderer(World(load(device=where), READ_WORLD), codec)
+    train_reader(settings, render, run.out, where, run.record)
+
+
 def transformer(given: argparse.Namespace) -> None:
     """Render and encode clips, then train the transformer on them; writes transformer.pt. --start: a checkpoint folder."""
     run, settings, wanted = read(Run, given), read(FlowTraining, given), read(ClipSettings, given)
     trained, held_out = read(Trained, given), read(HeldOutClips, given).fresh
-    encoder = read(MotionTrained, given).motion
+    encoder, asked = read(MotionTrained, given).motion, read(ReadingSettings, given)
     if encoder is None and run.start is None and not run.resume:
         raise InputError("motion", None, "a new transformer needs a trained motion encoder", "Run `motion` first.")
     ranks, where = join(run.device)
@@ -134,7 +156,11 @@ def transformer(given: argparse.Namespace) -> None:
     data = gather(codec, wanted, read(SupplySettings, given), where, log, ranks)
     # Muon's updates are orthogonal: its rate is ten times AdamW's.
     settings = replace(settings, matrix_rate=10 * settings.rate)
-    train_flow(settings, data, run.out, where, run.resume, run.start, ranks, run.record, encoder, fresh)
+    reading = None
+    if asked.reader is not None:
+        eye = load_reader(asked.reader, where)
+        reading = Reading(eye, asked.reading_weight, asked.reading_until, asked.reading_least)
+    train_flow(settings, data, run.out, where, run.resume, run.start, ranks, run.record, encoder, fresh, reading)
     if ranks.first:
         log.write(what="clips seen by this process", count=data.seen)
 
@@ -186,7 +212,17 @@ def sample(given: argparse.Namespace) -> None:
 COMMANDS: dict[Callable[[argparse.Namespace], None], tuple[type, ...]] = {
     vae: (Run, VaeTraining, VaeClips),
     motion: (Run, MotionTraining),
-    transformer: (Run, Trained, MotionTrained, HeldOutClips, FlowTraining, ClipSettings, SupplySettings),
+    reader: (Once, Trained, ReaderTraining),
+    transformer: (
+        Run,
+        Trained,
+        MotionTrained,
+        HeldOutClips,
+        FlowTraining,
+        ReadingSettings,
+        ClipSettings,
+        SupplySettings,
+    ),
     relight: (Run, Base, RelightSettings, LightLoss, ClipSettings, SupplySettings),
     clips: (Rendering, ClipSettings),
     package: (Packaged,),

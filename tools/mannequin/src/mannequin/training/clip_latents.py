@@ -6,6 +6,7 @@ Letters: M clips, K frames, T = (K+3)/4 latent frames, h w latent rows and colum
 from __future__ import annotations
 
 from collections.abc import Callable
+from dataclasses import dataclass
 
 import torch
 import torch.nn.functional as F
@@ -18,6 +19,13 @@ from wanimate.model.vae import VideoVae
 from wanimate.train.latents import LatentClips
 
 
+@dataclass
+class WorldClips(LatentClips):
+    """Clips of the world. face_box: x0 y0 x1 y1 of the face in latent pixels, [M, K, 4], 0 where none is seen."""
+
+    face_box: Tensor
+
+
 def to_video(pixels: Tensor) -> Tensor:
     """uint8 [n, K, H, W, 3] -> [n, 3, K, H, W] in [-1, 1]."""
     return pixels.permute(0, 4, 1, 2, 3).float() / 127.5 - 1
@@ -27,7 +35,7 @@ def to_video(pixels: Tensor) -> Tensor:
 def encode_batch(
     vae: VideoVae, batch: WorldBatch, generator: torch.Generator, grey: dict[tuple[int, ...], Tensor],
     face_weight: float = 0.0, continued: float = 0.36,
-) -> LatentClips:  # fmt: skip
+) -> WorldClips:  # fmt: skip
     """Encode one rendered batch, latents in float16.
 
     The share `continued` of the clips go on from a segment: their first frame is known, or 5 are; fewer, where with those in
@@ -51,25 +59,37 @@ def encode_batch(
     condition = torch.where(place[:, None, :, None, None], video, scene)
     keep = torch.where(animation.view(-1, 1, 1, 1), 0.0, 1 - batch.inpaint_mask[:, :, ::8, ::8].float())
     keep = torch.where(place[:, :, None, None], 1.0, keep)
-    packed = torch.cat((keep[:, :1].expand(-1, 3, -1, -1), keep), dim=1).unflatten(1, (-1, 4)).transpose(1, 2)
+    packed = in_fours(keep).transpose(1, 2)
     share = F.avg_pool2d(person_weight(batch, face_weight), 8)
-    share = torch.cat((share[:, :1].expand(-1, 3, -1, -1), share), dim=1).unflatten(1, (-1, 4)).mean(2)
+    share = in_fours(share).mean(2)
 
     shape = (frames, height, width)
     if shape not in grey:
-        grey[shape] = _encode(vae, torch.zeros(half, 3, *shape, device=video.device), half)[:1]
+        grey[shape] = encode(vae, torch.zeros(half, 3, *shape, device=video.device), half)[:1]
     latents = grey[shape].repeat(n, 1, 1, 1, 1)
     busy = busy.to(video.device)
-    latents[busy] = _encode(vae, condition[busy], half)
-    return LatentClips(
-        target=_encode(vae, video, half),
-        pose=_encode(vae, to_video(batch.skeleton), half),
+    latents[busy] = encode(vae, condition[busy], half)
+    return WorldClips(
+        target=encode(vae, video, half),
+        pose=encode(vae, to_video(batch.skeleton), half),
         known=latents,
-        reference=_encode(vae, to_video(batch.reference[:, None]), half),
+        reference=encode(vae, to_video(batch.reference[:, None]), half),
         keep=packed.half(),
         person=share.half(),
         face=batch.face,
+        face_box=seen_faces(batch).half(),
     )
+
+
+def in_fours(frames: Tensor) -> Tensor:
+    """Frames [M, K, ...] by latent frame, [M, T, 4, ...]; the first one stands for four."""
+    return torch.cat((frames[:, :1].expand(-1, 3, *frames.shape[2:]), frames), dim=1).unflatten(1, (-1, 4))
+
+
+def seen_faces(batch: WorldBatch) -> Tensor:
+    """`WorldClips.face_box`; a face is seen where most of its points are in the picture and not turned away."""
+    seen = batch.keypoints[:, :, 23:91, 2].mean(-1, keepdim=True) > 0.5
+    return torch.where(seen, batch.face_box / 8, 0.0)
 
 
 def person_weight(batch: WorldBatch, face_weight: float) -> Tensor:
@@ -78,7 +98,9 @@ def person_weight(batch: WorldBatch, face_weight: float) -> Tensor:
     return (batch.cover.float() + 4 * weight + face_weight * weight * (weight >= HAND)) / 255
 
 
-def _encode(vae: VideoVae, video: Tensor, at_once: int) -> Tensor:
+@torch.no_grad()
+def encode(vae: VideoVae, video: Tensor, at_once: int) -> Tensor:
+    """Latents of clips [n, 3, K, H, W], float16 [n, 16, T, h, w]; convolutions see `at_once` of them."""
     with mixed(video.device):
         return torch.cat([vae.encode_piece(part, {}).half() for part in video.split(at_once)])
 
@@ -87,17 +109,17 @@ class LatentSet:
     """Clips of several kinds (sizes and lengths), in parts that are kept as they came; `draw` takes a batch of one kind."""
 
     def __init__(
-        self, kinds: list[list[LatentClips]], make: Callable[[int], LatentClips | None] | None = None, most: int = 10**9
+        self, kinds: list[list[WorldClips]], make: Callable[[int], WorldClips | None] | None = None, most: int = 10**9
     ) -> None:
         """`make` gives new clips of a kind, or None; beyond `most` clips the oldest are dropped."""
         self.kinds, self.make, self.most = kinds, make, most
         self.seen = len(self)
-        self._told: Callable[[LatentClips], LatentClips] | None = None
+        self._told: Callable[[WorldClips], WorldClips] | None = None
 
     def __len__(self) -> int:
         return sum(len(part) for parts in self.kinds for part in parts)
 
-    def tell(self, told: Callable[[LatentClips], LatentClips]) -> None:
+    def tell(self, told: Callable[[WorldClips], WorldClips]) -> None:
         """Keep every part as `told` gives it back, those to come as well."""
         self.kinds = [[told(part) for part in parts] for parts in self.kinds]
         self._told = told
@@ -117,7 +139,7 @@ class LatentSet:
         while len(self) > self.most:
             del max(self.kinds, key=len)[0]
 
-    def draw(self, batch: int, generator: torch.Generator, short_batch: int | None = None) -> LatentClips:
+    def draw(self, batch: int, generator: torch.Generator, short_batch: int | None = None) -> WorldClips:
         """`batch` random clips of a random kind; `short_batch` of those that have fewer frames than others."""
         parts = self.kinds[int(torch.randint(len(self.kinds), (), generator=generator))]
         longest = max(known[0].target.shape[2] for known in self.kinds)
@@ -127,7 +149,7 @@ class LatentSet:
         chosen = torch.randint(int(ends[-1]), (batch,), generator=generator)
         which = torch.searchsorted(ends, chosen, right=True)
         rows = [(parts[i], int(c - ends[i]) + len(parts[i])) for i, c in zip(which.tolist(), chosen, strict=True)]
-        return LatentClips(
+        return WorldClips(
             **{name: _whole(torch.stack([getattr(part, name)[row] for part, row in rows])) for name in vars(parts[0])}
         )
 

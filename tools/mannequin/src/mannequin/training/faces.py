@@ -11,6 +11,7 @@ import torch
 from torch import Tensor
 
 from mannequin.training.averages import mixed
+from mannequin.training.clip_latents import WorldClips
 from mannequin.training.motion import to_network
 from wanimate.model.transformer import AnimateTransformer
 from wanimate.train.flow import predict, velocity
@@ -25,7 +26,7 @@ class KnownFaces:
         self._blank: Tensor | None = None
 
     @torch.no_grad()
-    def told(self, clips: LatentClips) -> LatentClips:
+    def told(self, clips: WorldClips) -> WorldClips:
         """Clips with the motion vectors of their face pictures, float16 [B, K, M], instead of the pictures."""
         network = self._network
         with mixed(clips.face.device):

@@ -13,6 +13,7 @@ from safetensors import safe_open
 from torch import Tensor
 
 from mannequin.options import option
+from mannequin.training.clip_latents import WorldClips
 from mannequin.training.faces import KnownFaces
 from mannequin.training.ranks import join
 from mannequin.training.recording import step_for
@@ -100,7 +101,7 @@ def train_relighting(
         return faces.predict(prompts[dropped.long()], x, t, c, dropped)
 
     def measure(*fields: Tensor) -> tuple[Tensor]:
-        return (light_loss(flow, LatentClips(*fields), loss),)
+        return (light_loss(flow, WorldClips(*fields), loss),)
 
     def draw(number: int) -> tuple[Tensor, ...]:
         if number // ranks.count % settings.renew == settings.renew - 1:
@@ -128,7 +129,7 @@ def light_loss(flow: Flow, clips: LatentClips, settings: LightLoss) -> Tensor:
     """`flow_loss`, and what `LightLoss` says."""
     usual = settings.usual
     noise = partial(uneven_noise, person=clips.person, deviation=settings.offset)
-    off = velocity_error(flow, clips, usual, noise)
+    off, _ = velocity_error(flow, clips, usual, noise)
     loss = weighted_error(off, clips.person, usual)
     return loss + settings.coarse_weight * coarse_error(off[:, :, 1:], clips.person)
 

@@ -8,7 +8,7 @@ from pathlib import Path
 import torch
 
 from mannequin.options import REQUIRED, option
-from mannequin.training.clip_latents import encode_batch, to_video
+from mannequin.training.clip_latents import WorldClips, encode_batch, to_video
 from mannequin.training.pictures import write_rows
 from mannequin.training.pool import SIZES
 from mannequin.training.run import CUDA
@@ -19,7 +19,6 @@ from mannequin.world.world import World, WorldSettings
 from wanimate.config import Defaults
 from wanimate.train.common import load_state
 from wanimate.train.flow import sample
-from wanimate.train.latents import LatentClips
 
 
 @dataclass(frozen=True)
@@ -40,11 +39,12 @@ def report_samples(job: SampleReport) -> None:
     codec = load_trained_vae(job.vae, where)
     model = Mannequin().to(where).eval().requires_grad_(False)
     model.load_state_dict(load_state(job.transformer / "transformer.pt"))
-    world = World(load(device=where), WorldSettings(replacement=0.0))
+    size = model.transformer.params.motion.size
+    world = World(load(device=where), WorldSettings(face_size=size, replacement=0.0))
     for width, height in SIZES:
         batch = world.sample_batch(job.clips, job.frames, width, height, 99, held_out=True)
         data = encode_batch(codec, batch, torch.Generator("cpu").manual_seed(0), {})
-        fresh = LatentClips(**{k: v if k == "face" else v.float() for k, v in vars(data).items()})
+        fresh = WorldClips(**{k: v if k == "face" else v.float() for k, v in vars(data).items()})
         made = sample(model.flow, fresh, Defaults(steps=job.steps, shift=job.shift))
         with torch.no_grad():
             decoded = torch.cat([codec.decode(z[None], 2) for z in made]).clamp(-1, 1)

@@ -14,7 +14,7 @@ import torch
 
 from mannequin.options import REQUIRED, option
 from mannequin.training import vae as vae_training
-from mannequin.training.clip_latents import LatentSet, encode_batch
+from mannequin.training.clip_latents import LatentSet, WorldClips, encode_batch
 from mannequin.training.feed import WAITING, Feed
 from mannequin.training.pool import RELIGHT_WORLD, SIZES, WORLD
 from mannequin.training.ranks import join
@@ -24,7 +24,6 @@ from mannequin.world.world import World, WorldSettings
 from wanimate.errors import InputError
 from wanimate.model.vae import VideoVae
 from wanimate.train.common import ALONE, Log, Process
-from wanimate.train.latents import LatentClips
 
 SHORT = 17
 """Frames of short clips."""
@@ -52,6 +51,7 @@ class ClipSettings:
     face_weight: float = option(
         8.0, "how often more eyes and mouths count in the loss; faces half as often; relight has 0"
     )
+    near: float = option(WORLD.near, "share of the clips that show people from near")
     seed: int = option(0, "of clips, noise and first weights")
     world: WorldSettings = WORLD
     continued: float = 0.36
@@ -95,17 +95,17 @@ class Rendering:
 
 def clip_maker(
     codec: VideoVae, settings: ClipSettings, where: torch.device, seed: int, held_out: bool = False
-) -> Callable[[int], LatentClips]:
+) -> Callable[[int], WorldClips]:
     """What renders and encodes a part of clips of a kind, given by its index in `settings.kinds`."""
     fast = where.type == "cuda"
     if fast:
         vae_training.speed_up(codec)
-    mannequins = World(load(device=where), replace(settings.world, compiled=fast))
+    mannequins = World(load(device=where), replace(settings.world, near=settings.near, compiled=fast))
     grey: dict[tuple[int, ...], torch.Tensor] = {}
     generator = torch.Generator("cpu").manual_seed(seed)
     seeds = count(1_000_000 * (seed + 1))
 
-    def make(kind: int) -> LatentClips:
+    def make(kind: int) -> WorldClips:
         width, height, frames, count = settings.kinds[kind]
         rendered = mannequins.sample_batch(count, frames, width, height, next(seeds), held_out)
         return encode_batch(codec, rendered, generator, grey, settings.face_weight, settings.continued)
@@ -122,7 +122,7 @@ def gather(
     process: Process = ALONE,
 ) -> LatentSet:
     """Clips made for `render_seconds`, or those that lie in `feed`; training adds to them as it goes, at most `clips`."""
-    make: Callable[[int], LatentClips | None]
+    make: Callable[[int], WorldClips | None]
     if supply.feed is None:
         make = clip_maker(codec, settings, where, 64 * settings.seed + process.rank)
     else:

@@ -15,16 +15,17 @@ from torch.nn.utils import clip_grad_norm_
 
 from mannequin.options import option
 from mannequin.training.averages import Ema
-from mannequin.training.clip_latents import LatentSet
+from mannequin.training.clip_latents import LatentSet, WorldClips
 from mannequin.training.faces import KnownFaces
 from mannequin.training.motion import load_motion
 from mannequin.training.muon import Muon
 from mannequin.training.networks import TRANSFORMER, initialise_transformer, quick_blur
 from mannequin.training.ranks import align
+from mannequin.training.reader import Reading
 from mannequin.training.recording import step_for
 from wanimate.model.transformer import AnimateTransformer
 from wanimate.train.common import ALONE, Budget, Log, Process, learning_share, load_state, save_state
-from wanimate.train.flow import LossSettings, flow_loss
+from wanimate.train.flow import Flow, LossSettings, flow_loss, velocity_error, weighted_error
 from wanimate.train.latents import LatentClips
 from wanimate.train.steps import Step
 
@@ -94,11 +95,12 @@ def train_flow(
     record: bool = False,
     motion: Path | None = None,
     fresh: LatentSet | None = None,
+    reading: Reading | None = None,
 ) -> Mannequin:
     """Returns the averaged network (rank 0's counts); `out` gets state.pt, transformer.pt and log.jsonl.
 
     `start`: a checkpoint folder to begin with. `record`: see `recording.RecordedStep`. `motion`: folder of a trained motion
-    encoder. `fresh`: held-out clips, whose loss is logged.
+    encoder. `fresh`: held-out clips, whose loss is logged. `reading`: its error is added to the loss and logged beside it.
     """
     torch.manual_seed(config.seed)
     model = Mannequin()
@@ -132,14 +134,15 @@ def train_flow(
         if clips is not None:
             clips.tell(model.faces.told)
 
-    def measure(*fields: Tensor) -> tuple[Tensor]:
-        return (flow_loss(model.flow, LatentClips(*fields), config.loss),)
+    def measure(*fields: Tensor) -> tuple[Tensor, ...]:
+        return losses(model.flow, WorldClips(*fields), config.loss, reading)
 
     step = step_for(record)(measure, trained)
     log = Log(out / "log.jsonl")
     torch.manual_seed(config.seed + budget.step + 7919 * ranks.rank)
     generator = torch.Generator("cpu").manual_seed(config.seed + budget.step + 7919 * ranks.rank)
-    total = torch.zeros((), device=device)
+    names = ("loss",) if reading is None else ("loss", "misread")
+    totals = torch.zeros(len(names), device=device)
     budget.restart_clock()
     while not budget.over:
         if budget.step % config.renew == config.renew - 1:
@@ -149,22 +152,24 @@ def train_flow(
         for optimizer, peak in ((adam, config.rate), (muon, config.matrix_rate)):
             for group in optimizer.param_groups:
                 group["lr"] = peak * share
-        (loss,) = step(*vars(drawn).values())
+        _, *parts = step(*vars(drawn).values())
         ranks.average(trained)
         clip_grad_norm_(trained, 1.0)
         adam.step()
         muon.step()
         ema.update(budget.step)
-        total += loss
+        totals += torch.stack(parts)
         budget.tick()
         if ranks.first and (budget.step % 200 == 0 or budget.over):
             count = budget.step % 200 or 200
             rate = config.rate * share
-            log.write(step=budget.step, seconds=budget.spent, loss=total.item() / count, rate=rate, clips=data.seen)
-            total.zero_()
+            means = dict(zip(names, (totals / count).tolist(), strict=True))
+            log.write(step=budget.step, seconds=budget.spent, **means, rate=rate, clips=data.seen)
+            totals.zero_()
         if ranks.first and (budget.step % 1000 == 0 or budget.over):
             if fresh is not None:
-                log.write(step=budget.step, fresh_loss=fresh_loss(fresh, config, step, ema))
+                known = fresh_losses(fresh, config, step, ema).tolist()
+                log.write(step=budget.step, **{f"fresh_{name}": x for name, x in zip(names, known, strict=True)})
             save_state(
                 out / "state.pt", model=model.state_dict(), adam=adam.state_dict(), muon=muon.state_dict(),
                 ema=ema.shadow, step=budget.step, spent=budget.spent,
@@ -175,16 +180,26 @@ def train_flow(
     return result.eval().requires_grad_(False)
 
 
-def fresh_loss(clips: LatentSet, config: FlowTraining, step: Step, ema: Ema, rounds: int = 12) -> float:
-    """The averaged network's loss on `rounds` batches, always the same clips; gradients are left behind."""
+def losses(flow: Flow, clips: WorldClips, settings: LossSettings, reading: Reading | None) -> tuple[Tensor, ...]:
+    """What is trained on; of it the flow's loss; with a reader its error."""
+    if reading is None:
+        loss = flow_loss(flow, clips, settings)
+        return loss, loss
+    off, sigma = velocity_error(flow, clips, settings)
+    loss, misread = weighted_error(off, clips.person, settings), reading.error(off, sigma, clips)
+    return loss + reading.weight * misread, loss, misread
+
+
+def fresh_losses(clips: LatentSet, config: FlowTraining, step: Step, ema: Ema, rounds: int = 12) -> Tensor:
+    """The averaged network's losses on `rounds` batches, always the same clips; gradients are left behind."""
     generator = torch.Generator("cpu").manual_seed(0)
     ema.swap()
-    losses = []
+    total = []
     for _ in range(rounds):
-        (loss,) = step(*vars(clips.draw(config.batch, generator, config.short_batch)).values())
-        losses.append(loss.item())
+        _, *parts = step(*vars(clips.draw(config.batch, generator, config.short_batch)).values())
+        total.append(torch.stack(parts))
     ema.swap()
-    return sum(losses) / rounds
+    return torch.stack(total).mean(0)
 
 
 def sort_weights(model: Mannequin) -> tuple[list[nn.Parameter], list[nn.Parameter], list[nn.Parameter]]:
