@@ -14,8 +14,8 @@ from wanimate.runtime.sparse.layout import Layout
 LEFT_OUT = (0.5, 0.32, 0.2, 0.13, 0.08, 0.05, 0.032, 0.02, 0.013, 0.008, 0.005, 0.002, 0.0005, 0.0)
 """Shares of the mass, as it is thought to be, that may be left out; the last one is dense."""
 DENSE = len(LEFT_OUT) - 1
-AT_ONCE = 8
-"""Heads whose queries are in memory in float32 together."""
+AT_ONCE = 1 << 25
+"""Probabilities that are in memory together: 128 MiB."""
 
 
 def block_mass(q: Tensor, k: Tensor, layout: Layout) -> Tensor:
@@ -26,24 +26,24 @@ def block_mass(q: Tensor, k: Tensor, layout: Layout) -> Tensor:
     known. Mean keys alone miss keys that stand out in their block.
     """
     sizes, width = layout.sizes, q.shape[-1]
-    query, _ = _moments(q, sizes.queries)
-    key, variance = _moments(k, sizes.keys)
+    query, key = _means(q, sizes.queries), _means(k, sizes.keys)
+    variance = (_means(k, sizes.keys, 2) - key.square()).clamp_min(0)
     score = (query @ key.mT) / width**0.5 + (query.square() @ variance.mT) / (2 * width)
     return (score + layout.keys.log()).softmax(-1)
 
 
-def _moments(x: Tensor, size: int) -> tuple[Tensor, Tensor]:
-    """Means and variances, float32 [N, blocks, d], over blocks of `size` tokens, of which the last one may be short."""
-    heads, tokens, width = x.shape
-    if heads > AT_ONCE:
-        some = [_moments(part, size) for part in x.split(AT_ONCE)]
-        return torch.cat([mean for mean, _ in some]), torch.cat([variance for _, variance in some])
-    blocks = -(-tokens // size)
-    wide = F.pad(x.float(), (0, 0, 0, blocks * size - tokens)).view(heads, blocks, size, width)
-    counts = torch.full((blocks, 1), size, device=x.device)
-    counts[-1] = tokens - size * (blocks - 1)
-    mean = wide.sum(2) / counts
-    return mean, (wide.square().sum(2) / counts - mean.square()).clamp_min(0)
+def _means(x: Tensor, size: int, power: int = 1) -> Tensor:
+    """Mean, or mean square, over blocks of `size` tokens, of which the last one may be short: [N, L, d] -> float32
+    [N, blocks, d]. Nothing of the size of x is written."""
+    whole = x.shape[1] // size * size
+    parts = [x[:, :whole].unflatten(1, (-1, size)), x[:, None, whole:]]
+    found = []
+    for part in parts if whole < x.shape[1] else parts[:1]:
+        if power == 1:
+            found.append(part.mean(2, dtype=torch.float32))
+        else:
+            found.append(torch.linalg.vector_norm(part, dim=2, dtype=torch.float32).square() / part.shape[2])
+    return torch.cat(found, dim=1)
 
 
 def ranked(mass: Tensor, always: Tensor) -> tuple[Tensor, Tensor]:
@@ -70,19 +70,23 @@ def visited(rank: Tensor, counts: Tensor, level: Tensor) -> Tensor:
 def level_errors(q: Tensor, k: Tensor, v: Tensor, rank: Tensor, counts: Tensor, layout: Layout) -> Tensor:
     """Relative L2 error of attention for some queries at each level: [N, levels].
 
-    q [N, R, d]; k and v [N, L, d]; rank [N, R, K] and counts [N, R, levels]: of each query's block. One head after the other,
-    so that their probabilities are not in memory together.
+    q [N, R, d]; k and v [N, L, d]; rank [N, R, K] and counts [N, R, levels]: of each query's block. A few heads at once: all
+    probabilities would fill the memory, and heads one by one keep a GPU waiting for their launches.
     """
+    together = max(1, AT_ONCE // (q.shape[1] * layout.tokens))
+    parts = zip(*(x.split(together) for x in (q, k, v, rank, counts)), strict=True)
+    return torch.cat([_level_errors(*part, layout) for part in parts])
+
+
+def _level_errors(q: Tensor, k: Tensor, v: Tensor, rank: Tensor, counts: Tensor, layout: Layout) -> Tensor:
+    """`level_errors` of heads that are in memory together."""
     size, blocks = layout.sizes.keys, layout.shape[1]
     filling = blocks * size - layout.tokens
-    found = []
-    for one_q, one_k, one_v, one_rank, one_counts in zip(q, k, v, rank, counts, strict=True):
-        score = (one_q.float() @ one_k.float().mT) / q.shape[-1] ** 0.5
-        p = F.pad((score - score.amax(-1, keepdim=True)).exp(), (0, filling)).view(len(score), blocks, size)
-        values = F.pad(one_v.float(), (0, 0, 0, filling)).view(blocks, size, -1)
-        parts = torch.einsum("rbs,bsd->rbd", p, values)  # what each block of keys adds
-        mask = (one_rank[:, None] < one_counts[..., None]).float()  # [R, levels, K]
-        mixed = (mask @ parts) / (mask @ p.sum(-1, keepdim=True))
-        wanted = mixed[:, DENSE:]
-        found.append(((mixed - wanted).square().sum((0, 2)) / wanted.square().sum().clamp_min(1e-30)).sqrt())
-    return torch.stack(found)
+    score = (q.float() @ k.float().mT) / q.shape[-1] ** 0.5
+    p = F.pad(score.sub_(score.amax(-1, keepdim=True)).exp_(), (0, filling)).unflatten(-1, (blocks, size))
+    values = F.pad(v.float(), (0, 0, 0, filling)).unflatten(1, (blocks, size))
+    parts = torch.einsum("nrbs,nbsd->nrbd", p, values)  # what each block of keys adds
+    mask = (rank[:, :, None] < counts[..., None]).float()  # [N, R, levels, K]
+    mixed = (mask @ parts) / (mask @ p.sum(-1, keepdim=True))
+    wanted = mixed[:, :, DENSE:]
+    return ((mixed - wanted).square().sum((1, 3)) / wanted.square().sum((1, 3)).clamp_min(1e-30)).sqrt()
