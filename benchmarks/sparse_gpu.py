@@ -29,7 +29,7 @@ from triton_targets import TARGETS, listed_kernel
 from wanimate.measure.random_weights import quantize_network, random_network
 from wanimate.model.params import TransformerParams
 from wanimate.runtime.backends import backends
-from wanimate.runtime.optimize import optimize_at, run_on_gpu, seconds_of
+from wanimate.runtime.optimize import optimize_at, run_on_gpu, seconds_of, worth_of
 from wanimate.runtime.sparse import control
 from wanimate.runtime.sparse.choice import LEFT_OUT
 from wanimate.runtime.sparse.control import SparseAttention
@@ -119,7 +119,7 @@ def calls_of_heads(report: Report, rounds: int, error: float) -> None:
         for kind, (q, k, v) in synthetic(grid, CUDA):
             q, k, v = (x.expand(-1, HEADS, -1)[None].bfloat16().contiguous() for x in (q, k, v))
             for name in ("float8", "torch"):
-                run = run_on_gpu(name, error)
+                run = run_on_gpu(name, error, worth_of(name, CUDA, q.dtype, WIDTH))
                 attend = SparseAttention(0, run, backends()[name].attend)
                 run.grid = grid
                 calls = {"dense": partial(attend.dense, q, k, v), "sparse": partial(attend, q, k, v)}

@@ -42,11 +42,11 @@ ATTENTION = {"hopper bf16": 0.7, "hopper fp8": 0.53, "bf16": 0.81, "int8": 0.48}
 ours with keys in int8 and values in float16, in the second way."""
 MEMORY, COPIES = 0.9, 0.8
 """Shares of the rates of memory and of PCIe; taken, not measured."""
-TURBO_SHARE = 0.422
-"""A step of `turbo` over one of `fast`, 12 of 20 skipped (benchmarks/results/speed_h200_2026-11-29.md)."""
+TURBO_SHARE = 0.42
+"""A step of `turbo` over one of `fast`, 12 of 20 skipped (benchmarks/results/speed_h200_2026-11-30.md)."""
 SPARSE_NOTE = (
-    "seconds are with all of attention, which is the most; turbo leaves some out, how much depends on the video. On an H200 a "
-    "step at half of it took 0.68 of fast's at 720p, 0.79 at 480p (benchmarks/results/sparse_h200_2026-11-30.md)"
+    "seconds are with all of attention, which is the most; turbo leaves some out, how much depends on the video. On an H200 "
+    "turbo with half of it took 0.74 of turbo with all at 720p, 0.94 at 480p (benchmarks/results/speed_h200_2026-11-30.md)"
 )
 SIZES = {"720p": (1280, 720), "480p": (832, 480)}
 LENGTH, STEPS = 77, 20
