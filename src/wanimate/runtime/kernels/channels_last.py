@@ -6,6 +6,7 @@ Rows are pixels of all frames and clips, columns the channels.
 
 from __future__ import annotations
 
+import math
 from typing import Any
 
 import torch
@@ -32,12 +33,27 @@ def _normed(x, bias, gamma, place, column, mask, scale, C: tl.constexpr, BIASED:
 
 
 @jit
-def _forward(x, gamma, y, rows, scale, C: tl.constexpr, WIDTH: tl.constexpr, BLOCK: tl.constexpr):  # type: ignore[no-untyped-def]
+def _forward(  # type: ignore[no-untyped-def]
+    x,
+    gamma,
+    y,
+    rows,
+    clip,
+    front,
+    scale,
+    C: tl.constexpr,
+    WIDTH: tl.constexpr,
+    BLOCK: tl.constexpr,
+    BEHIND: tl.constexpr,
+):
     row = tl.program_id(0).to(tl.int64) * BLOCK + tl.arange(0, BLOCK)
     column = tl.arange(0, WIDTH)
     mask = (row < rows)[:, None] & (column < C)[None, :]
     place = row[:, None] * C + column[None, :]
     z = _normed(x, gamma, gamma, place, column, mask, scale, C, False)
+    if BEHIND:
+        row = row + (row // clip + 1) * front
+        place = row[:, None] * C + column[None, :]
     tl.store(y + place, z.to(y.dtype.element_ty), mask=mask)
 
 
@@ -58,13 +74,19 @@ def _stacked(  # type: ignore[no-untyped-def]
 
 
 @jit
-def _backward(x, gamma, dy, dx, dgamma, rows, scale, C: tl.constexpr, WIDTH: tl.constexpr, BLOCK: tl.constexpr):  # type: ignore[no-untyped-def]
+def _backward(  # type: ignore[no-untyped-def]
+    x, gamma, dy, dx, dgamma, rows, clip, front, scale, C: tl.constexpr, WIDTH: tl.constexpr, BLOCK: tl.constexpr,
+    BEHIND: tl.constexpr,
+):  # fmt: skip
     row = tl.program_id(0).to(tl.int64) * BLOCK + tl.arange(0, BLOCK)
     column = tl.arange(0, WIDTH)
     mask = (row < rows)[:, None] & (column < C)[None, :]
     place = row[:, None] * C + column[None, :]
     v = tl.load(x + place, mask=mask, other=0.0).to(tl.float32)
-    d = tl.load(dy + place, mask=mask, other=0.0).to(tl.float32)
+    later = row
+    if BEHIND:
+        later = row + (row // clip + 1) * front
+    d = tl.load(dy + later[:, None] * C + column[None, :], mask=mask, other=0.0).to(tl.float32)
     g = tl.load(gamma + column, mask=column < C, other=0.0).to(tl.float32)
     length = tl.maximum(tl.sqrt(tl.sum(v * v, axis=1)), 1e-12)
     u = v / length[:, None]
@@ -107,15 +129,25 @@ def _add(x, bias, other, count, C: tl.constexpr, BLOCK: tl.constexpr, ADDS: tl.c
 
 class _NormSilu(torch.autograd.Function):
     @staticmethod
-    def forward(ctx: Any, x: Tensor, gamma: Tensor) -> Tensor:
-        channels, y = x.shape[1], torch.empty_like(x)
+    def forward(ctx: Any, x: Tensor, gamma: Tensor, frames: int) -> Tensor:
+        channels, clip, front = x.shape[1], 1, 0
         rows, width = x.numel() // channels, triton.next_power_of_2(channels)
-        _forward[(triton.cdiv(rows, ROWS),)](x, gamma, y, rows, channels**0.5, C=channels, WIDTH=width, BLOCK=ROWS)
+        if frames == 0:
+            y = torch.empty_like(x)
+        else:
+            clip, front = math.prod(x.shape[2:]), frames * math.prod(x.shape[3:])
+            longer = (*x.shape[:2], frames + x.shape[2], *x.shape[3:])
+            y = torch.empty(longer, dtype=x.dtype, device=x.device, memory_format=torch.channels_last_3d)
+            y[:, :, :frames] = 0
+        _forward[(triton.cdiv(rows, ROWS),)](
+            x, gamma, y, rows, clip, front, channels**0.5, C=channels, WIDTH=width, BLOCK=ROWS, BEHIND=frames > 0
+        )
         ctx.save_for_backward(x, gamma)
+        ctx.clip, ctx.front = clip, front
         return y
 
     @staticmethod
-    def backward(ctx: Any, *grads: Tensor) -> tuple[Tensor, Tensor]:
+    def backward(ctx: Any, *grads: Tensor) -> tuple[Tensor, Tensor, None]:
         x, gamma = ctx.saved_tensors
         channels = x.shape[1]
         rows = x.numel() // channels
@@ -123,13 +155,17 @@ class _NormSilu(torch.autograd.Function):
         dx = torch.empty_like(x)
         programs, width = triton.cdiv(rows, ROWS), triton.next_power_of_2(channels)
         parts = torch.empty(programs, width, device=x.device)
-        _backward[(programs,)](x, gamma, dy, dx, parts, rows, channels**0.5, C=channels, WIDTH=width, BLOCK=ROWS)
-        return dx, parts.sum(0)[:channels].view(gamma.shape).to(gamma.dtype)
+        _backward[(programs,)](
+            x, gamma, dy, dx, parts, rows, ctx.clip, ctx.front, channels**0.5, C=channels, WIDTH=width, BLOCK=ROWS,
+            BEHIND=ctx.front > 0,
+        )  # fmt: skip
+        return dx, parts.sum(0)[:channels].view(gamma.shape).to(gamma.dtype), None
 
 
-def norm_silu(x: Tensor, gamma: Tensor) -> Tensor:
-    """x [B, C, ...] of any memory layout -> the same shape, channels last."""
-    y: Tensor = _NormSilu.apply(_channels_last(x), gamma)  # type: ignore[no-untyped-call]
+def norm_silu(x: Tensor, gamma: Tensor, frames: int = 0) -> Tensor:
+    """x [B, C, ...] of any memory layout -> the same shape, channels last; behind so many frames of zeros, where x is a video
+    [B, C, T, H, W]."""
+    y: Tensor = _NormSilu.apply(_channels_last(x), gamma, frames)  # type: ignore[no-untyped-call]
     return y
 
 

@@ -11,12 +11,13 @@ transformer.
 from __future__ import annotations
 
 import math
+from collections.abc import Callable
 from dataclasses import dataclass, replace
 from functools import partial
 from pathlib import Path
 
 import torch
-from torch import Tensor
+from torch import Tensor, nn
 from torch.nn.utils import clip_grad_norm_
 
 from mannequin.options import option
@@ -27,8 +28,9 @@ from mannequin.training.observer import Observer, features_apart
 from mannequin.training.pool import ClipPool
 from mannequin.training.ranks import align
 from mannequin.training.recording import step_for
-from wanimate.model.vae import VideoVae
+from wanimate.model.vae import CausalConv3d, RmsNorm, Stream, VideoVae
 from wanimate.runtime.fused_vae import fuse_norms
+from wanimate.runtime.patches import Change, install, method
 from wanimate.train.common import ALONE, Budget, Log, Process, learning_share, load_state, save_state
 from wanimate.weights.checkpoint import load_vae
 from wanimate.weights.formats import Tensors, read_tensors
@@ -254,9 +256,34 @@ def pictures(video: Tensor) -> Tensor:
 
 
 def speed_up(vae: VideoVae) -> None:
-    """For a GPU and shapes that repeat: channels-last weights, convolutions chosen by trial, norm and SiLU in one kernel."""
+    """For a GPU, whole clips and shapes that repeat: channels-last weights, convolutions chosen by trial, norm and SiLU in one
+    kernel, which writes behind the zeros that a causal convolution wants in front."""
     torch.backends.cudnn.benchmark = True
     fuse_norms(vae.channels_last())
+    changes: list[Change] = []
+    for layers in vae.modules():
+        if not isinstance(layers, nn.ModuleList):
+            continue
+        named = [layer for layer in layers if not isinstance(layer, nn.Identity)]
+        for norm, act, conv in zip(named, named[1:], named[2:], strict=False):
+            if isinstance(norm, RmsNorm) and isinstance(act, nn.SiLU) and isinstance(conv, CausalConv3d):
+                changes += [
+                    method(norm, "forward", _behind(conv.history)),
+                    method(conv, "forward", _convolved),
+                ]
+    install(vae, "zeros in front", changes)
+
+
+def _behind(history: int) -> Callable[[RmsNorm, Tensor], Tensor]:
+    """`RmsNorm.forward` with SiLU, of a clip behind zeros; a single frame needs none."""
+    from wanimate.runtime.kernels.channels_last import norm_silu  # Triton is there only on a GPU machine
+
+    return lambda norm, x: norm_silu(x, norm.gamma, history if x.shape[2] > 1 else 0)
+
+
+def _convolved(conv: CausalConv3d, x: Tensor, stream: Stream) -> Tensor:
+    """`CausalConv3d.forward` of a whole clip, which has its zeros in front, or of a single frame."""
+    return CausalConv3d.forward(conv, x, stream) if x.shape[2] == 1 else nn.Conv3d.forward(conv, x)
 
 
 @torch.no_grad()
