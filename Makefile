@@ -9,6 +9,8 @@ SEED ?= 1
 SPEED ?= exact
 # Tests wait a fifth of the time, so there is one more of them than processors, of which four are used at most.
 WORKERS := $(shell n=$$(getconf _NPROCESSORS_ONLN); echo $$(( (n > 4 ? 4 : n) + 1 )))
+# Freed memory stays with a process of tests: getting its pages anew takes more time than the largest ones compute.
+SHARED := OMP_NUM_THREADS=1 MALLOC_MMAP_THRESHOLD_=1073741824 MALLOC_TRIM_THRESHOLD_=2147483647
 export PIP_DISABLE_PIP_VERSION_CHECK := 1
 
 .DEFAULT_GOAL := help
@@ -37,7 +39,7 @@ serve-demo: $(VENV)/.serve models
 
 test: $(VENV)/.dev models
 	@echo "The studio's tests in a browser are left out: make test-browser runs them."
-	OMP_NUM_THREADS=1 $(BIN)/python -m pytest -m "not slow" --ignore=tests/browser -n $(WORKERS) --dist loadgroup
+	$(SHARED) $(BIN)/python -m pytest -m "not slow" --ignore=tests/browser -n $(WORKERS) --dist loadgroup
 
 test-browser: $(VENV)/.dev models
 	@command -v "$${WANIMATE_CHROMIUM:-chromium}" >/dev/null || { \
