@@ -19,7 +19,7 @@ from wanimate.errors import InputError
 from wanimate.events import Notice
 from wanimate.media.probe import probe
 from wanimate.media.video import LosslessWriter, iter_indices
-from wanimate.preprocess.detect.mediapipe import MediapipeBackend
+from wanimate.preprocess.detect.mediapipe import MediapipeBackend, is_twice
 from wanimate.preprocess.detect.models import find
 from wanimate.preprocess.detect.registry import open_detector
 from wanimate.preprocess.people.choice import (
@@ -69,6 +69,17 @@ def test_same_person():
     assert not same_person(LARGE, np.zeros((133, 3)))
     assert overlap(box(LARGE), box(LARGE)) == 1
     assert overlap(box(LARGE), box(SMALL)) == 0
+
+
+def test_one_person_from_near_is_not_two_where_one_detection_has_an_arm_more():
+    person = np.zeros((133, 3))
+    person[[0, 1, 2, 5, 6]] = [[576, 148, 1], [605, 125, 1], [550, 123, 1], [696, 270, 1], [448, 266, 1]]
+    again = person + [2, 1, 0] * (person[:, 2:] > 0)
+    again[7] = 741, 440, 0.44
+    assert overlap(box(person), box(again)) < 0.4
+    assert is_twice(person, again)
+    again[[0, 1, 2, 5, 6], 0] += 30  # somebody behind them
+    assert not is_twice(person, again)
 
 
 def test_everybody_gets_a_number_in_the_picture():

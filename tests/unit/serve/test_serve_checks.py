@@ -131,8 +131,9 @@ def test_an_empty_room_shows_nobody(tmp_path: Path) -> None:
     assert check_picture(saved(tmp_path, room), look=False) is None
 
 
-def test_two_people_are_refused(tmp_path: Path) -> None:
-    both = np.concatenate([character(1), character(2)], axis=1)
+@pytest.mark.parametrize(("left", "right"), [(1, 2), (2, 1), (3, 2)])
+def test_two_people_are_refused(tmp_path: Path, left: int, right: int) -> None:
+    both = np.concatenate([character(left), character(right)], axis=1)
     refused = check_picture(saved(tmp_path, both))
     assert refused is not None
     assert refused.code == "InvalidImage.MultiHuman"

@@ -13,14 +13,16 @@ from wanimate.preprocess.detect.hands import find_hands
 from wanimate.preprocess.detect.landmarks import Hand, Networks
 from wanimate.preprocess.detect.litert import Picture, Vectors
 from wanimate.preprocess.detect.tiles import DEEP, PATIENCE
-from wanimate.preprocess.people.choice import TWICE, Choice, box, overlap
+from wanimate.preprocess.people.choice import TWICE, Choice, box, overlap, same_person
 from wanimate.preprocess.people.tracking import Tracker
 from wanimate.preprocess.pose.keypoints import FACIAL, LEFT_WRIST, RIGHT_WRIST, from_mediapipe, has_person
 from wanimate.preprocess.pose.person import PersonPose, nobody
-from wanimate.types import Frame
+from wanimate.types import Frame, Keypoints
 
 _COUNT, _SURVEY = 24, 8
 """The people beside the tracked one are detected every so many frames: where anybody is tracked, and where one was chosen."""
+_SAME = 0.05
+"""Two detections are of one person where heads and shoulders are this near, in heights of the seen body."""
 
 
 @dataclass(frozen=True)
@@ -38,6 +40,11 @@ class _When(NamedTuple):
     survey: bool
     deep: bool
     lost: int
+
+
+def is_twice(a: Keypoints, b: Keypoints) -> bool:
+    """Whether two detections in one picture are of one person. Their boxes differ where only one of them has an arm."""
+    return overlap(box(a), box(b)) >= TWICE or same_person(a, b, _SAME)
 
 
 class MediapipeBackend:
@@ -92,8 +99,7 @@ class MediapipeBackend:
         kept = list(mine)
         for body in self._bodies.everybody(picture, deep, known):
             person = _person(_Detection(body, None, None), frame)
-            here = box(person.keypoints)
-            if person.valid and all(overlap(here, box(other.keypoints)) < TWICE for _, other in kept):
+            if person.valid and not any(is_twice(person.keypoints, other.keypoints) for _, other in kept):
                 kept.append((body, person))
         return kept[len(mine) :]
 
