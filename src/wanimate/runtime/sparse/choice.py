@@ -74,8 +74,8 @@ def level_errors(q: Tensor, k: Tensor, v: Tensor, rank: Tensor, counts: Tensor, 
     probabilities would fill the memory, and heads one by one keep a GPU waiting for their launches.
     """
     together = max(1, AT_ONCE // (q.shape[1] * layout.tokens))
-    parts = zip(*(x.split(together) for x in (q, k, v, rank, counts)), strict=True)
-    return torch.cat([_level_errors(*part, layout) for part in parts])
+    some = [slice(first, first + together) for first in range(0, len(q), together)]
+    return torch.cat([_level_errors(q[at], k[at], v[at], rank[at], counts[at], layout) for at in some])
 
 
 def _level_errors(q: Tensor, k: Tensor, v: Tensor, rank: Tensor, counts: Tensor, layout: Layout) -> Tensor:
