@@ -28,6 +28,7 @@ from PIL import Image
 
 from wanimate.events import Event, Notice, Stage, StageProgress, StageStarted, StepDone
 from wanimate.library import places
+from wanimate.media.writer import repeatable
 from wanimate.preprocess.report import missing
 from wanimate.serve.worker import loop, reporter
 from wanimate.serve.worker.loop import WorkerLoop
@@ -53,7 +54,7 @@ def clip(tint: tuple[int, int, int], frames: int = FRAMES) -> bytes:
     """Numbered frames as H.264 with frames that refer to later ones, as the service writes it."""
     file = io.BytesIO()
     with av.open(file, "w", format="mp4") as container:
-        stream = container.add_stream("libx264", rate=Fraction(FPS))
+        stream = container.add_stream("libx264", rate=Fraction(FPS), options=repeatable("libx264"))
         stream.width, stream.height, stream.pix_fmt = *SIZE, "yuv420p"
         for i in range(frames):
             container.mux(stream.encode(av.VideoFrame.from_ndarray(numbered(i, tint), format="rgb24")))

@@ -204,3 +204,21 @@ def test_frames_that_the_encoder_cannot_hold_are_an_output_error(tmp_path: Path)
     ):
         writer.write(np.zeros((16, 1, 3), np.uint8))
     assert list(tmp_path.iterdir()) == []
+
+
+def test_the_same_frames_make_the_same_file(tmp_path: Path) -> None:
+    """x264's routines for AVX-512 read what lies in memory where pictures are flat: of forty files some differed."""
+    frames = np.empty((30, 96, 160, 3), np.uint8)
+    frames[:] = 160, 80, 120
+    for i, frame in enumerate(frames):
+        frame[24 + i :][:20, 20 + 2 * i : 60 + 2 * i] = 230
+        for bit in range(6):
+            frame[:16, bit * 16 : (bit + 1) * 16] = 255 * (i >> bit & 1)
+    files = set()
+    for n in range(40):
+        with write_h264(tmp_path / f"{n}.mp4", Fraction(15), 160, 96, crf=23) as writer:
+            for i, frame in enumerate(frames):
+                writer.write(frame)
+                np.random.default_rng(n + i).random((1 + 37 * (n * i % 8), 997))  # other things lie in memory
+        files.add((tmp_path / f"{n}.mp4").read_bytes())
+    assert len(files) == 1
