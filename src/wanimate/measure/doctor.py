@@ -14,6 +14,7 @@ import torch
 from wanimate.config import GenerateSettings, LoraUse, Mode, ParallelSettings, RuntimeSettings
 from wanimate.engines.resolved import ResolvedJob
 from wanimate.errors import InputError, Spelling, plainly, setting, spell
+from wanimate.media.cpu import cpu_flags
 from wanimate.media.probe import probe
 from wanimate.media.resize import exact_size
 from wanimate.media.video import plan_frames
@@ -245,16 +246,6 @@ def pose_backend(models: Path | None = None) -> str | None:
     except InputError as e:
         return f"{e.rule}. {e.remedy}"
     return None
-
-
-def cpu_flags() -> set[str]:
-    """The instruction sets the processor states, in lower case; empty where the system does not tell."""
-    try:
-        text = Path("/proc/cpuinfo").read_text()
-    except OSError:
-        return set()
-    lines = (line.partition(":") for line in text.splitlines())
-    return {flag for key, _, value in lines if key.strip() in ("flags", "Features") for flag in value.lower().split()}
 
 
 def gpus_here() -> list[dict[str, Any]]:

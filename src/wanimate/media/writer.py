@@ -19,6 +19,7 @@ import numpy.typing as npt
 from wanimate.config.codecs import FORMATS
 from wanimate.errors import OutputError
 from wanimate.media.colour import BT709, EXACT, RGB
+from wanimate.media.cpu import cpu_flags
 from wanimate.media.files import AtomicFile, output_error
 from wanimate.types import Frame
 
@@ -53,15 +54,8 @@ class Encoding:
 def repeatable(codec: str) -> dict[str, str]:
     """Options with which an encoder makes the same file of the same frames. x264's routines for AVX-512 read what happens to
     lie in memory, which flat pictures show; those for AVX2 take 5 % longer (dev/LOG.md)."""
-    wide = codec.startswith("libx264") and "avx512f" in _cpu_flags()
+    wide = codec.startswith("libx264") and "avx512f" in cpu_flags()
     return {"x264-params": "asm=AVX2"} if wide else {}
-
-
-def _cpu_flags() -> list[str]:
-    try:
-        return Path("/proc/cpuinfo").read_text().split()
-    except OSError:
-        return []
 
 
 class StreamWriter:
