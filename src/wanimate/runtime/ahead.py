@@ -112,11 +112,8 @@ def _run_vae(shapes: Shapes) -> None:
 
 
 def _run_transformer(shapes: Shapes, text: int, device: torch.device) -> None:
-    """Of two blocks and a fuser, which the others repeat."""
     p = shapes.params
-    few = min(2, p.num_layers)
-    params = TransformerParams(**(vars(p) | {"num_layers": few, "face_every": few}))
-    model = hollow_transformer(params, shapes.dtype, shapes.kind)
+    model = hollow_transformer(p, shapes.dtype, shapes.kind)
     chunk_tokens(model, shapes.token_chunk)
     optimize_transformer(model, device, shapes.speed, shapes.attention)
     if not isinstance(backends()[shapes.attention].attend, EightBits):  # it has none of these kernels

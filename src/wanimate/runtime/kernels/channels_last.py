@@ -34,18 +34,9 @@ def _normed(x, bias, gamma, place, column, mask, scale, C: tl.constexpr, BIASED:
 
 @jit
 def _forward(  # type: ignore[no-untyped-def]
-    x,
-    gamma,
-    y,
-    rows,
-    clip,
-    front,
-    scale,
-    C: tl.constexpr,
-    WIDTH: tl.constexpr,
-    BLOCK: tl.constexpr,
+    x, gamma, y, rows, clip, front, scale, C: tl.constexpr, WIDTH: tl.constexpr, BLOCK: tl.constexpr,
     BEHIND: tl.constexpr,
-):
+):  # fmt: skip
     row = tl.program_id(0).to(tl.int64) * BLOCK + tl.arange(0, BLOCK)
     column = tl.arange(0, WIDTH)
     mask = (row < rows)[:, None] & (column < C)[None, :]

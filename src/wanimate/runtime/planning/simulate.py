@@ -85,10 +85,8 @@ def simulated_transformer(
     that of one of them."""
     width, height = (n // CELL for n in size)
     frames, p = (length + 3) // 4, params
-    few = min(2, p.num_layers)  # the other blocks repeat them
     with torch.device("meta"), WithoutValues(), torch.inference_mode():
-        shallow = TransformerParams(**(vars(p) | {"num_layers": few, "face_every": few}))
-        model = hollow_transformer(shallow, dtype, FP8 if quantized else None)
+        model = hollow_transformer(p, dtype, FP8 if quantized else None)
         chunk_tokens(model, token_chunk)
         if rank:
             _add_branches(model, rank, dtype)
@@ -103,7 +101,7 @@ def simulated_transformer(
         y = torch.zeros(1, p.in_channels - p.out_channels, frames + 1, height, width)
         with _Alive() as running:
             net(x, torch.zeros(1, dtype=torch.int64), y, context)
-    fusers = p.num_layers // p.face_every
+    few, fusers = len(model.blocks), p.num_layers // p.face_every
     more = _bytes(context.cross) * (p.num_layers - few) // few + _bytes(context.face) * (fusers - 1)
     kept = preparing.now + more
     tokens = (frames + 1) * height * width // 4
@@ -172,8 +170,11 @@ def _bytes(pairs: Sequence[tuple[Tensor | int | None, ...]]) -> int:
 
 
 def hollow_transformer(params: TransformerParams, dtype: torch.dtype, kind: torch.dtype | None) -> AnimateTransformer:
-    """A transformer on the device that is the default, `meta`; `kind`: of quantised weights, None where they are not."""
-    model = AnimateTransformer(params).eval().requires_grad_(False).to(dtype)
+    """Two blocks and a fuser, which the others repeat, on the device that is the default, `meta`; `kind`: of quantised weights,
+    None where they are not."""
+    few = min(2, params.num_layers)
+    shallow = TransformerParams(**(vars(params) | {"num_layers": few, "face_every": few}))
+    model = AnimateTransformer(shallow).eval().requires_grad_(False).to(dtype)
     if kind is not None:
         for name in [name for name, _ in model.named_parameters() if is_quantizable(name)]:
             parent, _, leaf = name.removesuffix(".weight").rpartition(".")
