@@ -82,6 +82,12 @@ def learning_share(step: int, progress: float, warmup: int = 200, decay_from: fl
     return min(1.0, (step + 1) / warmup) * max(fall, 0.0)
 
 
+def set_rate(optimizer: torch.optim.Optimizer, rate: float) -> None:
+    """The learning rate of all weights."""
+    for group in optimizer.param_groups:
+        group["lr"] = rate
+
+
 class Log:
     """Appends one JSON line a record and prints it."""
 

@@ -15,7 +15,7 @@ from torch import Tensor, nn
 from torch.nn.utils import clip_grad_norm_
 
 from wanimate.train.adapters import AdaptedLinear
-from wanimate.train.common import ALONE, Budget, Log, Process, learning_share, load_adapters, save_state
+from wanimate.train.common import ALONE, Budget, Log, Process, learning_share, load_adapters, save_state, set_rate
 from wanimate.train.curve import draw_curve
 from wanimate.train.steps import Measure, Step
 
@@ -77,8 +77,7 @@ def train_adapters(
     budget.restart_clock()
     while not budget.over:
         share = learning_share(budget.step, budget.progress, config.warmup)
-        for group in optimizer.param_groups:
-            group["lr"] = config.rate * share
+        set_rate(optimizer, config.rate * share)
         sums: list[Tensor] = []
         for part in range(config.accumulate):
             number = (budget.step * config.accumulate + part) * process.count + process.rank

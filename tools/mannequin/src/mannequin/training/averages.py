@@ -1,9 +1,13 @@
-"""What both trainings of the embedded networks share: mixed precision, and a moving average of the weights."""
+"""What the trainings of the embedded networks share: mixed precision, a moving average of the weights, and mean losses."""
 
 from __future__ import annotations
 
+from typing import Any
+
 import torch
-from torch import nn
+from torch import Tensor, nn
+
+from wanimate.train.common import Budget, Log
 
 
 def mixed(device: torch.device) -> torch.autocast:
@@ -39,3 +43,20 @@ class Ema:
         for key, value in state.items():
             self.shadow[key].copy_(value)
         self.count = step // self.every
+
+
+class Losses:
+    """The mean loss of the steps since the last line of the log, which has one every 200 steps and at the end."""
+
+    def __init__(self, log: Log, budget: Budget, device: torch.device) -> None:
+        self.log, self.budget = log, budget
+        self._total = torch.zeros((), device=device)
+
+    def add(self, loss: Tensor, **more: Any) -> None:
+        """The loss of a step that has ended; `more`: what else its line says."""
+        budget = self.budget
+        self._total += loss.detach()
+        if budget.step % 200 == 0 or budget.over:
+            mean = self._total.item() / (budget.step % 200 or 200)
+            self.log.write(step=budget.step, seconds=budget.spent, loss=mean, **more)
+            self._total.zero_()

@@ -18,13 +18,13 @@ import torch.nn.functional as F
 from torch import Tensor, nn
 
 from mannequin.options import option
-from mannequin.training.averages import Ema, mixed
+from mannequin.training.averages import Ema, Losses, mixed
 from mannequin.training.networks import TRANSFORMER, initialise_motion, quick_blur
 from mannequin.training.photographs import photographed
 from mannequin.world.layout import EXPRESSIONS
 from mannequin.world.world import World, WorldBatch, WorldSettings
 from wanimate.model.motion import MotionEncoder
-from wanimate.train.common import Budget, Log, learning_share, load_state, save_state
+from wanimate.train.common import Budget, Log, learning_share, load_state, save_state, set_rate
 
 TOLD = (*EXPRESSIONS, "gaze_x", "gaze_y", "eyes", "looks_right", "looks_down", "tilted")
 """What the vectors have to tell."""
@@ -131,13 +131,13 @@ def train_motion(
     worth = torch.tensor([WEIGHTS.get(name, 1.0) for name in TOLD], device=device)
     generator = torch.Generator("cpu").manual_seed(config.seed)
     cameras = torch.Generator(device).manual_seed(config.seed)
-    budget, total = Budget(config.steps, config.seconds), torch.zeros((), device=device)
+    budget = Budget(config.steps, config.seconds)
+    losses = Losses(log, budget, device)
     while not budget.over:
         if budget.step % config.renew == config.renew - 1:
             parts = [*parts[-config.most + 1 :], render(config.clips, next(seeds), False)]
         faces = _draw(parts, config, generator, cameras)
-        for group in optimizer.param_groups:
-            group["lr"] = config.rate * learning_share(budget.step, budget.progress)
+        set_rate(optimizer, config.rate * learning_share(budget.step, budget.progress))
         with mixed(device):
             guess = reader(faces.pictures)
         error = (guess.float() - (faces.told - middle) / spread).square()
@@ -147,12 +147,8 @@ def train_motion(
         nn.utils.clip_grad_norm_(weights, 1.0)
         optimizer.step()
         ema.update(budget.step)
-        total += loss.detach()
         budget.tick()
-        if budget.step % 200 == 0 or budget.over:
-            since = budget.step % 200 or 200
-            log.write(step=budget.step, seconds=budget.spent, loss=total.item() / since, parts=len(parts))
-            total.zero_()
+        losses.add(loss, parts=len(parts))
     reader.load_state_dict(ema.shadow)
     encoder = reader.encoder.eval().requires_grad_(False)
     save_state(out / FILE, **{k: v.cpu().contiguous() for k, v in encoder.state_dict().items()})

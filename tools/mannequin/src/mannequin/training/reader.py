@@ -18,7 +18,7 @@ import torch
 from torch import Tensor, nn
 
 from mannequin.options import option
-from mannequin.training.averages import Ema
+from mannequin.training.averages import Ema, Losses
 from mannequin.training.clip_latents import WorldClips, encode, in_fours, seen_faces, to_video
 from mannequin.training.motion import TOLD, WEIGHTS, told
 from mannequin.training.pool import WORLD
@@ -26,7 +26,7 @@ from mannequin.training.recording import step_for
 from mannequin.world.world import World
 from wanimate.errors import InputError
 from wanimate.model.vae import VideoVae
-from wanimate.train.common import Budget, Log, learning_share, load_state, save_state
+from wanimate.train.common import Budget, Log, learning_share, load_state, save_state, set_rate
 
 FILE = "reader.pt"
 READ_WORLD = replace(WORLD, replacement=0.0, near=0.75, face_size=16)
@@ -224,22 +224,18 @@ def train_reader(
         asked = (size >= SIZES[0]).to(error.dtype)
         return ((error * asked).sum() / asked.sum().clamp_min(1),)
 
-    step, budget, total = step_for(record)(measure, weights), Budget(config.steps, config.seconds), does.new_zeros(())
+    step, budget = step_for(record)(measure, weights), Budget(config.steps, config.seconds)
+    losses = Losses(log, budget, device)
     while not budget.over:
         if budget.step % config.renew == config.renew - 1:
             parts.append(render(config.clips, next(seeds), False))
-        for group in optimizer.param_groups:
-            group["lr"] = config.rate * learning_share(budget.step, budget.progress)
+        set_rate(optimizer, config.rate * learning_share(budget.step, budget.progress))
         (loss,) = step(*_draw(parts, config.batch, generator))
         nn.utils.clip_grad_norm_(weights, 1.0)
         optimizer.step()
         ema.update(budget.step)
-        total += loss
         budget.tick()
-        if budget.step % 200 == 0 or budget.over:
-            since = budget.step % 200 or 200
-            log.write(step=budget.step, seconds=budget.spent, loss=total.item() / since, parts=len(parts))
-            total.zero_()
+        losses.add(loss, parts=len(parts))
     reader.load_state_dict(ema.shadow)
     reader.eval().requires_grad_(False)
     save_state(out / FILE, **{k: v.cpu() for k, v in reader.state_dict().items()})

@@ -24,7 +24,7 @@ from mannequin.training.ranks import align
 from mannequin.training.reader import Reading
 from mannequin.training.recording import step_for
 from wanimate.model.transformer import AnimateTransformer
-from wanimate.train.common import ALONE, Budget, Log, Process, learning_share, load_state, save_state
+from wanimate.train.common import ALONE, Budget, Log, Process, learning_share, load_state, save_state, set_rate
 from wanimate.train.flow import Flow, LossSettings, flow_loss, velocity_error, weighted_error
 from wanimate.train.latents import LatentClips
 from wanimate.train.steps import Step
@@ -150,8 +150,7 @@ def train_flow(
         drawn = data.draw(config.batch, generator, config.short_batch)
         share = learning_share(budget.step - warm, budget.progress, decay_from=1 - config.fall)
         for optimizer, peak in ((adam, config.rate), (muon, config.matrix_rate)):
-            for group in optimizer.param_groups:
-                group["lr"] = peak * share
+            set_rate(optimizer, peak * share)
         _, *parts = step(*vars(drawn).values())
         ranks.average(trained)
         clip_grad_norm_(trained, 1.0)

@@ -31,7 +31,7 @@ from mannequin.training.recording import step_for
 from wanimate.model.vae import CausalConv3d, RmsNorm, Stream, VideoVae
 from wanimate.runtime.fused_vae import fuse_norms
 from wanimate.runtime.patches import Change, install, method
-from wanimate.train.common import ALONE, Budget, Log, Process, learning_share, load_state, save_state
+from wanimate.train.common import ALONE, Budget, Log, Process, learning_share, load_state, save_state, set_rate
 from wanimate.weights.checkpoint import load_vae
 from wanimate.weights.formats import Tensors, read_tensors
 from wanimate.weights.locate import read_checkpoint_config
@@ -161,8 +161,7 @@ def train_vae(
         kind = kind_of(config, budget.step, budget.progress)
         video = draw(config, pool, kind, generator)
         rate = config.rate * learning_share(budget.step - warm, budget.progress)
-        for group in optimizer.param_groups:
-            group["lr"] = rate
+        set_rate(optimizer, rate)
         loss, error = step(video)
         errors[KINDS.index(kind)] += error
         counts[KINDS.index(kind)] += 1
