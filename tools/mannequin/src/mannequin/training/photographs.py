@@ -128,7 +128,7 @@ def glasses(dice: Dice, photo: Tensor, points: Tensor) -> Tensor:
 def light(dice: Dice, photo: Tensor) -> Tensor:
     """Light from a side with a colour, and cast shadows with wavy edges."""
     side = photo.shape[-1]
-    x, y = places(photo)
+    x, y = places(photo.shape[-1], photo)
     strength = colours(dice.normal(0.3, 1) + dice.normal(0.07, 3))
     photo = photo * torch.exp(strength * along_a_line(dice, x, y))
     for often in (0.35, 0.2):
@@ -141,7 +141,7 @@ def light(dice: Dice, photo: Tensor) -> Tensor:
 
 def shine(dice: Dice, photo: Tensor) -> Tensor:
     """Bright spots on oily or wet skin."""
-    x, y = places(photo)
+    x, y = places(photo.shape[-1], photo)
     bright = photo.mean(1, keepdim=True)
     for _ in range(3):
         at, size = dice.uniform(-0.7, 0.7, 2), maps(torch.exp(dice.uniform(math.log(0.03), math.log(0.25))))
@@ -152,7 +152,7 @@ def shine(dice: Dice, photo: Tensor) -> Tensor:
 
 def thing(dice: Dice, photo: Tensor, width: float) -> Tensor:
     """A strand of hair, a bar or a soft blob about so wide. Wide ones stay beside the middle of the face."""
-    x, y = places(photo)
+    x, y = places(photo.shape[-1], photo)
     broad = width > 0.05
     angle, turn = dice.uniform(0, 2 * math.pi), dice.uniform(0, math.pi)
     radius, length = maps(dice.uniform(0.5 * width, 1.5 * width)), dice.uniform(0.1, 1.2)
@@ -305,10 +305,9 @@ def noise(dice: Dice, side: int, down: float, across: float | None = None) -> Te
     return F.interpolate(coarse, size=(side, side), mode="bilinear", align_corners=False)
 
 
-def places(photo: Tensor) -> tuple[Tensor, Tensor]:
+def places(side: int, like: Tensor) -> tuple[Tensor, Tensor]:
     """x [1, 1, 1, S] and y [1, 1, S, 1] of pixels."""
-    side = photo.shape[-1]
-    at = (torch.arange(side, device=photo.device, dtype=photo.dtype) * 2 + 1) / side - 1
+    at = (torch.arange(side, device=like.device, dtype=like.dtype) * 2 + 1) / side - 1
     return at.view(1, 1, 1, side), at.view(1, 1, side, 1)
 
 
@@ -320,8 +319,7 @@ def along_a_line(dice: Dice, x: Tensor, y: Tensor) -> Tensor:
 
 def within(side: int, middle: Tensor, right: Tensor, down: Tensor) -> tuple[Tensor, Tensor]:
     """Pixels in the frame that two vectors [N, 2] make around a place [N, 2]: two maps [N, 1, S, S]."""
-    at = (torch.arange(side, device=middle.device, dtype=middle.dtype) * 2 + 1) / side - 1
-    x, y = at.view(1, 1, 1, side) - maps(middle[:, 0]), at.view(1, 1, side, 1) - maps(middle[:, 1])
+    x, y = (at - maps(own) for at, own in zip(places(side, middle), middle.unbind(1), strict=True))
     area = right[:, 0] * down[:, 1] - right[:, 1] * down[:, 0]
     area = torch.where(area.abs() < 1e-3, 1e-3, area)
     across = (x * maps(down[:, 1]) - y * maps(down[:, 0])) / maps(area)
@@ -331,8 +329,7 @@ def within(side: int, middle: Tensor, right: Tensor, down: Tensor) -> tuple[Tens
 
 def segment(side: int, start: Tensor, stop: Tensor) -> Tensor:
     """Distance of pixels from the line between two places [N, 2], [N, 1, S, S]."""
-    at = (torch.arange(side, device=start.device, dtype=start.dtype) * 2 + 1) / side - 1
-    x, y = at.view(1, 1, 1, side) - maps(start[:, 0]), at.view(1, 1, side, 1) - maps(start[:, 1])
+    x, y = (at - maps(own) for at, own in zip(places(side, start), start.unbind(1), strict=True))
     dx, dy = maps(stop[:, 0] - start[:, 0]), maps(stop[:, 1] - start[:, 1])
     share = ((x * dx + y * dy) / (dx.square() + dy.square()).clamp_min(1e-6)).clamp(0, 1)
     return ((x - share * dx).square() + (y - share * dy).square()).sqrt()
