@@ -59,9 +59,13 @@ class Lists(NamedTuple):
     @classmethod
     def of(cls, visited: Tensor) -> Lists:
         """From bool [N, Q, K]; every block of queries visits at least one."""
-        counts = visited.sum(-1, dtype=torch.int32)
-        order = visited.to(torch.int8).argsort(dim=-1, descending=True, stable=True)
-        return cls(order[..., : int(counts.max())].to(torch.int16).contiguous(), counts.contiguous())
+        place = visited.cumsum(-1)
+        counts = place[..., -1].to(torch.int32)
+        most = int(counts.max())
+        blocks = torch.zeros(*visited.shape[:-1], most + 1, dtype=torch.int16, device=visited.device)
+        every = torch.arange(visited.shape[-1], dtype=torch.int16, device=visited.device).expand_as(visited)
+        blocks.scatter_(-1, torch.where(visited, place - 1, most), every)  # those that are not visited go past the end
+        return cls(blocks[..., :most].contiguous(), counts.contiguous())
 
 
 def list_bytes(tokens: int, heads: int, layers: int, sizes: BlockSizes) -> int:
