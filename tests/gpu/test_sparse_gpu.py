@@ -97,7 +97,7 @@ def near(grid: Grid, heads: int, strength: float = 12.0) -> tuple[Tensor, Tensor
 )
 def test_the_error_stays_below_what_is_asked_for(name: str) -> None:
     run = stays_below(name, 0.8 if name == "float8" else 0.95)
-    choice = run.layers[0].choice
+    choice = run.layers[0, 0].choice
     assert choice is not None
     assert choice.density[-1] == 1.0  # nothing is left out of what is random
     assert choice.density[0] < 0.6

@@ -63,7 +63,7 @@ def _mix_of_all(block: Block, attend: SplitAttention, x: Tensor, e0: Tensor, rop
     """`_mix` on several GPUs: values are on their way while queries and keys are made, queries while keys are. What keys have
     in common is the only thing that the ranks have to agree on before; it goes first, as exchanges are done in order. Int8 is
     made after the exchange, as its scales are of single tokens."""
-    me, backend = block.self_attn, _backend(attend.backend)
+    me, backend = block.self_attn, _backend(attend.backends[0])
     a = _modulated(block, x, e0)
     key = _product(me.k, a), me.norm_k.weight, me.norm_k.eps, rope, me.heads
     eight = isinstance(backend, Fp8Attention)

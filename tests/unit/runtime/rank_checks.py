@@ -102,30 +102,39 @@ class _Eight:
 
 
 def check_eight(ranks: Ranks, grid: tuple[int, int, int]) -> None:
-    """Queries and keys cross as bytes; values are on their way before they are there."""
+    """Queries and keys cross as bytes; values are on their way before they are there. A part of the heads goes back before the
+    next one is computed."""
     frames, per_frame, heads = grid[0], grid[1] * grid[2] // 4, 4
     generator = torch.Generator().manual_seed(4)
     q, k, v = (torch.randn(1, frames * per_frame, heads, 8, generator=generator) for _ in range(3))
     rounded = [to_fp8(x, (1, 3)) for x in (q, k)]
     whole = [(levels, scale[:, 0, :, 0]) for levels, scale in rounded]
     wanted = _Eight().rounded(*whole, v)
-    sent: list[torch.dtype] = []
+    seen: list[object] = []
+
+    class Seen(_Eight):
+        def rounded(self, q: tuple[Tensor, Tensor], k: tuple[Tensor, Tensor], v: Tensor) -> Tensor:
+            seen.append("computed")
+            return super().rounded(q, k, v)
 
     class Watched(Group):
         def sending(self, x: Tensor) -> Sending:
-            sent.append(x.dtype)
+            seen.append(x.dtype)
             return super().sending(x)
 
     everyone = ranks.everyone
     for ordered in (False, True):
         split = TokenSplit(frames, per_frame, Watched(everyone.index, everyone.size, everyone.handle), ordered)
-        both = SplitAttention(split, _Eight())
+        both = SplitAttention.of(split, Seen(), heads)
         mine = [split.own(x.flatten(2).float()).unflatten(-1, (heads, 8)) for x in (whole[0][0], whole[1][0], v)]
         values = both.send(mine[2])
         queries = both.send(mine[0].to(FP8)), whole[0][1]
         found = both.rounded(queries, (mine[1].to(FP8), whole[1][1]), values)
         close(split.whole(found.flatten(2)).unflatten(-1, (heads, 8)), wanted, 1e-5)
-    assert sent == 2 * [torch.float32, torch.uint8, torch.uint8, torch.float32]
+    parts = len(both.backends)
+    assert parts == (1 if ranks.count == heads else 2)
+    there = [kind for kind in (torch.float32, torch.uint8, torch.uint8) for _ in range(parts)]
+    assert seen == 2 * [*there, *parts * ["computed", torch.float32]]
     far = torch.full((heads, 8), float(ranks.everyone.index))
     assert torch.equal(both.common(far), torch.full((heads, 8), (ranks.count - 1) / 2))
 

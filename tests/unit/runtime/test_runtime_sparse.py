@@ -168,7 +168,7 @@ def test_heads_that_are_not_sparse_become_dense() -> None:
     run, attend = run_of(0.1)
     q, k, v = structured()
     attend(q, k, v)
-    choice = run.layers[0].choice
+    choice = run.layers[0, 0].choice
     assert choice is not None
     density = dict(zip(KINDS, choice.density.tolist(), strict=True))
     assert density["flat"] == density["random"] == 1.0
@@ -189,20 +189,20 @@ def test_a_head_that_is_off_is_computed_again_and_chosen_again() -> None:
     run.worth = 1.0
     q, k, v = (x[:, :, :1] for x in structured())
     attend(q, k, v)
-    first = run.layers[0].choice
+    first = run.layers[0, 0].choice
     assert first is not None
     assert not first.dense
     assert run.meter.take().density < 1
     other = k.flip(1)  # what is near is at the other end now
     out = attend(q, other, v)
-    assert run.layers[0].choice is first
+    assert run.layers[0, 0].choice is first
     torch.testing.assert_close(out, attention(q, other, v))
     step = run.meter.take()
     assert step.error == 0.0
     assert step.density > 1.0  # both ways were computed
     attend(q, other, v)
-    assert run.layers[0].choice is not first
-    assert float(run.layers[0].margin or 0) < control.MARGIN
+    assert run.layers[0, 0].choice is not first
+    assert float(run.layers[0, 0].margin or 0) < control.MARGIN
 
 
 def test_a_choice_holds_for_some_calls_and_is_the_same_every_time() -> None:
@@ -214,7 +214,7 @@ def test_a_choice_holds_for_some_calls_and_is_the_same_every_time() -> None:
         made, outs = [], []
         for _ in range(control.RENEW + 1):
             outs.append(attend(q, k, v))
-            choice = run.layers[0].choice
+            choice = run.layers[0, 0].choice
             assert choice is not None
             made.append(choice.made)
         assert made[: control.RENEW] == [0] * control.RENEW
@@ -231,7 +231,7 @@ def test_what_is_slower_than_attention_with_all_keys_is_not_done() -> None:
         run, attend = run_of(0.1)
         run.worth = worth
         attend(q, k, v)
-        choice = run.layers[0].choice
+        choice = run.layers[0, 0].choice
         assert choice is not None
         sparse = choice.density[choice.density < 1]
         assert (sparse <= worth).all()
@@ -246,7 +246,7 @@ def test_a_layer_that_leaves_nothing_out_is_asked_less_often() -> None:
     made = []
     for _ in range(control.RENEW_DENSE + 1):
         attend(q, k, v)
-        choice = run.layers[0].choice
+        choice = run.layers[0, 0].choice
         assert choice is not None
         assert choice.dense
         made.append(choice.made)

@@ -22,7 +22,10 @@ from wanimate.model.attention import Attend
 from wanimate.model.fp8 import FP8
 from wanimate.model.transformer import AnimateTransformer, Context, StepCacheHook
 from wanimate.runtime.parallel.ranks import Group, Sending
-from wanimate.runtime.sparse.control import meter_of
+from wanimate.runtime.sparse.control import SparseAttention, meter_of
+
+PARTS = 2
+"""Of a rank's heads, one of which is exchanged while another one is computed."""
 
 
 @dataclass(frozen=True)
@@ -67,10 +70,11 @@ class TokenSplit:
         mine = parts.unflatten(-1, (self.frames, self.share))[..., :real].sum((-2, -1))
         return self.group.gather(mine).sum(0)
 
-    def send(self, x: Tensor) -> Sending:
-        """Begin to exchange [B, F * S, N, d] for all tokens of this rank's heads; bytes for float8."""
+    def send(self, x: Tensor, parts: int = 1) -> list[Sending]:
+        """Begin to exchange [B, F * S, N, d] for all tokens of this rank's heads, in parts of its heads; bytes for float8."""
         x = x.view(torch.uint8) if x.dtype == FP8 else x
-        return self.group.sending(rearrange(x, "b l (n h) d -> n b l h d", n=self.group.size))
+        every = x.unflatten(2, (self.group.size, -1)).tensor_split(parts, dim=3)
+        return [self.group.sending(rearrange(some, "b l n h d -> n b l h d")) for some in every]
 
     def all_tokens(self, sending: Sending) -> Tensor:
         """What `send` has begun: [B, F * P, N / n, d] in one order on every rank."""
@@ -80,47 +84,72 @@ class TokenSplit:
         whole = rearrange(x, "n b (f s) h d -> b f (n s) h d", f=self.frames)
         return whole[:, :, : self.tokens].flatten(1, 2)
 
-    def own_tokens(self, x: Tensor) -> Tensor:
-        """The way back: [B, F * P, N / n, d] -> [B, F * S, N, d]."""
+    def send_back(self, x: Tensor) -> Sending:
+        """Begin the way back of some of this rank's heads, [B, F * P, h, d]."""
         size = self.group.size
         if not (self.filling or self.ordered):
             x = rearrange(x, "b (n l) h d -> n b l h d", n=size)
         else:
             x = F.pad(x.unflatten(1, (self.frames, self.tokens)), (0, 0, 0, 0, 0, self.filling))
             x = rearrange(x, "b f (n s) h d -> n b (f s) h d", n=size)
-        return rearrange(self.group.exchange(x), "n b l h d -> b l (n h) d")
+        return self.group.sending(x)
+
+    def own_tokens(self, parts: list[Sending]) -> Tensor:
+        """What `send_back` has begun for all parts of the heads, in order: [B, F * S, N, d]."""
+        whole = torch.cat([sending.arrived() for sending in parts], dim=3)
+        return rearrange(whole, "n b l h d -> b l (n h) d")
 
 
 @dataclass(frozen=True)
 class SplitAttention:
     """Self-attention over the tokens of all ranks (`model.attention.Attend`): q, k, v and the result are this rank's
-    [B, F * S, N, d]. `backend` computes with all tokens of this rank's heads.
+    [B, F * S, N, d]. Each of `backends` computes with all tokens of a part of this rank's heads. One part is on its way while
+    the other one is computed.
 
     Whoever makes v first may `send` it, so that it is on its way while queries and keys are made.
     """
 
     split: TokenSplit
-    backend: Attend
+    backends: tuple[Attend, ...]
+
+    @classmethod
+    def of(cls, split: TokenSplit, backend: Attend, heads: int) -> SplitAttention:
+        """For `heads` heads of all ranks together."""
+        parts = min(PARTS, heads // split.group.size)
+        if isinstance(backend, SparseAttention):
+            return cls(split, tuple(replace(backend, part=part) for part in range(parts)))
+        return cls(split, (backend,) * parts)
 
     def __call__(self, q: Tensor, k: Tensor, v: Tensor) -> Tensor:
         return self.mixed(q, k, self.send(v))
 
-    def send(self, x: Tensor) -> Sending:
-        return self.split.send(x)
+    def send(self, x: Tensor) -> list[Sending]:
+        return self.split.send(x, len(self.backends))
 
-    def mixed(self, q: Tensor | Sending, k: Tensor, v: Sending) -> Tensor:
+    def mixed(self, q: Tensor | list[Sending], k: Tensor, v: list[Sending]) -> Tensor:
         """The same with v, and perhaps q, on their way."""
-        sent = [q if isinstance(q, Sending) else self.send(q), self.send(k), v]
-        return self.split.own_tokens(self.backend(*map(self.split.all_tokens, sent)))
+        sent = q if isinstance(q, list) else self.send(q), self.send(k), v
+        back = []
+        for backend, *given in zip(self.backends, *sent, strict=True):
+            back.append(self.split.send_back(backend(*map(self.split.all_tokens, given))))
+        return self.split.own_tokens(back)
 
-    def rounded(self, q: tuple[Sending, Tensor], k: tuple[Tensor, Tensor], v: Sending) -> Tensor:
+    def rounded(self, q: tuple[list[Sending], Tensor], k: tuple[Tensor, Tensor], v: list[Sending]) -> Tensor:
         """The same of queries and keys in float8, which cross as that: levels, and scales [1, N] of all heads, which are the
         same on every rank."""
-        levels = [q[0], self.send(k[0])]
-        mine = [scale.chunk(self.split.group.size, 1)[self.split.group.index].contiguous() for scale in (q[1], k[1])]
-        rounded = [(self.split.all_tokens(x).view(FP8), scale) for x, scale in zip(levels, mine, strict=True)]
-        found = self.backend.rounded(*rounded, self.split.all_tokens(v))  # type: ignore[attr-defined]
-        return self.split.own_tokens(found)
+        sent = q[0], self.send(k[0]), v, self._scales(q[1]), self._scales(k[1])
+        back = []
+        for backend, queries, keys, values, *scales in zip(self.backends, *sent, strict=True):
+            levels = (self.split.all_tokens(x).view(FP8) for x in (queries, keys))
+            given = zip(levels, scales, strict=True)
+            found = backend.rounded(*given, self.split.all_tokens(values))
+            back.append(self.split.send_back(found))
+        return self.split.own_tokens(back)
+
+    def _scales(self, scale: Tensor) -> list[Tensor]:
+        """Those of each part of this rank's heads."""
+        mine = scale.chunk(self.split.group.size, 1)[self.split.group.index]
+        return [part.contiguous() for part in mine.tensor_split(len(self.backends), dim=1)]
 
     def common(self, x: Tensor) -> Tensor:
         """The mean over all ranks."""
@@ -169,7 +198,7 @@ class SplitTransformer:
         parts = [block.self_attn for block in net.blocks.children()]
         backends = [part.attend for part in parts]  # type: ignore[union-attr]
         for part, backend in zip(parts, backends, strict=True):
-            part.attend = SplitAttention(split, backend)  # type: ignore[arg-type, union-attr]
+            part.attend = SplitAttention.of(split, backend, net.params.num_heads)  # type: ignore[arg-type, union-attr]
         try:
             e, e0 = net.embed_time(t)
             tokens = net.run_blocks(split.own(net.embed_video(x, y, context.pose)), e0, context, hook)

@@ -173,8 +173,8 @@ class _Layer:
 
 @dataclass(eq=False)
 class SparseRun:
-    """What all layers of one network share. A copy of the network starts with no choices. `worth`: the density up to which
-    leaving out blocks is quicker than attention with all keys."""
+    """What all layers of one network share, `layers` by layer and part of its heads. A copy of the network starts with no
+    choices. `worth`: the density up to which leaving out blocks is quicker than attention with all keys."""
 
     error: float
     meter: SparseMeter = field(default_factory=SparseMeter)
@@ -182,8 +182,8 @@ class SparseRun:
     blocks: BlockKernel = field(default_factory=Reference)
     worth: float = WORTH
     grid: tuple[int, int, int] | None = None
-    layers: dict[int, _Layer] = field(default_factory=dict)
-    _known: list[tuple[weakref.ref[Context], dict[int, _Layer]]] = field(default_factory=list)
+    layers: dict[tuple[int, int], _Layer] = field(default_factory=dict)
+    _known: list[tuple[weakref.ref[Context], dict[tuple[int, int], _Layer]]] = field(default_factory=list)
 
     def __deepcopy__(self, memo: dict[int, Any]) -> SparseRun:
         memo[id(self)] = copied = SparseRun(self.error, self.meter, self.sizes, self.blocks, self.worth)
@@ -206,7 +206,8 @@ class SparseRun:
 
 @dataclass(frozen=True, eq=False)
 class SparseAttention:
-    """Attention (`model.attention.Attend`) of one layer; `dense` computes with all keys. Tokens come in the order of the grid.
+    """Attention (`model.attention.Attend`) of one layer, or of a part of its heads; `dense` computes with all keys. Tokens come
+    in the order of the grid.
 
     Outside of a network's blocks, and for a batch of several videos, it is `dense`.
     """
@@ -214,6 +215,7 @@ class SparseAttention:
     layer: int
     run: SparseRun
     dense: Attend
+    part: int = 0
 
     def __call__(self, q: Tensor, k: Tensor, v: Tensor) -> Tensor:
         if self.run.grid is None or len(q) > 1:
@@ -242,7 +244,7 @@ class SparseAttention:
 
     def _stays_dense(self, x: Tensor) -> bool:
         """Whether the coming call, of x [1, L, N, d], visits everything, so that no order is needed; it is counted then."""
-        state = self.run.layers.get(self.layer)
+        state = self.run.layers.get((self.layer, self.part))
         choice = None if state is None else state.choice
         if state is None or choice is None or not choice.dense or choice.old(state.calls):
             return False
@@ -261,7 +263,7 @@ class SparseAttention:
     def _attend(self, plan: Layout, given: Inputs) -> Tensor | None:
         """What the inputs, which are in the order of the layout, come to: [1, L, N, d] in the order of the grid; None where
         all heads visit everything."""
-        run, state = self.run, self.run.layers.setdefault(self.layer, _Layer())
+        run, state = self.run, self.run.layers.setdefault((self.layer, self.part), _Layer())
         choice = self._choice(state, plan, given)
         rows = self._sample(state, plan, 1, max(LEAST, int(SHARE * plan.tokens)))
         state.calls += 1
