@@ -118,9 +118,10 @@ def check_eight(ranks: Ranks, grid: tuple[int, int, int]) -> None:
             return super().rounded(q, k, v)
 
     class Watched(Group):
-        def sending(self, x: Tensor) -> Sending:
-            seen.append(x.dtype)
-            return super().sending(x)
+        def sending(self, x: Tensor, dtype: torch.dtype | None = None) -> Sending:
+            assert x.dtype == torch.int64  # eight bytes at a time
+            seen.append(dtype)
+            return super().sending(x, dtype)
 
     everyone = ranks.everyone
     for ordered in (False, True):
@@ -133,7 +134,7 @@ def check_eight(ranks: Ranks, grid: tuple[int, int, int]) -> None:
         close(split.whole(found.flatten(2)).unflatten(-1, (heads, 8)), wanted, 1e-5)
     parts = len(both.backends)
     assert parts == (1 if ranks.count == heads else 2)
-    there = [kind for kind in (torch.float32, torch.uint8, torch.uint8) for _ in range(parts)]
+    there = [kind for kind in (torch.float32, FP8, FP8) for _ in range(parts)]
     assert seen == 2 * [*there, *parts * ["computed", torch.float32]]
     far = torch.full((heads, 8), float(ranks.everyone.index))
     assert torch.equal(both.common(far), torch.full((heads, 8), (ranks.count - 1) / 2))

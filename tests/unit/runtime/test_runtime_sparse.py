@@ -25,7 +25,7 @@ from wanimate.runtime.patches import installed
 from wanimate.runtime.sparse import control
 from wanimate.runtime.sparse.choice import DENSE, LEFT_OUT, block_mass, level_errors, ranked, visited
 from wanimate.runtime.sparse.control import SparseAttention, SparseRun, meter_of, step_of
-from wanimate.runtime.sparse.layout import BlockSizes, Grid, Lists, layout, list_bytes
+from wanimate.runtime.sparse.layout import BlockSizes, Grid, Lists, layout, list_bytes, taken
 from wanimate.runtime.sparse.reference import attend_blocks
 from wanimate.sampling.cache import Caching
 from wanimate.sampling.guidance import guided
@@ -366,6 +366,21 @@ def test_a_batch_of_videos_is_dense() -> None:
     q, k, v = two
     assert torch.equal(attend(q, k, v), attention(q, k, v))
     assert run.meter.take().density == 0.0
+
+
+@pytest.mark.parametrize("dtype", [torch.float8_e4m3fn, torch.int8, torch.bfloat16, torch.float32])
+@pytest.mark.parametrize("shape", [(1, 9, 4, 16), (1, 9, 3, 1), (1, 9)])
+def test_tokens_are_taken_whatever_they_are_made_of(dtype: torch.dtype, shape: tuple[int, ...]) -> None:
+    which = torch.tensor([4, 0, 8, 8, 3])
+    x = torch.randn(shape).to(dtype)
+    parts = [x, *((x[..., 1:], x.transpose(-1, -2).contiguous().transpose(-1, -2)) if len(shape) > 2 else ())]
+    for part in parts:
+        found = taken(part, 1, which)
+        assert found.dtype == dtype
+        assert torch.equal(found.float(), part.float()[:, which])
+    later = torch.randn(2, 9, 4, 16).to(dtype).flatten()[1 : 1 + 9 * 64].view(1, 9, 4, 16)
+    assert torch.equal(taken(later, 1, which).float(), later.float()[:, which])
+    assert torch.equal(taken(x.new_empty(0, *shape), 0, which[:0]), x.new_empty(0, *shape))
 
 
 def test_lists_name_the_blocks_that_are_visited_in_order() -> None:

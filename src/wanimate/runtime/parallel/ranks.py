@@ -35,9 +35,11 @@ _all_gather = getattr(dist, "all_gather_single", dist.all_gather_into_tensor)  #
 
 @dataclass
 class Sending:
-    """What a group is exchanging: `out` is filled once `work` is done, and until then `held` is read."""
+    """What a group is exchanging: `out` is filled once `work` is done, and until then `held` is read. Its numbers are of
+    `dtype`, also where it holds `words`."""
 
     out: Tensor
+    dtype: torch.dtype
     work: Any = None
     held: Tensor | None = None
 
@@ -65,18 +67,16 @@ class Group:
         _all_gather(out.flatten(0, 1), x.contiguous(), group=self.handle)
         return out
 
-    def exchange(self, x: Tensor) -> Tensor:
-        """Part i of x [size, ...] goes to member i; part i of the result came from member i."""
-        return self.sending(x).arrived()
-
-    def sending(self, x: Tensor) -> Sending:
-        """`exchange`, which goes on beside what is computed until its result is asked for."""
+    def sending(self, x: Tensor, dtype: torch.dtype | None = None) -> Sending:
+        """Part i of x [size, ...] goes to member i; part i of the result comes from member i. That goes on beside what is
+        computed until the result is asked for. `dtype`: of the numbers, where x holds `words`."""
+        kind = dtype or x.dtype
         if self.size == 1:
-            return Sending(x)
+            return Sending(x, kind)
         x = x.contiguous()
         out = torch.empty_like(x)
         work = dist.all_to_all_single(out, x, group=self.handle, async_op=True)
-        return Sending(out, work, x)
+        return Sending(out, kind, work, x)
 
 
 @dataclass(frozen=True)

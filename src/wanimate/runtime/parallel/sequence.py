@@ -19,10 +19,10 @@ from torch import Tensor
 
 from wanimate.errors import InputError
 from wanimate.model.attention import Attend
-from wanimate.model.fp8 import FP8
 from wanimate.model.transformer import AnimateTransformer, Context, StepCacheHook
 from wanimate.runtime.parallel.ranks import Group, Sending
 from wanimate.runtime.sparse.control import SparseAttention, meter_of
+from wanimate.runtime.words import words
 
 PARTS = 2
 """Of a rank's heads, one of which is exchanged while another one is computed."""
@@ -71,33 +71,33 @@ class TokenSplit:
         return self.group.gather(mine).sum(0)
 
     def send(self, x: Tensor, parts: int = 1) -> list[Sending]:
-        """Begin to exchange [B, F * S, N, d] for all tokens of this rank's heads, in parts of its heads; bytes for float8."""
-        x = x.view(torch.uint8) if x.dtype == FP8 else x
-        every = x.unflatten(2, (self.group.size, -1)).tensor_split(parts, dim=3)
-        return [self.group.sending(rearrange(some, "b l n h d -> n b l h d")) for some in every]
+        """Begin to exchange [B, F * S, N, d] for all tokens of this rank's heads, in parts of its heads."""
+        every = words(x).unflatten(2, (self.group.size, -1)).tensor_split(parts, dim=3)
+        return [self.group.sending(rearrange(some, "b l n h d -> n b l h d"), x.dtype) for some in every]
 
     def all_tokens(self, sending: Sending) -> Tensor:
         """What `send` has begun: [B, F * P, N / n, d] in one order on every rank."""
         x = sending.arrived()
         if not (self.filling or self.ordered):
-            return rearrange(x, "n b l h d -> b (n l) h d")
+            return rearrange(x, "n b l h d -> b (n l) h d").view(sending.dtype)
         whole = rearrange(x, "n b (f s) h d -> b f (n s) h d", f=self.frames)
-        return whole[:, :, : self.tokens].flatten(1, 2)
+        return whole[:, :, : self.tokens].flatten(1, 2).view(sending.dtype)
 
     def send_back(self, x: Tensor) -> Sending:
         """Begin the way back of some of this rank's heads, [B, F * P, h, d]."""
-        size = self.group.size
+        size, dtype = self.group.size, x.dtype
+        x = words(x)
         if not (self.filling or self.ordered):
             x = rearrange(x, "b (n l) h d -> n b l h d", n=size)
         else:
             x = F.pad(x.unflatten(1, (self.frames, self.tokens)), (0, 0, 0, 0, 0, self.filling))
             x = rearrange(x, "b f (n s) h d -> n b (f s) h d", n=size)
-        return self.group.sending(x)
+        return self.group.sending(x, dtype)
 
     def own_tokens(self, parts: list[Sending]) -> Tensor:
         """What `send_back` has begun for all parts of the heads, in order: [B, F * S, N, d]."""
         whole = torch.cat([sending.arrived() for sending in parts], dim=3)
-        return rearrange(whole, "n b l h d -> b l (n h) d")
+        return rearrange(whole, "n b l h d -> b l (n h) d").view(parts[0].dtype)
 
 
 @dataclass(frozen=True)
@@ -140,7 +140,7 @@ class SplitAttention:
         sent = q[0], self.send(k[0]), v, self._scales(q[1]), self._scales(k[1])
         back = []
         for backend, queries, keys, values, *scales in zip(self.backends, *sent, strict=True):
-            levels = (self.split.all_tokens(x).view(FP8) for x in (queries, keys))
+            levels = (self.split.all_tokens(x) for x in (queries, keys))
             given = zip(levels, scales, strict=True)
             found = backend.rounded(*given, self.split.all_tokens(values))
             back.append(self.split.send_back(found))

@@ -25,7 +25,7 @@ from wanimate.model.transformer import AnimateTransformer, Context, StepCacheHoo
 from wanimate.runtime.kernels.eight import EightBits, Levels
 from wanimate.runtime.patches import Change, method
 from wanimate.runtime.sparse.choice import DENSE, block_mass, level_errors, ranked, visited
-from wanimate.runtime.sparse.layout import BlockSizes, Layout, layout
+from wanimate.runtime.sparse.layout import BlockSizes, Layout, layout, taken
 from wanimate.runtime.sparse.reference import attend_blocks
 from wanimate.types import AttentionStep
 
@@ -225,7 +225,7 @@ class SparseAttention:
         if self._stays_dense(q):
             return self.dense(q, k, v)
         plan = self._plan(q)
-        in_order = (x.index_select(1, plan.order) for x in (q, k, v))
+        in_order = (taken(x, 1, plan.order) for x in (q, k, v))
         found = self._attend(plan, Plain(next(in_order), next(in_order), next(in_order), self.dense, self.run.blocks))
         return self.dense(q, k, v) if found is None else found
 
@@ -285,7 +285,7 @@ class SparseAttention:
             state.margin = torch.where(wrong, TIGHTER * state.margin, state.margin)
             state.stale = True
         run.meter.add(count, pairs, largest)
-        return found.index_select(1, plan.place)
+        return taken(found, 1, plan.place)
 
     def _choice(self, state: _Layer, plan: Layout, given: Inputs) -> _Choice:
         """The layer's choice, made anew where it is old or was wrong."""

@@ -12,7 +12,7 @@ from wanimate.model.int8 import INT8
 from wanimate.runtime.kernels import attention8, attention_int8
 from wanimate.runtime.kernels.eight import Levels
 from wanimate.runtime.kernels.rows import KEYS, fp8_values, half_values
-from wanimate.runtime.sparse.layout import BlockSizes, Layout, Lists
+from wanimate.runtime.sparse.layout import BlockSizes, Layout, Lists, taken
 
 FP8_SIZES = BlockSizes(attention8.QUERIES, KEYS, (8, 16))
 INT8_SIZES = BlockSizes(attention_int8.QUERIES, attention_int8.KEYS, (8, 16))
@@ -31,7 +31,7 @@ class Eight:
     @classmethod
     def of(cls, q: Levels, k: Levels, v: Tensor, order: Tensor) -> Eight:
         """From the order of the grid."""
-        plain = v.index_select(1, order)
+        plain = taken(v, 1, order)
         values = half_values(plain) if q[0].dtype == INT8 else fp8_values(plain)
         return cls(_of_tokens(q, order), _of_tokens(k, order), values, plain)
 
@@ -63,17 +63,10 @@ def _attend(q: Levels, k: Levels, v: Levels, visits: Lists | None) -> Tensor:
     return kernel(q, k, v, visits)
 
 
-def _taken(x: Tensor, axis: int, which: Tensor) -> Tensor:
-    """`index_select`, which float8 does not have."""
-    if x.dtype.itemsize > 1:
-        return x.index_select(axis, which)
-    return x.view(torch.uint8).index_select(axis, which).view(x.dtype)
-
-
 def _of_tokens(x: Levels, which: Tensor) -> Levels:
     levels, scale = x
-    return _taken(levels, 1, which), scale if scale.ndim == 2 else scale.index_select(2, which)
+    return taken(levels, 1, which), scale if scale.ndim == 2 else scale.index_select(2, which)
 
 
 def _of_heads(x: Levels, heads: Tensor, axis: int) -> Levels:
-    return _taken(x[0], axis, heads), x[1].index_select(1, heads)
+    return taken(x[0], axis, heads), x[1].index_select(1, heads)

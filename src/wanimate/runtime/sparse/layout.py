@@ -12,6 +12,8 @@ from typing import NamedTuple
 import torch
 from torch import Tensor
 
+from wanimate.runtime.words import words
+
 Grid = tuple[int, int, int]
 """Latent frames (the reference frame is the first one), rows and columns of tokens."""
 REACH = (1, 1, 1)
@@ -66,6 +68,14 @@ class Lists(NamedTuple):
         every = torch.arange(visited.shape[-1], dtype=torch.int16, device=visited.device).expand_as(visited)
         blocks.scatter_(-1, torch.where(visited, place - 1, most), every)  # those that are not visited go past the end
         return cls(blocks[..., :most].contiguous(), counts.contiguous())
+
+
+def taken(x: Tensor, axis: int, which: Tensor) -> Tensor:
+    """`index_select`, which float8 does not have, in words where there is something behind the axis."""
+    behind = x.shape[axis + 1 :]
+    if not behind or not x.is_contiguous():
+        return words(x.unsqueeze(-1)).index_select(axis, which).view(x.dtype).squeeze(-1)
+    return words(x.flatten(axis + 1)).index_select(axis, which).view(x.dtype).unflatten(-1, behind)
 
 
 def list_bytes(tokens: int, heads: int, layers: int, sizes: BlockSizes) -> int:
