@@ -100,8 +100,8 @@ def _level_errors(q: Tensor, k: Tensor, v: Tensor, rank: Tensor, counts: Tensor,
 
 @contextmanager
 def _tf32() -> Iterator[None]:
-    """Products of float32 matrices may take TF32 on a GPU: queries, keys and values lose nothing, and what probabilities lose
-    is far below the errors that are told apart."""
+    """Products of float32 matrices may take TF32 on a GPU. Keys and values lose nothing by it; queries and probabilities are
+    rounded to ten bits, which is far below the errors that are told apart."""
     settings = torch.backends.cuda.matmul
     before = settings.allow_tf32
     settings.allow_tf32 = True
