@@ -223,6 +223,17 @@ def test_a_choice_holds_for_some_calls_and_is_the_same_every_time() -> None:
     assert torch.equal(*found)
 
 
+def test_measured_queries_lie_in_all_parts_of_the_video() -> None:
+    run, attend = run_of(0.05)
+    plan, state = layout(GRID, run.sizes, CPU), control._Layer()
+    rows = attend._sample(state, plan, 1, 64)
+    assert (rows // (plan.tokens // 64)).tolist() == list(range(64))
+    assert torch.equal(attend._sample(state, plan, 1, 64), rows)
+    state.calls += 1
+    assert not torch.equal(attend._sample(state, plan, 1, 64), rows)
+    assert attend._sample(state, plan, 1, 10**6).tolist() == list(range(plan.tokens))
+
+
 def test_what_is_slower_than_attention_with_all_keys_is_not_done() -> None:
     """Where the kernel that visits some blocks is slower, fewer heads are worth it."""
     q, k, v = structured()

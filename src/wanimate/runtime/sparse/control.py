@@ -315,9 +315,12 @@ class SparseAttention:
         return state.choice
 
     def _sample(self, state: _Layer, plan: Layout, what: int, wanted: int) -> Tensor:
-        """Places of random queries [R]; the same in every run of a job."""
+        """Places of queries [R], a random one of each of R equal runs; the same in every run of a job."""
         generator = torch.Generator().manual_seed(1_000_003 * self.layer + 2 * state.calls + what)
-        return torch.randperm(plan.tokens, generator=generator)[:wanted].to(plan.order.device)
+        count = min(wanted, plan.tokens)
+        bounds = torch.arange(count + 1) * plan.tokens // count
+        rows = bounds[:-1] + (torch.rand(count, generator=generator) * bounds.diff()).long()
+        return rows.to(plan.order.device)
 
 
 def _relative(found: Tensor, wanted: Tensor) -> Tensor:
