@@ -319,11 +319,11 @@ def measure(given: argparse.Namespace) -> None:
         command = f"- `python benchmarks/two_gpus.py {' '.join(given.words)}`"
         head = [*described(kind), f"- {ranks.count} ranks; random weights, {what}", command]
         report = Report(given.out, "One job on several GPUs", head)
+    jobs = [(given.frames, steps, skips) for steps, skips in zip(given.job_steps, given.skips, strict=True)]
     with visiting(given.density):
         bench = Bench(ranks, given.tiny, given.steps, given.density, report)
         for part in given.parts:
             run: Callable[..., None] = getattr(bench, part)
-            jobs = [(given.frames, steps, skips) for steps, skips in zip(given.job_steps, given.skips, strict=True)]
             for words in jobs if part == "job" else [()]:
                 bench.restart()
                 run(*words)

@@ -118,7 +118,7 @@ def check_eight(ranks: Ranks, grid: tuple[int, int, int]) -> None:
             return super().rounded(q, k, v)
 
     class Watched(Group):
-        def sending(self, x: Tensor, dtype: torch.dtype | None = None) -> Sending:
+        def sending(self, x: Tensor, dtype: torch.dtype) -> Sending:
             assert x.dtype == torch.int64  # eight bytes at a time
             seen.append(dtype)
             return super().sending(x, dtype)

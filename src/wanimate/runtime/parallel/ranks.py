@@ -67,16 +67,15 @@ class Group:
         _all_gather(out.flatten(0, 1), x.contiguous(), group=self.handle)
         return out
 
-    def sending(self, x: Tensor, dtype: torch.dtype | None = None) -> Sending:
+    def sending(self, x: Tensor, dtype: torch.dtype) -> Sending:
         """Part i of x [size, ...] goes to member i; part i of the result comes from member i. That goes on beside what is
-        computed until the result is asked for. `dtype`: of the numbers, where x holds `words`."""
-        kind = dtype or x.dtype
+        computed until the result is asked for. `dtype`: of the numbers, also where x holds `words`."""
         if self.size == 1:
-            return Sending(x, kind)
+            return Sending(x, dtype)
         x = x.contiguous()
         out = torch.empty_like(x)
         work = dist.all_to_all_single(out, x, group=self.handle, async_op=True)
-        return Sending(out, kind, work, x)
+        return Sending(out, dtype, work, x)
 
 
 @dataclass(frozen=True)

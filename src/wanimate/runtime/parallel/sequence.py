@@ -10,6 +10,7 @@ N heads, d width of a head.
 
 from __future__ import annotations
 
+from collections.abc import Iterable
 from dataclasses import dataclass, replace
 
 import torch
@@ -70,7 +71,7 @@ class TokenSplit:
         mine = parts.unflatten(-1, (self.frames, self.share))[..., :real].sum((-2, -1))
         return self.group.gather(mine).sum(0)
 
-    def send(self, x: Tensor, parts: int = 1) -> list[Sending]:
+    def send(self, x: Tensor, parts: int) -> list[Sending]:
         """Begin to exchange [B, F * S, N, d] for all tokens of this rank's heads, in parts of its heads."""
         every = words(x).unflatten(2, (self.group.size, -1)).tensor_split(parts, dim=3)
         return [self.group.sending(rearrange(some, "b l n h d -> n b l h d"), x.dtype) for some in every]
@@ -129,22 +130,22 @@ class SplitAttention:
     def mixed(self, q: Tensor | list[Sending], k: Tensor, v: list[Sending]) -> Tensor:
         """The same with v, and perhaps q, on their way."""
         sent = q if isinstance(q, list) else self.send(q), self.send(k), v
-        back = []
-        for backend, *given in zip(self.backends, *sent, strict=True):
-            back.append(self.split.send_back(backend(*map(self.split.all_tokens, given))))
-        return self.split.own_tokens(back)
+        parts = zip(self.backends, *sent, strict=True)
+        return self._back(backend(*map(self.split.all_tokens, given)) for backend, *given in parts)
 
     def rounded(self, q: tuple[list[Sending], Tensor], k: tuple[Tensor, Tensor], v: list[Sending]) -> Tensor:
         """The same of queries and keys in float8, which cross as that: levels, and scales [1, N] of all heads, which are the
         same on every rank."""
         sent = q[0], self.send(k[0]), v, self._scales(q[1]), self._scales(k[1])
-        back = []
-        for backend, queries, keys, values, *scales in zip(self.backends, *sent, strict=True):
-            levels = (self.split.all_tokens(x) for x in (queries, keys))
-            given = zip(levels, scales, strict=True)
-            found = backend.rounded(*given, self.split.all_tokens(values))
-            back.append(self.split.send_back(found))
-        return self.split.own_tokens(back)
+        whole = self.split.all_tokens
+        return self._back(
+            backend.rounded((whole(queries), of_queries), (whole(keys), of_keys), whole(values))
+            for backend, queries, keys, values, of_queries, of_keys in zip(self.backends, *sent, strict=True)
+        )
+
+    def _back(self, found: Iterable[Tensor]) -> Tensor:
+        """Results of the parts, each of which is on its way before the next one is computed."""
+        return self.split.own_tokens([self.split.send_back(part) for part in found])
 
     def _scales(self, scale: Tensor) -> list[Tensor]:
         """Those of each part of this rank's heads."""

@@ -201,9 +201,9 @@ class _OneOf(Group):
     def gather(self, x: Tensor) -> Tensor:
         return x.new_empty(self.size, *x.shape)
 
-    def sending(self, x: Tensor, dtype: torch.dtype | None = None) -> Sending:
+    def sending(self, x: Tensor, dtype: torch.dtype) -> Sending:
         x = x.contiguous()
-        return Sending(torch.empty_like(x), dtype or x.dtype, None, x)
+        return Sending(torch.empty_like(x), dtype, None, x)
 
 
 class _FusedAttention(TorchFunctionMode):
