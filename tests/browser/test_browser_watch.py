@@ -37,6 +37,18 @@ def test_result_and_performer_are_in_step(visit: Visit, actor: Actor) -> None:
     assert sorted(apart)[len(apart) // 2] <= 1, apart
 
 
+def test_what_changes_beside_it_stops_no_video(visit: Visit, actor: Actor) -> None:
+    key = visit.sign_in()
+    visit.open(f"jobs/{visit.live.made(key, 'Noon')}")
+    shown(visit, 0)
+    visit.button("Play").click()
+    expect(visit.button("Pause")).to_be_visible()
+    visit.page.get_by_label("Seed").press_sequentially("12345", delay=40)
+    visit.page.locator("wa-compare").evaluate("async (view) => { view.renew(); await view.loaded(); await view.updateComplete; }")
+    expect(visit.button("Pause")).to_be_visible()
+    visit.page.wait_for_function("!document.querySelector('wa-player video').paused")
+
+
 def test_wipe_alone_and_contact_sheet(visit: Visit, actor: Actor) -> None:
     key = visit.sign_in()
     visit.open(f"jobs/{visit.live.made(key, 'Noon')}")

@@ -7,13 +7,28 @@ const NUDGE = 0.2;
 const SPEEDS = [0.25, 0.5, 1, 2];
 const PATIENCE = 4000;
 
+// What tells tracks apart: a link may be signed anew and still leads to the same file.
+const mark = (tracks) => JSON.stringify(tracks.map(({ id, url, label, fps, still }) => [id, url?.replace(/^\/files\/[^/]+/, ''), label, fps, still]));
+
 export class Player extends Part {
   // tracks: [{ id, url, label, fps }]. count: frames of the first. layout: side, wipe, alone or over. gaps: [[first, end)] of frames without a person.
-  static properties = { tracks: {}, count: {}, fps: {}, layout: {}, gaps: {}, blend: {}, frame: { state: true }, playing: { state: true }, speed: { state: true }, loop: { state: true }, split: { state: true }, broken: { state: true } };
+  static properties = { tracks: { noAccessor: true }, count: {}, fps: {}, layout: {}, gaps: {}, blend: {}, frame: { state: true }, playing: { state: true }, speed: { state: true }, loop: { state: true }, split: { state: true }, broken: { state: true } };
 
   constructor() {
     super();
     Object.assign(this, { tracks: [], gaps: [], layout: 'side', frame: 0, speed: 1, loop: true, split: 50, broken: '', silent: true });
+  }
+
+  get tracks() {
+    return this._tracks;
+  }
+
+  // Views make the array at each of their updates. Only others than before begin the videos anew: nothing else may stop what plays.
+  set tracks(tracks) {
+    const before = this._tracks;
+    if (before && mark(before) === mark(tracks)) return;
+    this._tracks = tracks;
+    this.requestUpdate('tracks', before);
   }
 
   connectedCallback() {

@@ -232,14 +232,7 @@ class Review extends Part {
     if (!isShown(version.media_type) || !version.frames || !version.size) return html`<p class="note">${isHeld(version) ? t.compare.zipHeld : t.compare.zip}</p>`;
     const track = (one, id) => ({ id, url: local(one.video), label: t.review.version(one.number), fps: rate(one.rate) });
     const tracks = [track(version, 'version'), ...(this.#beside ? [track(this.#beside, 'other')] : [])];
-    return html`<wa-reel .tracks=${this.#same(tracks)} .count=${version.frames} .fps=${rate(version.rate)} .size=${version.size} .layout=${this.layout} .notes=${this.#notes} .chosen=${this.chosen} .draft=${this.draft} .may=${this.#may('comment')}></wa-reel>`;
-  }
-
-  // The same array as before while nothing of it changes: a new one would begin the videos anew.
-  #same(tracks) {
-    const mark = tracks.map((one) => `${one.id} ${one.label} ${one.url.split('/').at(-1)}`).join();
-    if (this.mark !== mark) [this.mark, this.tracks] = [mark, tracks];
-    return this.tracks;
+    return html`<wa-reel .tracks=${tracks} .count=${version.frames} .fps=${rate(version.rate)} .size=${version.size} .layout=${this.layout} .notes=${this.#notes} .chosen=${this.chosen} .draft=${this.draft} .may=${this.#may('comment')}></wa-reel>`;
   }
 
   #title() {
