@@ -118,6 +118,21 @@ def test_a_seed_shows_the_same_common_clips_whether_there_are_close_ones_or_not(
     assert plain.eyes.shape == near.eyes.shape == (2, 1)
 
 
+@pytest.mark.parametrize("near", [0.0, 1.0])
+def test_a_picture_is_the_part_of_a_larger_view_around_the_face(people: Mannequins, near: float) -> None:
+    whole, part = (
+        World(people, WorldSettings(near=near, face_size=16, replacement=0.0, view=view)).sample_batch(
+            4, 1, side, side, seed=7
+        )
+        for view, side in ((1.0, 64), (2.0, 32))
+    )
+    sizes = [batch.face_box[..., 2:] - batch.face_box[..., :2] for batch in (whole, part)]
+    torch.testing.assert_close(sizes[1], sizes[0], rtol=1e-3, atol=1e-3)
+    nose = part.keypoints[:, 0, 0, :2]
+    assert ((nose > 0.39 * 32) & (nose < 0.61 * 32)).all()
+    assert torch.equal(part.expression, whole.expression)
+
+
 @pytest.mark.slow
 def test_what_the_vae_report_measures(people: Mannequins) -> None:
     world = World(people, WorldSettings(near=1.0, face_size=16, replacement=0.0))

@@ -29,10 +29,10 @@ from wanimate.model.vae import VideoVae
 from wanimate.train.common import Budget, Log, learning_share, load_state, save_state, set_rate
 
 FILE = "reader.pt"
-READ_WORLD = replace(WORLD, replacement=0.0, near=0.75, face_size=16)
-"""What is rendered for a reader."""
-FRAMES, PICTURE = 9, 256
-"""Of its clips. Short ones show more people; sizes of faces and not of pictures matter."""
+FRAMES, PICTURE = 5, 144
+"""Of its clips. Short and small ones show more people; sizes of faces and not of pictures matter."""
+READ_WORLD = replace(WORLD, replacement=0.0, near=0.75, face_size=16, view=256 / PICTURE)
+"""What is rendered for a reader: faces as large as in pictures of 256x256."""
 SIDE = 12
 """Points of a face's cut, in each direction."""
 ROOM = 1.25

@@ -10,7 +10,7 @@ A seed decides everything on one kind of device. Letters: n clips, F frames, H W
 from __future__ import annotations
 
 import math
-from dataclasses import dataclass
+from dataclasses import dataclass, replace
 from typing import NamedTuple
 
 import torch
@@ -101,6 +101,8 @@ class WorldSettings:
     """Weights of full body, three-quarter, half body, close-up."""
     near: float = 0.0
     """Share of the clips of `closeups`, taken from all framings. At 0 a seed shows what it showed before there were any."""
+    view: float = 1.0
+    """Sides of the view over those of the picture, which is then the part of it around the face; references are whole."""
 
 
 class Person(NamedTuple):
@@ -142,6 +144,13 @@ def _frame_person(
     focal = focal_ratio * height
     centre = torch.tensor([width / 2, height / 2], device=dice.device).expand(dice.count, 2)
     return look_at(target, distance, dice.normal(0.07), dice.normal(0.04), dice.normal(0.015), focal, centre)
+
+
+def _centred(dice: Dice, camera: Camera, point: Tensor, height: int, width: int) -> Camera:
+    """The cameras [n], shifted so that each has its point [n, 1, 3] within a tenth of the picture's side from the middle."""
+    size = torch.tensor([width, height], device=dice.device)
+    wanted = size * (0.5 + dice.uniform(-0.1, 0.1, 2))
+    return replace(camera, centre=camera.centre + wanted - camera.project(point)[:, 0, :2])
 
 
 def _spread(camera: Camera, frames: int) -> Camera:
@@ -235,7 +244,8 @@ class World:
         framing = dice.pick(list(s.framings))
         leaves = (noses.amax(1) - noses.amin(1) > 0.12 * tall) & (framing > 1)  # squats don't fit a close view
         framing = torch.where(leaves, 0, framing)
-        camera = _frame_person(dice, framing, tall, noses.mean(1), pose[:, :, :2].mean(1), height, width)
+        high, wide = round(s.view * height), round(s.view * width)
+        camera = _frame_person(dice, framing, tall, noses.mean(1), pose[:, :, :2].mean(1), high, wide)
         same_framing = dice.chance(0.75)
         looser = torch.minimum(framing, dice.pick(list(s.framings)))  # a reference shows no less than the clip
         still_framing = torch.where(same_framing, framing, looser)
@@ -243,10 +253,13 @@ class World:
         still_camera = _frame_person(dice, still_framing, tall, still_nose, still[:, :, :2].mean(1), height, width)
         if s.near:
             faces = posed.keypoints[:, 0].unflatten(0, (n, frames)).mean(1), standing.keypoints[:, 0]
-            camera = chosen(near, near_cameras(dice, faces[0], height, width), camera)
+            camera = chosen(near, near_cameras(dice, faces[0], high, wide), camera)
             wider = 1 + torch.where(dice.chance(0.2), dice.uniform(0.5, 2.0), dice.uniform(0.0, 0.4))
             still_camera = chosen(near, near_cameras(dice, faces[1], height, width, wider), still_camera)
 
+        if s.view > 1:
+            middle = posed.keypoints[:, 0].unflatten(0, (n, frames)).mean(1, keepdim=True)
+            camera = _centred(dice, camera, middle, height, width)
         views = _spread(camera, frames)
         owner = torch.arange(n, device=device).repeat_interleave(frames)
         picture = self._draw(posed, views, Subjects(owner, appearance, light), height, width)
