@@ -44,7 +44,7 @@ def test_what_changes_beside_it_stops_no_video(visit: Visit, actor: Actor) -> No
     visit.button("Play").click()
     expect(visit.button("Pause")).to_be_visible()
     visit.page.get_by_label("Seed").press_sequentially("12345", delay=40)
-    visit.page.locator("wa-compare").evaluate("async (view) => { view.renew(); await view.loaded(); await view.updateComplete; }")
+    visit.page.locator("wa-compare").evaluate("async (view) => { await view.renew(); await view.loaded(); }")
     expect(visit.button("Pause")).to_be_visible()
     visit.page.wait_for_function("!document.querySelector('wa-player video').paused")
 
