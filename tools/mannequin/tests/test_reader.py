@@ -186,7 +186,6 @@ def test_the_commands_train_a_reader_and_then_a_transformer_with_it(
 ) -> None:
     monkeypatch.setenv("WANIMATE_MANNEQUINS", str(Path(__file__).parent / "data" / "mannequins.npz"))
     monkeypatch.setattr(reader, "PICTURE", 64)
-    monkeypatch.setattr(reader, "FRAMES", 5)
     vae = ["--vae", str(embedded_path()), "--device", "cpu", "--steps", "2"]
     commands.main(["reader", *vae, "--out", str(tmp_path / "reader"), "--batch", "8", "--clips", "2", "--first", "2"])
     encoder = MotionEncoder(TINY.motion)

@@ -80,9 +80,10 @@ class TokenSplit:
         """What `send` has begun: [B, F * P, N / n, d] in one order on every rank."""
         x = sending.arrived()
         if not (self.filling or self.ordered):
-            return rearrange(x, "n b l h d -> b (n l) h d").view(sending.dtype)
-        whole = rearrange(x, "n b (f s) h d -> b f (n s) h d", f=self.frames)
-        return whole[:, :, : self.tokens].flatten(1, 2).view(sending.dtype)
+            x = rearrange(x, "n b l h d -> b (n l) h d")
+        else:
+            x = rearrange(x, "n b (f s) h d -> b f (n s) h d", f=self.frames)[:, :, : self.tokens].flatten(1, 2)
+        return x.view(sending.dtype)
 
     def send_back(self, x: Tensor) -> Sending:
         """Begin the way back of some of this rank's heads, [B, F * P, h, d]."""

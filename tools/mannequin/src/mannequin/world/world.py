@@ -10,7 +10,7 @@ A seed decides everything on one kind of device. Letters: n clips, F frames, H W
 from __future__ import annotations
 
 import math
-from dataclasses import dataclass, replace
+from dataclasses import dataclass
 from typing import NamedTuple
 
 import torch
@@ -146,11 +146,11 @@ def _frame_person(
     return look_at(target, distance, dice.normal(0.07), dice.normal(0.04), dice.normal(0.015), focal, centre)
 
 
-def _centred(dice: Dice, camera: Camera, point: Tensor, height: int, width: int) -> Camera:
-    """The cameras [n], shifted so that each has its point [n, 1, 3] within a tenth of the picture's side from the middle."""
+def _around(dice: Dice, camera: Camera, point: Tensor, height: int, width: int) -> Camera:
+    """The part of each camera's view [n] that has its point [n, 3] within a tenth of the picture's side from the middle."""
     size = torch.tensor([width, height], device=dice.device)
-    wanted = size * (0.5 + dice.uniform(-0.1, 0.1, 2))
-    return replace(camera, centre=camera.centre + wanted - camera.project(point)[:, 0, :2])
+    corner = camera.project(point.unsqueeze(1))[:, 0, :2] - size * (0.5 + dice.uniform(-0.1, 0.1, 2))
+    return camera.cropped(torch.cat((corner, corner + size), dim=-1), width, height)
 
 
 def _spread(camera: Camera, frames: int) -> Camera:
@@ -240,26 +240,27 @@ class World:
         tall = people.rest[body, :, 2].amax(1) - people.rest[body, :, 2].amin(1)
         posed = self._pose(body, appearance, pose, expression)
         standing = self._pose(body, appearance, still, still_face)
-        noses = posed.keypoints[:, 0, 2].unflatten(0, (n, frames))
+        noses = posed.keypoints[:, 0].unflatten(0, (n, frames))
+        heights, nose = noses[..., 2], noses.mean(1)
         framing = dice.pick(list(s.framings))
-        leaves = (noses.amax(1) - noses.amin(1) > 0.12 * tall) & (framing > 1)  # squats don't fit a close view
+        leaves = (heights.amax(1) - heights.amin(1) > 0.12 * tall) & (framing > 1)  # squats don't fit a close view
         framing = torch.where(leaves, 0, framing)
         high, wide = round(s.view * height), round(s.view * width)
-        camera = _frame_person(dice, framing, tall, noses.mean(1), pose[:, :, :2].mean(1), high, wide)
+        camera = _frame_person(dice, framing, tall, heights.mean(1), pose[:, :, :2].mean(1), high, wide)
         same_framing = dice.chance(0.75)
         looser = torch.minimum(framing, dice.pick(list(s.framings)))  # a reference shows no less than the clip
         still_framing = torch.where(same_framing, framing, looser)
-        still_nose = standing.keypoints[:, 0, 2]
-        still_camera = _frame_person(dice, still_framing, tall, still_nose, still[:, :, :2].mean(1), height, width)
+        still_nose = standing.keypoints[:, 0]
+        still_camera = _frame_person(
+            dice, still_framing, tall, still_nose[:, 2], still[:, :, :2].mean(1), height, width
+        )
         if s.near:
-            faces = posed.keypoints[:, 0].unflatten(0, (n, frames)).mean(1), standing.keypoints[:, 0]
-            camera = chosen(near, near_cameras(dice, faces[0], high, wide), camera)
+            camera = chosen(near, near_cameras(dice, nose, high, wide), camera)
             wider = 1 + torch.where(dice.chance(0.2), dice.uniform(0.5, 2.0), dice.uniform(0.0, 0.4))
-            still_camera = chosen(near, near_cameras(dice, faces[1], height, width, wider), still_camera)
+            still_camera = chosen(near, near_cameras(dice, still_nose, height, width, wider), still_camera)
 
         if s.view > 1:
-            middle = posed.keypoints[:, 0].unflatten(0, (n, frames)).mean(1, keepdim=True)
-            camera = _centred(dice, camera, middle, height, width)
+            camera = _around(dice, camera, nose, height, width)
         views = _spread(camera, frames)
         owner = torch.arange(n, device=device).repeat_interleave(frames)
         picture = self._draw(posed, views, Subjects(owner, appearance, light), height, width)
