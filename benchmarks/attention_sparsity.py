@@ -114,11 +114,12 @@ def synthetic(grid: Grid, device: torch.device) -> Iterator[tuple[str, Triple]]:
 @torch.inference_mode()
 def curve(given: Triple, plan: Layout, seed: int) -> tuple[Tensor, Tensor]:
     """Densities and errors of each head at each level, [N, levels]."""
-    q, k, v = (x.index_select(0, plan.order).transpose(0, 1) for x in given)
-    rank, counts = ranked(block_mass(q, k, plan), plan.always)
+    q, k, v = (x.index_select(0, plan.places.order).transpose(0, 1) for x in given)
+    scale = torch.full((len(q),), q.shape[-1] ** -0.5, device=q.device)
+    rank, counts = ranked(block_mass(q, k, scale, plan), plan.always)
     rows = torch.randperm(plan.tokens, generator=torch.Generator().manual_seed(seed))[:ROWS].to(q.device)
     of = rows // plan.sizes.queries
-    errors = level_errors(q[:, rows], k, v, rank[:, of], counts[:, of], plan)
+    errors = level_errors(q[:, rows], k, v, scale, rank[:, of], counts[:, of], plan)
     return counts.float().mean(1) / plan.shape[1], errors
 
 

@@ -117,11 +117,13 @@ def calls_of_heads(report: Report, rounds: int, error: float) -> None:
     for tokens in SIZES:
         grid = GRIDS[tokens]
         for kind, (q, k, v) in synthetic(grid, CUDA):
-            q, k, v = (x.expand(-1, HEADS, -1)[None].bfloat16().contiguous() for x in (q, k, v))
+            given = [x.expand(-1, HEADS, -1)[None].bfloat16() for x in (q, k, v)]
             for name in ("float8", "torch"):
                 run = run_on_gpu(name, error, worth_of(name, CUDA, q.dtype, WIDTH))
                 attend = SparseAttention(0, run, backends()[name].attend)
                 run.grid = grid
+                order = layout(grid, run.sizes, CUDA).places.order
+                q, k, v = (x[:, order] for x in given)
                 calls = {"dense": partial(attend.dense, q, k, v), "sparse": partial(attend, q, k, v)}
                 spent = in_turn(calls, 2 * control.RENEW, statistics.mean)
                 run.meter.take()

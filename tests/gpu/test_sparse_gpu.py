@@ -2,6 +2,7 @@
 
 from __future__ import annotations
 
+import copy
 import sys
 from pathlib import Path
 
@@ -11,12 +12,14 @@ from test_speed_gpu import CUDA, distance, flow, in_float8, plain  # noqa: F401 
 from torch import Tensor
 
 sys.path.insert(0, str(Path(__file__).parents[1] / "parity"))
+from arranged import in_order
+
 from wanimate.model.transformer import AnimateTransformer
 from wanimate.runtime.backends import backends
 from wanimate.runtime.optimize import has_fp8, optimize_at
 from wanimate.runtime.patches import installed
 from wanimate.runtime.sparse.control import SparseAttention, SparseRun, meter_of
-from wanimate.runtime.sparse.layout import Grid, Layout, Lists, layout
+from wanimate.runtime.sparse.layout import BlockSizes, Grid, Layout, Lists, layout
 from wanimate.runtime.sparse.reference import attend_blocks
 
 pytestmark = pytest.mark.gpu
@@ -74,8 +77,25 @@ def test_the_float8_kernel_with_all_tiles_is_the_dense_one_bit_for_bit(grid: Gri
     assert distance(found[0], masked(q[0], k[0], v[0], blocks, plan)) < 0.1  # of which 0.055 is rounding
 
 
+@pytest.mark.parametrize(
+    "kind", [pytest.param("float8", marks=pytest.mark.skipif(not HOPPER, reason="Hopper")), "int8"]
+)
+def test_choices_see_the_scores_that_attention_has(kind: str) -> None:
+    from wanimate.runtime.kernels.rows import fp8_heads, int8_heads
+    from wanimate.runtime.sparse.eight import Eight
+
+    plan = layout(GRIDS[0], BlockSizes(), torch.device(CUDA, 0))
+    q, k, v = (x[None] for x in numbers(plan, 3, 128, torch.bfloat16))
+    heads = fp8_heads if kind == "float8" else int8_heads
+    of_q, of_k, of_v, scale = Eight.of(heads(q), heads(k), v).floats()
+    found = (of_q.float() @ of_k.float().mT) * scale[:, None, None]
+    wanted = q[0].float().transpose(0, 1) @ k[0].float().transpose(0, 1).mT / 128**0.5
+    assert distance(found, wanted) < 0.06
+    assert torch.equal(of_v, v[0].transpose(0, 1))
+
+
 def near(grid: Grid, heads: int, strength: float = 12.0) -> tuple[Tensor, Tensor, Tensor]:
-    """Heads that are local in space and time, [1, L, N, 128]; the last one is random."""
+    """Heads that are local in space and time, [1, L, N, 128], in the order of the grid; the last one is random."""
     generator = torch.Generator(CUDA).manual_seed(0)
     axes = torch.meshgrid(*(torch.arange(n, dtype=torch.float32, device=CUDA) for n in grid), indexing="ij")
     at = torch.stack(axes, dim=-1).flatten(0, 2)
@@ -110,7 +130,8 @@ def stays_below(name: str, density: float) -> SparseRun:
     grid, error = (21, 15, 26), 0.05
     run = run_on_gpu(name, error)
     attend = SparseAttention(0, run, backends()[name].attend)
-    q, k, v = near(grid, 4)
+    order = layout(grid, run.sizes, torch.device(CUDA, 0)).places.order
+    q, k, v = (x[:, order] for x in near(grid, 4))
     wanted = attend.dense(q, k, v)
     run.grid = grid
     for _ in range(6):
@@ -126,12 +147,13 @@ def stays_below(name: str, density: float) -> SparseRun:
 def test_a_network_that_may_leave_nothing_out_is_the_dense_one(plain: AnimateTransformer) -> None:  # noqa: F811
     device = torch.device(CUDA, 0)
     eight = has_fp8(device)
-    model = in_float8(plain) if eight else plain
-    name = optimize_at(model, device, "fast", 480)
-    wanted = flow(model)
-    other = in_float8(plain) if eight else plain
+    other = in_float8(plain) if eight else copy.deepcopy(plain)
+    name = optimize_at(other, device, "fast", 480)
     optimize_at(other, device, "fast", 480, name, 1e-9)  # type: ignore[arg-type]
     assert f"attention ({name}, error 1e-09)" in installed(other)
+    model = in_order(in_float8(plain) if eight else plain, other.__dict__["sparse"].sizes)
+    optimize_at(model, device, "fast", 480, name)  # type: ignore[arg-type]
+    wanted = flow(model)
     assert torch.equal(flow(other), wanted)
     meter = meter_of(other)
     assert meter is not None

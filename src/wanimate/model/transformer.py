@@ -10,7 +10,7 @@ What no diffusion step changes is computed once by `prepare` and handed to every
 from __future__ import annotations
 
 from collections.abc import Iterable
-from dataclasses import dataclass
+from dataclasses import dataclass, replace
 from typing import NamedTuple, Protocol
 
 import torch
@@ -45,12 +45,21 @@ class CrossKV(NamedTuple):
         return k, v
 
 
+class TokenOrder(NamedTuple):
+    """`order` [L]: which token of the grid comes at each place; `place` [L]: its inverse. Tokens stay in their frames, as
+    fusers see frame by frame."""
+
+    order: Tensor
+    place: Tensor
+
+
 @dataclass(frozen=True)
 class Context:
     """What a network call needs besides the noisy latents and the time; constant over the diffusion steps of a segment.
 
-    pose: pose tokens of the T clip frames, [B, T * P, D]; cross: keys and values of every block's cross-attention;
-    face: keys and values of every fuser.
+    pose: pose tokens of the T clip frames, [B, T * P, D], in the order of the grid; cross: keys and values of every block's
+    cross-attention; face: keys and values of every fuser; order: that of the tokens in the blocks, which `rope` has too, where
+    it is another one than the grid's.
     """
 
     grid: tuple[int, int, int]
@@ -58,6 +67,21 @@ class Context:
     pose: Tensor
     cross: tuple[CrossKV, ...]
     face: tuple[FaceKV, ...]
+    order: TokenOrder | None = None
+
+    def arranged(self, order: TokenOrder) -> Context:
+        """The same for blocks that get their tokens in an order."""
+        assert self.order is None, "the tokens have an order"
+        cos, sin = (table[order.order] for table in self.rope)
+        return replace(self, rope=(cos, sin), order=order)
+
+    def in_order(self, tokens: Tensor) -> Tensor:
+        """[B, L, D] in the order of the grid -> in that of the blocks."""
+        return tokens if self.order is None else tokens[:, self.order.order]
+
+    def in_grid(self, tokens: Tensor) -> Tensor:
+        """[B, L, D] in the order of the blocks -> in that of the grid."""
+        return tokens if self.order is None else tokens[:, self.order.place]
 
 
 class StepCacheHook(Protocol):
@@ -128,8 +152,8 @@ class AnimateTransformer(nn.Module):
     def forward(self, x: Tensor, t: Tensor, y: Tensor, context: Context, hook: StepCacheHook | None = None) -> Tensor:
         """x noisy latents [B, 16, T+1, h, w], t integer timesteps [B], y conditions [B, 20, T+1, h, w] -> v like x, float32."""
         e, e0 = self.embed_time(t)
-        tokens = self.run_blocks(self.embed_video(x, y, context.pose), e0, context, hook)
-        return self.unpatchify(self.head(tokens, e), context.grid)
+        tokens = self.run_blocks(context.in_order(self.embed_video(x, y, context.pose)), e0, context, hook)
+        return self.unpatchify(context.in_grid(self.head(tokens, e)), context.grid)
 
     def run_blocks(self, tokens: Tensor, e0: Tensor, context: Context, hook: StepCacheHook | None = None) -> Tensor:
         """Tokens [B, L, D] through all blocks and fusers, which look at nothing else of the video."""

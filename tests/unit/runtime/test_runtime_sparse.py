@@ -9,6 +9,7 @@ from typing import Any
 
 import pytest
 import torch
+from arranged import in_order
 from safetensors.torch import save_file
 from test_runtime_offload import flow
 from tiny_checkpoints import PUBLISHED
@@ -45,7 +46,7 @@ def positions(grid: Grid) -> Tensor:
 
 
 def structured(grid: Grid = GRID, seed: int = 0) -> tuple[Tensor, Tensor, Tensor]:
-    """A head of each kind: q, k and v [1, L, N, d], in the order of the grid."""
+    """A head of each kind: q, k and v [1, L, N, d], in the order of the layout."""
     generator = torch.Generator().manual_seed(seed)
     at = positions(grid)
 
@@ -69,7 +70,8 @@ def structured(grid: Grid = GRID, seed: int = 0) -> tuple[Tensor, Tensor, Tensor
         (8 * direction + noise[2][0], 8 * first + noise[2][1]), (8 * direction + noise[3][0], 8 * few + noise[3][1]),
     ]  # fmt: skip
     q, k = (torch.stack([pair[i] for pair in pairs], dim=1)[None] for i in (0, 1))
-    return q, k, randn(1, len(at), len(pairs), WIDTH)
+    order = layout(grid, BlockSizes(), CPU).places.order
+    return q[:, order], k[:, order], randn(1, len(at), len(pairs), WIDTH)[:, order]
 
 
 def head_errors(found: Tensor, wanted: Tensor) -> Tensor:
@@ -80,10 +82,10 @@ def head_errors(found: Tensor, wanted: Tensor) -> Tensor:
 def test_blocks_hold_every_token_once_and_lie_together(grid: Grid) -> None:
     found = layout(grid, BlockSizes(), CPU)
     tokens = grid[0] * grid[1] * grid[2]
-    assert found.order.sort().values.tolist() == list(range(tokens))
-    assert found.order[found.place].tolist() == list(range(tokens))
+    assert found.places.order.sort().values.tolist() == list(range(tokens))
+    assert found.places.order[found.places.place].tolist() == list(range(tokens))
     assert int(found.keys.sum()) == tokens
-    at = positions(grid)[found.order]
+    at = positions(grid)[found.places.order]
     steps = (at[1:] - at[:-1]).abs()
     assert (steps[:, 0] <= 1).all()  # frame by frame
     within = steps[steps[:, 0] == 0]
@@ -95,7 +97,7 @@ def test_blocks_hold_every_token_once_and_lie_together(grid: Grid) -> None:
 
 def test_the_reference_frame_and_neighbours_are_always_visited() -> None:
     found = layout(GRID, BlockSizes(), CPU)
-    at = positions(GRID)[found.order]
+    at = positions(GRID)[found.places.order]
     for i, queries in enumerate(at.split(64)):
         for j, keys in enumerate(at.split(32)):
             near = ((queries[:, None] - keys[None]).abs() <= 1).all(-1).any()
@@ -122,11 +124,13 @@ def test_the_reference_is_softmax_over_the_blocks_that_are_visited(monkeypatch: 
 
 def test_the_mass_of_blocks_is_about_what_it_is() -> None:
     plan = layout(GRID, BlockSizes(), CPU)
-    q, k, v = (x[0, plan.order].transpose(0, 1) for x in structured())
+    q, k, v = (x[0].transpose(0, 1) for x in structured())
     true = ((q @ k.mT) / WIDTH**0.5).softmax(-1)
     true = torch.stack([part.mean(1) for part in true.split(64, 1)], 1)
     true = torch.stack([part.sum(-1) for part in true.split(32, -1)], -1)
-    mass = block_mass(q, k, plan)
+    scale = torch.full((len(q),), WIDTH**-0.5)
+    mass = block_mass(q, k, scale, plan)
+    torch.testing.assert_close(block_mass(3 * q, 2 * k, scale / 6, plan), mass)
     assert mass.sum(-1) == pytest.approx(torch.ones(len(KINDS), plan.shape[0]).numpy(), abs=1e-4)
     overlap = torch.minimum(mass, true).sum(-1).mean(1)
     assert dict(zip(KINDS, (overlap > 0.5).tolist(), strict=True)) == dict.fromkeys(KINDS, True)
@@ -138,7 +142,7 @@ def test_the_mass_of_blocks_is_about_what_it_is() -> None:
     assert ((blocks * mass).sum(-1) > 0.95 - 1e-4).all()
     assert (counts.diff(dim=-1) >= 0).all()
     rows = torch.arange(0, plan.tokens, 7)
-    errors = level_errors(q[:, rows], k, v, rank[:, rows // 64], counts[:, rows // 64], plan)
+    errors = level_errors(q[:, rows], k, v, scale, rank[:, rows // 64], counts[:, rows // 64], plan)
     assert (errors[:, DENSE] < 1e-6).all()
     dense = (attend_blocks(q, k, v, torch.ones_like(blocks), plan))[:, rows]
     wanted = (attend_blocks(q, k, v, blocks, plan)[:, rows] - dense).square().sum((1, 2)).sqrt()
@@ -287,7 +291,28 @@ def test_no_error_leaves_nothing_out() -> None:
     assert torch.equal(flow(plain), flow(model))
     tight = thinned(model, 1e-9)
     assert installed(tight) == ["attention (torch, error 1e-09)"]
-    assert torch.equal(flow(tight), flow(model))
+    assert torch.equal(flow(tight), flow(in_order(model, tight.__dict__["sparse"].sizes)))
+
+
+@pytest.mark.parametrize("sizes", [BlockSizes(8, 4, (2, 2)), BlockSizes(6, 4, (3, 2))])
+def test_a_network_does_not_mind_the_order_of_its_tokens(sizes: BlockSizes) -> None:
+    model = network()
+    other = in_order(model, sizes)
+    given, x = conditions(model)
+    wanted, found = (guided(net, given, 2.5)(x, torch.tensor(600)) for net in (model, other))
+    torch.testing.assert_close(found, wanted, rtol=1e-3, atol=1e-4)
+    order = guided(other, given, 1.0).positive.order
+    assert order is not None
+    assert order.order.tolist() != list(range(len(order.order)))
+
+
+def test_a_context_made_before_is_not_used() -> None:
+    """Its tokens would be taken for those of other places."""
+    model = network()
+    step = guided(model, conditions(model)[0], 1.0)
+    speed.thin_attention(model, 0.4)
+    with pytest.raises(AssertionError, match="made before"):
+        step(conditions(model)[1], torch.tensor(600))
 
 
 def conditions(model: AnimateTransformer) -> tuple[Conditions, Tensor]:

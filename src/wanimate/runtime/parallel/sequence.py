@@ -22,7 +22,7 @@ from wanimate.errors import InputError
 from wanimate.model.attention import Attend
 from wanimate.model.transformer import AnimateTransformer, Context, StepCacheHook
 from wanimate.runtime.parallel.ranks import Group, Sending
-from wanimate.runtime.sparse.control import SparseAttention, meter_of
+from wanimate.runtime.sparse.control import SparseAttention
 from wanimate.runtime.words import words
 
 PARTS = 2
@@ -33,7 +33,7 @@ PARTS = 2
 class TokenSplit:
     """Shares of a grid's tokens. Where P does not divide, the last shares of a frame are filled up with zeros.
 
-    `ordered`: attention gets the tokens in the order of the grid, which most of it need not know.
+    `ordered`: attention gets the tokens frame by frame, in their order, which most of it need not know.
     """
 
     frames: int
@@ -196,15 +196,16 @@ class SplitTransformer:
     def __call__(self, x: Tensor, t: Tensor, y: Tensor, context: Context, hook: StepCacheHook | None = None) -> Tensor:
         """As the transformer's forward; the flow is whole on every rank."""
         net = self.transformer
-        split = TokenSplit.of(context.grid, self.group, ordered=meter_of(net) is not None)
+        split = TokenSplit.of(context.grid, self.group, ordered=context.order is not None)
         parts = [block.self_attn for block in net.blocks.children()]
         backends = [part.attend for part in parts]  # type: ignore[union-attr]
         for part, backend in zip(parts, backends, strict=True):
             part.attend = SplitAttention.of(split, backend, net.params.num_heads)  # type: ignore[arg-type, union-attr]
         try:
             e, e0 = net.embed_time(t)
-            tokens = net.run_blocks(split.own(net.embed_video(x, y, context.pose)), e0, context, hook)
-            return net.unpatchify(split.whole(net.head(tokens, e)), context.grid)
+            own = split.own(context.in_order(net.embed_video(x, y, context.pose)))
+            tokens = split.whole(net.head(net.run_blocks(own, e0, context, hook), e))
+            return net.unpatchify(context.in_grid(tokens), context.grid)
         finally:
             for part, backend in zip(parts, backends, strict=True):
                 part.attend = backend  # type: ignore[union-attr]

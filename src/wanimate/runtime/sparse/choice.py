@@ -9,7 +9,6 @@ from collections.abc import Iterator
 from contextlib import contextmanager
 
 import torch
-import torch.nn.functional as F
 from torch import Tensor
 
 from wanimate.runtime.sparse.layout import Layout
@@ -17,21 +16,22 @@ from wanimate.runtime.sparse.layout import Layout
 LEFT_OUT = (0.5, 0.32, 0.2, 0.13, 0.08, 0.05, 0.032, 0.02, 0.013, 0.008, 0.005, 0.002, 0.0005, 0.0)
 """Shares of the mass, as it is thought to be, that may be left out; the last one is dense."""
 DENSE = len(LEFT_OUT) - 1
-AT_ONCE = 1 << 25
-"""Probabilities that are in memory together: 128 MiB."""
+AT_ONCE = 1 << 24
+"""Probabilities that are in memory together: 64 MiB, of which a large GPU keeps most in its cache."""
 
 
-def block_mass(q: Tensor, k: Tensor, layout: Layout) -> Tensor:
+def block_mass(q: Tensor, k: Tensor, scale: Tensor, layout: Layout) -> Tensor:
     """What share of each block of queries' mass is thought to lie in each block of keys: [N, L, d] twice -> [N, Q, K].
+    `scale` [N]: what makes scores of products.
 
     A block of queries counts as its mean. Its scores with the keys of a block are taken as normal: their mean is that with the
     mean key, their variance comes from the variances of the keys, channel by channel. The mean of their exponentials is then
     known. Mean keys alone miss keys that stand out in their block.
     """
-    sizes, width = layout.sizes, q.shape[-1]
-    query, key = _means(q, sizes.queries), _means(k, sizes.keys)
+    sizes = layout.sizes
+    query, key = _means(q, sizes.queries) * scale[:, None, None], _means(k, sizes.keys)
     variance = (_means(k, sizes.keys, 2) - key.square()).clamp_min(0)
-    score = (query @ key.mT) / width**0.5 + (query.square() @ variance.mT) / (2 * width)
+    score = query @ key.mT + query.square() @ variance.mT / 2
     return (score + layout.keys.log()).softmax(-1)
 
 
@@ -70,12 +70,16 @@ def visited(rank: Tensor, counts: Tensor, level: Tensor) -> Tensor:
     return rank < count
 
 
-def level_errors(q: Tensor, k: Tensor, v: Tensor, rank: Tensor, counts: Tensor, layout: Layout) -> Tensor:
+def level_errors(
+    q: Tensor, k: Tensor, v: Tensor, scale: Tensor, rank: Tensor, counts: Tensor, layout: Layout
+) -> Tensor:
     """Relative L2 error of attention for some queries at each level: [N, levels].
 
-    q [N, R, d]; k and v [N, L, d]; rank [N, R, K] and counts [N, R, levels]: of each query's block. A few heads at once: all
-    probabilities would fill the memory, and heads one by one keep a GPU waiting for their launches.
+    q [N, R, d]; k and v [N, L, d]; scale [N]: see `block_mass`; rank [N, R, K] and counts [N, R, levels]: of each query's
+    block. A few heads at once: all probabilities would fill the memory, and of short videos heads one by one keep a GPU waiting
+    for their launches.
     """
+    q = q.float() * scale[:, None, None]
     together = max(1, AT_ONCE // (q.shape[1] * layout.tokens))
     some = [slice(first, first + together) for first in range(0, len(q), together)]
     with _tf32():
@@ -83,19 +87,25 @@ def level_errors(q: Tensor, k: Tensor, v: Tensor, rank: Tensor, counts: Tensor, 
 
 
 def _level_errors(q: Tensor, k: Tensor, v: Tensor, rank: Tensor, counts: Tensor, layout: Layout) -> Tensor:
-    """`level_errors` of heads that are in memory together. Keys come before queries, so that those of a block lie together
-    and nothing is copied."""
+    """`level_errors` of heads that are in memory together. Of a single head no product copies what it takes."""
     size, blocks = layout.sizes.keys, layout.shape[1]
-    filling = blocks * size - layout.tokens
-    key, value = ((F.pad(x, (0, 0, 0, filling)) if filling else x).float() for x in (k, v))
-    score = key @ (q.float() / q.shape[-1] ** 0.5).mT  # [N, K * s, R]
-    score[:, layout.tokens :] = float("-inf")
-    p = score.sub_(score.amax(1, keepdim=True)).exp_().unflatten(1, (blocks, size))
-    parts = p.mT @ value.unflatten(1, (blocks, size))  # what each block of keys adds, [N, K, R, d]
+    score = q @ _filled(k, blocks * size).mT
+    score[..., layout.tokens :] = float("-inf")
+    p = score.softmax(-1).unflatten(-1, (blocks, size))  # [N, R, K, s]
+    value = _filled(v, blocks * size).unflatten(1, (blocks, size))
+    parts = p.transpose(1, 2) @ value  # what each block of keys adds, [N, K, R, d]
     mask = (rank[:, :, None] < counts[..., None]).float()  # [N, R, levels, K]
-    mixed = (mask @ parts.transpose(1, 2)) / (mask @ p.sum(2).mT[..., None])
+    mixed = (mask @ parts.transpose(1, 2)) / (mask @ p.sum(-1, keepdim=True))
     wanted = mixed[:, :, DENSE:]
     return ((mixed - wanted).square().sum((1, 3)) / wanted.square().sum((1, 3)).clamp_min(1e-30)).sqrt()
+
+
+def _filled(x: Tensor, tokens: int) -> Tensor:
+    """[N, L, d] -> float32 [N, tokens, d], of which the last ones are zeros, in one pass."""
+    filled = torch.empty(x.shape[0], tokens, x.shape[2], dtype=torch.float32, device=x.device)
+    filled[:, : x.shape[1]] = x
+    filled[:, x.shape[1] :] = 0
+    return filled
 
 
 @contextmanager

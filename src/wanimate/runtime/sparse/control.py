@@ -5,6 +5,8 @@ each head the fewest are taken with which some queries, computed with all keys a
 call some other queries are computed with all keys. A head that is off by more than the error is computed again with all keys
 at once, and its choice is renewed with a wider margin. Heads that are not sparse stay dense.
 
+Tokens are in the order of the layout in all blocks of the network (`Context.order`), so that a block is a run of them.
+
 One `SparseRun` serves all layers of a network. It keeps a choice for each layer and each `Context`, so that the branches of
 guidance and the segments of a job have their own.
 
@@ -25,7 +27,7 @@ from wanimate.model.transformer import AnimateTransformer, Context, StepCacheHoo
 from wanimate.runtime.kernels.eight import EightBits, Levels
 from wanimate.runtime.patches import Change, method
 from wanimate.runtime.sparse.choice import DENSE, block_mass, level_errors, ranked, visited
-from wanimate.runtime.sparse.layout import BlockSizes, Layout, layout, taken
+from wanimate.runtime.sparse.layout import BlockSizes, Layout, layout
 from wanimate.runtime.sparse.reference import attend_blocks
 from wanimate.types import AttentionStep
 
@@ -99,10 +101,10 @@ def step_of(sums: list[list[float]]) -> AttentionStep:
 
 
 class Inputs(Protocol):
-    """One video's queries, keys and values in the order of the layout, and what computes with them."""
+    """One video's queries, keys and values, and what computes with them."""
 
-    def floats(self) -> tuple[Tensor, Tensor, Tensor]:
-        """q, k and v [N, L, d], for the choice."""
+    def floats(self) -> tuple[Tensor, Tensor, Tensor, Tensor]:
+        """q, k and v [N, L, d], for the choice, and what makes scores of products of q and k, float32 [N]."""
         ...
 
     def prepared(self, blocks: Tensor) -> Any:
@@ -128,9 +130,9 @@ class Plain:
     attend: Attend
     blocks: BlockKernel
 
-    def floats(self) -> tuple[Tensor, Tensor, Tensor]:
+    def floats(self) -> tuple[Tensor, Tensor, Tensor, Tensor]:
         q, k, v = (x[0].transpose(0, 1) for x in (self.q, self.k, self.v))
-        return q, k, v
+        return q, k, v, torch.full((len(q),), q.shape[-1] ** -0.5, device=q.device)
 
     def prepared(self, blocks: Tensor) -> Any:
         return self.blocks.prepared(blocks)
@@ -191,6 +193,7 @@ class SparseRun:
 
     def enter(self, context: Context) -> None:
         """The coming calls are of this context."""
+        assert context.order is not None, "the context was made before attention left anything out"
         self.grid = context.grid
         self._known = [(known, layers) for known, layers in self._known if known() is not None]
         for known, layers in self._known:
@@ -207,7 +210,7 @@ class SparseRun:
 @dataclass(frozen=True, eq=False)
 class SparseAttention:
     """Attention (`model.attention.Attend`) of one layer, or of a part of its heads; `dense` computes with all keys. Tokens come
-    in the order of the grid.
+    in the order of the layout.
 
     Outside of a network's blocks, and for a batch of several videos, it is `dense`.
     """
@@ -224,9 +227,7 @@ class SparseAttention:
             return self.rounded(*self.dense.levels(q, k), v)
         if self._stays_dense(q):
             return self.dense(q, k, v)
-        plan = self._plan(q)
-        in_order = (taken(x, 1, plan.order) for x in (q, k, v))
-        found = self._attend(plan, Plain(next(in_order), next(in_order), next(in_order), self.dense, self.run.blocks))
+        found = self._attend(Plain(q, k, v, self.dense, self.run.blocks), q)
         return self.dense(q, k, v) if found is None else found
 
     def rounded(self, q: Levels, k: Levels, v: Tensor) -> Tensor:
@@ -236,14 +237,13 @@ class SparseAttention:
         if self.run.grid is not None and not self._stays_dense(v):
             from wanimate.runtime.sparse.eight import Eight
 
-            plan = self._plan(v)
-            found = self._attend(plan, Eight.of(q, k, v, plan.order))
+            found = self._attend(Eight.of(q, k, v), v)
         if found is None:
             found = self.dense.rounded(q, k, v)
         return found.to(v.dtype)
 
     def _stays_dense(self, x: Tensor) -> bool:
-        """Whether the coming call, of x [1, L, N, d], visits everything, so that no order is needed; it is counted then."""
+        """Whether the coming call, of x [1, L, N, d], visits everything; it is counted then."""
         state = self.run.layers.get((self.layer, self.part))
         choice = None if state is None else state.choice
         if state is None or choice is None or not choice.dense or choice.old(state.calls):
@@ -260,10 +260,10 @@ class SparseAttention:
         assert plan.tokens == x.shape[1], "the tokens are not those of the grid"
         return plan
 
-    def _attend(self, plan: Layout, given: Inputs) -> Tensor | None:
-        """What the inputs, which are in the order of the layout, come to: [1, L, N, d] in the order of the grid; None where
-        all heads visit everything."""
+    def _attend(self, given: Inputs, x: Tensor) -> Tensor | None:
+        """What the inputs, of which x is one, come to: [1, L, N, d]; None where all heads visit everything."""
         run, state = self.run, self.run.layers.setdefault((self.layer, self.part), _Layer())
+        plan = self._plan(x)
         choice = self._choice(state, plan, given)
         rows = self._sample(state, plan, 1, max(LEAST, int(SHARE * plan.tokens)))
         state.calls += 1
@@ -285,7 +285,7 @@ class SparseAttention:
             state.margin = torch.where(wrong, TIGHTER * state.margin, state.margin)
             state.stale = True
         run.meter.add(count, pairs, largest)
-        return taken(found, 1, plan.place)
+        return found
 
     def _choice(self, state: _Layer, plan: Layout, given: Inputs) -> _Choice:
         """The layer's choice, made anew where it is old or was wrong."""
@@ -293,15 +293,15 @@ class SparseAttention:
         if known is not None and not state.stale and not known.old(state.calls):
             return known
         state.choice = known = None  # its memory is needed by the next one
-        q, k, v = given.floats()
+        q, k, v, scale = given.floats()
         if state.margin is None:
             state.margin = torch.full((len(q),), MARGIN, device=q.device)
         elif not state.stale:
             state.margin = (EASIER * state.margin).clamp(max=MARGIN)
-        rank, counts = ranked(block_mass(q, k, plan), plan.always)
+        rank, counts = ranked(block_mass(q, k, scale, plan), plan.always)
         rows = self._sample(state, plan, 0, min(CHOOSING, max(LEAST, int(SHARE * plan.tokens))))
         of = rows // plan.sizes.queries
-        errors = level_errors(q[:, rows], k, v, rank[:, of], counts[:, of], plan)
+        errors = level_errors(q[:, rows], k, v, scale, rank[:, of], counts[:, of], plan)
         density = counts.float().mean(1) / plan.shape[1]  # [N, levels]
         usable = (errors <= self.run.error * state.margin[:, None]) & (density <= self.run.worth)
         usable[:, DENSE] = True
@@ -320,7 +320,7 @@ class SparseAttention:
         count = min(wanted, plan.tokens)
         bounds = torch.arange(count + 1) * plan.tokens // count
         rows = bounds[:-1] + (torch.rand(count, generator=generator) * bounds.diff()).long()
-        return rows.to(plan.order.device)
+        return rows.to(plan.always.device)
 
 
 def _relative(found: Tensor, wanted: Tensor) -> Tensor:
@@ -335,7 +335,17 @@ def sparse_changes(model: AnimateTransformer, run: SparseRun, dense: Attend) -> 
     attends: list[Change] = [
         (block.self_attn, "attend", SparseAttention(i, run, dense)) for i, block in enumerate(blocks)
     ]
-    return [(model, "sparse", run), method(model, "run_blocks", _run_blocks), *attends]
+    own = [method(model, "context", _context), method(model, "run_blocks", _run_blocks)]
+    return [(model, "sparse", run), *own, *attends]
+
+
+def _context(
+    model: AnimateTransformer, text: Tensor, image_tokens: Tensor | None, face_tokens: Tensor, pose_latents: Tensor
+) -> Context:
+    """`AnimateTransformer.context`, whose blocks get their tokens in the order of the layout."""
+    found = AnimateTransformer.context(model, text, image_tokens, face_tokens, pose_latents)
+    run: SparseRun = model.__dict__["sparse"]
+    return found.arranged(layout(found.grid, run.sizes, found.pose.device).places)
 
 
 def _run_blocks(

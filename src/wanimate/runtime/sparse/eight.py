@@ -21,7 +21,7 @@ INT8_SIZES = BlockSizes(attention_int8.QUERIES, attention_int8.KEYS, (8, 16))
 @dataclass(frozen=True)
 class Eight:
     """As `control.Inputs`; q and k levels [1, L, N, d], float8 with scales [1, N] or int8 with scales [1, N, L]; `plain` and
-    `v`: the values in bfloat16 and as the kernel takes them, all in the order of the layout."""
+    `v`: the values in bfloat16 and as the kernel takes them."""
 
     q: Levels
     k: Levels
@@ -29,18 +29,17 @@ class Eight:
     plain: Tensor
 
     @classmethod
-    def of(cls, q: Levels, k: Levels, v: Tensor, order: Tensor) -> Eight:
-        """From the order of the grid."""
-        plain = taken(v, 1, order)
-        values = half_values(plain) if q[0].dtype == INT8 else fp8_values(plain)
-        return cls(_of_tokens(q, order), _of_tokens(k, order), values, plain)
+    def of(cls, q: Levels, k: Levels, v: Tensor) -> Eight:
+        return cls(q, k, half_values(v) if q[0].dtype == INT8 else fp8_values(v), v)
 
-    def floats(self) -> tuple[Tensor, Tensor, Tensor]:
-        q, k = (
-            levels[0].to(torch.bfloat16).transpose(0, 1) * scale[0].view(len(scale[0]), -1, 1).to(torch.bfloat16)
-            for levels, scale in (self.q, self.k)
-        )
-        return q, k, self.plain[0].transpose(0, 1)
+    def floats(self) -> tuple[Tensor, Tensor, Tensor, Tensor]:
+        q, k = (levels[0].to(torch.bfloat16).transpose(0, 1) for levels, _ in (self.q, self.k))
+        of_q, of_k = self.q[1][0], self.k[1][0]
+        width = self.plain.shape[-1] ** 0.5
+        if of_q.ndim == 1:
+            return q, k, self.plain[0].transpose(0, 1), of_q * of_k / width
+        q, k = (x * scale[..., None].to(x.dtype) for x, scale in ((q, of_q), (k, of_k)))
+        return q, k, self.plain[0].transpose(0, 1), torch.full((len(q),), 1 / width, device=q.device)
 
     def prepared(self, blocks: Tensor) -> Lists:
         return Lists.of(blocks)

@@ -12,6 +12,7 @@ from typing import NamedTuple
 import torch
 from torch import Tensor
 
+from wanimate.model.transformer import TokenOrder
 from wanimate.runtime.words import words
 
 Grid = tuple[int, int, int]
@@ -31,19 +32,18 @@ class BlockSizes:
 
 @dataclass(frozen=True)
 class Layout:
-    """`order` [L]: which token of the grid comes at each place; `place` [L]: its inverse. Blocks are runs of places, the last
-    one may be short. `always` [Q, K]: pairs that are never left out, which are the keys of the reference frame and of a
-    block's neighbours. `keys` [K]: tokens of each block of keys."""
+    """`places`: where tokens of the grid come. Blocks are runs of places, the last one may be short. `always` [Q, K]: pairs
+    that are never left out, which are the keys of the reference frame and of a block's neighbours. `keys` [K]: tokens of each
+    block of keys."""
 
     sizes: BlockSizes
-    order: Tensor
-    place: Tensor
+    places: TokenOrder
     always: Tensor
     keys: Tensor
 
     @property
     def tokens(self) -> int:
-        return len(self.order)
+        return len(self.places.order)
 
     @property
     def shape(self) -> tuple[int, int]:
@@ -104,7 +104,8 @@ def layout(grid: Grid, sizes: BlockSizes, device: torch.device) -> Layout:
     always = (gap <= torch.tensor(REACH)).all(-1) | (keys[0][:, 0] == 0)[None]
     counts = torch.full((len(always[0]),), sizes.keys)
     counts[-1] = len(order) - sizes.keys * (len(counts) - 1)
-    return Layout(sizes, *(x.to(device) for x in (order, place, always, counts)))
+    order, place, always, counts = (x.to(device) for x in (order, place, always, counts))
+    return Layout(sizes, TokenOrder(order, place), always, counts)
 
 
 def _boxes(position: Tensor, size: int) -> tuple[Tensor, Tensor]:
