@@ -23,6 +23,7 @@ class Defaults(BaseModel):
     area: int = Field(default=1280 * 720, ge=16 * 16, le=4096 * 4096)
     steps: int = Field(default=20, ge=1, le=1000)
     shift: float = Field(default=5.0, gt=0, le=1000)
+    guidance: float = Field(default=1.0, ge=1, le=1000)
     solver: Solver = "dpm++"
     clip_length: int = Field(default=77, ge=5, le=4097)
     overlap: Literal[1, 5] = 1
@@ -78,8 +79,10 @@ class GenerateSettings(Settings):
         float | None, Field(gt=0), Option(DIFFUSION, "Shift of the noise schedule.", shown=OWN, example="5")
     ] = None
     guidance: Annotated[
-        float, Field(ge=1), Option(DIFFUSION, "Guidance scale. Above 1 a step costs twice as much.", example="1 or 2.5")
-    ] = 1.0
+        float | None,
+        Field(ge=1),
+        Option(DIFFUSION, "Guidance scale. Above 1 a step costs twice as much.", shown=OWN, example="1 or 2.5"),
+    ] = None
     clip_length: Annotated[
         int | None,
         Field(ge=1),

@@ -58,7 +58,7 @@ class ResolvedJob:
 
     @property
     def branches(self) -> int:
-        return 1 if self.generate.guidance == 1 else 2
+        return 1 if self.settings.guidance == 1 else 2
 
     @property
     def anchored(self) -> bool:

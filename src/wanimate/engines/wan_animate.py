@@ -287,7 +287,7 @@ class WanAnimate:
         checkpoint.release_encoders()
 
         def network(conditions: Conditions) -> SegmentNetwork:
-            return self.networks.network(conditions, generate.guidance, job.caching, job.settings.steps)
+            return self.networks.network(conditions, job.settings.guidance, job.caching, job.settings.steps)
 
         anchor = Anchor() if job.anchored else None
         self._maker = SegmentMaker(

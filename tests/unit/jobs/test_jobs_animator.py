@@ -5,6 +5,7 @@ from __future__ import annotations
 import hashlib
 import json
 import os
+import shutil
 import threading
 from collections.abc import Callable, Sequence
 from dataclasses import replace
@@ -163,6 +164,23 @@ def test_guidance(animator: Animator, guides: MakeGuides, tmp_path: Path) -> Non
     plain = frames_of(animator, guides(5), tmp_path / "a.mkv", steps=2)
     guided = frames_of(animator, guides(5), tmp_path / "b.mkv", steps=2, guidance=3.0)
     assert (plain != guided).any()
+
+
+def test_a_checkpoint_has_its_own_guidance(
+    checkpoint: Path, animator: Animator, guides: MakeGuides, tmp_path: Path
+) -> None:
+    """What is asked for goes before it; the plan and the seconds count both branches."""
+    folder = tmp_path / "guided"
+    shutil.copytree(checkpoint, folder)
+    card = json.loads((folder / "wanimate.json").read_text())
+    card["defaults"]["guidance"] = 3.0
+    (folder / "wanimate.json").write_text(json.dumps(card))
+    own = Animator.from_checkpoint(folder, "cpu")
+    found = frames_of(own, guides(5), tmp_path / "a.mkv", steps=2)
+    np.testing.assert_array_equal(found, frames_of(animator, guides(5), tmp_path / "b.mkv", steps=2, guidance=3.0))
+    plain = frames_of(own, guides(5), tmp_path / "c.mkv", steps=2, guidance=1.0)
+    np.testing.assert_array_equal(plain, frames_of(animator, guides(5), tmp_path / "d.mkv", steps=2))
+    assert [own.engine.resolve(GenerateSettings(guidance=g), "animation").branches for g in (None, 1.0)] == [2, 1]
 
 
 def test_replacement(animator: Animator, guides: MakeGuides, tmp_path: Path) -> None:
