@@ -109,6 +109,13 @@ def animation_guides(truth: Truth) -> Guides:
     )  # fmt: skip
 
 
+def fill_in(args: argparse.Namespace, checkpoint: Checkpoint) -> None:
+    """The checkpoint's own steps and guidance, where they were left out."""
+    for name in ("steps", "guidance"):
+        if getattr(args, name) is None:
+            setattr(args, name, getattr(checkpoint.config.defaults, name))
+
+
 def generate(checkpoint: Checkpoint, guides: Guides, args: argparse.Namespace) -> tuple[Frames, tuple[Segment, ...]]:
     """The real road from guides to frames."""
     given = {"steps": args.steps, "clip_length": args.clip_length, "solver": args.solver, "overlap": args.overlap}
@@ -220,11 +227,11 @@ def main() -> None:
     parser.add_argument(
         "--near", type=float, default=0.5, help="share of the clips that show head and shoulders to waist"
     )
-    parser.add_argument("--steps", type=int, default=8)
-    parser.add_argument("--clip-length", type=int, help="the checkpoint's own if left out; likewise:")
+    parser.add_argument("--steps", type=int, help="the checkpoint's own if left out; likewise:")
+    parser.add_argument("--clip-length", type=int)
     parser.add_argument("--solver")
     parser.add_argument("--overlap", type=int)
-    parser.add_argument("--guidance", type=float, default=1.0)
+    parser.add_argument("--guidance", type=float)
     parser.add_argument("--seed", type=int, default=0, help="of the diffusion noise")
     parser.add_argument("--device", default="cpu")
     parser.add_argument("--threads", type=int, default=2)
@@ -240,6 +247,7 @@ def main() -> None:
     people = replace(people, clips=people.clips[:0], clip_lengths=people.clip_lengths[:0])
     world = RecordingWorld(people, replace(SETTINGS, near=args.near))
     checkpoint = load_checkpoint(args.checkpoint, args.device)
+    fill_in(args, checkpoint)
     detectors = None if args.only_generate else Detectors(args.models)
     store = Store(args.work)
     results, long_results, shown, references, seconds, bodies = [], [], [], [], [], set()
@@ -270,7 +278,8 @@ def main() -> None:
     (args.work / "clips.json").write_text(json.dumps({"clips": results, "long": long_results}, indent=1))
     speed = f"{np.mean(seconds):.3f} s a frame to generate" if seconds else "outputs kept from an earlier run"
     what = ", ".join(
-        f"{k} {getattr(args, k)}" for k in ("clips", "frames", "long", "long_frames", "size", "near", "steps", "seed")
+        f"{k} {getattr(args, k)}"
+        for k in ("clips", "frames", "long", "long_frames", "size", "near", "steps", "guidance", "seed")
     )
     lines = [
         "# Quality of the embedded checkpoint", "", *described(args.device, args.threads), f"- {what}; {speed}",

@@ -26,7 +26,7 @@ from typing import Any
 import cv2
 import numpy as np
 import torch
-from animation import ANCHORS, FIRST_SEED, RecordingWorld, Store, seeds, through_codec, world_version
+from animation import ANCHORS, FIRST_SEED, RecordingWorld, Store, fill_in, seeds, through_codec, world_version
 from animation_measures import read_kept
 from hardware import described, hashes
 from torch import Tensor
@@ -156,6 +156,7 @@ class Bench:
         people = dataclasses.replace(people, clips=people.clips[:0], clip_lengths=people.clip_lengths[:0])
         self.world = LitWorld(people, SETTINGS)
         self.checkpoint: Checkpoint = load_checkpoint(args.checkpoint, args.device, torch.float32)
+        fill_in(args, self.checkpoint)
         file = args.lora or find_relighting(args.checkpoint)
         if file is None:
             raise SystemExit(f"{args.checkpoint} holds no relighting LoRA: give one with --lora")
@@ -178,7 +179,8 @@ class Bench:
 
     def outputs(self, number: int, scene: Scene) -> dict[float, Frames]:
         """What the network makes of a scene at every strength, before compositing."""
-        how = {"steps": self.args.steps, "noise": self.args.seed, "weights": self.weights, "on": self.on, **self.source}
+        how = {k: getattr(self.args, k) for k in ("steps", "guidance")}
+        how |= {"noise": self.args.seed, "weights": self.weights, "on": self.on, **self.source}
         files = {s: self.store.path("relit", seed=number, strength=s, **how) for s in self.models}
         if missing := [s for s, f in files.items() if not f.is_file()]:
             for strength, frames in self.made(guides_of(scene), missing).items():
@@ -198,9 +200,8 @@ class Bench:
         noise = noise.to(c.device)
         found, defaults = {}, c.config.defaults
         for strength in strengths:
-            states = denoise(
-                guided(self.models[strength], conditions, 1.0), noise, defaults.solver, self.args.steps, defaults.shift
-            )
+            network = guided(self.models[strength], conditions, self.args.guidance)
+            states = denoise(network, noise, defaults.solver, self.args.steps, defaults.shift)
             *_, last = (s.latents for s in states)
             found[strength] = to_pixels(to_unit(c.vae.decode(last[None, :, 1:], 4)[0].float().clamp(-1, 1)))
         self.seconds.append(time.perf_counter() - started)
@@ -321,7 +322,8 @@ def main() -> None:
     parser.add_argument("--scenes", type=int, default=32)
     parser.add_argument("--frames", type=int, default=33, help="what the embedded checkpoint was trained on")
     parser.add_argument("--size", default="256x256", help="WIDTHxHEIGHT")
-    parser.add_argument("--steps", type=int, default=8)
+    parser.add_argument("--steps", type=int, help="the checkpoint's own if left out; likewise:")
+    parser.add_argument("--guidance", type=float)
     parser.add_argument("--seed", type=int, default=0, help="of the diffusion noise")
     parser.add_argument("--picture", type=Path, help="also write a picture of one character in four lights")
     parser.add_argument("--picture-seed", type=int, default=PICTURE_SEED, help="who is in it")
@@ -350,7 +352,8 @@ def main() -> None:
         )
         lines = [
             "# Relighting", "", *described(args.device, args.threads),
-            f"- {len(rows)} scenes of {args.frames} frames at {args.size}, {args.steps} steps, held-out bodies; {spent}",
+            f"- {len(rows)} scenes of {args.frames} frames at {args.size}, {args.steps} steps, guidance {args.guidance:g}, "
+        f"held-out bodies; {spent}",
             f"- checkpoint {bench.checkpoint.config.name}",
             *(f"  - {name} {digest[:16]}" for name, digest in hashes(bench.checkpoint).items()), "",
             *table(rows, args.strengths), "", *EXPLAINED,

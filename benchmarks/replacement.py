@@ -26,7 +26,7 @@ from pathlib import Path
 import cv2
 import numpy as np
 import torch
-from animation import FIRST_SEED, Store, generate, seeds, world_version
+from animation import FIRST_SEED, Store, fill_in, generate, seeds, world_version
 from animation_measures import read_kept
 from hardware import described, hashes
 
@@ -249,7 +249,7 @@ def job_seconds(args: argparse.Namespace) -> list[str]:
     with tempfile.TemporaryDirectory() as folder:
         job = Job.of(
             DEMO / "character-2.png", DEMO / "performer.mp4", Path(folder) / "out.mp4", mode="replacement", seed=args.seed,
-            models=args.models, steps=args.steps,
+            models=args.models, steps=args.steps, guidance=args.guidance,
         )  # fmt: skip
         (result,) = (e.result for e in animator.run(job) if isinstance(e, Finished))
     total = time.perf_counter() - started
@@ -271,11 +271,11 @@ def main() -> None:
         "--shape-clips", type=int, help="clips of the comparison of mask shapes, 0 leaves it out; default: all"
     )
     parser.add_argument("--no-job", action="store_true", help="leave out the seconds of a whole job")
-    parser.add_argument("--steps", type=int, default=8)
-    parser.add_argument("--clip-length", type=int, help="the checkpoint's own if left out; likewise:")
+    parser.add_argument("--steps", type=int, help="the checkpoint's own if left out; likewise:")
+    parser.add_argument("--clip-length", type=int)
     parser.add_argument("--solver")
     parser.add_argument("--overlap", type=int)
-    parser.add_argument("--guidance", type=float, default=1.0)
+    parser.add_argument("--guidance", type=float)
     parser.add_argument("--relight-strength", type=float, default=1.0, help="0 leaves relighting out")
     parser.add_argument("--seed", type=int, default=0, help="of the diffusion noise")
     parser.add_argument("--threads", type=int, default=2)
@@ -287,6 +287,7 @@ def main() -> None:
     cv2.setNumThreads(args.threads)
     args.work.mkdir(parents=True, exist_ok=True)
     checkpoint = load_checkpoint(args.checkpoint, "cpu")
+    fill_in(args, checkpoint)
     bench, job = Bench(args, checkpoint), Job.of("", "", "")
     shape, feather = mask_shape(job.preprocess, bench.size), OutputSettings().feather
     numbers = bench.numbers()
@@ -297,7 +298,8 @@ def main() -> None:
     )
     lines = [
         "# Replacement mode", "", *described("cpu", args.threads),
-        f"- {len(numbers)} clips of {args.frames} frames at {args.size}, {args.steps} steps, held-out bodies; {speed}",
+        f"- {len(numbers)} clips of {args.frames} frames at {args.size}, {args.steps} steps, guidance {args.guidance:g}, "
+        f"held-out bodies; {speed}",
         f"- checkpoint {checkpoint.config.name}: {checkpoint.config.note}",
         *(f"  - {name} {digest[:16]}" for name, digest in hashes(checkpoint).items()), "",
         f"Both modes on the same clips; inpaint mask: the found outline, {shape.iterations} rounds of {shape.k} x {shape.k}; "
