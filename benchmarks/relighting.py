@@ -353,7 +353,7 @@ def main() -> None:
         lines = [
             "# Relighting", "", *described(args.device, args.threads),
             f"- {len(rows)} scenes of {args.frames} frames at {args.size}, {args.steps} steps, guidance {args.guidance:g}, "
-        f"held-out bodies; {spent}",
+            f"held-out bodies; {spent}",
             f"- checkpoint {bench.checkpoint.config.name}",
             *(f"  - {name} {digest[:16]}" for name, digest in hashes(bench.checkpoint).items()), "",
             *table(rows, args.strengths), "", *EXPLAINED,
