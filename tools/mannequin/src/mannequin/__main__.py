@@ -184,7 +184,7 @@ def clips(given: argparse.Namespace) -> None:
 def package(given: argparse.Namespace) -> None:
     """Put trained networks into a checkpoint folder."""
     files = read(Packaged, given)
-    defaults = Defaults(area=256 * 256, steps=8, shift=3.0, clip_length=33, overlap=5)
+    defaults = Defaults(area=256 * 256, steps=4, shift=3.0, guidance=3.0, clip_length=33, overlap=5)
     vae, transformer = files.vae, files.transformer
     write_package(vae / "vae.pt", vae / "statistics.pt", transformer / "transformer.pt", files.out, defaults, NOTE)
 
