@@ -5,7 +5,9 @@ from __future__ import annotations
 import hashlib
 import json
 from collections.abc import Iterator
+from concurrent.futures import ThreadPoolExecutor
 from pathlib import Path
+from threading import Barrier
 from typing import Any
 
 import pytest
@@ -16,6 +18,7 @@ from own_service import MP4, Pretender, Served, made, served
 from test_serve_mcp import tools
 
 from wanimate.events import Event
+from wanimate.serve.approvals.house import Approvals
 from wanimate.serve.tables import Hook, Job, Release, ShotVersion
 from wanimate.serve.worker import loop, reporter
 from wanimate.serve.worker.work import Work
@@ -102,6 +105,27 @@ def test_a_replacement_is_served_once_enough_people_have_approved_it(house: Serv
     assert {status for status, _ in fetched(house, job).values()} == {200, 206}
     house.client("ann").post(f"/v1/shots/{found}/decisions", json={"state": "needs_review"})
     assert set(fetched(house, job).values()) == {REFUSED}
+
+
+def test_two_that_ask_at_once_are_one_release(house: Served, monkeypatch: pytest.MonkeyPatch) -> None:
+    """A player asks for several parts of a video side by side."""
+    job = finished(house, name="at once")
+    found = shot(house, job)["id"]
+    for owner in ("ann", "boss"):
+        decide(house, found, owner)
+    ann = house.client("ann")
+    url = next(one["url"] for one in ann.get(f"/v1/jobs/{job}/files").json()["data"] if one["name"] == "video")
+    both, used = Barrier(2, timeout=20), Approvals.used
+
+    def counted(self: Approvals, *given: Any) -> None:
+        both.wait()  # neither has found a release of the other
+        used(self, *given)
+
+    monkeypatch.setattr(Approvals, "used", counted)
+    with ThreadPoolExecutor(2) as pool:
+        answers = list(pool.map(lambda _: ann.get(url).status_code, range(2)))
+    assert answers == [200, 200]
+    assert len(ann.get(f"/v1/shots/{found}/releases").json()["data"]) == 1
 
 
 def test_an_animation_is_served_as_before(house: Served) -> None:

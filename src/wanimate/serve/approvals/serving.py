@@ -88,7 +88,9 @@ class Serving:
             leaving = _leaving(job, output)
             self._approvals.used(stand.found, leaving)
             with self._database.write() as session:
-                releases.write(session, leaving, ids, self._by, self._approvals.clock())
+                session.scalar(sa.select(Job.id).where(Job.id == job.id).with_for_update())  # two may ask at once
+                if self._last(session, output, job.owner) is None:
+                    releases.write(session, leaving, ids, self._by, self._approvals.clock())
 
     def _stand(self, session: Session, job: Job, output: str, file: Path | None = None) -> Stand:
         """Marks stay as they are with the bytes; all else is asked anew each time."""
