@@ -2,9 +2,11 @@
 
 from __future__ import annotations
 
+from threading import Event
 from typing import Any
 
-from playwright.sync_api import Locator, expect
+import pytest
+from playwright.sync_api import Locator, Route, TimeoutError, expect
 from stage import FPS, FRAMES, SIZE, Actor
 from test_browser_start import give_both, tab_to
 from test_browser_watch import shown
@@ -56,6 +58,33 @@ def test_the_clip_is_trimmed_by_keys_and_by_dragging(visit: Visit, actor: Actor)
     expect(handle(visit, STOP)).to_have_value("90")
     with visit.live.http(key) as client:
         assert client.get("/v1/jobs").json()["total"] == 1, "checks are no jobs of the list"
+
+
+def test_nothing_can_be_changed_while_settings_are_filled_in(visit: Visit, actor: Actor) -> None:
+    """They would undo it: the form shows an earlier draft until they are there."""
+    visit.sign_in()
+    actor.seconds = 6.0
+    give_both(visit)
+    handle(visit, FIRST).press("ArrowRight")
+    visit.button("Make it").click()
+    again = visit.page.get_by_role("link", name="Same again")
+    expect(again).to_be_visible()
+    job, waiting = visit.page.url.rpartition("/")[2], Event()
+    visit.page.route(f"**/v1/jobs/{job}", lambda route: route.fallback() if waiting.is_set() else held.append(route))
+    held: list[Route] = []
+    again.click()
+    form = visit.page.locator("wa-start .start")
+    expect(form).to_have_attribute("aria-busy", "true")
+    expect(form).to_have_js_property("inert", True)
+    expect(visit.page.locator("wa-trim .first")).to_have_value("1")  # the draft
+    with pytest.raises(TimeoutError):
+        visit.page.locator("wa-trim button").click(timeout=500)
+    waiting.set()
+    for route in held:
+        route.fallback()
+    expect(form).to_have_js_property("inert", False)
+    visit.button("Use all of it").click()
+    expect(handle(visit, FIRST)).to_have_value("0")
 
 
 def test_handles_do_not_cross_and_say_what_is_allowed(visit: Visit, actor: Actor) -> None:

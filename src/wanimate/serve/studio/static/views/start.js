@@ -22,8 +22,8 @@ const PERFORMER = [{ url: '/studio/demo/performer.mp4', name: 'performer.mp4', l
 const FORM_FIELDS = { image: 'image', video: 'video', mask: 'mask' };
 
 class Start extends Part {
-  // from: id of a job whose settings are filled in.
-  static properties = { from: {}, draft: { state: true }, models: { state: true }, uploads: { state: true }, clip: { state: true }, plan: { state: true }, gaps: { state: true }, earlier: { state: true }, trouble: { state: true }, busy: { state: true }, told: { state: true } };
+  // from: id of a job whose settings are filled in. filling: until they are, nothing can be changed, since they would undo it.
+  static properties = { from: {}, draft: { state: true }, models: { state: true }, uploads: { state: true }, clip: { state: true }, plan: { state: true }, gaps: { state: true }, earlier: { state: true }, trouble: { state: true }, busy: { state: true }, told: { state: true }, filling: { state: true } };
 
   constructor() {
     super();
@@ -44,18 +44,23 @@ class Start extends Part {
   }
 
   async #open() {
+    const { from } = this;
+    const turn = (this.opening = {});
+    this.filling = !!from;
     const before = Object.keys(FORM_FIELDS).filter((part) => this.draft[part]?.id).map((part) => [part, this.draft[part].id]);
     try {
       const [models, uploads, jobs] = await Promise.all([get('models'), get('uploads'), get(`jobs?kind=animate&kind=preprocess&kind=generate&limit=${EARLIER}`)]);
       this.models = models;
       this.earlier = jobs.data;
       this.uploads = uploads.data;
-      if (this.from) await this.#fill(this.from);
+      if (from) await this.#fill(from);
       const kept = new Set(this.uploads.map((sent) => sent.id));
       for (const [part, id] of before) if (!kept.has(id) && this.draft[part]?.id === id) this.#set({ [part]: null });
       this.#foresee();
     } catch (error) {
       this.trouble = { message: error.message };
+    } finally {
+      if (this.opening === turn) this.filling = false;
     }
   }
 
@@ -63,6 +68,7 @@ class Start extends Part {
     let job = await get(`jobs/${id}`);
     const { name } = job;
     for (let i = 0; job.submission.parent && !job.submission.image && i < 8; i++) job = await get(`jobs/${job.submission.parent}`);
+    if (this.from !== id) return; // another one was chosen meanwhile
     const known = Object.fromEntries(this.uploads.map((sent) => [sent.id, { id: sent.id, name: sent.filename, url: local(sent.url) }]));
     const draft = draftOf(job.submission, known, id);
     this.#set(draft);
@@ -216,7 +222,7 @@ class Start extends Part {
               ${this.earlier.map((job) => html`<option value=${job.id} ?selected=${job.id === this.from}>${called(job)}, ${ago(job.created)}</option>`)}</select></label>`
           : nothing}</div>
       ${this.told ? html`<p class="note good filled" role="status">${this.told}</p>` : nothing}
-      <div class="start">
+      <div class="start" ?inert=${this.filling} aria-busy=${!!this.filling}>
         <div class="stack">
           <div class="pair">${this.#slot('image', t.start.picture, t.start.pictureHint, CHARACTERS)}${this.#slot('video', t.start.clip, t.start.clipHint, PERFORMER)}</div>
           ${this.#trim()}
