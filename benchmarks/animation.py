@@ -47,6 +47,8 @@ from wanimate.types import Conditions, Frames, Guides, Segment
 from wanimate.weights.checkpoint import Checkpoint, load_checkpoint
 from wanimate.weights.locate import embedded_path
 
+OWN = ("steps", "clip_length", "solver", "overlap", "guidance")
+"""Settings that a checkpoint has its own of."""
 FIRST_SEED = 10**12
 """Far from every seed that training draws clips with."""
 SETTINGS = WorldSettings(face_size=WORLD.face_size, replacement=0.0, disturb=False, other_face=1.0)
@@ -110,16 +112,15 @@ def animation_guides(truth: Truth) -> Guides:
 
 
 def fill_in(args: argparse.Namespace, checkpoint: Checkpoint) -> None:
-    """The checkpoint's own steps and guidance, where they were left out."""
-    for name in ("steps", "guidance"):
-        if getattr(args, name) is None:
+    """The checkpoint's own settings of `OWN`, where they were left out."""
+    for name in OWN:
+        if getattr(args, name, ...) is None:
             setattr(args, name, getattr(checkpoint.config.defaults, name))
 
 
 def generate(checkpoint: Checkpoint, guides: Guides, args: argparse.Namespace) -> tuple[Frames, tuple[Segment, ...]]:
-    """The real road from guides to frames."""
-    given = {"steps": args.steps, "clip_length": args.clip_length, "solver": args.solver, "overlap": args.overlap}
-    settings = checkpoint.config.defaults.model_copy(update={k: v for k, v in given.items() if v is not None})
+    """The real road from guides to frames, with arguments that are filled in."""
+    settings = checkpoint.config.defaults.model_copy(update={name: getattr(args, name) for name in OWN})
     segments = plan_segments(guides.count, settings.clip_length, settings.overlap)
     text, negative = checkpoint.prompts.encode(""), checkpoint.prompts.encode("", negative=True)
     builder = ConditionBuilder(
@@ -128,7 +129,7 @@ def generate(checkpoint: Checkpoint, guides: Guides, args: argparse.Namespace) -
     )  # fmt: skip
 
     def network(conditions: Conditions) -> SegmentNetwork:
-        return guided(checkpoint.transformer, conditions, args.guidance)
+        return guided(checkpoint.transformer, conditions, settings.guidance)
 
     maker = SegmentMaker(builder, network, checkpoint.vae, settings, chunk=4)
     events = run_segments(maker, segments, guides.count, args.seed)
@@ -181,7 +182,7 @@ def clips(
         else:
             truth = render(world, number, frames, tuple(int(x) for x in args.size.split("x")))
             truth.save(file)
-        how = {k: getattr(args, k) for k in ("steps", "clip_length", "solver", "overlap", "guidance")}
+        how = {name: getattr(args, name) for name in OWN}
         file = store.path(
             "output", seed=number, noise=args.seed, weights=[checkpoint.path, hashes(checkpoint)], **source, **how
         )

@@ -26,7 +26,7 @@ from pathlib import Path
 import cv2
 import numpy as np
 import torch
-from animation import FIRST_SEED, Store, fill_in, generate, seeds, world_version
+from animation import FIRST_SEED, OWN, Store, fill_in, generate, seeds, world_version
 from animation_measures import read_kept
 from hardware import described, hashes
 
@@ -151,7 +151,7 @@ class Bench:
         """What the network makes of a scene, before compositing; animation without masks. `relit`: with masks only."""
         args = self.args
         lit = self.lit if relit and masks is not None else None
-        how = {k: getattr(args, k) for k in ("steps", "clip_length", "solver", "overlap", "guidance")}
+        how = {name: getattr(args, name) for name in OWN}
         weights = [self.checkpoint.path, hashes(self.checkpoint)]
         kind = None if shape is None else list(vars(shape).values())
         how |= {} if lit is None else {"relight": args.relight_strength}
