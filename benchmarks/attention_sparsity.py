@@ -26,7 +26,7 @@ from wanimate.api import Animator
 from wanimate.config import Job
 from wanimate.events import StepDone
 from wanimate.model.attention import attention
-from wanimate.runtime.sparse.choice import LEFT_OUT, block_mass, level_errors, ranked
+from wanimate.runtime.sparse.choice import LEFT_OUT, block_mass, level_errors, plain_scale, ranked
 from wanimate.runtime.sparse.layout import BlockSizes, Grid, Layout, layout
 from wanimate.weights.locate import embedded_path
 
@@ -115,7 +115,7 @@ def synthetic(grid: Grid, device: torch.device) -> Iterator[tuple[str, Triple]]:
 def curve(given: Triple, plan: Layout, seed: int) -> tuple[Tensor, Tensor]:
     """Densities and errors of each head at each level, [N, levels]."""
     q, k, v = (x.index_select(0, plan.places.order).transpose(0, 1) for x in given)
-    scale = torch.full((len(q),), q.shape[-1] ** -0.5, device=q.device)
+    scale = plain_scale(q)
     rank, counts = ranked(block_mass(q, k, scale, plan), plan.always)
     rows = torch.randperm(plan.tokens, generator=torch.Generator().manual_seed(seed))[:ROWS].to(q.device)
     of = rows // plan.sizes.queries

@@ -20,6 +20,11 @@ AT_ONCE = 1 << 24
 """Probabilities that are in memory together: 64 MiB, of which a large GPU keeps most in its cache."""
 
 
+def plain_scale(q: Tensor) -> Tensor:
+    """What makes scores of products of queries [N, L, d] and keys that are as they are: float32 [N]."""
+    return torch.full((len(q),), q.shape[-1] ** -0.5, device=q.device)
+
+
 def block_mass(q: Tensor, k: Tensor, scale: Tensor, layout: Layout) -> Tensor:
     """What share of each block of queries' mass is thought to lie in each block of keys: [N, L, d] twice -> [N, Q, K].
     `scale` [N]: what makes scores of products.

@@ -26,7 +26,7 @@ from wanimate.model.attention import Attend
 from wanimate.model.transformer import AnimateTransformer, Context, StepCacheHook
 from wanimate.runtime.kernels.eight import EightBits, Levels
 from wanimate.runtime.patches import Change, method
-from wanimate.runtime.sparse.choice import DENSE, block_mass, level_errors, ranked, visited
+from wanimate.runtime.sparse.choice import DENSE, block_mass, level_errors, plain_scale, ranked, visited
 from wanimate.runtime.sparse.layout import BlockSizes, Layout, layout
 from wanimate.runtime.sparse.reference import attend_blocks
 from wanimate.types import AttentionStep
@@ -132,7 +132,7 @@ class Plain:
 
     def floats(self) -> tuple[Tensor, Tensor, Tensor, Tensor]:
         q, k, v = (x[0].transpose(0, 1) for x in (self.q, self.k, self.v))
-        return q, k, v, torch.full((len(q),), q.shape[-1] ** -0.5, device=q.device)
+        return q, k, v, plain_scale(q)
 
     def prepared(self, blocks: Tensor) -> Any:
         return self.blocks.prepared(blocks)

@@ -12,6 +12,7 @@ from wanimate.model.int8 import INT8
 from wanimate.runtime.kernels import attention8, attention_int8
 from wanimate.runtime.kernels.eight import Levels
 from wanimate.runtime.kernels.rows import KEYS, fp8_values, half_values
+from wanimate.runtime.sparse.choice import plain_scale
 from wanimate.runtime.sparse.layout import BlockSizes, Layout, Lists, taken
 
 FP8_SIZES = BlockSizes(attention8.QUERIES, KEYS, (8, 16))
@@ -34,12 +35,11 @@ class Eight:
 
     def floats(self) -> tuple[Tensor, Tensor, Tensor, Tensor]:
         q, k = (levels[0].to(torch.bfloat16).transpose(0, 1) for levels, _ in (self.q, self.k))
-        of_q, of_k = self.q[1][0], self.k[1][0]
-        width = self.plain.shape[-1] ** 0.5
+        v, of_q, of_k, scale = self.plain[0].transpose(0, 1), self.q[1][0], self.k[1][0], plain_scale(q)
         if of_q.ndim == 1:
-            return q, k, self.plain[0].transpose(0, 1), of_q * of_k / width
-        q, k = (x * scale[..., None].to(x.dtype) for x, scale in ((q, of_q), (k, of_k)))
-        return q, k, self.plain[0].transpose(0, 1), torch.full((len(q),), 1 / width, device=q.device)
+            return q, k, v, scale * of_q * of_k
+        q, k = (x * of_x[..., None].to(x.dtype) for x, of_x in ((q, of_q), (k, of_k)))
+        return q, k, v, scale
 
     def prepared(self, blocks: Tensor) -> Lists:
         return Lists.of(blocks)
