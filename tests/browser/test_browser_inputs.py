@@ -69,9 +69,11 @@ def test_nothing_can_be_changed_while_settings_are_filled_in(visit: Visit, actor
     visit.button("Make it").click()
     again = visit.page.get_by_role("link", name="Same again")
     expect(again).to_be_visible()
-    job, waiting = visit.page.url.rpartition("/")[2], Event()
-    visit.page.route(f"**/v1/jobs/{job}", lambda route: route.fallback() if waiting.is_set() else held.append(route))
+    job, lets_through = visit.page.url.rpartition("/")[2], Event()
     held: list[Route] = []
+    visit.page.route(
+        f"**/v1/jobs/{job}", lambda route: route.fallback() if lets_through.is_set() else held.append(route)
+    )
     again.click()
     form = visit.page.locator("wa-start .start")
     expect(form).to_have_attribute("aria-busy", "true")
@@ -79,7 +81,7 @@ def test_nothing_can_be_changed_while_settings_are_filled_in(visit: Visit, actor
     expect(visit.page.locator("wa-trim .first")).to_have_value("1")  # the draft
     with pytest.raises(TimeoutError):
         visit.page.locator("wa-trim button").click(timeout=500)
-    waiting.set()
+    lets_through.set()
     for route in held:
         route.fallback()
     expect(form).to_have_js_property("inert", False)
