@@ -43,6 +43,7 @@ class Visit:
         return self
 
     def __exit__(self, kind: type[BaseException] | None, error: BaseException | None, tb: TracebackType | None) -> None:
+        self.page.unroute_all(behavior="wait")  # an answer that a test is still fetching needs the browser
         self.context.close()
         if kind is None and self.said:
             raise AssertionError("\n".join(self.said))
