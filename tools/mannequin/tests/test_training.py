@@ -129,7 +129,7 @@ def untrained_vae() -> VideoVae:
 
 @pytest.fixture(scope="module")
 def trained(tmp_path_factory: pytest.TempPathFactory) -> Path:
-    """Folders `vae` and `flow` of one run of each training, `statistics.pt` and the packaged `mannequin`."""
+    """Folders `vae` and `flow` of one run of each training."""
     root = tmp_path_factory.mktemp("trained")
     with pytest.MonkeyPatch.context() as patch:
         shrink(patch)
@@ -137,7 +137,7 @@ def trained(tmp_path_factory: pytest.TempPathFactory) -> Path:
         train_flow(FLOW_RUN, make_latents(), root / "flow", CPU)
         patch.setattr(pool, "SIZES", ((128, 128),) * 3)
         mean, std = latent_statistics(codec, make_pool(), batches=2)
-    save_state(root / "statistics.pt", mean=mean, std=std)
+    save_state(root / "vae" / "statistics.pt", mean=mean, std=std)
     return root
 
 
@@ -254,14 +254,7 @@ def test_a_grown_vae_computes_the_same_and_every_new_channel_can_learn(trained: 
 def test_the_package_holds_what_was_trained(trained: Path, tmp_path: Path) -> None:
     out = tmp_path / "mannequin"
     defaults = Defaults(area=32 * 32, steps=2, clip_length=5)
-    package.package(
-        trained / "vae" / "vae.pt",
-        trained / "statistics.pt",
-        trained / "flow" / "transformer.pt",
-        out,
-        defaults,
-        "tiny",
-    )
+    package.package(trained / "vae", trained / "flow", out, defaults, "tiny")
     loaded = load_checkpoint(out, "cpu")
     assert (loaded.config.name, loaded.config.note, loaded.config.defaults) == ("mannequin", "tiny", defaults)
     assert loaded.transformer.params == TINY
@@ -280,10 +273,14 @@ def test_the_package_holds_what_was_trained(trained: Path, tmp_path: Path) -> No
     positive, negative = trained_flow(trained).prompts.detach()
     assert torch.equal(loaded.prompts.encode("").float(), positive.half().float())
     assert torch.equal(loaded.prompts.encode("", negative=True).float(), negative.half().float())
-    numbers = load_state(trained / "statistics.pt")
+    numbers = load_state(trained / "vae" / "statistics.pt")
     assert loaded.vae.mean.flatten().tolist() == pytest.approx(numbers["mean"], abs=1e-4)
     assert loaded.vae.std.flatten().tolist() == pytest.approx(numbers["std"], abs=1e-4)
     assert flow_error(trained_flow(trained)) == pytest.approx(flow_error(begun_with(out)), rel=0.02)
+    package.package(out, trained / "flow", tmp_path / "again", defaults, "tiny")
+    for name in ("vae.safetensors", "diffusion_pytorch_model.safetensors", "wanimate.json"):
+        again = (tmp_path / "again" / name).read_bytes().replace(b'"again"', b'"mannequin"')
+        assert again == (out / name).read_bytes(), "a packaged VAE stays as it is"
 
 
 def begun_with(folder: Path) -> Mannequin:
@@ -324,8 +321,8 @@ def test_the_motion_encoder_learns_what_faces_do_and_the_transformer_keeps_it(tm
 def test_a_face_branch_of_another_size_begins_anew(
     trained: Path, tmp_path: Path, monkeypatch: pytest.MonkeyPatch
 ) -> None:
-    files = [trained / "vae" / "vae.pt", trained / "statistics.pt", trained / "flow" / "transformer.pt"]
-    package.package(*files, tmp_path / "small", Defaults(area=32 * 32, steps=2, clip_length=5), "tiny")
+    defaults = Defaults(area=32 * 32, steps=2, clip_length=5)
+    package.package(trained / "vae", trained / "flow", tmp_path / "small", defaults, "tiny")
     larger = replace(TINY, motion=replace(TINY.motion, channels=(8, 8, 8)))
     monkeypatch.setattr(transformer, "TRANSFORMER", larger)
     model = begun_with(tmp_path / "small")
@@ -343,7 +340,7 @@ def trained_state(root: Path) -> dict[str, Tensor]:
 @pytest.mark.slow
 def test_latents_get_unit_size(trained: Path) -> None:
     """The packaged statistics make latents of clips about normal."""
-    numbers = load_state(trained / "statistics.pt")
+    numbers = load_state(trained / "vae" / "statistics.pt")
     codec = VideoVae(replace(TINY_VAE, mean=tuple(numbers["mean"]), std=tuple(numbers["std"])))
     codec.load_state_dict(trained_vae(trained).state_dict())
     video = make_pool().clips(12, 32, torch.Generator().manual_seed(9))

@@ -70,7 +70,7 @@ class VaeClips:
 class Trained:
     """What `package` and `transformer` take from earlier trainings."""
 
-    vae: Path = option(REQUIRED, "folder of the VAE's training")
+    vae: Path = option(REQUIRED, "folder of the VAE's training, or a checkpoint folder")
 
 
 @dataclass(frozen=True)
@@ -185,8 +185,7 @@ def package(given: argparse.Namespace) -> None:
     """Put trained networks into a checkpoint folder."""
     files = read(Packaged, given)
     defaults = Defaults(area=256 * 256, steps=4, shift=3.0, guidance=3.0, clip_length=33, overlap=5)
-    vae, transformer = files.vae, files.transformer
-    write_package(vae / "vae.pt", vae / "statistics.pt", transformer / "transformer.pt", files.out, defaults, NOTE)
+    write_package(files.vae, files.transformer, files.out, defaults, NOTE)
 
 
 def pack(given: argparse.Namespace) -> None:
