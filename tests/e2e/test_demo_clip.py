@@ -23,6 +23,8 @@ from wanimate.preprocess.pose.keypoints import FACE, LEFT_HAND, RIGHT_HAND
 from wanimate.types import Keypoints
 
 SHIPPED = Path(str(files("wanimate.weights") / "embedded" / "demo"))
+WIDE = Path(__file__).parents[1] / "data" / "performer-wide.mp4"
+"""Somebody seen from the hips up."""
 NOSE, SHOULDERS, ELBOWS, WRISTS, HIPS = 0, [5, 6], [7, 8], [9, 10], [11, 12]
 
 
@@ -32,20 +34,20 @@ def people() -> PoseBackend:
     return open_detector(PreprocessSettings(models=find()))
 
 
-def every_second(people: PoseBackend, name: str) -> Keypoints:
+def every_second(people: PoseBackend, path: Path) -> Keypoints:
     """Keypoints of every second frame of a clip, [27, 133, 3]."""
-    clip = probe(SHIPPED / name)
+    clip = probe(path)
     return np.stack([p.keypoints for p in people.track(iter_indices(clip, range(0, clip.count, 2)))])
 
 
 @pytest.fixture(scope="module")
 def near(people: PoseBackend) -> Keypoints:
-    return every_second(people, "performer.mp4")
+    return every_second(people, SHIPPED / "performer.mp4")
 
 
 @pytest.fixture(scope="module")
 def found(people: PoseBackend) -> Keypoints:
-    return every_second(people, "performer-wide.mp4")
+    return every_second(people, WIDE)
 
 
 def facing(points: Keypoints) -> np.ndarray:

@@ -1,4 +1,4 @@
-"""The whole road of replacement on a cut of the packaged clip, with the real detectors and tiny random networks."""
+"""The whole road of replacement on a cut of a rendered clip, with the real detectors and tiny random networks."""
 
 from __future__ import annotations
 
@@ -27,7 +27,7 @@ from wanimate.preprocess.guides import load_guides
 from wanimate.types import Frames
 
 SHIPPED = Path(str(files("wanimate.weights") / "embedded" / "demo"))
-IMAGE, VIDEO = SHIPPED / "character-2.png", SHIPPED / "performer-wide.mp4"
+IMAGE, VIDEO = SHIPPED / "character-2.png", Path(__file__).parents[1] / "data" / "performer-wide.mp4"
 FEW = ["--fps", "3", "--area", "128x128", "--face-size", "64", "--steps", "1", "--clip-length", "5", "--overlap", "1"]
 
 
@@ -89,7 +89,7 @@ def test_the_scene_stays_bit_for_bit(done: Path) -> None:
 
 
 def test_the_hole_holds_the_performer_and_little_else(done: Path) -> None:
-    """The packaged performer stands before a plain bluish wall: skin, shirt and trousers tell the true outline."""
+    """The performer stands before a plain bluish wall: skin, shirt and trousers tell the true outline."""
     mask = load_guides(done / "guides").mask
     assert mask is not None
     scene, hole = scene_of(done).astype(int), mask.take(range(10))[..., 0] > 0

@@ -110,13 +110,13 @@ def test_a_jump_to_somebody_else_is_told(clip, tmp_path):
 
 
 DEMO = Path(str(files("wanimate.weights") / "embedded" / "demo"))
-SHIPPED, IMAGE = DEMO / "performer-wide.mp4", DEMO / "character-2.png"
+WIDE, IMAGE = Path(__file__).parents[2] / "data" / "performer-wide.mp4", DEMO / "character-2.png"
 
 
 @pytest.fixture(scope="module")
 def pairs():
-    """The packaged wide performer, side by side with itself in a mirror, running backwards; every fourth frame."""
-    clip = probe(SHIPPED)
+    """The performer seen from the hips up, side by side with itself in a mirror, running backwards; every fourth frame."""
+    clip = probe(WIDE)
     frames = list(iter_indices(clip, range(0, clip.count, 4)))
     return [np.hstack([a, b[:, ::-1]]) for a, b in zip(frames, frames[::-1], strict=True)]
 

@@ -1,10 +1,9 @@
-"""The packaged performer, from the thighs up, turned, small, cut, in company and late: found, followed, and told in words."""
+"""A performer, from the thighs up, turned, small, cut, in company and late: found, followed, and told in words."""
 
 from __future__ import annotations
 
 import math
 from fractions import Fraction
-from importlib.resources import files
 from pathlib import Path
 from types import SimpleNamespace
 
@@ -27,12 +26,12 @@ from wanimate.preprocess.pose.person import PersonPose, nobody
 from wanimate.preprocess.report import told
 
 JOINTS = [0, 5, 6, 7, 8, 9, 10, 11, 12]
-SHIPPED = Path(str(files("wanimate.weights") / "embedded" / "demo" / "performer-wide.mp4"))
+WIDE = Path(__file__).parents[2] / "data" / "performer-wide.mp4"
 
 
 @pytest.fixture(scope="module")
 def frames():
-    return list(iter_indices(probe(SHIPPED), range(0, 48, 4)))
+    return list(iter_indices(probe(WIDE), range(0, 48, 4)))
 
 
 @pytest.fixture(scope="module")

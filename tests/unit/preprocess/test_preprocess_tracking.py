@@ -3,7 +3,6 @@
 from __future__ import annotations
 
 from fractions import Fraction
-from importlib.resources import files
 from pathlib import Path
 
 import cv2
@@ -131,7 +130,7 @@ def test_somebody_who_steps_in_front_is_not_learnt(known):
 
 @pytest.fixture(scope="module")
 def performers():
-    clip = probe(Path(str(files("wanimate.weights") / "embedded" / "demo" / "performer-wide.mp4")))
+    clip = probe(Path(__file__).parents[2] / "data" / "performer-wide.mp4")
     return list(iter_indices(clip, range(0, 40, 4)))
 
 

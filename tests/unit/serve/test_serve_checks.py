@@ -27,6 +27,7 @@ from wanimate.serve.checks import ContractLimits, Refused, check_clip, check_pic
 from wanimate.types import Frame
 
 DEMO = Path(wanimate.__file__).parent / "weights" / "embedded" / "demo"
+WIDE = Path(__file__).parents[2] / "data" / "performer-wide.mp4"
 
 
 def character(number: int) -> Frame:
@@ -149,7 +150,7 @@ def test_a_small_bystander_passes_and_a_larger_one_does_not(tmp_path: Path) -> N
 
 
 def test_a_covered_face_is_refused(tmp_path: Path) -> None:
-    (picture,) = (frame.copy() for frame in iter_indices(probe(DEMO / "performer-wide.mp4"), [0]))
+    (picture,) = (frame.copy() for frame in iter_indices(probe(WIDE), [0]))
     (person,) = open_detector(PreprocessSettings()).candidates(picture)
     (left, top), (right, bottom) = person.keypoints[FACE, :2].min(axis=0), person.keypoints[FACE, :2].max(axis=0)
     picture[int(top) - 20 : int(bottom) + 10, int(left) - 5 : int(right) + 5] = 120

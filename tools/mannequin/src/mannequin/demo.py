@@ -3,8 +3,7 @@
     python -m mannequin.demo --out src/wanimate/weights/embedded/demo
 
 Everybody in them is a held-out body at full mesh; clothes, lights, motion and sound are set here or drawn from fixed
-seeds, so the same machine writes the same files. `performer-wide.mp4` beside them is not written: it is an earlier
-performance, seen from the hips up, which tests of whole people keep as it is.
+seeds, so the same machine writes the same files.
 """
 
 from __future__ import annotations
