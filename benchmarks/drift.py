@@ -144,7 +144,7 @@ def main() -> None:
     parser.add_argument("--modes", nargs="+", choices=MODES, default=MODES)
     parser.add_argument("--anchors", nargs="+", choices=ANCHORS, default=ANCHORS)
     parser.add_argument("--drawn", type=int, default=121, help="frames of the drawn motion")
-    parser.add_argument("--side", type=int, default=192, help="of the square pictures, in pixels")
+    parser.add_argument("--side", type=int, default=256, help="of the square pictures, in pixels")
     parser.add_argument("--steps", type=int)
     parser.add_argument("--seed", type=int, default=7, help="of the diffusion noise")
     parser.add_argument("--device")

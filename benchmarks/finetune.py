@@ -2,7 +2,7 @@
 
     python benchmarks/finetune.py                                          # about a quarter of an hour on one core
     python benchmarks/finetune.py --steps 20 --held-out 2                  # a quick look
-    python benchmarks/finetune.py --device cuda --guides true --size 192x192 --frames 33 --clip-frames 66 --steps 2000
+    python benchmarks/finetune.py --device cuda --guides true --size 256x256 --frames 33 --clip-frames 66 --steps 2000
     python benchmarks/finetune.py --picture docs/finetune.png
 
 Training takes a user's road: clips as .mp4 with a picture of whom they show beside them go through `wanimate train lora`,
@@ -170,9 +170,8 @@ def made(
     noise = noise.to(c.device)
     found, defaults = {}, c.config.defaults
     for name, model in models.items():
-        *_, last = (
-            s.latents for s in denoise(guided(model, conditions, 1.0), noise, defaults.solver, steps, defaults.shift)
-        )
+        network = guided(model, conditions, defaults.guidance)
+        *_, last = (s.latents for s in denoise(network, noise, defaults.solver, steps, defaults.shift))
         found[name] = to_pixels(to_unit(c.vae.decode(last[None, :, 1:], 4)[0].float().clamp(-1, 1)))
     return found
 

@@ -298,7 +298,7 @@ def main() -> None:
     parser.add_argument("--checkpoint", type=Path, default=embedded_path())
     parser.add_argument("--clips", type=int, default=2)
     parser.add_argument("--frames", type=int, default=17)
-    parser.add_argument("--size", default="192x192", help="WIDTHxHEIGHT")
+    parser.add_argument("--size", default="256x256", help="WIDTHxHEIGHT")
     parser.add_argument("--only", help="rows whose name has this in it, besides the full one")
     parser.add_argument("--seed", type=int, default=0, help="of the diffusion noise")
     parser.add_argument("--threads", type=int, default=1)

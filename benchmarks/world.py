@@ -1,6 +1,6 @@
 """Speed of the training world on a device: clips a second, peak memory, and where the time goes.
 
-python benchmarks/world.py --device cuda --clips 64 --size 192x192 [--compiled] [--plain]
+python benchmarks/world.py --device cuda --clips 64 --size 256x256 [--compiled] [--plain]
 """
 
 from __future__ import annotations

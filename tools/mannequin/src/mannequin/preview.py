@@ -37,7 +37,7 @@ def main() -> None:
     parser.add_argument("--out", type=Path, default=Path("build/world.png"))
     parser.add_argument("--clips", type=int, default=6)
     parser.add_argument("--frames", type=int, default=9)
-    parser.add_argument("--size", default="192x192", help="WIDTHxHEIGHT")
+    parser.add_argument("--size", default="256x256", help="WIDTHxHEIGHT")
     parser.add_argument("--columns", type=int, default=3)
     parser.add_argument("--face", type=int, default=64)
     parser.add_argument("--seed", type=int, default=0)
