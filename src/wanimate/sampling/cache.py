@@ -33,7 +33,7 @@ GATES: dict[CacheKind, float] = {"taylor": 0.05, "early-taylor": 0.05, "first-bl
 """Gates where none is given, by `benchmarks/quality.py`. For Wan 2.1 with 50 steps CG-Taylor's authors give 0.18 to 0.36."""
 TURBO: CacheKind = "early-taylor"
 """The cache of choice, with its own gate: at 0.41 of the arithmetic it comes 8 dB closer to the full computation than as
-much spent on fewer plain steps, and 11 dB in faces (embedded checkpoint, 20 steps)."""
+much spent on fewer plain steps, and 11 dB in faces (the first `mannequin`, 20 steps)."""
 KEPT: dict[CacheKind, tuple[int, int]] = {
     "taylor": (6, 2), "early-taylor": (6, 2), "first-block": (3, 1), "magnitude": (1, 1),
 }  # fmt: skip
