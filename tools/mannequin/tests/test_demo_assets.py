@@ -26,7 +26,7 @@ BODIES = Path(__file__).parent / "data" / "mannequins.npz"
 
 def test_the_clip_is_a_valid_performance_with_sound() -> None:
     clip = probe(SHIPPED / "performer.mp4")
-    assert (clip.width, clip.height, clip.fps, clip.count) == (*demo.PERFORMER.size, demo.RATE, demo.FRAMES)
+    assert (clip.width, clip.height, clip.fps, clip.count) == (384, 384, 16, 53)
     assert not clip.variable_rate
     assert (clip.codec, [track.codec for track in clip.audio]) == ("h264", ["aac"])
     assert clip.audio[0].duration == pytest.approx(clip.duration, abs=0.05)

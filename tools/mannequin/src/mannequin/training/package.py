@@ -5,17 +5,17 @@ from __future__ import annotations
 import shutil
 from pathlib import Path
 
+import torch
 from safetensors.torch import save_file
 
 from mannequin.training.networks import TRANSFORMER
-from mannequin.training.vae import weights_in
+from mannequin.training.vae import PACKAGED, load_trained_vae, weights_in
 from wanimate.config import Defaults
 from wanimate.train.common import load_state
 from wanimate.weights.formats import Tensors, quantize_rows
-from wanimate.weights.locate import CARD, CheckpointConfig, read_checkpoint_config
+from wanimate.weights.locate import CARD, CheckpointConfig
 from wanimate.weights.locate import TRANSFORMER as STEM
 
-VAE = "vae.safetensors"
 LEAST_QUANTIZED = 4096
 """Weights with fewer elements stay in float16."""
 
@@ -24,14 +24,11 @@ def package(vae: Path, transformer: Path, out: Path, defaults: Defaults, note: s
     """Write the folder `out` from folders of trainings. A `vae` that is packaged already stays as it is."""
     out.mkdir(parents=True, exist_ok=True)
     weights = weights_in(vae)
-    if weights.name == VAE:
-        shutil.copyfile(weights, out / VAE)
-        known = read_checkpoint_config(vae)[1]
-        mean, std = known.latent_mean, known.latent_std
+    if weights.name == PACKAGED:
+        shutil.copyfile(weights, out / PACKAGED)
     else:
-        save_file(_packed(load_state(weights)), out / VAE)
-        numbers = load_state(vae / "statistics.pt")
-        mean, std = (tuple(round(x, 5) for x in numbers[name]) for name in ("mean", "std"))
+        save_file(_packed(load_state(weights)), out / PACKAGED)
+    latents = load_trained_vae(vae, torch.device("cpu")).params
     trained = load_state(transformer / "transformer.pt")
     positive, negative = trained.pop("prompts").half()
     save_file({"positive": positive.clone(), "negative": negative.clone()}, out / "prompts.safetensors")
@@ -41,8 +38,8 @@ def package(vae: Path, transformer: Path, out: Path, defaults: Defaults, note: s
         name=out.name,
         head_dim=TRANSFORMER.head_dim,
         text_length=TRANSFORMER.text_length,
-        latent_mean=mean,
-        latent_std=std,
+        latent_mean=tuple(round(x, 5) for x in latents.mean),
+        latent_std=tuple(round(x, 5) for x in latents.std),
         fixed_prompt=True,
         note=note,
         defaults=defaults,

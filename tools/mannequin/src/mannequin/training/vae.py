@@ -192,16 +192,20 @@ def train_vae(
     return result.eval().requires_grad_(False)
 
 
+PACKAGED = "vae.safetensors"
+"""The VAE's file in a checkpoint folder."""
+
+
 def weights_in(folder: Path) -> Path:
     """The VAE's file in a checkpoint folder or in a folder of its training."""
-    packaged = folder / "vae.safetensors"
+    packaged = folder / PACKAGED
     return packaged if packaged.is_file() else folder / "vae.pt"
 
 
 def load_trained_vae(folder: Path, device: torch.device) -> VideoVae:
     """The VAE of a checkpoint folder, or what a training run left in `folder` with its own latent statistics."""
     weights = weights_in(folder)
-    if weights.name == "vae.safetensors":
+    if weights.name == PACKAGED:
         return load_vae(read_tensors(weights), read_checkpoint_config(folder)[1], folder).to(device)
     numbers, tensors = load_state(folder / "statistics.pt"), load_state(weights)
     model = VideoVae(replace(VAE, base=width_of(tensors), mean=tuple(numbers["mean"]), std=tuple(numbers["std"])))
