@@ -1,6 +1,6 @@
 """Relighting on people the checkpoint never saw: how much of the scene's light they take on, with and without the LoRA.
 
-    python benchmarks/relighting.py                                       # 32 scenes of 33 frames: 40 minutes on two cores
+    python benchmarks/relighting.py                                       # 32 scenes of 33 frames
     python benchmarks/relighting.py --scenes 4                            # a quick look
     python benchmarks/relighting.py --strengths 0 0.5 1 1.5               # more strengths
     python benchmarks/relighting.py --scenes 0 --picture docs/relighting.png
